@@ -1,0 +1,92 @@
+//! What a backend is: a consumer of one ring, with capabilities and a state of health. The CPU backend lives in zig-simd; CUDA and
+//! wgpu are further consumers of the same slots.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::op::Opcode;
+
+/// The kinds of hardware that can do the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum BackendKind {
+    /// Zig SIMD kernels on this machine's processor. Always there.
+    Cpu = 1,
+    /// The persistent kernel on an NVIDIA GPU.
+    Cuda = 2,
+    /// Compute shaders through Vulkan, Metal or DX12.
+    Wgpu = 3,
+}
+
+impl BackendKind {
+    /// Every kind, in the order of preference among equals.
+    pub const ALL: [Self; 3] = [Self::Cpu, Self::Cuda, Self::Wgpu];
+
+    /// The name used in replies, configuration and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Wgpu => "wgpu",
+        }
+    }
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for BackendKind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| format!("unknown backend {name:?}: cpu, cuda and wgpu are known"))
+    }
+}
+
+/// What a running backend can do.
+#[derive(Debug, Clone)]
+pub struct Capabilities {
+    /// The device as a person knows it, such as the processor's or the adapter's name.
+    pub device: String,
+    /// Instruction set or device architecture the kernels run on, such as `avx512`.
+    pub instruction_set: String,
+    /// Threads or resident blocks that share a job.
+    pub lanes: usize,
+    /// Operations served.
+    pub operations: Vec<Opcode>,
+    /// Largest number of queries in one slot; a larger batch is split before it is submitted.
+    pub max_queries: usize,
+    /// Largest payload and result of one slot together, in bytes.
+    pub max_bytes: usize,
+}
+
+/// Whether a backend can be used now, and if not, why and what would help.
+#[derive(Debug, Clone)]
+pub enum BackendStatus {
+    /// Running.
+    Available(Capabilities),
+    /// Not usable.
+    Unavailable {
+        /// Plain words, such as "this build has no CUDA backend".
+        reason: String,
+    },
+}
+
+/// A running consumer of a ring.
+pub trait Backend: Send + Sync {
+    /// Which kind of hardware does the work.
+    fn kind(&self) -> BackendKind;
+
+    /// What it can do. Fixed while it runs.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Stops consuming: jobs already taken are finished, then the workers end. Blocks until they have.
+    fn shutdown(&self);
+}

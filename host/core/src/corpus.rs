@@ -1,0 +1,186 @@
+//! A corpus as backends see it: slices that stay where they are, behind trait objects that keep the mapping alive.
+//!
+//! A [`CorpusView`] is one immutable version. An append makes a new view with the next generation; jobs in flight go on with the
+//! version they were admitted for, which lives as long as a job holds it. Row numbers run through all segments in order.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, RwLock, Weak};
+
+use crate::op::Metric;
+use crate::screen::{self, CodesView};
+
+/// The columns of one segment that the compute path reads.
+pub trait SegmentData: Send + Sync {
+    /// Row-major float32, `rows * dim` values, all finite.
+    fn embeddings(&self) -> &[f32];
+    /// Canonical `dot(x, x)` of each row.
+    fn norms2(&self) -> &[f64];
+    /// The packed int8 codes and what bounds their error.
+    fn codes(&self) -> CodesView<'_>;
+    /// 5-D coordinates as five columns (x, y, z, w, v), where the corpus has them.
+    fn coordinates(&self) -> Option<[&[f64]; 5]>;
+}
+
+/// One segment of a view: its data, its place in the corpus, and the screen's columns (made on first use, 16 bytes a row and metric).
+pub struct SegmentView {
+    data: Arc<dyn SegmentData>,
+    rows: usize,
+    columns: [OnceLock<Vec<f32>>; 3],
+}
+
+impl SegmentView {
+    /// Wraps a segment of `rows` rows.
+    #[must_use]
+    pub fn new(data: Arc<dyn SegmentData>, rows: usize) -> Self {
+        Self { data, rows, columns: Default::default() }
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The segment's slices.
+    #[must_use]
+    pub fn data(&self) -> &dyn SegmentData {
+        &*self.data
+    }
+
+    /// Columns of the int8 screen under a metric (see [`screen::columns`]).
+    #[must_use]
+    pub fn columns(&self, metric: Metric) -> &[f32] {
+        self.columns[metric as usize - 1].get_or_init(|| screen::columns(metric, self.data.codes(), self.data.norms2()))
+    }
+}
+
+/// One version of a corpus.
+pub struct CorpusView {
+    name: String,
+    handle: u32,
+    generation: u32,
+    dim: usize,
+    rows: usize,
+    segments: Vec<Arc<SegmentView>>,
+    starts: Vec<usize>,
+}
+
+impl CorpusView {
+    /// Puts segments together. `handle` names the corpus, `generation` this version of it.
+    #[must_use]
+    pub fn new(name: String, handle: u32, generation: u32, dim: usize, segments: Vec<Arc<SegmentView>>) -> Self {
+        let mut rows = 0;
+        let mut starts = Vec::with_capacity(segments.len());
+        for segment in &segments {
+            starts.push(rows);
+            rows += segment.rows();
+        }
+        Self { name, handle, generation, dim, rows, segments, starts }
+    }
+
+    /// The corpus's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number that stands for the corpus in a slot.
+    #[must_use]
+    pub fn handle(&self) -> u32 {
+        self.handle
+    }
+
+    /// Version, rising with every append.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Elements of an embedding.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Rows in all segments.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Segments with the number of their first row.
+    pub fn segments(&self) -> impl Iterator<Item = (usize, &Arc<SegmentView>)> {
+        self.starts.iter().copied().zip(&self.segments)
+    }
+
+    /// The segment that holds a row, with the number of its first row. `row` is below [`Self::rows`].
+    #[must_use]
+    pub fn segment_of(&self, row: usize) -> (usize, &SegmentView) {
+        let index = self.starts.partition_point(|start| *start <= row) - 1;
+        (self.starts[index], &self.segments[index])
+    }
+
+    /// Whether every segment has 5-D coordinates (and there is at least one).
+    #[must_use]
+    pub fn has_coordinates(&self) -> bool {
+        !self.segments.is_empty() && self.segments.iter().all(|segment| segment.data().coordinates().is_some())
+    }
+}
+
+/// Finds the version a slot names. Holds no version alive: a job's owner does.
+#[derive(Default)]
+pub struct CorpusTable {
+    views: RwLock<HashMap<(u32, u32), Weak<CorpusView>>>,
+}
+
+impl CorpusTable {
+    /// Makes a version known, and forgets those nobody holds any more.
+    pub fn register(&self, view: &Arc<CorpusView>) {
+        let mut views = self.views.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        views.retain(|_, view| view.strong_count() > 0);
+        views.insert((view.handle, view.generation), Arc::downgrade(view));
+    }
+
+    /// The version a slot names, if somebody still holds it.
+    #[must_use]
+    pub fn resolve(&self, handle: u32, generation: u32) -> Option<Arc<CorpusView>> {
+        let views = self.views.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        views.get(&(handle, generation)).and_then(Weak::upgrade)
+    }
+}
+
+/// A segment on the heap: for tests, benches and queries against vectors that were never stored.
+pub struct HeapSegment {
+    embeddings: Vec<f32>,
+    norms2: Vec<f64>,
+    codes: screen::RowCodes,
+    coordinates: Option<[Vec<f64>; 5]>,
+}
+
+impl HeapSegment {
+    /// Derives norms and codes from row-major values of width `dim`.
+    #[must_use]
+    pub fn new(embeddings: Vec<f32>, dim: usize, coordinates: Option<[Vec<f64>; 5]>) -> Self {
+        let norms2 = screen::norms2(&embeddings, dim);
+        let codes = screen::pack(&embeddings, dim, &norms2);
+        Self { embeddings, norms2, codes, coordinates }
+    }
+}
+
+impl SegmentData for HeapSegment {
+    fn embeddings(&self) -> &[f32] {
+        &self.embeddings
+    }
+
+    fn norms2(&self) -> &[f64] {
+        &self.norms2
+    }
+
+    fn codes(&self) -> CodesView<'_> {
+        self.codes.view()
+    }
+
+    fn coordinates(&self) -> Option<[&[f64]; 5]> {
+        self.coordinates.as_ref().map(|columns| columns.each_ref().map(Vec::as_slice))
+    }
+}

@@ -1,0 +1,94 @@
+//! The definition of a score: float64, 8 strided lanes, one order of additions. Whatever device did the work, the answer is the
+//! one this module gives.
+//!
+//! Lane j of 8 takes the elements i with i mod 8 = j in rising order; the lanes combine as
+//! `((l0+l4)+(l2+l6)) + ((l1+l5)+(l3+l7))`. A product of two float32 values is exact in float64, so a fused multiply-add gives the
+//! same sum as a separate one. A squared difference is not exact, so l2 must not be contracted; Rust never contracts.
+//!
+//! Vectorised twins of [`dot`] and [`l2`] live in zig-simd and must return the same bits; [`ExactKernel`] is how rescoring
+//! reaches them without this crate knowing.
+
+use crate::op::Metric;
+
+/// Sum of products in the canonical order. Slices of different length count as cut to the shorter.
+#[must_use]
+pub fn dot(a: &[f32], b: &[f32]) -> f64 {
+    lanes(a, b, |x, y| x * y)
+}
+
+/// Squared Euclidean distance in the canonical order.
+#[must_use]
+pub fn l2(a: &[f32], b: &[f32]) -> f64 {
+    lanes(a, b, |x, y| (x - y) * (x - y))
+}
+
+/// Cosine from a dot product and two Euclidean norms: 0 where a norm is 0, else within [-1, 1].
+#[must_use]
+pub fn cosine(dot: f64, norm_a: f64, norm_b: f64) -> f64 {
+    if norm_a == 0.0 || norm_b == 0.0 { 0.0 } else { (dot / (norm_a * norm_b)).clamp(-1.0, 1.0) }
+}
+
+/// Euclidean norm as the cosine's definition has it: the square root of the canonical `dot(a, a)`.
+#[must_use]
+pub fn norm(a: &[f32]) -> f64 {
+    dot(a, a).sqrt()
+}
+
+/// The score by definition. Slow and plain; what everything else must equal.
+#[must_use]
+pub fn score(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+    match metric {
+        Metric::Dot => dot(a, b),
+        Metric::Cosine => cosine(dot(a, b), norm(a), norm(b)),
+        Metric::L2 => l2(a, b),
+    }
+}
+
+fn lanes(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
+    let n = a.len().min(b.len());
+    let (a8, a_tail) = a[..n].as_chunks::<8>();
+    let (b8, b_tail) = b[..n].as_chunks::<8>();
+    let mut l = [0.0_f64; 8];
+    for (x, y) in a8.iter().zip(b8) {
+        for j in 0..8 {
+            l[j] += term(f64::from(x[j]), f64::from(y[j]));
+        }
+    }
+    for (lane, (x, y)) in l.iter_mut().zip(a_tail.iter().zip(b_tail)) {
+        *lane += term(f64::from(*x), f64::from(*y));
+    }
+    ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
+}
+
+/// Scores one query against gathered rows, bit for bit as [`dot`] and [`l2`] do.
+///
+/// `rows` is row-major float32 of width `query.len()`; `out[i]` belongs to row `ids[i]`. Ids are within `rows`, and `ids` and
+/// `out` are of one length.
+pub trait ExactKernel: Send + Sync {
+    /// Canonical dot products.
+    fn dot(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]);
+    /// Canonical squared distances.
+    fn l2(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]);
+}
+
+/// The definition itself as a kernel: for tests, and where no SIMD copy exists.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ScalarKernel;
+
+impl ExactKernel for ScalarKernel {
+    fn dot(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]) {
+        gather(query, rows, ids, out, dot);
+    }
+
+    fn l2(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]) {
+        gather(query, rows, ids, out, l2);
+    }
+}
+
+fn gather(query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64], score: fn(&[f32], &[f32]) -> f64) {
+    let dim = query.len();
+    for (id, out) in ids.iter().zip(out) {
+        let start = *id as usize * dim;
+        *out = score(query, &rows[start..start + dim]);
+    }
+}

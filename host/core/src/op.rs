@@ -1,0 +1,148 @@
+//! Operations, metrics and element types, with the numbers they have in a slot.
+
+use serde::{Deserialize, Serialize};
+
+/// What a job asks for. The number is the opcode in a submission slot; 0 is never a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Opcode {
+    /// Answers at once, with nothing. Measures the path itself.
+    Nop = 1,
+    /// Candidates for the top k rows of a corpus, for each query.
+    Search = 2,
+    /// Scores of all pairs of queries and rows.
+    Score = 3,
+    /// Keyword masks of texts.
+    Masks = 4,
+    /// Candidates for the k nearest points in 5-D, for each query.
+    Nearest = 5,
+}
+
+impl Opcode {
+    /// Every opcode, in rising order.
+    pub const ALL: [Self; 5] = [Self::Nop, Self::Search, Self::Score, Self::Masks, Self::Nearest];
+
+    /// The opcode with this number, if there is one.
+    #[must_use]
+    pub fn from_u16(code: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|op| *op as u16 == code)
+    }
+
+    /// The stem that this operation has in file names and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nop => "nop",
+            Self::Search => "search",
+            Self::Score => "score",
+            Self::Masks => "masks",
+            Self::Nearest => "nearest",
+        }
+    }
+}
+
+/// How a query and a row are compared. [`crate::exact::score`] is the definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Metric {
+    /// Cosine of the angle; larger is better; 0 where a norm is 0.
+    #[default]
+    Cosine = 1,
+    /// Inner product; larger is better.
+    Dot = 2,
+    /// Squared Euclidean distance; smaller is better.
+    L2 = 3,
+}
+
+impl Metric {
+    /// Every metric.
+    pub const ALL: [Self; 3] = [Self::Cosine, Self::Dot, Self::L2];
+
+    /// The metric with this number, if there is one.
+    #[must_use]
+    pub fn from_u8(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|metric| *metric as u8 == code)
+    }
+
+    /// The name used on the command line and in replies.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cosine => "cosine",
+            Self::Dot => "dot",
+            Self::L2 => "l2",
+        }
+    }
+
+    /// Turns a score into a number of which the larger one is always the better. Exact: it only flips the sign.
+    #[must_use]
+    pub fn goodness(self, score: f64) -> f64 {
+        match self {
+            Self::Cosine | Self::Dot => score,
+            Self::L2 => -score,
+        }
+    }
+
+    /// Whether a score passes a caller's threshold: at least it for cosine and dot, at most it for l2.
+    #[must_use]
+    pub fn passes(self, score: f64, threshold: f64) -> bool {
+        self.goodness(score) >= self.goodness(threshold)
+    }
+}
+
+impl std::str::FromStr for Metric {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|metric| metric.name() == name)
+            .ok_or_else(|| format!("unknown metric {name:?}: cosine, dot and l2 are known"))
+    }
+}
+
+impl std::fmt::Display for Metric {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Element type of vectors as they travel. Inside, everything is float32; float16 and bfloat16 widen without loss, and an int8
+/// element stands for `scale * code`, rounded once to float32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Dtype {
+    /// IEEE 754 binary32, little-endian.
+    Float32 = 1,
+    /// IEEE 754 binary16, little-endian.
+    Float16 = 2,
+    /// The upper half of a binary32, little-endian.
+    Bfloat16 = 3,
+    /// Two's complement bytes with one float32 scale for the whole field.
+    Int8 = 4,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    #[must_use]
+    pub fn size(self) -> usize {
+        match self {
+            Self::Float32 => 4,
+            Self::Float16 | Self::Bfloat16 => 2,
+            Self::Int8 => 1,
+        }
+    }
+
+    /// Decodes little-endian elements to float32. `scale` matters to int8 alone. A trailing partial element is ignored: the
+    /// caller has checked the length.
+    #[must_use]
+    pub fn decode(self, bytes: &[u8], scale: f32) -> Vec<f32> {
+        match self {
+            Self::Float32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Self::Float16 => bytes.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+            Self::Bfloat16 => bytes.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+            Self::Int8 => bytes.iter().map(|b| scale * f32::from(b.cast_signed())).collect(),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Corpora: Arrow IPC segments mapped in place, derived columns, import, manifest

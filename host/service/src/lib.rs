@@ -1,0 +1,1 @@
+//! The service: validate, admit, route, submit, consume, reap, rescore, reply; and the command line
