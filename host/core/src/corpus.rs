@@ -19,6 +19,10 @@ pub trait SegmentData: Send + Sync {
     fn codes(&self) -> CodesView<'_>;
     /// 5-D coordinates as five columns (x, y, z, w, v), where the corpus has them.
     fn coordinates(&self) -> Option<[&[f64]; 5]>;
+    /// The caller's id of a row of this segment. `row` is below the row count.
+    fn memory_id(&self, row: usize) -> u64;
+    /// The title of a row of this segment; empty where there is none.
+    fn title(&self, row: usize) -> &str;
 }
 
 /// One segment of a view: its data, its place in the corpus, and the screen's columns (made on first use, 16 bytes a row and metric).
@@ -120,6 +124,14 @@ impl CorpusView {
         (self.starts[index], &self.segments[index])
     }
 
+    /// The caller's id and the title of a row. `row` is below [`Self::rows`].
+    #[must_use]
+    pub fn label(&self, row: u32) -> (u64, &str) {
+        let (start, segment) = self.segment_of(row as usize);
+        let local = row as usize - start;
+        (segment.data().memory_id(local), segment.data().title(local))
+    }
+
     /// Whether every segment has 5-D coordinates (and there is at least one).
     #[must_use]
     pub fn has_coordinates(&self) -> bool {
@@ -182,5 +194,14 @@ impl SegmentData for HeapSegment {
 
     fn coordinates(&self) -> Option<[&[f64]; 5]> {
         self.coordinates.as_ref().map(|columns| columns.each_ref().map(Vec::as_slice))
+    }
+
+    /// Rows were never named: the row number stands in.
+    fn memory_id(&self, row: usize) -> u64 {
+        row as u64
+    }
+
+    fn title(&self, _row: usize) -> &str {
+        ""
     }
 }
