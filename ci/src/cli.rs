@@ -1,0 +1,140 @@
+//! The command line, read by hand: four commands do not need a parser's compile time.
+
+use crate::Result;
+
+/// Shown by `--help` on standard output, and after a usage error on standard error.
+pub(crate) const HELP: &str = "\
+Usage: cargo xtask <command>
+
+  setup             bring the pinned Zig into target/tools/zig, unless the PATH has it
+  demo [-- ARGS]    build megaring for release and run `megaring demo ARGS`
+  test [--quick]    run every check and test; --quick stops after the workspace's own tests
+       [--ci]       and count what could not run here as failed (also where CI=true)
+  bench [NAME]      run the criterion benches, or the one bench NAME
+  help              this text";
+
+/// One thing to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Print [`HELP`].
+    Help,
+    /// Bring the tools.
+    Setup,
+    /// Run the demo with these further arguments.
+    Demo {
+        /// Passed to `megaring demo` as they are.
+        arguments: Vec<String>,
+    },
+    /// Run the tests.
+    Test {
+        /// Leave out what takes long.
+        quick: bool,
+        /// A required step that cannot run has failed.
+        ci: bool,
+    },
+    /// Run the benches.
+    Bench {
+        /// One bench's name, or all.
+        name: Option<String>,
+    },
+}
+
+/// Reads the arguments after `cargo xtask`; the error names the one that is wrong.
+pub(crate) fn parse(arguments: &[String]) -> Result<Task> {
+    let Some((command, rest)) = arguments.split_first() else {
+        return Err("a command is missing".into());
+    };
+    let wants_help = |argument: &String| argument == "--help" || argument == "-h";
+    if wants_help(command) || command == "help" || rest.first().is_some_and(wants_help) {
+        return Ok(Task::Help);
+    }
+    match command.as_str() {
+        "setup" => no_more("setup", rest).map(|()| Task::Setup),
+        "demo" => parse_demo(rest),
+        "test" => parse_test(rest),
+        "bench" => parse_bench(rest),
+        other => Err(format!("there is no command `{other}`")),
+    }
+}
+
+fn parse_demo(rest: &[String]) -> Result<Task> {
+    match rest.split_first() {
+        None => Ok(Task::Demo { arguments: Vec::new() }),
+        Some((dashes, arguments)) if dashes == "--" => Ok(Task::Demo { arguments: arguments.to_vec() }),
+        Some((other, _)) => Err(format!("`demo` does not know `{other}`; arguments for megaring come after `--`")),
+    }
+}
+
+fn parse_test(rest: &[String]) -> Result<Task> {
+    let (mut quick, mut ci) = (false, false);
+    for argument in rest {
+        match argument.as_str() {
+            "--quick" => quick = true,
+            "--ci" => ci = true,
+            other => return Err(format!("`test` does not know `{other}`")),
+        }
+    }
+    if quick && ci {
+        return Err("`--quick` leaves out steps that `--ci` requires, so they do not go together".into());
+    }
+    Ok(Task::Test { quick, ci })
+}
+
+fn parse_bench(rest: &[String]) -> Result<Task> {
+    match rest {
+        [] => Ok(Task::Bench { name: None }),
+        [name] if !name.starts_with('-') => Ok(Task::Bench { name: Some(name.clone()) }),
+        [option] => Err(format!("`bench` does not know `{option}`")),
+        _ => Err("`bench` takes one name at most".into()),
+    }
+}
+
+fn no_more(command: &str, rest: &[String]) -> Result<()> {
+    match rest.first() {
+        None => Ok(()),
+        Some(extra) => Err(format!("`{command}` takes no arguments, but got `{extra}`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Task> {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        parse(&words)
+    }
+
+    #[test]
+    fn every_command_is_read() {
+        assert_eq!(parsed("setup"), Ok(Task::Setup));
+        assert_eq!(parsed("test"), Ok(Task::Test { quick: false, ci: false }));
+        assert_eq!(parsed("test --quick"), Ok(Task::Test { quick: true, ci: false }));
+        assert_eq!(parsed("test --ci"), Ok(Task::Test { quick: false, ci: true }));
+        assert_eq!(parsed("bench"), Ok(Task::Bench { name: None }));
+        assert_eq!(parsed("bench search"), Ok(Task::Bench { name: Some("search".into()) }));
+        assert_eq!(parsed("demo"), Ok(Task::Demo { arguments: vec![] }));
+        assert_eq!(parsed("demo -- --json -h"), Ok(Task::Demo { arguments: vec!["--json".into(), "-h".into()] }));
+        for line in ["help", "--help", "-h", "test --help", "demo -h"] {
+            assert_eq!(parsed(line), Ok(Task::Help), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_lines_name_what_is_wrong() {
+        let cases = [
+            ("", "a command is missing"),
+            ("tset", "`tset`"),
+            ("setup now", "`now`"),
+            ("demo --json", "`--json`"),
+            ("test --fast", "`--fast`"),
+            ("test --quick --ci", "do not go together"),
+            ("bench --all", "`--all`"),
+            ("bench a b", "one name"),
+        ];
+        for (line, part) in cases {
+            let reason = parsed(line).expect_err(line);
+            assert!(reason.contains(part), "{line}: {reason}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! `cargo xtask test`: every check and test of the workspace, as a list of steps.
+//!
+//! Where something is missing (a tool, an instruction set), the step is skipped with its reason. With `--ci`, or `CI=true`, a
+//! required step that cannot run has failed. The last line is `N passed, N failed, N skipped`, in tests where a step runs
+//! tests and in steps where it is one check; a step that cannot run counts as one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use crate::command::{Keep, ask, ending, stream, tee};
+use crate::counts::Counts;
+use crate::report::Outcome;
+use crate::steps::{Rigour, Step, run_all};
+use crate::workspace::Workspace;
+use crate::{Result, demo, python, tidy, zig};
+
+/// What the steps share.
+struct Context {
+    workspace: Workspace,
+    rigour: Rigour,
+}
+
+/// Runs all steps; exit status 1 where one failed.
+pub(crate) fn run(workspace: &Workspace, quick: bool, ci: bool) -> Result<ExitCode> {
+    let ci = ci || std::env::var_os("CI").is_some_and(|value| value == "true" || value == "1");
+    let rigour = match (quick, ci) {
+        (true, _) => Rigour::Quick,
+        (false, true) => Rigour::Strict,
+        (false, false) => Rigour::Usual,
+    };
+    let context = Context { workspace: workspace.clone(), rigour };
+    let report = run_all(&STEPS, &context, rigour);
+    println!("\n{report}");
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Cheap steps first: they find the most for the time they take.
+const STEPS: [Step<Context>; 14] = [
+    Step { name: "setup", required: true, long: false, run: setup },
+    Step { name: "tidy", required: true, long: false, run: tidy },
+    Step { name: "rustfmt", required: true, long: false, run: rustfmt },
+    Step { name: "zig fmt", required: true, long: false, run: zig_fmt },
+    Step { name: "cargo deny", required: false, long: false, run: cargo_deny },
+    Step { name: "clippy", required: true, long: false, run: clippy },
+    Step { name: "rustdoc", required: true, long: true, run: rustdoc },
+    Step { name: "cargo test", required: true, long: false, run: cargo_test },
+    Step { name: "loom", required: true, long: true, run: loom },
+    Step { name: "zig test", required: true, long: true, run: zig_test },
+    Step { name: "zig test, aarch64", required: true, long: true, run: zig_test_aarch64 },
+    Step { name: "instruction sets", required: true, long: true, run: instruction_sets },
+    Step { name: "python client", required: true, long: true, run: python_client },
+    Step { name: "demo", required: true, long: true, run: run_demo },
+];
+
+fn setup(context: &Context) -> Result<Outcome> {
+    let zig = zig::setup(&context.workspace)?;
+    eprintln!("Zig {}: {}", zig.version, zig.program.display());
+    Ok(Outcome::Passed(Counts::PASSED))
+}
+
+fn tidy(context: &Context) -> Result<Outcome> {
+    let findings = tidy::check(&context.workspace);
+    for finding in &findings {
+        println!("{finding}");
+    }
+    Ok(match findings.len() {
+        0 => Outcome::Passed(Counts::PASSED),
+        found => Outcome::failed(format!("{found} findings")),
+    })
+}
+
+fn rustfmt(context: &Context) -> Result<Outcome> {
+    if let Some(skipped) = without_component(context, "fmt", "rustfmt") {
+        return Ok(skipped);
+    }
+    check(context.workspace.cargo().args(["fmt", "--all", "--check"]), "run `cargo fmt --all`")
+}
+
+fn zig_fmt(context: &Context) -> Result<Outcome> {
+    let zig = zig::setup(&context.workspace)?;
+    check(context.workspace.command(&zig.program).args(["fmt", "--check", "zig-simd"]), "run `zig fmt zig-simd`")
+}
+
+fn cargo_deny(context: &Context) -> Result<Outcome> {
+    if ask(context.workspace.cargo().args(["deny", "--version"])).is_none() {
+        return Ok(Outcome::skipped("cargo-deny is not installed"));
+    }
+    check(context.workspace.cargo().args(["deny", "check", "--config", "ci/deny.toml"]), "a dependency is not allowed")
+}
+
+fn clippy(context: &Context) -> Result<Outcome> {
+    if let Some(skipped) = without_component(context, "clippy", "clippy") {
+        return Ok(skipped);
+    }
+    let mut cargo = context.cargo("clippy");
+    check(cargo.args(["--workspace", "--all-targets", "--", "-D", "warnings"]), "clippy has findings")
+}
+
+fn rustdoc(context: &Context) -> Result<Outcome> {
+    let mut cargo = context.cargo("doc");
+    check(cargo.env("RUSTDOCFLAGS", "-D warnings").args(["--workspace", "--no-deps"]), "rustdoc has findings")
+}
+
+fn cargo_test(context: &Context) -> Result<Outcome> {
+    tests(context.cargo("test").args(["--workspace", "--no-fail-fast"]))
+}
+
+/// The models of the lock-free code, in a target folder of their own: `--cfg loom` changes every crate that knows it.
+fn loom(context: &Context) -> Result<Outcome> {
+    const CRATES: [(&str, &str); 2] = [("megaring-ring", "host/ring/tests"), ("megaring-simd", "zig-simd/tests")];
+    let flags = std::env::var("RUSTFLAGS").map_or_else(|_| "--cfg loom".into(), |flags| format!("{flags} --cfg loom"));
+    let mut outcomes = Vec::new();
+    for (package, folder) in CRATES {
+        let models = named(&context.workspace.root().join(folder), "loom_", "rs");
+        if models.is_empty() {
+            continue;
+        }
+        let mut cargo = context.cargo("test");
+        cargo.env("RUSTFLAGS", &flags).args(["-p", package, "--release", "--no-fail-fast", "--target-dir"]);
+        cargo.arg(context.workspace.target().join("loom"));
+        for model in &models {
+            cargo.arg("--test").arg(model.file_stem().unwrap_or_default());
+        }
+        outcomes.push(tests(&mut cargo)?);
+    }
+    Ok(Outcome::together(outcomes).unwrap_or_else(|| Outcome::skipped("there is no tests/loom_*.rs")))
+}
+
+fn zig_test(context: &Context) -> Result<Outcome> {
+    zig_build(context, "test")
+}
+
+fn zig_test_aarch64(context: &Context) -> Result<Outcome> {
+    if ask(context.workspace.command("qemu-aarch64").arg("--version")).is_none() {
+        return Ok(Outcome::skipped("qemu-aarch64 is not on the PATH (on Debian: `apt-get install qemu-user`)"));
+    }
+    zig_build(context, "test-aarch64")
+}
+
+/// The service's answers once more under every instruction set of this machine; megaring-simd's own tests cover all by themselves.
+fn instruction_sets(context: &Context) -> Result<Outcome> {
+    if !context.workspace.root().join("host/service/tests/conformance.rs").is_file() {
+        return Ok(Outcome::skipped("there is no host/service/tests/conformance.rs"));
+    }
+    let mut outcomes = Vec::new();
+    for isa in available_instruction_sets() {
+        // The whole workspace is named so that cargo takes up what `cargo test` built, with the same features.
+        let mut cargo = context.cargo("test");
+        outcomes.push(tests(cargo.env("MEGARING_ISA", isa).args(["--workspace", "--test", "conformance"]))?);
+    }
+    Ok(Outcome::together(outcomes).unwrap_or_else(|| Outcome::skipped("no kernels are built for this architecture")))
+}
+
+/// Clients that know the API from reflection alone.
+fn python_client(context: &Context) -> Result<Outcome> {
+    /// The gRPC client, and what it brings along.
+    const PACKAGES: [&str; 4] =
+        ["grpcio==1.85.1", "grpcio-reflection==1.85.1", "protobuf==7.36.2", "typing-extensions==4.16.0"];
+    let workspace = &context.workspace;
+    let clients = named(&workspace.root().join("host/service/tests/python"), "", "py");
+    if clients.is_empty() {
+        return Ok(Outcome::skipped("there is no host/service/tests/python/*.py"));
+    }
+    let python = match python::environment(workspace, &workspace.tools().join("py"), &PACKAGES) {
+        Ok(python) => python,
+        Err(reason) => return Ok(Outcome::skipped(reason)),
+    };
+    let megaring = demo::build(workspace, &context.locked(&["--workspace"]))?;
+    let mut outcomes = Vec::new();
+    for client in clients {
+        let mut command = workspace.command(&python);
+        command.env("MEGARING_BIN", &megaring).env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
+        let ended = tee(command.arg(client).arg(&megaring), Keep::Both)?;
+        let (counts, success) = (Counts::of_unittest(&ended.output), ended.status.success());
+        // A plain script is one check.
+        let counts = if success && counts == Counts::default() { Counts::PASSED } else { counts };
+        outcomes.push(Outcome::of_tests(success, counts, &ending(ended.status)));
+    }
+    Ok(Outcome::together(outcomes).unwrap_or_else(|| Outcome::failed("no client ran")))
+}
+
+/// A release build takes minutes, so only a strict run includes it.
+fn run_demo(context: &Context) -> Result<Outcome> {
+    if context.rigour != Rigour::Strict {
+        return Ok(Outcome::skipped("`cargo xtask demo` runs it, and so does --ci"));
+    }
+    let status = demo::start(&context.workspace, &context.locked(&["--release", "-p", "megaring"]), &[])?;
+    Ok(if status.success() { Outcome::Passed(Counts::PASSED) } else { Outcome::failed(ending(status)) })
+}
+
+impl Context {
+    /// `cargo <subcommand>`; a strict run takes Cargo.lock as it stands.
+    fn cargo(&self, subcommand: &str) -> Command {
+        let mut cargo = self.workspace.cargo();
+        cargo.args(self.locked(&[subcommand]));
+        cargo
+    }
+
+    fn locked<'a>(&self, arguments: &[&'a str]) -> Vec<&'a str> {
+        let locked = (self.rigour == Rigour::Strict).then_some("--locked");
+        arguments.iter().copied().chain(locked).collect()
+    }
+}
+
+/// One check that is its exit status.
+fn check(command: &mut Command, failure: &str) -> Result<Outcome> {
+    let status = stream(command)?;
+    Ok(if status.success() { Outcome::Passed(Counts::PASSED) } else { Outcome::failed(failure) })
+}
+
+/// A run of cargo's tests.
+fn tests(cargo: &mut Command) -> Result<Outcome> {
+    let ended = tee(cargo, Keep::Stdout)?;
+    Ok(Outcome::of_tests(ended.status.success(), Counts::of_cargo(&ended.output), &ending(ended.status)))
+}
+
+fn zig_build(context: &Context, step: &str) -> Result<Outcome> {
+    let (workspace, zig) = (&context.workspace, zig::setup(&context.workspace)?);
+    let cache = workspace.target().join("zig");
+    let mut command = workspace.command(&zig.program);
+    command.current_dir(workspace.root().join("zig-simd")).args(["build", step, "--summary", "all"]);
+    command.env("ZIG_LOCAL_CACHE_DIR", cache.join("local")).env("ZIG_GLOBAL_CACHE_DIR", cache.join("global"));
+    let ended = tee(&mut command, Keep::Both)?;
+    Ok(zig_outcome(ended.status.success(), &ended.output, &ending(ended.status)))
+}
+
+/// Zig does not run again what passed and has not changed since; it says so, without a number.
+fn zig_outcome(success: bool, output: &str, ending: &str) -> Outcome {
+    let counts = Counts::of_zig(output);
+    let is_cached = output.lines().any(|line| line.contains("run test") && line.trim_end().ends_with(" cached"));
+    if success && is_cached && !counts.any_ran() {
+        return Outcome::Passed(Counts::PASSED);
+    }
+    Outcome::of_tests(success, counts, ending)
+}
+
+fn without_component(context: &Context, subcommand: &str, component: &str) -> Option<Outcome> {
+    let answer = ask(context.workspace.cargo().args([subcommand, "--version"]));
+    let advice = format!("{component} is not installed (`rustup component add {component}`)");
+    answer.is_none().then(|| Outcome::skipped(advice))
+}
+
+/// The files in `folder` named `<prefix>*.<extension>`, in order of their names; none where there is no folder.
+fn named(folder: &Path, prefix: &str, extension: &str) -> Vec<PathBuf> {
+    let paths = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = paths
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
+        .collect();
+    files.sort();
+    files
+}
+
+/// The values of `MEGARING_ISA` that this machine can run; zig-simd/src/isa.zig says what each needs.
+#[cfg(target_arch = "x86_64")]
+fn available_instruction_sets() -> Vec<&'static str> {
+    use std::arch::is_x86_feature_detected as has;
+    let avx2 = has!("avx2") && has!("fma") && has!("f16c") && has!("bmi1") && has!("bmi2") && has!("lzcnt");
+    let avx512 = avx2
+        && (has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq"))
+        && (has!("avx512vl") && has!("avx512vnni"));
+    let all = [("baseline", true), ("avx2", avx2), ("avx512", avx512)];
+    all.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect()
+}
+
+/// The values of `MEGARING_ISA` that this machine can run.
+#[cfg(not(target_arch = "x86_64"))]
+fn available_instruction_sets() -> Vec<&'static str> {
+    if cfg!(target_arch = "aarch64") { vec!["neon"] } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod unit_tests {
+    use super::*;
+
+    #[test]
+    fn files_are_found_by_name() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let names = |prefix, extension| {
+            let files = named(&folder, prefix, extension);
+            files.iter().map(|file| file.file_name().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("c", "rs"), ["cli.rs", "command.rs", "counts.rs"]);
+        assert_eq!(names("c", "zig"), [""; 0]);
+        assert!(named(&folder.join("no such folder"), "", "rs").is_empty());
+    }
+
+    #[test]
+    fn cached_zig_tests_have_passed() {
+        let cached = "Build Summary: 3/3 steps succeeded\ntest success\n+- run test cached\n";
+        assert_eq!(zig_outcome(true, cached, "-"), Outcome::Passed(Counts::PASSED));
+        let nothing = "Build Summary: 1/1 steps succeeded\ntest success\n";
+        assert!(matches!(zig_outcome(true, nothing, "-"), Outcome::Failed(..)), "no test ran");
+        assert!(matches!(zig_outcome(false, cached, "-"), Outcome::Failed(..)));
+    }
+
+    #[test]
+    fn there_is_an_instruction_set_to_test() {
+        assert!(!available_instruction_sets().is_empty());
+    }
+}
