@@ -1,6 +1,6 @@
-//! The command line, read by hand: four commands do not need a parser's compile time.
+//! The command line, read by hand: five commands do not need a parser's compile time.
 
-use crate::Result;
+use crate::{Result, test};
 
 /// Shown by `--help` on standard output, and after a usage error on standard error.
 pub(crate) const HELP: &str = "\
@@ -8,8 +8,10 @@ Usage: cargo xtask <command>
 
   setup             bring the pinned Zig into target/tools/zig, unless the PATH has it
   demo [-- ARGS]    build megaring for release and run `megaring demo ARGS`
-  test [--quick]    run every check and test; --quick stops after the workspace's own tests
-       [--ci]       and count what could not run here as failed (also where CI=true)
+  test [STEP]...    run every check and test, or the steps with these words in their names
+       [--quick]    leave out what takes long
+       [--ci]       count what could not run here as failed (also where CI=true)
+  tidy              run the tidy checks alone
   bench [NAME]      run the criterion benches, or the one bench NAME
   help              this text";
 
@@ -31,7 +33,11 @@ pub(crate) enum Task {
         quick: bool,
         /// A required step that cannot run has failed.
         ci: bool,
+        /// Parts of the names of the steps to run; none for all.
+        only: Vec<String>,
     },
+    /// Run the tidy checks.
+    Tidy,
     /// Run the benches.
     Bench {
         /// One bench's name, or all.
@@ -52,6 +58,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Task> {
         "setup" => no_more("setup", rest).map(|()| Task::Setup),
         "demo" => parse_demo(rest),
         "test" => parse_test(rest),
+        "tidy" => no_more("tidy", rest).map(|()| Task::Tidy),
         "bench" => parse_bench(rest),
         other => Err(format!("there is no command `{other}`")),
     }
@@ -66,18 +73,22 @@ fn parse_demo(rest: &[String]) -> Result<Task> {
 }
 
 fn parse_test(rest: &[String]) -> Result<Task> {
-    let (mut quick, mut ci) = (false, false);
+    let (mut quick, mut ci, mut only) = (false, false, Vec::new());
     for argument in rest {
         match argument.as_str() {
             "--quick" => quick = true,
             "--ci" => ci = true,
-            other => return Err(format!("`test` does not know `{other}`")),
+            step if test::names().any(|name| name.contains(step)) => only.push(step.to_owned()),
+            other => {
+                let names: Vec<&str> = test::names().collect();
+                return Err(format!("`test` does not know `{other}`; its steps are {}", names.join(", ")));
+            }
         }
     }
     if quick && ci {
         return Err("`--quick` leaves out steps that `--ci` requires, so they do not go together".into());
     }
-    Ok(Task::Test { quick, ci })
+    Ok(Task::Test { quick, ci, only })
 }
 
 fn parse_bench(rest: &[String]) -> Result<Task> {
@@ -108,9 +119,13 @@ mod tests {
     #[test]
     fn every_command_is_read() {
         assert_eq!(parsed("setup"), Ok(Task::Setup));
-        assert_eq!(parsed("test"), Ok(Task::Test { quick: false, ci: false }));
-        assert_eq!(parsed("test --quick"), Ok(Task::Test { quick: true, ci: false }));
-        assert_eq!(parsed("test --ci"), Ok(Task::Test { quick: false, ci: true }));
+        assert_eq!(parsed("tidy"), Ok(Task::Tidy));
+        let test = |quick, ci, only: &[&str]| {
+            Ok(Task::Test { quick, ci, only: only.iter().map(|&step| step.to_owned()).collect() })
+        };
+        assert_eq!(parsed("test"), test(false, false, &[]));
+        assert_eq!(parsed("test --quick"), test(true, false, &[]));
+        assert_eq!(parsed("test zig --ci loom"), test(false, true, &["zig", "loom"]));
         assert_eq!(parsed("bench"), Ok(Task::Bench { name: None }));
         assert_eq!(parsed("bench search"), Ok(Task::Bench { name: Some("search".into()) }));
         assert_eq!(parsed("demo"), Ok(Task::Demo { arguments: vec![] }));
@@ -128,6 +143,7 @@ mod tests {
             ("setup now", "`now`"),
             ("demo --json", "`--json`"),
             ("test --fast", "`--fast`"),
+            ("test lom", "its steps are setup, tidy"),
             ("test --quick --ci", "do not go together"),
             ("bench --all", "`--all`"),
             ("bench a b", "one name"),

@@ -129,6 +129,8 @@ a test that prints: 7 passed; 7 failed";
     #[test]
     fn zigs_summaries_are_summed() {
         assert_eq!(Counts::of_zig("Build Summary: 3/3 steps succeeded; 12/12 tests passed\n"), counts(12, 0, 0));
+        let version_0_15 = "Build Summary: 1/3 steps succeeded; 1 failed; 7/9 tests passed; 1 skipped; 1 failed\n";
+        assert_eq!(Counts::of_zig(version_0_15), counts(7, 1, 1));
         let mixed = "Build Summary: 1/3 steps succeeded (1 failed); 10/14 tests passed (3 skipped, 1 failed)\n";
         assert_eq!(Counts::of_zig(mixed), counts(10, 1, 3));
         assert_eq!(Counts::of_zig("Build Summary: 3/3 steps succeeded\n+- run test cached\n"), Counts::default());

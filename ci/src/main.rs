@@ -54,7 +54,8 @@ fn run(task: Task) -> Result<ExitCode> {
             ExitCode::SUCCESS
         }),
         Task::Demo { arguments } => demo::run(&workspace, &arguments),
-        Task::Test { quick, ci } => test::run(&workspace, quick, ci),
+        Task::Test { quick, ci, only } => test::run(&workspace, quick, ci, &only),
+        Task::Tidy => Ok(tidy::run(&workspace)),
         Task::Bench { name } => bench::run(&workspace, name.as_deref()),
     }
 }

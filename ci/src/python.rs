@@ -76,7 +76,9 @@ pub(crate) fn environment(workspace: &Workspace, folder: &Path, packages: &[&str
 /// `python -m pip install`, deaf to a person's own pip settings that forbid `--target` or ask questions.
 pub(crate) fn pip_install(workspace: &Workspace, python: &Path) -> Command {
     let mut command = workspace.command(python);
-    command.env("PIP_USER", "0").env("PIP_REQUIRE_VIRTUALENV", "0").args(["-m", "pip", "install"]);
+    command
+        .envs([("PIP_USER", "0"), ("PIP_REQUIRE_VIRTUALENV", "0"), ("PIP_ROOT_USER_ACTION", "ignore")])
+        .args(["-m", "pip", "install"]);
     command.args(["--no-input", "--disable-pip-version-check", "--only-binary=:all:"]);
     command
 }

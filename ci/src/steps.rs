@@ -29,7 +29,7 @@ pub(crate) enum Rigour {
 }
 
 /// Runs `steps` in order, with the rigour asked for.
-pub(crate) fn run_all<C>(steps: &[Step<C>], context: &C, rigour: Rigour) -> Report {
+pub(crate) fn run_all<'a, C: 'a>(steps: impl IntoIterator<Item = &'a Step<C>>, context: &C, rigour: Rigour) -> Report {
     let mut report = Report::default();
     for step in steps {
         let start = Instant::now();

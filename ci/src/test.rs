@@ -21,8 +21,13 @@ struct Context {
     rigour: Rigour,
 }
 
-/// Runs all steps; exit status 1 where one failed.
-pub(crate) fn run(workspace: &Workspace, quick: bool, ci: bool) -> Result<ExitCode> {
+/// The names of all steps.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    STEPS.iter().map(|step| step.name)
+}
+
+/// Runs all steps, or those with a word of `only` in their names; exit status 1 where one failed.
+pub(crate) fn run(workspace: &Workspace, quick: bool, ci: bool, only: &[String]) -> Result<ExitCode> {
     let ci = ci || std::env::var_os("CI").is_some_and(|value| value == "true" || value == "1");
     let rigour = match (quick, ci) {
         (true, _) => Rigour::Quick,
@@ -30,7 +35,8 @@ pub(crate) fn run(workspace: &Workspace, quick: bool, ci: bool) -> Result<ExitCo
         (false, false) => Rigour::Usual,
     };
     let context = Context { workspace: workspace.clone(), rigour };
-    let report = run_all(&STEPS, &context, rigour);
+    let wanted = |step: &&Step<Context>| only.is_empty() || only.iter().any(|word| step.name.contains(word.as_str()));
+    let report = run_all(STEPS.iter().filter(wanted), &context, rigour);
     println!("\n{report}");
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -12,6 +12,7 @@ mod text;
 use std::fmt::{self, Display};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use crate::command::ask;
 use crate::workspace::Workspace;
@@ -63,6 +64,15 @@ impl Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.path, self.line, self.message)
     }
+}
+
+/// Prints what is wrong; exit status 1 where there is something.
+pub(crate) fn run(workspace: &Workspace) -> ExitCode {
+    let findings = check(workspace);
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Everything wrong in the checkout, by file and line.
