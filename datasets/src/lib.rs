@@ -23,6 +23,11 @@ pub mod sample;
 
 mod draw;
 
+/// The example of `README.md`, run as a documentation test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use embeddings::Embeddings;
 pub use error::DataError;
 pub use matrix::Matrix;

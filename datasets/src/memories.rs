@@ -99,7 +99,7 @@ impl Memories {
     }
 }
 
-/// `n` memories. Lengths are log-normal: mean about 360 bytes, median about 220, at most 10,000; one in 500 is empty.
+/// `n` memories. Lengths are log-normal: mean about 360 bytes, median about 210, at most 10,000; one in 500 is empty.
 ///
 /// # Errors
 /// Only if the sample compiled in is damaged.
@@ -210,7 +210,7 @@ fn content(draw: &mut Draw, docstrings: &[Vec<&str>]) -> String {
     if draw.chance(0.002) {
         return String::new();
     }
-    let target = (draw.log_normal(222.0, 1.03) as usize).clamp(1, LONGEST);
+    let target = (draw.log_normal(216.0, 1.03) as usize).clamp(1, LONGEST);
     let mut text = String::with_capacity(target + 512);
     let reflects = draw.chance(0.1);
     if draw.chance(0.03) {

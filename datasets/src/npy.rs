@@ -65,11 +65,12 @@ fn split_header(bytes: &[u8]) -> Result<(&str, &[u8]), DataError> {
     Ok((header, body))
 }
 
-/// The value after `'name':`, up to the next comma outside parentheses.
+/// The value after `'name':` (in either kind of quotes), up to the next comma outside parentheses.
 fn field<'a>(header: &'a str, name: &str) -> Result<&'a str, DataError> {
     let missing = || npy(format!("the header has no {name}"));
-    let start = header.find(&format!("'{name}'")).ok_or_else(missing)? + name.len() + 2;
-    let value = header[start..].trim_start().strip_prefix(':').ok_or_else(missing)?.trim_start();
+    let key = |quote: char| header.split_once(&format!("{quote}{name}{quote}")).map(|(_, after)| after);
+    let after = key('\'').or_else(|| key('"')).ok_or_else(missing)?;
+    let value = after.trim_start().strip_prefix(':').ok_or_else(missing)?.trim_start();
     let end = match value.find(')') {
         Some(close) if value.starts_with('(') => close + 1,
         _ => value.find([',', '}']).ok_or_else(missing)?,

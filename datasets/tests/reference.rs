@@ -16,7 +16,9 @@ fn scores_worked_by_hand() {
     assert_eq!(dot(&[1.0, 2.0, 3.0], &[4.0, -5.0, 6.0]), 12.0);
     assert_eq!(l2(&[1.0, 2.0, 3.0], &[4.0, -2.0, 3.0]), 25.0);
     assert_eq!(cosine(&[3.0, 4.0], &[4.0, 3.0]), 24.0 / 25.0);
-    assert_eq!(cosine(&[1.0, 1.0], &[-2.0, -2.0]), -1.0);
+    assert_eq!(cosine(&[3.0, 4.0], &[-6.0, -8.0]), -1.0);
+    // sqrt(3) · sqrt(3) rounds to less than 3: without the clamp this would be 1 + 2^-52.
+    assert_eq!(cosine(&[1.0; 3], &[1.0; 3]), 1.0);
     assert_eq!(dot(&[], &[]), 0.0);
 }
 
