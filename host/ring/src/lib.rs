@@ -1,6 +1,35 @@
 //! The ring: slot ABI, memory, submission, completion and event rings, wait strategies.
+//!
+//! A job goes [`JobRing::try_reserve`] → [`Reservation::payload_mut`] → [`JobRing::submit`] → (consumer) [`JobRing::try_poll`] →
+//! [`JobRing::open`] → [`Work::complete`] → [`JobRing::reap`] → [`Ticket`] → [`Outcome`]. Each module opens with what it promises when it is full,
+//! when it is empty and when it blocks. The event ring ([`event_ring`]) is separate: it overwrites, and tells its readers what they lost.
+//!
+//! Under `--cfg loom` the crate runs on the model checker's types instead of the standard library's; see [`sync`] and [`protocol`].
 
+pub mod arena;
+pub mod completion;
+pub mod consumer;
+pub mod descriptor;
 pub mod event_ring;
+pub mod fault;
+pub mod job_ring;
 pub mod memory;
+pub mod protocol;
+pub mod queue;
+pub mod signal;
 pub mod slot;
 pub mod sync;
+mod table;
+pub mod ticket;
+
+pub use arena::{Arena, Resolved};
+pub use completion::{Body, Completion, InlineHits, MAX_INLINE_HITS, Status};
+pub use consumer::{PolledJob, Work};
+pub use descriptor::{ABI_VERSION, Descriptor, Region};
+pub use fault::SlotFault;
+pub use job_ring::{JobRing, ReserveError, RingConfig, RingError, RingLayout, RingStats};
+pub use memory::{Memory, MemoryError};
+pub use queue::{CompletionQueue, RingFull, SubmissionQueue};
+pub use signal::{Signal, WaitStrategy};
+pub use slot::{Slot, fnv1a64};
+pub use ticket::{Outcome, Reservation, Ticket};

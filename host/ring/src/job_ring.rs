@@ -1,0 +1,501 @@
+//! The job ring: a submission queue, a completion queue twice as long, an arena, and the tickets in between.
+//!
+//! Promises
+//! - A job is admitted by [`JobRing::try_reserve`] only when it holds a submission slot, a completion slot and a run of the arena; when one of
+//!   them is lacking it says which, at once, and nothing is held. So a submitted job can overflow neither queue.
+//! - [`JobRing::submit`] takes no lock, allocates nothing, never waits, and makes no system call while a consumer is awake.
+//! - Every submitted ticket is answered exactly once: by its completion, or by [`JobRing::fail_outstanding`]. A completion for a ticket that is
+//!   not waiting is counted as a fault and goes nowhere.
+//! - A run is given back by its completion, never by a deadline or a dropped ticket. Where the consumer's completion did not come, the run is
+//!   quarantined until someone who knows that the consumer is dead says so ([`JobRing::release_quarantine`]).
+//!
+//! Limits: a reservation is refused while answers that nobody collected hold all credits, of which there are twice the capacity. Answers are
+//! delivered by whoever calls [`JobRing::reap`]: a dedicated thread, the blocking waiters, or the workers; without any of them tickets wait.
+
+use std::{
+    sync::{
+        Arc,
+        // Mere counters: the model checker need not see them.
+        atomic::AtomicU64 as Counter,
+    },
+    task::Waker,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    arena::{Arena, REGION_ALIGN},
+    completion::{Completion, Status},
+    descriptor::Descriptor,
+    memory::{Memory, MemoryError},
+    protocol::{Protocol, Sound},
+    queue::{BURST, CompletionQueue, Queue, QueueLayout, SubmissionQueue, decode},
+    signal::{Signal, WaitStrategy},
+    slot::SLOT_BYTES,
+    sync::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence},
+    table::{Settled, Table},
+    ticket::{Reservation, Ticket},
+};
+
+/// What a ring is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingConfig {
+    /// Submission slots, a power of two up to 2^24. There are twice as many completion slots.
+    pub capacity: usize,
+    /// Bytes for payloads and long answers; rounded up to whole blocks.
+    pub arena_bytes: usize,
+    /// Unit of leases, a multiple of 128.
+    pub block_bytes: usize,
+    /// How blocking waiters and the dedicated reaper wait.
+    pub wait: WaitStrategy,
+}
+
+/// Byte offsets of everything in a ring's memory, for a consumer that is not this process's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingLayout {
+    /// The submission queue.
+    pub submissions: QueueLayout,
+    /// The completion queue.
+    pub completions: QueueLayout,
+    /// The line of the host's heartbeat.
+    pub host_heartbeat: usize,
+    /// The line of the device's heartbeat.
+    pub device_heartbeat: usize,
+    /// The line of the control word.
+    pub control: usize,
+    /// The arena's first byte.
+    pub arena: usize,
+    /// Bytes in all.
+    pub len: usize,
+}
+
+/// Why a ring could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RingError {
+    /// The capacity is zero, not a power of two, or too large.
+    #[error("a ring's capacity is a power of two from 1 to {MAX_CAPACITY}, not {0}")]
+    Capacity(usize),
+    /// The block size is zero or no multiple of 128.
+    #[error("an arena's block is a multiple of {REGION_ALIGN} bytes, not {0}")]
+    Block(usize),
+    /// The arena would have no block, or more than 2^31.
+    #[error("an arena of {0} bytes has no sensible number of blocks")]
+    Arena(usize),
+    /// The memory could not be had, or is too small.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// Why a job was not admitted. Nothing is held after any of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReserveError {
+    /// No submission or completion slot is free now.
+    #[error("the ring is full")]
+    RingFull,
+    /// No free run of the arena is long enough now.
+    #[error("the arena is full")]
+    ArenaFull,
+    /// Payload and result would not fit the empty arena.
+    #[error("payload and result exceed the arena's {limit} bytes")]
+    TooLarge {
+        /// Bytes there are for both, each rounded up to 128.
+        limit: usize,
+    },
+    /// The ring was closed.
+    #[error("the ring is closed")]
+    Closed,
+}
+
+/// Counts since the ring was made, and gauges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingStats {
+    /// Jobs submitted.
+    pub submitted: u64,
+    /// Tickets answered, whatever the status.
+    pub completed: u64,
+    /// Slots that were damaged, completions without a ticket, jobs completed twice.
+    pub faults: u64,
+    /// Reservations refused for want of a slot.
+    pub ring_full: u64,
+    /// Reservations refused for want of a run.
+    pub arena_full: u64,
+    /// Gauge: tickets not answered yet.
+    pub outstanding: u64,
+    /// Gauge: answered tickets whose consumer may still touch their run.
+    pub quarantined: u64,
+    /// Gauge: bytes of the arena that are leased.
+    pub arena_leased: u64,
+}
+
+/// A job ring.
+#[derive(Debug)]
+pub struct JobRing<P: Protocol = Sound> {
+    pub(crate) submissions: SubmissionQueue<P>,
+    pub(crate) completions: CompletionQueue<P>,
+    pub(crate) arena: Arena,
+    pub(crate) table: Table,
+    /// News for the consumer's workers.
+    pub(crate) jobs: Signal<P>,
+    /// News for threads that block on a ticket and reap by themselves.
+    waiters: Signal<P>,
+    /// News for the dedicated reaper.
+    reaper: Signal<P>,
+    /// Threads that block on a ticket now.
+    self_reaping: AtomicUsize,
+    closed: AtomicBool,
+    /// Once a closed ring was failed: the code that later submissions are answered with at once, + 1.
+    failed: AtomicU32,
+    pub(crate) counters: Counters,
+    wait: WaitStrategy,
+    layout: RingLayout,
+    memory: Memory,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    submitted: Counter,
+    completed: Counter,
+    pub(crate) faults: Counter,
+    ring_full: Counter,
+    arena_full: Counter,
+}
+
+/// Largest capacity: entries are numbered in 32 bits, and beyond this a backlog is minutes long.
+const MAX_CAPACITY: usize = 1 << 24;
+
+impl JobRing {
+    /// A ring in memory of this process, from position 0.
+    pub fn new(config: RingConfig) -> Result<Arc<Self>, RingError> {
+        Self::with_protocol(config)
+    }
+
+    /// A ring in `memory`, which must have [`RingLayout::len`] bytes of the config's layout and nobody else using them; `start` is the first
+    /// position of both queues, so that a ring can go on where an earlier one stopped.
+    pub fn with_memory(config: RingConfig, memory: Memory, start: u64) -> Result<Arc<Self>, RingError> {
+        Self::lay(config, memory, start)
+    }
+}
+
+impl<P: Protocol> JobRing<P> {
+    /// [`JobRing::new`] for a given protocol.
+    pub fn with_protocol(config: RingConfig) -> Result<Arc<Self>, RingError> {
+        let layout = RingLayout::of(&config)?;
+        Self::lay(config, Memory::heap(layout.len)?, 0)
+    }
+
+    fn lay(config: RingConfig, memory: Memory, start: u64) -> Result<Arc<Self>, RingError> {
+        let layout = RingLayout::of(&config)?;
+        let blocks = config.arena_bytes.div_ceil(config.block_bytes);
+        Ok(Arc::new(Self {
+            submissions: Queue::lay(&memory, layout.submissions, start)?,
+            completions: Queue::lay(&memory, layout.completions, start)?,
+            arena: Arena::lay(&memory, layout.arena, config.block_bytes, blocks)?,
+            table: Table::new(layout.completions.capacity),
+            jobs: Signal::new(),
+            waiters: Signal::new(),
+            reaper: Signal::new(),
+            self_reaping: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            failed: AtomicU32::new(0),
+            counters: Counters::default(),
+            wait: config.wait,
+            layout,
+            memory,
+        }))
+    }
+
+    /// Admits a job of `payload_bytes`, whose answer takes up to `result_bytes` in the arena (0 if it fits a completion slot).
+    ///
+    /// Takes a short lock twice: once for the credit, once for the run. Dropping the reservation gives everything back.
+    pub fn try_reserve(
+        self: &Arc<Self>,
+        payload_bytes: usize,
+        result_bytes: usize,
+    ) -> Result<Reservation<P>, ReserveError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(ReserveError::Closed);
+        }
+        let limit = self.arena.limit();
+        let needed = payload_bytes.checked_next_multiple_of(REGION_ALIGN).and_then(|at| at.checked_add(result_bytes));
+        if needed.is_none_or(|needed| needed > limit) {
+            return Err(ReserveError::TooLarge { limit });
+        }
+        let Some(entry) = self.table.take() else {
+            return Err(self.refuse_full());
+        };
+        if !self.submissions.try_reserve() {
+            self.table.give(entry);
+            return Err(self.refuse_full());
+        }
+        let Some(lease) = self.arena.lease(payload_bytes, result_bytes) else {
+            self.submissions.release();
+            self.table.give(entry);
+            count(&self.counters.arena_full);
+            return Err(ReserveError::ArenaFull);
+        };
+        Ok(Reservation::new(self.clone(), entry, lease))
+    }
+
+    /// Publishes the job. Its regions, arena generation and timestamp are filled in here.
+    pub fn submit(self: &Arc<Self>, reservation: Reservation<P>, descriptor: Descriptor) -> Ticket<P> {
+        reservation.submit(descriptor)
+    }
+
+    /// Delivers the completions that are there and wakes the tickets' owners; tells how many were delivered. Any thread may call it; a thread
+    /// that finds another one polling gets 0 at once.
+    pub fn reap(&self) -> usize {
+        if self.completions.is_empty() {
+            return 0;
+        }
+        let mut delivered = 0;
+        let mut seen = 0;
+        // A limit, since with fast workers the queue might never be seen empty.
+        while seen < self.completions.capacity() {
+            let Ok(burst) = self.completions.poll(BURST) else {
+                count(&self.counters.faults);
+                break;
+            };
+            if burst.is_empty() {
+                break;
+            }
+            seen += burst.len();
+            delivered += self.deliver(burst);
+        }
+        if delivered > 0 && P::WAKE_AFTER_REAP {
+            self.waiters.notify_all();
+        }
+        delivered
+    }
+
+    /// Parks a dedicated reaper until there is something to reap (true) or the deadline has passed. While threads block in [`Ticket::wait`] they
+    /// reap, and completions do not wake the dedicated reaper.
+    pub fn reaper_wait(&self, deadline: Option<Instant>) -> bool {
+        self.reaper.wait_until(self.wait, deadline, || {
+            !self.completions.is_empty() && self.self_reaping.load(Ordering::Relaxed) == 0
+        })
+    }
+
+    /// Tickets submitted and not answered.
+    pub fn outstanding(&self) -> usize {
+        self.table.outstanding()
+    }
+
+    /// Admits nothing from now on. What is reserved may still be submitted, and what is submitted is answered.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether [`JobRing::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Answers every outstanding ticket with `status`, because the consumer died or is not waited for; tells how many. Their runs are
+    /// quarantined. On a closed ring this is final: a reservation submitted later is answered with the same status at once.
+    pub fn fail_outstanding(&self, status: Status) -> usize {
+        if self.is_closed() {
+            self.failed.store(u32::from(status.code()) + 1, Ordering::Relaxed);
+        }
+        // Pairs with the fence in `submitted`: either that submission sees the mark above, or the scan below sees its ticket.
+        fence(Ordering::SeqCst);
+        let now = unix_ns();
+        let failed = self.table.listed().filter(|entry| self.fail(*entry, status, now)).count();
+        self.waiters.notify_all();
+        failed
+    }
+
+    /// Gives the quarantined runs back; tells how many. Only for who knows that no consumer of before the failure touches the arena any more.
+    /// A job that no consumer had taken stays in the queue; its run's generation is over, so the next consumer answers it as faulty, which
+    /// frees the last of it.
+    pub fn release_quarantine(&self) -> usize {
+        self.reap();
+        self.table.release_quarantine(&self.arena, self.submissions.head())
+    }
+
+    /// Counts and gauges.
+    pub fn stats(&self) -> RingStats {
+        let read = |counter: &Counter| counter.load(std::sync::atomic::Ordering::Relaxed);
+        RingStats {
+            submitted: read(&self.counters.submitted),
+            completed: read(&self.counters.completed),
+            faults: read(&self.counters.faults),
+            ring_full: read(&self.counters.ring_full),
+            arena_full: read(&self.counters.arena_full),
+            outstanding: self.table.outstanding() as u64,
+            quarantined: self.table.quarantined() as u64,
+            arena_leased: (self.arena.len() - self.arena.free_bytes()) as u64,
+        }
+    }
+
+    /// Submission slots.
+    pub fn capacity(&self) -> usize {
+        self.submissions.capacity()
+    }
+
+    /// The most bytes that one job's payload and result can have together, each rounded up to 128.
+    pub fn max_job_bytes(&self) -> usize {
+        self.arena.limit()
+    }
+
+    /// Where everything lies in [`JobRing::memory`].
+    pub fn layout(&self) -> &RingLayout {
+        &self.layout
+    }
+
+    /// The ring's bytes.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Blocks until `entry` is answered (true) or the deadline has passed; reaps meanwhile.
+    pub(crate) fn wait_answer(&self, entry: u32, deadline: Option<Instant>) -> bool {
+        if self.table.is_answered(entry) {
+            return true;
+        }
+        let _reaping = SelfReaping::begin(self);
+        self.waiters.wait_until(self.wait, deadline, || {
+            self.table.is_answered(entry) || {
+                self.reap();
+                self.table.is_answered(entry)
+            }
+        })
+    }
+
+    /// Wakes the consumer for a job that is in the queue, or answers it where the ring has failed for good.
+    pub(crate) fn submitted(&self, entry: u32) {
+        count(&self.counters.submitted);
+        // Pairs with the fence of a parking worker, and with the one in `fail_outstanding`.
+        Signal::<P>::order();
+        self.jobs.wake_one();
+        if let Some(code) = self.failed.load(Ordering::Relaxed).checked_sub(1) {
+            self.fail(entry, Status::from_code(code as u16), unix_ns());
+            self.waiters.notify_all();
+        }
+    }
+
+    /// Wakes whoever is to reap a completion that is in the queue.
+    pub(crate) fn completed(&self) {
+        // Pairs with the fences of a parking reaper or waiter and of `SelfReaping`.
+        Signal::<P>::order();
+        if self.self_reaping.load(Ordering::Relaxed) > 0 {
+            self.waiters.wake_all();
+        } else {
+            self.reaper.wake_one();
+        }
+    }
+
+    fn deliver(&self, burst: crate::queue::Burst) -> usize {
+        let mut wakers: [Option<Waker>; BURST] = [const { None }; BURST];
+        let mut delivered = 0;
+        for (waker, (position, slot)) in wakers.iter_mut().zip(burst) {
+            let settled = match decode::<Completion>(position, &slot) {
+                Ok(completion) => self.table.settle(&self.arena, completion, false),
+                // The number is all there is to go by. If it names a waiting ticket, that one gets an error rather than nothing.
+                Err(_) => {
+                    let doubtful = Completion { ticket: slot.source_id, timestamp_ns: unix_ns(), ..Default::default() };
+                    self.table.settle(&self.arena, doubtful, true)
+                }
+            };
+            match settled {
+                Settled::Answered(owner) => *waker = owner,
+                Settled::Faulty(owner) => {
+                    count(&self.counters.faults);
+                    *waker = owner;
+                }
+                Settled::Fault => {
+                    count(&self.counters.faults);
+                    continue;
+                }
+            }
+            count(&self.counters.completed);
+            delivered += 1;
+        }
+        // Only now, since a waker is foreign code: if one panics, the answers are there already.
+        wakers.into_iter().flatten().for_each(Waker::wake);
+        delivered
+    }
+
+    fn fail(&self, entry: u32, status: Status, now: u64) -> bool {
+        let Some(waker) = self.table.fail(entry, status, now) else {
+            return false;
+        };
+        count(&self.counters.completed);
+        waker.into_iter().for_each(Waker::wake);
+        true
+    }
+
+    fn refuse_full(&self) -> ReserveError {
+        count(&self.counters.ring_full);
+        ReserveError::RingFull
+    }
+}
+
+/// While it lives, this thread reaps, and completions wake it instead of the dedicated reaper.
+struct SelfReaping<'a, P: Protocol>(&'a JobRing<P>);
+
+impl<'a, P: Protocol> SelfReaping<'a, P> {
+    fn begin(ring: &'a JobRing<P>) -> Self {
+        ring.self_reaping.fetch_add(1, Ordering::Relaxed);
+        Self(ring)
+    }
+}
+
+impl<P: Protocol> Drop for SelfReaping<'_, P> {
+    fn drop(&mut self) {
+        self.0.self_reaping.fetch_sub(1, Ordering::Relaxed);
+        // A completion that came while we were counted did not wake the reaper: pairs with the fence in `completed`.
+        fence(Ordering::SeqCst);
+        if !self.0.completions.is_empty() {
+            self.0.completed();
+        }
+    }
+}
+
+impl RingLayout {
+    /// The layout of a ring of this configuration: eight lines (the tails and heads, both heartbeats, the control word, one spare), the slots,
+    /// and the arena on a page of its own.
+    pub fn of(config: &RingConfig) -> Result<Self, RingError> {
+        let RingConfig { capacity, arena_bytes, block_bytes, .. } = *config;
+        if !capacity.is_power_of_two() || capacity > MAX_CAPACITY {
+            return Err(RingError::Capacity(capacity));
+        }
+        if block_bytes == 0 || !block_bytes.is_multiple_of(REGION_ALIGN) {
+            return Err(RingError::Block(block_bytes));
+        }
+        let blocks = arena_bytes.div_ceil(block_bytes);
+        let line = |number: usize| number * SLOT_BYTES;
+        let submissions = QueueLayout { tail: line(0), head: line(1), slots: line(8), capacity };
+        let completions =
+            QueueLayout { tail: line(2), head: line(3), slots: line(8 + capacity), capacity: 2 * capacity };
+        let arena = line(8 + 3 * capacity).next_multiple_of(4096);
+        let len = blocks.checked_mul(block_bytes).and_then(|bytes| bytes.checked_add(arena));
+        match len {
+            Some(len) if (1..=1 << 31).contains(&blocks) => Ok(Self {
+                submissions,
+                completions,
+                host_heartbeat: line(4),
+                device_heartbeat: line(5),
+                control: line(6),
+                arena,
+                len,
+            }),
+            _ => Err(RingError::Arena(arena_bytes)),
+        }
+    }
+}
+
+impl Default for RingConfig {
+    fn default() -> Self {
+        Self { capacity: 1024, arena_bytes: 256 << 20, block_bytes: 64 << 10, wait: WaitStrategy::default() }
+    }
+}
+
+pub(crate) fn count(counter: &Counter) {
+    counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Now, in Unix nanoseconds; 0 if the clock stands before 1970.
+pub(crate) fn unix_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}

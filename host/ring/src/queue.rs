@@ -1,0 +1,370 @@
+//! One bounded ring of slots: the submission queue and the completion queue are both one of these.
+//!
+//! Promises
+//! - Lossless: a full queue hands the message back as [`RingFull`]; a slot is never overwritten before its consumer reported it done.
+//! - Pushing never locks, allocates or waits for another pusher. Positions are claimed on a cursor that only the host sees; the shared tail is
+//!   stored by one publisher at a time, in order, once for all that became ready together. Head and tail are only ever loaded and stored,
+//!   never read-modify-written, so the other side may be a device behind PCIe.
+//! - A pusher that is descheduled between its claim and its publication delays the visibility of later slots, never their pushers; it (or
+//!   whoever is publishing when it comes back) publishes them all.
+//! - Polling takes at most [`BURST`] slots at a time, copies them out and reports the head once, before anyone looks at the copies. One thread
+//!   polls at a time; another one that tries gets nothing, at once.
+//!
+//! Positions are monotonic u64 that may wrap; all arithmetic on them wraps.
+
+use std::{marker::PhantomData, mem::MaybeUninit};
+
+use crate::{
+    completion::Completion,
+    descriptor::Descriptor,
+    fault::SlotFault,
+    memory::{Line, Memory, MemoryError, View},
+    protocol::{Protocol, Sound},
+    slot::{SLOT_BYTES, Slot},
+    sync::{AtomicBool, AtomicU64, Ordering, SharedCell, fence},
+};
+
+/// Jobs, from the host to a backend.
+pub type SubmissionQueue<P = Sound> = Queue<Descriptor, P>;
+
+/// Answers, from a backend to the host.
+pub type CompletionQueue<P = Sound> = Queue<Completion, P>;
+
+/// Most slots that one poll copies out.
+pub const BURST: usize = 16;
+
+/// The queue had no free slot; here is the message back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ring is full")]
+pub struct RingFull<T>(pub T);
+
+/// What a slot can carry.
+pub trait Message: Copy {
+    /// The message as a slot with both copies of `sequence`.
+    fn to_slot(&self, sequence: u64) -> Slot;
+    /// The message in a slot, if the slot is whole.
+    fn from_slot(slot: &Slot) -> Result<Self, SlotFault>;
+}
+
+/// A bounded queue of slots in shared memory.
+#[derive(Debug)]
+pub struct Queue<M, P: Protocol = Sound> {
+    lines: Lines,
+    slots: View<SharedCell<Slot>>,
+    /// Slots reserved so far. `head <= published <= claimed <= admitted <= head + capacity`, all modulo 2^64.
+    admitted: Padded<AtomicU64>,
+    /// Positions given to pushers so far.
+    claimed: Padded<AtomicU64>,
+    /// Pushers that have a ready slot and left word for the publisher; not 0 while one is at work.
+    pending: Padded<AtomicU64>,
+    /// The publisher's own copy of the tail.
+    published: AtomicU64,
+    /// For each slot, the sequence last made ready.
+    ready: Box<[AtomicU64]>,
+    /// Whether a thread is polling.
+    polling: Padded<AtomicBool>,
+    /// The poller's own copy of the head.
+    consumed: AtomicU64,
+    marker: PhantomData<fn(M, P)>,
+}
+
+/// Where a queue lies in a memory: byte offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLayout {
+    /// The line of the tail.
+    pub tail: usize,
+    /// The line of the head.
+    pub head: usize,
+    /// The first slot.
+    pub slots: usize,
+    /// Slots; a power of two.
+    pub capacity: usize,
+}
+
+/// Slots copied out by one poll, with their positions.
+pub struct Burst {
+    first: u64,
+    next: usize,
+    len: usize,
+    slots: [MaybeUninit<Slot>; BURST],
+}
+
+/// Keeps what different threads write off each other's cache lines.
+#[repr(align(128))]
+#[derive(Debug)]
+struct Padded<T>(T);
+
+#[derive(Debug)]
+struct Lines {
+    tail: View<Line>,
+    head: View<Line>,
+}
+
+impl<M: Message, P: Protocol> Queue<M, P> {
+    /// A queue of `capacity` slots (a power of two) in memory of its own, its first position being `start`.
+    pub fn new(capacity: usize, start: u64) -> Result<Self, MemoryError> {
+        let layout = QueueLayout { tail: 0, head: SLOT_BYTES, slots: 2 * SLOT_BYTES, capacity };
+        Self::lay(&Memory::heap(layout.slots + capacity * SLOT_BYTES)?, layout, start)
+    }
+
+    /// A fresh queue laid over `memory`; `start` is its first position.
+    pub fn lay(memory: &Memory, layout: QueueLayout, start: u64) -> Result<Self, MemoryError> {
+        assert!(layout.capacity.is_power_of_two(), "a ring's capacity is a power of two");
+        let lines = Lines { tail: memory.view(layout.tail, 1)?, head: memory.view(layout.head, 1)? };
+        lines.head[0].word.store(start, Ordering::Relaxed);
+        lines.tail[0].word.store(start, Ordering::Release);
+        Ok(Self {
+            lines,
+            slots: memory.view(layout.slots, layout.capacity)?,
+            admitted: Padded(AtomicU64::new(start)),
+            claimed: Padded(AtomicU64::new(start)),
+            pending: Padded(AtomicU64::new(0)),
+            published: AtomicU64::new(start),
+            // `start` is the sequence of the position before the first, which is never pushed: no slot looks ready.
+            ready: (0..layout.capacity).map(|_| AtomicU64::new(start)).collect(),
+            polling: Padded(AtomicBool::new(false)),
+            consumed: AtomicU64::new(start),
+            marker: PhantomData,
+        })
+    }
+
+    /// Slots.
+    pub fn capacity(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Pushes a message and tells its position, or hands the message back.
+    pub fn try_push(&self, message: M) -> Result<u64, RingFull<M>> {
+        if !self.try_reserve() {
+            return Err(RingFull(message));
+        }
+        Ok(self.push_reserved(|_| message))
+    }
+
+    /// Takes the right to one push; false if none is free. The right is used up by [`Queue::push_reserved`] or given back by
+    /// [`Queue::release`].
+    pub(crate) fn try_reserve(&self) -> bool {
+        // The head first: `admitted` is never behind it, and read second it is at least what it was when the head was stored.
+        let head = self.lines.head[0].word.load(Ordering::Acquire);
+        let mut admitted = self.admitted.0.load(Ordering::Relaxed);
+        while admitted.wrapping_sub(head) < self.capacity() as u64 {
+            let next = admitted.wrapping_add(1);
+            match self.admitted.0.compare_exchange_weak(admitted, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => admitted = now,
+            }
+        }
+        false
+    }
+
+    /// Gives back a right to push.
+    pub(crate) fn release(&self) {
+        self.admitted.0.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Pushes on a reserved right. `make` is told the position before anyone can see the slot.
+    pub(crate) fn push_reserved(&self, make: impl FnOnce(u64) -> M) -> u64 {
+        let position = self.claimed.0.fetch_add(1, Ordering::AcqRel);
+        // Reserving acquired the head that frees *a* slot; the position may be one that another pusher's reservation freed. That pusher claimed
+        // before us, so after the claim above this load sees at least the head it saw, and acquires the consumer's last read of our slot.
+        self.lines.head[0].word.load(Ordering::Acquire);
+        let message = make(position);
+        if P::SLOT_BEFORE_TAIL {
+            self.write(position, &message);
+        }
+        self.ready[self.index(position)].store(position.wrapping_add(1), Ordering::Release);
+        self.publish();
+        if !P::SLOT_BEFORE_TAIL {
+            self.write(position, &message);
+        }
+        position
+    }
+
+    /// Pushes the messages of `burst` as far as there is room, with one store of the tail if no other pusher interferes; tells how many.
+    pub(crate) fn push_burst(&self, burst: &[M]) -> usize {
+        let count = burst.iter().take_while(|_| self.try_reserve()).count();
+        if count == 0 {
+            return 0;
+        }
+        let first = self.claimed.0.fetch_add(count as u64, Ordering::AcqRel);
+        // As in `push_reserved`.
+        self.lines.head[0].word.load(Ordering::Acquire);
+        for (at, message) in burst[..count].iter().enumerate() {
+            let position = first.wrapping_add(at as u64);
+            self.write(position, message);
+            self.ready[self.index(position)].store(position.wrapping_add(1), Ordering::Release);
+        }
+        self.publish();
+        count
+    }
+
+    /// Whether there is nothing to poll. One relaxed load of the tail.
+    pub fn is_empty(&self) -> bool {
+        self.lines.tail[0].word.load(Ordering::Relaxed) == self.consumed.load(Ordering::Relaxed)
+    }
+
+    /// The position up to which the consumer has reported slots done.
+    pub fn head(&self) -> u64 {
+        self.lines.head[0].word.load(Ordering::Acquire)
+    }
+
+    /// The position up to which slots are published.
+    pub fn tail(&self) -> u64 {
+        self.lines.tail[0].word.load(Ordering::Acquire)
+    }
+
+    /// Copies out at most `max` slots (and at most [`BURST`]). Empty if there is nothing, or if another thread is polling. `Err` if the tail is
+    /// not one that any pusher can have stored: the memory is corrupt.
+    pub fn poll(&self, max: usize) -> Result<Burst, SlotFault> {
+        let mut burst = Burst { first: 0, next: 0, len: 0, slots: [MaybeUninit::uninit(); BURST] };
+        if self.is_empty()
+            || self.polling.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err()
+        {
+            return Ok(burst);
+        }
+        let filled = self.fill(&mut burst, max);
+        self.polling.0.store(false, Ordering::Release);
+        filled.map(|()| burst)
+    }
+
+    /// Advances the tail over all slots that are ready, unless another pusher is at it and will.
+    fn publish(&self) {
+        if self.pending.0.fetch_add(1, Ordering::AcqRel) != 0 && P::LEAVE_WORD {
+            return;
+        }
+        let mut answered = 1;
+        loop {
+            self.advance();
+            // A pusher that came meanwhile left word here; its ready mark may or may not have been seen. Only from 0 can the next one start.
+            let left = self.pending.0.fetch_sub(answered, Ordering::AcqRel).wrapping_sub(answered);
+            if left == 0 || !P::LEAVE_WORD {
+                return;
+            }
+            answered = left;
+        }
+    }
+
+    fn advance(&self) {
+        let from = self.published.load(Ordering::Relaxed);
+        let mut tail = from;
+        while self.ready[self.index(tail)].load(Ordering::Acquire) == tail.wrapping_add(1) {
+            tail = tail.wrapping_add(1);
+        }
+        if tail != from {
+            self.published.store(tail, Ordering::Relaxed);
+            self.lines.tail[0].word.store(tail, P::TAIL_STORE);
+        }
+    }
+
+    fn fill(&self, burst: &mut Burst, max: usize) -> Result<(), SlotFault> {
+        let head = self.consumed.load(Ordering::Relaxed);
+        let tail = self.lines.tail[0].word.load(Ordering::Relaxed);
+        let waiting = tail.wrapping_sub(head);
+        if waiting > self.capacity() as u64 {
+            return Err(SlotFault::Sequence { expected: head, found: tail });
+        }
+        if P::TAIL_FENCE {
+            fence(Ordering::Acquire);
+        }
+        burst.first = head;
+        let len = BURST.min(max).min(waiting as usize);
+        let next = head.wrapping_add(len as u64);
+        if !P::COPY_BEFORE_HEAD {
+            self.lines.head[0].word.store(next, P::HEAD_STORE);
+        }
+        for at in 0..len {
+            let cell = &self.slots[self.index(head.wrapping_add(at as u64))];
+            // SAFETY: the position is below the tail, whose store the fence above acquired, so the pusher's write happened before. No pusher writes
+            // the slot again before the head passes it, which only this thread, holding `polling`, can bring about, below.
+            burst.slots[at].write(unsafe { cell.read() });
+        }
+        burst.len = len;
+        self.consumed.store(next, Ordering::Relaxed);
+        self.lines.head[0].word.store(next, P::HEAD_STORE);
+        Ok(())
+    }
+
+    /// Only for a position that the caller has claimed and not yet made ready.
+    fn write(&self, position: u64, message: &M) {
+        let slot = message.to_slot(position.wrapping_add(1));
+        self.slots[self.index(position)].with_mut(|cell| {
+            // SAFETY: `cell` is valid and aligned for a `Slot`. The claim makes this thread the only pusher of the position, and the position is less
+            // than a capacity ahead of a head that was acquired after the claim, so the consumer's reads of the slot's last lap are over and happened
+            // before. It does not read again before the tail passes the position, which waits for the ready mark that follows this call.
+            unsafe {
+                let (to, from) = (cell.cast::<u64>(), (&raw const slot).cast::<u64>());
+                to.add(1).copy_from_nonoverlapping(from.add(1), SLOT_BYTES / 8 - 1);
+                // The first sequence goes last, so that a reader outside the protocol (a debugger, a post-mortem) can tell a slot that was being written.
+                // The standard library's atomic also under loom: loom watches the cell as a whole.
+                std::sync::atomic::AtomicU64::from_ptr(to).store(slot.sequence, std::sync::atomic::Ordering::Release);
+            }
+        });
+    }
+
+    fn index(&self, position: u64) -> usize {
+        position as usize & (self.ready.len() - 1)
+    }
+}
+
+impl Burst {
+    /// How many slots are left.
+    pub fn len(&self) -> usize {
+        self.len - self.next
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Iterator for Burst {
+    /// A position and the slot that was found there.
+    type Item = (u64, Slot);
+
+    fn next(&mut self) -> Option<(u64, Slot)> {
+        if self.is_empty() {
+            return None;
+        }
+        let at = self.next;
+        self.next += 1;
+        // SAFETY: `Queue::fill` wrote the first `len` slots, and `at < len`. A `Slot` is `Copy`, so reading it twice would be harmless too.
+        Some((self.first.wrapping_add(at as u64), unsafe { self.slots[at].assume_init() }))
+    }
+}
+
+impl std::fmt::Debug for Burst {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Burst").field("first", &self.first).field("next", &self.next).field("len", &self.len).finish()
+    }
+}
+
+/// The message that `slot`, found at `position`, carries.
+pub(crate) fn decode<M: Message>(position: u64, slot: &Slot) -> Result<M, SlotFault> {
+    let message = M::from_slot(slot)?;
+    let expected = position.wrapping_add(1);
+    if slot.sequence != expected {
+        return Err(SlotFault::Sequence { expected, found: slot.sequence });
+    }
+    Ok(message)
+}
+
+impl Message for Descriptor {
+    fn to_slot(&self, sequence: u64) -> Slot {
+        self.to_slot(sequence)
+    }
+
+    fn from_slot(slot: &Slot) -> Result<Self, SlotFault> {
+        Self::from_slot(slot)
+    }
+}
+
+impl Message for Completion {
+    fn to_slot(&self, sequence: u64) -> Slot {
+        self.to_slot(sequence)
+    }
+
+    fn from_slot(slot: &Slot) -> Result<Self, SlotFault> {
+        Self::from_slot(slot)
+    }
+}
