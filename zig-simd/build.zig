@@ -1,0 +1,88 @@
+//! Builds the kernels once per instruction set of the target architecture, from one source.
+//!
+//! `zig build`               one static library per instruction set in PREFIX/lib, named megaring_simd_<isa>
+//! `zig build test`          the kernels' own tests, for every instruction set that this machine can run
+//! `zig build test-aarch64`  the same tests compiled for aarch64 Linux and run under qemu-aarch64 (qemu-user)
+//!
+//! Each copy is its own compilation with its own CPU features, position independent, without libc and without compiler-rt. It
+//! exports one symbol that carries the instruction set in its name; everything else is local, so a linker cannot merge a helper
+//! compiled for AVX-512 into the baseline copy.
+const std = @import("std");
+const Isa = @import("src/isa.zig").Isa;
+
+pub fn build(b: *std.Build) void {
+    const query = b.standardTargetOptionsQueryOnly(.{});
+    const arch = query.cpu_arch orelse b.graph.host.result.cpu.arch;
+
+    const test_step = b.step("test", "Run the kernels' tests for every instruction set this machine has");
+    const qemu_step = b.step("test-aarch64", "Run the kernels' tests for aarch64 under qemu-aarch64");
+
+    for (std.enums.values(Isa)) |isa| {
+        if (isa.arch() != arch) continue;
+        b.installArtifact(kernelLibrary(b, query, isa));
+        const tests = kernelTests(b, query, isa);
+        if (hostRuns(b, tests, isa)) test_step.dependOn(&b.addRunArtifact(tests).step);
+    }
+
+    const qemu = b.addSystemCommand(&.{"qemu-aarch64"});
+    qemu.addArtifactArg(kernelTests(b, .{ .cpu_arch = .aarch64, .os_tag = .linux, .abi = .none }, .neon));
+    qemu_step.dependOn(&qemu.step);
+}
+
+fn kernelLibrary(b: *std.Build, query: std.Target.Query, isa: Isa) *std.Build.Step.Compile {
+    const library = b.addLibrary(.{
+        .name = b.fmt("megaring_simd_{s}", .{@tagName(isa)}),
+        .linkage = .static,
+        .use_llvm = true,
+        .root_module = kernelModule(b, query, isa, "src/exports.zig", .ReleaseFast),
+    });
+    library.bundle_compiler_rt = false;
+    return library;
+}
+
+fn kernelTests(b: *std.Build, query: std.Target.Query, isa: Isa) *std.Build.Step.Compile {
+    return b.addTest(.{
+        .name = b.fmt("test_{s}", .{@tagName(isa)}),
+        .use_llvm = true,
+        .root_module = kernelModule(b, query, isa, "src/tests.zig", .ReleaseSafe),
+    });
+}
+
+fn kernelModule(
+    b: *std.Build,
+    query: std.Target.Query,
+    isa: Isa,
+    root: []const u8,
+    optimize: std.builtin.OptimizeMode,
+) *std.Build.Module {
+    const options = b.addOptions();
+    options.addOption([]const u8, "isa", @tagName(isa));
+
+    var isa_query = query;
+    isa_query.cpu_arch = isa.arch();
+    isa_query.cpu_model = .{ .explicit = isa.cpuModel() };
+    isa_query.cpu_features_add = isa.addedFeatures();
+    isa_query.cpu_features_sub = isa.removedFeatures();
+
+    const module = b.createModule(.{
+        .root_source_file = b.path(root),
+        .target = b.resolveTargetQuery(isa_query),
+        .optimize = optimize,
+        .link_libc = false,
+        .single_threaded = true,
+        .pic = true,
+        .stack_check = false,
+        .stack_protector = false,
+        .unwind_tables = .none,
+    });
+    module.addOptions("build_options", options);
+    return module;
+}
+
+/// Whether this machine is of the tests' architecture and system and has every instruction they were compiled for.
+fn hostRuns(b: *std.Build, tests: *std.Build.Step.Compile, isa: Isa) bool {
+    const target = tests.root_module.resolved_target.?.result;
+    const host = b.graph.host.result;
+    return target.cpu.arch == host.cpu.arch and target.os.tag == host.os.tag and
+        host.cpu.features.isSuperSetOf(isa.instructions());
+}

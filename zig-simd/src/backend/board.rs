@@ -1,0 +1,139 @@
+//! The board: jobs that have been taken from the ring and are being shared out among the workers.
+//!
+//! A job is cut into chunks. Workers claim chunks of the oldest job by one fetch-add each; whoever finishes a job's last chunk merges
+//! and completes it. The board holds any number of jobs, but workers poll the ring only when no chunk is left to claim, so it stays short.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A job in work, with its chunks' counters.
+pub(crate) struct Active<W> {
+    /// What to do.
+    pub(crate) work: W,
+    chunks: u32,
+    next: AtomicU32,
+    unfinished: AtomicU32,
+}
+
+impl<W> Active<W> {
+    /// A job of at least one chunk.
+    pub(crate) fn new(work: W, chunks: u32) -> Self {
+        let chunks = chunks.max(1);
+        Self { work, chunks, next: AtomicU32::new(0), unfinished: AtomicU32::new(chunks) }
+    }
+
+    /// Number of chunks.
+    pub(crate) fn chunks(&self) -> u32 {
+        self.chunks
+    }
+
+    /// The next chunk nobody has claimed.
+    pub(crate) fn claim(&self) -> Option<u32> {
+        // Relaxed: the chunk's data was published by the board's lock; the counter only deals out numbers. It cannot wrap: each
+        // worker stops at its first failure.
+        let chunk = self.next.fetch_add(1, Ordering::Relaxed);
+        (chunk < self.chunks).then_some(chunk)
+    }
+
+    /// Notes a finished chunk; true for the last one, whose caller now sees what all the others wrote.
+    pub(crate) fn finish(&self) -> bool {
+        // AcqRel: releases this chunk's results to whoever comes last, and acquires everybody's if that is us.
+        self.unfinished.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    fn exhausted(&self) -> bool {
+        self.next.load(Ordering::Relaxed) >= self.chunks
+    }
+}
+
+/// Jobs with chunks left, oldest first.
+pub(crate) struct Board<W> {
+    jobs: Mutex<VecDeque<Arc<Active<W>>>>,
+    /// Length of `jobs`, to be read without the lock; may lag behind it for a moment.
+    len: AtomicUsize,
+}
+
+impl<W> Board<W> {
+    pub(crate) fn new() -> Self {
+        Self { jobs: Mutex::new(VecDeque::new()), len: AtomicUsize::new(0) }
+    }
+
+    /// Adds a job.
+    pub(crate) fn post(&self, job: Arc<Active<W>>) {
+        let mut jobs = self.lock();
+        jobs.push_back(job);
+        self.len.store(jobs.len(), Ordering::Release);
+    }
+
+    /// Whether a chunk may be waiting.
+    pub(crate) fn has_work(&self) -> bool {
+        self.len.load(Ordering::Acquire) > 0
+    }
+
+    /// The oldest job that still has chunks to claim.
+    pub(crate) fn oldest(&self) -> Option<Arc<Active<W>>> {
+        if !self.has_work() {
+            return None;
+        }
+        let mut jobs = self.lock();
+        while jobs.front().is_some_and(|job| job.exhausted()) {
+            jobs.pop_front();
+        }
+        self.len.store(jobs.len(), Ordering::Release);
+        jobs.front().cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Active<W>>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_dealt_once_and_the_last_to_finish_knows() {
+        let job = Active::new((), 3);
+        assert_eq!([job.claim(), job.claim(), job.claim(), job.claim()], [Some(0), Some(1), Some(2), None]);
+        assert_eq!([job.finish(), job.finish(), job.finish()], [false, false, true]);
+    }
+
+    #[test]
+    fn exhausted_jobs_leave_the_board() {
+        let board = Board::new();
+        board.post(Arc::new(Active::new('a', 1)));
+        board.post(Arc::new(Active::new('b', 1)));
+        let first = board.oldest().expect("two jobs were posted");
+        assert_eq!(first.work, 'a');
+        first.claim();
+        assert_eq!(board.oldest().map(|job| job.work), Some('b'));
+        board.oldest().expect("b is still there").claim();
+        assert!(board.oldest().is_none());
+        assert!(!board.has_work());
+    }
+
+    #[test]
+    fn many_workers_run_every_chunk_exactly_once() {
+        const CHUNKS: u32 = 10_000;
+        let job = Arc::new(Active::new((), CHUNKS));
+        let (counts, last): (Vec<u32>, Vec<u32>) = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let (mut ran, mut last) = (0, 0);
+                        while job.claim().is_some() {
+                            ran += 1;
+                            last += u32::from(job.finish());
+                        }
+                        (ran, last)
+                    })
+                })
+                .collect();
+            workers.into_iter().map(|worker| worker.join().expect("no worker panics")).unzip()
+        });
+        assert_eq!(counts.iter().sum::<u32>(), CHUNKS);
+        assert_eq!(last.iter().sum::<u32>(), 1);
+    }
+}

@@ -1,0 +1,47 @@
+//! Where candidate lists go: one header and one run of cells per query, written by whichever worker finishes that query.
+
+use megaring_core::arena_format::{self, Candidate, ListHeader, ListWriter};
+use megaring_ring::Status;
+
+use super::memory::JobSlice;
+use super::plan::Inputs;
+
+/// The result region of a search or nearest job.
+#[derive(Clone, Copy)]
+pub(crate) struct Lists {
+    headers: JobSlice<ListHeader>,
+    cells: JobSlice<Candidate>,
+    capacity: usize,
+}
+
+impl Lists {
+    /// Lays the lists over the job's result region.
+    pub(crate) fn new(inputs: &Inputs<'_>) -> Result<Self, Status> {
+        let items = inputs.items();
+        let capacity = arena_format::lists_capacity(items, inputs.regions.result.len());
+        let headers = inputs.result(0, items)?;
+        let cells = inputs.result(items * size_of::<ListHeader>(), items * capacity)?;
+        Ok(Self { headers, cells, capacity })
+    }
+
+    /// Candidates that fit for one query.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The list of one query.
+    ///
+    /// # Safety
+    /// The job is not completed while the writer lives, and no other writer of the same query exists meanwhile.
+    pub(crate) unsafe fn writer<'a>(&self, query: usize) -> Option<ListWriter<'a>> {
+        // SAFETY: lists of different queries do not overlap; the caller promises that this query's list is written by one worker only,
+        // before the job's completion.
+        let (headers, cells) = unsafe {
+            (
+                self.headers.range_mut(query..query + 1),
+                self.cells.range_mut(query * self.capacity..(query + 1) * self.capacity),
+            )
+        };
+        headers.first_mut().map(|header| ListWriter { header, cells })
+    }
+}

@@ -1,0 +1,155 @@
+//! The CPU backend: persistent worker threads that consume a ring and share its jobs out among themselves.
+//!
+//! Workers poll the submission ring themselves, one at a time; whoever polls puts the job on the [`board`], from where all workers
+//! claim chunks. The last to finish merges and completes. A job that cannot be done (bad numbers in the slot, a stale corpus, a passed
+//! deadline, a panic in a kernel's caller) gets an error completion; workers never die of one.
+//!
+//! With nothing to do, workers wait by the configured strategy and cost nothing once parked. [`CpuBackend::shutdown`] finishes what was
+//! taken from the ring, then ends the threads; slots still in the ring stay there for the host to fail.
+
+mod board;
+mod collector;
+mod lists;
+mod masks;
+mod memory;
+mod nearest;
+mod plan;
+mod score;
+mod search;
+mod worker;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use megaring_core::corpus::CorpusTable;
+use megaring_core::exact::ExactKernel;
+use megaring_core::keyword::Automaton;
+use megaring_core::{Backend, BackendKind, Capabilities, Opcode};
+use megaring_ring::{JobRing, WaitStrategy};
+
+use self::board::Board;
+use crate::KernelSet;
+
+/// Queries in one slot: a batch keeps all workers busy for a few milliseconds, and its lists stay within an arena.
+const MAX_QUERIES: usize = 512;
+
+/// How the backend is set up.
+#[derive(Debug, Clone)]
+pub struct CpuOptions {
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    /// How idle workers wait.
+    pub wait: WaitStrategy,
+    /// Name of the processor, for people.
+    pub device: String,
+}
+
+/// What all workers share.
+pub(crate) struct Context {
+    workers: usize,
+    wait: WaitStrategy,
+    kernels: &'static KernelSet,
+    corpora: Arc<CorpusTable>,
+    automaton: Arc<Automaton>,
+    stop: AtomicBool,
+}
+
+impl Context {
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}
+
+/// Running workers.
+pub struct CpuBackend {
+    capabilities: Capabilities,
+    ring: Arc<JobRing>,
+    context: Arc<Context>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl CpuBackend {
+    /// Starts the workers on a ring.
+    ///
+    /// # Errors
+    /// When the system refuses a thread; workers already started are ended.
+    pub fn start(
+        options: CpuOptions,
+        ring: Arc<JobRing>,
+        kernels: &'static KernelSet,
+        corpora: Arc<CorpusTable>,
+        automaton: Arc<Automaton>,
+    ) -> io::Result<Self> {
+        let workers = options.workers.max(1);
+        let capabilities = Capabilities {
+            device: options.device,
+            instruction_set: kernels.isa().name().to_owned(),
+            lanes: workers,
+            operations: Opcode::ALL.to_vec(),
+            max_queries: MAX_QUERIES,
+            max_bytes: ring.arena().capacity_bytes(),
+        };
+        let stop = AtomicBool::new(false);
+        let context = Arc::new(Context { workers, wait: options.wait, kernels, corpora, automaton, stop });
+        let backend = Self { capabilities, ring, context, workers: Mutex::new(Vec::new()) };
+        let board = Arc::new(Board::new());
+        for number in 0..workers {
+            let (ring, board, context) = (backend.ring.clone(), board.clone(), backend.context.clone());
+            let spawned = std::thread::Builder::new()
+                .name(format!("megaring-cpu-{number}"))
+                .spawn(move || worker::run(&ring, &board, &context));
+            match spawned {
+                Ok(worker) => backend.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker),
+                Err(error) => {
+                    backend.shutdown();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(backend)
+    }
+}
+
+impl Backend for CpuBackend {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Cpu
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn shutdown(&self) {
+        self.context.stop.store(true, Ordering::Release);
+        self.ring.jobs_signal().notify_all();
+        let workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
+        for worker in workers {
+            // A worker catches panics of the work; one that still died has nothing left to finish.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Drop for CpuBackend {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+/// Exact scores by the set's kernels: same bits as `megaring_core::exact`, several times as fast.
+impl ExactKernel for KernelSet {
+    fn dot(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]) {
+        if self.exact_dot(query, rows, ids, out).is_err() {
+            // The kernel refuses lengths that do not fit; the definition then panics with the index.
+            megaring_core::exact::ScalarKernel.dot(query, rows, ids, out);
+        }
+    }
+
+    fn l2(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]) {
+        if self.exact_l2(query, rows, ids, out).is_err() {
+            megaring_core::exact::ScalarKernel.l2(query, rows, ids, out);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! From a slot to work: every number in a descriptor is checked here, before anything is read or written by it.
+
+use std::sync::Arc;
+
+use megaring_core::corpus::{CorpusTable, CorpusView};
+use megaring_core::{Metric, Opcode};
+use megaring_ring::{Arena, Descriptor, Status};
+
+use super::masks::MasksWork;
+use super::nearest::NearestWork;
+use super::score::ScoreWork;
+use super::search::SearchWork;
+use super::{Context, memory::JobSlice};
+
+/// One job's work, by operation.
+pub(crate) enum Work {
+    Nop,
+    Search(SearchWork),
+    Score(ScoreWork),
+    Masks(MasksWork),
+    Nearest(NearestWork),
+}
+
+/// Checks a descriptor and prepares its work; the number of chunks comes along.
+pub(crate) fn plan(descriptor: &Descriptor, arena: &Arena, context: &Context) -> Result<(Work, u32), Status> {
+    let opcode = Opcode::from_u16(descriptor.opcode).ok_or(Status::UnknownOpcode)?;
+    if opcode == Opcode::Nop {
+        return Ok((Work::Nop, 1));
+    }
+    let regions = arena.resolve(descriptor).map_err(|_| Status::BadDescriptor)?;
+    let inputs = Inputs { descriptor, regions, workers: context.workers };
+    match opcode {
+        Opcode::Nop => Ok((Work::Nop, 1)),
+        Opcode::Search => SearchWork::plan(&inputs, &context.corpora).map(|(work, chunks)| (Work::Search(work), chunks)),
+        Opcode::Score => ScoreWork::plan(&inputs, &context.corpora).map(|(work, chunks)| (Work::Score(work), chunks)),
+        Opcode::Masks => MasksWork::plan(&inputs).map(|(work, chunks)| (Work::Masks(work), chunks)),
+        Opcode::Nearest => {
+            NearestWork::plan(&inputs, &context.corpora).map(|(work, chunks)| (Work::Nearest(work), chunks))
+        }
+    }
+}
+
+/// A descriptor with its regions in hand.
+pub(crate) struct Inputs<'a> {
+    pub(crate) descriptor: &'a Descriptor,
+    pub(crate) regions: megaring_ring::Resolved,
+    pub(crate) workers: usize,
+}
+
+impl Inputs<'_> {
+    pub(crate) fn items(&self) -> usize {
+        self.descriptor.items as usize
+    }
+
+    pub(crate) fn metric(&self) -> Result<Metric, Status> {
+        Metric::from_u8(self.descriptor.metric).ok_or(Status::BadDescriptor)
+    }
+
+    /// The corpus version the slot names.
+    pub(crate) fn corpus(&self, corpora: &CorpusTable) -> Result<Arc<CorpusView>, Status> {
+        let view = corpora
+            .resolve(self.descriptor.corpus, self.descriptor.corpus_generation)
+            .ok_or(Status::StaleCorpus)?;
+        let fits = self.descriptor.dim as usize == view.dim();
+        fits.then_some(view).ok_or(Status::BadDescriptor)
+    }
+
+    /// Part of the payload.
+    pub(crate) fn payload<T: bytemuck::Pod>(&self, offset: usize, len: usize) -> Result<JobSlice<T>, Status> {
+        JobSlice::within(self.regions.payload, offset, len).ok_or(Status::BadDescriptor)
+    }
+
+    /// Part of the result.
+    pub(crate) fn result<T: bytemuck::Pod>(&self, offset: usize, len: usize) -> Result<JobSlice<T>, Status> {
+        JobSlice::within(self.regions.result, offset, len).ok_or(Status::ResultTooSmall)
+    }
+}
+
+/// Cuts `len` things into `parts` ranges that differ by at most one in length; the `part`-th of them.
+pub(crate) fn cut(len: usize, parts: usize, part: usize) -> std::ops::Range<usize> {
+    let at = |part: usize| (len as u128 * part as u128 / parts.max(1) as u128) as usize;
+    at(part)..at(part + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn cuts_cover_everything_once() {
+        for (len, parts) in [(0, 1), (1, 3), (10, 3), (348, 2), (usize::MAX / 2, 7)] {
+            let mut end = 0;
+            for part in 0..parts {
+                let range = cut(len, parts, part);
+                assert_eq!(range.start, end);
+                end = range.end;
+            }
+            assert_eq!(end, len);
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Search: the int8 screen over a corpus, top k fused, candidates out.
+//!
+//! Many queries are shared out by query: each worker screens all rows for its own, nothing needs merging, and a block of codes stays
+//! in the cache for a whole tile of queries. Few queries are shared out by rows: each chunk screens a run of groups, the best
+//! threshold found so far is shared, and the last chunk to finish merges. No score matrix exists at any time.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use megaring_core::Metric;
+use megaring_core::corpus::{CorpusTable, CorpusView, SegmentView};
+use megaring_core::screen::{GROUP_ROWS, QUAD, QueryScreen, groups, quads};
+use megaring_ring::Status;
+
+use super::collector::Collector;
+use super::lists::Lists;
+use super::memory::JobSlice;
+use super::plan::{Inputs, cut};
+use crate::KernelSet;
+use crate::screen::{Candidate, Codes, Queries, QueryParams, Screen};
+
+/// Queries screened together: a tile's accumulators are reused for every block of codes that is in the cache.
+const TILE: usize = 64;
+/// Groups screened between two looks at the collectors: 512 rows, 192 KiB of codes at 384 dimensions.
+const BLOCK_GROUPS: usize = 32;
+/// Bytes of codes below which a job is not worth sharing out by rows.
+const CHUNK_BYTES: usize = 192 << 10;
+
+/// A search job in work.
+pub(crate) struct SearchWork {
+    view: Arc<CorpusView>,
+    metric: Metric,
+    k: usize,
+    score_threshold: f64,
+    queries: JobSlice<f32>,
+    items: usize,
+    lists: Lists,
+    sharing: Sharing,
+}
+
+enum Sharing {
+    /// The screen cannot help: every row is a candidate.
+    EveryRow,
+    /// Chunk i screens the i-th cut of the queries.
+    Queries { chunks: usize },
+    /// Chunk i screens the i-th cut of the groups for all queries.
+    Rows { chunks: usize, tile: Tile, shared: Vec<SharedThreshold>, merged: Mutex<Vec<Collector>> },
+}
+
+impl SearchWork {
+    /// Checks the slot and decides how to share the work.
+    pub(crate) fn plan(inputs: &Inputs<'_>, corpora: &CorpusTable) -> Result<(Self, u32), Status> {
+        let view = inputs.corpus(corpora)?;
+        let (items, k) = (inputs.items(), inputs.descriptor.k as usize);
+        if k == 0 {
+            return Err(Status::BadDescriptor);
+        }
+        let queries = inputs.payload(0, items.checked_mul(view.dim()).ok_or(Status::BadDescriptor)?)?;
+        let lists = Lists::new(inputs)?;
+        let metric = inputs.metric()?;
+        let score_threshold = inputs.descriptor.threshold;
+        let mut work =
+            Self { view, metric, k, score_threshold, queries, items, lists, sharing: Sharing::EveryRow };
+        let chunks = work.share(inputs.workers);
+        Ok((work, chunks as u32))
+    }
+
+    fn share(&mut self, workers: usize) -> usize {
+        let rows = self.view.rows();
+        if 2 * self.k >= rows || self.k > self.lists.capacity() || self.has_wild_segment() {
+            return 1;
+        }
+        if self.items >= 2 * workers {
+            let chunks = (self.items.div_ceil(TILE)).max((4 * workers).min(self.items.div_ceil(8)));
+            self.sharing = Sharing::Queries { chunks };
+            return chunks;
+        }
+        let bytes = groups(rows) * GROUP_ROWS * quads(self.view.dim()) * QUAD;
+        let chunks = (bytes / CHUNK_BYTES).clamp(1, 8 * workers);
+        let tile = self.tile(0..self.items);
+        let shared = tile.collectors.iter().map(|collector| SharedThreshold::new(collector.threshold())).collect();
+        let merged = Mutex::new(tile.collectors.clone());
+        self.sharing = Sharing::Rows { chunks, tile, shared, merged };
+        chunks
+    }
+
+    fn has_wild_segment(&self) -> bool {
+        self.view.segments().any(|(_, segment)| segment.data().codes().wild)
+    }
+
+    /// Does one chunk.
+    pub(crate) fn run(&self, chunk: usize, kernels: &KernelSet, scratch: &mut Scratch) {
+        match &self.sharing {
+            Sharing::EveryRow => (0..self.items).for_each(|query| self.put_every_row(query)),
+            Sharing::Queries { chunks } => {
+                let mine = cut(self.items, *chunks, chunk);
+                for first in mine.clone().step_by(TILE) {
+                    self.run_tile(first..mine.end.min(first + TILE), kernels, scratch);
+                }
+            }
+            Sharing::Rows { chunks, tile, shared, merged } => {
+                let mut collectors = tile.collectors.clone();
+                self.scan(tile, &mut collectors, self.groups_of(*chunks, chunk), shared, kernels, scratch);
+                let mut merged = merged.lock().unwrap_or_else(PoisonError::into_inner);
+                for (all, mine) in merged.iter_mut().zip(&collectors) {
+                    all.absorb(mine);
+                }
+            }
+        }
+    }
+
+    /// Called once, after the last chunk.
+    pub(crate) fn merge(&self) {
+        if let Sharing::Rows { tile, merged, .. } = &self.sharing {
+            let mut merged = merged.lock().unwrap_or_else(PoisonError::into_inner);
+            self.write(0, tile, &mut merged);
+        }
+    }
+
+    fn run_tile(&self, queries: Range<usize>, kernels: &KernelSet, scratch: &mut Scratch) {
+        let first = queries.start;
+        let tile = self.tile(queries);
+        let mut collectors = tile.collectors.clone();
+        self.scan(&tile, &mut collectors, self.groups_of(1, 0), &[], kernels, scratch);
+        self.write(first, &tile, &mut collectors);
+    }
+
+    /// Quantises some queries and gives each a collector.
+    fn tile(&self, queries: Range<usize>) -> Tile {
+        // SAFETY: the job is completed only after all its chunks are, and nobody writes to the payload.
+        let values = unsafe { self.queries.shared() };
+        let dim = self.view.dim();
+        let width = quads(dim) * QUAD;
+        let max_norm = self.view.segments().map(|(_, s)| s.data().codes().max_norm).fold(0.0, f64::max);
+        let mut tile = Tile { codes: vec![0; queries.len() * width], screens: Vec::new(), collectors: Vec::new() };
+        for (slot, query) in queries.enumerate() {
+            let query = &values[query * dim..(query + 1) * dim];
+            let codes = &mut tile.codes[slot * width..(slot + 1) * width];
+            let screen = QueryScreen::new(self.metric, query, max_norm, codes);
+            let mut collector = Collector::new(self.k, self.lists.capacity(), self.first_threshold(query, screen));
+            if screen.is_none() {
+                collector.overflow();
+            }
+            tile.screens.push(screen);
+            tile.collectors.push(collector);
+        }
+        tile
+    }
+
+    /// What the caller's score threshold means for upper bounds; at least -MAX, which padding rows do not reach.
+    fn first_threshold(&self, query: &[f32], screen: Option<QueryScreen>) -> f32 {
+        let goodness = self.metric.goodness(self.score_threshold);
+        if goodness == f64::NEG_INFINITY {
+            return f32::MIN;
+        }
+        let norm2 = if self.metric == Metric::L2 { megaring_core::exact::dot(query, query) } else { 0.0 };
+        let slack = screen.map_or(0.0, |screen| 2.0 * screen.slack);
+        ((goodness + norm2 - slack) as f32).next_down().max(f32::MIN)
+    }
+
+    /// Runs of groups, one or more segments, that make up a cut of the corpus.
+    fn groups_of(&self, chunks: usize, chunk: usize) -> Vec<Span<'_>> {
+        let total: usize = self.view.segments().map(|(_, segment)| groups(segment.rows())).sum();
+        let wanted = cut(total, chunks, chunk);
+        let mut before = 0;
+        let mut spans = Vec::new();
+        for (first_row, segment) in self.view.segments() {
+            let count = groups(segment.rows());
+            let begin = wanted.start.clamp(before, before + count) - before;
+            let end = wanted.end.clamp(before, before + count) - before;
+            if begin < end {
+                spans.push(Span { segment, first_row, groups: begin..end });
+            }
+            before += count;
+        }
+        spans
+    }
+
+    fn scan(
+        &self,
+        tile: &Tile,
+        collectors: &mut [Collector],
+        spans: Vec<Span<'_>>,
+        shared: &[SharedThreshold],
+        kernels: &KernelSet,
+        scratch: &mut Scratch,
+    ) {
+        // A short first block sets the thresholds before most rows are met.
+        let mut block = (2 * self.k).div_ceil(GROUP_ROWS).clamp(8, BLOCK_GROUPS);
+        for span in spans {
+            let mut begin = span.groups.start;
+            while begin < span.groups.end {
+                let end = span.groups.end.min(begin + block);
+                block = BLOCK_GROUPS;
+                for (collector, shared) in collectors.iter_mut().zip(shared) {
+                    collector.raise(shared.load());
+                }
+                self.screen_block(tile, collectors, &span, begin..end, kernels, scratch);
+                for (query, collector) in collectors.iter_mut().enumerate() {
+                    if collector.is_untidy() {
+                        collector.tidy(|kth| tile.relax(query, kth));
+                        if let Some(shared) = shared.get(query) {
+                            shared.raise(collector.threshold());
+                        }
+                    }
+                }
+                begin = end;
+            }
+        }
+    }
+
+    fn screen_block(
+        &self,
+        tile: &Tile,
+        collectors: &mut [Collector],
+        span: &Span<'_>,
+        groups: Range<usize>,
+        kernels: &KernelSet,
+        scratch: &mut Scratch,
+    ) {
+        let capacity = BLOCK_GROUPS * GROUP_ROWS;
+        scratch.ready(collectors.len(), capacity);
+        scratch.params.clear();
+        scratch.params.extend(tile.screens.iter().zip(&*collectors).map(|(screen, collector)| params(screen, collector)));
+        let codes = Codes {
+            packed: span.segment.data().codes().packed,
+            columns: span.segment.columns(self.metric),
+            quads: quads(self.view.dim()),
+            row_base: span.first_row as u32,
+        };
+        let mut begin = groups.start;
+        while begin < groups.end {
+            let queries = Queries { codes: &tile.codes, params: &scratch.params };
+            let reached = kernels.screen_i8(
+                &codes,
+                begin..groups.end,
+                &queries,
+                &mut Screen { candidates: &mut scratch.candidates, counts: &mut scratch.counts },
+            );
+            let reached = match reached {
+                Ok(reached) => reached,
+                // Lengths that do not fit are a fault of ours; scoring every row keeps the answer right.
+                Err(_) => return collectors.iter_mut().for_each(Collector::overflow),
+            };
+            for (query, collector) in collectors.iter_mut().enumerate() {
+                let found = &scratch.candidates[query * capacity..][..scratch.counts[query] as usize];
+                collector.extend(found.iter().copied());
+                scratch.counts[query] = 0;
+            }
+            begin = reached;
+        }
+    }
+
+    fn write(&self, first: usize, tile: &Tile, collectors: &mut [Collector]) {
+        for (query, collector) in collectors.iter_mut().enumerate() {
+            // SAFETY: each query belongs to one chunk (or to the merge after all of them), and the job is not completed yet.
+            if let Some(list) = unsafe { self.lists.writer(first + query) } {
+                collector.write(|kth| tile.relax(query, kth), list);
+            }
+        }
+    }
+
+    fn put_every_row(&self, query: usize) {
+        // SAFETY: the only chunk of this job writes each list once, before the job is completed.
+        if let Some(mut list) = unsafe { self.lists.writer(query) } {
+            list.every_row();
+        }
+    }
+}
+
+/// Queries that are screened together.
+struct Tile {
+    /// int8 codes, whole quads, one query after the other.
+    codes: Vec<i8>,
+    /// `None` where a query cannot be screened; its collector has overflowed.
+    screens: Vec<Option<QueryScreen>>,
+    collectors: Vec<Collector>,
+}
+
+impl Tile {
+    fn relax(&self, query: usize, kth_lower: f32) -> f32 {
+        self.screens[query].map_or(kth_lower, |screen| screen.threshold(kth_lower))
+    }
+}
+
+struct Span<'a> {
+    segment: &'a SegmentView,
+    first_row: usize,
+    groups: Range<usize>,
+}
+
+fn params(screen: &Option<QueryScreen>, collector: &Collector) -> QueryParams {
+    match screen {
+        Some(screen) => QueryParams {
+            scale: screen.scale,
+            a: screen.a,
+            b: screen.b,
+            threshold: collector.threshold(),
+            bias: screen.bias,
+        },
+        None => QueryParams { scale: 0.0, a: 0.0, b: 0.0, threshold: f32::INFINITY, bias: 0 },
+    }
+}
+
+/// What a worker keeps between jobs.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    candidates: Vec<Candidate>,
+    counts: Vec<u32>,
+    params: Vec<QueryParams>,
+}
+
+impl Scratch {
+    fn ready(&mut self, queries: usize, capacity: usize) {
+        let cells = queries * capacity;
+        if self.candidates.len() != cells {
+            self.candidates.resize(cells, Candidate::default());
+        }
+        self.counts.clear();
+        self.counts.resize(queries, 0);
+    }
+}
+
+/// The best threshold any chunk has found for a query: a float32 as an integer of the same order.
+struct SharedThreshold(AtomicI32);
+
+impl SharedThreshold {
+    fn new(threshold: f32) -> Self {
+        Self(AtomicI32::new(ordered(threshold)))
+    }
+
+    fn load(&self) -> f32 {
+        // Relaxed: a threshold stands for itself; an old one is only less sharp.
+        let bits = self.0.load(Ordering::Relaxed);
+        f32::from_bits((bits ^ ((bits >> 31) & i32::MAX)).cast_unsigned())
+    }
+
+    fn raise(&self, threshold: f32) {
+        self.0.fetch_max(ordered(threshold), Ordering::Relaxed);
+    }
+}
+
+fn ordered(value: f32) -> i32 {
+    let bits = value.to_bits().cast_signed();
+    bits ^ ((bits >> 31) & i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_threshold_only_rises() {
+        let shared = SharedThreshold::new(f32::MIN);
+        assert_eq!(shared.load(), f32::MIN);
+        for (raise, want) in [(-3.5, -3.5), (-7.0, -3.5), (0.25, 0.25), (-0.0, 0.25), (9.0, 9.0), (f32::INFINITY, f32::INFINITY)] {
+            shared.raise(raise);
+            assert_eq!(shared.load(), want);
+        }
+    }
+}

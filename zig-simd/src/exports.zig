@@ -1,0 +1,107 @@
+//! The C interface of one copy: a table of functions under the only symbol that leaves it, megaring_simd_<isa>.
+//!
+//! The Rust side declares the same table (src/table.rs); both check its size. Pointers are not null and cover what each kernel
+//! documents; lengths are counted in elements.
+const std = @import("std");
+const isa = @import("isa.zig");
+const rows = @import("rows.zig");
+const exact = @import("exact.zig");
+const screen = @import("screen.zig");
+const keyword = @import("keyword.zig");
+const points = @import("points.zig");
+const Element = @import("element.zig").Element;
+
+/// Raised with every change of a signature or of the order below.
+const abi_version = 1;
+
+const Table = extern struct {
+    abi_version: u64 = abi_version,
+    nop: *const @TypeOf(nop) = nop,
+    dot: RowKernels(@import("dot.zig")) = .{},
+    l2: RowKernels(@import("l2.zig")) = .{},
+    norm2: RowKernels(@import("norm.zig")) = .{},
+    exact_dot: *const GatherFn = exactGather(.dot),
+    exact_l2: *const GatherFn = exactGather(.l2),
+    exact_norm2: *const GatherFn = exactGather(.norm2),
+    screen_i8: *const @TypeOf(screenI8) = screenI8,
+    keyword_masks: *const @TypeOf(keywordMasks) = keywordMasks,
+    distances5: *const @TypeOf(distances5) = distances5,
+
+    comptime {
+        std.debug.assert(@sizeOf(Table) == 8 + (1 + 3 * 4 + 6) * @sizeOf(usize));
+    }
+};
+
+const table: Table = .{};
+
+comptime {
+    @export(&table, .{ .name = "megaring_simd_" ++ @tagName(isa.current) });
+}
+
+/// One operation over the four stored forms of a row.
+fn RowKernels(comptime operation: type) type {
+    return extern struct {
+        float32: *const RowFn(.float32) = rowKernel(operation, .float32),
+        float16: *const RowFn(.float16) = rowKernel(operation, .float16),
+        bfloat16: *const RowFn(.bfloat16) = rowKernel(operation, .bfloat16),
+        int8: *const RowFn(.int8) = rowKernel(operation, .int8),
+    };
+}
+
+/// query, rows, scales (int8 only), rows' count, dim, out.
+fn RowFn(comptime element: Element) type {
+    return fn ([*]const f32, [*]const element.Stored(), [*]const f32, usize, usize, [*]f32) callconv(.c) void;
+}
+
+fn rowKernel(comptime operation: type, comptime element: Element) *const RowFn(element) {
+    return struct {
+        fn kernel(
+            query: [*]const f32,
+            stored: [*]const element.Stored(),
+            scales: [*]const f32,
+            count: usize,
+            dim: usize,
+            out: [*]f32,
+        ) callconv(.c) void {
+            rows.reduce(operation, element, query, stored, scales, count, dim, out);
+        }
+    }.kernel;
+}
+
+/// query, rows, dim, ids, ids' count, out.
+const GatherFn = fn ([*]const f32, [*]const f32, usize, [*]const u32, usize, [*]f64) callconv(.c) void;
+
+fn exactGather(comptime operation: exact.Operation) *const GatherFn {
+    return struct {
+        fn kernel(query: [*]const f32, base: [*]const f32, dim: usize, ids: [*]const u32, count: usize, out: [*]f64) callconv(.c) void {
+            exact.gather(operation, query, base, dim, ids, count, out);
+        }
+    }.kernel;
+}
+
+fn screenI8(job: *const screen.Job) callconv(.c) usize {
+    return screen.screen(job);
+}
+
+fn keywordMasks(
+    automaton: *const keyword.Automaton,
+    text: [*]const u8,
+    offsets: [*]const u64,
+    count: usize,
+    out: [*]keyword.Mask,
+) callconv(.c) void {
+    keyword.masks(automaton, text, offsets, count, out);
+}
+
+fn distances5(
+    columns: *const [points.axes][*]const f64,
+    query: *const [points.axes]f64,
+    weights: *const [points.axes]f64,
+    count: usize,
+    out: [*]f64,
+) callconv(.c) void {
+    points.distances(columns, query, weights, count, out);
+}
+
+/// Does nothing: what a call costs.
+fn nop() callconv(.c) void {}

@@ -1,0 +1,110 @@
+//! The kernel sets: availability as a value.
+//!
+//! A `KernelSet` cannot be made outside this file, and this file hands one out only after the CPU's features were checked. That one
+//! check is what every unsafe call in the wrappers rests on.
+
+use std::fmt;
+
+use crate::error::IsaError;
+use crate::isa::{CpuFeatures, Isa};
+use crate::table::{self, KernelTable};
+
+/// The environment variable that forces an instruction set.
+const FORCE: &str = "MEGARING_ISA";
+
+/// The kernels of one instruction set, which this CPU has.
+pub struct KernelSet {
+    isa: Isa,
+    pub(crate) table: &'static KernelTable,
+}
+
+impl KernelSet {
+    /// The kernels of `isa`, or why this machine cannot run them.
+    pub fn for_isa(isa: Isa) -> Result<&'static KernelSet, IsaError> {
+        let features = CpuFeatures::of_this_cpu();
+        let unavailable = |reason| IsaError::Unavailable { isa, reason, available: Self::available_isas() };
+        if !isa.is_supported(features) {
+            let missing = isa.required().without(features).names().join(", ");
+            return Err(unavailable(format!("the CPU lacks {missing}")));
+        }
+        COMPILED
+            .iter()
+            .find(|set| set.isa == isa)
+            .ok_or_else(|| unavailable("this build does not contain it".to_owned()))
+    }
+
+    /// Every kernel set that this machine can run, slowest first. Never empty.
+    pub fn available() -> Vec<&'static KernelSet> {
+        let features = CpuFeatures::of_this_cpu();
+        COMPILED.iter().filter(|set| set.isa.is_supported(features)).collect()
+    }
+
+    /// The kernels of the fastest instruction set, or of the one that the environment variable `MEGARING_ISA` names.
+    ///
+    /// # Errors
+    /// An unknown or unavailable name; the message lists what is available.
+    pub fn from_env() -> Result<&'static KernelSet, IsaError> {
+        match std::env::var_os(FORCE) {
+            None => Self::for_isa(Isa::detect()),
+            Some(name) => Self::named(&name.to_string_lossy()),
+        }
+    }
+
+    /// The kernels of the instruction set with this name, as `MEGARING_ISA` would choose them.
+    pub fn named(name: &str) -> Result<&'static KernelSet, IsaError> {
+        Self::for_isa(name.parse()?)
+    }
+
+    /// The instruction set of these kernels.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Calls a kernel that does nothing: the cost of a call from Rust to Zig.
+    #[inline]
+    pub fn nop(&self) {
+        // SAFETY: the function takes and touches nothing; a `KernelSet` exists only where the CPU has its instructions.
+        unsafe { (self.table.nop)() }
+    }
+
+    pub(crate) fn available_isas() -> Vec<Isa> {
+        Self::available().iter().map(|set| set.isa).collect()
+    }
+}
+
+impl fmt::Debug for KernelSet {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("KernelSet").field("isa", &self.isa).finish_non_exhaustive()
+    }
+}
+
+/// The copies in this build, slowest first. Private: an entry is handed out only after the features were checked.
+#[cfg(target_arch = "x86_64")]
+static COMPILED: [KernelSet; 3] = [
+    // SAFETY: build.rs links the libraries of the same sources as table.rs describes, so the symbols exist and are such tables
+    // (their size is asserted on both sides, their version in a test); they are constant for the life of the program.
+    KernelSet { isa: Isa::Baseline, table: unsafe { &table::megaring_simd_baseline } },
+    // SAFETY: as above.
+    KernelSet { isa: Isa::Avx2, table: unsafe { &table::megaring_simd_avx2 } },
+    // SAFETY: as above.
+    KernelSet { isa: Isa::Avx512, table: unsafe { &table::megaring_simd_avx512 } },
+];
+
+#[cfg(target_arch = "aarch64")]
+static COMPILED: [KernelSet; 1] = [
+    // SAFETY: build.rs links the library of the same sources as table.rs describes, so the symbol exists and is such a table
+    // (its size is asserted on both sides, its version in a test); it is constant for the life of the program.
+    KernelSet { isa: Isa::Neon, table: unsafe { &table::megaring_simd_neon } },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_copy_speaks_this_version_of_the_table() {
+        for set in &COMPILED {
+            assert_eq!(set.table.abi_version, table::ABI_VERSION, "{}", set.isa);
+        }
+    }
+}

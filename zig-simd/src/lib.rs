@@ -1,0 +1,34 @@
+//! The SIMD kernels, written in Zig, behind safe Rust wrappers.
+//!
+//! # Promises
+//! - A [`KernelSet`] exists only for an instruction set that this CPU has; whoever holds one may call every kernel of it.
+//! - Wrappers check every length and row number and return a [`SimdError`]; none panics, allocates (but for the buffers it is
+//!   asked to make) or blocks.
+//! - Exact kernels ([`KernelSet::exact_dot`] and its kin, [`KernelSet::distances5`]), the screen's candidates and the keyword masks
+//!   are the same bits on every instruction set. The float32 row kernels are not: their callers bound the error.
+//!
+//! # Limits
+//! x86-64 and aarch64. Up to 32,768 dimensions in the int8 screen, 65,536 states in a keyword automaton.
+
+mod buffers;
+mod error;
+mod exact;
+mod isa;
+mod kernels;
+mod keyword;
+mod points;
+mod rows;
+mod screen;
+mod table;
+
+pub use buffers::AlignedBytes;
+pub use error::{IsaError, SimdError};
+pub use isa::{CpuFeatures, Isa};
+pub use kernels::KernelSet;
+pub use keyword::{KeywordAutomaton, Mask};
+pub use points::PointColumns;
+pub use rows::Rows;
+pub use screen::{
+    Candidate, CandidateBuffers, Column, GROUP_ROWS, MAX_SCREEN_DIM, QueryCodes, QueryParams, ScreenQueries,
+    ScreenRows, pack_row_codes, padded_rows, quads_of, write_columns,
+};

@@ -1,0 +1,398 @@
+//! The fused int8 screen: packed codes of many rows against several queries, keeping only the rows that may still matter.
+//!
+//! Rows lie in groups of [`GROUP_ROWS`], dimensions in quads of 4: codes\[group\]\[quad\]\[16 rows\]\[4 dims\], each u8 = code + 128. Four
+//! float32 columns belong to each group, \[group\]\[4\]\[16\]: mul, add, e1, e2. For query q and row r, every operation rounded by itself:
+//!
+//! ```text
+//! sum   = Σ code[r]·code[q]                                  exact
+//! g     = (f32(sum) · scale[q]) · mul[r] + add[r]
+//! error = a[q] · e1[r] + b[q] · e2[r]
+//! kept where g + error >= threshold[q], as Candidate { row, lower: g − error, upper: g + error }
+//! ```
+//!
+//! # Promises
+//! The candidates are the same bits on every instruction set, and rise by row within a query. The error coefficients are the
+//! caller's: they must cover the quantisation and the float32 roundings above.
+//!
+//! # Limits
+//! When some query's buffer has fewer than 16 free places, the screen stops before the group that might not fit, and says where:
+//! make room (and raise the thresholds), then call again. Up to [`MAX_SCREEN_DIM`] dimensions.
+
+use std::ops::Range;
+
+use crate::error::{SimdError, check_length};
+use crate::kernels::KernelSet;
+
+/// Rows in a group.
+pub const GROUP_ROWS: usize = 16;
+
+/// Dimensions in a quad.
+const QUAD: usize = 4;
+
+/// Columns of a group: mul, add, e1, e2.
+const COLUMNS: usize = 4;
+
+/// The most dimensions for which no sum can leave an i32: 32,768 · 255 · 127 < 2³¹.
+pub const MAX_SCREEN_DIM: usize = 32_768;
+
+/// Quads that `dim` dimensions take.
+pub const fn quads_of(dim: usize) -> usize {
+    dim.div_ceil(QUAD)
+}
+
+/// `rows`, rounded up to whole groups.
+pub const fn padded_rows(rows: usize) -> usize {
+    rows.next_multiple_of(GROUP_ROWS)
+}
+
+/// The four numbers that belong to a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Column {
+    /// Factor of the scaled sum.
+    pub mul: f32,
+    /// Added to it.
+    pub add: f32,
+    /// Factor of the query's error coefficient `a`; not negative.
+    pub e1: f32,
+    /// Factor of the query's error coefficient `b`; not negative.
+    pub e2: f32,
+}
+
+impl Column {
+    /// What a row has that fills up the last group: no threshold lets it pass.
+    pub const PADDING: Column = Column { mul: 0.0, add: f32::NEG_INFINITY, e1: 0.0, e2: 0.0 };
+}
+
+/// Writes row `row`'s numbers where the screen reads them. `columns` is \[group\]\[4\]\[16\], of any number of groups.
+///
+/// # Errors
+/// [`SimdError::Index`] where the row lies beyond the columns.
+pub fn write_columns(columns: &mut [f32], row: usize, column: Column) -> Result<(), SimdError> {
+    let count = columns.len() / COLUMNS;
+    let at = row / GROUP_ROWS * GROUP_ROWS * COLUMNS + row % GROUP_ROWS;
+    let places = columns.get_mut(at..).filter(|places| places.len() > (COLUMNS - 1) * GROUP_ROWS);
+    let places = places.ok_or(SimdError::Index { what: "row", index: row, count })?;
+    for (index, value) in [column.mul, column.add, column.e1, column.e2].into_iter().enumerate() {
+        places[index * GROUP_ROWS] = value;
+    }
+    Ok(())
+}
+
+/// Packs row-major codes (`rows` × `dim`, -127..=127) into groups: `out` is `padded_rows(rows) * quads_of(dim) * 4` bytes, which an
+/// [`crate::AlignedBytes`] aligns best. Missing rows and dimensions become code 0.
+///
+/// # Errors
+/// [`SimdError::Length`] where the codes or `out` do not have those lengths.
+pub fn pack_row_codes(codes: &[i8], rows: usize, dim: usize, out: &mut [u8]) -> Result<(), SimdError> {
+    let quads = quads_of(dim);
+    check_length("the codes", rows * dim, codes.len())?;
+    check_length("the packed codes", padded_rows(rows) * quads * QUAD, out.len())?;
+    out.fill(128);
+    for row in 0..rows {
+        let group = row / GROUP_ROWS * quads * GROUP_ROWS * QUAD;
+        for (quad, values) in codes[row * dim..(row + 1) * dim].chunks(QUAD).enumerate() {
+            let at = group + (quad * GROUP_ROWS + row % GROUP_ROWS) * QUAD;
+            for (place, code) in out[at..at + QUAD].iter_mut().zip(values) {
+                *place = (*code as u8) ^ 0x80;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Packed rows: codes and columns of the same groups.
+#[derive(Debug, Clone, Copy)]
+pub struct ScreenRows<'a> {
+    codes: &'a [u8],
+    columns: &'a [f32],
+    groups: usize,
+    quads: usize,
+}
+
+impl<'a> ScreenRows<'a> {
+    /// `codes` is \[group\]\[quad\]\[16\]\[4\], `columns` \[group\]\[4\]\[16\]; rows that only fill up the last group have [`Column::PADDING`].
+    ///
+    /// # Errors
+    /// Lengths that are not of the same whole number of groups, or too many dimensions.
+    pub fn new(codes: &'a [u8], columns: &'a [f32], dim: usize) -> Result<Self, SimdError> {
+        let quads = checked_quads(dim)?;
+        let groups = columns.len().div_ceil(GROUP_ROWS * COLUMNS);
+        check_length("the columns", groups * GROUP_ROWS * COLUMNS, columns.len())?;
+        check_length("the packed codes", groups * quads * GROUP_ROWS * QUAD, codes.len())?;
+        Ok(ScreenRows { codes, columns, groups, quads })
+    }
+
+    /// The number of groups.
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+}
+
+fn checked_quads(dim: usize) -> Result<usize, SimdError> {
+    if dim > MAX_SCREEN_DIM {
+        return Err(SimdError::TooLarge { what: "the dimension", found: dim, limit: MAX_SCREEN_DIM });
+    }
+    Ok(quads_of(dim))
+}
+
+/// The codes of several queries, padded and checked; reused from batch to batch without allocating again.
+#[derive(Debug, Clone)]
+pub struct ScreenQueries {
+    dim: usize,
+    codes: Vec<i8>,
+    biases: Vec<i32>,
+}
+
+impl ScreenQueries {
+    /// No queries yet, of `dim` dimensions.
+    ///
+    /// # Errors
+    /// [`SimdError::TooLarge`] beyond [`MAX_SCREEN_DIM`].
+    pub fn new(dim: usize) -> Result<Self, SimdError> {
+        checked_quads(dim)?;
+        Ok(ScreenQueries { dim, codes: Vec::new(), biases: Vec::new() })
+    }
+
+    /// Appends one query's codes, -127..=127, as many as there are dimensions.
+    ///
+    /// # Errors
+    /// Another length, or a code of -128; nothing is appended then.
+    pub fn push(&mut self, codes: &[i8]) -> Result<(), SimdError> {
+        check_length("the query's codes", self.dim, codes.len())?;
+        if let Some(position) = codes.iter().position(|code| *code == i8::MIN) {
+            return Err(SimdError::QueryCode { position });
+        }
+        self.codes.extend_from_slice(codes);
+        self.codes.resize((self.biases.len() + 1) * quads_of(self.dim) * QUAD, 0);
+        self.biases.push(-128 * codes.iter().map(|code| i32::from(*code)).sum::<i32>());
+        Ok(())
+    }
+
+    /// Forgets the queries, keeps the memory.
+    pub fn clear(&mut self) {
+        self.codes.clear();
+        self.biases.clear();
+    }
+
+    /// The number of queries.
+    pub fn len(&self) -> usize {
+        self.biases.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.biases.is_empty()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> QueryCodes<'_> {
+        QueryCodes { codes: &self.codes, biases: &self.biases, quads: quads_of(self.dim) }
+    }
+
+    /// Some of them.
+    ///
+    /// # Errors
+    /// [`SimdError::Index`] where the range ends beyond the queries or falls.
+    pub fn range(&self, range: Range<usize>) -> Result<QueryCodes<'_>, SimdError> {
+        let quads = quads_of(self.dim);
+        let beyond = SimdError::Index { what: "query", index: range.end, count: self.len() };
+        let biases = self.biases.get(range.clone()).ok_or(beyond)?;
+        Ok(QueryCodes { codes: &self.codes[range.start * quads * QUAD..range.end * quads * QUAD], biases, quads })
+    }
+}
+
+/// Checked codes of several queries, borrowed from [`ScreenQueries`].
+#[derive(Debug, Clone, Copy)]
+pub struct QueryCodes<'a> {
+    codes: &'a [i8],
+    biases: &'a [i32],
+    quads: usize,
+}
+
+impl QueryCodes<'_> {
+    /// The number of queries.
+    pub fn len(&self) -> usize {
+        self.biases.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.biases.is_empty()
+    }
+}
+
+/// The numbers of one query.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub struct QueryParams {
+    /// Value of one step of the query's codes.
+    pub scale: f32,
+    /// Factor of each row's e1 in the error; not negative.
+    pub a: f32,
+    /// Factor of each row's e2 in the error; not negative.
+    pub b: f32,
+    /// A row is kept from this upper bound on. At least `-f32::MAX`, or padding rows pass.
+    pub threshold: f32,
+}
+
+/// A row that may matter to a query.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Candidate {
+    /// Row number.
+    pub row: u32,
+    /// Least possible score.
+    pub lower: f32,
+    /// Greatest possible score.
+    pub upper: f32,
+}
+
+/// One bounded buffer of candidates per query, in one allocation.
+#[derive(Debug, Clone)]
+pub struct CandidateBuffers {
+    places: Vec<Candidate>,
+    counts: Vec<u32>,
+    capacity: usize,
+}
+
+impl CandidateBuffers {
+    /// Empty buffers for `queries` queries, of `capacity` candidates each. Larger ones are refilled less often: with 64 the screen
+    /// can always work on its largest tile after a compaction to 16.
+    ///
+    /// # Errors
+    /// A capacity below [`GROUP_ROWS`], with which no group would ever fit, or beyond `u32::MAX`.
+    pub fn new(queries: usize, capacity: usize) -> Result<Self, SimdError> {
+        if capacity < GROUP_ROWS {
+            return Err(SimdError::TooSmall { what: "the capacity", found: capacity, limit: GROUP_ROWS });
+        }
+        let limit = u32::MAX as usize;
+        if capacity > limit {
+            return Err(SimdError::TooLarge { what: "the capacity", found: capacity, limit });
+        }
+        let places =
+            queries.checked_mul(capacity).filter(|places| *places <= isize::MAX as usize / size_of::<Candidate>());
+        let places = places.ok_or(SimdError::TooLarge { what: "the number of queries", found: queries, limit })?;
+        Ok(CandidateBuffers { places: vec![Candidate::default(); places], counts: vec![0; queries], capacity })
+    }
+
+    /// The number of queries.
+    pub fn queries(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// Places per query.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Whether query `query` has fewer than [`GROUP_ROWS`] free places, so that the screen cannot go on.
+    ///
+    /// # Panics
+    /// Where there is no such query.
+    pub fn is_full(&self, query: usize) -> bool {
+        self.get(query).len() + GROUP_ROWS > self.capacity
+    }
+
+    /// The candidates of query `query`.
+    ///
+    /// # Panics
+    /// Where there is no such query.
+    pub fn get(&self, query: usize) -> &[Candidate] {
+        &self.places[query * self.capacity..][..self.counts[query] as usize]
+    }
+
+    /// The candidates of query `query`, to be reordered before [`CandidateBuffers::truncate`].
+    ///
+    /// # Panics
+    /// Where there is no such query.
+    pub fn get_mut(&mut self, query: usize) -> &mut [Candidate] {
+        &mut self.places[query * self.capacity..][..self.counts[query] as usize]
+    }
+
+    /// Keeps the first `length` candidates of query `query`, if it has more.
+    ///
+    /// # Panics
+    /// Where there is no such query.
+    pub fn truncate(&mut self, query: usize, length: usize) {
+        let count = &mut self.counts[query];
+        *count = (*count).min(u32::try_from(length).unwrap_or(u32::MAX));
+    }
+
+    /// Empties every buffer.
+    pub fn clear(&mut self) {
+        self.counts.fill(0);
+    }
+}
+
+/// What the kernel reads; the same as `Job` in src/screen.zig.
+#[repr(C)]
+pub(crate) struct ScreenJob {
+    codes: *const u8,
+    columns: *const f32,
+    group_begin: usize,
+    group_end: usize,
+    quads: usize,
+    queries: *const i8,
+    biases: *const i32,
+    params: *const QueryParams,
+    query_count: usize,
+    candidates: *mut Candidate,
+    counts: *mut u32,
+    capacity: usize,
+    row_base: u32,
+    reserved: u32,
+}
+
+const _: () = assert!(size_of::<ScreenJob>() == 12 * size_of::<usize>() + 8);
+const _: () = assert!(size_of::<QueryParams>() == 16 && size_of::<Candidate>() == 12);
+
+impl KernelSet {
+    /// Screens `groups` of `rows` against every query and appends to its buffer the rows that pass. Row numbers are `row_base` plus the
+    /// row's place in `rows`. Returns the group reached: the end of `groups`, or the first group for which some buffer
+    /// [is full](CandidateBuffers::is_full); all queries have seen exactly the groups before it.
+    ///
+    /// # Errors
+    /// Different dimensions of rows and queries, another number of parameters or buffers than of queries, groups beyond the rows,
+    /// or row numbers beyond an u32.
+    pub fn screen_i8(
+        &self,
+        rows: ScreenRows<'_>,
+        groups: Range<usize>,
+        row_base: u32,
+        queries: QueryCodes<'_>,
+        params: &[QueryParams],
+        candidates: &mut CandidateBuffers,
+    ) -> Result<usize, SimdError> {
+        check_length("a query", rows.quads * QUAD, queries.quads * QUAD)?;
+        check_length("the query parameters", queries.len(), params.len())?;
+        check_length("the candidate buffers", queries.len(), candidates.queries())?;
+        if groups.end > rows.groups || groups.start > groups.end {
+            return Err(SimdError::Index { what: "group", index: groups.start.max(groups.end), count: rows.groups });
+        }
+        let last_row = (row_base as usize).saturating_add(groups.end.saturating_mul(GROUP_ROWS));
+        if last_row > u32::MAX as usize {
+            return Err(SimdError::TooLarge { what: "the row number", found: last_row, limit: u32::MAX as usize });
+        }
+        let job = ScreenJob {
+            codes: rows.codes.as_ptr(),
+            columns: rows.columns.as_ptr(),
+            group_begin: groups.start,
+            group_end: groups.end,
+            quads: rows.quads,
+            queries: queries.codes.as_ptr(),
+            biases: queries.biases.as_ptr(),
+            params: params.as_ptr(),
+            query_count: queries.len(),
+            candidates: candidates.places.as_mut_ptr(),
+            counts: candidates.counts.as_mut_ptr(),
+            capacity: candidates.capacity,
+            row_base,
+            reserved: 0,
+        };
+        // SAFETY: codes and columns hold `rows.groups` groups of `quads` quads (`ScreenRows::new`), codes and biases hold every query at the
+        // same number of quads (`ScreenQueries`), parameters and counts one entry per query and `places` `capacity` per query; every count
+        // is at most `capacity`, and the kernel appends only where a whole group fits. The buffers are borrowed exclusively, all slices
+        // outlive the call, and the CPU has the instructions because a `KernelSet` exists.
+        Ok(unsafe { (self.table.screen_i8)(&job) })
+    }
+}

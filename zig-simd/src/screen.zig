@@ -1,0 +1,254 @@
+//! The fused screen: int8 codes of many rows against int8 codes of several queries, keeping only rows that may still matter.
+//!
+//! Rows lie in groups of 16, quads of 4 dimensions inside a group: codes[group][quad][16 rows][4 dims], each u8 = code + 128. Four
+//! float32 columns belong to each group: mul x16, add x16, e1 x16, e2 x16. For query q and row r, with every operation rounded
+//! by itself (no contraction, so that every instruction set keeps the same candidates):
+//!
+//!     sum   = sum over dimensions of code[r] * code[q]          exact
+//!     g     = (f32(sum) * scale[q]) * mul[r] + add[r]
+//!     error = a[q] * e1[r] + b[q] * e2[r]
+//!     kept where g + error >= threshold[q], as { row, lower = g - error, upper = g + error }
+//!
+//! No score matrix exists at any time. When a query's buffer might overflow, the function returns before the group it could not
+//! hold; the caller makes room and calls again from there. A query's candidates are appended in rising row order.
+const std = @import("std");
+const isa = @import("isa.zig");
+const quads = @import("quads.zig");
+const Step = quads.Step;
+
+pub const group_rows = 16;
+const group_columns = 4 * group_rows;
+
+pub const QueryParams = extern struct {
+    scale: f32,
+    a: f32,
+    b: f32,
+    threshold: f32,
+
+    comptime {
+        std.debug.assert(@sizeOf(QueryParams) == 16 and @alignOf(QueryParams) == 4);
+    }
+};
+
+pub const Candidate = extern struct {
+    row: u32,
+    lower: f32,
+    upper: f32,
+
+    comptime {
+        std.debug.assert(@sizeOf(Candidate) == 12 and @alignOf(Candidate) == 4);
+    }
+};
+
+/// Pointers outlive the call; `counts` and `candidates` are written, the rest is read.
+pub const Job = extern struct {
+    /// From row group 0 on: [group][quad][16][4] and [group][4][16].
+    codes: [*]const u8,
+    columns: [*]const f32,
+    group_begin: usize,
+    group_end: usize,
+    quads: usize,
+    /// [query][quad][4], -127..=127.
+    queries: [*]const i8,
+    /// -128 * (sum of the query's codes).
+    biases: [*]const i32,
+    params: [*]const QueryParams,
+    query_count: usize,
+    /// Query q's candidates are candidates[q * capacity ..][0..counts[q]].
+    candidates: [*]Candidate,
+    counts: [*]u32,
+    capacity: usize,
+    /// Added to the row number within `codes`.
+    row_base: u32,
+    reserved: u32,
+
+    comptime {
+        std.debug.assert(@sizeOf(Job) == 12 * @sizeOf(usize) + 8);
+    }
+};
+
+const Sums = @Vector(group_rows, i32);
+const Floats = @Vector(group_rows, f32);
+
+/// The register tiles: many queries against few groups where the codes' loads are to be shared, one query against a run of quads
+/// in several chains where memory is the limit.
+const Tile = struct {
+    groups: comptime_int,
+    queries: comptime_int,
+    /// Independent sums a row and query, over quads taken in turn.
+    chains: comptime_int = 1,
+    /// Steps (of Step.rows rows) whose sums are in registers at once.
+    steps: comptime_int,
+};
+
+const steps_a_group = group_rows / Step.rows;
+
+/// 32 registers of 64 bytes hold 3 x 8 sums, 3 codes and a query; 16 of 32 bytes hold 2 x 4 sums, 2 x 2 codes and the rest.
+const tile_groups = if (isa.current == .avx512) 3 else 1;
+const tile_queries = if (isa.current == .avx512) 8 else 4;
+const tile_steps = switch (isa.current) {
+    .avx512 => tile_groups,
+    .avx2 => steps_a_group,
+    .neon => 2,
+    .baseline => 1,
+};
+const single = switch (isa.current) {
+    .avx512 => Tile{ .groups = 2, .queries = 1, .chains = 4, .steps = 2 },
+    .avx2 => Tile{ .groups = 1, .queries = 1, .chains = 2, .steps = steps_a_group },
+    .neon, .baseline => Tile{ .groups = 1, .queries = 1, .steps = tile_steps },
+};
+
+/// Screens groups `group_begin..group_end` and returns the group it reached: `group_end`, or the first one for which some query
+/// has fewer than 16 free places.
+pub fn screen(job: *const Job) usize {
+    if (job.query_count == 0) return job.group_end;
+    var fullest: u32 = 0;
+    for (job.counts[0..job.query_count]) |count| fullest = @max(fullest, count);
+
+    var group = job.group_begin;
+    const height: usize = if (job.query_count == 1) single.groups else tile_groups;
+    while (group < job.group_end) {
+        if (group + height <= job.group_end and fullest + height * group_rows <= job.capacity) {
+            if (job.query_count == 1) {
+                tile(single, job, group, 0, &fullest);
+            } else {
+                allQueries(tile_groups, job, group, &fullest);
+            }
+            group += height;
+        } else if (fullest + group_rows <= job.capacity) {
+            allQueries(1, job, group, &fullest);
+            group += 1;
+        } else break;
+    }
+    return group;
+}
+
+fn allQueries(comptime groups: comptime_int, job: *const Job, group: usize, fullest: *u32) void {
+    var query: usize = 0;
+    while (query + tile_queries <= job.query_count) : (query += tile_queries) {
+        tile(.{ .groups = groups, .queries = tile_queries, .steps = @min(tile_steps, groups * steps_a_group) }, job, group, query, fullest);
+    }
+    switch (job.query_count - query) {
+        inline 1...tile_queries - 1 => |rest| tile(
+            .{ .groups = groups, .queries = rest, .steps = @min(tile_steps, groups * steps_a_group) },
+            job,
+            group,
+            query,
+            fullest,
+        ),
+        else => {},
+    }
+}
+
+fn tile(comptime shape: Tile, job: *const Job, group: usize, query: usize, fullest: *u32) void {
+    var sums: [shape.queries][shape.groups * group_rows]i32 = undefined;
+    inline for (0..shape.groups * steps_a_group / shape.steps) |pass| {
+        accumulate(shape, job, group, query, pass * shape.steps, &sums);
+    }
+    inline for (0..shape.queries) |q| {
+        inline for (0..shape.groups) |g| {
+            keep(job, group + g, query + q, sums[q][g * group_rows ..][0..group_rows].*, fullest);
+        }
+    }
+}
+
+/// The integer sums of `shape.steps` steps from `first_step` on, over all quads, into `out`.
+inline fn accumulate(
+    comptime shape: Tile,
+    job: *const Job,
+    group: usize,
+    query: usize,
+    comptime first_step: comptime_int,
+    out: *[shape.queries][shape.groups * group_rows]i32,
+) void {
+    const step_bytes = Step.rows * quads.dims;
+    const quad_bytes = group_rows * quads.dims;
+    const codes = job.codes + group * job.quads * quad_bytes;
+    const queries = job.queries + query * job.quads * quads.dims;
+
+    var sums: [shape.chains][shape.queries][shape.steps]Step.Sums = undefined;
+    inline for (0..shape.queries) |q| {
+        inline for (0..shape.chains) |chain| {
+            sums[chain][q] = @splat(Step.start(if (chain == 0) job.biases[query + q] else 0));
+        }
+    }
+    var quad: usize = 0;
+    while (quad + shape.chains <= job.quads) : (quad += shape.chains) {
+        inline for (0..shape.chains) |chain| addQuad(shape, &sums[chain], codes, queries, job.quads, quad + chain, first_step);
+    }
+    if (shape.chains > 1) while (quad < job.quads) : (quad += 1) {
+        addQuad(shape, &sums[0], codes, queries, job.quads, quad, first_step);
+    };
+
+    comptime std.debug.assert(step_bytes * steps_a_group == quad_bytes);
+    inline for (0..shape.queries) |q| {
+        inline for (0..shape.steps) |s| {
+            var total = Step.finish(sums[0][q][s]);
+            inline for (1..shape.chains) |chain| total += Step.finish(sums[chain][q][s]);
+            out[q][(first_step + s) * Step.rows ..][0..Step.rows].* = total;
+        }
+    }
+}
+
+inline fn addQuad(
+    comptime shape: Tile,
+    sums: *[shape.queries][shape.steps]Step.Sums,
+    codes: [*]const u8,
+    queries: [*]const i8,
+    quad_count: usize,
+    quad: usize,
+    comptime first_step: comptime_int,
+) void {
+    const step_bytes = Step.rows * quads.dims;
+    var prepared: [shape.steps]Step.Codes = undefined;
+    inline for (0..shape.steps) |s| {
+        const step = first_step + s;
+        const from = ((step / steps_a_group) * quad_count + quad) * steps_a_group + step % steps_a_group;
+        prepared[s] = Step.prepare(codes[from * step_bytes ..][0..step_bytes].*);
+    }
+    inline for (0..shape.queries) |q| {
+        const broadcast = Step.broadcast(queries[(q * quad_count + quad) * quads.dims ..][0..quads.dims]);
+        inline for (0..shape.steps) |s| sums[q][s] = Step.add(sums[q][s], prepared[s], broadcast);
+    }
+}
+
+/// Turns one group's sums for one query into bounds and appends the rows that pass.
+inline fn keep(job: *const Job, group: usize, query: usize, sums: Sums, fullest: *u32) void {
+    const params = job.params[query];
+    const columns = job.columns + group * group_columns;
+    const mul: Floats = columns[0..group_rows].*;
+    const add: Floats = columns[group_rows..][0..group_rows].*;
+    const e1: Floats = columns[2 * group_rows ..][0..group_rows].*;
+    const e2: Floats = columns[3 * group_rows ..][0..group_rows].*;
+
+    const score = (@as(Floats, @floatFromInt(sums)) * splat(params.scale)) * mul + add;
+    const err = splat(params.a) * e1 + splat(params.b) * e2;
+    const upper = score + err;
+    const passes: u16 = @bitCast(upper >= splat(params.threshold));
+    if (passes != 0) {
+        @branchHint(.unlikely);
+        append(job, group, query, passes, score - err, upper, fullest);
+    }
+}
+
+inline fn splat(value: f32) Floats {
+    return @splat(value);
+}
+
+noinline fn append(job: *const Job, group: usize, query: usize, passes: u16, lower: [group_rows]f32, upper: [group_rows]f32, fullest: *u32) void {
+    const buffer = job.candidates + query * job.capacity;
+    const first_row = job.row_base +% @as(u32, @truncate(group * group_rows));
+    var count = job.counts[query];
+    var rest = passes;
+    while (rest != 0) : (rest &= rest - 1) {
+        const lane: u4 = @intCast(@ctz(rest));
+        buffer[count] = .{ .row = first_row +% lane, .lower = lower[lane], .upper = upper[lane] };
+        count += 1;
+    }
+    job.counts[query] = count;
+    fullest.* = @max(fullest.*, count);
+}
+
+test {
+    _ = quads;
+}

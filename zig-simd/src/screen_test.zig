@@ -1,0 +1,89 @@
+//! The screen against the formula it documents, one row and query at a time.
+const std = @import("std");
+const screen = @import("screen.zig");
+const expectEqual = std.testing.expectEqual;
+
+const groups = 7;
+const max_queries = 11;
+const max_quads = 9;
+const capacity = 40;
+
+const Fixture = struct {
+    codes: [groups * max_quads * 64]u8,
+    columns: [groups * 64]f32,
+    queries: [max_queries * max_quads * 4]i8,
+    biases: [max_queries]i32,
+    params: [max_queries]screen.QueryParams,
+
+    fn init(random: std.Random, quads: usize) Fixture {
+        var fixture: Fixture = undefined;
+        for (&fixture.codes) |*code| code.* = random.intRangeAtMost(u8, 1, 255);
+        for (&fixture.columns, 0..) |*column, i| {
+            column.* = if (i / 16 % 4 < 2) random.floatNorm(f32) else @abs(random.floatNorm(f32));
+        }
+        for (&fixture.queries) |*code| code.* = random.intRangeAtMost(i8, -127, 127);
+        for (0..max_queries) |q| {
+            fixture.biases[q] = 0;
+            for (fixture.queries[q * quads * 4 ..][0 .. quads * 4]) |code| fixture.biases[q] -= 128 * @as(i32, code);
+            fixture.params[q] = .{ .scale = 1e-4, .a = 0.01, .b = 0.02, .threshold = random.floatNorm(f32) * 4 };
+        }
+        return fixture;
+    }
+
+    /// What the screen must decide about one row and query: the candidate, or nothing.
+    fn expected(fixture: *const Fixture, quads: usize, row: usize, q: usize) ?screen.Candidate {
+        var sum: i32 = 0;
+        for (0..quads) |quad| for (0..4) |d| {
+            const code: i32 = fixture.codes[((row / 16 * quads + quad) * 16 + row % 16) * 4 + d];
+            sum += (code - 128) * fixture.queries[(q * quads + quad) * 4 + d];
+        };
+        const columns = fixture.columns[row / 16 * 64 + row % 16 ..];
+        const params = fixture.params[q];
+        const score = (@as(f32, @floatFromInt(sum)) * params.scale) * columns[0] + columns[16];
+        const err = params.a * columns[32] + params.b * columns[48];
+        if (score + err < params.threshold) return null;
+        return .{ .row = @intCast(1000 + row), .lower = score - err, .upper = score + err };
+    }
+};
+
+test "candidates equal the formula, across calls that stop for room" {
+    var random = std.Random.DefaultPrng.init(17);
+    for ([_]usize{ 0, 1, 2, 3, 4, 5, 8, 9 }) |quads| for (0..max_queries + 1) |query_count| {
+        const fixture = Fixture.init(random.random(), quads);
+        var candidates: [max_queries * capacity]screen.Candidate = undefined;
+        var counts: [max_queries]u32 = @splat(0);
+        var seen: [max_queries]usize = @splat(0);
+        var job: screen.Job = .{
+            .codes = &fixture.codes,
+            .columns = &fixture.columns,
+            .group_begin = 0,
+            .group_end = groups,
+            .quads = quads,
+            .queries = &fixture.queries,
+            .biases = &fixture.biases,
+            .params = &fixture.params,
+            .query_count = query_count,
+            .candidates = &candidates,
+            .counts = &counts,
+            .capacity = capacity,
+            .row_base = 1000,
+            .reserved = 0,
+        };
+        while (job.group_begin < groups) {
+            const reached = screen.screen(&job);
+            try std.testing.expect(reached > job.group_begin);
+            for (0..query_count) |q| {
+                var found: usize = 0;
+                for (job.group_begin * 16..reached * 16) |row| {
+                    const candidate = fixture.expected(quads, row, q) orelse continue;
+                    try expectEqual(candidate, candidates[q * capacity + found]);
+                    found += 1;
+                }
+                try expectEqual(found, counts[q]);
+                seen[q] += found;
+                counts[q] = 0;
+            }
+            job.group_begin = reached;
+        }
+    };
+}
