@@ -1,4 +1,5 @@
-//! One pinned Zig: from the PATH where it has exactly that version, otherwise from PyPI into `target/tools/zig`.
+//! One pinned Zig: the one that `MEGARING_ZIG` names, or from the PATH where that has exactly the version, otherwise from PyPI
+//! into `target/tools/zig`.
 //!
 //! The folder is filled beside its place, tried, stamped and then renamed, under a lock. So it is whole or not there, whenever
 //! a run is stopped, and two runs at once bring it once. A folder with another stamp is replaced.
@@ -12,6 +13,9 @@ use crate::{Result, python};
 
 /// The file whose first line is the pinned version, as PyPI counts it.
 const PIN: &str = "zig-simd/zig-version.txt";
+
+/// Names a Zig to use whatever else is there; zig-simd's build script heeds it too.
+const NAMED: &str = "MEGARING_ZIG";
 
 /// Written into the folder last; its text is the pinned version.
 const STAMP: &str = "megaring-stamp";
@@ -29,6 +33,9 @@ pub(crate) struct Zig {
 pub(crate) fn setup(workspace: &Workspace) -> Result<Zig> {
     let version = pinned(workspace)?;
     let place = workspace.tools().join("zig");
+    if let Some(named) = std::env::var_os(NAMED) {
+        return named_by_person(workspace, &PathBuf::from(named), &version);
+    }
     if let Some(zig) = installed(workspace, &place, &version).or_else(|| on_path(workspace, &version)) {
         return Ok(zig);
     }
@@ -56,6 +63,16 @@ fn installed(workspace: &Workspace, place: &Path, version: &str) -> Option<Zig> 
     let stamp = fs::read_to_string(place.join(STAMP)).ok()?;
     let program = program_in(place);
     (stamp == version && answers(workspace, &program, version)).then(|| Zig { program, version: version.to_owned() })
+}
+
+fn named_by_person(workspace: &Workspace, program: &Path, version: &str) -> Result<Zig> {
+    if answers(workspace, program, version) {
+        return Ok(Zig { program: program.to_path_buf(), version: version.to_owned() });
+    }
+    let program = program.display();
+    Err(format!(
+        "{NAMED} names {program}, which does not answer as Zig {version}: name that version's, or unset {NAMED}."
+    ))
 }
 
 fn on_path(workspace: &Workspace, version: &str) -> Option<Zig> {
@@ -148,6 +165,9 @@ mod tests {
         assert_eq!((zig.program, zig.version.as_str()), (program.clone(), "version.post1"));
         fs::write(place.join(STAMP), "other").expect("the stamp can be written");
         assert!(installed(&workspace, &place, "other").is_none(), "the program of another version");
+        assert!(named_by_person(&workspace, &program, "version.post1").is_ok());
+        let reason = named_by_person(&workspace, &program, "other").expect_err("the program of another version");
+        assert!(reason.contains("does not answer as Zig other"), "{reason}");
         fs::remove_file(program).expect("the program can be removed");
         fs::write(place.join(STAMP), "version").expect("the stamp can be written");
         assert!(installed(&workspace, &place, "version").is_none(), "the program is gone");
