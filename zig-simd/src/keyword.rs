@@ -12,7 +12,7 @@ use crate::kernels::KernelSet;
 use crate::table::RawAutomaton;
 
 /// The keywords found in one text: bit b of the 128 is keyword b.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Mask {
     /// Keywords 0 to 63.

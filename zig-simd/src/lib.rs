@@ -10,6 +10,7 @@
 //! # Limits
 //! x86-64 and aarch64. Up to 32,768 dimensions in the int8 screen, 65,536 states in a keyword automaton.
 
+pub mod backend;
 mod buffers;
 mod error;
 mod exact;

@@ -37,7 +37,8 @@ pub const QUAD: usize = 4;
 pub const COLUMNS: usize = 4;
 /// Relative slack for float32 roundings (see the module's text).
 pub const SLACK: f64 = 1.0 / (1 << 18) as f64;
-/// Bias of a stored code: the byte is code + 128, so the first operand of a dot-product instruction can be unsigned.
+/// Bias of a stored code: the byte is code + 128, so the first operand of a dot-product instruction can be unsigned. An accumulator
+/// therefore starts at -128 · Σ d.
 pub const CODE_BIAS: u8 = 128;
 
 const TAME_NORM2: std::ops::RangeInclusive<f64> = tame_range();
@@ -204,14 +205,12 @@ pub struct QueryScreen {
     pub a: f32,
     /// Coefficient of column e2.
     pub b: f32,
-    /// Where the accumulator starts: -128 · Σ d, since stored codes carry [`CODE_BIAS`].
-    pub bias: i32,
     /// Absolute part of the bound, in units of g: what a·e1 + b·e2 does not cover.
     pub slack: f64,
 }
 
 impl QueryScreen {
-    /// Quantises a query into `codes` (a whole number of quads, the rest zeroed). `max_norm` is the largest row norm that will be met.
+    /// Quantises a query into `codes`, one for each element. `max_norm` is the largest row norm that will be met.
     /// `None` means the query cannot be screened: its norm is 0 or out of range.
     #[must_use]
     pub fn new(metric: Metric, query: &[f32], max_norm: f64, codes: &mut [i8]) -> Option<Self> {
@@ -223,12 +222,10 @@ impl QueryScreen {
         let coded = quantised.coded_norm;
         let unit = if metric == Metric::Cosine { norm2.sqrt() } else { 1.0 };
         let short = if metric == Metric::L2 { SLACK * max_norm } else { 0.0 };
-        let sum: i32 = codes.iter().map(|c| i32::from(*c)).sum();
         Some(Self {
             scale: (f64::from(quantised.scale) / unit) as f32,
             a: round_up(coded * (1.0 + SLACK) / unit),
             b: round_up((quantised.residual + SLACK * coded) / unit + short),
-            bias: -i32::from(CODE_BIAS) * sum,
             slack: if metric == Metric::L2 { Self::l2_slack(norm2) } else { 0.0 },
         })
     }

@@ -5,7 +5,7 @@
 
 use megaring_core::arena_format::{self, ListWriter};
 
-use crate::screen::Candidate as Bounded;
+use crate::Candidate as Bounded;
 
 /// Candidates of one query, or of one query within one chunk of rows.
 #[derive(Debug, Clone)]
@@ -81,8 +81,11 @@ impl Collector {
         if self.overflowed {
             return list.every_row();
         }
-        let cells: Vec<arena_format::Candidate> =
-            self.kept.iter().map(|bounded| arena_format::Candidate { row: bounded.row, upper: bounded.upper }).collect();
+        let cells: Vec<arena_format::Candidate> = self
+            .kept
+            .iter()
+            .map(|bounded| arena_format::Candidate { row: bounded.row, upper: bounded.upper })
+            .collect();
         list.put(&cells);
     }
 }
@@ -108,7 +111,9 @@ mod tests {
     #[test]
     fn rows_that_k_others_surely_beat_are_forgotten() {
         let mut collector = Collector::new(2, 100, f32::MIN);
-        collector.extend([bounded(0, 0.5, 0.7), bounded(1, 0.6, 0.8), bounded(2, 0.1, 0.49), bounded(3, 0.4, 0.5)].into_iter());
+        collector.extend(
+            [bounded(0, 0.5, 0.7), bounded(1, 0.6, 0.8), bounded(2, 0.1, 0.49), bounded(3, 0.4, 0.5)].into_iter(),
+        );
         assert_eq!(rows(&mut collector), [0, 1, 3], "0.5 is the second largest lower bound; row 3 reaches it");
         assert_eq!(collector.threshold(), 0.5);
     }
@@ -132,7 +137,8 @@ mod tests {
 
     #[test]
     fn chunks_join_to_what_one_pass_would_have_kept() {
-        let all: Vec<Bounded> = (0..50).map(|i| bounded(i, (i as f32 * 37.0) % 11.0, (i as f32 * 37.0) % 11.0 + 0.5)).collect();
+        let all: Vec<Bounded> =
+            (0..50).map(|i| bounded(i, (i as f32 * 37.0) % 11.0, (i as f32 * 37.0) % 11.0 + 0.5)).collect();
         let mut whole = Collector::new(3, 100, f32::MIN);
         whole.extend(all.iter().copied());
         let mut joined = Collector::new(3, 100, f32::MIN);

@@ -16,11 +16,11 @@ pub(crate) struct Lists {
 
 impl Lists {
     /// Lays the lists over the job's result region.
-    pub(crate) fn new(inputs: &Inputs<'_>) -> Result<Self, Status> {
+    pub(crate) fn new(inputs: &Inputs) -> Result<Self, Status> {
         let items = inputs.items();
-        let capacity = arena_format::lists_capacity(items, inputs.regions.result.len());
-        let headers = inputs.result(0, items)?;
-        let cells = inputs.result(items * size_of::<ListHeader>(), items * capacity)?;
+        let capacity = arena_format::lists_capacity(items, inputs.result.len());
+        let headers = inputs.output(0, items)?;
+        let cells = inputs.output(items * size_of::<ListHeader>(), items * capacity)?;
         Ok(Self { headers, cells, capacity })
     }
 

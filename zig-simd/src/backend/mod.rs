@@ -30,7 +30,7 @@ use megaring_core::{Backend, BackendKind, Capabilities, Opcode};
 use megaring_ring::{JobRing, WaitStrategy};
 
 use self::board::Board;
-use crate::KernelSet;
+use crate::{KernelSet, KeywordAutomaton, SimdError};
 
 /// Queries in one slot: a batch keeps all workers busy for a few milliseconds, and its lists stay within an arena.
 const MAX_QUERIES: usize = 512;
@@ -52,7 +52,7 @@ pub(crate) struct Context {
     wait: WaitStrategy,
     kernels: &'static KernelSet,
     corpora: Arc<CorpusTable>,
-    automaton: Arc<Automaton>,
+    automaton: KeywordAutomaton,
     stop: AtomicBool,
 }
 
@@ -60,6 +60,17 @@ impl Context {
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
+}
+
+/// Why the backend could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No thread to be had.
+    #[error("the system refused a thread: {0}")]
+    Thread(#[from] io::Error),
+    /// Tables that do not hold together.
+    #[error("the keyword automaton: {0}")]
+    Automaton(#[from] SimdError),
 }
 
 /// Running workers.
@@ -74,14 +85,14 @@ impl CpuBackend {
     /// Starts the workers on a ring.
     ///
     /// # Errors
-    /// When the system refuses a thread; workers already started are ended.
+    /// When the system refuses a thread (workers already started are ended), or the automaton's tables do not hold together.
     pub fn start(
         options: CpuOptions,
         ring: Arc<JobRing>,
         kernels: &'static KernelSet,
         corpora: Arc<CorpusTable>,
-        automaton: Arc<Automaton>,
-    ) -> io::Result<Self> {
+        automaton: &Automaton,
+    ) -> Result<Self, StartError> {
         let workers = options.workers.max(1);
         let capabilities = Capabilities {
             device: options.device,
@@ -89,8 +100,15 @@ impl CpuBackend {
             lanes: workers,
             operations: Opcode::ALL.to_vec(),
             max_queries: MAX_QUERIES,
-            max_bytes: ring.arena().capacity_bytes(),
+            max_bytes: ring.max_job_bytes(),
         };
+        let automaton = KeywordAutomaton::new(
+            *automaton.class_of(),
+            automaton.shift(),
+            automaton.next().to_vec(),
+            automaton.first_accepting(),
+            automaton.accept(),
+        )?;
         let stop = AtomicBool::new(false);
         let context = Arc::new(Context { workers, wait: options.wait, kernels, corpora, automaton, stop });
         let backend = Self { capabilities, ring, context, workers: Mutex::new(Vec::new()) };
@@ -104,7 +122,7 @@ impl CpuBackend {
                 Ok(worker) => backend.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker),
                 Err(error) => {
                     backend.shutdown();
-                    return Err(error);
+                    return Err(error.into());
                 }
             }
         }

@@ -12,7 +12,7 @@ use megaring_ring::Status;
 use super::lists::Lists;
 use super::memory::JobSlice;
 use super::plan::{Inputs, cut};
-use crate::KernelSet;
+use crate::{KernelSet, PointColumns};
 
 /// Points per call: their distances stay in the first-level cache.
 const BLOCK: usize = 1024;
@@ -38,11 +38,11 @@ enum Columns {
 
 impl NearestWork {
     /// Checks the slot and decides how to share the work.
-    pub(crate) fn plan(inputs: &Inputs<'_>, corpora: &CorpusTable) -> Result<(Self, u32), Status> {
+    pub(crate) fn plan(inputs: &Inputs, corpora: &CorpusTable) -> Result<(Self, u32), Status> {
         let (items, k) = (inputs.items(), inputs.descriptor.k as usize);
-        let queries: JobSlice<[f64; AXES]> = inputs.payload(0, items)?;
+        let queries: JobSlice<[f64; AXES]> = inputs.input(0, items)?;
         let after_queries = items * size_of::<[f64; AXES]>();
-        let weights: JobSlice<[f64; AXES]> = inputs.payload(after_queries, 1)?;
+        let weights: JobSlice<[f64; AXES]> = inputs.input(after_queries, 1)?;
         // SAFETY: the job is not completed yet and nobody writes to its payload.
         let weights = *unsafe { weights.shared() }.first().ok_or(Status::BadDescriptor)?;
         let points = Columns::plan(inputs, corpora, after_queries + size_of::<[f64; AXES]>())?;
@@ -65,7 +65,8 @@ impl NearestWork {
         self.points.for_each_run(cut(self.points.len(), self.parts, part), |first, columns| {
             let mut squared = [0.0; BLOCK];
             let squared = &mut squared[..columns[0].len()];
-            if kernels.distances5(columns, point, &self.weights, squared).is_err() {
+            let columns = PointColumns::new(columns);
+            if columns.and_then(|c| kernels.distances5(c, point, &self.weights, squared)).is_err() {
                 return found.gives_up = true; // a fault of ours; ranking every row keeps the answer right
             }
             found.extend(first, squared);
@@ -79,7 +80,8 @@ impl NearestWork {
         for (query, merged) in self.merged.iter().enumerate() {
             let mut merged = merged.lock().unwrap_or_else(PoisonError::into_inner);
             merged.tidy();
-            let cells: Vec<Candidate> = merged.kept.iter().map(|(_, row)| Candidate { row: *row, upper: 0.0 }).collect();
+            let cells: Vec<Candidate> =
+                merged.kept.iter().map(|(_, row)| Candidate { row: *row, upper: 0.0 }).collect();
             // SAFETY: the merge runs once, on one thread, before the job is completed.
             let Some(mut list) = (unsafe { self.lists.writer(query) }) else { continue };
             if merged.gives_up { list.every_row() } else { list.put(&cells) }
@@ -88,7 +90,7 @@ impl NearestWork {
 }
 
 impl Columns {
-    fn plan(inputs: &Inputs<'_>, corpora: &CorpusTable, offset: usize) -> Result<Self, Status> {
+    fn plan(inputs: &Inputs, corpora: &CorpusTable, offset: usize) -> Result<Self, Status> {
         let descriptor = inputs.descriptor;
         if descriptor.flags & FLAG_POINTS == 0 {
             let view = corpora.resolve(descriptor.corpus, descriptor.corpus_generation).ok_or(Status::StaleCorpus)?;
@@ -97,7 +99,7 @@ impl Columns {
         let count = descriptor.dim as usize;
         let mut columns = Vec::with_capacity(AXES);
         for axis in 0..AXES {
-            columns.push(inputs.payload(offset + axis * count * size_of::<f64>(), count)?);
+            columns.push(inputs.input(offset + axis * count * size_of::<f64>(), count)?);
         }
         columns.try_into().map(Self::Sent).map_err(|_| Status::BadDescriptor)
     }

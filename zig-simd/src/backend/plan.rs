@@ -1,10 +1,11 @@
 //! From a slot to work: every number in a descriptor is checked here, before anything is read or written by it.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use megaring_core::corpus::{CorpusTable, CorpusView};
 use megaring_core::{Metric, Opcode};
-use megaring_ring::{Arena, Descriptor, Status};
+use megaring_ring::{Descriptor, Status};
 
 use super::masks::MasksWork;
 use super::nearest::NearestWork;
@@ -22,16 +23,16 @@ pub(crate) enum Work {
 }
 
 /// Checks a descriptor and prepares its work; the number of chunks comes along.
-pub(crate) fn plan(descriptor: &Descriptor, arena: &Arena, context: &Context) -> Result<(Work, u32), Status> {
-    let opcode = Opcode::from_u16(descriptor.opcode).ok_or(Status::UnknownOpcode)?;
-    if opcode == Opcode::Nop {
-        return Ok((Work::Nop, 1));
-    }
-    let regions = arena.resolve(descriptor).map_err(|_| Status::BadDescriptor)?;
-    let inputs = Inputs { descriptor, regions, workers: context.workers };
-    match opcode {
+pub(crate) fn plan(slot: &mut megaring_ring::Work, context: &Context) -> Result<(Work, u32), Status> {
+    let descriptor = *slot.descriptor();
+    let payload = NonNull::from(slot.payload());
+    let result = NonNull::from(slot.result_mut());
+    let inputs = Inputs { descriptor, payload, result, workers: context.workers };
+    match Opcode::from_u16(descriptor.opcode).ok_or(Status::UnknownOpcode)? {
         Opcode::Nop => Ok((Work::Nop, 1)),
-        Opcode::Search => SearchWork::plan(&inputs, &context.corpora).map(|(work, chunks)| (Work::Search(work), chunks)),
+        Opcode::Search => {
+            SearchWork::plan(&inputs, &context.corpora).map(|(work, chunks)| (Work::Search(work), chunks))
+        }
         Opcode::Score => ScoreWork::plan(&inputs, &context.corpora).map(|(work, chunks)| (Work::Score(work), chunks)),
         Opcode::Masks => MasksWork::plan(&inputs).map(|(work, chunks)| (Work::Masks(work), chunks)),
         Opcode::Nearest => {
@@ -40,14 +41,15 @@ pub(crate) fn plan(descriptor: &Descriptor, arena: &Arena, context: &Context) ->
     }
 }
 
-/// A descriptor with its regions in hand.
-pub(crate) struct Inputs<'a> {
-    pub(crate) descriptor: &'a Descriptor,
-    pub(crate) regions: megaring_ring::Resolved,
+/// A descriptor with its regions in hand. The regions are the job's as long as its slot is not completed.
+pub(crate) struct Inputs {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) payload: NonNull<[u8]>,
+    pub(crate) result: NonNull<[u8]>,
     pub(crate) workers: usize,
 }
 
-impl Inputs<'_> {
+impl Inputs {
     pub(crate) fn items(&self) -> usize {
         self.descriptor.items as usize
     }
@@ -58,21 +60,20 @@ impl Inputs<'_> {
 
     /// The corpus version the slot names.
     pub(crate) fn corpus(&self, corpora: &CorpusTable) -> Result<Arc<CorpusView>, Status> {
-        let view = corpora
-            .resolve(self.descriptor.corpus, self.descriptor.corpus_generation)
-            .ok_or(Status::StaleCorpus)?;
+        let view =
+            corpora.resolve(self.descriptor.corpus, self.descriptor.corpus_generation).ok_or(Status::StaleCorpus)?;
         let fits = self.descriptor.dim as usize == view.dim();
         fits.then_some(view).ok_or(Status::BadDescriptor)
     }
 
     /// Part of the payload.
-    pub(crate) fn payload<T: bytemuck::Pod>(&self, offset: usize, len: usize) -> Result<JobSlice<T>, Status> {
-        JobSlice::within(self.regions.payload, offset, len).ok_or(Status::BadDescriptor)
+    pub(crate) fn input<T: bytemuck::Pod>(&self, offset: usize, len: usize) -> Result<JobSlice<T>, Status> {
+        JobSlice::within(self.payload, offset, len).ok_or(Status::BadDescriptor)
     }
 
     /// Part of the result.
-    pub(crate) fn result<T: bytemuck::Pod>(&self, offset: usize, len: usize) -> Result<JobSlice<T>, Status> {
-        JobSlice::within(self.regions.result, offset, len).ok_or(Status::ResultTooSmall)
+    pub(crate) fn output<T: bytemuck::Pod>(&self, offset: usize, len: usize) -> Result<JobSlice<T>, Status> {
+        JobSlice::within(self.result, offset, len).ok_or(Status::ResultTooSmall)
     }
 }
 

@@ -31,22 +31,22 @@ pub(crate) struct ScoreWork {
 
 impl ScoreWork {
     /// Checks the slot: row numbers too, since they index the corpus.
-    pub(crate) fn plan(inputs: &Inputs<'_>, corpora: &CorpusTable) -> Result<(Self, u32), Status> {
+    pub(crate) fn plan(inputs: &Inputs, corpora: &CorpusTable) -> Result<(Self, u32), Status> {
         let view = inputs.corpus(corpora)?;
         let items = inputs.items();
         let values = items.checked_mul(view.dim()).ok_or(Status::BadDescriptor)?;
-        let queries = inputs.payload(0, values)?;
+        let queries = inputs.input(0, values)?;
         let rows = if inputs.descriptor.flags & FLAG_ALL_ROWS != 0 {
             None
         } else {
-            let named: JobSlice<u32> = inputs.payload(values * size_of::<f32>(), inputs.descriptor.k as usize)?;
+            let named: JobSlice<u32> = inputs.input(values * size_of::<f32>(), inputs.descriptor.k as usize)?;
             // SAFETY: the job is not completed yet and nobody writes to its payload.
             let inside = unsafe { named.shared() }.iter().all(|row| (*row as usize) < view.rows());
             Some(named).filter(|_| inside).ok_or(Status::BadDescriptor).map(Some)?
         };
         let width = rows.map_or(view.rows(), |rows| rows.len());
         let cells = items.checked_mul(width).ok_or(Status::BadDescriptor)?;
-        let out = inputs.result(0, cells)?;
+        let out = inputs.output(0, cells)?;
         let chunks = (cells / CHUNK_CELLS).clamp(1, 8 * inputs.workers);
         let work = Self { view, metric: inputs.metric()?, queries, rows, width, out, chunks };
         Ok((work, chunks as u32))

@@ -10,15 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use megaring_core::Metric;
 use megaring_core::corpus::{CorpusTable, CorpusView, SegmentView};
-use megaring_core::screen::{GROUP_ROWS, QUAD, QueryScreen, groups, quads};
+use megaring_core::screen::{GROUP_ROWS, QueryScreen, groups, packed_len};
 use megaring_ring::Status;
 
 use super::collector::Collector;
 use super::lists::Lists;
 use super::memory::JobSlice;
 use super::plan::{Inputs, cut};
-use crate::KernelSet;
-use crate::screen::{Candidate, Codes, Queries, QueryParams, Screen};
+use crate::{CandidateBuffers, KernelSet, QueryParams, ScreenQueries, ScreenRows, SimdError};
 
 /// Queries screened together: a tile's accumulators are reused for every block of codes that is in the cache.
 const TILE: usize = 64;
@@ -50,18 +49,17 @@ enum Sharing {
 
 impl SearchWork {
     /// Checks the slot and decides how to share the work.
-    pub(crate) fn plan(inputs: &Inputs<'_>, corpora: &CorpusTable) -> Result<(Self, u32), Status> {
+    pub(crate) fn plan(inputs: &Inputs, corpora: &CorpusTable) -> Result<(Self, u32), Status> {
         let view = inputs.corpus(corpora)?;
         let (items, k) = (inputs.items(), inputs.descriptor.k as usize);
         if k == 0 {
             return Err(Status::BadDescriptor);
         }
-        let queries = inputs.payload(0, items.checked_mul(view.dim()).ok_or(Status::BadDescriptor)?)?;
+        let queries = inputs.input(0, items.checked_mul(view.dim()).ok_or(Status::BadDescriptor)?)?;
         let lists = Lists::new(inputs)?;
         let metric = inputs.metric()?;
         let score_threshold = inputs.descriptor.threshold;
-        let mut work =
-            Self { view, metric, k, score_threshold, queries, items, lists, sharing: Sharing::EveryRow };
+        let mut work = Self { view, metric, k, score_threshold, queries, items, lists, sharing: Sharing::EveryRow };
         let chunks = work.share(inputs.workers);
         Ok((work, chunks as u32))
     }
@@ -76,9 +74,8 @@ impl SearchWork {
             self.sharing = Sharing::Queries { chunks };
             return chunks;
         }
-        let bytes = groups(rows) * GROUP_ROWS * quads(self.view.dim()) * QUAD;
-        let chunks = (bytes / CHUNK_BYTES).clamp(1, 8 * workers);
-        let tile = self.tile(0..self.items);
+        let Ok(tile) = self.tile(0..self.items) else { return 1 };
+        let chunks = (packed_len(rows, self.view.dim()) / CHUNK_BYTES).clamp(1, 8 * workers);
         let shared = tile.collectors.iter().map(|collector| SharedThreshold::new(collector.threshold())).collect();
         let merged = Mutex::new(tile.collectors.clone());
         self.sharing = Sharing::Rows { chunks, tile, shared, merged };
@@ -101,7 +98,7 @@ impl SearchWork {
             }
             Sharing::Rows { chunks, tile, shared, merged } => {
                 let mut collectors = tile.collectors.clone();
-                self.scan(tile, &mut collectors, self.groups_of(*chunks, chunk), shared, kernels, scratch);
+                self.scan(tile, &mut collectors, &self.groups_of(*chunks, chunk), shared, kernels, scratch);
                 let mut merged = merged.lock().unwrap_or_else(PoisonError::into_inner);
                 for (all, mine) in merged.iter_mut().zip(&collectors) {
                     all.absorb(mine);
@@ -120,32 +117,35 @@ impl SearchWork {
 
     fn run_tile(&self, queries: Range<usize>, kernels: &KernelSet, scratch: &mut Scratch) {
         let first = queries.start;
-        let tile = self.tile(queries);
+        let Ok(tile) = self.tile(queries.clone()) else {
+            return queries.for_each(|query| self.put_every_row(query));
+        };
         let mut collectors = tile.collectors.clone();
-        self.scan(&tile, &mut collectors, self.groups_of(1, 0), &[], kernels, scratch);
+        self.scan(&tile, &mut collectors, &self.groups_of(1, 0), &[], kernels, scratch);
         self.write(first, &tile, &mut collectors);
     }
 
     /// Quantises some queries and gives each a collector.
-    fn tile(&self, queries: Range<usize>) -> Tile {
+    fn tile(&self, queries: Range<usize>) -> Result<Tile, SimdError> {
         // SAFETY: the job is completed only after all its chunks are, and nobody writes to the payload.
         let values = unsafe { self.queries.shared() };
         let dim = self.view.dim();
-        let width = quads(dim) * QUAD;
         let max_norm = self.view.segments().map(|(_, s)| s.data().codes().max_norm).fold(0.0, f64::max);
-        let mut tile = Tile { codes: vec![0; queries.len() * width], screens: Vec::new(), collectors: Vec::new() };
-        for (slot, query) in queries.enumerate() {
+        let mut tile = Tile { queries: ScreenQueries::new(dim)?, screens: Vec::new(), collectors: Vec::new() };
+        let mut codes = vec![0; dim];
+        for query in queries {
             let query = &values[query * dim..(query + 1) * dim];
-            let codes = &mut tile.codes[slot * width..(slot + 1) * width];
-            let screen = QueryScreen::new(self.metric, query, max_norm, codes);
+            let screen = QueryScreen::new(self.metric, query, max_norm, &mut codes);
             let mut collector = Collector::new(self.k, self.lists.capacity(), self.first_threshold(query, screen));
             if screen.is_none() {
+                codes.fill(0);
                 collector.overflow();
             }
+            tile.queries.push(&codes)?;
             tile.screens.push(screen);
             tile.collectors.push(collector);
         }
-        tile
+        Ok(tile)
     }
 
     /// What the caller's score threshold means for upper bounds; at least -MAX, which padding rows do not reach.
@@ -181,7 +181,7 @@ impl SearchWork {
         &self,
         tile: &Tile,
         collectors: &mut [Collector],
-        spans: Vec<Span<'_>>,
+        spans: &[Span<'_>],
         shared: &[SharedThreshold],
         kernels: &KernelSet,
         scratch: &mut Scratch,
@@ -196,13 +196,14 @@ impl SearchWork {
                 for (collector, shared) in collectors.iter_mut().zip(shared) {
                     collector.raise(shared.load());
                 }
-                self.screen_block(tile, collectors, &span, begin..end, kernels, scratch);
-                for (query, collector) in collectors.iter_mut().enumerate() {
-                    if collector.is_untidy() {
-                        collector.tidy(|kth| tile.relax(query, kth));
-                        if let Some(shared) = shared.get(query) {
-                            shared.raise(collector.threshold());
-                        }
+                if self.screen_block(tile, collectors, span, begin..end, kernels, scratch).is_err() {
+                    // Lengths that do not fit are a fault of ours; scoring every row keeps the answer right.
+                    return collectors.iter_mut().for_each(Collector::overflow);
+                }
+                for (query, collector) in collectors.iter_mut().enumerate().filter(|(_, c)| c.is_untidy()) {
+                    collector.tidy(|kth| tile.relax(query, kth));
+                    if let Some(shared) = shared.get(query) {
+                        shared.raise(collector.threshold());
                     }
                 }
                 begin = end;
@@ -218,38 +219,21 @@ impl SearchWork {
         groups: Range<usize>,
         kernels: &KernelSet,
         scratch: &mut Scratch,
-    ) {
-        let capacity = BLOCK_GROUPS * GROUP_ROWS;
-        scratch.ready(collectors.len(), capacity);
-        scratch.params.clear();
-        scratch.params.extend(tile.screens.iter().zip(&*collectors).map(|(screen, collector)| params(screen, collector)));
-        let codes = Codes {
-            packed: span.segment.data().codes().packed,
-            columns: span.segment.columns(self.metric),
-            quads: quads(self.view.dim()),
-            row_base: span.first_row as u32,
-        };
+    ) -> Result<(), SimdError> {
+        let (buffers, params) = scratch.ready(collectors.len())?;
+        params.extend(tile.screens.iter().zip(&*collectors).map(|(screen, collector)| params_of(screen, collector)));
+        let codes = span.segment.data().codes().packed;
+        let rows = ScreenRows::new(codes, span.segment.columns(self.metric), self.view.dim())?;
         let mut begin = groups.start;
         while begin < groups.end {
-            let queries = Queries { codes: &tile.codes, params: &scratch.params };
-            let reached = kernels.screen_i8(
-                &codes,
-                begin..groups.end,
-                &queries,
-                &mut Screen { candidates: &mut scratch.candidates, counts: &mut scratch.counts },
-            );
-            let reached = match reached {
-                Ok(reached) => reached,
-                // Lengths that do not fit are a fault of ours; scoring every row keeps the answer right.
-                Err(_) => return collectors.iter_mut().for_each(Collector::overflow),
-            };
+            let rest = begin..groups.end;
+            begin = kernels.screen_i8(rows, rest, span.first_row as u32, tile.queries.all(), params, buffers)?;
             for (query, collector) in collectors.iter_mut().enumerate() {
-                let found = &scratch.candidates[query * capacity..][..scratch.counts[query] as usize];
-                collector.extend(found.iter().copied());
-                scratch.counts[query] = 0;
+                collector.extend(buffers.get(query).iter().copied());
             }
-            begin = reached;
+            buffers.clear();
         }
+        Ok(())
     }
 
     fn write(&self, first: usize, tile: &Tile, collectors: &mut [Collector]) {
@@ -271,8 +255,7 @@ impl SearchWork {
 
 /// Queries that are screened together.
 struct Tile {
-    /// int8 codes, whole quads, one query after the other.
-    codes: Vec<i8>,
+    queries: ScreenQueries,
     /// `None` where a query cannot be screened; its collector has overflowed.
     screens: Vec<Option<QueryScreen>>,
     collectors: Vec<Collector>,
@@ -290,35 +273,32 @@ struct Span<'a> {
     groups: Range<usize>,
 }
 
-fn params(screen: &Option<QueryScreen>, collector: &Collector) -> QueryParams {
+fn params_of(screen: &Option<QueryScreen>, collector: &Collector) -> QueryParams {
+    let threshold = collector.threshold();
     match screen {
-        Some(screen) => QueryParams {
-            scale: screen.scale,
-            a: screen.a,
-            b: screen.b,
-            threshold: collector.threshold(),
-            bias: screen.bias,
-        },
-        None => QueryParams { scale: 0.0, a: 0.0, b: 0.0, threshold: f32::INFINITY, bias: 0 },
+        Some(screen) => QueryParams { scale: screen.scale, a: screen.a, b: screen.b, threshold },
+        None => QueryParams { scale: 0.0, a: 0.0, b: 0.0, threshold },
     }
 }
 
-/// What a worker keeps between jobs.
+/// What a worker keeps between jobs: buffers for one block of rows, by number of queries.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    candidates: Vec<Candidate>,
-    counts: Vec<u32>,
+    buffers: Option<CandidateBuffers>,
     params: Vec<QueryParams>,
 }
 
 impl Scratch {
-    fn ready(&mut self, queries: usize, capacity: usize) {
-        let cells = queries * capacity;
-        if self.candidates.len() != cells {
-            self.candidates.resize(cells, Candidate::default());
-        }
-        self.counts.clear();
-        self.counts.resize(queries, 0);
+    /// Empty buffers for this many queries, in which a whole block fits, and an empty list of parameters.
+    fn ready(&mut self, queries: usize) -> Result<(&mut CandidateBuffers, &mut Vec<QueryParams>), SimdError> {
+        self.params.clear();
+        let buffers = match self.buffers.take().filter(|buffers| buffers.queries() == queries) {
+            Some(buffers) => buffers,
+            None => CandidateBuffers::new(queries, BLOCK_GROUPS * GROUP_ROWS)?,
+        };
+        let buffers = self.buffers.insert(buffers);
+        buffers.clear();
+        Ok((buffers, &mut self.params))
     }
 }
 
@@ -354,7 +334,9 @@ mod tests {
     fn a_shared_threshold_only_rises() {
         let shared = SharedThreshold::new(f32::MIN);
         assert_eq!(shared.load(), f32::MIN);
-        for (raise, want) in [(-3.5, -3.5), (-7.0, -3.5), (0.25, 0.25), (-0.0, 0.25), (9.0, 9.0), (f32::INFINITY, f32::INFINITY)] {
+        for (raise, want) in
+            [(-3.5, -3.5), (-7.0, -3.5), (0.25, 0.25), (-0.0, 0.25), (9.0, 9.0), (f32::INFINITY, f32::INFINITY)]
+        {
             shared.raise(raise);
             assert_eq!(shared.load(), want);
         }

@@ -1,26 +1,26 @@
 //! A worker's loop: claim a chunk of the oldest job; with none left, take slots from the ring; with none there, wait.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use megaring_ring::{Body, JobRing, PolledJob, Region, Status};
+use megaring_ring::{Body, JobRing, PolledJob, Status};
 
 use super::Context;
 use super::board::{Active, Board};
 use super::plan::{Work, plan};
 use super::search::Scratch;
+use crate::SimdError;
 
 /// Slots taken from the ring at once: enough to keep the others busy, few enough that they are shared fairly.
 const BURST: usize = 4;
 
 /// A job on the board.
 pub(crate) struct Taken {
-    ticket: u64,
-    opcode: u16,
+    /// The slot, until it is completed.
+    slot: Mutex<Option<megaring_ring::Work>>,
     deadline_ns: u64,
-    result: Region,
     taken: Instant,
     /// The first thing that went wrong; `Status::Ok` as long as nothing did.
     status: AtomicU16,
@@ -28,12 +28,12 @@ pub(crate) struct Taken {
 }
 
 /// Runs until the context says stop and no taken chunk is left.
-pub(crate) fn run(ring: &JobRing, board: &Board<Taken>, context: &Context) {
+pub(crate) fn run(ring: &Arc<JobRing>, board: &Board<Taken>, context: &Context) {
     let mut scratch = Scratch::default();
     loop {
         if let Some(job) = board.oldest() {
             while let Some(chunk) = job.claim() {
-                run_chunk(ring, &job, chunk, context, &mut scratch);
+                run_chunk(&job, chunk, context, &mut scratch);
             }
             continue;
         }
@@ -41,79 +41,82 @@ pub(crate) fn run(ring: &JobRing, board: &Board<Taken>, context: &Context) {
             return;
         }
         if take(ring, board, context) == 0 {
-            ring.jobs_signal().wait_until(context.wait, None, || {
-                ring.has_jobs() || board.has_work() || context.stopping()
-            });
+            ring.jobs_signal()
+                .wait_until(context.wait, None, || ring.has_jobs() || board.has_work() || context.stopping());
         }
     }
 }
 
 /// Moves slots from the ring to the board. Jobs that cannot be done are completed at once, with the reason.
-fn take(ring: &JobRing, board: &Board<Taken>, context: &Context) -> usize {
-    let mut polled: Vec<PolledJob> = Vec::with_capacity(BURST);
-    let count = ring.try_poll(BURST, &mut |job| polled.push(job));
-    for PolledJob { ticket, descriptor } in polled {
+fn take(ring: &Arc<JobRing>, board: &Board<Taken>, context: &Context) -> usize {
+    let mut polled: [Option<PolledJob>; BURST] = [const { None }; BURST];
+    let mut free = polled.iter_mut();
+    let count = ring.try_poll(BURST, &mut |job| {
+        if let Some(place) = free.next() {
+            *place = Some(job);
+        }
+    });
+    for job in polled.into_iter().flatten() {
         let taken = Instant::now();
-        let (opcode, result, deadline_ns) =
-            descriptor.as_ref().map_or((0, Region::default(), 0), |d| (d.opcode, d.result, d.deadline_ns));
-        let planned = descriptor.map_err(|_| Status::BadDescriptor).and_then(|descriptor| {
-            if is_past(descriptor.deadline_ns) {
-                return Err(Status::DeadlineExceeded);
-            }
-            plan(&descriptor, ring.arena(), context)
-        });
-        match planned {
+        let Ok(mut slot) = ring.open(&job) else {
+            ring.complete(job.ticket, 0, Status::BadDescriptor, 0, Body::Empty);
+            continue;
+        };
+        match prepare(&mut slot, context) {
             Ok((work, chunks)) => {
-                let status = AtomicU16::new(Status::Ok.into());
-                let job = Taken { ticket, opcode, deadline_ns, result, taken, status, work };
+                let deadline_ns = slot.descriptor().deadline_ns;
+                let status = AtomicU16::new(Status::Ok.code());
+                let job = Taken { slot: Mutex::new(Some(slot)), deadline_ns, taken, status, work };
                 board.post(Arc::new(Active::new(job, chunks)));
                 if chunks > 1 {
                     ring.jobs_signal().notify_all();
                 }
             }
-            Err(status) => ring.complete(ticket, opcode, status, elapsed_ns(taken), Body::Empty),
+            Err(status) => slot.complete(status, elapsed_ns(taken), Body::Empty),
         }
     }
     count
 }
 
-fn run_chunk(ring: &JobRing, job: &Active<Taken>, chunk: u32, context: &Context, scratch: &mut Scratch) {
+fn prepare(slot: &mut megaring_ring::Work, context: &Context) -> Result<(Work, u32), Status> {
+    if !slot.is_wanted() {
+        return Err(Status::Cancelled);
+    }
+    if is_past(slot.descriptor().deadline_ns) {
+        return Err(Status::DeadlineExceeded);
+    }
+    catch_unwind(AssertUnwindSafe(|| plan(slot, context))).unwrap_or(Err(Status::BackendFailed))
+}
+
+fn run_chunk(job: &Active<Taken>, chunk: u32, context: &Context, scratch: &mut Scratch) {
     let taken = &job.work;
-    if job.chunks() > 1 && is_past(taken.deadline_ns) {
-        taken.fail(Status::DeadlineExceeded);
+    if job.chunks() > 1 {
+        taken.check_wanted();
     }
     if taken.is_ok() {
-        let chunk = chunk as usize;
-        let done = catch_unwind(AssertUnwindSafe(|| taken.run(chunk, context, scratch)));
-        if done.is_err() {
+        let done = catch_unwind(AssertUnwindSafe(|| taken.run(chunk as usize, context, scratch)));
+        if !matches!(done, Ok(Ok(()))) {
             // Scratch may be half-written; the job's own parts are given up with it.
             *scratch = Scratch::default();
             taken.fail(Status::BackendFailed);
         }
     }
     if job.finish() {
-        complete(ring, taken);
+        taken.complete();
     }
-}
-
-fn complete(ring: &JobRing, taken: &Taken) {
-    if taken.is_ok() && catch_unwind(AssertUnwindSafe(|| taken.merge())).is_err() {
-        taken.fail(Status::BackendFailed);
-    }
-    let body = if taken.is_ok() { Body::Arena(taken.result) } else { Body::Empty };
-    ring.complete(taken.ticket, taken.opcode, taken.status(), elapsed_ns(taken.taken), body);
 }
 
 impl Taken {
-    fn run(&self, chunk: usize, context: &Context, scratch: &mut Scratch) {
+    fn run(&self, chunk: usize, context: &Context, scratch: &mut Scratch) -> Result<(), SimdError> {
         let kernels = context.kernels;
         match &self.work {
             Work::Nop => {}
             Work::Search(work) => work.run(chunk, kernels, scratch),
             Work::Score(work) => work.run(chunk, kernels),
-            Work::Masks(work) => work.run(chunk, &context.automaton, kernels),
+            Work::Masks(work) => work.run(chunk, &context.automaton, kernels)?,
             Work::Nearest(work) => work.run(chunk, kernels),
         }
+        Ok(())
     }
 
     fn merge(&self) {
@@ -124,8 +127,31 @@ impl Taken {
         }
     }
 
+    /// Completes the slot; called once, by whoever finished the last chunk.
+    fn complete(&self) {
+        if self.is_ok() && catch_unwind(AssertUnwindSafe(|| self.merge())).is_err() {
+            self.fail(Status::BackendFailed);
+        }
+        let Some(slot) = self.lock().take() else { return };
+        let whole = slot.result_body(slot.descriptor().result.len as usize).filter(|_| self.is_ok());
+        slot.complete(self.status(), elapsed_ns(self.taken), whole.unwrap_or_default());
+    }
+
+    /// Fails the job where nobody waits for it any more.
+    fn check_wanted(&self) {
+        if is_past(self.deadline_ns) {
+            self.fail(Status::DeadlineExceeded);
+        } else if self.lock().as_ref().is_some_and(|slot| !slot.is_wanted()) {
+            self.fail(Status::Cancelled);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<megaring_ring::Work>> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn status(&self) -> Status {
-        Status::from(self.status.load(Ordering::Acquire))
+        Status::from_code(self.status.load(Ordering::Acquire))
     }
 
     fn is_ok(&self) -> bool {
@@ -133,7 +159,7 @@ impl Taken {
     }
 
     fn fail(&self, status: Status) {
-        let _ = self.status.compare_exchange(Status::Ok.into(), status.into(), Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.status.compare_exchange(Status::Ok.code(), status.code(), Ordering::AcqRel, Ordering::Acquire);
     }
 }
 

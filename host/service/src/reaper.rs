@@ -1,0 +1,91 @@
+//! Step 7, the reaper: sees completion slots and wakes the owners of their tickets.
+//!
+//! One thread per ring, parked while nothing completes. A caller that blocks on its own ticket reaps for itself and for everybody
+//! else meanwhile, so the thread is only needed for callers that await.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use megaring_core::{BackendKind, Error};
+use megaring_ring::{JobRing, Outcome, Status, Ticket};
+
+/// How often an idle reaper looks up, should it ever miss being told to stop.
+const LOOK_UP: Duration = Duration::from_millis(500);
+
+/// A ring's reaping thread.
+pub struct Reaper {
+    stop: Arc<AtomicBool>,
+    ring: Arc<JobRing>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reaper {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system refuses one.
+    pub fn start(kind: BackendKind, ring: Arc<JobRing>) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stop_seen, ring_seen) = (stop.clone(), ring.clone());
+        let thread = std::thread::Builder::new().name(format!("megaring-reap-{kind}")).spawn(move || {
+            while !stop_seen.load(Ordering::Acquire) {
+                ring_seen.reap();
+                ring_seen.reaper_wait(Some(Instant::now() + LOOK_UP));
+            }
+            ring_seen.reap();
+        })?;
+        Ok(Self { stop, ring, thread: Some(thread) })
+    }
+
+    /// Closes the ring and ends the thread after a last look at it.
+    pub fn stop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.ring.close();
+        if let Some(thread) = self.thread.take() {
+            // The thread runs no foreign code; if it died all the same, there is nothing to save.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Awaits a ticket until the deadline. A ticket given up is completed and recycled by its completion.
+///
+/// # Errors
+/// [`Error::DeadlineExceeded`], or what the completion's status means.
+pub async fn await_ticket(ticket: Ticket, deadline: Option<Instant>) -> Result<Outcome, Error> {
+    let outcome = match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), ticket)
+            .await
+            .map_err(|_| Error::DeadlineExceeded { stage: "being worked on" })?,
+        None => ticket.await,
+    };
+    check(outcome)
+}
+
+/// Blocks on a ticket, reaping meanwhile. Deadlines are kept by the backend alone, between pieces of work.
+///
+/// # Errors
+/// What the completion's status means.
+pub fn wait_ticket(ticket: Ticket) -> Result<Outcome, Error> {
+    check(ticket.wait())
+}
+
+fn check(outcome: Outcome) -> Result<Outcome, Error> {
+    match outcome.completion.status {
+        Status::Ok => Ok(outcome),
+        Status::DeadlineExceeded => Err(Error::DeadlineExceeded { stage: "being worked on" }),
+        Status::Cancelled => Err(Error::Cancelled),
+        Status::ShuttingDown => Err(Error::Draining),
+        status @ (Status::BadDescriptor
+        | Status::UnknownOpcode
+        | Status::StaleCorpus
+        | Status::BackendFailed
+        | Status::ResultTooSmall
+        | Status::Unknown(_)) => {
+            Err(Error::Internal(format!("ticket {} ended with {status:?}", outcome.completion.ticket)))
+        }
+    }
+}
