@@ -269,10 +269,11 @@ impl<P: Protocol> JobRing<P> {
     }
 
     /// Parks a dedicated reaper until there is something to reap (true) or the deadline has passed. While threads block in [`Ticket::wait`] they
-    /// reap, and completions do not wake the dedicated reaper.
+    /// reap, and completions do not wake the dedicated reaper. On a closed ring it returns at once (true), so that the reaper can end.
     pub fn reaper_wait(&self, deadline: Option<Instant>) -> bool {
         self.reaper.wait_until(self.wait, deadline, || {
-            !self.completions.is_empty() && self.self_reaping.load(Ordering::Relaxed) == 0
+            let wanted = !self.completions.is_empty() && self.self_reaping.load(Ordering::Relaxed) == 0;
+            wanted || self.is_closed()
         })
     }
 
@@ -284,6 +285,7 @@ impl<P: Protocol> JobRing<P> {
     /// Admits nothing from now on. What is reserved may still be submitted, and what is submitted is answered.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.reaper.notify_all();
     }
 
     /// Whether [`JobRing::close`] was called.
