@@ -6,7 +6,7 @@
 //! mean similarity of the ten nearest neighbours about 0.5.
 //!
 //! Rows are made in parallel, each from a random stream of its own, so the result depends on the fields alone. Memory:
-//! the matrix and `clusters * dim` float32. Time: about 10 ns per value and core.
+//! the matrix and `clusters * dim` float32. Time: 1,000,000 x 384 in about 6 s on two busy cores (release).
 
 use rayon::prelude::*;
 
@@ -203,12 +203,14 @@ fn shares(clusters: usize) -> Vec<f64> {
     bounds
 }
 
+/// Angles near 45 degrees, to either side: each turn then shares variance about evenly between its two coordinates.
 fn turns(seed: u64, dim: usize) -> Vec<Vec<(f32, f32)>> {
     let mut draw = Draw::new(seed, "embeddings turns", 0);
     let mut angle = || {
-        let (a, b) = (draw.normal(), draw.normal());
-        let length = (a * a + b * b).sqrt();
-        if length > 0.0 { ((a / length) as f32, (b / length) as f32) } else { (1.0, 0.0) }
+        let (cos, sin) = (draw.between(0.7, 1.0), draw.between(0.7, 1.0));
+        let sin = if draw.chance(0.5) { sin } else { -sin };
+        let length = (cos * cos + sin * sin).sqrt();
+        ((cos / length) as f32, (sin / length) as f32)
     };
     (0..dim.next_power_of_two().ilog2()).map(|_| (0..dim / 2).map(|_| angle()).collect()).collect()
 }
