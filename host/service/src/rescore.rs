@@ -39,7 +39,7 @@ impl Rescorer<'_> {
             Job::Nop => Ok((Answer::Nothing, 0)),
             Job::Search(job) => self.search(job, items, result),
             Job::Score(job) => {
-                let values: Vec<f32> = bytemuck::pod_collect_to_vec(result);
+                let values: Vec<f32> = bytemuck::allocation::pod_collect_to_vec(result);
                 let scored = values.len() as u64;
                 Ok((Answer::Scores { rows: score_width(job), values }, scored))
             }
