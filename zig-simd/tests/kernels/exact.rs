@@ -1,0 +1,114 @@
+//! The float64 kernels of every available instruction set, bit for bit against the formulas written out.
+
+use crate::common::{DIMS, Random};
+use megaring_simd::{KernelSet, PointColumns, SimdError};
+use proptest::prelude::*;
+
+/// The numeric contract's eight lanes, one element at a time.
+fn contract(terms: impl Iterator<Item = f64>) -> f64 {
+    let mut l = [0.0f64; 8];
+    for (i, term) in terms.enumerate() {
+        l[i % 8] += term;
+    }
+    ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
+}
+
+fn check_gather(query: &[f32], rows: &[f32], ids: &[u32]) {
+    let dim = query.len();
+    let row = |id: u32| &rows[id as usize * dim..][..dim];
+    let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
+    let q = wide(query);
+    for set in KernelSet::available() {
+        let mut out = vec![f64::NAN; ids.len()];
+        let check = |what, term: &dyn Fn(f64, f64) -> f64, out: &mut [f64]| {
+            for (id, actual) in ids.iter().zip(out) {
+                let expected = contract(q.iter().zip(wide(row(*id))).map(|(a, b)| term(*a, b)));
+                assert_eq!(
+                    actual.to_bits(),
+                    expected.to_bits(),
+                    "{} {what} dim {dim} row {id}: {actual} {expected}",
+                    set.isa()
+                );
+            }
+        };
+        set.exact_dot(query, rows, ids, &mut out).expect("shapes fit");
+        check("dot", &|a, b| a * b, &mut out);
+        set.exact_l2(query, rows, ids, &mut out).expect("shapes fit");
+        check("l2", &|a, b| (a - b) * (a - b), &mut out);
+        set.exact_norm2(rows, dim, ids, &mut out).expect("shapes fit");
+        check("norm2", &|_, b| b * b, &mut out);
+    }
+}
+
+#[test]
+fn gathered_scores_equal_the_contract() {
+    let mut random = Random(2);
+    for dim in DIMS {
+        let query = random.units(dim + 1);
+        let rows: Vec<f32> = random.units(12 * dim + 1).iter().map(|v| v * 1e3 * v).collect();
+        for count in [0, 1, 2, 3, 7, 8, 9, 19] {
+            let ids: Vec<u32> = (0..count).map(|_| random.below(12) as u32).collect();
+            check_gather(&query[1..], &rows[1..], &ids);
+        }
+    }
+}
+
+/// Any finite float32, all magnitudes and both zeros.
+fn finite() -> impl Strategy<Value = f32> {
+    any::<u32>().prop_map(f32::from_bits).prop_filter("finite", |value| value.is_finite())
+}
+
+proptest! {
+    #[test]
+    fn any_finite_values_give_the_contract_bits(
+        query in prop::collection::vec(finite(), 0..40),
+        pool in prop::collection::vec(finite(), 40 * 9),
+    ) {
+        let rows = &pool[..9 * query.len()];
+        check_gather(&query, rows, &[0, 8, 1, 7, 2, 6, 3, 5, 4]);
+    }
+
+    #[test]
+    fn distances_equal_the_formula(
+        points in prop::collection::vec(prop::array::uniform5(-3.0..3.0f64), 0..40),
+        query in prop::array::uniform5(-3.0..3.0f64),
+        weights in prop::array::uniform5(0.0..4.0f64),
+    ) {
+        let columns: Vec<Vec<f64>> = (0..5).map(|axis| points.iter().map(|point| point[axis]).collect()).collect();
+        let columns = PointColumns::new([&columns[0], &columns[1], &columns[2], &columns[3], &columns[4]]).expect("equal");
+        prop_assert_eq!(columns.len(), points.len());
+        for set in KernelSet::available() {
+            let mut out = vec![f64::NAN; points.len()];
+            set.distances5(columns, &query, &weights, &mut out).expect("shapes fit");
+            for (point, actual) in points.iter().zip(&out) {
+                let d: [f64; 5] = std::array::from_fn(|axis| weights[axis] * (point[axis] - query[axis]));
+                let expected = (((d[0] * d[0] + d[1] * d[1]) + d[2] * d[2]) + d[3] * d[3]) + d[4] * d[4];
+                prop_assert_eq!(actual.to_bits(), expected.to_bits(), "{}", set.isa());
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_shapes_and_rows_are_errors() {
+    let set = KernelSet::from_env().expect("an instruction set");
+    let mut out = [0.0; 2];
+    let rows = [1.0; 6];
+    assert_eq!(
+        set.exact_dot(&[1.0; 3], &rows, &[0, 2], &mut out),
+        Err(SimdError::Index { what: "row", index: 2, count: 2 })
+    );
+    assert_eq!(
+        set.exact_l2(&[1.0; 4], &rows, &[0, 0], &mut out),
+        Err(SimdError::Length { what: "the rows", expected: 8, found: 6 })
+    );
+    assert_eq!(
+        set.exact_norm2(&rows, 3, &[0], &mut out),
+        Err(SimdError::Length { what: "the scores", expected: 1, found: 2 })
+    );
+    assert_eq!(set.exact_norm2(&rows, 0, &[7, u32::MAX], &mut out), Ok(()));
+    assert_eq!(out, [0.0, 0.0]);
+    assert!(PointColumns::new([&[1.0], &[1.0], &[1.0], &[], &[1.0]]).is_err());
+    let columns = PointColumns::new([&[1.0]; 5]).expect("equal lengths");
+    assert!(set.distances5(columns, &[0.0; 5], &[1.0; 5], &mut out).is_err());
+}

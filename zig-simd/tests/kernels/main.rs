@@ -1,0 +1,11 @@
+//! The kernels of every instruction set that this machine has, against the formulas written out in plain Rust.
+//!
+//! What cannot run here: instruction sets that the CPU lacks. `MEGARING_ISA` does not matter to these tests but for the ones about it.
+
+mod common;
+mod exact;
+mod isa;
+mod keyword;
+mod rows;
+mod screen;
+mod symbols;

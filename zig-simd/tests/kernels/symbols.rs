@@ -1,0 +1,39 @@
+//! What leaves the copies of the kernels: one symbol each, so that nothing compiled for one instruction set can stand in for another.
+
+use std::path::Path;
+
+use megaring_simd::{Isa, KernelSet};
+use object::read::archive::ArchiveFile;
+use object::{Object, ObjectSymbol};
+
+/// What a compiler may call without being asked; every Rust program has them.
+const COMPILER_CALLS: [&str; 4] = ["memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_"];
+
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "reads ELF archives")]
+fn every_copy_exports_its_table_and_nothing_else() {
+    let isas = Isa::ALL.into_iter().filter(|isa| (*isa == Isa::Neon) == cfg!(target_arch = "aarch64"));
+    let mut copies = 0;
+    for isa in isas {
+        let path = Path::new(env!("MEGARING_SIMD_LIBRARIES")).join(format!("libmegaring_simd_{isa}.a"));
+        let archive = std::fs::read(&path).expect("the build script made the library");
+        let (mut global, mut undefined) = (Vec::new(), Vec::new());
+        for member in ArchiveFile::parse(&*archive).expect("an archive").members() {
+            let data = member.expect("a member").data(&*archive).expect("its bytes");
+            let file = object::File::parse(data).expect("an object file");
+            for symbol in file.symbols() {
+                let name = symbol.name().expect("a name").to_owned();
+                if symbol.is_undefined() && !name.is_empty() {
+                    undefined.push(name);
+                } else if symbol.is_global() {
+                    global.push(name);
+                }
+            }
+        }
+        assert_eq!(global, [format!("megaring_simd_{isa}")]);
+        let foreign: Vec<_> = undefined.iter().filter(|name| !COMPILER_CALLS.contains(&name.as_str())).collect();
+        assert!(foreign.is_empty(), "{isa} calls {foreign:?}");
+        copies += 1;
+    }
+    assert!(copies >= KernelSet::available().len());
+}
