@@ -289,8 +289,8 @@ fn every_position_of_contending_producers_comes_to_an_end() {
 
 #[test]
 fn no_wake_up_is_missed() {
-    check(None, wake::<Sound>);
-    check(None, wake_both::<Sound>);
+    check(Some(4), wake::<Sound>);
+    check(Some(4), wake_both::<Sound>);
 }
 
 #[test]
