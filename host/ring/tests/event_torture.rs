@@ -91,7 +91,11 @@ fn torture(ring: &Arc<EventRing>, published: u64, produce: impl FnOnce() + Send)
     });
     let stats = ring.stats();
     assert_eq!(stats.published, published);
-    assert!(stats.overrun <= published);
+    // Whatever happened, the ring holds its last lap, and all of it is whole.
+    let mut late = ring.consumer(Start::Oldest).unwrap();
+    let mut witness = Witness::default();
+    while witness.take(late.try_read()) {}
+    assert_eq!((witness.received, witness.lost), (ring.capacity() as u64, 0));
 }
 
 fn ring(capacity: usize) -> Arc<EventRing> {
@@ -112,27 +116,6 @@ fn many_producers_lap_each_other_and_every_reader() {
             });
         });
     }
-}
-
-#[test]
-fn when_contending_producers_rest_the_ring_is_whole() {
-    const ROUNDS: u64 = 100;
-    const BURST: u64 = 3_000;
-    let ring = ring(2);
-    for round in 0..ROUNDS {
-        thread::scope(|scope| {
-            for name in 0..3 {
-                let producer = ring.producer().unwrap();
-                let numbers = round * BURST..(round + 1) * BURST;
-                scope.spawn(move || numbers.for_each(|number| producer.publish(&event(name, number))));
-            }
-        });
-        let mut consumer = ring.consumer(Start::Oldest).unwrap();
-        let mut witness = Witness::default();
-        assert!(witness.take(consumer.try_read()) && witness.take(consumer.try_read()));
-        assert_eq!((witness.received, witness.lost, consumer.try_read()), (2, 0, Read::Empty));
-    }
-    assert_eq!(ring.stats().published, 3 * ROUNDS * BURST);
 }
 
 #[test]
