@@ -1,0 +1,43 @@
+//! The columns of a segment that have a meaning, their names and types.
+
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field};
+
+pub(crate) const MEMORY_ID: &str = "memory_id";
+pub(crate) const TITLE: &str = "title";
+pub(crate) const EMBEDDING: &str = "embedding";
+/// The 5-D coordinates, float64 each.
+pub(crate) const COORDINATES: [&str; 5] = ["x", "y", "z", "w", "v"];
+pub(crate) const GALACTIC_DISTANCE: &str = "galactic_distance";
+pub(crate) const IMPORTANCE: &str = "importance";
+pub(crate) const ZONE: &str = "zone";
+pub(crate) const CONSTELLATION_ID: &str = "constellation_id";
+pub(crate) const LAST_ACCESSED_NS: &str = "last_accessed_ns";
+pub(crate) const IS_PROTECTED: &str = "is_protected";
+
+/// Optional columns of plain numbers, with their types in a segment.
+pub(crate) const OPTIONAL: [(&str, DataType); 11] = [
+    ("x", DataType::Float64),
+    ("y", DataType::Float64),
+    ("z", DataType::Float64),
+    ("w", DataType::Float64),
+    ("v", DataType::Float64),
+    (GALACTIC_DISTANCE, DataType::Float64),
+    (IMPORTANCE, DataType::Float64),
+    (ZONE, DataType::UInt8),
+    (CONSTELLATION_ID, DataType::UInt16),
+    (LAST_ACCESSED_NS, DataType::UInt64),
+    (IS_PROTECTED, DataType::Boolean),
+];
+
+/// Whether a column has a meaning here; any other is kept as it is.
+pub(crate) fn is_known(name: &str) -> bool {
+    [MEMORY_ID, TITLE, EMBEDDING].contains(&name) || OPTIONAL.iter().any(|(known, _)| *known == name)
+}
+
+/// The type of the embedding column.
+pub(crate) fn embedding_type(dim: usize) -> DataType {
+    // `dim` is at most MAX_DIM, far within i32.
+    DataType::FixedSizeList(Arc::new(Field::new("item", DataType::Float32, false)), dim as i32)
+}

@@ -1,0 +1,1 @@
+//! Import (under way).

@@ -1,0 +1,234 @@
+//! Rows on their way into a corpus: checked as a whole before any of them is accepted.
+
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, Float64Array, RecordBatch, StringArray};
+use arrow_array::{UInt8Array, UInt16Array, UInt64Array};
+use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
+use arrow_select::concat::concat_batches;
+use megaring_core::Error;
+use megaring_core::error::first_non_finite;
+use megaring_core::job::Matrix;
+
+use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
+
+/// Columns without a meaning here, carried along as they are. Empty by default; import fills it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Further(Option<RecordBatch>);
+
+impl Further {
+    pub(crate) fn new(batch: RecordBatch) -> Self {
+        Self((batch.num_columns() > 0).then_some(batch))
+    }
+
+    /// Names of the columns.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    fn fields(&self) -> Fields {
+        self.0.as_ref().map_or_else(Fields::empty, |batch| batch.schema_ref().fields().clone())
+    }
+}
+
+/// Rows to append: columns of one length.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rows {
+    /// The caller's ids. Empty: row numbers of the corpus, going on from where it ended when the append began.
+    pub memory_ids: Vec<u64>,
+    /// Titles. Empty: every title is empty.
+    pub titles: Vec<String>,
+    /// The vectors; all values finite, the dimension the corpus's.
+    pub embeddings: Matrix,
+    /// 5-D coordinates as five columns (x, y, z, w, v), finite.
+    pub coordinates: Option<[Vec<f64>; 5]>,
+    /// Distance from the galactic centre, finite.
+    pub galactic_distance: Option<Vec<f64>>,
+    /// Importance, finite.
+    pub importance: Option<Vec<f64>>,
+    /// Zone number.
+    pub zone: Option<Vec<u8>>,
+    /// Constellation number.
+    pub constellation_id: Option<Vec<u16>>,
+    /// Last access, in nanoseconds since 1970.
+    pub last_accessed_ns: Option<Vec<u64>>,
+    /// Whether the memory is protected.
+    pub is_protected: Option<Vec<bool>>,
+    /// Columns without a meaning here.
+    pub further: Further,
+}
+
+impl Rows {
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.embeddings.rows
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the rows in memory, but for further columns.
+    pub(crate) fn bytes(&self) -> usize {
+        let optional = columns::OPTIONAL.len() * 8;
+        self.embeddings.values.len() * 4 + self.title_bytes() + self.len() * (8 + optional)
+    }
+
+    pub(crate) fn title_bytes(&self) -> usize {
+        self.titles.iter().map(String::len).sum()
+    }
+
+    /// Checks lengths and values against a corpus of `dim`.
+    pub(crate) fn check(&self, dim: usize) -> Result<(), Error> {
+        self.check_embeddings(dim)?;
+        let n = self.len();
+        let lengths = [(MEMORY_ID, self.memory_ids.len()), (TITLE, self.titles.len())];
+        for (name, len) in lengths {
+            if len != 0 && len != n {
+                return Err(length(name, len, n));
+            }
+        }
+        for (name, column) in self.floats() {
+            if column.len() != n {
+                return Err(length(name, column.len(), n));
+            }
+            if let Some(row) = column.iter().position(|value| !value.is_finite()) {
+                return Err(Error::row(name, row as u64, format!("{} is not finite", column[row])));
+            }
+        }
+        let plain = [
+            (columns::ZONE, self.zone.as_ref().map(Vec::len)),
+            (columns::CONSTELLATION_ID, self.constellation_id.as_ref().map(Vec::len)),
+            (columns::LAST_ACCESSED_NS, self.last_accessed_ns.as_ref().map(Vec::len)),
+            (columns::IS_PROTECTED, self.is_protected.as_ref().map(Vec::len)),
+            ("further", self.further.0.as_ref().map(RecordBatch::num_rows)),
+        ];
+        match plain.into_iter().find(|(_, len)| len.is_some_and(|len| len != n)) {
+            Some((name, len)) => Err(length(name, len.unwrap_or_default(), n)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_embeddings(&self, dim: usize) -> Result<(), Error> {
+        let Matrix { rows, dim: width, values } = &self.embeddings;
+        if *rows == 0 && values.is_empty() {
+            return Ok(());
+        }
+        if *width != dim {
+            return Err(Error::field(EMBEDDING, format!("the dimension is {width}, the corpus's is {dim}")));
+        }
+        if rows.checked_mul(dim) != Some(values.len()) {
+            return Err(Error::field(EMBEDDING, format!("{} values are not {rows} rows of {dim}", values.len())));
+        }
+        match first_non_finite(values, dim) {
+            Some((row, element, value)) => Err(Error::row(
+                EMBEDDING,
+                row as u64,
+                format!("element {element} is {value}; every value must be finite"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn floats(&self) -> impl Iterator<Item = (&'static str, &Vec<f64>)> {
+        let coordinates = self.coordinates.iter().flat_map(|columns| COORDINATES.into_iter().zip(columns));
+        let others = [
+            (columns::GALACTIC_DISTANCE, self.galactic_distance.as_ref()),
+            (columns::IMPORTANCE, self.importance.as_ref()),
+        ];
+        coordinates.chain(others.into_iter().filter_map(|(name, column)| column.map(|column| (name, column))))
+    }
+
+    /// The columns of a segment that holds such rows.
+    pub(crate) fn schema(&self, dim: usize) -> SchemaRef {
+        let mut fields = vec![
+            Field::new(MEMORY_ID, DataType::UInt64, false),
+            Field::new(TITLE, DataType::Utf8, false),
+            Field::new(EMBEDDING, columns::embedding_type(dim), false),
+        ];
+        let present = self.has_optional();
+        let optional = columns::OPTIONAL.into_iter().zip(present).filter(|(_, present)| *present);
+        fields.extend(optional.map(|((name, kind), _)| Field::new(name, kind, false)));
+        let mut fields: Vec<Arc<Field>> = fields.into_iter().map(Arc::new).collect();
+        fields.extend(self.further.fields().iter().cloned());
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Which of [`columns::OPTIONAL`] there are, in that order.
+    fn has_optional(&self) -> [bool; 11] {
+        let coordinates = self.coordinates.is_some();
+        [
+            coordinates,
+            coordinates,
+            coordinates,
+            coordinates,
+            coordinates,
+            self.galactic_distance.is_some(),
+            self.importance.is_some(),
+            self.zone.is_some(),
+            self.constellation_id.is_some(),
+            self.last_accessed_ns.is_some(),
+            self.is_protected.is_some(),
+        ]
+    }
+
+    /// Adds rows of the same schema, whose ids and titles are spelled out on both sides.
+    pub(crate) fn extend(&mut self, mut other: Self) -> Result<(), ArrowError> {
+        if self.is_empty() {
+            *self = other;
+            return Ok(());
+        }
+        if let (Some(mine), Some(new)) = (&self.further.0, &other.further.0) {
+            self.further = Further(Some(concat_batches(mine.schema_ref(), [mine, new])?));
+        }
+        self.memory_ids.append(&mut other.memory_ids);
+        self.titles.append(&mut other.titles);
+        self.embeddings.rows += other.embeddings.rows;
+        self.embeddings.values.append(&mut other.embeddings.values);
+        if let (Some(mine), Some(new)) = (&mut self.coordinates, &mut other.coordinates) {
+            mine.iter_mut().zip(new).for_each(|(mine, new)| mine.append(new));
+        }
+        append(&mut self.galactic_distance, other.galactic_distance);
+        append(&mut self.importance, other.importance);
+        append(&mut self.zone, other.zone);
+        append(&mut self.constellation_id, other.constellation_id);
+        append(&mut self.last_accessed_ns, other.last_accessed_ns);
+        append(&mut self.is_protected, other.is_protected);
+        Ok(())
+    }
+
+    /// The rows as a record batch of `schema`, which is [`Self::schema`]'s. Embeddings are moved, not copied.
+    pub(crate) fn into_batch(self, schema: &SchemaRef, dim: usize) -> Result<RecordBatch, ArrowError> {
+        let item = Arc::new(Field::new("item", DataType::Float32, false));
+        let values = Arc::new(Float32Array::from(self.embeddings.values));
+        let embedding = FixedSizeListArray::try_new(item, dim as i32, values, None)?;
+        let mut arrays: Vec<ArrayRef> = vec![
+            Arc::new(UInt64Array::from(self.memory_ids)),
+            Arc::new(StringArray::from(self.titles)),
+            Arc::new(embedding),
+        ];
+        let coordinates = self.coordinates.into_iter().flatten();
+        let floats = coordinates.chain(self.galactic_distance).chain(self.importance);
+        arrays.extend(floats.map(|column| Arc::new(Float64Array::from(column)) as ArrayRef));
+        arrays.extend(self.zone.map(|column| Arc::new(UInt8Array::from(column)) as ArrayRef));
+        arrays.extend(self.constellation_id.map(|column| Arc::new(UInt16Array::from(column)) as ArrayRef));
+        arrays.extend(self.last_accessed_ns.map(|column| Arc::new(UInt64Array::from(column)) as ArrayRef));
+        arrays.extend(self.is_protected.map(|column| Arc::new(BooleanArray::from(column)) as ArrayRef));
+        arrays.extend(self.further.0.into_iter().flat_map(|batch| batch.columns().to_vec()));
+        RecordBatch::try_new(schema.clone(), arrays)
+    }
+}
+
+fn append<T>(mine: &mut Option<Vec<T>>, new: Option<Vec<T>>) {
+    if let (Some(mine), Some(mut new)) = (mine, new) {
+        mine.append(&mut new);
+    }
+}
+
+fn length(name: &str, len: usize, rows: usize) -> Error {
+    Error::field(name, format!("{len} values for {rows} rows"))
+}

@@ -1,0 +1,328 @@
+//! A data folder: all its corpora, open at once.
+//!
+//! Opening maps every segment; nothing is read ahead. Any number of processes may read a folder, one may write to it. A reader
+//! sees the corpora as they were when it opened the folder.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use megaring_core::Error;
+use megaring_core::corpus::{CorpusTable, CorpusView};
+use megaring_core::job::MAX_DIM;
+
+use crate::append::{Appended, Appender};
+use crate::corpus::{Corpus, Description, Settings};
+use crate::durable::{self, Summing, TemporaryFile, storage, sync_folder, temporary_path};
+use crate::lock::Lock;
+use crate::manifest::{self, Manifest, check_name};
+use crate::segment::SegmentFile;
+use crate::verify::{self, VerifyReport};
+
+/// What a store may do with its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read; nothing on disk is changed, others may write.
+    ReadOnly,
+    /// Read and write; no other process has this access at the same time.
+    Exclusive,
+}
+
+/// How thoroughly opening looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Largest file, in bytes, whose checksum is compared at open. Larger ones are checked by [`Store::verify`].
+    pub check_bytes: u64,
+}
+
+impl Default for OpenOptions {
+    /// 64 MiB: some milliseconds for each file, and all of what interactive use has.
+    fn default() -> Self {
+        Self { check_bytes: 64 << 20 }
+    }
+}
+
+/// What became of a file that was to be served as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adopted {
+    /// It is a segment now.
+    Done(Appended),
+    /// Its values may be fine, but it must be rewritten (see [`crate::import`]), for this reason.
+    NeedsRewrite(String),
+}
+
+/// Mean rows of a record batch below which a file is rewritten: every batch costs a search a fixed effort.
+const MIN_BATCH_ROWS: usize = 8192;
+
+/// An open data folder.
+pub struct Store {
+    root: PathBuf,
+    settings: Settings,
+    _lock: Option<Lock>,
+    table: Arc<CorpusTable>,
+    corpora: RwLock<BTreeMap<String, Arc<Corpus>>>,
+    next_handle: AtomicU32,
+    /// Held while a corpus is created or dropped.
+    changes: Mutex<()>,
+}
+
+impl Store {
+    /// Opens a data folder and loads its corpora. With [`Access::Exclusive`] the folder itself is made if its parent exists.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the field `data` where there is no folder; [`Error::Storage`] where another process writes to it
+    /// (naming that process) or the system refuses. A faulty corpus is no error here.
+    pub fn open(root: &Path, access: Access) -> Result<Arc<Self>, Error> {
+        Self::open_with(root, access, OpenOptions::default())
+    }
+
+    /// [`Self::open`] with other checks.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(root: &Path, access: Access, options: OpenOptions) -> Result<Arc<Self>, Error> {
+        let writable = access == Access::Exclusive;
+        find_folder(root, writable)?;
+        let lock = if writable { Some(Lock::take(root)?) } else { None };
+        if writable {
+            durable::sweep(root, |name| name.starts_with(durable::TEMPORARY));
+        }
+        let store = Self {
+            root: root.to_owned(),
+            settings: Settings { writable, check_bytes: options.check_bytes },
+            _lock: lock,
+            table: Arc::default(),
+            corpora: RwLock::default(),
+            next_handle: AtomicU32::new(1),
+            changes: Mutex::default(),
+        };
+        store.load_all()?;
+        Ok(Arc::new(store))
+    }
+
+    /// The data folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Finds versions by the numbers a slot carries.
+    #[must_use]
+    pub fn table(&self) -> &Arc<CorpusTable> {
+        &self.table
+    }
+
+    /// Makes an empty corpus for embeddings of `dim` elements.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `name` or `dim`, [`Error::CorpusExists`], [`Error::Storage`].
+    pub fn create(&self, name: &str, dim: usize) -> Result<Description, Error> {
+        check_name(name)?;
+        if !(1..=MAX_DIM).contains(&dim) {
+            return Err(Error::field("dim", format!("{dim} is not within 1 and {MAX_DIM}")));
+        }
+        self.require_writable(name)?;
+        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = self.root.join(name);
+        if self.find(name).is_ok() || folder.exists() {
+            return Err(Error::CorpusExists { name: name.to_owned() });
+        }
+        self.create_folder(&folder, &Manifest::new(name, dim, now_ns())).map_err(storage("cannot create", &folder))?;
+        let corpus = Arc::new(self.load(name));
+        let description = corpus.describe();
+        self.write().insert(name.to_owned(), corpus);
+        Ok(description)
+    }
+
+    /// Removes a corpus and its files. Versions in use stay readable until nobody holds them. A faulty corpus can be dropped.
+    ///
+    /// # Errors
+    /// [`Error::CorpusNotFound`], [`Error::Storage`].
+    pub fn drop_corpus(&self, name: &str) -> Result<(), Error> {
+        self.require_writable(name)?;
+        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let corpus = self.find(name)?;
+        let grave = temporary_path(&self.root);
+        corpus.bury(&grave)?;
+        self.write().remove(name);
+        sync_folder(&self.root).map_err(storage("cannot sync", &self.root))?;
+        // The corpus is gone either way; what cannot be removed now is swept at the next open.
+        let _ = fs::remove_dir_all(grave);
+        Ok(())
+    }
+
+    /// All corpora by name, faulty ones among them.
+    #[must_use]
+    pub fn list(&self) -> Vec<Description> {
+        let corpora = self.corpora.read().unwrap_or_else(PoisonError::into_inner);
+        corpora.values().map(|corpus| corpus.describe()).collect()
+    }
+
+    /// One corpus, faulty or not.
+    ///
+    /// # Errors
+    /// [`Error::CorpusNotFound`].
+    pub fn describe(&self, name: &str) -> Result<Description, Error> {
+        Ok(self.find(name)?.describe())
+    }
+
+    /// The current version of a corpus, known to [`Self::table`].
+    ///
+    /// # Errors
+    /// [`Error::CorpusNotFound`]; [`Error::DataLoss`] naming the file where the corpus is faulty.
+    pub fn view(&self, name: &str) -> Result<Arc<CorpusView>, Error> {
+        Ok(self.find(name)?.version()?.view.clone())
+    }
+
+    /// Begins an append.
+    ///
+    /// # Errors
+    /// As [`Self::view`]; [`Error::Precondition`] where the store is open for reading only.
+    pub fn append(&self, name: &str) -> Result<Appender, Error> {
+        self.require_writable(name)?;
+        Appender::new(self.find(name)?)
+    }
+
+    /// Copies an Arrow IPC file into a corpus as a segment, unchanged, where it has the form of one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming file, column and row where the file is corrupt or a value may not be; [`Error::Storage`].
+    pub fn adopt(&self, name: &str, path: &Path) -> Result<Adopted, Error> {
+        self.require_writable(name)?;
+        let corpus = self.find(name)?;
+        let dim = corpus.version()?.view.dim();
+        let (copy, bytes, crc32) = copy_beside(path, corpus.folder())?;
+        let shown = path.display().to_string();
+        let mapped = match SegmentFile::map(copy.path(), dim) {
+            Ok(mapped) => mapped,
+            Err(fault) if fault.rewritable => return Ok(Adopted::NeedsRewrite(fault.to_string())),
+            Err(fault) => return Err(fault.into_invalid(&shown)),
+        };
+        mapped.check_values(dim).map_err(|fault| fault.into_invalid(&shown))?;
+        let (batches, rows) = (mapped.parts.len(), mapped.rows());
+        if batches > 1 && rows / batches < MIN_BATCH_ROWS {
+            return Ok(Adopted::NeedsRewrite(format!(
+                "its {rows} rows are in {batches} batches; larger ones search faster"
+            )));
+        }
+        drop(mapped);
+        corpus.publish(copy, bytes, crc32).map(Adopted::Done)
+    }
+
+    /// Reads all of a corpus from disk: checksums, every value, and whether the caches are those of the segments. A fault found
+    /// makes the corpus faulty from now on; a wrong cache is made anew.
+    ///
+    /// # Errors
+    /// [`Error::CorpusNotFound`]. What was found is in the report.
+    pub fn verify(&self, name: &str) -> Result<VerifyReport, Error> {
+        let corpus = self.find(name)?;
+        let report = verify::verify(corpus.folder(), name);
+        verify::settle(&report, &corpus, self.settings.writable);
+        Ok(report)
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Corpus>, Error> {
+        let corpora = self.corpora.read().unwrap_or_else(PoisonError::into_inner);
+        corpora.get(name).cloned().ok_or_else(|| Error::CorpusNotFound { name: name.to_owned() })
+    }
+
+    fn require_writable(&self, name: &str) -> Result<(), Error> {
+        if self.settings.writable {
+            return Ok(());
+        }
+        Err(Error::Precondition { name: name.to_owned(), reason: "is open for reading only".into() })
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<String, Arc<Corpus>>> {
+        self.corpora.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn load_all(&self) -> Result<(), Error> {
+        let entries = fs::read_dir(&self.root).map_err(storage("cannot read", &self.root))?;
+        for entry in entries {
+            let entry = entry.map_err(storage("cannot read", &self.root))?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| check_name(name).is_ok()) else { continue };
+            if entry.path().is_dir() {
+                let corpus = self.load(name);
+                self.write().insert(name.to_owned(), Arc::new(corpus));
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&self, name: &str) -> Corpus {
+        let folder = self.root.join(name);
+        if self.settings.writable {
+            sweep_corpus(&folder, name);
+        }
+        let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        Corpus::load(folder, name.to_owned(), handle, self.settings, self.table.clone())
+    }
+
+    /// A folder that has its manifest from the moment it has its name.
+    fn create_folder(&self, folder: &Path, manifest: &Manifest) -> std::io::Result<()> {
+        let beside = temporary_path(&self.root);
+        fs::create_dir(&beside)?;
+        let made = manifest
+            .write_beside(&beside)
+            .map_err(std::io::Error::other)
+            .and_then(|file| file.rename(&beside.join(manifest::FILE)))
+            .and_then(|()| sync_folder(&beside))
+            .and_then(|()| fs::rename(&beside, folder))
+            .and_then(|()| sync_folder(&self.root));
+        if made.is_err() {
+            let _ = fs::remove_dir_all(&beside);
+        }
+        made
+    }
+}
+
+/// Removes what a crash left in a corpus's folder. Where the manifest cannot be read, no segment is known to be a leftover.
+fn sweep_corpus(folder: &Path, name: &str) {
+    let manifest = Manifest::read(folder, name).ok();
+    let named = |file: &str| {
+        let segment = file.strip_suffix(".derived").map_or(file.to_owned(), |stem| format!("{stem}.arrow"));
+        let known = |manifest: &Manifest| manifest.segments.iter().any(|entry| entry.file == segment);
+        manifest::segment_number(&segment).is_none() || manifest.as_ref().is_none_or(known)
+    };
+    durable::sweep(folder, |file| file.starts_with(durable::TEMPORARY) || !named(file));
+}
+
+fn find_folder(root: &Path, make: bool) -> Result<(), Error> {
+    match fs::metadata(root) {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(_) => return Err(Error::field("data", format!("{} is not a folder", root.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(storage("cannot open", root)(error)),
+    }
+    if !make {
+        return Err(Error::field("data", format!("there is no folder {}", root.display())));
+    }
+    match fs::create_dir(root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::field("data", format!("there is no folder to make {} in", root.display())))
+        }
+        made => made.map_err(storage("cannot make", root)),
+    }
+}
+
+fn copy_beside(path: &Path, folder: &Path) -> Result<(TemporaryFile, u64, u32), Error> {
+    let shown = path.display();
+    let mut from =
+        fs::File::open(path).map_err(|error| Error::field("path", format!("cannot open {shown}: {error}")))?;
+    let copy = TemporaryFile::create(folder).map_err(storage("cannot write in", folder))?;
+    let handle = copy.handle().map_err(storage("cannot write in", folder))?;
+    let mut out = BufWriter::with_capacity(1 << 20, Summing::new(handle));
+    std::io::copy(&mut from, &mut out).and_then(|_| out.flush()).map_err(storage("cannot copy", path))?;
+    let (bytes, crc32) = out.get_ref().sum();
+    Ok((copy, bytes, crc32))
+}
+
+fn now_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}

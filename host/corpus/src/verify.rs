@@ -1,0 +1,142 @@
+//! The full check of a corpus, from disk: nothing that is already open is trusted.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use megaring_core::Error;
+
+use crate::corpus::{Corpus, cache_path, map_segment};
+use crate::derived::{self, Stamp};
+use crate::manifest::{self, Manifest, SegmentEntry};
+
+/// What a full check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// The corpus.
+    pub corpus: String,
+    /// The version on disk; 0 where the manifest cannot be read.
+    pub generation: u32,
+    /// Rows of all segments.
+    pub rows: usize,
+    /// What is wrong with the manifest, if anything.
+    pub manifest_fault: Option<String>,
+    /// The segments in row order.
+    pub segments: Vec<SegmentReport>,
+}
+
+/// What a full check found of one segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentReport {
+    /// Name of the file.
+    pub file: String,
+    /// Rows the manifest gives it.
+    pub rows: usize,
+    /// Bytes the manifest gives it.
+    pub bytes: u64,
+    /// The checksum the manifest gives it (CRC-32, IEEE).
+    pub checksum: u32,
+    /// What is wrong with the file: its content is lost.
+    pub fault: Option<String>,
+    /// What is wrong with the cache beside it: nothing is lost, it is made anew.
+    pub cache_fault: Option<String>,
+}
+
+impl VerifyReport {
+    /// Whether everything, caches included, is as it was written.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.loss().is_none() && self.segments.iter().all(|segment| segment.cache_fault.is_none())
+    }
+
+    /// The first loss as [`Error::DataLoss`]; `None` where all content is there.
+    #[must_use]
+    pub fn loss(&self) -> Option<Error> {
+        let (segment, reason) = self.first_fault()?;
+        let (segment, reason) = (segment.to_owned(), reason.to_owned());
+        Some(Error::DataLoss { corpus: self.corpus.clone(), segment, reason })
+    }
+
+    fn first_fault(&self) -> Option<(&str, &str)> {
+        let manifest = self.manifest_fault.as_deref().map(|reason| (manifest::FILE, reason));
+        let segment = |report: &'_ SegmentReport| report.fault.is_some();
+        let segment = self.segments.iter().find(|report| segment(report));
+        manifest.or_else(|| segment.and_then(|report| Some((report.file.as_str(), report.fault.as_deref()?))))
+    }
+}
+
+pub(crate) fn verify(folder: &Path, name: &str) -> VerifyReport {
+    let (manifest, manifest_fault) = match Manifest::read(folder, name) {
+        Ok(manifest) => (Some(manifest), None),
+        Err(reason) => (None, Some(reason)),
+    };
+    let dim = manifest.as_ref().map_or(0, |manifest| manifest.dim as usize);
+    let entries = manifest.iter().flat_map(|manifest| &manifest.segments);
+    VerifyReport {
+        corpus: name.to_owned(),
+        generation: manifest.as_ref().map_or(0, |manifest| manifest.generation),
+        rows: manifest.as_ref().map_or(0, |manifest| manifest.rows() as usize),
+        manifest_fault,
+        segments: entries.map(|entry| verify_segment(folder, entry, dim)).collect(),
+    }
+}
+
+/// Draws the consequences: a loss makes the corpus faulty, a wrong cache is removed and the corpus loaded again.
+pub(crate) fn settle(report: &VerifyReport, corpus: &Corpus, writable: bool) {
+    let folder = corpus.folder();
+    if let Some((file, reason)) = report.first_fault() {
+        corpus.set_faulty(file, reason, Manifest::read(folder, &report.corpus).ok());
+        return;
+    }
+    let wrong: Vec<_> = report.segments.iter().filter(|segment| segment.cache_fault.is_some()).collect();
+    if writable {
+        for segment in &wrong {
+            let _ = fs::remove_file(cache_path(&folder.join(&segment.file)));
+        }
+    }
+    if !wrong.is_empty() {
+        corpus.reload();
+    }
+}
+
+fn verify_segment(folder: &Path, entry: &SegmentEntry, dim: usize) -> SegmentReport {
+    let (fault, cache_fault) = match check_segment(folder, entry, dim) {
+        Ok(cache) => (None, cache.err()),
+        Err(reason) => (Some(reason), None),
+    };
+    let (rows, bytes, checksum) = (entry.rows as usize, entry.bytes, entry.crc32);
+    SegmentReport { file: entry.file.clone(), rows, bytes, checksum, fault, cache_fault }
+}
+
+/// `Err`: the segment is lost; `Ok(Err)`: only its cache is wrong.
+fn check_segment(folder: &Path, entry: &SegmentEntry, dim: usize) -> Result<Result<(), String>, String> {
+    let path = folder.join(&entry.file);
+    // Read, not mapped: a bad sector then is an error here instead of a signal.
+    let (bytes, crc32) = sum_file(&path).map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes != entry.bytes {
+        return Err(format!("it has {bytes} bytes, the manifest says {}", entry.bytes));
+    }
+    if crc32 != entry.crc32 {
+        return Err(format!("its checksum is {crc32:08x}, the manifest says {:08x}", entry.crc32));
+    }
+    let mapped = map_segment(folder, entry, dim, 0)?;
+    mapped.check_values(dim).map_err(|fault| fault.to_string())?;
+    let embeddings: Vec<&[f32]> = mapped.parts.iter().map(|part| &part.embeddings[..]).collect();
+    Ok(derived::verify(&cache_path(&path), Stamp { segment_crc: entry.crc32, dim }, &embeddings))
+}
+
+fn sum_file(path: &Path) -> io::Result<(u64, u32)> {
+    let mut file = fs::File::open(path)?;
+    let mut crc = crc32fast::Hasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((bytes, crc.finalize())),
+            read => {
+                crc.update(&buffer[..read]);
+                bytes += read as u64;
+            }
+        }
+    }
+}
