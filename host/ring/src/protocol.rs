@@ -7,6 +7,8 @@ use crate::sync::Ordering;
 
 /// The orderings and step orders of publishing, consuming and waking.
 pub trait Protocol: std::fmt::Debug + Send + Sync + 'static {
+    /// The claim of a position. Acquire and release: it hands on which slots earlier claimers know to be free.
+    const CLAIM: Ordering = Ordering::AcqRel;
     /// The store of a tail. Release: it makes the slots before it, and the arena bytes they speak of, visible to who acquires the tail.
     const TAIL_STORE: Ordering = Ordering::Release;
     /// Whether a consumer fences after it saw the tail move; pairs with [`Protocol::TAIL_STORE`].

@@ -164,10 +164,9 @@ impl<M: Message, P: Protocol> Queue<M, P> {
 
     /// Pushes on a reserved right. `make` is told the position before anyone can see the slot.
     pub(crate) fn push_reserved(&self, make: impl FnOnce(u64) -> M) -> u64 {
-        let position = self.claimed.0.fetch_add(1, Ordering::AcqRel);
-        // Reserving acquired the head that frees *a* slot; the position may be one that another pusher's reservation freed. That pusher claimed
-        // before us, so after the claim above this load sees at least the head it saw, and acquires the consumer's last read of our slot.
-        self.lines.head[0].word.load(Ordering::Acquire);
+        // Reserving acquired the head that freed *a* slot, but the position may be one that another pusher's reservation freed, later. That pusher
+        // claimed before us, so its claim, which this one acquires, passes on the consumer's last read of our slot.
+        let position = self.claimed.0.fetch_add(1, P::CLAIM);
         let message = make(position);
         if P::SLOT_BEFORE_TAIL {
             self.write(position, &message);
@@ -186,9 +185,8 @@ impl<M: Message, P: Protocol> Queue<M, P> {
         if count == 0 {
             return 0;
         }
-        let first = self.claimed.0.fetch_add(count as u64, Ordering::AcqRel);
         // As in `push_reserved`.
-        self.lines.head[0].word.load(Ordering::Acquire);
+        let first = self.claimed.0.fetch_add(count as u64, P::CLAIM);
         for (at, message) in burst[..count].iter().enumerate() {
             let position = first.wrapping_add(at as u64);
             self.write(position, message);
@@ -289,7 +287,7 @@ impl<M: Message, P: Protocol> Queue<M, P> {
         let slot = message.to_slot(position.wrapping_add(1));
         self.slots[self.index(position)].with_mut(|cell| {
             // SAFETY: `cell` is valid and aligned for a `Slot`. The claim makes this thread the only pusher of the position, and the position is less
-            // than a capacity ahead of a head that was acquired after the claim, so the consumer's reads of the slot's last lap are over and happened
+            // than a capacity ahead of a head that this thread or an earlier claimer acquired, so the consumer's reads of the slot's last lap are over and happened
             // before. It does not read again before the tail passes the position, which waits for the ready mark that follows this call.
             unsafe {
                 let (to, from) = (cell.cast::<u64>(), (&raw const slot).cast::<u64>());

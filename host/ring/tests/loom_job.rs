@@ -32,6 +32,7 @@ macro_rules! twin {
     };
 }
 
+twin!(RelaxedClaim { CLAIM: Ordering = Ordering::Relaxed });
 twin!(RelaxedTail { TAIL_STORE: Ordering = Ordering::Relaxed });
 twin!(NoFence { TAIL_FENCE: bool = false });
 twin!(TailBeforeSlot { SLOT_BEFORE_TAIL: bool = false });
@@ -324,6 +325,7 @@ fn laps_twins() {
     rejects(RACE, lap_and_backpressure::<RelaxedHead>);
     rejects(RACE, lap_and_backpressure::<HeadBeforeCopy>);
     rejects(RACE, claims_out_of_order::<RelaxedHead>);
+    rejects(RACE, claims_out_of_order::<RelaxedClaim>);
 }
 
 #[test]
