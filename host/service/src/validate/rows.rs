@@ -1,0 +1,77 @@
+//! Rows to append, column by column: one entry per embedding, or the column is left out.
+
+use megaring_core::Error;
+use megaring_corpus::Rows;
+use megaring_proto::v1 as pb;
+
+use super::{points, vectors};
+
+/// The highest zone.
+const FAR_EDGE: u32 = 4;
+
+/// Rows for a corpus of dimension `dim`.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the column under `rows` and the row within this message.
+pub fn rows(message: pb::Rows, dim: usize) -> Result<Rows, Error> {
+    let embeddings = vectors("rows.embeddings", message.embeddings, dim)?;
+    let count = embeddings.rows;
+    entries("memory_ids", message.memory_ids.len(), count)?;
+    entries("titles", message.titles.len(), count)?;
+    Ok(Rows {
+        memory_ids: message.memory_ids,
+        titles: message.titles,
+        embeddings,
+        coordinates: coordinates(&message.coordinates, count)?,
+        galactic_distance: finite("galactic_distance", message.galactic_distance, count)?,
+        importance: finite("importance", message.importance, count)?,
+        zone: small("zone", &message.zone, FAR_EDGE, count)?,
+        constellation_id: small("constellation_id", &message.constellation_id, u32::from(u16::MAX), count)?,
+        last_accessed_ns: column("last_accessed_ns", message.last_accessed_ns, count)?,
+        is_protected: column("is_protected", message.is_protected, count)?,
+        ..Rows::default()
+    })
+}
+
+fn entries(name: &str, found: usize, count: usize) -> Result<(), Error> {
+    if found == 0 || found == count {
+        return Ok(());
+    }
+    Err(Error::field(
+        format!("rows.{name}"),
+        format!("{found} entries for {count} embeddings; one each, or none, are legal"),
+    ))
+}
+
+fn column<T>(name: &str, values: Vec<T>, count: usize) -> Result<Option<Vec<T>>, Error> {
+    entries(name, values.len(), count)?;
+    Ok((!values.is_empty()).then_some(values))
+}
+
+fn finite(name: &str, values: Vec<f64>, count: usize) -> Result<Option<Vec<f64>>, Error> {
+    if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+        return Err(Error::row(
+            format!("rows.{name}"),
+            at as u64,
+            format!("{}; the number must be finite", values[at]),
+        ));
+    }
+    column(name, values, count)
+}
+
+/// A column of numbers up to `max`, which `T` holds.
+fn small<T: TryFrom<u32>>(name: &str, values: &[u32], max: u32, count: usize) -> Result<Option<Vec<T>>, Error> {
+    let narrow = |(row, value): (usize, &u32)| {
+        let fits = T::try_from(*value).ok().filter(|_| *value <= max);
+        fits.ok_or_else(|| Error::row(format!("rows.{name}"), row as u64, format!("{value}; 0 to {max} are legal")))
+    };
+    let values: Vec<T> = values.iter().enumerate().map(narrow).collect::<Result<_, _>>()?;
+    column(name, values, count)
+}
+
+fn coordinates(flat: &[f64], count: usize) -> Result<Option<[Vec<f64>; 5]>, Error> {
+    let points = points("rows.coordinates", flat)?;
+    entries("coordinates", points.len(), count)?;
+    let axis = |axis: usize| points.iter().map(|point| point[axis]).collect();
+    Ok((!points.is_empty()).then(|| std::array::from_fn(axis)))
+}

@@ -1,0 +1,47 @@
+//! Who asks and on what terms: the call's metadata.
+
+use std::time::Duration;
+
+use megaring_core::Error;
+use tonic::metadata::MetadataMap;
+
+/// The metadata key with the tenant's name.
+pub const TENANT: &str = "megaring-tenant";
+/// Longest name of a tenant, in bytes.
+pub const MAX_TENANT_BYTES: usize = 128;
+
+/// The tenant that metadata name; empty where they name none.
+///
+/// # Errors
+/// [`Error::Invalid`] for a name that is too long or not printable ASCII.
+pub fn tenant(metadata: &MetadataMap) -> Result<String, Error> {
+    let Some(value) = metadata.get(TENANT) else { return Ok(String::new()) };
+    match value.to_str() {
+        Ok(name) if name.len() <= MAX_TENANT_BYTES => Ok(name.into()),
+        Ok(name) => Err(Error::field(TENANT, format!("{} bytes; {MAX_TENANT_BYTES} are legal", name.len()))),
+        Err(_) => Err(Error::field(TENANT, "the name must be printable ASCII")),
+    }
+}
+
+/// The duration in a `grpc-timeout` header: one to eight digits and a unit (H, M, S, m, u, n).
+///
+/// # Errors
+/// [`Error::Invalid`] for a text that is not of this form.
+pub fn timeout(header: &str) -> Result<Duration, Error> {
+    let malformed = || Error::field("grpc-timeout", "1 to 8 digits and one of the units H, M, S, m, u, n are legal");
+    let unit = header.chars().last().ok_or_else(malformed)?;
+    let digits = &header[..header.len() - unit.len_utf8()];
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(malformed());
+    }
+    let count: u64 = digits.parse().map_err(|_| malformed())?;
+    match unit {
+        'H' => Ok(Duration::from_secs(count * 3600)),
+        'M' => Ok(Duration::from_secs(count * 60)),
+        'S' => Ok(Duration::from_secs(count)),
+        'm' => Ok(Duration::from_millis(count)),
+        'u' => Ok(Duration::from_micros(count)),
+        'n' => Ok(Duration::from_nanos(count)),
+        _ => Err(malformed()),
+    }
+}
