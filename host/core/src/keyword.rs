@@ -197,17 +197,15 @@ impl Builder {
         }
         let mut next = vec![0 as State; order.len() << shift];
         for (state, node) in order.iter().enumerate() {
-            for byte in 0..=u8::MAX {
-                let class = usize::from(class_of[usize::from(byte)]);
-                let to = self.rows[*node].get(&byte.to_ascii_lowercase()).copied().unwrap_or(0);
-                next[(state << shift) | class] = number[to];
+            for (byte, to) in &self.rows[*node] {
+                next[(state << shift) | usize::from(class_of[usize::from(*byte)])] = number[*to];
             }
         }
         let accept = accepting.iter().map(|node| self.out[*node]).collect();
         Automaton { class_of, shift, next, first_accepting: silent.len() as State, accept }
     }
 
-    /// Class 0 is every byte no row knows; the others get one class each, capitals with their small letters.
+    /// Class 0 is every byte no row knows, from which every state goes back to the root; the others get one class each, capitals with their small letters.
     fn classes(&self) -> ([u8; 256], u8) {
         let mut known = [false; 256];
         for byte in self.rows.iter().flat_map(HashMap::keys) {
