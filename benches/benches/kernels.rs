@@ -1,0 +1,184 @@
+//! The Zig kernels alone, one thread, every instruction set of this machine.
+//!
+//! `cargo bench -p megaring-bench --bench kernels -- screen` picks a group. The screens are given thresholds that each query's own
+//! tenth best score would give, so that candidates are as rare as they are late in a search.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use megaring_core::keyword::Automaton;
+use megaring_core::profile::{DEFAULT, Profile};
+use megaring_datasets::embeddings::Embeddings;
+use megaring_datasets::memories::memories;
+use megaring_simd::{
+    AlignedBytes, CandidateBuffers, Column, KernelSet, KeywordAutomaton, Mask, PointColumns, QueryParams, Rows,
+    ScreenQueries, ScreenRows, pack_row_codes, padded_rows, quads_of, write_columns,
+};
+
+const ROWS: usize = 5_562;
+const DIM: usize = 384;
+const SEED: u64 = 1;
+
+fn nop(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("nop");
+    for set in KernelSet::available() {
+        group.bench_function(set.isa().name(), |bencher| bencher.iter(|| black_box(set).nop()));
+    }
+    group.finish();
+}
+
+fn float_rows(criterion: &mut Criterion) {
+    let values = embeddings();
+    let query = &values[..DIM];
+    let halves: Vec<u16> = values.iter().map(|value| (value.to_bits() >> 16) as u16).collect();
+    let mut out = vec![0.0; ROWS];
+    for (name, rows, width) in [("float32", Rows::F32(&values), 4), ("bfloat16", Rows::Bf16(&halves), 2)] {
+        let mut group = criterion.benchmark_group(format!("dot_{name}_{ROWS}x{DIM}"));
+        group.throughput(Throughput::Bytes((ROWS * DIM * width) as u64));
+        for set in KernelSet::available() {
+            group.bench_function(set.isa().name(), |bencher| {
+                bencher.iter(|| set.dot(black_box(query), rows, &mut out).expect("shapes fit"));
+            });
+        }
+        group.finish();
+    }
+}
+
+fn exact_gather(criterion: &mut Criterion) {
+    let values = embeddings();
+    let ids: Vec<u32> = (0..64u32).map(|i| i * 7919 % ROWS as u32).collect();
+    let mut out = vec![0.0; ids.len()];
+    let mut group = criterion.benchmark_group(format!("exact_dot_{}_of_{ROWS}x{DIM}", ids.len()));
+    for set in KernelSet::available() {
+        group.bench_function(set.isa().name(), |bencher| {
+            bencher.iter(|| set.exact_dot(black_box(&values[..DIM]), &values, &ids, &mut out).expect("shapes fit"));
+        });
+    }
+    group.finish();
+}
+
+fn screen(criterion: &mut Criterion) {
+    let values = embeddings();
+    let packed = Packed::new(&values);
+    for count in [1, 8, 64, ROWS] {
+        let mut queries = ScreenQueries::new(DIM).expect("few dimensions");
+        let mut params = Vec::new();
+        for row in 0..count {
+            let (codes, scale) = quantised(&values[row * DIM..][..DIM]);
+            let threshold = tenth_best(&values, &values[row * DIM..][..DIM]);
+            queries.push(&codes).expect("codes in range");
+            params.push(QueryParams { scale, a: scale * 0.5, b: 1e-6, threshold });
+        }
+        let mut candidates = CandidateBuffers::new(count, 1024).expect("large enough");
+        let mut group = criterion.benchmark_group(format!("screen_i8_{count}_of_{ROWS}x{DIM}"));
+        group.throughput(Throughput::Elements((count * ROWS * DIM) as u64));
+        if count > 64 {
+            group.sample_size(10);
+        }
+        for set in KernelSet::available() {
+            let mut run = || {
+                let rows = packed.rows();
+                candidates.clear();
+                let reached = set.screen_i8(rows, 0..rows.groups(), 0, queries.all(), &params, &mut candidates);
+                assert_eq!(reached, Ok(rows.groups()), "room for every candidate");
+            };
+            group.bench_function(set.isa().name(), |bencher| bencher.iter(&mut run));
+        }
+        group.finish();
+    }
+}
+
+fn keyword_masks(criterion: &mut Criterion) {
+    let texts = memories(20_000, SEED).expect("a legal number");
+    let profile = Profile::parse(DEFAULT).expect("the default profile");
+    let built = Automaton::new(&profile);
+    let automaton = KeywordAutomaton::new(
+        *built.class_of(),
+        built.shift(),
+        built.next().to_vec(),
+        built.first_accepting(),
+        built.accept(),
+    )
+    .expect("a whole automaton");
+    let offsets: Vec<u64> = texts.offsets().iter().map(|offset| *offset as u64).collect();
+    let mut masks = vec![Mask::default(); texts.len()];
+    let mut group = criterion.benchmark_group("keyword_masks_20000");
+    group.throughput(Throughput::Bytes(texts.text().len() as u64));
+    for set in KernelSet::available() {
+        group.bench_function(set.isa().name(), |bencher| {
+            bencher.iter(|| {
+                set.keyword_masks(&automaton, texts.text().as_bytes(), &offsets, &mut masks).expect("offsets fit");
+            });
+        });
+    }
+    group.finish();
+}
+
+fn distances(criterion: &mut Criterion) {
+    const POINTS: usize = 110_000;
+    let points = megaring_datasets::points::points(POINTS, SEED);
+    let columns: [Vec<f64>; 5] = std::array::from_fn(|axis| points.iter().map(|point| point[axis]).collect());
+    let columns = PointColumns::new(columns.each_ref().map(Vec::as_slice)).expect("equal lengths");
+    let mut out = vec![0.0; POINTS];
+    let mut group = criterion.benchmark_group("distances5_110000");
+    group.throughput(Throughput::Elements(POINTS as u64));
+    for set in KernelSet::available() {
+        group.bench_function(set.isa().name(), |bencher| {
+            bencher.iter(|| {
+                set.distances5(columns, &points[0], &[1.0, 1.0, 0.8, 1.5, 2.0], &mut out).expect("shapes fit");
+            });
+        });
+    }
+    group.finish();
+}
+
+fn embeddings() -> Vec<f32> {
+    Embeddings { rows: ROWS, dim: DIM, seed: SEED, ..Embeddings::default() }.generate().values
+}
+
+/// Codes of one vector and the value of a step.
+fn quantised(values: &[f32]) -> (Vec<i8>, f32) {
+    let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    let step = largest / 127.0;
+    (values.iter().map(|value| (value / step).round() as i8).collect(), step)
+}
+
+fn tenth_best(values: &[f32], query: &[f32]) -> f32 {
+    let set = KernelSet::for_isa(megaring_simd::Isa::detect()).expect("detected");
+    let mut scores = vec![0.0; ROWS];
+    set.dot(query, Rows::F32(values), &mut scores).expect("shapes fit");
+    *scores.select_nth_unstable_by(9, |a, b| b.total_cmp(a)).1
+}
+
+struct Packed {
+    codes: AlignedBytes,
+    columns: Vec<f32>,
+}
+
+impl Packed {
+    fn new(values: &[f32]) -> Packed {
+        let mut columns = vec![0.0; padded_rows(ROWS) * 4];
+        let mut codes = Vec::new();
+        for row in 0..padded_rows(ROWS) {
+            let column = match values.get(row * DIM..(row + 1) * DIM) {
+                None => Column::PADDING,
+                Some(values) => {
+                    let (row_codes, step) = quantised(values);
+                    codes.extend(row_codes);
+                    Column { mul: step, add: 0.0, e1: 1.0, e2: 1.0 }
+                }
+            };
+            write_columns(&mut columns, row, column).expect("row fits");
+        }
+        let mut packed = AlignedBytes::filled(padded_rows(ROWS) * quads_of(DIM) * 4, 0);
+        pack_row_codes(&codes, ROWS, DIM, packed.as_mut_slice()).expect("lengths fit");
+        Packed { codes: packed, columns }
+    }
+
+    fn rows(&self) -> ScreenRows<'_> {
+        ScreenRows::new(self.codes.as_slice(), &self.columns, DIM).expect("lengths fit")
+    }
+}
+
+criterion_group!(benches, nop, float_rows, exact_gather, screen, keyword_masks, distances);
+criterion_main!(benches);
