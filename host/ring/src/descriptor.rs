@@ -102,6 +102,9 @@ impl Descriptor {
     /// The job in a slot, if the slot is whole and speaks this ABI.
     pub fn from_slot(slot: &Slot) -> Result<Self, SlotFault> {
         check_whole(slot)?;
+        if slot.data_len != JOB_DATA_BYTES as u64 {
+            return Err(SlotFault::DataLength { len: slot.data_len });
+        }
         let found = (slot.event_type >> 32) as u32;
         if found != ABI_VERSION {
             return Err(SlotFault::Abi { expected: ABI_VERSION, found });
