@@ -117,12 +117,28 @@ pub(crate) fn check_block(block: &Block, bytes: &[u8]) -> Result<BlockForm, Faul
             return Err(corrupt("a buffer lies outside it"));
         }
         let place = block.offset() as u64 + block.metaDataLength() as u64 + offset;
+        check_inflation(form.compressed, &bytes[block.metaDataLength() as usize..], offset, length)?;
         form.aligned &= length == 0 || place.is_multiple_of(ALIGNMENT as u64);
     }
     let negative = |node: &&arrow_ipc::FieldNode| node.length() < 0 || node.null_count() < 0;
     match batch.nodes().iter().flatten().find(negative) {
         Some(_) => Err(corrupt("a column has a negative length")),
         None => Ok(form),
+    }
+}
+
+/// Refuses a compressed buffer that claims to grow beyond what its compression can do: the decoder would reserve as much.
+fn check_inflation(compressed: bool, body: &[u8], offset: u64, length: u64) -> Result<(), Fault> {
+    /// A zstd block of 128 KiB takes four bytes at least.
+    const MOST: u64 = (128 << 10) / 4;
+    if !compressed || length == 0 {
+        return Ok(());
+    }
+    let claim = body.get(offset as usize..).and_then(|buffer| buffer.first_chunk::<8>());
+    // -1 stands for a buffer that is not compressed after all.
+    match claim.map(|claim| i64::from_le_bytes(*claim)) {
+        Some(claim) if claim == -1 || u64::try_from(claim).is_ok_and(|claim| claim / MOST <= length) => Ok(()),
+        _ => Err(Fault::file("a batch is corrupt: a compressed buffer claims an impossible length")),
     }
 }
 

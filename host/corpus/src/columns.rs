@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_schema::{DataType, Field};
+use arrow_schema::{DataType, Field, Schema};
 
 pub(crate) const MEMORY_ID: &str = "memory_id";
 pub(crate) const TITLE: &str = "title";
@@ -31,9 +31,22 @@ pub(crate) const OPTIONAL: [(&str, DataType); 11] = [
     (IS_PROTECTED, DataType::Boolean),
 ];
 
-/// Whether a column has a meaning here; any other is kept as it is.
-pub(crate) fn is_known(name: &str) -> bool {
-    [MEMORY_ID, TITLE, EMBEDDING].contains(&name) || OPTIONAL.iter().any(|(known, _)| *known == name)
+/// Whether a file has coordinates: fewer than all five columns of these short names mean something else.
+pub(crate) fn has_coordinates(schema: &Schema) -> bool {
+    COORDINATES.iter().all(|name| schema.field_with_name(name).is_ok())
+}
+
+/// Whether a column has a meaning here, in a file that has coordinates or not; any other is kept as it is.
+pub(crate) fn is_known(name: &str, has_coordinates: bool) -> bool {
+    let required = [MEMORY_ID, TITLE, EMBEDDING].contains(&name);
+    required || OPTIONAL.iter().any(|(known, _)| *known == name) && (has_coordinates || !COORDINATES.contains(&name))
+}
+
+/// The [`OPTIONAL`] columns that a file has and that have a meaning in it.
+pub(crate) fn optional_of(schema: &Schema) -> impl Iterator<Item = (&'static str, DataType)> {
+    let has_coordinates = has_coordinates(schema);
+    let there = move |name: &str| is_known(name, has_coordinates) && schema.field_with_name(name).is_ok();
+    OPTIONAL.into_iter().filter(move |(name, _)| there(name))
 }
 
 /// The type of the embedding column.

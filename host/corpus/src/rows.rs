@@ -27,6 +27,14 @@ impl Further {
         self.fields().iter().map(|field| field.name().clone()).collect()
     }
 
+    /// The columns after `change`, which keeps their schema.
+    pub(crate) fn map(
+        self,
+        change: impl Fn(&RecordBatch) -> Result<RecordBatch, ArrowError>,
+    ) -> Result<Self, ArrowError> {
+        self.0.as_ref().map(change).transpose().map(Self)
+    }
+
     fn fields(&self) -> Fields {
         self.0.as_ref().map_or_else(Fields::empty, |batch| batch.schema_ref().fields().clone())
     }

@@ -17,7 +17,7 @@ use megaring_core::error::first_non_finite;
 use megaring_core::screen::CodesView;
 
 use crate::arrow_file::{Layout, block_range, check_block, decode};
-use crate::columns::{COORDINATES, EMBEDDING, MEMORY_ID, OPTIONAL, TITLE};
+use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::derived::DerivedPart;
 use crate::fault::Fault;
 use crate::mapping;
@@ -107,12 +107,13 @@ impl Part {
         let embeddings = read_embeddings(&embedding, dim)?;
         let memory_ids = without_nulls(MEMORY_ID, &required(MEMORY_ID)?)?.as_primitive::<UInt64Type>().values().clone();
         let titles = column(TITLE)?.map_or(Titles::None, |titles| read_titles(&titles));
-        for (name, _) in OPTIONAL {
-            column(name)?.map(|column| without_nulls(name, &column).map(|_| ())).transpose()?;
-        }
         let mut coordinates = Vec::with_capacity(COORDINATES.len());
-        for name in COORDINATES {
-            coordinates.extend(column(name)?.map(|column| column.as_primitive::<Float64Type>().values().clone()));
+        for (name, kind) in columns::optional_of(&layout.schema) {
+            let column = required(name)?;
+            without_nulls(name, &column)?;
+            if kind == DataType::Float64 && COORDINATES.contains(&name) {
+                coordinates.push(column.as_primitive::<Float64Type>().values().clone());
+            }
         }
         Ok(Self { rows, embeddings, memory_ids, titles, coordinates: coordinates.try_into().ok() })
     }
@@ -169,7 +170,7 @@ fn check_schema(schema: &Schema, dim: usize) -> Result<(), Fault> {
         None | Some(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => {}
         Some(_) => return Err(wrong(TITLE, "text")),
     }
-    match OPTIONAL.into_iter().find(|(name, wanted)| kind(name).is_some_and(|kind| kind != *wanted)) {
+    match columns::optional_of(schema).find(|(name, wanted)| kind(name).as_ref() != Some(wanted)) {
         Some((name, wanted)) => Err(wrong(name, &wanted.to_string())),
         None => Ok(()),
     }

@@ -1,0 +1,121 @@
+//! Columns of numbers as other programs write them, as the type a segment has: every conversion either keeps the number or
+//! refuses the row.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    ArrowPrimitiveType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{Array, ArrayRef};
+use arrow_schema::{ArrowError, DataType};
+use arrow_select::take::take;
+
+use crate::fault::Fault;
+
+/// A column with what is wrong in it, row by row; the value of a bad row is of no use.
+pub(super) struct Column<T> {
+    pub(super) values: Vec<T>,
+    pub(super) bad: Vec<(usize, String)>,
+}
+
+impl<T: Copy + Default> Column<T> {
+    fn gather<V>(values: impl Iterator<Item = Option<V>>, convert: impl Fn(V) -> Result<T, String>) -> Self {
+        let mut column = Self { values: Vec::with_capacity(values.size_hint().0), bad: Vec::new() };
+        for (row, value) in values.enumerate() {
+            let converted = value.ok_or_else(|| "the value is null".to_owned()).and_then(&convert);
+            column.values.push(converted.unwrap_or_else(|reason| {
+                column.bad.push((row, reason));
+                T::default()
+            }));
+        }
+        column
+    }
+}
+
+/// Integers of any width.
+pub(super) fn integers<T: Copy + Default + TryFrom<i128>>(name: &str, array: &ArrayRef) -> Result<Column<T>, Fault> {
+    let convert = |value: i128| {
+        let wide = size_of::<T>() * 8;
+        T::try_from(value).map_err(|_| format!("{value} is no unsigned integer of {wide} bits"))
+    };
+    Ok(match array.data_type() {
+        DataType::Int8 => Column::gather(wide::<Int8Type>(array), convert),
+        DataType::Int16 => Column::gather(wide::<Int16Type>(array), convert),
+        DataType::Int32 => Column::gather(wide::<Int32Type>(array), convert),
+        DataType::Int64 => Column::gather(wide::<Int64Type>(array), convert),
+        DataType::UInt8 => Column::gather(wide::<UInt8Type>(array), convert),
+        DataType::UInt16 => Column::gather(wide::<UInt16Type>(array), convert),
+        DataType::UInt32 => Column::gather(wide::<UInt32Type>(array), convert),
+        DataType::UInt64 => Column::gather(wide::<UInt64Type>(array), convert),
+        other => return Err(Fault::column(name, format!("its type is {other}, wanted are integers"))),
+    })
+}
+
+/// Floating-point numbers, finite.
+pub(super) fn floats(name: &str, array: &ArrayRef) -> Result<Column<f64>, Fault> {
+    let convert = |value: f64| match value.is_finite() {
+        true => Ok(value),
+        false => Err(format!("{value} is not finite")),
+    };
+    Ok(match array.data_type() {
+        DataType::Float16 => {
+            Column::gather(array.as_primitive::<Float16Type>().iter().map(|v| v.map(f64::from)), convert)
+        }
+        DataType::Float32 => {
+            Column::gather(array.as_primitive::<Float32Type>().iter().map(|v| v.map(f64::from)), convert)
+        }
+        DataType::Float64 => Column::gather(array.as_primitive::<Float64Type>().iter(), convert),
+        other => return Err(Fault::column(name, format!("its type is {other}, wanted is float64"))),
+    })
+}
+
+/// Truth values.
+pub(super) fn booleans(name: &str, array: &ArrayRef) -> Result<Column<bool>, Fault> {
+    match array.data_type() {
+        DataType::Boolean => Ok(Column::gather(array.as_boolean().iter(), Ok)),
+        other => Err(Fault::column(name, format!("its type is {other}, wanted is bool"))),
+    }
+}
+
+/// Texts; null is the empty text.
+pub(super) fn texts(name: &str, array: &ArrayRef) -> Result<Vec<String>, Fault> {
+    let owned = |text: Option<&str>| text.unwrap_or_default().to_owned();
+    Ok(match array.data_type() {
+        DataType::Utf8 => array.as_string::<i32>().iter().map(owned).collect(),
+        DataType::LargeUtf8 => array.as_string::<i64>().iter().map(owned).collect(),
+        DataType::Utf8View => array.as_string_view().iter().map(owned).collect(),
+        DataType::Null => vec![String::new(); array.len()],
+        other => return Err(Fault::column(name, format!("its type is {other}, wanted is text"))),
+    })
+}
+
+/// The values of a vector column's child as float32, and whether they had another type.
+pub(super) fn elements(name: &str, array: &ArrayRef) -> Result<(Vec<f32>, Option<&'static str>), Fault> {
+    Ok(match array.data_type() {
+        DataType::Float32 => (array.as_primitive::<Float32Type>().values().to_vec(), None),
+        DataType::Float16 => {
+            (array.as_primitive::<Float16Type>().values().iter().map(|v| v.to_f32()).collect(), Some("float16"))
+        }
+        DataType::Float64 => {
+            (array.as_primitive::<Float64Type>().values().iter().map(|v| *v as f32).collect(), Some("float64"))
+        }
+        other => return Err(Fault::column(name, format!("its elements are {other}, wanted is float32"))),
+    })
+}
+
+/// A column without dictionary encoding: a segment has one schema for all its batches, but batches have dictionaries of their own.
+pub(super) fn plain(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match array.data_type() {
+        DataType::Dictionary(_, _) => {
+            let dictionary = array.as_any_dictionary();
+            take(dictionary.values(), dictionary.keys(), None)
+        }
+        _ => Ok(Arc::clone(array)),
+    }
+}
+
+fn wide<T: ArrowPrimitiveType<Native: Into<i128>>>(array: &ArrayRef) -> impl Iterator<Item = Option<i128>> {
+    array.as_primitive::<T>().iter().map(|value| value.map(Into::into))
+}
