@@ -98,6 +98,10 @@ const single = switch (isa.current) {
     .neon, .baseline => Tile{ .groups = 1, .queries = 1, .steps = tile_steps },
 };
 
+/// How far ahead of a single query's stream to ask for codes (beyond the end is harmless: a prefetch cannot fault). Measured: a fifth
+/// faster with AVX2, from every cache; slower with AVX-512 where the codes are in L2.
+const prefetch_bytes = if (isa.current == .avx2) 2048 else 0;
+
 /// Screens groups `group_begin..group_end` and returns the group it reached: `group_end`, or the first one for which some query
 /// has fewer than 16 free places.
 pub fn screen(job: *const Job) usize {
@@ -126,18 +130,16 @@ pub fn screen(job: *const Job) usize {
 fn allQueries(comptime groups: comptime_int, job: *const Job, group: usize, fullest: *u32) void {
     var query: usize = 0;
     while (query + tile_queries <= job.query_count) : (query += tile_queries) {
-        tile(.{ .groups = groups, .queries = tile_queries, .steps = @min(tile_steps, groups * steps_a_group) }, job, group, query, fullest);
+        tile(tileOf(groups, tile_queries), job, group, query, fullest);
     }
     switch (job.query_count - query) {
-        inline 1...tile_queries - 1 => |rest| tile(
-            .{ .groups = groups, .queries = rest, .steps = @min(tile_steps, groups * steps_a_group) },
-            job,
-            group,
-            query,
-            fullest,
-        ),
+        inline 1...tile_queries - 1 => |rest| tile(tileOf(groups, rest), job, group, query, fullest),
         else => {},
     }
+}
+
+fn tileOf(comptime groups: comptime_int, comptime queries: comptime_int) Tile {
+    return .{ .groups = groups, .queries = queries, .steps = @min(tile_steps, groups * steps_a_group) };
 }
 
 fn tile(comptime shape: Tile, job: *const Job, group: usize, query: usize, fullest: *u32) void {
@@ -204,6 +206,7 @@ inline fn addQuad(
     inline for (0..shape.steps) |s| {
         const step = first_step + s;
         const from = ((step / steps_a_group) * quad_count + quad) * steps_a_group + step % steps_a_group;
+        if (shape.chains > 1 and prefetch_bytes > 0) @prefetch(codes + from * step_bytes + prefetch_bytes, .{});
         prepared[s] = Step.prepare(codes[from * step_bytes ..][0..step_bytes].*);
     }
     inline for (0..shape.queries) |q| {
@@ -235,7 +238,15 @@ inline fn splat(value: f32) Floats {
     return @splat(value);
 }
 
-noinline fn append(job: *const Job, group: usize, query: usize, passes: u16, lower: [group_rows]f32, upper: [group_rows]f32, fullest: *u32) void {
+noinline fn append(
+    job: *const Job,
+    group: usize,
+    query: usize,
+    passes: u16,
+    lower: [group_rows]f32,
+    upper: [group_rows]f32,
+    fullest: *u32,
+) void {
     const buffer = job.candidates + query * job.capacity;
     const first_row = job.row_base +% @as(u32, @truncate(group * group_rows));
     var count = job.counts[query];

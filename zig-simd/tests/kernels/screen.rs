@@ -175,6 +175,15 @@ fn a_range_of_queries_and_groups_is_screened_alone() {
 }
 
 #[test]
+fn an_upper_bound_that_equals_the_threshold_is_kept() {
+    let mut case = Case::new(&mut Random(10), 40, 24, 1, 1.0);
+    let upper = case.expected(0, 0)[17].upper;
+    case.params[0].threshold = upper;
+    assert!(case.expected(0, 0).iter().any(|candidate| candidate.upper == upper));
+    case.check(64);
+}
+
+#[test]
 fn raising_thresholds_after_a_stop_is_heeded() {
     let mut case = Case::new(&mut Random(8), 400, 16, 3, 1.0);
     for set in KernelSet::available() {
