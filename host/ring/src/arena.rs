@@ -36,7 +36,7 @@ pub struct Arena {
 /// The bytes of a job, found to be its own.
 ///
 /// The pointers are valid for reads (`payload`) and writes (`result`) until the ticket is answered; the two do not overlap.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// The job's input.
     pub payload: NonNull<[u8]>,

@@ -107,6 +107,9 @@ fn a_run_that_begins_elsewhere_is_refused() {
     inside.payload.offset += BLOCK as u64;
     inside.payload.len -= BLOCK as u64;
     assert!(matches!(arena.resolve(&inside), Err(SlotFault::Generation { .. })));
+    let mut endless = descriptor(&lease);
+    endless.payload.len = u64::MAX - 1;
+    assert_eq!(arena.resolve(&endless), Err(SlotFault::Region { offset: 0, len: u64::MAX - 1 }));
     let mut overlapping = descriptor(&lease);
     overlapping.result.offset -= 1;
     assert!(matches!(arena.resolve(&overlapping), Err(SlotFault::Region { .. })));
