@@ -88,7 +88,6 @@ pub enum RingError {
 
 /// Why a job was not admitted. Nothing is held after any of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum ReserveError {
     /// No submission or completion slot is free now.
     #[error("the ring is full")]

@@ -254,7 +254,7 @@ fn pick<T>(from: &mut Vec<T>, which: prop::sample::Index) -> Option<T> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn every_ticket_is_answered_once(back in 0u64..40, steps in prop::collection::vec(step(), 1..300)) {
