@@ -1,0 +1,190 @@
+//! The engine's promises about its own resources: permits, deadlines, cancellation, draining, forced backends, telemetry.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use megaring::engine::{Engine, EngineConfig};
+use megaring::outcome::Answer;
+use megaring_core::job::{Job, Matrix, NearestJob, Points, SearchJob, Terms};
+use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::{BackendKind, BackendStatus, Error, Metric, nearest};
+use megaring_corpus::{Access, Rows, Store};
+use megaring_datasets::Embeddings;
+use megaring_ring::event_ring::{Read, Start};
+
+struct Rig {
+    engine: Arc<Engine>,
+    _folder: tempfile::TempDir,
+}
+
+fn rig(change: impl FnOnce(&mut EngineConfig)) -> Rig {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path(), Access::Exclusive).expect("a fresh folder");
+    let rows = Embeddings { rows: 3_000, dim: 64, ..Embeddings::default() }.generate();
+    store.create("c", 64).expect("a new name");
+    let mut appender = store.append("c").expect("the corpus is there");
+    let embeddings = Matrix { rows: rows.rows, dim: 64, values: rows.values };
+    appender.push(Rows { embeddings, ..Rows::default() }).expect("finite rows");
+    appender.commit().expect("room on disk");
+    let mut config = EngineConfig::new(Profile::parse(DEFAULT).expect("the default profile"));
+    change(&mut config);
+    Rig { engine: Engine::start(config, store).expect("an engine"), _folder: folder }
+}
+
+impl Rig {
+    fn search(&self, queries: usize) -> Job {
+        let corpus = self.engine.store().view("c").expect("the corpus is there");
+        let values: Vec<f32> = (0..queries * 64).map(|i| ((i * 31 % 17) as f32 - 8.0) / 8.0).collect();
+        let queries = Matrix { rows: queries, dim: 64, values };
+        Job::Search(SearchJob { corpus, queries, metric: Metric::Dot, k: 10, threshold: None })
+    }
+
+    /// Everything is given back, once what is under way has completed.
+    async fn settles(&self) {
+        let begun = Instant::now();
+        while self.engine.outstanding() > 0 || self.engine.admission().in_flight() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "something is still held");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(self.engine.admission().bytes_in_flight(), 0);
+    }
+}
+
+#[tokio::test]
+async fn awaiting_and_blocking_answer_alike() {
+    let rig = rig(|_| {});
+    for queries in [0, 1, 5, 700] {
+        let awaited = rig.engine.run(rig.search(queries), Terms::default()).await.expect("a good job");
+        let blocking = rig.engine.run_blocking(rig.search(queries), Terms::default()).expect("a good job");
+        assert_eq!(awaited.answer, blocking.answer);
+        let Answer::Hits(hits) = awaited.answer else { panic!("a search answers hits") };
+        assert_eq!(hits.len(), queries);
+    }
+    assert_eq!(rig.engine.metrics().snapshot().jobs_answered, 8);
+    rig.settles().await;
+}
+
+#[tokio::test]
+async fn a_batch_larger_than_the_arena_is_split_and_never_refused() {
+    let rig = rig(|config| {
+        config.arena_bytes = 1 << 20;
+        config.ring_slots = 4;
+    });
+    let outcome = rig.engine.run(rig.search(6_000), Terms::default()).await.expect("split, not refused");
+    let Answer::Hits(hits) = outcome.answer else { panic!("a search answers hits") };
+    assert_eq!(hits.len(), 6_000);
+    rig.settles().await;
+}
+
+#[tokio::test]
+async fn an_item_larger_than_the_arena_is_refused_with_the_limit() {
+    let rig = rig(|config| config.arena_bytes = 1 << 20);
+    let columns = Arc::new(std::array::from_fn(|_| vec![0.5; 100_000]));
+    let job = NearestJob { points: Points::Sent(columns), queries: vec![[0.0; 5]], weights: nearest::DEFAULT_WEIGHTS, k: 1 };
+    let error = rig.engine.run(Job::Nearest(job), Terms::default()).await.expect_err("4 MB do not fit 1 MiB");
+    assert!(matches!(error, Error::Invalid(_)), "{error}");
+    rig.settles().await;
+}
+
+#[tokio::test]
+async fn a_deadline_that_passed_stops_a_job_at_every_stage() {
+    let rig = rig(|_| {});
+    let past = Terms { deadline: Some(Instant::now()), ..Terms::default() };
+    let error = rig.engine.run(rig.search(1), past.clone()).await.expect_err("too late");
+    assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
+    assert!(matches!(rig.engine.run_blocking(rig.search(1), past), Err(Error::DeadlineExceeded { .. })));
+    // 30,000 queries take longer than a millisecond on any machine: the deadline passes while they are worked on.
+    let soon = Terms { deadline: Some(Instant::now() + Duration::from_millis(1)), ..Terms::default() };
+    let error = rig.engine.run(rig.search(30_000), soon).await.expect_err("too late");
+    assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
+    rig.settles().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_call_gives_everything_back() {
+    let rig = rig(|_| {});
+    for _ in 0..20 {
+        let (engine, job) = (rig.engine.clone(), rig.search(5_000));
+        let call = tokio::spawn(async move { engine.run(job, Terms::default()).await });
+        tokio::task::yield_now().await;
+        call.abort();
+        let _ = call.await;
+    }
+    rig.settles().await;
+    assert!(rig.engine.run(rig.search(1), Terms::default()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_full_service_says_when_to_try_again() {
+    // Four slots at three a job make one place.
+    let rig = rig(|config| config.ring_slots = 4);
+    let engine = rig.engine.clone();
+    let long = rig.search(20_000);
+    let call = tokio::spawn(async move { engine.run(long, Terms::default()).await });
+    while rig.engine.admission().in_flight() == 0 && !call.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    match rig.engine.run(rig.search(1), Terms::default()).await {
+        Err(Error::Exhausted { retry_after, .. }) => assert!(retry_after >= Duration::from_millis(1)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(rig.engine.metrics().snapshot().jobs_refused, 1);
+    assert!(call.await.expect("no panic").is_ok());
+    assert!(rig.engine.run(rig.search(1), Terms::default()).await.is_ok(), "the place is free again");
+}
+
+#[tokio::test]
+async fn draining_refuses_new_jobs_and_waits_for_the_rest() {
+    let rig = rig(|_| {});
+    let (engine, job) = (rig.engine.clone(), rig.search(4_000));
+    let call = tokio::spawn(async move { engine.run(job, Terms::default()).await });
+    while rig.engine.admission().in_flight() == 0 && !call.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    rig.engine.drain().await;
+    assert_eq!(rig.engine.admission().in_flight(), 0);
+    assert!(matches!(rig.engine.run(rig.search(1), Terms::default()).await, Err(Error::Draining)));
+    assert!(call.await.expect("no panic").is_ok(), "what was in flight is answered");
+}
+
+#[tokio::test]
+async fn a_backend_that_is_not_there_is_refused_with_its_reason() {
+    let rig = rig(|_| {});
+    for kind in [BackendKind::Cuda, BackendKind::Wgpu] {
+        let terms = Terms { backend: Some(kind), ..Terms::default() };
+        match rig.engine.run(rig.search(1), terms).await {
+            Err(Error::BackendUnavailable { kind: named, reason }) => {
+                assert_eq!(named, kind);
+                assert!(reason.contains("build"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let terms = Terms { backend: Some(BackendKind::Cpu), ..Terms::default() };
+    assert!(rig.engine.run(rig.search(1), terms).await.is_ok());
+    let backends = rig.engine.backends();
+    assert!(matches!(&backends[0], (BackendKind::Cpu, BackendStatus::Available(c)) if c.lanes > 0));
+    assert_eq!(backends.len(), 3);
+}
+
+#[tokio::test]
+async fn every_answered_job_leaves_an_event() {
+    let rig = rig(|_| {});
+    let mut events = rig.engine.telemetry().ring().consumer(Start::Oldest).expect("a place");
+    rig.engine.run(rig.search(3), Terms { tenant: "who".into(), ..Terms::default() }).await.expect("a good job");
+    let Read::Event(event) = events.try_read() else { panic!("an event is there") };
+    assert_eq!(event.kind(), megaring::telemetry::JOB_ANSWERED);
+    assert_eq!(event.source(), megaring_ring::fnv1a64(b"who"));
+    assert_eq!(&event.data()[8..16], 3_u64.to_le_bytes());
+    assert_eq!(events.try_read(), Read::Empty);
+}
+
+#[test]
+fn an_unknown_instruction_set_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path(), Access::Exclusive).expect("a fresh folder");
+    let mut config = EngineConfig::new(Profile::parse(DEFAULT).expect("the default profile"));
+    config.isa = Some("sse9".into());
+    let error = Engine::start(config, store).err().expect("there is no sse9").to_string();
+    assert!(error.contains("sse9"), "{error}");
+}
