@@ -1,0 +1,167 @@
+//! The command line: one file for each command under `cli/`, the settings in [`crate::config`].
+//!
+//! Answers go to stdout, as text or with `--json` as one JSON object a line; messages and progress go to stderr. The exit status is 0,
+//! 1 where the work failed, 2 where the command line, the environment or the configuration file is wrong. A reader that goes away
+//! (`megaring … | head`) ends the program quietly.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use megaring_core::{BackendKind, Metric};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Settings, file};
+
+mod corpus;
+mod corpus_report;
+mod encode;
+mod failure;
+mod import;
+mod json_lines;
+mod nearest;
+mod output;
+mod progress;
+mod search;
+mod serve;
+mod table;
+
+pub(crate) use encode::private_engine;
+pub use failure::Failure;
+pub(crate) use failure::message;
+pub use import::{Imported, import_file};
+pub use output::Output;
+pub(crate) use serve::config as server_config;
+pub use table::{Align, Table, bytes_text, duration_text, grouped};
+
+/// Exact similarity search and 5-D encoding behind one ring, the same answer on every backend
+#[derive(Debug, Parser)]
+#[command(name = "megaring", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Every option has the environment variable named beside it and a key in the configuration file: \
+    `ring_slots = 256`, or `k = 20` below `[search]`. The first that is set counts: option, environment, file, default."
+)]
+struct Cli {
+    /// Configuration file (TOML) [default: megaring.toml, where there is one]
+    #[arg(long, global = true, env = "MEGARING_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Answer with one JSON object a line
+    #[arg(long, global = true, env = "MEGARING_JSON", value_parser = BoolishValueParser::new())]
+    json: bool,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the gRPC API until SIGINT or SIGTERM
+    Serve,
+    /// Show all of it on real and generated data, and check every answer
+    ///
+    /// Makes the corpora demo-real and demo-generated in the data folder (anew if they are there), starts a server on a free port, and
+    /// compares each answer with a naive reference. Exit status 0 means that all were equal.
+    Demo,
+    /// Make, fill, look at, check and drop corpora
+    #[command(subcommand, arg_required_else_help = true)]
+    Corpus(corpus::CorpusCommand),
+    /// The best rows of a corpus for each query
+    Search(search::SearchArgs),
+    /// Memories (JSON lines) to 5-D coordinates and zones
+    Encode(encode::EncodeArgs),
+    /// The nearest points in 5-D
+    Nearest(nearest::NearestArgs),
+    /// What this machine has, what is missing, and how to get it
+    Doctor,
+    /// Completions for a shell, on stdout
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The program: parses `args` (the first is the program's name), does the work, answers the exit status.
+#[must_use]
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match parse(&args) {
+        Ok(cli) => cli,
+        Err(failure) => return failure.report(),
+    };
+    start_log(&cli.settings.log);
+    let mut output = Output::new(cli.json);
+    let done = run(cli, &mut output).and_then(|()| output.flush());
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// The whole command with all its options, as declared: without any configuration file.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+fn parse(args: &[OsString]) -> Result<Cli, Failure> {
+    let command = command();
+    // The file must be known before the line can be judged: it may hold what the line lacks.
+    let asked = match command.clone().ignore_errors(true).try_get_matches_from(args) {
+        Ok(matches) => matches.get_one::<PathBuf>("config").cloned(),
+        Err(help) => return Err(Failure::CommandLine(Box::new(help))),
+    };
+    let command = file::load(command, asked).map_err(|error| Failure::Usage(error.to_string()))?;
+    let matches = command.try_get_matches_from(args).map_err(|error| Failure::CommandLine(Box::new(error)))?;
+    Cli::from_arg_matches(&matches).map_err(|error| Failure::CommandLine(Box::new(error)))
+}
+
+fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
+    let settings = &cli.settings;
+    match cli.command {
+        Command::Serve => serve::run(settings, output),
+        Command::Demo => crate::demo::run(settings, output),
+        Command::Corpus(command) => corpus::run(command, settings, output),
+        Command::Search(args) => search::run(&args, settings, output),
+        Command::Encode(args) => encode::run(&args, settings, output),
+        Command::Nearest(args) => nearest::run(&args, settings, output),
+        Command::Doctor => crate::doctor::run(settings, output),
+        Command::Completions { shell } => completions(shell, output),
+    }
+}
+
+fn completions(shell: clap_complete::Shell, output: &mut Output) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "megaring", &mut script);
+    output.text(String::from_utf8_lossy(&script).trim_end())
+}
+
+fn start_log(filter: &str) {
+    let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
+    // A second logger in one process (tests of the library) keeps the first.
+    let _ = builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init();
+}
+
+/// Parses a backend's name.
+fn backend() -> impl TypedValueParser<Value = BackendKind> {
+    PossibleValuesParser::new(BackendKind::ALL.map(BackendKind::name)).try_map(|name| name.parse::<BackendKind>())
+}
+
+/// Parses a metric's name.
+fn metric() -> impl TypedValueParser<Value = Metric> {
+    PossibleValuesParser::new(Metric::ALL.map(Metric::name)).try_map(|name| name.parse::<Metric>())
+}
+
+fn finite(text: &str) -> Result<f64, String> {
+    let number: f64 = text.trim().parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if number.is_finite() { Ok(number) } else { Err(format!("{text:?} is not a finite number")) }
+}
+
+/// Five finite numbers.
+fn five(text: &str) -> Result<[f64; 5], String> {
+    let numbers: Vec<f64> = text.split(',').map(finite).collect::<Result<_, _>>()?;
+    let count = numbers.len();
+    numbers.try_into().map_err(|_| format!("five numbers are needed (x,y,z,w,v), {count} were given"))
+}

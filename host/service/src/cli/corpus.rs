@@ -1,0 +1,108 @@
+//! `megaring corpus …`. Reading commands open the folder for reading, so they work beside a running server; those that write need it
+//! for themselves.
+
+use clap::Subcommand;
+use clap::builder::BoolishValueParser;
+use megaring_corpus::{Access, Description, Store};
+use serde_json::json;
+
+use super::corpus_report::{CorpusRecord, VerifyRecord, describe_text, list_table, verify_text};
+use super::import::{self, AppendArgs, ImportArgs};
+use super::progress::Progress;
+use super::table::grouped;
+use super::{Failure, Output};
+use crate::config::Settings;
+
+/// What can be done to corpora.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CorpusCommand {
+    /// Make an empty corpus
+    Create {
+        /// Name: 1 to 64 of a to z, 0 to 9, "-", "_" and ".", beginning with a letter or a digit
+        name: String,
+        /// Elements of an embedding
+        #[arg(long, env = "MEGARING_CORPUS_CREATE_DIM", value_name = "N", required = true)]
+        dim: usize,
+    },
+    /// Make a corpus of a file's rows
+    Import(ImportArgs),
+    /// Add a file's rows to a corpus
+    Append(AppendArgs),
+    /// All corpora
+    List,
+    /// What a corpus holds
+    Describe {
+        /// Corpus
+        name: String,
+    },
+    /// Check everything stored: checksums, values, caches
+    Verify {
+        /// Corpora; all where none is named
+        names: Vec<String>,
+    },
+    /// Remove a corpus and its files
+    Drop {
+        /// Corpus
+        name: String,
+        /// Really
+        #[arg(long, env = "MEGARING_CORPUS_DROP_YES", value_parser = BoolishValueParser::new())]
+        yes: bool,
+    },
+}
+
+pub(crate) fn run(command: CorpusCommand, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    match command {
+        CorpusCommand::Create { name, dim } => {
+            let corpus = settings.store(Access::Exclusive)?.create(&name, dim)?;
+            output.answer(&CorpusRecord::of(&corpus), || format!("{name}: made, for embeddings of {dim} elements"))
+        }
+        CorpusCommand::Import(args) => import::import(&args, settings, output),
+        CorpusCommand::Append(args) => import::append(&args, settings, output),
+        CorpusCommand::List => list(&settings.store(Access::ReadOnly)?.list(), output),
+        CorpusCommand::Describe { name } => {
+            let corpus = settings.store(Access::ReadOnly)?.describe(&name)?;
+            output.answer(&CorpusRecord::of(&corpus), || describe_text(&corpus))
+        }
+        CorpusCommand::Verify { names } => verify(&*settings.store(Access::ReadOnly)?, names, output),
+        CorpusCommand::Drop { name, yes } => drop_corpus(&name, yes, settings, output),
+    }
+}
+
+fn list(corpora: &[Description], output: &mut Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return corpora.iter().try_for_each(|corpus| output.record(&CorpusRecord::of(corpus)));
+    }
+    match corpora {
+        [] => output.text("no corpora; `megaring corpus import NAME FILE` makes one"),
+        corpora => output.text(list_table(corpora)),
+    }
+}
+
+fn verify(store: &Store, names: Vec<String>, output: &mut Output) -> Result<(), Failure> {
+    let names = if names.is_empty() { store.list().into_iter().map(|corpus| corpus.name).collect() } else { names };
+    let corpora: Vec<Description> = names.iter().map(|name| store.describe(name)).collect::<Result<_, _>>()?;
+    let mut progress = Progress::start("verify".into(), corpora.iter().map(|corpus| corpus.bytes).sum());
+    let (mut bytes, mut losses) = (0, 0);
+    for corpus in &corpora {
+        progress.at(bytes, &corpus.name);
+        let report = store.verify(&corpus.name)?;
+        bytes += corpus.bytes;
+        losses += usize::from(report.loss().is_some());
+        output.answer(&VerifyRecord::of(&report), || verify_text(&report))?;
+    }
+    progress.finish(&format!("{} corpora, {losses} with losses", corpora.len()));
+    if losses == 0 { Ok(()) } else { Err(Failure::Told) }
+}
+
+fn drop_corpus(name: &str, yes: bool, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    let store = settings.store(Access::Exclusive)?;
+    let rows = store.describe(name)?.rows;
+    if !yes {
+        let rows = grouped(rows as u64);
+        return Err(Failure::Usage(format!(
+            "this would remove {name} with its {rows} rows for good; say --yes to do it"
+        )));
+    }
+    store.drop_corpus(name)?;
+    output.answer(&json!({ "dropped": name, "rows": rows }), || format!("{name}: dropped"))
+}

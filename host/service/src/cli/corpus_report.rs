@@ -1,0 +1,171 @@
+//! Descriptions and checks of corpora, as records for programs and as text for people.
+
+use std::fmt::Write as _;
+
+use megaring_corpus::{Description, State, VerifyReport};
+use serde::Serialize;
+
+use super::table::{Align, Table, bytes_text, grouped};
+
+/// A corpus. The fields are those of `megaring.v1.Corpus`.
+#[derive(Serialize)]
+pub(crate) struct CorpusRecord<'a> {
+    name: &'a str,
+    dim: usize,
+    rows: usize,
+    generation: u32,
+    segments: Vec<SegmentRecord<'a>>,
+    columns: &'a [String],
+    size_bytes: u64,
+    created_unix_ns: u64,
+    fault: Option<FaultRecord<'a>>,
+}
+
+#[derive(Serialize)]
+struct SegmentRecord<'a> {
+    file: &'a str,
+    rows: usize,
+    size_bytes: u64,
+    checksum: u32,
+}
+
+#[derive(Serialize)]
+struct FaultRecord<'a> {
+    segment: &'a str,
+    reason: &'a str,
+}
+
+impl<'a> CorpusRecord<'a> {
+    pub(crate) fn of(corpus: &'a Description) -> Self {
+        let segments = corpus.segments.iter().map(|segment| SegmentRecord {
+            file: &segment.file,
+            rows: segment.rows,
+            size_bytes: segment.bytes,
+            checksum: segment.checksum,
+        });
+        let fault = match &corpus.state {
+            State::Healthy => None,
+            State::Faulty { segment, reason } => Some(FaultRecord { segment, reason }),
+        };
+        Self {
+            name: &corpus.name,
+            dim: corpus.dim,
+            rows: corpus.rows,
+            generation: corpus.generation,
+            segments: segments.collect(),
+            columns: &corpus.columns,
+            size_bytes: corpus.bytes,
+            created_unix_ns: corpus.created_unix_ns,
+            fault,
+        }
+    }
+}
+
+/// What a check found.
+#[derive(Serialize)]
+pub(crate) struct VerifyRecord<'a> {
+    corpus: &'a str,
+    generation: u32,
+    rows: usize,
+    healthy: bool,
+    manifest_fault: Option<&'a str>,
+    segments: Vec<VerifiedSegment<'a>>,
+}
+
+#[derive(Serialize)]
+struct VerifiedSegment<'a> {
+    file: &'a str,
+    rows: usize,
+    size_bytes: u64,
+    checksum: u32,
+    fault: Option<&'a str>,
+    cache_fault: Option<&'a str>,
+}
+
+impl<'a> VerifyRecord<'a> {
+    pub(crate) fn of(report: &'a VerifyReport) -> Self {
+        let segments = report.segments.iter().map(|segment| VerifiedSegment {
+            file: &segment.file,
+            rows: segment.rows,
+            size_bytes: segment.bytes,
+            checksum: segment.checksum,
+            fault: segment.fault.as_deref(),
+            cache_fault: segment.cache_fault.as_deref(),
+        });
+        Self {
+            corpus: &report.corpus,
+            generation: report.generation,
+            rows: report.rows,
+            healthy: report.loss().is_none(),
+            manifest_fault: report.manifest_fault.as_deref(),
+            segments: segments.collect(),
+        }
+    }
+}
+
+pub(crate) fn list_table(corpora: &[Description]) -> Table {
+    let headings = [
+        ("NAME", Align::Left),
+        ("ROWS", Align::Right),
+        ("DIM", Align::Right),
+        ("SEGMENTS", Align::Right),
+        ("SIZE", Align::Right),
+        ("STATE", Align::Left),
+    ];
+    let mut table = Table::new(headings);
+    for corpus in corpora {
+        table.row([
+            corpus.name.clone(),
+            grouped(corpus.rows as u64),
+            corpus.dim.to_string(),
+            corpus.segments.len().to_string(),
+            bytes_text(corpus.bytes),
+            state_text(&corpus.state),
+        ]);
+    }
+    table
+}
+
+pub(crate) fn describe_text(corpus: &Description) -> String {
+    let headings = [("FILE", Align::Left), ("ROWS", Align::Right), ("SIZE", Align::Right), ("CRC-32", Align::Right)];
+    let mut segments = Table::new(headings);
+    for segment in &corpus.segments {
+        let checksum = format!("{:08x}", segment.checksum);
+        segments.row([segment.file.clone(), grouped(segment.rows as u64), bytes_text(segment.bytes), checksum]);
+    }
+    format!(
+        "{}: {} rows x {}, version {}, {}, {}\ncolumns: {}\n{segments}",
+        corpus.name,
+        grouped(corpus.rows as u64),
+        corpus.dim,
+        corpus.generation,
+        bytes_text(corpus.bytes),
+        state_text(&corpus.state),
+        corpus.columns.join(", "),
+    )
+}
+
+pub(crate) fn verify_text(report: &VerifyReport) -> String {
+    let segments = report.segments.len();
+    let mut text = match report.loss() {
+        None => format!("{}: sound, {} rows in {segments} segments", report.corpus, grouped(report.rows as u64)),
+        Some(loss) => format!("{}: DAMAGED: {loss}", report.corpus),
+    };
+    for segment in &report.segments {
+        let fault = segment.fault.as_ref().map(|fault| format!("damaged: {fault}"));
+        let cache =
+            segment.cache_fault.as_ref().map(|fault| format!("its cache: {fault}; it is made anew, nothing is lost"));
+        for finding in fault.into_iter().chain(cache) {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n  {}: {finding}", segment.file);
+        }
+    }
+    text
+}
+
+fn state_text(state: &State) -> String {
+    match state {
+        State::Healthy => "healthy".into(),
+        State::Faulty { segment, reason } => format!("FAULTY: {segment}: {reason}"),
+    }
+}

@@ -1,0 +1,171 @@
+//! `megaring encode`: memories as JSON lines to coordinates, in this process, without a server.
+//!
+//! A memory is an object with `content` and, where known, `importance`, `access_count`, `age_days`, `galactic_distance` and `garden`;
+//! other fields are passed over, but for `memory_id`, which the answer repeats. Memories are read and answered in batches, so a file
+//! of any size takes little memory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::builder::BoolishValueParser;
+use megaring_core::encode::{Encoded, Features};
+use megaring_core::job::{EncodeJob, Job, Terms};
+use megaring_core::{BackendKind, Error};
+use megaring_corpus::Access;
+use serde::{Deserialize, Serialize};
+
+use super::json_lines::JsonLines;
+use super::output::Output;
+use super::progress::Progress;
+use super::search::tell_made;
+use super::table::{duration_text, grouped};
+use super::{Failure, backend};
+use crate::config::Settings;
+use crate::engine::Engine;
+use crate::outcome::Answer;
+
+/// Memories that are encoded together.
+const BATCH: usize = 16_384;
+/// Bytes of text that are encoded together.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// `megaring encode`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct EncodeArgs {
+    /// JSON lines with `content`; `-` is standard input
+    file: PathBuf,
+    /// Show the words found
+    #[arg(long, env = "MEGARING_ENCODE_WORDS", value_parser = BoolishValueParser::new())]
+    words: bool,
+    /// The backend that must do it [default: by the shape of the work]
+    #[arg(long, env = "MEGARING_ENCODE_BACKEND", value_parser = backend())]
+    backend: Option<BackendKind>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    content: String,
+    #[serde(default)]
+    importance: f64,
+    #[serde(default)]
+    access_count: u32,
+    #[serde(default)]
+    age_days: f64,
+    #[serde(default)]
+    galactic_distance: f64,
+    #[serde(default)]
+    garden: String,
+    memory_id: Option<u64>,
+}
+
+/// An encoded memory, for programs. `zone` is the number that corpora store.
+#[derive(Serialize)]
+struct EncodedRecord<'a> {
+    row: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_id: Option<u64>,
+    x: f64,
+    y: f64,
+    z: f64,
+    w: f64,
+    v: f64,
+    zone: u8,
+    zone_name: &'static str,
+    mask: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<Vec<&'a str>>,
+}
+
+#[derive(Default)]
+struct Batch {
+    job: EncodeJob,
+    ids: Vec<Option<u64>>,
+}
+
+pub(crate) fn run(args: &EncodeArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let mut lines = JsonLines::<Line>::open(&args.file)?;
+    let engine = private_engine(settings)?;
+    let mut progress = Progress::start("encode".into(), lines.bytes_total());
+    let mut first = 0;
+    loop {
+        let batch = read(&mut lines)?;
+        if batch.ids.is_empty() {
+            break;
+        }
+        let count = batch.ids.len();
+        encode(&engine, batch, first, args, output)?;
+        first += count;
+        progress.at(lines.bytes_read(), &format!("{} memories", grouped(first as u64)));
+    }
+    output.flush()?;
+    progress.finish(&format!("{} memories in {}", grouped(first as u64), duration_text(begun.elapsed())));
+    Ok(())
+}
+
+/// An engine for work that needs no corpus: over an empty folder of its own, so the data folder need not be there.
+pub(crate) fn private_engine(settings: &Settings) -> Result<Arc<Engine>, Error> {
+    let folder =
+        tempfile::tempdir().map_err(|error| Error::Storage(format!("no temporary folder can be made: {error}")))?;
+    // Nothing is ever stored in it, so it need not outlive its being opened.
+    let store = megaring_corpus::Store::open(folder.path(), Access::ReadOnly)?;
+    settings.engine(store)
+}
+
+fn read(lines: &mut JsonLines<Line>) -> Result<Batch, Failure> {
+    let mut batch = Batch::default();
+    while batch.ids.len() < BATCH && batch.job.texts.bytes.len() < BATCH_BYTES {
+        let Some(line) = lines.next() else { break };
+        let line = line?;
+        let Line { importance, access_count, age_days, galactic_distance, .. } = line;
+        batch.job.texts.push(&line.content);
+        batch.job.features.push(Features { importance, access_count, age_days, galactic_distance });
+        batch.job.gardens.push(line.garden);
+        batch.ids.push(line.memory_id);
+    }
+    Ok(batch)
+}
+
+fn encode(
+    engine: &Arc<Engine>,
+    batch: Batch,
+    first: usize,
+    args: &EncodeArgs,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let terms = Terms { backend: args.backend, ..Terms::default() };
+    let outcome = engine.run_blocking(Job::Encode(batch.job), terms)?;
+    let Answer::Encoded(encoded) = &outcome.answer else {
+        return Err(Failure::work("internal fault: an encoding was answered with something else"));
+    };
+    for (index, (encoded, memory_id)) in encoded.iter().zip(&batch.ids).enumerate() {
+        let words = args.words.then(|| words_of(engine, encoded));
+        if output.is_json() {
+            output.record(&EncodedRecord::of(first + index, *memory_id, encoded, words))?;
+        } else {
+            output.text(text_of(first + index, *memory_id, encoded, words))?;
+        }
+    }
+    tell_made(encoded.len(), &outcome.made, output)
+}
+
+fn words_of<'a>(engine: &'a Engine, encoded: &Encoded) -> Vec<&'a str> {
+    let words = engine.profile().words().iter().enumerate();
+    words.filter(|(bit, _)| encoded.mask >> bit & 1 == 1).map(|(_, word)| word.as_str()).collect()
+}
+
+impl<'a> EncodedRecord<'a> {
+    fn of(row: usize, memory_id: Option<u64>, encoded: &Encoded, words: Option<Vec<&'a str>>) -> Self {
+        let [x, y, z, w, v] = encoded.coordinates;
+        let (zone, zone_name) = (encoded.zone as u8, encoded.zone.name());
+        Self { row, memory_id, x, y, z, w, v, zone, zone_name, mask: format!("{:032x}", encoded.mask), words }
+    }
+}
+
+fn text_of(row: usize, memory_id: Option<u64>, encoded: &Encoded, words: Option<Vec<&str>>) -> String {
+    let [x, y, z, w, v] = encoded.coordinates;
+    let name = memory_id.map_or_else(|| format!("row {row}"), |id| format!("memory {id}"));
+    let words = words.map(|words| format!("  {}", words.join(" "))).unwrap_or_default();
+    format!("{name:>14}  x {x:+.4}  y {y:+.4}  z {z:+.4}  w {w:.4}  v {v:.4}  {:<9}{words}", encoded.zone.name())
+}

@@ -1,0 +1,67 @@
+//! Progress of long work on stderr: a bar on a terminal, a plain line now and then elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::failure::message;
+use super::table::bytes_text;
+
+/// How often a plain line is written at most.
+const PLAIN_EVERY: Duration = Duration::from_secs(2);
+
+/// Progress over a number of bytes.
+pub(crate) struct Progress {
+    what: String,
+    total: u64,
+    bar: Option<ProgressBar>,
+    last: Instant,
+}
+
+impl Progress {
+    /// Begins; `total` of 0 is unknown.
+    pub(crate) fn start(what: String, total: u64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| bar(&what, total));
+        Self { what, total, bar, last: Instant::now() }
+    }
+
+    /// Tells how far the work is.
+    pub(crate) fn at(&mut self, bytes: u64, note: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(bytes);
+            bar.set_message(note.to_owned());
+        } else if self.last.elapsed() >= PLAIN_EVERY {
+            self.last = Instant::now();
+            let share = if self.total == 0 { bytes_text(bytes) } else { format!("{} %", bytes * 100 / self.total) };
+            message(&format!("{}: {share}, {note}", self.what));
+        }
+    }
+
+    /// Ends it with a last word, which stays.
+    pub(crate) fn finish(self, note: &str) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        message(&format!("{}: {note}", self.what));
+    }
+}
+
+impl Drop for Progress {
+    /// Leaves no bar behind where the work failed.
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(what: &str, total: u64) -> ProgressBar {
+    let (bar, template) = if total == 0 {
+        (ProgressBar::new_spinner(), "{prefix} {spinner} {bytes} {msg}")
+    } else {
+        (ProgressBar::new(total), "{prefix} [{bar:30}] {percent} % {msg} ({eta})")
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.with_style(style).with_prefix(what.to_owned())
+}

@@ -1,0 +1,213 @@
+//! `megaring search`: top k in this process, without a server. Queries come from a file or are a row of the corpus itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::builder::BoolishValueParser;
+use megaring_core::corpus::CorpusView;
+use megaring_core::job::{Job, Matrix, SearchJob, Terms};
+use megaring_core::rescore::{Hit, Ranked};
+use megaring_core::{BackendKind, Error, Metric};
+use megaring_corpus::Access;
+use megaring_corpus::import::{self, ImportOptions};
+use serde::Serialize;
+
+use super::failure::message;
+use super::output::Output;
+use super::table::{Align, Table, duration_text, grouped};
+use super::{Failure, backend, finite, metric};
+use crate::config::Settings;
+use crate::engine::Engine;
+use crate::outcome::{Answer, Made, Outcome};
+
+/// `megaring search`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SearchArgs {
+    /// Corpus
+    corpus: String,
+    /// Queries: .npy, .fvecs, Arrow IPC, Parquet or JSON lines with an `embedding`
+    #[arg(long, env = "MEGARING_SEARCH_QUERY_FILE", value_name = "FILE")]
+    query_file: Option<PathBuf>,
+    /// The query is this row of the corpus
+    #[arg(long, env = "MEGARING_SEARCH_ROW", value_name = "N")]
+    row: Option<u32>,
+    /// Hits wanted for each query
+    #[arg(long, env = "MEGARING_SEARCH_K", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    k: u32,
+    /// How a query and a row compare
+    #[arg(long, env = "MEGARING_SEARCH_METRIC", default_value_t = Metric::Cosine, value_parser = metric())]
+    metric: Metric,
+    /// Hits score at least this (cosine, dot) or at most this (l2)
+    #[arg(long, env = "MEGARING_SEARCH_THRESHOLD", value_name = "SCORE", allow_hyphen_values = true, value_parser = finite)]
+    threshold: Option<f64>,
+    /// The backend that must do it [default: by the shape of the work]
+    #[arg(long, env = "MEGARING_SEARCH_BACKEND", value_parser = backend())]
+    backend: Option<BackendKind>,
+    /// Show titles
+    #[arg(long, env = "MEGARING_SEARCH_TITLES", value_parser = BoolishValueParser::new())]
+    titles: bool,
+}
+
+/// One query's answer, for programs.
+#[derive(Serialize)]
+struct QueryRecord<'a> {
+    query: usize,
+    hits: Vec<HitRecord<'a>>,
+}
+
+#[derive(Serialize)]
+struct HitRecord<'a> {
+    row: u32,
+    memory_id: u64,
+    score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+}
+
+/// How an answer was made, for programs. The fields are those of `megaring.v1.Made`.
+#[derive(Serialize)]
+pub(crate) struct MadeRecord {
+    made: MadeFields,
+}
+
+#[derive(Serialize)]
+struct MadeFields {
+    backend: &'static str,
+    instruction_set: String,
+    exact: bool,
+    rows_rescored: u64,
+    bytes_read: u64,
+    queue_ns: u64,
+    compute_ns: u64,
+    rescore_ns: u64,
+}
+
+pub(crate) fn run(args: &SearchArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    let store = settings.store(Access::ReadOnly)?;
+    let view = store.view(&args.corpus)?;
+    let batches = queries(args, &view)?;
+    let engine = settings.engine(store)?;
+    let mut first = 0;
+    for queries in batches {
+        let queries = queries?;
+        let count = queries.rows;
+        let outcome = search(&engine, &view, args, queries)?;
+        let Answer::Hits(ranked) = &outcome.answer else {
+            return Err(Failure::work("internal fault: a search was answered with something else"));
+        };
+        for (query, ranked) in ranked.iter().enumerate() {
+            tell(first + query, ranked, args, &view, output)?;
+        }
+        tell_made(count, &outcome.made, output)?;
+        first += count;
+    }
+    Ok(())
+}
+
+type Batches = Box<dyn Iterator<Item = Result<Matrix, Error>>>;
+
+/// The queries, in batches as the file gives them.
+fn queries(args: &SearchArgs, view: &CorpusView) -> Result<Batches, Failure> {
+    match (&args.query_file, args.row) {
+        (Some(_), Some(_)) => Err(Failure::Usage("--query-file and --row exclude each other".into())),
+        (None, None) => Err(Failure::Usage("queries are missing: give --query-file FILE or --row N".into())),
+        (Some(path), None) => {
+            let options = ImportOptions { dim: Some(view.dim()), ..ImportOptions::default() };
+            let file = import::open(path, None, &options)?;
+            Ok(Box::new(file.map(|rows| rows.map(|rows| rows.embeddings))))
+        }
+        (None, Some(row)) => Ok(Box::new(std::iter::once(Ok(row_of(view, row)?)))),
+    }
+}
+
+fn row_of(view: &CorpusView, row: u32) -> Result<Matrix, Failure> {
+    let (index, dim) = (row as usize, view.dim());
+    if index >= view.rows() {
+        return Err(Failure::Work(format!("corpus {:?} has no row {row}; it has {} rows", view.name(), view.rows())));
+    }
+    let (start, segment) = view.segment_of(index);
+    let begin = (index - start) * dim;
+    Ok(Matrix { rows: 1, dim, values: segment.data().embeddings()[begin..begin + dim].to_vec() })
+}
+
+fn search(
+    engine: &Arc<Engine>,
+    view: &Arc<CorpusView>,
+    args: &SearchArgs,
+    queries: Matrix,
+) -> Result<Outcome, Failure> {
+    let job =
+        SearchJob { corpus: view.clone(), queries, metric: args.metric, k: args.k as usize, threshold: args.threshold };
+    let terms = Terms { backend: args.backend, ..Terms::default() };
+    Ok(engine.run_blocking(Job::Search(job), terms)?)
+}
+
+fn tell(
+    query: usize,
+    ranked: &Ranked,
+    args: &SearchArgs,
+    view: &CorpusView,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    if !output.is_json() {
+        let heading = format!("query {query}: {} hits", ranked.hits.len());
+        output.text(if query == 0 { heading } else { format!("\n{heading}") })?;
+        return output.text(hits_table(&ranked.hits, args.titles, view));
+    }
+    let hits = ranked.hits.iter().map(|hit| {
+        let (memory_id, title) = view.label(hit.row);
+        HitRecord { row: hit.row, memory_id, score: hit.score as f32, title: args.titles.then_some(title) }
+    });
+    output.record(&QueryRecord { query, hits: hits.collect() })
+}
+
+fn hits_table(hits: &[Hit], titles: bool, view: &CorpusView) -> Table {
+    let headings = [
+        ("RANK", Align::Right),
+        ("ROW", Align::Right),
+        ("MEMORY", Align::Right),
+        ("SCORE", Align::Right),
+        (if titles { "TITLE" } else { "" }, Align::Left),
+    ];
+    let mut table = Table::new(headings);
+    for (rank, hit) in hits.iter().enumerate() {
+        let (memory_id, title) = view.label(hit.row);
+        let score = format!("{:.6}", hit.score as f32);
+        let title = if titles { title.to_owned() } else { String::new() };
+        table.row([(rank + 1).to_string(), hit.row.to_string(), memory_id.to_string(), score, title]);
+    }
+    table
+}
+
+/// How the answer of a batch was made: a last record for programs, a message for people.
+pub(crate) fn tell_made(items: usize, made: &Made, output: &mut Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.record(&MadeRecord::of(made));
+    }
+    output.flush()?;
+    let took = duration_text(made.queue + made.compute + made.rescore);
+    let exact = if made.exact { "exact" } else { "not exact" };
+    let (items, rescored) = (grouped(items as u64), grouped(made.rows_rescored));
+    message(&format!(
+        "{items} answered by {} ({}), {exact}, {rescored} rescored, {took}",
+        made.backend, made.instruction_set
+    ));
+    Ok(())
+}
+
+impl MadeRecord {
+    fn of(made: &Made) -> Self {
+        let nanoseconds = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let made = MadeFields {
+            backend: made.backend.name(),
+            instruction_set: made.instruction_set.clone(),
+            exact: made.exact,
+            rows_rescored: made.rows_rescored,
+            bytes_read: made.bytes_read,
+            queue_ns: nanoseconds(made.queue),
+            compute_ns: nanoseconds(made.compute),
+            rescore_ns: nanoseconds(made.rescore),
+        };
+        Self { made }
+    }
+}

@@ -1,0 +1,120 @@
+//! `megaring serve`: the server in the foreground. The first SIGINT or SIGTERM drains, a second one ends at once.
+
+use std::io;
+use std::time::Duration;
+
+use megaring_corpus::Access;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::failure::message;
+use super::table::duration_text;
+use super::{Failure, Output};
+use crate::config::Settings;
+use crate::engine::Engine;
+use crate::server::{Drained, Server, ServerConfig};
+
+/// How long threads that still read or write files may take after the server has ended.
+const LINGER: Duration = Duration::from_secs(2);
+
+pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    let store = settings.store(Access::Exclusive)?;
+    let engine = Engine::start(settings.engine_config()?, store)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Work(format!("the system refused threads: {error}")))?;
+    let ended = runtime.block_on(async {
+        // Before the address is told: whoever reads it may send a signal at once.
+        let mut signals =
+            Signals::listen().map_err(|error| Failure::Work(format!("signals cannot be awaited: {error}")))?;
+        let server = Server::bind(config(settings), engine).map_err(Failure::work)?;
+        announce(&server, settings, output)?;
+        serve(server, &mut signals, settings.drain_timeout).await
+    });
+    runtime.shutdown_timeout(LINGER);
+    let drained = ended?;
+    output.answer(&json!({ "event": "ended", "drained": drained == Drained::Fully }), || "ended")?;
+    match drained {
+        Drained::Fully => Ok(()),
+        Drained::CutOff => {
+            let limit = duration_text(settings.drain_timeout);
+            Err(Failure::Work(format!("calls under way were cut off, since they were not done within {limit}")))
+        }
+    }
+}
+
+/// The server's part of the settings.
+pub(crate) fn config(settings: &Settings) -> ServerConfig {
+    ServerConfig {
+        address: settings.listen,
+        max_message_bytes: settings.message_limit,
+        stream_in_flight: settings.stream_in_flight,
+        drain_limit: settings.drain_timeout,
+    }
+}
+
+fn announce(server: &Server, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    let address = server.address();
+    let data = settings.data.display().to_string();
+    let record =
+        json!({ "event": "listening", "address": address.to_string(), "data": data, "pid": std::process::id() });
+    output.answer(&record, || format!("listening on {address}, data in {data}"))?;
+    output.flush()
+}
+
+async fn serve(server: Server, signals: &mut Signals, limit: Duration) -> Result<Drained, Failure> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = server.serve(async {
+        // A sender that is gone means the same as one that sent.
+        let _ = stopped.await;
+    });
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended.map_err(Failure::work),
+        () = signals.next() => {}
+    }
+    message(&format!("draining, {} at most; a second signal ends at once", duration_text(limit)));
+    drop(stop);
+    tokio::select! {
+        ended = &mut serving => ended.map_err(Failure::work),
+        () = signals.next() => Err(Failure::work("ended by a second signal; calls under way were cut off")),
+    }
+}
+
+/// SIGINT and SIGTERM, or Ctrl-C where there are no signals.
+struct Signals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Without a way to be told, it runs until it is killed.
+            std::future::pending::<()>().await;
+        }
+    }
+}

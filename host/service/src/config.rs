@@ -1,0 +1,176 @@
+//! Settings, each from the first place that names it: flag, environment, configuration file, default.
+//!
+//! The clap command is the one table of all settings. An option `--ring-slots` of a command `a b` has the environment variable
+//! `MEGARING_A_B_RING_SLOTS` and the key `ring_slots` in the table `[a.b]` of the file; options of every command (all of
+//! [`Settings`]) have no path. [`file`] puts a file's values into the command as its defaults, so nothing else decides precedence.
+//! Relative paths are relative to the working directory, wherever they were written.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use megaring_core::Error;
+use megaring_core::profile::{self, Profile};
+use megaring_corpus::{Access, Store};
+use megaring_ring::WaitStrategy;
+use tracing_subscriber::EnvFilter;
+
+use crate::engine::{Engine, EngineConfig};
+
+pub mod file;
+
+/// What every command knows. Sizes are bytes and take units (`256MiB`), durations too (`10s`).
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Settings")]
+pub struct Settings {
+    /// Folder that holds the corpora
+    #[arg(long, global = true, env = "MEGARING_DATA", value_name = "FOLDER", default_value = "megaring-data")]
+    pub data: PathBuf,
+    /// Address that the server listens on; port 0 takes a free one
+    #[arg(long, global = true, env = "MEGARING_LISTEN", value_name = "IP:PORT", default_value_t = LISTEN)]
+    pub listen: SocketAddr,
+    /// CPU worker threads; 0 is one for each processor
+    #[arg(long, global = true, env = "MEGARING_CPU_WORKERS", value_name = "N", default_value_t = 0)]
+    pub cpu_workers: usize,
+    /// How idle threads wait: busy-spin, yield, hybrid-spin:50us or park
+    #[arg(long, global = true, env = "MEGARING_WAIT", value_name = "HOW", default_value_t = WaitStrategy::default())]
+    pub wait: WaitStrategy,
+    /// Submission slots of a ring, a power of two
+    #[arg(long, global = true, env = "MEGARING_RING_SLOTS", value_name = "N", default_value = "256", value_parser = ring_slots)]
+    pub ring_slots: usize,
+    /// Bytes of a ring's arena; touched only as far as they are used
+    #[arg(long, global = true, env = "MEGARING_ARENA_BYTES", value_name = "SIZE", default_value = "256MiB", value_parser = size)]
+    pub arena_bytes: usize,
+    /// Largest message that the server takes or sends
+    #[arg(long, global = true, env = "MEGARING_MESSAGE_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    pub message_limit: usize,
+    /// Requests of one stream that are worked on at once
+    #[arg(long, global = true, env = "MEGARING_STREAM_IN_FLIGHT", value_name = "N", default_value_t = 16)]
+    pub stream_in_flight: usize,
+    /// Jobs of one tenant that may be in flight; 0 is no limit of its own
+    #[arg(long, global = true, env = "MEGARING_TENANT_JOBS", value_name = "N", default_value_t = 0)]
+    pub tenant_jobs: usize,
+    /// Instruction set of the CPU kernels: baseline, avx2, avx512 or neon [default: the best of this machine]
+    #[arg(long, global = true, env = "MEGARING_ISA", value_name = "NAME")]
+    pub isa: Option<String>,
+    /// Encoder profile (TOML) [default: whitemagic-v1, built in]
+    #[arg(long, global = true, env = "MEGARING_PROFILE", value_name = "FILE")]
+    pub profile: Option<PathBuf>,
+    /// File to map the event ring from, so that other processes can follow it [default: in memory]
+    #[arg(long, global = true, env = "MEGARING_EVENTS_FILE", value_name = "FILE")]
+    pub events_file: Option<PathBuf>,
+    /// How long a stopping server waits for calls under way
+    #[arg(long, global = true, env = "MEGARING_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub drain_timeout: Duration,
+    /// What is logged on stderr: off, error, warn, info, debug, trace, or directives such as megaring=debug
+    #[arg(long, global = true, env = "MEGARING_LOG", value_name = "LEVEL", default_value = "info", value_parser = log_filter)]
+    pub log: String,
+}
+
+/// Loopback, and a port that no registered service has.
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7465);
+
+impl Settings {
+    /// Opens the data folder.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] in one sentence that names the folder: not there, not a folder, not writable, in use.
+    pub fn store(&self, access: Access) -> Result<Arc<Store>, Error> {
+        Store::open(&self.data, access)
+    }
+
+    /// Starts an engine over a store as the settings say, for one command: its events stay in memory, since the events file is a
+    /// running server's.
+    ///
+    /// # Errors
+    /// A profile that cannot be read, or what [`Engine::start`] refuses.
+    pub fn engine(&self, store: Arc<Store>) -> Result<Arc<Engine>, Error> {
+        Engine::start(EngineConfig { events_file: None, ..self.engine_config()? }, store)
+    }
+
+    /// How the engine of a server is set up.
+    ///
+    /// # Errors
+    /// A profile that cannot be read.
+    pub fn engine_config(&self) -> Result<EngineConfig, Error> {
+        Ok(EngineConfig {
+            cpu_workers: self.cpu_workers,
+            wait: self.wait,
+            ring_slots: self.ring_slots,
+            arena_bytes: self.arena_bytes,
+            tenant_jobs: self.tenant_jobs,
+            isa: self.isa.clone(),
+            events_file: self.events_file.clone(),
+            ..EngineConfig::new(self.read_profile()?)
+        })
+    }
+
+    /// The encoder's profile: the file's, or the built-in one.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] where the file cannot be read, [`Error::Invalid`] where it is no profile.
+    pub fn read_profile(&self) -> Result<Profile, Error> {
+        let wrong = |place: String, error: profile::ProfileError| Error::field(place, error.to_string());
+        match &self.profile {
+            None => Profile::parse(profile::DEFAULT).map_err(|error| wrong("the built-in profile".into(), error)),
+            Some(path) => Profile::parse(&read_text(path)?).map_err(|error| wrong(path.display().to_string(), error)),
+        }
+    }
+}
+
+/// A number of bytes: digits, and perhaps a unit: B, KiB, MiB, GiB (powers of 1024), KB, MB, GB (powers of 1000).
+///
+/// # Errors
+/// In words, for the command line.
+pub fn size(text: &str) -> Result<usize, String> {
+    let (number, unit) = split_unit(text);
+    let each: usize = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" | "k" => 1 << 10,
+        "mib" | "m" => 1 << 20,
+        "gib" | "g" => 1 << 30,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        _ => return Err(format!("{unit:?} is no unit of bytes: use KiB, MiB, GiB, KB, MB, GB or none")),
+    };
+    let number: usize = number.parse().map_err(|_| "a size is a whole number, such as 64MiB".to_owned())?;
+    number.checked_mul(each).filter(|bytes| *bytes > 0).ok_or_else(|| "the size must be above 0 and fit memory".into())
+}
+
+/// A duration: digits and a unit: us, ms, s (also without a unit), m.
+///
+/// # Errors
+/// In words, for the command line.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split_unit(text);
+    let number: u64 = number.parse().map_err(|_| "a time is a whole number, such as 10s or 500ms".to_owned())?;
+    match unit {
+        "us" => Ok(Duration::from_micros(number)),
+        "ms" => Ok(Duration::from_millis(number)),
+        "" | "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        _ => Err(format!("{unit:?} is no unit of time: use us, ms, s or m")),
+    }
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    (number, unit.trim_start())
+}
+
+fn ring_slots(text: &str) -> Result<usize, String> {
+    let slots: usize = text.parse().map_err(|_| "a ring has a whole number of slots".to_owned())?;
+    if slots.is_power_of_two() { Ok(slots) } else { Err("a ring's slots are a power of two, such as 256".into()) }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|error| Error::Storage(format!("{}: {error}", path.display())))
+}

@@ -1,0 +1,29 @@
+//! Three searches of the real sample, for a person to see that the answers make sense.
+
+use megaring_proto::v1 as pb;
+use serde_json::json;
+
+use super::data::Corpus;
+use crate::cli::{Failure, Output};
+
+/// Titles of records of the sample, each the query of an example. One that is not there is passed over.
+const QUERIES: [&str; 3] = ["queue.Queue", "random.shuffle", "gzip.open"];
+/// Matches shown of each, the query itself left out.
+const SHOWN: usize = 4;
+
+/// Shows them. `answers` has the hits of each row.
+pub(super) fn tell(corpus: &Corpus, answers: &[pb::Hits], output: &mut Output) -> Result<(), Failure> {
+    for query in QUERIES {
+        let row = corpus.titles.iter().position(|title| title == query);
+        let Some((row, hits)) = row.and_then(|row| Some((row, answers.get(row)?))) else { continue };
+        let hits = hits.rows.iter().zip(&hits.titles).zip(&hits.scores);
+        let others = hits.filter(|((other, _), _)| **other as usize != row).take(SHOWN);
+        let matches: Vec<(&String, f32)> = others.map(|((_, title), score)| (title, *score)).collect();
+        let record = json!({ "example": query, "matches": matches });
+        output.answer(&record, || {
+            let matches = matches.iter().map(|(title, score)| format!("{title} ({score:.3})"));
+            format!("like {query}: {}", matches.collect::<Vec<_>>().join(", "))
+        })?;
+    }
+    if output.is_json() { Ok(()) } else { output.text("") }
+}

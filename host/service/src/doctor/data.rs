@@ -1,0 +1,61 @@
+//! The data folder: there, writable, with room, its corpora sound.
+
+use std::path::Path;
+
+use megaring_corpus::{Access, State, Store};
+
+use super::{Finding, fault};
+use crate::cli::{bytes_text, grouped};
+use crate::config::Settings;
+use crate::machine;
+
+/// Room below which a person should know.
+const LITTLE_BYTES: u64 = 1 << 30;
+
+pub(super) fn findings(settings: &Settings) -> Vec<Finding> {
+    let folder = &settings.data;
+    if !folder.exists() {
+        let help = "the first `megaring corpus import NAME FILE` makes it; --data or MEGARING_DATA names another";
+        return vec![Finding::note("data folder", format!("{} does not exist yet", folder.display()), help)];
+    }
+    let mut findings = vec![writable(folder)];
+    findings.extend(room(folder));
+    match Store::open(folder, Access::ReadOnly) {
+        Ok(store) => findings.push(corpora(&store)),
+        Err(error) => findings.push(fault("corpora", &error, "--data or MEGARING_DATA names another folder")),
+    }
+    findings
+}
+
+fn writable(folder: &Path) -> Finding {
+    // A file that is removed when dropped: asking for permissions would not see a read-only mount.
+    match tempfile::Builder::new().prefix(".doctor").tempfile_in(folder) {
+        Ok(_) => Finding::ok("data folder", format!("{} is writable", folder.display())),
+        Err(error) => {
+            let found = format!("{} is not writable: {error}", folder.display());
+            Finding::problem("data folder", found, "let this user write there, or name another with --data")
+        }
+    }
+}
+
+fn room(folder: &Path) -> Option<Finding> {
+    let free = machine::free_bytes(folder)?;
+    let found = format!("{} free", bytes_text(free));
+    let help = "an append that finds no room fails whole and changes nothing; make room before large imports";
+    Some(if free < LITTLE_BYTES { Finding::note("storage", found, help) } else { Finding::ok("storage", found) })
+}
+
+fn corpora(store: &Store) -> Finding {
+    let corpora = store.list();
+    let rows: u64 = corpora.iter().map(|corpus| corpus.rows as u64).sum();
+    let faults = corpora.iter().filter_map(|corpus| match &corpus.state {
+        State::Healthy => None,
+        State::Faulty { segment, reason } => Some(format!("{} ({segment}: {reason})", corpus.name)),
+    });
+    let faults: Vec<String> = faults.collect();
+    if faults.is_empty() {
+        return Finding::ok("corpora", format!("{} with {} rows, all healthy", corpora.len(), grouped(rows)));
+    }
+    let help = "`megaring corpus verify` tells more; restore the corpus from a copy, or drop it and import it again";
+    Finding::problem("corpora", format!("damaged: {}", faults.join("; ")), help)
+}
