@@ -115,12 +115,14 @@ fn resource(kind: &str, name: &str, description: &str) -> ErrorDetails {
     ErrorDetails::with_resource_info(kind, short(name), "", description)
 }
 
+/// The beginning and the end of a text, which is where a message says what it is about and what would be right.
 fn short(text: &str) -> String {
     if text.len() <= MAX_TEXT_BYTES {
         return text.to_owned();
     }
-    let cut = text.floor_char_boundary(MAX_TEXT_BYTES - '…'.len_utf8());
-    format!("{}…", &text[..cut])
+    let half = (MAX_TEXT_BYTES - '…'.len_utf8()) / 2;
+    let (head, tail) = (text.floor_char_boundary(half), text.ceil_char_boundary(text.len() - half));
+    format!("{}…{}", &text[..head], &text[tail..])
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -178,7 +178,11 @@ fn sent_points(sent: &pb::Points) -> Result<Points, Error> {
 }
 
 fn corpus_points(view: Arc<CorpusView>) -> Result<Points, Error> {
-    if view.rows() > 0 && !view.has_coordinates() {
+    if view.rows() == 0 {
+        // A corpus without rows has no columns either.
+        return Ok(Points::Sent(Arc::default()));
+    }
+    if !view.has_coordinates() {
         let reason = "has rows without coordinates; only one whose rows all have them can be searched in 5-D";
         return Err(Error::Precondition { name: view.name().into(), reason: reason.into() });
     }

@@ -1,0 +1,173 @@
+//! A server in this process, on a free port and a folder of its own, and what the tests say to it.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use megaring::engine::{Engine, EngineConfig};
+use megaring::server::{Drained, Server, ServerConfig};
+use megaring_core::job::{Job, SearchJob, Terms};
+use megaring_core::profile::{DEFAULT, Profile};
+use megaring_corpus::{Access, Store};
+use megaring_datasets::Matrix;
+use megaring_proto::v1 as pb;
+use megaring_proto::v1::admin_client::AdminClient;
+use megaring_proto::v1::compute_client::ComputeClient;
+use megaring_proto::v1::corpora_client::CorporaClient;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::Status;
+use tonic::transport::Channel;
+use tonic_types::StatusExt as _;
+
+/// A running server.
+pub struct Running {
+    pub address: SocketAddr,
+    pub engine: Arc<Engine>,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<Drained>,
+}
+
+/// What a test may want otherwise.
+pub struct Setup {
+    pub server: ServerConfig,
+    pub tenant_jobs: usize,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { server: ServerConfig::new(([127, 0, 0, 1], 0).into()), tenant_jobs: 0 }
+    }
+}
+
+impl Running {
+    /// Serves the corpora under `folder`.
+    pub async fn start(folder: &std::path::Path, setup: Setup) -> Self {
+        let store = Store::open(folder, Access::Exclusive).expect("the folder opens");
+        let config = EngineConfig {
+            cpu_workers: 2,
+            ring_slots: 64,
+            arena_bytes: 64 << 20,
+            tenant_jobs: setup.tenant_jobs,
+            ..EngineConfig::new(Profile::parse(DEFAULT).expect("the profile parses"))
+        };
+        let engine = Engine::start(config, store).expect("the engine starts");
+        let server = Server::bind(setup.server, engine.clone()).expect("a free port");
+        let address = server.address();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = tokio::spawn(async move {
+            let stopped = async { drop(stopped.await) };
+            server.serve(stopped).await.expect("it serves to the end")
+        });
+        Self { address, engine, stop, serving }
+    }
+
+    /// Begins to drain. The server ends by itself; await [`Draining::end`].
+    pub fn drain(self) -> JoinHandle<Drained> {
+        drop(self.stop);
+        self.serving
+    }
+
+    /// Drains and waits for the end.
+    pub async fn stop(self) -> Drained {
+        self.drain().await.expect("the server does not panic")
+    }
+
+    pub async fn channel(&self) -> Channel {
+        let uri = format!("http://{}", self.address);
+        Channel::from_shared(uri).expect("a good address").connect().await.expect("it connects")
+    }
+
+    pub async fn compute(&self) -> ComputeClient<Channel> {
+        ComputeClient::new(self.channel().await).max_decoding_message_size(64 << 20)
+    }
+
+    pub async fn corpora(&self) -> CorporaClient<Channel> {
+        CorporaClient::new(self.channel().await)
+    }
+
+    pub async fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(self.channel().await)
+    }
+
+    /// Makes a corpus of these rows, with ids 1000, 1001, … and titles `row 0`, `row 1`, …
+    pub async fn corpus(&self, name: &str, rows: &Matrix) {
+        let mut corpora = self.corpora().await;
+        let create = pb::CreateRequest { name: name.into(), dim: rows.dim as u32 };
+        corpora.create(create).await.expect("it is made");
+        let message = pb::AppendRequest { corpus: name.into(), rows: Some(labelled(rows)) };
+        corpora.append(tokio_stream::once(message)).await.expect("rows are added");
+    }
+}
+
+/// Rows with ids 1000, 1001, … and titles `row 0`, `row 1`, …
+pub fn labelled(rows: &Matrix) -> pb::Rows {
+    pb::Rows {
+        memory_ids: (1000..1000 + rows.rows as u64).collect(),
+        titles: (0..rows.rows).map(|row| format!("row {row}")).collect(),
+        embeddings: Some(float32(rows)),
+        ..pb::Rows::default()
+    }
+}
+
+/// A folder for one test.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+pub fn float32(matrix: &Matrix) -> pb::Vectors {
+    vectors(pb::Dtype::Float32, matrix.rows, matrix.dim, matrix.to_le_bytes())
+}
+
+pub fn vectors(dtype: pb::Dtype, rows: usize, dim: usize, data: Vec<u8>) -> pb::Vectors {
+    pb::Vectors { data: data.into(), dtype: dtype.into(), rows: rows as u32, dim: dim as u32, int8_scale: None }
+}
+
+/// The field and the text of a refusal's only violation.
+pub fn violation(status: &Status) -> (String, String) {
+    let details = status.get_error_details();
+    let violations = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
+    assert_eq!(violations.len(), 1, "one violation in {status:?}");
+    (violations[0].field.clone(), violations[0].description.clone())
+}
+
+/// The reason in a refusal's `ErrorInfo`.
+pub fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    assert_eq!(info.domain, "megaring");
+    info.reason.clone()
+}
+
+/// Waits until something holds; fails after a minute, which no working machine takes.
+pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(60);
+    tokio::time::timeout(limit, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// A job of `tenant` that has been admitted and is not let finish: its permit is out until this is dropped.
+pub struct Held(#[expect(dead_code, reason = "held, not looked at")] Pin<Box<dyn Future<Output = ()> + Send>>);
+
+/// Holds a permit by a search of the corpus `rows`.
+pub fn hold(engine: &Arc<Engine>, tenant: &str) -> Held {
+    let corpus = engine.store().view("rows").expect("the corpus");
+    let (rows, dim) = (2000, corpus.dim());
+    let queries = megaring_core::job::Matrix { rows, dim, values: vec![1.0; rows * dim] };
+    let (metric, k) = (megaring_core::Metric::Dot, corpus.rows());
+    let job = Job::Search(SearchJob { corpus, queries, metric, k, threshold: None });
+    let terms = Terms { tenant: tenant.into(), ..Terms::default() };
+    let engine = engine.clone();
+    let mut running: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+        drop(engine.run(job, terms).await);
+    });
+    // Too much for one poll; nobody polls it again.
+    let first = running.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(first.is_pending(), "the job is under way");
+    Held(running)
+}

@@ -1,0 +1,11 @@
+//! The service over its wire: a server in this process, real clients, and the naive reference beside them.
+
+mod bad_input;
+mod common;
+mod corpora;
+mod encode;
+mod raw;
+mod search;
+mod server;
+mod status;
+mod stream;

@@ -1,0 +1,48 @@
+//! A client that sends what a well-made one would not, and keeps no deadline of its own.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use prost::Message;
+use tokio::net::TcpStream;
+use tonic::codegen::http;
+
+/// A message with the five bytes before it that gRPC wants.
+pub fn framed(message: &impl Message) -> Bytes {
+    framed_bytes(&message.encode_to_vec())
+}
+
+pub fn framed_bytes(message: &[u8]) -> Bytes {
+    let length = u32::try_from(message.len()).expect("a short message").to_be_bytes();
+    [&[0][..], &length, message].concat().into()
+}
+
+/// Posts to a method (such as `Compute/Search`) and waits for the status: its number and its message as sent.
+///
+/// With `close` the request ends after `body`; otherwise it stays open.
+pub async fn call(server: SocketAddr, method: &str, timeout: &str, body: Bytes, close: bool) -> (i32, String) {
+    let socket = TcpStream::connect(server).await.expect("it connects");
+    let (client, connection) = h2::client::handshake(socket).await.expect("an HTTP/2 server");
+    let connection = tokio::spawn(connection);
+    let mut request = http::Request::post(format!("http://{server}/megaring.v1.{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    if !timeout.is_empty() {
+        request = request.header("grpc-timeout", timeout);
+    }
+    let mut client = client.ready().await.expect("room for a request");
+    let (response, mut sending) = client.send_request(request.body(()).expect("a good request"), false).expect("sent");
+    sending.send_data(body, close).expect("sent");
+    let response = response.await.expect("a response");
+    let headers = response.headers().clone();
+    let mut body = response.into_body();
+    while let Some(data) = body.data().await {
+        let data = data.expect("data");
+        body.flow_control().release_capacity(data.len()).expect("it was received");
+    }
+    let trailers = body.trailers().await.expect("an end").unwrap_or(headers);
+    connection.abort();
+    let text = |name: &str| trailers.get(name).map(|value| value.to_str().expect("ASCII").to_owned());
+    let code = text("grpc-status").expect("a status").parse().expect("a number");
+    (code, text("grpc-message").unwrap_or_default())
+}
