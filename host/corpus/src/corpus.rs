@@ -118,7 +118,7 @@ impl Corpus {
                 table.register(&version.view);
                 Condition::Ready(Arc::new(version))
             }
-            Err(loss) => Condition::Faulty(Arc::new(loss)),
+            Err(loss) => Condition::Faulty(loss),
         };
         Self { name, folder, handle, settings, table, condition: RwLock::new(condition), commits: Mutex::new(()) }
     }
@@ -191,7 +191,7 @@ impl Corpus {
                 self.table.register(&version.view);
                 Condition::Ready(Arc::new(version))
             }
-            Err(loss) => Condition::Faulty(Arc::new(loss)),
+            Err(loss) => Condition::Faulty(loss),
         };
         self.set(condition);
     }
@@ -271,17 +271,6 @@ pub(crate) fn check_row_count(have: usize, rows: usize) -> Result<(), Error> {
     Err(Error::field("rows", format!("{rows} rows more than {have} are over the limit of {}", u32::MAX)))
 }
 
-/// Checks a segment file's length and, if asked, its checksum against the manifest.
-pub(crate) fn check_bytes(mapped: &SegmentFile, entry: &SegmentEntry, sum: bool) -> Result<(), String> {
-    if sum && crc32fast::hash(&mapped.bytes) != entry.crc32 {
-        return Err("its checksum does not match".into());
-    }
-    match mapped.rows() as u64 == entry.rows {
-        true => Ok(()),
-        false => Err(format!("it has {} rows, the manifest says {}", mapped.rows(), entry.rows)),
-    }
-}
-
 /// Maps one segment of a manifest, with the cheap checks and, for small files, the checksum.
 pub(crate) fn map_segment(folder: &Path, entry: &SegmentEntry, dim: usize, check: u64) -> Result<SegmentFile, String> {
     let path = folder.join(&entry.file);
@@ -293,20 +282,29 @@ pub(crate) fn map_segment(folder: &Path, entry: &SegmentEntry, dim: usize, check
     if bytes != entry.bytes {
         return Err(format!("it has {bytes} bytes, the manifest says {}", entry.bytes));
     }
-    let mapped = SegmentFile::map(&path, dim).map_err(|fault| fault.to_string())?;
-    check_bytes(&mapped, entry, bytes <= check)?;
-    Ok(mapped)
+    let mapped = SegmentFile::bytes(&path).map_err(|fault| fault.to_string())?;
+    if bytes <= check && crc32fast::hash(&mapped) != entry.crc32 {
+        return Err("its checksum does not match".into());
+    }
+    let mapped = SegmentFile::read(mapped, dim).map_err(|fault| fault.to_string())?;
+    match mapped.rows() as u64 == entry.rows {
+        true => Ok(mapped),
+        false => Err(format!("it has {} rows, the manifest says {}", mapped.rows(), entry.rows)),
+    }
 }
 
-fn load(folder: &Path, name: &str, handle: u32, settings: Settings) -> Result<Version, Loss> {
-    let unreadable = |reason| Loss { file: manifest::FILE.into(), reason, manifest: None };
+fn load(folder: &Path, name: &str, handle: u32, settings: Settings) -> Result<Version, Arc<Loss>> {
+    let unreadable = |reason| Arc::new(Loss { file: manifest::FILE.into(), reason, manifest: None });
     let manifest = Manifest::read(folder, name).map_err(unreadable)?;
     let dim = manifest.dim as usize;
     let mut segments = Vec::new();
     for entry in &manifest.segments {
         match map_segment(folder, entry, dim, settings.check_bytes) {
             Ok(mapped) => segments.extend(derive(folder, mapped, entry, dim, settings).0),
-            Err(reason) => return Err(Loss { file: entry.file.clone(), reason, manifest: Some(manifest) }),
+            Err(reason) => {
+                let file = entry.file.clone();
+                return Err(Arc::new(Loss { file, reason, manifest: Some(manifest) }));
+            }
         }
     }
     let view = Arc::new(CorpusView::new(name.to_owned(), handle, manifest.generation, dim, segments));

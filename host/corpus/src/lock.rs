@@ -15,7 +15,14 @@ const NAME: &str = ".lock";
 
 /// The lock, held until dropped.
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// Closing would do, were it not for a process being started meanwhile, which holds a copy of the file until it runs.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
 }
 
 impl Lock {
@@ -35,7 +42,7 @@ impl Lock {
             Err(TryLockError::Error(error)) => return Err(storage("cannot lock", &path)(error)),
         }
         write_pid(&mut file).map_err(storage("cannot write", &path))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 

@@ -24,7 +24,6 @@ use crate::mapping;
 
 /// A mapped segment file.
 pub(crate) struct SegmentFile {
-    pub(crate) bytes: Buffer,
     pub(crate) parts: Vec<Part>,
     pub(crate) columns: Vec<String>,
 }
@@ -32,11 +31,17 @@ pub(crate) struct SegmentFile {
 impl SegmentFile {
     /// Maps a file and reads its structure, not its values.
     pub(crate) fn map(path: &Path, dim: usize) -> Result<Self, Fault> {
-        let bytes = mapping::map(path).map_err(|error| Fault::file(format!("cannot be mapped: {error}")))?;
-        Self::read(Buffer::from(bytes), dim)
+        Self::read(Self::bytes(path)?, dim)
     }
 
-    fn read(bytes: Buffer, dim: usize) -> Result<Self, Fault> {
+    /// Maps a file, whatever is in it.
+    pub(crate) fn bytes(path: &Path) -> Result<Buffer, Fault> {
+        let bytes = mapping::map(path).map_err(|error| Fault::file(format!("cannot be mapped: {error}")))?;
+        Ok(Buffer::from(bytes))
+    }
+
+    /// Reads the structure of a mapped file.
+    pub(crate) fn read(bytes: Buffer, dim: usize) -> Result<Self, Fault> {
         let layout = Layout::of_file(&bytes)?;
         check_schema(&layout.schema, dim)?;
         let mut parts = Vec::with_capacity(layout.batches.len());
@@ -48,13 +53,13 @@ impl SegmentFile {
                 return Err(Fault::file("its buffers are compressed; write it uncompressed").form());
             }
             if !form.aligned {
-                return Err(Fault::file("its buffers are misaligned; write it 8 or 64 byte aligned").form());
+                return Err(Fault::file("its buffers are misaligned; write it 64 byte aligned").form());
             }
             parts.push(Part::read(&layout, block, &block_bytes, dim)?);
         }
         parts.retain(|part| part.rows > 0);
         let columns = layout.schema.fields().iter().map(|field| field.name().clone()).collect();
-        Ok(Self { bytes, parts, columns })
+        Ok(Self { parts, columns })
     }
 
     /// Rows of all parts.
@@ -62,7 +67,7 @@ impl SegmentFile {
         self.parts.iter().map(|part| part.rows).sum()
     }
 
-    /// Finds the first value that may not be: non-finite in an embedding or coordinate.
+    /// Finds the first number that is not finite.
     pub(crate) fn check_values(&self, dim: usize) -> Result<(), Fault> {
         let mut start = 0;
         for part in &self.parts {
@@ -80,7 +85,8 @@ pub(crate) struct Part {
     pub(crate) embeddings: ScalarBuffer<f32>,
     memory_ids: ScalarBuffer<u64>,
     titles: Titles,
-    coordinates: Option<[ScalarBuffer<f64>; 5]>,
+    /// Every float64 column with a meaning, by name; coordinates first.
+    floats: Vec<(&'static str, ScalarBuffer<f64>)>,
 }
 
 /// A title column in one of the forms that can be read in place.
@@ -97,8 +103,11 @@ impl Part {
         // One column at a time, so that a fault can name the column.
         let column = |name: &str| -> Result<Option<ArrayRef>, Fault> {
             let Some((index, _)) = layout.schema.fields().find(name) else { return Ok(None) };
-            let decoder = layout.decoder(true).with_projection(vec![index]);
-            let batch = decode(&decoder, block, bytes).map_err(|error| Fault::column(name, error))?;
+            let decoded = |in_place| decode(&layout.decoder(in_place).with_projection(vec![index]), block, bytes);
+            let batch = decoded(true).map_err(|error| match decoded(false) {
+                Ok(_) => Fault::column(name, "its buffers are misaligned; write it 64 byte aligned").form(),
+                Err(_) => Fault::column(name, error),
+            })?;
             Ok(batch.columns().first().cloned())
         };
         let required = |name: &str| column(name)?.ok_or_else(|| Fault::column(name, "the column is missing"));
@@ -107,15 +116,15 @@ impl Part {
         let embeddings = read_embeddings(&embedding, dim)?;
         let memory_ids = without_nulls(MEMORY_ID, &required(MEMORY_ID)?)?.as_primitive::<UInt64Type>().values().clone();
         let titles = column(TITLE)?.map_or(Titles::None, |titles| read_titles(&titles));
-        let mut coordinates = Vec::with_capacity(COORDINATES.len());
+        let mut floats = Vec::new();
         for (name, kind) in columns::optional_of(&layout.schema) {
             let column = required(name)?;
             without_nulls(name, &column)?;
-            if kind == DataType::Float64 && COORDINATES.contains(&name) {
-                coordinates.push(column.as_primitive::<Float64Type>().values().clone());
+            if kind == DataType::Float64 {
+                floats.push((name, column.as_primitive::<Float64Type>().values().clone()));
             }
         }
-        Ok(Self { rows, embeddings, memory_ids, titles, coordinates: coordinates.try_into().ok() })
+        Ok(Self { rows, embeddings, memory_ids, titles, floats })
     }
 
     fn check_values(&self, dim: usize) -> Result<(), Fault> {
@@ -126,12 +135,18 @@ impl Part {
                 format!("element {element} is {value}; every value must be finite"),
             ));
         }
-        for (name, column) in COORDINATES.iter().zip(self.coordinates.iter().flatten()) {
+        for (name, column) in &self.floats {
             if let Some(row) = column.iter().position(|value| !value.is_finite()) {
                 return Err(Fault::value(name, row, format!("{} is not finite", column[row])));
             }
         }
         Ok(())
+    }
+
+    fn coordinates(&self) -> Option<[&[f64]; 5]> {
+        let (axes, _) = self.floats.split_first_chunk::<5>()?;
+        let columns = axes.each_ref().map(|(_, column)| &column[..]);
+        axes.iter().map(|(name, _)| name).eq(&COORDINATES).then_some(columns)
     }
 
     fn title(&self, row: usize) -> &str {
@@ -241,7 +256,7 @@ impl SegmentData for MappedSegment {
     }
 
     fn coordinates(&self) -> Option<[&[f64]; 5]> {
-        self.part.coordinates.as_ref().map(|columns| columns.each_ref().map(|column| &column[..]))
+        self.part.coordinates()
     }
 
     fn memory_id(&self, row: usize) -> u64 {

@@ -1,0 +1,85 @@
+//! `kill -9` in the middle of appends, a hundred times: what was acknowledged is there, and everything verifies.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use megaring_corpus::{Access, Store};
+
+use crate::child;
+use crate::common::{append, assert_rows};
+
+const KILLS: usize = 100;
+const DIM: usize = 96;
+/// Rows of one append: enough that writing them takes a while.
+const ROWS: usize = 50;
+
+/// As a child: appends until killed, and says on stdout how many rows are safe.
+#[test]
+fn child_appends() {
+    let Some(folder) = child::folder() else { return };
+    let store = Store::open(&folder, Access::Exclusive).unwrap();
+    let mut rows = store.view("a").unwrap().rows();
+    loop {
+        append(&store, "a", rows, ROWS, DIM);
+        rows += ROWS;
+        writeln!(std::io::stdout(), "rows {rows}").unwrap();
+    }
+}
+
+/// Numbers without a pattern the appends could fall in step with (Marsaglia's xorshift).
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// Lets a child acknowledge `acks` appends and some microseconds pass, kills it, and returns the rows it had acknowledged.
+fn run_and_kill(folder: &std::path::Path, acks: u64, more: Duration) -> usize {
+    let mut child = child::command("", "crash::child_appends", folder).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // The harness prints before the test does, and without a line's end.
+    let acknowledged = |line: String| line.split_once("rows ").and_then(|(_, rows)| rows.parse().ok());
+    let mut safe = 0;
+    for _ in 0..acks {
+        safe = lines.by_ref().find_map(|line| acknowledged(line.unwrap())).unwrap();
+    }
+    // The moment of the kill is all that depends on this; no check does.
+    let until = Instant::now() + more;
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Acknowledgements that were under way count as well.
+    lines.map_while(Result::ok).filter_map(acknowledged).last().unwrap_or(safe)
+}
+
+#[test]
+fn a_killed_append_leaves_the_corpus_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), Access::Exclusive).unwrap();
+    store.create("a", DIM).unwrap();
+    drop(store);
+    let mut state = 0x9e37_79b9_7f4a_7c15;
+    let mut leftovers = 0;
+    for kill in 0..KILLS {
+        let (acks, more) = (random(&mut state) % 3, Duration::from_micros(random(&mut state) % 8000));
+        let safe = run_and_kill(folder.path(), acks, more);
+        let files = std::fs::read_dir(folder.path().join("a")).unwrap().count();
+        let store = Store::open(folder.path(), Access::Exclusive).unwrap();
+        let view = store.view("a").unwrap();
+        assert!(view.rows() >= safe, "kill {kill}: {} rows of {safe} acknowledged", view.rows());
+        assert_eq!(view.rows() % ROWS, 0, "kill {kill}: half an append");
+        let report = store.verify("a").unwrap();
+        assert!(report.is_clean(), "kill {kill}: {report:?}");
+        let kept = std::fs::read_dir(folder.path().join("a")).unwrap().count();
+        assert_eq!(kept, 1 + 2 * report.segments.len(), "kill {kill}: leftovers stay");
+        leftovers += usize::from(files != kept);
+        if kill == KILLS - 1 {
+            assert_rows(&view, view.rows());
+        }
+    }
+    assert!(leftovers > 0, "no kill hit an append under way: this test tested nothing");
+}

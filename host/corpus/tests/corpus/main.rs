@@ -1,0 +1,11 @@
+//! Tests of the corpora through their public face, in one binary: it also plays the child processes of `crash` and `full_disk`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod child;
+mod common;
+mod crash;
+mod full_disk;
+mod import;
+mod model;
+mod store;
