@@ -12,6 +12,9 @@ use megaring_corpus::{Access, OpenOptions, Rows, State, Store};
 const SEGMENT: &str = "seg-000001.arrow";
 const CACHE: &str = "seg-000001.derived";
 
+/// Something done to a file behind the store's back.
+type Damage<'a> = &'a dyn Fn(&Path);
+
 fn reopen(store: Arc<Store>, access: Access) -> Arc<Store> {
     let root = store.root().to_owned();
     drop(store);
@@ -336,7 +339,7 @@ fn leftovers_of_a_crash_are_swept() {
 
 #[test]
 fn a_damaged_segment_is_a_loss_and_the_others_go_on() {
-    let damage: [(&str, &dyn Fn(&Path)); 5] = [
+    let damage: [(&str, Damage); 5] = [
         ("checksum", &|path| flip(path, fs::read(path).unwrap().len() / 2)),
         ("bytes", &|path| fs::write(path, &fs::read(path).unwrap()[..200]).unwrap()),
         ("bytes", &|path| fs::write(path, "").unwrap()),
@@ -368,7 +371,7 @@ fn a_damaged_segment_is_a_loss_and_the_others_go_on() {
 
 #[test]
 fn a_damaged_manifest_is_a_loss_and_removes_nothing() {
-    let damage: [(&str, &dyn Fn(&Path)); 5] = [
+    let damage: [(&str, Damage); 5] = [
         ("missing", &|path| fs::remove_file(path).unwrap()),
         ("cannot be read", &|path| fs::write(path, "{").unwrap()),
         ("checksum", &|path| {
