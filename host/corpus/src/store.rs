@@ -214,7 +214,7 @@ impl Store {
     }
 
     /// Reads all of a corpus from disk: checksums, every value, and whether the caches are those of the segments. A fault found
-    /// makes the corpus faulty from now on; a wrong cache is made anew.
+    /// makes the corpus faulty from now on; a wrong cache is made anew; a corpus without fault can be used again.
     ///
     /// # Errors
     /// [`Error::CorpusNotFound`]. What was found is in the report.

@@ -81,7 +81,8 @@ pub(crate) fn verify(folder: &Path, name: &str) -> VerifyReport {
     }
 }
 
-/// Draws the consequences: a loss makes the corpus faulty, a wrong cache is removed and the corpus loaded again.
+/// Draws the consequences: a loss makes the corpus faulty, a wrong cache is removed and the corpus loaded again, and so is a
+/// corpus whose fault is gone.
 pub(crate) fn settle(report: &VerifyReport, corpus: &Corpus, writable: bool) {
     let folder = corpus.folder();
     if let Some((file, reason)) = report.first_fault() {
@@ -94,7 +95,7 @@ pub(crate) fn settle(report: &VerifyReport, corpus: &Corpus, writable: bool) {
             let _ = fs::remove_file(cache_path(&folder.join(&segment.file)));
         }
     }
-    if !wrong.is_empty() {
+    if !wrong.is_empty() || corpus.version().is_err() {
         corpus.reload();
     }
 }

@@ -409,13 +409,18 @@ fn verify_finds_what_opening_does_not_look_for() {
     let root = store.root().to_owned();
     drop(store);
     let segment = root.join("a").join(SEGMENT);
-    flip(&segment, fs::read(&segment).unwrap().len() / 2);
+    let right = fs::read(&segment).unwrap();
+    flip(&segment, right.len() / 2);
     let store = Store::open_with(&root, Access::Exclusive, OpenOptions { check_bytes: 0 }).unwrap();
     assert_eq!(store.view("a").unwrap().rows(), 100, "nothing has looked yet");
     let report = store.verify("a").unwrap();
     assert!(!report.is_clean());
     assert_says(report.segments[0].fault.as_deref().unwrap(), &["checksum"]);
     loss(store.view("a"));
+    fs::remove_file(&segment).unwrap();
+    fs::write(&segment, right).unwrap();
+    assert!(store.verify("a").unwrap().is_clean());
+    assert_rows(&store.view("a").unwrap(), 100);
 }
 
 #[test]
