@@ -34,7 +34,7 @@ pub(crate) use failure::message;
 pub use import::{Imported, import_file};
 pub use output::Output;
 pub(crate) use serve::config as server_config;
-pub use table::{Align, Table, bytes_text, duration_text, grouped};
+pub use table::{Align, Table, bytes_text, counted, duration_text, grouped};
 
 /// Exact similarity search and 5-D encoding behind one ring, the same answer on every backend
 #[derive(Debug, Parser)]

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::corpus_report::{CorpusRecord, VerifyRecord, describe_text, list_table, verify_text};
 use super::import::{self, AppendArgs, ImportArgs};
 use super::progress::Progress;
-use super::table::grouped;
+use super::table::counted;
 use super::{Failure, Output};
 use crate::config::Settings;
 
@@ -90,7 +90,7 @@ fn verify(store: &Store, names: Vec<String>, output: &mut Output) -> Result<(), 
         losses += usize::from(report.loss().is_some());
         output.answer(&VerifyRecord::of(&report), || verify_text(&report))?;
     }
-    progress.finish(&format!("{} corpora, {losses} with losses", corpora.len()));
+    progress.finish(&format!("corpora checked: {}, with losses: {losses}", corpora.len()));
     if losses == 0 { Ok(()) } else { Err(Failure::Told) }
 }
 
@@ -98,10 +98,8 @@ fn drop_corpus(name: &str, yes: bool, settings: &Settings, output: &mut Output) 
     let store = settings.store(Access::Exclusive)?;
     let rows = store.describe(name)?.rows;
     if !yes {
-        let rows = grouped(rows as u64);
-        return Err(Failure::Usage(format!(
-            "this would remove {name} with its {rows} rows for good; say --yes to do it"
-        )));
+        let rows = counted(rows as u64, "row");
+        return Err(Failure::Usage(format!("this would remove {name} with its {rows} for good; say --yes to do it")));
     }
     store.drop_corpus(name)?;
     output.answer(&json!({ "dropped": name, "rows": rows }), || format!("{name}: dropped"))

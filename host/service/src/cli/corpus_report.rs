@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use megaring_corpus::{Description, State, VerifyReport};
 use serde::Serialize;
 
-use super::table::{Align, Table, bytes_text, grouped};
+use super::table::{Align, Table, bytes_text, counted, grouped};
 
 /// A corpus. The fields are those of `megaring.v1.Corpus`.
 #[derive(Serialize)]
@@ -134,9 +134,9 @@ pub(crate) fn describe_text(corpus: &Description) -> String {
         segments.row([segment.file.clone(), grouped(segment.rows as u64), bytes_text(segment.bytes), checksum]);
     }
     format!(
-        "{}: {} rows x {}, version {}, {}, {}\ncolumns: {}\n{segments}",
+        "{}: {} x {}, version {}, {}, {}\ncolumns: {}\n{segments}",
         corpus.name,
-        grouped(corpus.rows as u64),
+        counted(corpus.rows as u64, "row"),
         corpus.dim,
         corpus.generation,
         bytes_text(corpus.bytes),
@@ -146,9 +146,9 @@ pub(crate) fn describe_text(corpus: &Description) -> String {
 }
 
 pub(crate) fn verify_text(report: &VerifyReport) -> String {
-    let segments = report.segments.len();
+    let segments = counted(report.segments.len() as u64, "segment");
     let mut text = match report.loss() {
-        None => format!("{}: sound, {} rows in {segments} segments", report.corpus, grouped(report.rows as u64)),
+        None => format!("{}: sound, {} in {segments}", report.corpus, counted(report.rows as u64, "row")),
         Some(loss) => format!("{}: DAMAGED: {loss}", report.corpus),
     };
     for segment in &report.segments {

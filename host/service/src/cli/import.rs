@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::failure::message;
 use super::progress::Progress;
-use super::table::{duration_text, grouped};
+use super::table::{counted, duration_text, grouped};
 use super::{Failure, Output};
 use crate::config::Settings;
 
@@ -144,10 +144,10 @@ fn add_rows(
     while let Some(rows) = file.next() {
         appender.push(rows?)?;
         let at = file.progress();
-        progress.at(at.bytes_read, &format!("{} rows", grouped(at.rows)));
+        progress.at(at.bytes_read, &counted(at.rows, "row"));
     }
     let appended = appender.commit()?;
-    progress.finish(&format!("{} rows in {}", grouped(appended.rows as u64), duration_text(begun.elapsed())));
+    progress.finish(&format!("{} in {}", counted(appended.rows as u64, "row"), duration_text(begun.elapsed())));
     notes.extend(file.notes().iter().cloned());
     let mut imported = imported(name, dim, format, &appended, notes, begun.elapsed());
     imported.skipped = file.progress().skipped;
@@ -181,11 +181,11 @@ fn imported(
 fn tell(imported: &Imported, output: &mut Output) -> Result<(), Failure> {
     imported.notes.iter().for_each(|note| message(note));
     if let Some(first) = &imported.first_skipped {
-        message(&format!("{} rows were skipped; the first: {first}", grouped(imported.skipped)));
+        message(&format!("{} skipped; the first: {first}", counted(imported.skipped, "row")));
     }
     output.answer(imported, || {
         let Imported { corpus, rows, total_rows, dim, .. } = imported;
-        let (rows, total) = (grouped(*rows as u64), grouped(*total_rows as u64));
-        format!("{corpus}: {rows} rows added, {total} x {dim} in all")
+        let (rows, total) = (counted(*rows as u64, "row"), grouped(*total_rows as u64));
+        format!("{corpus}: {rows} added, {total} x {dim} in all")
     })
 }

@@ -14,7 +14,7 @@ use super::encode::private_engine;
 use super::json_lines::JsonLines;
 use super::output::Output;
 use super::search::tell_made;
-use super::table::{Align, Table};
+use super::table::{Align, Table, counted};
 use super::{Failure, backend, five};
 use crate::config::Settings;
 use crate::engine::Engine;
@@ -161,7 +161,7 @@ fn tell(
         let distance = format!("{:.6}", neighbour.distance);
         table.row([(rank + 1).to_string(), neighbour.row.to_string(), distance, title]);
     }
-    let heading = format!("query {query}: {} points", neighbours.len());
+    let heading = format!("query {query}: {}", counted(neighbours.len() as u64, "point"));
     output.text(if query == 0 { heading } else { format!("\n{heading}") })?;
     output.text(table)
 }

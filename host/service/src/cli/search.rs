@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::failure::message;
 use super::output::Output;
-use super::table::{Align, Table, duration_text, grouped};
+use super::table::{Align, Table, counted, duration_text, grouped};
 use super::{Failure, backend, finite, metric};
 use crate::config::Settings;
 use crate::engine::Engine;
@@ -123,7 +123,11 @@ fn queries(args: &SearchArgs, view: &CorpusView) -> Result<Batches, Failure> {
 fn row_of(view: &CorpusView, row: u32) -> Result<Matrix, Failure> {
     let (index, dim) = (row as usize, view.dim());
     if index >= view.rows() {
-        return Err(Failure::Work(format!("corpus {:?} has no row {row}; it has {} rows", view.name(), view.rows())));
+        return Err(Failure::Work(format!(
+            "corpus {:?} has no row {row}; it has {}",
+            view.name(),
+            counted(view.rows() as u64, "row")
+        )));
     }
     let (start, segment) = view.segment_of(index);
     let begin = (index - start) * dim;
@@ -150,7 +154,7 @@ fn tell(
     output: &mut Output,
 ) -> Result<(), Failure> {
     if !output.is_json() {
-        let heading = format!("query {query}: {} hits", ranked.hits.len());
+        let heading = format!("query {query}: {}", counted(ranked.hits.len() as u64, "hit"));
         output.text(if query == 0 { heading } else { format!("\n{heading}") })?;
         return output.text(hits_table(&ranked.hits, args.titles, view));
     }

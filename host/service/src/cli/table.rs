@@ -68,6 +68,12 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// A number of things: 1 row, 2,048 rows.
+#[must_use]
+pub fn counted(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
 /// A duration with three digits or so, in the unit that suits it.
 #[must_use]
 pub fn duration_text(duration: Duration) -> String {
@@ -90,12 +96,7 @@ pub fn duration_text(duration: Duration) -> String {
 pub fn bytes_text(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let power = (bytes.max(1).ilog2() / 10).min(4);
-    match power {
-        0 => format!("{bytes} B"),
-        _ => format!(
-            "{:.1} {}",
-            bytes as f64 / f64::from(1_u32 << (10 * power.min(3))) / if power == 4 { 1024.0 } else { 1.0 },
-            units[power as usize]
-        ),
-    }
+    let value = bytes as f64 / 1024_f64.powi(power as i32);
+    let decimals = usize::from(power > 0);
+    format!("{value:.decimals$} {}", units[power as usize])
 }

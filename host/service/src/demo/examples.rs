@@ -7,7 +7,7 @@ use super::data::Corpus;
 use crate::cli::{Failure, Output};
 
 /// Titles of records of the sample, each the query of an example. One that is not there is passed over.
-const QUERIES: [&str; 3] = ["queue.Queue", "random.shuffle", "gzip.open"];
+const QUERIES: [&str; 3] = ["shutil.copy", "asyncio.locks.Lock", "gzip.decompress"];
 /// Matches shown of each, the query itself left out.
 const SHOWN: usize = 4;
 

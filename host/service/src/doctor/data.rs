@@ -5,7 +5,7 @@ use std::path::Path;
 use megaring_corpus::{Access, State, Store};
 
 use super::{Finding, fault};
-use crate::cli::{bytes_text, grouped};
+use crate::cli::{bytes_text, counted};
 use crate::config::Settings;
 use crate::machine;
 
@@ -54,7 +54,7 @@ fn corpora(store: &Store) -> Finding {
     });
     let faults: Vec<String> = faults.collect();
     if faults.is_empty() {
-        return Finding::ok("corpora", format!("{} with {} rows, all healthy", corpora.len(), grouped(rows)));
+        return Finding::ok("corpora", format!("{} with {}, all healthy", corpora.len(), counted(rows, "row")));
     }
     let help = "`megaring corpus verify` tells more; restore the corpus from a copy, or drop it and import it again";
     Finding::problem("corpora", format!("damaged: {}", faults.join("; ")), help)

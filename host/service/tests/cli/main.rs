@@ -1,0 +1,9 @@
+//! The program as people and scripts use it: each test runs the built binary in a folder of its own.
+
+mod common;
+mod compute;
+mod corpus;
+#[cfg(unix)]
+mod serve;
+mod settings;
+mod tools;
