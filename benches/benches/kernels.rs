@@ -7,12 +7,13 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use megaring_core::keyword::Automaton;
+use megaring_core::Metric;
 use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::screen::{self, QueryScreen};
 use megaring_datasets::embeddings::Embeddings;
 use megaring_datasets::memories::memories;
 use megaring_simd::{
-    AlignedBytes, CandidateBuffers, Column, KernelSet, KeywordAutomaton, Mask, PointColumns, QueryParams, Rows,
-    ScreenQueries, ScreenRows, pack_row_codes, padded_rows, quads_of, write_columns,
+    CandidateBuffers, KernelSet, KeywordAutomaton, Mask, PointColumns, QueryParams, Rows, ScreenQueries, ScreenRows,
 };
 
 const ROWS: usize = 5_562;
@@ -59,15 +60,18 @@ fn exact_gather(criterion: &mut Criterion) {
 
 fn screen(criterion: &mut Criterion) {
     let values = embeddings();
-    let packed = Packed::new(&values);
+    let norms2 = screen::norms2(&values, DIM);
+    let rows = screen::pack(&values, DIM, &norms2);
+    let columns = screen::columns(Metric::Dot, rows.view(), &norms2);
     for count in [1, 8, 64, ROWS] {
         let mut queries = ScreenQueries::new(DIM).expect("few dimensions");
         let mut params = Vec::new();
-        for row in 0..count {
-            let (codes, scale) = quantised(&values[row * DIM..][..DIM]);
-            let threshold = tenth_best(&values, &values[row * DIM..][..DIM]);
+        let mut codes = vec![0; DIM];
+        for query in values.chunks_exact(DIM).take(count) {
+            let threshold = tenth_best(&values, query);
+            let query = QueryScreen::new(Metric::Dot, query, rows.max_norm, &mut codes).expect("unit vectors are tame");
             queries.push(&codes).expect("codes in range");
-            params.push(QueryParams { scale, a: scale * 0.5, b: 1e-6, threshold });
+            params.push(QueryParams { scale: query.scale, a: query.a, b: query.b, threshold });
         }
         let mut candidates = CandidateBuffers::new(count, 1024).expect("large enough");
         let mut group = criterion.benchmark_group(format!("screen_i8_{count}_of_{ROWS}x{DIM}"));
@@ -77,7 +81,7 @@ fn screen(criterion: &mut Criterion) {
         }
         for set in KernelSet::available() {
             let mut run = || {
-                let rows = packed.rows();
+                let rows = ScreenRows::new(&rows.packed, &columns, DIM).expect("lengths fit");
                 candidates.clear();
                 let reached = set.screen_i8(rows, 0..rows.groups(), 0, queries.all(), &params, &mut candidates);
                 assert_eq!(reached, Ok(rows.groups()), "room for every candidate");
@@ -136,48 +140,11 @@ fn embeddings() -> Vec<f32> {
     Embeddings { rows: ROWS, dim: DIM, seed: SEED, ..Embeddings::default() }.generate().values
 }
 
-/// Codes of one vector and the value of a step.
-fn quantised(values: &[f32]) -> (Vec<i8>, f32) {
-    let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-    let step = largest / 127.0;
-    (values.iter().map(|value| (value / step).round() as i8).collect(), step)
-}
-
 fn tenth_best(values: &[f32], query: &[f32]) -> f32 {
     let set = KernelSet::for_isa(megaring_simd::Isa::detect()).expect("detected");
     let mut scores = vec![0.0; ROWS];
     set.dot(query, Rows::F32(values), &mut scores).expect("shapes fit");
     *scores.select_nth_unstable_by(9, |a, b| b.total_cmp(a)).1
-}
-
-struct Packed {
-    codes: AlignedBytes,
-    columns: Vec<f32>,
-}
-
-impl Packed {
-    fn new(values: &[f32]) -> Packed {
-        let mut columns = vec![0.0; padded_rows(ROWS) * 4];
-        let mut codes = Vec::new();
-        for row in 0..padded_rows(ROWS) {
-            let column = match values.get(row * DIM..(row + 1) * DIM) {
-                None => Column::PADDING,
-                Some(values) => {
-                    let (row_codes, step) = quantised(values);
-                    codes.extend(row_codes);
-                    Column { mul: step, add: 0.0, e1: 1.0, e2: 1.0 }
-                }
-            };
-            write_columns(&mut columns, row, column).expect("row fits");
-        }
-        let mut packed = AlignedBytes::filled(padded_rows(ROWS) * quads_of(DIM) * 4, 0);
-        pack_row_codes(&codes, ROWS, DIM, packed.as_mut_slice()).expect("lengths fit");
-        Packed { codes: packed, columns }
-    }
-
-    fn rows(&self) -> ScreenRows<'_> {
-        ScreenRows::new(self.codes.as_slice(), &self.columns, DIM).expect("lengths fit")
-    }
 }
 
 criterion_group!(benches, nop, float_rows, exact_gather, screen, keyword_masks, distances);

@@ -11,7 +11,6 @@
 //! x86-64 and aarch64. Up to 32,768 dimensions in the int8 screen, 65,536 states in a keyword automaton.
 
 pub mod backend;
-mod buffers;
 mod error;
 mod exact;
 mod isa;
@@ -22,14 +21,10 @@ mod rows;
 mod screen;
 mod table;
 
-pub use buffers::AlignedBytes;
 pub use error::{IsaError, SimdError};
 pub use isa::{CpuFeatures, Isa};
 pub use kernels::KernelSet;
 pub use keyword::{KeywordAutomaton, Mask};
 pub use points::PointColumns;
 pub use rows::Rows;
-pub use screen::{
-    Candidate, CandidateBuffers, Column, GROUP_ROWS, MAX_SCREEN_DIM, QueryCodes, QueryParams, ScreenQueries,
-    ScreenRows, pack_row_codes, padded_rows, quads_of, write_columns,
-};
+pub use screen::{Candidate, CandidateBuffers, QueryCodes, QueryParams, ScreenQueries, ScreenRows};

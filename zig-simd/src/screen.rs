@@ -16,89 +16,15 @@
 //!
 //! # Limits
 //! When some query's buffer has fewer than 16 free places, the screen stops before the group that might not fit, and says where:
-//! make room (and raise the thresholds), then call again. Up to [`MAX_SCREEN_DIM`] dimensions.
+//! make room (and raise the thresholds), then call again. Up to [`MAX_DIM`] dimensions: 32,768 · 255 · 127 < 2³¹.
 
 use std::ops::Range;
 
+use megaring_core::job::MAX_DIM;
+use megaring_core::screen::{COLUMNS, GROUP_ROWS, QUAD, quads};
+
 use crate::error::{SimdError, check_length};
 use crate::kernels::KernelSet;
-
-/// Rows in a group.
-pub const GROUP_ROWS: usize = 16;
-
-/// Dimensions in a quad.
-const QUAD: usize = 4;
-
-/// Columns of a group: mul, add, e1, e2.
-const COLUMNS: usize = 4;
-
-/// The most dimensions for which no sum can leave an i32: 32,768 · 255 · 127 < 2³¹.
-pub const MAX_SCREEN_DIM: usize = 32_768;
-
-/// Quads that `dim` dimensions take.
-pub const fn quads_of(dim: usize) -> usize {
-    dim.div_ceil(QUAD)
-}
-
-/// `rows`, rounded up to whole groups.
-pub const fn padded_rows(rows: usize) -> usize {
-    rows.next_multiple_of(GROUP_ROWS)
-}
-
-/// The four numbers that belong to a row.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Column {
-    /// Factor of the scaled sum.
-    pub mul: f32,
-    /// Added to it.
-    pub add: f32,
-    /// Factor of the query's error coefficient `a`; not negative.
-    pub e1: f32,
-    /// Factor of the query's error coefficient `b`; not negative.
-    pub e2: f32,
-}
-
-impl Column {
-    /// What a row has that fills up the last group: no threshold lets it pass.
-    pub const PADDING: Column = Column { mul: 0.0, add: f32::NEG_INFINITY, e1: 0.0, e2: 0.0 };
-}
-
-/// Writes row `row`'s numbers where the screen reads them. `columns` is \[group\]\[4\]\[16\], of any number of groups.
-///
-/// # Errors
-/// [`SimdError::Index`] where the row lies beyond the columns.
-pub fn write_columns(columns: &mut [f32], row: usize, column: Column) -> Result<(), SimdError> {
-    let count = columns.len() / COLUMNS;
-    let at = row / GROUP_ROWS * GROUP_ROWS * COLUMNS + row % GROUP_ROWS;
-    let places = columns.get_mut(at..).filter(|places| places.len() > (COLUMNS - 1) * GROUP_ROWS);
-    let places = places.ok_or(SimdError::Index { what: "row", index: row, count })?;
-    for (index, value) in [column.mul, column.add, column.e1, column.e2].into_iter().enumerate() {
-        places[index * GROUP_ROWS] = value;
-    }
-    Ok(())
-}
-
-/// Packs row-major codes (`rows` × `dim`, -127..=127) into groups: `out` is `padded_rows(rows) * quads_of(dim) * 4` bytes, which an
-/// [`crate::AlignedBytes`] aligns best. Missing rows and dimensions become code 0.
-///
-/// # Errors
-/// [`SimdError::Length`] where the codes or `out` do not have those lengths.
-pub fn pack_row_codes(codes: &[i8], rows: usize, dim: usize, out: &mut [u8]) -> Result<(), SimdError> {
-    let quads = quads_of(dim);
-    check_length("the codes", rows * dim, codes.len())?;
-    check_length("the packed codes", padded_rows(rows) * quads * QUAD, out.len())?;
-    out.fill(128);
-    for row in 0..rows {
-        let group = row / GROUP_ROWS * quads * GROUP_ROWS * QUAD;
-        for (quad, values) in codes[row * dim..(row + 1) * dim].chunks(QUAD).enumerate() {
-            let at = group + (quad * GROUP_ROWS + row % GROUP_ROWS) * QUAD;
-            for (place, code) in out[at..at + QUAD].iter_mut().zip(values) {
-                *place = (*code as u8) ^ 0x80;
-            }
-        }
-    }
-    Ok(())
-}
 
 /// Packed rows: codes and columns of the same groups.
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +36,7 @@ pub struct ScreenRows<'a> {
 }
 
 impl<'a> ScreenRows<'a> {
-    /// `codes` is \[group\]\[quad\]\[16\]\[4\], `columns` \[group\]\[4\]\[16\]; rows that only fill up the last group have [`Column::PADDING`].
+    /// `codes` is \[group\]\[quad\]\[16\]\[4\], `columns` \[group\]\[4\]\[16\]; rows that only fill up the last group have an `add` of -inf.
     ///
     /// # Errors
     /// Lengths that are not of the same whole number of groups, or too many dimensions.
@@ -129,10 +55,10 @@ impl<'a> ScreenRows<'a> {
 }
 
 fn checked_quads(dim: usize) -> Result<usize, SimdError> {
-    if dim > MAX_SCREEN_DIM {
-        return Err(SimdError::TooLarge { what: "the dimension", found: dim, limit: MAX_SCREEN_DIM });
+    if dim > MAX_DIM {
+        return Err(SimdError::TooLarge { what: "the dimension", found: dim, limit: MAX_DIM });
     }
-    Ok(quads_of(dim))
+    Ok(quads(dim))
 }
 
 /// The codes of several queries, padded and checked; reused from batch to batch without allocating again.
@@ -147,7 +73,7 @@ impl ScreenQueries {
     /// No queries yet, of `dim` dimensions.
     ///
     /// # Errors
-    /// [`SimdError::TooLarge`] beyond [`MAX_SCREEN_DIM`].
+    /// [`SimdError::TooLarge`] beyond [`MAX_DIM`].
     pub fn new(dim: usize) -> Result<Self, SimdError> {
         checked_quads(dim)?;
         Ok(ScreenQueries { dim, codes: Vec::new(), biases: Vec::new() })
@@ -163,7 +89,7 @@ impl ScreenQueries {
             return Err(SimdError::QueryCode { position });
         }
         self.codes.extend_from_slice(codes);
-        self.codes.resize((self.biases.len() + 1) * quads_of(self.dim) * QUAD, 0);
+        self.codes.resize((self.biases.len() + 1) * quads(self.dim) * QUAD, 0);
         self.biases.push(-128 * codes.iter().map(|code| i32::from(*code)).sum::<i32>());
         Ok(())
     }
@@ -186,7 +112,7 @@ impl ScreenQueries {
 
     /// All of them.
     pub fn all(&self) -> QueryCodes<'_> {
-        QueryCodes { codes: &self.codes, biases: &self.biases, quads: quads_of(self.dim) }
+        QueryCodes { codes: &self.codes, biases: &self.biases, quads: quads(self.dim) }
     }
 
     /// Some of them.
@@ -194,7 +120,7 @@ impl ScreenQueries {
     /// # Errors
     /// [`SimdError::Index`] where the range ends beyond the queries or falls.
     pub fn range(&self, range: Range<usize>) -> Result<QueryCodes<'_>, SimdError> {
-        let quads = quads_of(self.dim);
+        let quads = quads(self.dim);
         let beyond = SimdError::Index { what: "query", index: range.end, count: self.len() };
         let biases = self.biases.get(range.clone()).ok_or(beyond)?;
         Ok(QueryCodes { codes: &self.codes[range.start * quads * QUAD..range.end * quads * QUAD], biases, quads })

@@ -88,7 +88,8 @@ impl Rig {
         let found = self.run(descriptor, cast_slice(&queries.values), result);
         // The result region is aligned; this copy of it need not be.
         let aligned: Vec<u64> = bytemuck::allocation::pod_collect_to_vec(&found);
-        let lists = CandidateLists::read(&cast_slice(&aligned)[..found.len()], queries.rows).expect("well-formed lists");
+        let lists =
+            CandidateLists::read(&cast_slice(&aligned)[..found.len()], queries.rows).expect("well-formed lists");
         (0..queries.rows)
             .map(|query| {
                 let ranked = rank(view, queries.row(query), ask, &lists.of(query), self.kernels);
@@ -128,7 +129,11 @@ fn search_equals_the_reference_for_few_and_many_queries() {
             for metric in Metric::ALL {
                 for k in [1, 10, 100, 749, 1500, 9999] {
                     let want = truth(&rows, &queries, ask(metric, k));
-                    assert_eq!(rig.search(&view, &queries, ask(metric, k), 256), want, "{metric} k {k} queries {count}");
+                    assert_eq!(
+                        rig.search(&view, &queries, ask(metric, k), 256),
+                        want,
+                        "{metric} k {k} queries {count}"
+                    );
                 }
             }
         }
@@ -199,7 +204,9 @@ fn scores_of_all_and_of_named_rows_equal_the_reference() {
     for rig in Rig::all() {
         let view = rig.corpus(&rows, &[50, 50]);
         let named: Vec<u32> = (0..200).map(|i| (i * 97 + 5) % 333).collect();
-        for (metric, twin) in Metric::ALL.into_iter().zip([reference::Metric::Cosine, reference::Metric::Dot, reference::Metric::L2]) {
+        for (metric, twin) in
+            Metric::ALL.into_iter().zip([reference::Metric::Cosine, reference::Metric::Dot, reference::Metric::L2])
+        {
             let want = reference::score(twin, &queries.values, &rows.values, rows.dim);
             let mut descriptor = Descriptor {
                 opcode: Opcode::Score as u16,
@@ -217,7 +224,10 @@ fn scores_of_all_and_of_named_rows_equal_the_reference() {
             descriptor.k = named.len() as u32;
             let payload = [cast_slice::<f32, u8>(&queries.values), cast_slice(&named)].concat();
             let some = rig.run(descriptor, &payload, 21 * named.len() * 4);
-            let picked: Vec<f32> = (0..21).flat_map(|q| named.iter().map(move |row| (q, *row))).map(|(q, row)| want[q * 333 + row as usize]).collect();
+            let picked: Vec<f32> = (0..21)
+                .flat_map(|q| named.iter().map(move |row| (q, *row)))
+                .map(|(q, row)| want[q * 333 + row as usize])
+                .collect();
             assert_eq!(bytemuck::allocation::pod_collect_to_vec::<u8, f32>(&some), picked, "{metric}, named rows");
         }
         drop(view);
@@ -276,8 +286,10 @@ fn nearest_points_equal_the_reference_with_ties() {
                 assert!(rows.len() < 40_000, "40,000 points have fewer ties than that");
                 let ranked = nearest::rank(rows.into_iter(), |row| cloud[row as usize], *point, weights, k as usize);
                 let got: Vec<(u32, f64)> = ranked.iter().map(|n| (n.row, n.distance)).collect();
-                let want: Vec<(u32, f64)> =
-                    reference::nearest(&cloud, point, &weights, k as usize).iter().map(|n| (n.row, n.distance)).collect();
+                let want: Vec<(u32, f64)> = reference::nearest(&cloud, point, &weights, k as usize)
+                    .iter()
+                    .map(|n| (n.row, n.distance))
+                    .collect();
                 assert_eq!(got, want);
             }
         }

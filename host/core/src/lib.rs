@@ -5,6 +5,7 @@
 //! score may stray from it; [`rescore`] turns candidates into the one answer that is the same on every backend. [`encode`] does
 //! the same for the 5-D encoder: a backend only finds keyword masks ([`keyword`]), the coordinates come from one place.
 
+pub mod aligned;
 pub mod arena_format;
 pub mod backend;
 pub mod corpus;

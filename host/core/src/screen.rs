@@ -26,6 +26,7 @@
 
 use rayon::prelude::*;
 
+use crate::aligned::AlignedBytes;
 use crate::exact;
 use crate::op::Metric;
 
@@ -91,7 +92,7 @@ pub struct CodesView<'a> {
 #[derive(Debug, Clone, Default)]
 pub struct RowCodes {
     /// See [`CodesView::packed`].
-    pub packed: Vec<u8>,
+    pub packed: AlignedBytes,
     /// See [`CodesView::scale`].
     pub scale: Vec<f32>,
     /// See [`CodesView::residual`].
@@ -137,7 +138,7 @@ pub fn summary(norms2: &[f64]) -> (bool, f64) {
 pub fn pack(rows: &[f32], dim: usize, norms2: &[f64]) -> RowCodes {
     let n = norms2.len();
     let quads = quads(dim);
-    let mut packed = vec![CODE_BIAS; packed_len(n, dim)];
+    let mut packed = AlignedBytes::filled(packed_len(n, dim), CODE_BIAS);
     let mut scale = vec![0.0; n];
     let mut residual = vec![0.0; n];
     if dim > 0 {

@@ -57,7 +57,7 @@ impl DerivedPart {
         let RowCodes { packed, scale, residual, wild, max_norm } = screen::pack(embeddings, dim, &norms2);
         Self {
             norms2: norms2.into(),
-            packed: packed.into(),
+            packed: bytes::Bytes::from_owner(packed).into(),
             scale: scale.into(),
             residual: residual.into(),
             wild,

@@ -6,6 +6,7 @@ mod common;
 mod exact;
 mod isa;
 mod keyword;
+mod layout;
 mod rows;
 mod screen;
 mod symbols;

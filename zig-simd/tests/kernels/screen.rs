@@ -1,10 +1,11 @@
 //! The int8 screen of every available instruction set against the formula it documents, candidate by candidate.
 
 use crate::common::{DIMS, Random};
-use megaring_simd::{
-    AlignedBytes, Candidate, CandidateBuffers, Column, GROUP_ROWS, KernelSet, MAX_SCREEN_DIM, QueryParams,
-    ScreenQueries, ScreenRows, SimdError, pack_row_codes, padded_rows, quads_of, write_columns,
-};
+use crate::layout::{Column, pack_codes, pack_columns};
+use megaring_core::aligned::AlignedBytes;
+use megaring_core::job::MAX_DIM;
+use megaring_core::screen::GROUP_ROWS;
+use megaring_simd::{Candidate, CandidateBuffers, KernelSet, QueryParams, ScreenQueries, ScreenRows, SimdError};
 
 struct Case {
     dim: usize,
@@ -41,13 +42,8 @@ impl Case {
                 threshold: threshold + random.unit() * 0.05,
             })
             .collect();
-        let mut packed_codes = AlignedBytes::filled(padded_rows(rows) * quads_of(dim) * 4, 1);
-        pack_row_codes(&codes, rows, dim, packed_codes.as_mut_slice()).expect("lengths fit");
-        let mut packed_columns = vec![f32::NAN; padded_rows(rows) * 4];
-        for row in 0..padded_rows(rows) {
-            let column = columns.get(row).copied().unwrap_or(Column::PADDING);
-            write_columns(&mut packed_columns, row, column).expect("row fits");
-        }
+        let packed_codes = pack_codes(&codes, rows, dim);
+        let packed_columns = pack_columns(&columns);
         let mut packed_queries = ScreenQueries::new(dim).expect("few dimensions");
         for query in &query_codes {
             packed_queries.push(query).expect("codes in range");
@@ -56,7 +52,7 @@ impl Case {
     }
 
     fn packed(&self) -> ScreenRows<'_> {
-        ScreenRows::new(self.packed_codes.as_slice(), &self.packed_columns, self.dim).expect("lengths fit")
+        ScreenRows::new(&self.packed_codes, &self.packed_columns, self.dim).expect("lengths fit")
     }
 
     /// The formula, one row at a time.
@@ -142,9 +138,9 @@ fn candidates_equal_the_formula_for_every_number_of_queries_and_rows() {
 #[test]
 fn the_largest_dimension_and_codes_do_not_overflow() {
     for (row_code, query_code) in [(127, 127), (127, -127), (-127, 127), (-127, -127)] {
-        let mut case = Case::new(&mut Random(6), 2, MAX_SCREEN_DIM, 2, 1.0);
+        let mut case = Case::new(&mut Random(6), 2, MAX_DIM, 2, 1.0);
         case.codes.fill(row_code);
-        pack_row_codes(&case.codes, 2, case.dim, case.packed_codes.as_mut_slice()).expect("lengths fit");
+        case.packed_codes = pack_codes(&case.codes, 2, case.dim);
         case.packed_queries.clear();
         for query in &mut case.queries {
             query.fill(query_code);
@@ -152,7 +148,7 @@ fn the_largest_dimension_and_codes_do_not_overflow() {
         }
         case.check(64);
     }
-    assert!(matches!(ScreenQueries::new(MAX_SCREEN_DIM + 1), Err(SimdError::TooLarge { .. })));
+    assert!(matches!(ScreenQueries::new(MAX_DIM + 1), Err(SimdError::TooLarge { .. })));
 }
 
 #[test]
@@ -230,6 +226,4 @@ fn wrong_shapes_are_errors() {
     let mut queries = ScreenQueries::new(3).expect("few dimensions");
     assert_eq!(queries.push(&[1, -128, 0]), Err(SimdError::QueryCode { position: 1 }));
     assert!(queries.push(&[1, 2]).is_err() && queries.is_empty());
-    assert!(pack_row_codes(&[0; 7], 2, 4, &mut [0; 64]).is_err());
-    assert!(write_columns(&mut [0.0; 64], 16, Column::PADDING).is_err());
 }

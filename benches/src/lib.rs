@@ -1,0 +1,70 @@
+//! What the benches share: an engine over stored, mapped corpora, as the service has it.
+
+use std::sync::Arc;
+
+use megaring::engine::{Engine, EngineConfig};
+use megaring_core::encode::Features;
+use megaring_core::job::{EncodeJob, Matrix, Texts};
+use megaring_core::profile::{DEFAULT, Profile};
+use megaring_corpus::{Access, Rows, Store};
+use megaring_datasets::{Embeddings, Memories};
+
+/// An engine whose corpora last as long as it.
+pub struct Bench {
+    /// The engine, with the defaults of the service.
+    pub engine: Arc<Engine>,
+    _folder: tempfile::TempDir,
+}
+
+/// Errors of setting up; benches stop at the first.
+pub type Failure = Box<dyn std::error::Error>;
+
+impl Bench {
+    /// An engine over a new, empty folder.
+    ///
+    /// # Errors
+    /// No room for a folder, or no threads to be had.
+    pub fn new() -> Result<Self, Failure> {
+        let folder = tempfile::tempdir()?;
+        let store = Store::open(folder.path(), Access::Exclusive)?;
+        let engine = Engine::start(EngineConfig::new(Profile::parse(DEFAULT)?), store)?;
+        Ok(Self { engine, _folder: folder })
+    }
+
+    /// Stores a generated corpus (unit vectors in clusters, never zeros) and gives its rows back, to query with.
+    ///
+    /// # Errors
+    /// No room on disk.
+    pub fn corpus(&self, name: &str, rows: usize, dim: usize) -> Result<Matrix, Failure> {
+        let generated = Embeddings { rows, dim, ..Embeddings::default() }.generate();
+        let embeddings = Matrix { rows, dim, values: generated.values };
+        self.engine.store().create(name, dim)?;
+        let mut appender = self.engine.store().append(name)?;
+        appender.push(Rows { embeddings: embeddings.clone(), ..Rows::default() })?;
+        appender.commit()?;
+        Ok(embeddings)
+    }
+}
+
+/// A run of rows as queries.
+#[must_use]
+pub fn queries(rows: &Matrix, start: usize, count: usize) -> Matrix {
+    Matrix { rows: count, dim: rows.dim, values: rows.values[start * rows.dim..(start + count) * rows.dim].to_vec() }
+}
+
+/// Memories as one job.
+#[must_use]
+pub fn encode_job(memories: &Memories) -> EncodeJob {
+    let mut job = EncodeJob { texts: Texts::default(), features: Vec::new(), gardens: Vec::new() };
+    for memory in memories.iter() {
+        job.texts.push(memory.content);
+        job.gardens.push(memory.garden.to_owned());
+        job.features.push(Features {
+            importance: memory.importance,
+            access_count: memory.access_count,
+            age_days: memory.age_days,
+            galactic_distance: memory.galactic_distance,
+        });
+    }
+    job
+}
