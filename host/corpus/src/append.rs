@@ -4,7 +4,7 @@
 //! number may be open on one corpus; they commit one after another.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
 use std::sync::Arc;
 
 use arrow_ipc::MetadataVersion;
@@ -117,10 +117,8 @@ impl Appender {
             return Ok(Appended { rows: 0, total_rows, generation, segments: version.manifest.segments.len() });
         };
         writer.finish().map_err(|error| cannot_write(&file, error))?;
-        let mut summing = writer.into_inner().map_err(|error| cannot_write(&file, error))?;
-        // What the buffer still holds must meet the disk here, where a refusal can be told.
-        summing.flush().map_err(|error| cannot_write(&file, error.into()))?;
-        let (bytes, crc32) = summing.sum();
+        // Finishing has flushed: a refusal of the last bytes has been told.
+        let (bytes, crc32) = writer.get_ref().sum();
         self.corpus.publish(file, bytes, crc32)
     }
 
