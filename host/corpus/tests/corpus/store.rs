@@ -465,6 +465,32 @@ fn a_wrong_cache_is_made_anew() {
     assert!(store.verify("a").unwrap().is_clean());
 }
 
+/// A cache whose checksum is right and whose codes are not, as a fault of the program that wrote it would leave.
+#[test]
+fn verify_computes_the_cache_itself() {
+    let (_folder, store) = store();
+    store.create("a", 4).unwrap();
+    append(&store, "a", 0, 100, 4);
+    let root = store.root().to_owned();
+    drop(store);
+    let cache = root.join("a").join(CACHE);
+    let right = fs::read(&cache).unwrap();
+    for at in [130, 1024] {
+        let mut wrong = right.clone();
+        wrong[at] ^= 1;
+        wrong[20..24].fill(0);
+        let sum = crc32fast::hash(&wrong);
+        wrong[20..24].copy_from_slice(&sum.to_le_bytes());
+        fs::remove_file(&cache).unwrap();
+        fs::write(&cache, wrong).unwrap();
+        let store = Store::open(&root, Access::Exclusive).unwrap();
+        let report = store.verify("a").unwrap();
+        assert_says(report.segments[0].cache_fault.as_deref().unwrap(), &["norms or codes"]);
+        assert_eq!(fs::read(&cache).unwrap(), right, "it was made anew");
+        assert_derived(&store.view("a").unwrap());
+    }
+}
+
 #[test]
 fn a_reader_without_a_cache_keeps_it_on_the_heap() {
     let (_folder, store) = store();
