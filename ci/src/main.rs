@@ -12,6 +12,7 @@ mod counts;
 mod demo;
 mod python;
 mod report;
+mod serving;
 mod steps;
 mod test;
 mod tidy;

@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode};
 use crate::command::{Keep, ask, ending, stream, tee};
 use crate::counts::Counts;
 use crate::report::Outcome;
+use crate::serving::Serving;
 use crate::steps::{Rigour, Step, run_all};
 use crate::workspace::Workspace;
 use crate::{Result, demo, python, tidy, zig};
@@ -175,9 +176,10 @@ fn python_client(context: &Context) -> Result<Outcome> {
     let megaring = demo::build(workspace, &context.locked(&["--workspace"]))?;
     let mut outcomes = Vec::new();
     for client in clients {
+        let server = Serving::start(workspace, &megaring)?;
         let mut command = workspace.command(&python);
-        command.env("MEGARING_BIN", &megaring).env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
-        let ended = tee(command.arg(client).arg(&megaring), Keep::Both)?;
+        command.env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
+        let ended = tee(command.arg(client).arg(server.address()), Keep::Both)?;
         let (counts, success) = (Counts::of_unittest(&ended.output), ended.status.success());
         // A plain script is one check.
         let counts = if success && counts == Counts::default() { Counts::PASSED } else { counts };
