@@ -87,7 +87,7 @@ pub(crate) fn run(args: &EncodeArgs, settings: &Settings, output: &mut Output) -
     let begun = Instant::now();
     let mut lines = JsonLines::<Line>::open(&args.file)?;
     let engine = private_engine(settings)?;
-    let mut progress = Progress::start("encode".into(), lines.bytes_total());
+    let mut progress = Progress::beside_output("encode".into(), lines.bytes_total());
     let mut first = 0;
     loop {
         let batch = read(&mut lines)?;

@@ -26,6 +26,13 @@ impl Progress {
         Self { what, total, bar, last: Instant::now() }
     }
 
+    /// Begins work that writes to stdout meanwhile: a bar would stand between its lines if both went to one terminal.
+    pub(crate) fn beside_output(what: String, total: u64) -> Self {
+        let shared = std::io::stdout().is_terminal();
+        let bar = (std::io::stderr().is_terminal() && !shared).then(|| bar(&what, total));
+        Self { what, total, bar, last: Instant::now() }
+    }
+
     /// Tells how far the work is.
     pub(crate) fn at(&mut self, bytes: u64, note: &str) {
         if let Some(bar) = &self.bar {
@@ -33,7 +40,8 @@ impl Progress {
             bar.set_message(note.to_owned());
         } else if self.last.elapsed() >= PLAIN_EVERY {
             self.last = Instant::now();
-            let share = if self.total == 0 { bytes_text(bytes) } else { format!("{} %", bytes * 100 / self.total) };
+            let percent = (bytes * 100).checked_div(self.total);
+            let share = percent.map_or_else(|| bytes_text(bytes), |percent| format!("{percent} %"));
             message(&format!("{}: {share}, {note}", self.what));
         }
     }
