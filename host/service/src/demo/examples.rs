@@ -1,7 +1,7 @@
 //! Three searches of the real sample, for a person to see that the answers make sense.
 
 use megaring_proto::v1 as pb;
-use serde_json::json;
+use serde::Serialize;
 
 use super::data::Corpus;
 use crate::cli::{Failure, Output};
@@ -11,6 +11,13 @@ const QUERIES: [&str; 3] = ["shutil.copy", "asyncio.locks.Lock", "gzip.decompres
 /// Matches shown of each, the query itself left out.
 const SHOWN: usize = 4;
 
+/// An example, for programs.
+#[derive(Serialize)]
+struct Example<'a> {
+    example: &'a str,
+    matches: &'a [(&'a String, f32)],
+}
+
 /// Shows them. `answers` has the hits of each row.
 pub(super) fn tell(corpus: &Corpus, answers: &[pb::Hits], output: &mut Output) -> Result<(), Failure> {
     for query in QUERIES {
@@ -19,10 +26,9 @@ pub(super) fn tell(corpus: &Corpus, answers: &[pb::Hits], output: &mut Output) -
         let hits = hits.rows.iter().zip(&hits.titles).zip(&hits.scores);
         let others = hits.filter(|((other, _), _)| **other as usize != row).take(SHOWN);
         let matches: Vec<(&String, f32)> = others.map(|((_, title), score)| (title, *score)).collect();
-        let record = json!({ "example": query, "matches": matches });
-        output.answer(&record, || {
+        output.answer(&Example { example: query, matches: &matches }, || {
             let matches = matches.iter().map(|(title, score)| format!("{title} ({score:.3})"));
-            format!("like {query}: {}", matches.collect::<Vec<_>>().join(", "))
+            format!("closest to {query}: {}", matches.collect::<Vec<_>>().join(", "))
         })?;
     }
     if output.is_json() { Ok(()) } else { output.text("") }
