@@ -45,10 +45,10 @@ pub use table::{Align, Table, bytes_text, counted, duration_text, grouped};
 )]
 struct Cli {
     /// Configuration file (TOML) [default: megaring.toml, where there is one]
-    #[arg(long, global = true, env = "MEGARING_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "MEGARING_CONFIG", value_name = "FILE", help_heading = "Settings")]
     config: Option<PathBuf>,
     /// Answer with one JSON object a line
-    #[arg(long, global = true, env = "MEGARING_JSON", value_parser = BoolishValueParser::new())]
+    #[arg(long, global = true, env = "MEGARING_JSON", value_parser = BoolishValueParser::new(), help_heading = "Settings")]
     json: bool,
     #[command(flatten)]
     settings: Settings,

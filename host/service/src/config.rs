@@ -68,15 +68,20 @@ pub struct Settings {
     pub log: String,
 }
 
-/// Loopback, and a port that no registered service has.
-const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7465);
+/// Loopback only: nothing here asks callers who they are.
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7272);
 
 impl Settings {
     /// Opens the data folder.
     ///
     /// # Errors
-    /// [`Error::Storage`] in one sentence that names the folder: not there, not a folder, not writable, in use.
+    /// One sentence that names the folder: not there, not a folder, not writable, in use.
     pub fn store(&self, access: Access) -> Result<Arc<Store>, Error> {
+        if access == Access::ReadOnly && !self.data.exists() {
+            let help = "`megaring corpus import NAME FILE` makes it, --data or MEGARING_DATA names another";
+            let reason = format!("the data folder {} does not exist; {help}", self.data.display());
+            return Err(Error::field("data", reason));
+        }
         Store::open(&self.data, access)
     }
 

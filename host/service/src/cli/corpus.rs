@@ -98,7 +98,7 @@ fn drop_corpus(name: &str, yes: bool, settings: &Settings, output: &mut Output) 
     let store = settings.store(Access::Exclusive)?;
     let rows = store.describe(name)?.rows;
     if !yes {
-        let rows = counted(rows as u64, "row");
+        let rows = counted(rows as u64, "row", "rows");
         return Err(Failure::Usage(format!("this would remove {name} with its {rows} for good; say --yes to do it")));
     }
     store.drop_corpus(name)?;

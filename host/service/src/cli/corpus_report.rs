@@ -136,7 +136,7 @@ pub(crate) fn describe_text(corpus: &Description) -> String {
     format!(
         "{}: {} x {}, version {}, {}, {}\ncolumns: {}\n{segments}",
         corpus.name,
-        counted(corpus.rows as u64, "row"),
+        counted(corpus.rows as u64, "row", "rows"),
         corpus.dim,
         corpus.generation,
         bytes_text(corpus.bytes),
@@ -146,9 +146,9 @@ pub(crate) fn describe_text(corpus: &Description) -> String {
 }
 
 pub(crate) fn verify_text(report: &VerifyReport) -> String {
-    let segments = counted(report.segments.len() as u64, "segment");
+    let segments = counted(report.segments.len() as u64, "segment", "segments");
     let mut text = match report.loss() {
-        None => format!("{}: sound, {} in {segments}", report.corpus, counted(report.rows as u64, "row")),
+        None => format!("{}: sound, {} in {segments}", report.corpus, counted(report.rows as u64, "row", "rows")),
         Some(loss) => format!("{}: DAMAGED: {loss}", report.corpus),
     };
     for segment in &report.segments {

@@ -19,7 +19,7 @@ use super::json_lines::JsonLines;
 use super::output::Output;
 use super::progress::Progress;
 use super::search::tell_made;
-use super::table::{duration_text, grouped};
+use super::table::{counted, duration_text};
 use super::{Failure, backend};
 use crate::config::Settings;
 use crate::engine::Engine;
@@ -97,10 +97,10 @@ pub(crate) fn run(args: &EncodeArgs, settings: &Settings, output: &mut Output) -
         let count = batch.ids.len();
         encode(&engine, batch, first, args, output)?;
         first += count;
-        progress.at(lines.bytes_read(), &format!("{} memories", grouped(first as u64)));
+        progress.at(lines.bytes_read(), &counted(first as u64, "memory", "memories"));
     }
     output.flush()?;
-    progress.finish(&format!("{} memories in {}", grouped(first as u64), duration_text(begun.elapsed())));
+    progress.finish(&format!("{} in {}", counted(first as u64, "memory", "memories"), duration_text(begun.elapsed())));
     Ok(())
 }
 

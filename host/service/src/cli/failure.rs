@@ -57,7 +57,13 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Work(error.to_string())
+        match error {
+            // The names of arguments of the library say nothing to who typed a path.
+            Error::Invalid(violation) if matches!(violation.field.as_str(), "data" | "path") => {
+                Self::Work(violation.description)
+            }
+            error => Self::Work(error.to_string()),
+        }
     }
 }
 

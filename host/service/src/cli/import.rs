@@ -144,10 +144,10 @@ fn add_rows(
     while let Some(rows) = file.next() {
         appender.push(rows?)?;
         let at = file.progress();
-        progress.at(at.bytes_read, &counted(at.rows, "row"));
+        progress.at(at.bytes_read, &counted(at.rows, "row", "rows"));
     }
     let appended = appender.commit()?;
-    progress.finish(&format!("{} in {}", counted(appended.rows as u64, "row"), duration_text(begun.elapsed())));
+    progress.finish(&format!("{} in {}", counted(appended.rows as u64, "row", "rows"), duration_text(begun.elapsed())));
     notes.extend(file.notes().iter().cloned());
     let mut imported = imported(name, dim, format, &appended, notes, begun.elapsed());
     imported.skipped = file.progress().skipped;
@@ -181,11 +181,11 @@ fn imported(
 fn tell(imported: &Imported, output: &mut Output) -> Result<(), Failure> {
     imported.notes.iter().for_each(|note| message(note));
     if let Some(first) = &imported.first_skipped {
-        message(&format!("{} skipped; the first: {first}", counted(imported.skipped, "row")));
+        message(&format!("{} skipped; the first: {first}", counted(imported.skipped, "row", "rows")));
     }
     output.answer(imported, || {
         let Imported { corpus, rows, total_rows, dim, .. } = imported;
-        let (rows, total) = (counted(*rows as u64, "row"), grouped(*total_rows as u64));
+        let (rows, total) = (counted(*rows as u64, "row", "rows"), grouped(*total_rows as u64));
         format!("{corpus}: {rows} added, {total} x {dim} in all")
     })
 }

@@ -161,7 +161,7 @@ fn tell(
         let distance = format!("{:.6}", neighbour.distance);
         table.row([(rank + 1).to_string(), neighbour.row.to_string(), distance, title]);
     }
-    let heading = format!("query {query}: {}", counted(neighbours.len() as u64, "point"));
+    let heading = format!("query {query}: {}", counted(neighbours.len() as u64, "point", "points"));
     output.text(if query == 0 { heading } else { format!("\n{heading}") })?;
     output.text(table)
 }

@@ -126,7 +126,7 @@ fn row_of(view: &CorpusView, row: u32) -> Result<Matrix, Failure> {
         return Err(Failure::Work(format!(
             "corpus {:?} has no row {row}; it has {}",
             view.name(),
-            counted(view.rows() as u64, "row")
+            counted(view.rows() as u64, "row", "rows")
         )));
     }
     let (start, segment) = view.segment_of(index);
@@ -154,7 +154,7 @@ fn tell(
     output: &mut Output,
 ) -> Result<(), Failure> {
     if !output.is_json() {
-        let heading = format!("query {query}: {}", counted(ranked.hits.len() as u64, "hit"));
+        let heading = format!("query {query}: {}", counted(ranked.hits.len() as u64, "hit", "hits"));
         output.text(if query == 0 { heading } else { format!("\n{heading}") })?;
         return output.text(hits_table(&ranked.hits, args.titles, view));
     }

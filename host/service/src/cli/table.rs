@@ -70,8 +70,8 @@ pub fn grouped(number: u64) -> String {
 
 /// A number of things: 1 row, 2,048 rows.
 #[must_use]
-pub fn counted(number: u64, thing: &str) -> String {
-    format!("{} {thing}{}", grouped(number), if number == 1 { "" } else { "s" })
+pub fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
 /// A duration with three digits or so, in the unit that suits it.

@@ -54,7 +54,7 @@ fn corpora(store: &Store) -> Finding {
     });
     let faults: Vec<String> = faults.collect();
     if faults.is_empty() {
-        return Finding::ok("corpora", format!("{} with {}, all healthy", corpora.len(), counted(rows, "row")));
+        return Finding::ok("corpora", format!("{} with {}, all healthy", corpora.len(), counted(rows, "row", "rows")));
     }
     let help = "`megaring corpus verify` tells more; restore the corpus from a copy, or drop it and import it again";
     Finding::problem("corpora", format!("damaged: {}", faults.join("; ")), help)
