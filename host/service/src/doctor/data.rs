@@ -15,8 +15,7 @@ const LITTLE_BYTES: u64 = 1 << 30;
 pub(super) fn findings(settings: &Settings) -> Vec<Finding> {
     let folder = &settings.data;
     if !folder.exists() {
-        let help = "the first `megaring corpus import NAME FILE` makes it; --data or MEGARING_DATA names another";
-        return vec![Finding::note("data folder", format!("{} does not exist yet", folder.display()), help)];
+        return vec![absent(folder)];
     }
     let mut findings = vec![writable(folder)];
     findings.extend(room(folder));
@@ -25,6 +24,16 @@ pub(super) fn findings(settings: &Settings) -> Vec<Finding> {
         Err(error) => findings.push(fault("corpora", &error, "--data or MEGARING_DATA names another folder")),
     }
     findings
+}
+
+fn absent(folder: &Path) -> Finding {
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if parent.is_dir() {
+        let help = "the first `megaring corpus import NAME FILE` makes it; --data or MEGARING_DATA names another";
+        return Finding::note("data folder", format!("{} does not exist yet", folder.display()), help);
+    }
+    let found = format!("there is no folder to make {} in", folder.display());
+    Finding::problem("data folder", found, "make the folder above it, or name another with --data")
 }
 
 fn writable(folder: &Path) -> Finding {

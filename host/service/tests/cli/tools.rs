@@ -49,6 +49,7 @@ fn doctor_fails_where_something_must_be_mended() {
     folder.write("a-file", "").write("bad.toml", "name = 1");
     for (args, check) in [
         (["--data", "a-file"], "data folder"),
+        (["--data", "no/such/parent"], "data folder"),
         (["--isa", "mmx"], "instruction set in use"),
         (["--profile", "bad.toml"], "encoder profile"),
     ] {
