@@ -68,6 +68,20 @@ fn search_equals_the_reference() {
 }
 
 #[test]
+fn queries_are_counted_through_all_batches_of_a_file() {
+    let rows = Embeddings { rows: 30, dim: 1024, clusters: 3, ..Embeddings::default() }.generate();
+    let folder = imported(&rows);
+    // Well beyond what is read at a time (8 MiB).
+    let asked = Matrix::new(3000, 1024, rows.values.repeat(100));
+    folder.write_npy("queries.npy", &asked);
+    let ran = folder.run(&["search", "rows", "--query-file", "queries.npy", "--k", "3", "--json"]).succeeded();
+    let numbers: Vec<u64> = ran.records().iter().filter_map(|record| record["query"].as_u64()).collect();
+    assert!(numbers.into_iter().eq(0..3000));
+    let once = expected(Metric::Cosine, &rows, &rows, 3, None);
+    assert!(hits(&ran).iter().eq(once.iter().cycle().take(3000)));
+}
+
+#[test]
 fn a_row_of_the_real_sample_finds_its_kin_by_title() {
     let sample = sample().unwrap();
     let folder = Folder::new();
@@ -138,6 +152,23 @@ fn encode_equals_the_golden_file() {
             let got = record[axis].as_f64().unwrap();
             assert!((got - expected).abs() <= 1e-12, "{} {axis}: {got} {expected}", case.id);
         }
+    }
+}
+
+#[test]
+fn rows_are_counted_through_all_batches() {
+    let folder = Folder::new();
+    // More than are encoded together.
+    let count = 40_000;
+    let lines = (0..count)
+        .map(|id| format!("{{\"content\": \"{}\", \"memory_id\": {id}}}\n", if id % 3 == 0 { "a row" } else { "" }));
+    folder.write("many.jsonl", lines.collect::<String>());
+    let records = folder.run(&["encode", "many.jsonl", "--json"]).succeeded().records();
+    let memories: Vec<&Value> = records.iter().filter(|record| record["made"].is_null()).collect();
+    assert_eq!(memories.len(), count);
+    for (row, record) in memories.into_iter().enumerate() {
+        assert_eq!((record["row"].as_u64(), record["memory_id"].as_u64()), (Some(row as u64), Some(row as u64)));
+        assert_eq!(record["x"].as_f64(), Some(if row % 3 == 0 { -1.0 } else { 0.0 }), "row {row}");
     }
 }
 

@@ -73,6 +73,16 @@ fn a_bad_row_of_an_npy_file_is_named_or_skipped() {
 }
 
 #[test]
+fn a_bad_row_far_into_the_file_leaves_no_corpus_either() {
+    let folder = Folder::new();
+    // Well beyond what is read before the corpus is made (8 MiB).
+    let mut rows = Matrix::new(3000, 1024, vec![0.5; 3000 * 1024]);
+    rows.values[2900 * 1024] = f32::INFINITY;
+    folder.write_npy("bad.npy", &rows).run(&["corpus", "import", "far", "bad.npy"]).failed(1, &["row 2900"]);
+    assert!(folder.run(&["corpus", "list", "--json"]).succeeded().records().is_empty());
+}
+
+#[test]
 fn a_bad_line_is_named_or_skipped_and_nothing_is_half_done() {
     let folder = Folder::new();
     let lines = [
