@@ -8,7 +8,8 @@ use std::path::Path;
 pub fn processor_name() -> String {
     // Linux alone offers the name as a file; elsewhere the architecture has to do.
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()));
+    let name =
+        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()));
     name.map_or_else(|| std::env::consts::ARCH.to_owned(), str::to_owned)
 }
 
