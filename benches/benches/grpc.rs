@@ -48,7 +48,13 @@ fn request(rows: &Matrix, start: usize, count: usize) -> SearchRequest {
         dim: rows.dim as u32,
         int8_scale: None,
     };
-    SearchRequest { corpus: "c".into(), queries: Some(queries), metric: Metric::Cosine.into(), k: 10, ..SearchRequest::default() }
+    SearchRequest {
+        corpus: "c".into(),
+        queries: Some(queries),
+        metric: Metric::Cosine.into(),
+        k: 10,
+        ..SearchRequest::default()
+    }
 }
 
 criterion_group!(benches, grpc);

@@ -312,7 +312,11 @@ impl Flight {
         let begun = Instant::now();
         let rescorer = Rescorer { kernel: self.engine.kernels, profile: &self.engine.profile };
         let (answer, rescored) = rescorer.finish(&self.job, &piece.items, outcome.result())?;
-        if matches!(self.answer, Answer::Nothing) { self.answer = answer } else { self.answer.extend(answer) }
+        if matches!(self.answer, Answer::Nothing) {
+            self.answer = answer
+        } else {
+            self.answer.extend(answer)
+        }
         self.made.rows_rescored += rescored;
         self.made.bytes_read += bytes_read(&self.job, piece, rescored);
         self.made.compute += Duration::from_nanos(outcome.completion.device_ns);
@@ -359,9 +363,7 @@ fn bytes_read(job: &Job, piece: &Piece, rescored: u64) -> u64 {
     let exact = |dim: usize| rescored * (dim * size_of::<f32>()) as u64;
     match job {
         Job::Nop => 0,
-        Job::Search(job) => {
-            exact(job.corpus.dim()) + packed_len(job.corpus.rows(), job.corpus.dim()) as u64
-        }
+        Job::Search(job) => exact(job.corpus.dim()) + packed_len(job.corpus.rows(), job.corpus.dim()) as u64,
         Job::Score(job) => exact(job.corpus.dim()),
         Job::Encode(_) => (piece.payload - (piece.items.len() + 1) * size_of::<u64>()) as u64,
         Job::Nearest(job) => (job.points.len() * piece.items.len() * size_of::<[f64; 5]>()) as u64,

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use megaring_core::Error;
 use megaring_core::arena_format::{CandidateLists, Candidates};
 use megaring_core::encode::{self, Encoded};
 use megaring_core::exact::ExactKernel;
@@ -10,7 +11,6 @@ use megaring_core::job::{EncodeJob, Job, NearestJob, SearchJob};
 use megaring_core::nearest::{self, Neighbour};
 use megaring_core::profile::Profile;
 use megaring_core::rescore::{Ask, Ranked, rank};
-use megaring_core::Error;
 use rayon::prelude::*;
 
 use crate::outcome::Answer;
@@ -51,9 +51,8 @@ impl Rescorer<'_> {
     fn search(&self, job: &SearchJob, items: &Range<usize>, result: &[u8]) -> Result<(Answer, u64), Error> {
         let lists = read_lists(result, items.len())?;
         let ask = Ask { metric: job.metric, k: job.k, threshold: job.threshold };
-        let one = |query: usize| {
-            rank(&job.corpus, job.queries.row(items.start + query), ask, &lists.of(query), self.kernel)
-        };
+        let one =
+            |query: usize| rank(&job.corpus, job.queries.row(items.start + query), ask, &lists.of(query), self.kernel);
         let ranked: Vec<Ranked> = if items.len() < PARALLEL_QUERIES {
             (0..items.len()).map(one).collect()
         } else {
@@ -72,8 +71,7 @@ impl Rescorer<'_> {
             let bytes = job.texts.byte_len(memory);
             encode::encode(self.profile, mask, bytes, &job.features[memory], &job.gardens[memory])
         };
-        let encoded: Vec<Encoded> =
-            masks.par_iter().enumerate().with_min_len(PARALLEL_MEMORIES).map(one).collect();
+        let encoded: Vec<Encoded> = masks.par_iter().enumerate().with_min_len(PARALLEL_MEMORIES).map(one).collect();
         Ok((Answer::Encoded(encoded), 0))
     }
 }

@@ -1,8 +1,8 @@
 //! The server: a port, the three services of `megaring.v1`, health and reflection on it, and an orderly end.
 //!
 //! Draining: health answers NOT_SERVING, streams read no further, new work is UNAVAILABLE, work under way is answered, then
-//! connections close. That takes at most [`ServerConfig::drain_limit`]; what is not done by then is cut off. Messages are limited to
-//! [`ServerConfig::max_message_bytes`] either way. Connections whose peer is gone are noticed by HTTP/2 pings.
+//! connections close. That takes at most [`ServerConfig::drain_limit`]; what is not done by then ends with the runtime. Messages are
+//! limited to [`ServerConfig::max_message_bytes`] either way. Connections whose peer is gone are noticed by HTTP/2 pings.
 
 use std::future::Future;
 use std::io;
@@ -73,7 +73,7 @@ pub enum ServeError {
 pub enum Drained {
     /// All work was answered and all connections closed.
     Fully,
-    /// The time limit cut something off.
+    /// The time limit passed first. The port is closed; what is left ends with the runtime.
     CutOff,
 }
 
@@ -149,7 +149,7 @@ impl Server {
             Ok(failed) => Err(ServeError::Failed(format!("{failed:?}"))),
             Err(_) => {
                 serving.abort();
-                tracing::warn!("the time to drain is over; what is left is cut off");
+                tracing::warn!("the time to drain is over; what is left ends with the process");
                 Ok(Drained::CutOff)
             }
         }

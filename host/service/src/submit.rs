@@ -104,7 +104,9 @@ pub fn refusal(error: &ReserveError, retry_after: Duration) -> Error {
         ReserveError::ArenaFull => Error::Exhausted { what: "the arena", retry_after },
         ReserveError::TooLarge { limit } => Error::field(
             "request",
-            format!("one item needs more than the {limit} bytes that a backend takes at once; ask for fewer rows or a smaller k"),
+            format!(
+                "one item needs more than the {limit} bytes that a backend takes at once; ask for fewer rows or a smaller k"
+            ),
         ),
         ReserveError::Closed => Error::Draining,
     }

@@ -98,7 +98,12 @@ fn the_real_sample_is_searched_exactly_for_every_metric_k_and_batch() {
                     let got = search(&engine, "real", queries, metric, k);
                     assert_eq!(got.len(), *size);
                     got.par_iter().zip(&truth[start..]).enumerate().for_each(|(query, (got, want))| {
-                        assert_eq!(got[..], want[..k], "{metric} k {k} batch {size} query {query} on {}", isa.isa().name());
+                        assert_eq!(
+                            got[..],
+                            want[..k],
+                            "{metric} k {k} batch {size} query {query} on {}",
+                            isa.isa().name()
+                        );
                     });
                 }
             }
@@ -148,8 +153,9 @@ fn score_matrices_are_the_definitions_bits() {
                 });
                 let answer = engine.run_blocking(job, Terms::default()).expect("a good job").answer;
                 let ids = rows_asked.unwrap_or_else(|| (0..300).collect());
-                let values =
-                    (0..70).flat_map(|query| ids.iter().map(move |row| (query, *row))).map(|(q, r)| want[q * 300 + r as usize]);
+                let values = (0..70)
+                    .flat_map(|query| ids.iter().map(move |row| (query, *row)))
+                    .map(|(q, r)| want[q * 300 + r as usize]);
                 assert_eq!(answer, Answer::Scores { rows: ids.len(), values: values.collect() }, "{metric}");
             }
         }
@@ -180,13 +186,21 @@ fn memories_are_encoded_as_the_golden_file_and_the_reference_say() {
     for isa in instruction_sets() {
         let folder = tempfile::tempdir().expect("a folder");
         let engine = engine(folder.path(), isa);
-        let run = |job: EncodeJob| match engine.run_blocking(Job::Encode(job), Terms::default()).expect("a good job").answer {
+        let run = |job: EncodeJob| match engine
+            .run_blocking(Job::Encode(job), Terms::default())
+            .expect("a good job")
+            .answer
+        {
             Answer::Encoded(encoded) => encoded,
             other => panic!("encoding answers points, not {other:?}"),
         };
         for (encoded, case) in run(encode_job(golden.iter().map(|case| case.memory()))).iter().zip(&golden) {
             assert_eq!((encoded.mask, encoded.zone as u8), (case.mask, case.zone), "{}", case.id);
-            assert!(encoded.coordinates.iter().zip(case.coordinates).all(|(a, b)| (a - b).abs() <= 1e-12), "{}", case.id);
+            assert!(
+                encoded.coordinates.iter().zip(case.coordinates).all(|(a, b)| (a - b).abs() <= 1e-12),
+                "{}",
+                case.id
+            );
         }
         let encoded = run(encode_job(generated.iter()));
         assert_eq!(encoded.len(), want.len());

@@ -80,7 +80,8 @@ async fn a_batch_larger_than_the_arena_is_split_and_never_refused() {
 async fn an_item_larger_than_the_arena_is_refused_with_the_limit() {
     let rig = rig(|config| config.arena_bytes = 1 << 20);
     let columns = Arc::new(std::array::from_fn(|_| vec![0.5; 100_000]));
-    let job = NearestJob { points: Points::Sent(columns), queries: vec![[0.0; 5]], weights: nearest::DEFAULT_WEIGHTS, k: 1 };
+    let job =
+        NearestJob { points: Points::Sent(columns), queries: vec![[0.0; 5]], weights: nearest::DEFAULT_WEIGHTS, k: 1 };
     let error = rig.engine.run(Job::Nearest(job), Terms::default()).await.expect_err("4 MB do not fit 1 MiB");
     assert!(matches!(error, Error::Invalid(_)), "{error}");
     rig.settles().await;

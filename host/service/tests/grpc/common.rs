@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use megaring::engine::{Engine, EngineConfig};
 use megaring::server::{Drained, Server, ServerConfig};
@@ -22,17 +23,17 @@ use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
 /// A running server.
-pub struct Running {
-    pub address: SocketAddr,
-    pub engine: Arc<Engine>,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) engine: Arc<Engine>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Drained>,
 }
 
 /// What a test may want otherwise.
-pub struct Setup {
-    pub server: ServerConfig,
-    pub tenant_jobs: usize,
+pub(crate) struct Setup {
+    pub(crate) server: ServerConfig,
+    pub(crate) tenant_jobs: usize,
 }
 
 impl Default for Setup {
@@ -43,7 +44,7 @@ impl Default for Setup {
 
 impl Running {
     /// Serves the corpora under `folder`.
-    pub async fn start(folder: &std::path::Path, setup: Setup) -> Self {
+    pub(crate) async fn start(folder: &std::path::Path, setup: Setup) -> Self {
         let store = Store::open(folder, Access::Exclusive).expect("the folder opens");
         let config = EngineConfig {
             cpu_workers: 2,
@@ -64,35 +65,35 @@ impl Running {
     }
 
     /// Begins to drain. The server ends by itself; await [`Draining::end`].
-    pub fn drain(self) -> JoinHandle<Drained> {
+    pub(crate) fn drain(self) -> JoinHandle<Drained> {
         drop(self.stop);
         self.serving
     }
 
     /// Drains and waits for the end.
-    pub async fn stop(self) -> Drained {
+    pub(crate) async fn stop(self) -> Drained {
         self.drain().await.expect("the server does not panic")
     }
 
-    pub async fn channel(&self) -> Channel {
+    pub(crate) async fn channel(&self) -> Channel {
         let uri = format!("http://{}", self.address);
         Channel::from_shared(uri).expect("a good address").connect().await.expect("it connects")
     }
 
-    pub async fn compute(&self) -> ComputeClient<Channel> {
+    pub(crate) async fn compute(&self) -> ComputeClient<Channel> {
         ComputeClient::new(self.channel().await).max_decoding_message_size(64 << 20)
     }
 
-    pub async fn corpora(&self) -> CorporaClient<Channel> {
+    pub(crate) async fn corpora(&self) -> CorporaClient<Channel> {
         CorporaClient::new(self.channel().await)
     }
 
-    pub async fn admin(&self) -> AdminClient<Channel> {
+    pub(crate) async fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.channel().await)
     }
 
     /// Makes a corpus of these rows, with ids 1000, 1001, … and titles `row 0`, `row 1`, …
-    pub async fn corpus(&self, name: &str, rows: &Matrix) {
+    pub(crate) async fn corpus(&self, name: &str, rows: &Matrix) {
         let mut corpora = self.corpora().await;
         let create = pb::CreateRequest { name: name.into(), dim: rows.dim as u32 };
         corpora.create(create).await.expect("it is made");
@@ -102,7 +103,7 @@ impl Running {
 }
 
 /// Rows with ids 1000, 1001, … and titles `row 0`, `row 1`, …
-pub fn labelled(rows: &Matrix) -> pb::Rows {
+pub(crate) fn labelled(rows: &Matrix) -> pb::Rows {
     pb::Rows {
         memory_ids: (1000..1000 + rows.rows as u64).collect(),
         titles: (0..rows.rows).map(|row| format!("row {row}")).collect(),
@@ -112,20 +113,20 @@ pub fn labelled(rows: &Matrix) -> pb::Rows {
 }
 
 /// A folder for one test.
-pub fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
-pub fn float32(matrix: &Matrix) -> pb::Vectors {
+pub(crate) fn float32(matrix: &Matrix) -> pb::Vectors {
     vectors(pb::Dtype::Float32, matrix.rows, matrix.dim, matrix.to_le_bytes())
 }
 
-pub fn vectors(dtype: pb::Dtype, rows: usize, dim: usize, data: Vec<u8>) -> pb::Vectors {
+pub(crate) fn vectors(dtype: pb::Dtype, rows: usize, dim: usize, data: Vec<u8>) -> pb::Vectors {
     pb::Vectors { data: data.into(), dtype: dtype.into(), rows: rows as u32, dim: dim as u32, int8_scale: None }
 }
 
 /// The field and the text of a refusal's only violation.
-pub fn violation(status: &Status) -> (String, String) {
+pub(crate) fn violation(status: &Status) -> (String, String) {
     let details = status.get_error_details();
     let violations = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
     assert_eq!(violations.len(), 1, "one violation in {status:?}");
@@ -133,29 +134,33 @@ pub fn violation(status: &Status) -> (String, String) {
 }
 
 /// The reason in a refusal's `ErrorInfo`.
-pub fn reason(status: &Status) -> String {
+pub(crate) fn reason(status: &Status) -> String {
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!(info.domain, "megaring");
     info.reason.clone()
 }
 
-/// Waits until something holds; fails after a minute, which no working machine takes.
-pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let waiting = async {
+/// Waits until something holds.
+pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    within_a_minute(what, async {
         while !holds() {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-    };
-    let limit = std::time::Duration::from_secs(60);
-    tokio::time::timeout(limit, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+    })
+    .await;
+}
+
+/// Waits for something that a broken server would keep a test waiting for; a minute is more than any working machine takes.
+pub(crate) async fn within_a_minute<T>(what: &str, waiting: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
 }
 
 /// A job of `tenant` that has been admitted and is not let finish: its permit is out until this is dropped.
-pub struct Held(#[expect(dead_code, reason = "held, not looked at")] Pin<Box<dyn Future<Output = ()> + Send>>);
+pub(crate) struct Held(#[expect(dead_code, reason = "held, not looked at")] Pin<Box<dyn Future<Output = ()> + Send>>);
 
 /// Holds a permit by a search of the corpus `rows`.
-pub fn hold(engine: &Arc<Engine>, tenant: &str) -> Held {
+pub(crate) fn hold(engine: &Arc<Engine>, tenant: &str) -> Held {
     let corpus = engine.store().view("rows").expect("the corpus");
     let (rows, dim) = (2000, corpus.dim());
     let queries = megaring_core::job::Matrix { rows, dim, values: vec![1.0; rows * dim] };

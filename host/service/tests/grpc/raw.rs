@@ -7,12 +7,14 @@ use prost::Message;
 use tokio::net::TcpStream;
 use tonic::codegen::http;
 
+use crate::common::within_a_minute;
+
 /// A message with the five bytes before it that gRPC wants.
-pub fn framed(message: &impl Message) -> Bytes {
+pub(crate) fn framed(message: &impl Message) -> Bytes {
     framed_bytes(&message.encode_to_vec())
 }
 
-pub fn framed_bytes(message: &[u8]) -> Bytes {
+pub(crate) fn framed_bytes(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).expect("a short message").to_be_bytes();
     [&[0][..], &length, message].concat().into()
 }
@@ -20,7 +22,11 @@ pub fn framed_bytes(message: &[u8]) -> Bytes {
 /// Posts to a method (such as `Compute/Search`) and waits for the status: its number and its message as sent.
 ///
 /// With `close` the request ends after `body`; otherwise it stays open.
-pub async fn call(server: SocketAddr, method: &str, timeout: &str, body: Bytes, close: bool) -> (i32, String) {
+pub(crate) async fn call(server: SocketAddr, method: &str, timeout: &str, body: Bytes, close: bool) -> (i32, String) {
+    within_a_minute("the call ends", call_unbounded(server, method, timeout, body, close)).await
+}
+
+async fn call_unbounded(server: SocketAddr, method: &str, timeout: &str, body: Bytes, close: bool) -> (i32, String) {
     let socket = TcpStream::connect(server).await.expect("it connects");
     let (client, connection) = h2::client::handshake(socket).await.expect("an HTTP/2 server");
     let connection = tokio::spawn(connection);

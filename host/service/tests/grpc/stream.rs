@@ -9,7 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 use tonic_types::RpcStatusExt as _;
 
-use crate::common::{Running, Setup, float32, folder, reason};
+use crate::common::{Running, Setup, float32, folder, reason, within_a_minute};
 use crate::raw;
 
 fn rows() -> Matrix {
@@ -163,7 +163,7 @@ async fn an_open_stream_ends_with_the_drain_after_its_replies() {
     send.send(ask(1, &rows, 5)).await.expect("it is sent");
     assert_eq!(replies.message().await.expect("the stream goes on").expect("a reply").request_id, 1);
     let drained = server.drain();
-    let (ids, end) = to_the_end(replies).await;
+    let (ids, end) = within_a_minute("the stream ends", to_the_end(replies)).await;
     assert_eq!(ids, Vec::<u64>::new());
     assert_eq!((end.code(), reason(&end).as_str()), (Code::Unavailable, "DRAINING"));
     assert_eq!(drained.await.expect("no panic"), megaring::server::Drained::Fully);
