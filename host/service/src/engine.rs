@@ -5,6 +5,7 @@
 //! answer is made exact. Dropping the future of `run` gives everything back as the slots under way complete.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -332,11 +333,13 @@ impl Flight {
         }
         let (done, finished) = tokio::sync::oneshot::channel();
         rayon::spawn(move || {
-            let result = self.finish(&piece, &outcome).map(|()| self);
+            // Rayon ends the process where a spawned task panics; the flight is lost here, and with it only this job.
+            let finish = AssertUnwindSafe(|| self.finish(&piece, &outcome).map(|()| self));
+            let result = catch_unwind(finish).unwrap_or_else(|_| Err(Error::Internal("rescoring panicked".into())));
             // A receiver that is gone belongs to a cancelled call; dropping the flight gives everything back.
             let _ = done.send(result);
         });
-        finished.await.map_err(|_| Error::Internal("rescoring panicked".into()))?
+        finished.await.map_err(|_| Error::Internal("rescoring was given up".into()))?
     }
 
     fn land(mut self) -> Outcome {
