@@ -1,6 +1,6 @@
 //! The CPU backend: persistent worker threads that consume a ring and share its jobs out among themselves.
 //!
-//! Workers poll the submission ring themselves, one at a time; whoever polls puts the job on the [`board`], from where all workers
+//! Workers poll the submission ring themselves, one at a time; whoever polls puts the job on a board (`board.rs`), from where all workers
 //! claim chunks. The last to finish merges and completes. A job that cannot be done (bad numbers in the slot, a stale corpus, a passed
 //! deadline, a panic in a kernel's caller) gets an error completion; workers never die of one.
 //!

@@ -37,7 +37,8 @@ pub(super) struct JsonLines {
 struct Line {
     memory_id: Option<u64>,
     title: Option<String>,
-    embedding: Vec<f32>,
+    /// Wider than stored, so that a number too large for float32 can be named by its element.
+    embedding: Vec<f64>,
     x: Option<f64>,
     y: Option<f64>,
     z: Option<f64>,
@@ -151,7 +152,7 @@ impl Line {
             _ => {}
         }
         // JSON has no infinities, but numbers beyond float32.
-        if let Some(element) = self.embedding.iter().position(|value| !value.is_finite()) {
+        if let Some(element) = self.embedding.iter().position(|value| !(*value as f32).is_finite()) {
             return Err((Some(EMBEDDING), format!("element {element} is too large for float32")));
         }
         let there = self.coordinates().iter().flatten().count();
@@ -194,7 +195,7 @@ impl Line {
         push(&mut rows.is_protected, self.is_protected);
         let Matrix { rows: count, values, .. } = &mut rows.embeddings;
         *count += 1;
-        values.extend(self.embedding);
+        values.extend(self.embedding.into_iter().map(|value| value as f32));
     }
 }
 
