@@ -2,7 +2,7 @@
 //!
 //! The clap command is the one table of all settings. An option `--ring-slots` of a command `a b` has the environment variable
 //! `MEGARING_A_B_RING_SLOTS` and the key `ring_slots` in the table `[a.b]` of the file; options of every command (all of
-//! [`Settings`]) have no path. [`file`] puts a file's values into the command as its defaults, so nothing else decides precedence.
+//! [`Settings`]) have no path. [`mod@file`] puts a file's values into the command as its defaults, so nothing else decides precedence.
 //! Relative paths are relative to the working directory, wherever they were written.
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -29,7 +29,7 @@ use crate::router::Router;
 use crate::submit::{DEPTH, Piece, pieces, refusal, submit};
 use crate::telemetry::Telemetry;
 
-/// How an engine is set up. [`EngineConfig::default`] suits a machine that megaring shares with other programs.
+/// How an engine is set up. [`EngineConfig::new`] suits a machine that megaring shares with other programs.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
     /// CPU worker threads; 0 is one for each processor this process may use.

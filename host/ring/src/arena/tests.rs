@@ -1,3 +1,5 @@
+//! Leases never overlap, a region is only resolved for the generation it was leased in, and what is given back can be leased again.
+
 use proptest::prelude::*;
 
 use super::*;
