@@ -249,7 +249,12 @@ fn masks_equal_one_substring_search_per_keyword() {
     let want: Vec<u128> = texts.iter().map(|text| reference::keyword_mask(text, profile.words())).collect();
     let payload = [cast_slice::<u64, u8>(&offsets), &bytes].concat();
     let descriptor = Descriptor { opcode: Opcode::Masks as u16, items: texts.len() as u32, ..Descriptor::default() };
+    // The same bytes as one last text: leaves words in the arena where the empty texts' masks will be.
+    let mut last = vec![0_u64; offsets.len()];
+    last[texts.len()] = bytes.len() as u64;
+    let stale = [cast_slice::<u64, u8>(&last), &bytes].concat();
     for rig in Rig::all() {
+        assert_ne!(rig.run(descriptor, &stale, texts.len() * 16)[(texts.len() - 1) * 16..], [0; 16]);
         let found = rig.run(descriptor, &payload, texts.len() * 16);
         let found: Vec<u128> = found.as_chunks().0.iter().map(|mask| u128::from_le_bytes(*mask)).collect();
         assert_eq!(found, want);
