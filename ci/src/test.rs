@@ -91,7 +91,7 @@ fn zig_fmt(context: &Context) -> Result<Outcome> {
 
 fn cargo_deny(context: &Context) -> Result<Outcome> {
     if ask(context.workspace.cargo().args(["deny", "--version"])).is_none() {
-        return Ok(Outcome::skipped("cargo-deny is not installed"));
+        return Ok(Outcome::skipped("cargo-deny is not installed (`cargo install cargo-deny`)"));
     }
     check(context.workspace.cargo().args(["deny", "check", "--config", "ci/deny.toml"]), "a dependency is not allowed")
 }

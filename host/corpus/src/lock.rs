@@ -60,5 +60,8 @@ fn in_use(root: &Path, file: &mut File) -> Error {
         Ok(pid) => format!("process {pid}"),
         Err(_) => "another process".to_owned(),
     };
-    Error::Storage(format!("the data folder {} is in use by {holder}", root.display()))
+    Error::Storage(format!(
+        "the data folder {} is in use by {holder}; append through that server, or end it first",
+        root.display()
+    ))
 }

@@ -33,12 +33,13 @@ const BATCH_BYTES: usize = 8 << 20;
 /// `megaring encode`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct EncodeArgs {
-    /// JSON lines with `content`; `-` is standard input
+    /// JSON lines with `content` and, where known, `importance`, `access_count`, `age_days`, `galactic_distance`, `garden`; `-` is
+    /// standard input
     file: PathBuf,
     /// Show the words found
     #[arg(long, env = "MEGARING_ENCODE_WORDS", value_parser = BoolishValueParser::new())]
     words: bool,
-    /// The backend that must do it [default: by the shape of the work]
+    /// The backend that must do it [default: the first that serves the operation]
     #[arg(long, env = "MEGARING_ENCODE_BACKEND", value_parser = backend())]
     backend: Option<BackendKind>,
 }

@@ -133,7 +133,7 @@ fn add_rows(
     if format == Format::ArrowFile && !skip_invalid {
         match store.adopt(name, path)? {
             Adopted::Done(appended) => {
-                notes.push("the file is served as it is".to_owned());
+                notes.push("the file is copied and served as it is, without being rewritten".to_owned());
                 return Ok(imported(name, dim, format, &appended, notes, begun.elapsed()));
             }
             Adopted::NeedsRewrite(reason) => notes.push(format!("the file is rewritten: {reason}")),

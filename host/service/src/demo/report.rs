@@ -103,7 +103,9 @@ impl Report {
 
     pub(super) fn tell_end(&self, took: Duration, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
         let equal = self.is_equal();
-        let keep = format!("megaring serve --data {}", quoted(&settings.data.display().to_string()));
+        // As it was started, so that the line can be run where the program is on no PATH.
+        let program = std::env::current_exe().map_or_else(|_| "megaring".into(), |path| path.display().to_string());
+        let keep = format!("{} serve --data {}", quoted(&program), quoted(&settings.data.display().to_string()));
         let record = json!({
             "equal": equal,
             "reference_seconds": self.reference.as_secs_f64(),
