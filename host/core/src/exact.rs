@@ -28,6 +28,13 @@ pub fn cosine(dot: f64, norm_a: f64, norm_b: f64) -> f64 {
     if norm_a == 0.0 || norm_b == 0.0 { 0.0 } else { (dot / (norm_a * norm_b)).clamp(-1.0, 1.0) }
 }
 
+/// The score as replies carry it: rounded to float32. One beyond float32's range becomes the largest number of its sign, so that no
+/// finite input answers an infinity; the float64 score still orders.
+#[must_use]
+pub fn reported(score: f64) -> f32 {
+    (score as f32).clamp(f32::MIN, f32::MAX)
+}
+
 /// Euclidean norm as the cosine's definition has it: the square root of the canonical `dot(a, a)`.
 #[must_use]
 pub fn norm(a: &[f32]) -> f64 {

@@ -237,4 +237,6 @@ pub struct Terms {
     pub deadline: Option<Instant>,
     /// The backend the caller insists on.
     pub backend: Option<BackendKind>,
+    /// Hits the caller can take in all; a search that finds more fails as soon as it does. `None` is no limit.
+    pub max_hits: Option<usize>,
 }

@@ -6,6 +6,23 @@
 
 use std::cmp::Ordering;
 
+/// Largest magnitude of a coordinate. With it and [`MAX_WEIGHT`] no squared distance leaves float64.
+pub const MAX_COORDINATE: f64 = 1e100;
+/// Largest weight of an axis.
+pub const MAX_WEIGHT: f64 = 1e50;
+
+/// Whether a number can be a coordinate.
+#[must_use]
+pub fn is_coordinate(value: f64) -> bool {
+    value.abs() <= MAX_COORDINATE
+}
+
+/// Whether a number can be a weight.
+#[must_use]
+pub fn is_weight(value: f64) -> bool {
+    (0.0..=MAX_WEIGHT).contains(&value)
+}
+
 /// Default weights of x, y, z, w, v.
 pub const DEFAULT_WEIGHTS: [f64; 5] = [1.0, 1.0, 0.8, 1.5, 2.0];
 

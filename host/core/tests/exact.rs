@@ -133,3 +133,23 @@ fn a_value_that_is_not_finite_is_found_wherever_it_hides() {
     }
     assert!(error::first_non_finite(&[f32::MAX, f32::MIN, 1e-45, -0.0], 2).is_none());
 }
+
+#[test]
+fn a_score_beyond_float32_is_reported_as_its_largest_number() {
+    for (score, want) in [(1e300, f32::MAX), (-1e300, f32::MIN), (0.5, 0.5), (-0.0, 0.0), (1e-60, 0.0)] {
+        assert_eq!(exact::reported(score), want);
+    }
+}
+
+#[test]
+fn the_largest_coordinates_and_weights_keep_distances_finite() {
+    let far = [nearest::MAX_COORDINATE; 5];
+    let distance = nearest::squared(far, far.map(|x| -x), [nearest::MAX_WEIGHT; 5]);
+    assert!(distance.is_finite() && nearest::widen(distance).is_finite());
+    for value in [f64::NAN, f64::INFINITY, -f64::INFINITY, nearest::MAX_COORDINATE.next_up()] {
+        assert!(!nearest::is_coordinate(value) && !nearest::is_weight(value), "{value}");
+    }
+    assert!(
+        !nearest::is_weight(-1e-300) && nearest::is_weight(0.0) && nearest::is_coordinate(-nearest::MAX_COORDINATE)
+    );
+}

@@ -44,6 +44,8 @@ pub struct Appender {
     gathered: Rows,
     out: Option<Out>,
     failed: Option<Error>,
+    /// Whether some rows came without ids and got row numbers.
+    numbered: bool,
 }
 
 type Writer = FileWriter<Summing<BufWriter<File>>>;
@@ -59,7 +61,16 @@ impl Appender {
     pub(crate) fn new(corpus: Arc<Corpus>) -> Result<Self, Error> {
         let view = corpus.version()?.view.clone();
         let (dim, start) = (view.dim(), view.rows());
-        Ok(Self { corpus, dim, start, accepted: 0, gathered: Rows::default(), out: None, failed: None })
+        Ok(Self {
+            corpus,
+            dim,
+            start,
+            accepted: 0,
+            gathered: Rows::default(),
+            out: None,
+            failed: None,
+            numbered: false,
+        })
     }
 
     /// Elements of an embedding of the corpus.
@@ -105,7 +116,8 @@ impl Appender {
     /// Makes the rows part of the corpus, lasting over a crash from the moment this returns.
     ///
     /// # Errors
-    /// [`Error::Storage`] when the disk refuses, [`Error::CorpusNotFound`] when the corpus was dropped meanwhile: nothing is kept.
+    /// [`Error::Storage`] when the disk refuses, [`Error::CorpusNotFound`] when the corpus was dropped meanwhile,
+    /// [`Error::Precondition`] when it grew while rows without ids were taken, whose numbers are others' now: nothing is kept.
     pub fn commit(mut self) -> Result<Appended, Error> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -119,13 +131,15 @@ impl Appender {
         writer.finish().map_err(|error| cannot_write(&file, error))?;
         // Finishing has flushed: a refusal of the last bytes has been told.
         let (bytes, crc32) = writer.get_ref().sum();
-        self.corpus.publish(file, bytes, crc32)
+        let numbered_from = self.numbered.then_some(self.start);
+        self.corpus.publish(file, bytes, crc32, numbered_from)
     }
 
     /// Spells out ids and titles, so that batches can be put together.
-    fn number(&self, rows: &mut Rows) {
+    fn number(&mut self, rows: &mut Rows) {
         let first = (self.start + self.accepted) as u64;
         if rows.memory_ids.is_empty() {
+            self.numbered = true;
             rows.memory_ids = (first..).take(rows.len()).collect();
         }
         if rows.titles.is_empty() {
@@ -156,6 +170,8 @@ impl Appender {
     }
 
     fn start_file(&self, schema: SchemaRef) -> Result<Out, Error> {
+        // A folder that is gone belongs to a corpus that was dropped, which says more than a missing file does.
+        self.corpus.version()?;
         let folder = self.corpus.folder();
         let failed = |error: ArrowError| storage("cannot write in", folder)(std::io::Error::other(error));
         let file = TemporaryFile::create(folder).map_err(storage("cannot write in", folder))?;
@@ -173,7 +189,8 @@ impl Appender {
             return Ok(());
         }
         let batch = rows.into_batch(&out.schema, self.dim).map_err(|error| Error::Internal(error.to_string()))?;
-        out.writer.write(&batch).map_err(|error| cannot_write(&out.file, error))
+        let written = out.writer.write(&batch);
+        written.map_err(|error| self.corpus.version().err().unwrap_or_else(|| cannot_write(&out.file, error)))
     }
 }
 

@@ -152,9 +152,19 @@ impl Corpus {
     }
 
     /// Makes a whole, checked segment file part of the corpus. On an error nothing of it is kept.
-    pub(crate) fn publish(&self, segment: TemporaryFile, bytes: u64, crc32: u32) -> Result<Appended, Error> {
+    pub(crate) fn publish(
+        &self,
+        segment: TemporaryFile,
+        bytes: u64,
+        crc32: u32,
+        numbered_from: Option<usize>,
+    ) -> Result<Appended, Error> {
         let _turn = self.turn();
         let version = self.version()?;
+        if numbered_from.is_some_and(|first| first != version.view.rows()) {
+            let reason = "grew while rows without ids were appended to it; send them again, or give them ids";
+            return Err(Error::Precondition { name: self.name.clone(), reason: reason.into() });
+        }
         let file = version.manifest.next_file();
         let path = self.folder.join(&file);
         segment.rename(&path).map_err(storage("cannot write", &path))?;

@@ -9,6 +9,7 @@ use arrow_select::concat::concat_batches;
 use megaring_core::Error;
 use megaring_core::error::first_non_finite;
 use megaring_core::job::Matrix;
+use megaring_core::nearest::{MAX_COORDINATE, is_coordinate};
 
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 
@@ -106,6 +107,9 @@ impl Rows {
             }
             if let Some(row) = column.iter().position(|value| !value.is_finite()) {
                 return Err(Error::row(name, row as u64, format!("{} is not finite", column[row])));
+            }
+            if let Some((row, reason)) = out_of_range(name, column) {
+                return Err(Error::row(name, row as u64, reason));
             }
         }
         let plain = [
@@ -239,4 +243,13 @@ fn append<T>(mine: &mut Option<Vec<T>>, new: Option<Vec<T>>) {
 
 fn length(name: &str, len: usize, rows: usize) -> Error {
     Error::field(name, format!("{len} values for {rows} rows"))
+}
+
+/// The first number of a float64 column that is finite and still cannot be: a coordinate whose distances might leave float64.
+pub(crate) fn out_of_range(name: &str, column: &[f64]) -> Option<(usize, String)> {
+    if !COORDINATES.contains(&name) {
+        return None;
+    }
+    let row = column.iter().position(|value| !is_coordinate(*value))?;
+    Some((row, format!("{} is not within ±{MAX_COORDINATE:e}", column[row])))
 }

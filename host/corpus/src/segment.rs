@@ -21,6 +21,7 @@ use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::derived::DerivedPart;
 use crate::fault::Fault;
 use crate::mapping;
+use crate::rows::out_of_range;
 
 /// A mapped segment file.
 pub(crate) struct SegmentFile {
@@ -138,6 +139,9 @@ impl Part {
         for (name, column) in &self.floats {
             if let Some(row) = column.iter().position(|value| !value.is_finite()) {
                 return Err(Fault::value(name, row, format!("{} is not finite", column[row])));
+            }
+            if let Some((row, reason)) = out_of_range(name, column) {
+                return Err(Fault::value(name, row, reason));
             }
         }
         Ok(())

@@ -210,7 +210,7 @@ impl Store {
             )));
         }
         drop(mapped);
-        corpus.publish(copy, bytes, crc32).map(Adopted::Done)
+        corpus.publish(copy, bytes, crc32, None).map(Adopted::Done)
     }
 
     /// Reads all of a corpus from disk: checksums, every value, and whether the caches are those of the segments. A fault found

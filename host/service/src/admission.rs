@@ -62,11 +62,11 @@ impl Admission {
         })
     }
 
-    /// Grants a permit for a job that will hold up to `bytes` of the arena at a time.
+    /// Grants a place. What the job holds of the arena is added by [`Permit::hold`], once it is known where the job goes.
     ///
     /// # Errors
     /// [`Error::Draining`], [`Error::DeadlineExceeded`] where the deadline has passed already, [`Error::Exhausted`] when full.
-    pub fn admit(self: &Arc<Self>, terms: &Terms, bytes: usize) -> Result<Permit, Error> {
+    pub fn admit(self: &Arc<Self>, terms: &Terms) -> Result<Permit, Error> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Draining);
         }
@@ -79,8 +79,6 @@ impl Admission {
             Some("the service")
         } else if tenant >= self.limits.tenant_jobs {
             Some("the tenant's share")
-        } else if held.jobs > 0 && held.bytes + bytes > self.limits.bytes {
-            Some("the arena")
         } else {
             None
         };
@@ -88,9 +86,8 @@ impl Admission {
             return Err(Error::Exhausted { what, retry_after: self.retry_after() });
         }
         held.jobs += 1;
-        held.bytes += bytes;
         *held.tenants.entry(terms.tenant.clone()).or_insert(0) += 1;
-        Ok(Permit { gate: self.clone(), tenant: terms.tenant.clone(), bytes, since: Instant::now() })
+        Ok(Permit { gate: self.clone(), tenant: terms.tenant.clone(), bytes: 0, since: Instant::now() })
     }
 
     /// How long a refused caller should wait: what a job typically takes, between 1 ms and 1 s.
@@ -136,6 +133,23 @@ impl Admission {
 
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Permit {
+    /// Adds bytes of the arena, which come back with the permit. Where nobody else holds any, any number is granted: a job that
+    /// is larger than the arena is cut, and waits for its own pieces.
+    ///
+    /// # Errors
+    /// [`Error::Exhausted`] when others hold too much.
+    pub fn hold(&mut self, bytes: usize) -> Result<(), Error> {
+        let mut held = self.gate.lock();
+        if held.bytes > self.bytes && held.bytes + bytes > self.gate.limits.bytes {
+            return Err(Error::Exhausted { what: "the arena", retry_after: self.gate.retry_after() });
+        }
+        held.bytes += bytes;
+        self.bytes += bytes;
+        Ok(())
     }
 }
 

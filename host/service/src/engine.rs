@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use megaring_core::arena_format::{CandidateLists, Candidates};
 use megaring_core::job::{Job, Terms};
 use megaring_core::keyword::Automaton;
 use megaring_core::profile::Profile;
@@ -232,6 +233,7 @@ struct Flight {
     ahead: VecDeque<Piece>,
     under_way: VecDeque<(Piece, Ticket)>,
     answer: Answer,
+    hits: usize,
     made: Made,
     admitted: Instant,
     /// Held until the flight ends, whichever way.
@@ -242,12 +244,14 @@ impl Flight {
     /// Steps 3 and 4: a permit and a backend.
     fn start(engine: Arc<Engine>, job: Job, terms: Terms) -> Result<Self, Error> {
         let admitted = Instant::now();
+        let refused = |_: &Error| engine.metrics.refused();
+        let mut permit = engine.admission.admit(&terms).inspect_err(refused)?;
         let shape = job.shape();
         let route = engine.router.route(&shape, terms.backend)?;
         let capabilities = route.lane.capabilities();
         let ahead: VecDeque<Piece> = pieces(&job, capabilities).into();
         let bytes = ahead.iter().map(Piece::bytes).max().unwrap_or(0) * DEPTH.min(ahead.len());
-        let permit = engine.admission.admit(&terms, bytes).inspect_err(|_| engine.metrics.refused())?;
+        permit.hold(bytes).inspect_err(refused)?;
         tracing::debug!(op = shape.opcode.name(), items = shape.items, backend = %route.lane.kind(), why = route.reason);
         let made = Made {
             backend: route.lane.kind(),
@@ -269,6 +273,7 @@ impl Flight {
             ahead,
             under_way: VecDeque::with_capacity(DEPTH),
             answer,
+            hits: 0,
             made,
             admitted,
             _permit: permit,
@@ -313,6 +318,7 @@ impl Flight {
         let begun = Instant::now();
         let rescorer = Rescorer { kernel: self.engine.kernels, profile: &self.engine.profile };
         let (answer, rescored) = rescorer.finish(&self.job, &piece.items, outcome.result())?;
+        self.check_hits(&answer)?;
         if matches!(self.answer, Answer::Nothing) {
             self.answer = answer
         } else {
@@ -325,9 +331,23 @@ impl Flight {
         Ok(())
     }
 
+    /// Counts hits against what the caller can take.
+    fn check_hits(&mut self, found: &Answer) -> Result<(), Error> {
+        let Answer::Hits(ranked) = found else { return Ok(()) };
+        self.hits += ranked.iter().map(|ranked| ranked.hits.len()).sum::<usize>();
+        match self.terms.max_hits {
+            Some(most) if self.hits > most => {
+                let text =
+                    format!("the reply would hold more than the {most} hits that fit a message; send fewer at a time");
+                Err(Error::field("queries", text))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Step 8 off the async threads where it takes long.
     async fn finish_elsewhere(mut self, piece: Piece, outcome: megaring_ring::Outcome) -> Result<Self, Error> {
-        if is_light(&self.job, piece.items.len()) {
+        if is_light(&self.job, piece.items.len(), outcome.result()) {
             self.finish(&piece, &outcome)?;
             return Ok(self);
         }
@@ -352,12 +372,16 @@ impl Flight {
 }
 
 /// Whether finishing a piece takes so little that it may hold up an async thread: some 100 µs.
-fn is_light(job: &Job, items: usize) -> bool {
+fn is_light(job: &Job, items: usize, result: &[u8]) -> bool {
+    let scores_all = || {
+        CandidateLists::read(result, items).is_none_or(|lists| (0..items).any(|i| lists.of(i) == Candidates::EveryRow))
+    };
     match job {
         Job::Nop => true,
-        Job::Search(job) => items.saturating_mul(job.k) <= 256 && job.k.saturating_mul(2) < job.corpus.rows(),
-        Job::Score(_) | Job::Encode(_) => items <= 256,
-        Job::Nearest(job) => items.saturating_mul(job.k) <= 1024,
+        Job::Search(job) => items.saturating_mul(job.k) <= 256 && (job.corpus.rows() <= 1024 || !scores_all()),
+        Job::Score(_) => result.len() <= 256 << 10,
+        Job::Encode(_) => items <= 256,
+        Job::Nearest(job) => items.saturating_mul(job.k) <= 1024 && (job.points.len() <= 1024 || !scores_all()),
     }
 }
 

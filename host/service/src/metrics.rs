@@ -1,4 +1,4 @@
-//! Counters of an engine, for `Admin.Backends`, the log and tests. Relaxed atomics: each number is right, together they are of about
+//! Counters of an engine, for programs that link it; `megaring serve` tells them when it ends. Relaxed atomics: each number is right, together they are of about
 //! the same moment.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,6 +4,7 @@
 //! is done (see [`crate::validate`]).
 
 use megaring_core::corpus::CorpusView;
+use megaring_core::exact::reported;
 use megaring_core::nearest::Neighbour;
 use megaring_core::profile::Profile;
 use megaring_core::rescore::Ranked;
@@ -140,7 +141,7 @@ fn hits(ranked: &Ranked, corpus: &CorpusView, titles: bool) -> pb::Hits {
     pb::Hits {
         rows: ranked.hits.iter().map(|hit| hit.row).collect(),
         memory_ids: ranked.hits.iter().map(|hit| label(hit).0).collect(),
-        scores: ranked.hits.iter().map(|hit| hit.score as f32).collect(),
+        scores: ranked.hits.iter().map(|hit| reported(hit.score)).collect(),
         titles: if titles { ranked.hits.iter().map(|hit| label(hit).1.into()).collect() } else { Vec::new() },
     }
 }

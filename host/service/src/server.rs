@@ -43,7 +43,7 @@ impl ServerConfig {
     /// 64 MiB a message, 16 requests of a stream at once, 20 s to drain.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, max_message_bytes: 64 << 20, stream_in_flight: 16, drain_limit: Duration::from_secs(20) }
+        Self { address, max_message_bytes: 64 << 20, stream_in_flight: 16, drain_limit: Duration::from_secs(10) }
     }
 }
 

@@ -73,7 +73,7 @@ impl Caller {
     }
 
     fn terms(self, backend: i32) -> Result<Terms, Error> {
-        Ok(Terms { tenant: self.tenant, deadline: self.deadline, backend: validate::backend(backend)? })
+        Ok(Terms { tenant: self.tenant, deadline: self.deadline, backend: validate::backend(backend)?, max_hits: None })
     }
 }
 

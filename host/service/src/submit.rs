@@ -20,6 +20,8 @@ const ARENA_SHARE: usize = 8;
 const PIECE_TEXT_BYTES: usize = 2 << 20;
 /// Memories of one piece.
 const PIECE_TEXTS: usize = 16_384;
+/// Hits that one piece may answer: 64 MiB of them.
+const PIECE_HITS: usize = 4 << 20;
 /// Room for candidates beyond the k wanted: what a screen typically leaves open, and ties.
 const SPARE_CANDIDATES: usize = 256;
 
@@ -51,6 +53,7 @@ pub fn pieces(job: &Job, capabilities: &Capabilities) -> Vec<Piece> {
         Job::Nop => vec![Piece { items: 0..0, payload: 0, result: 0 }],
         Job::Search(job) => {
             let result = arena_format::lists_len(1, candidates_of(job.k, job.corpus.rows(), 4));
+            let most = most.min(PIECE_HITS / job.k.min(job.corpus.rows()).max(1)).max(1);
             even_pieces(job.queries.rows, job.queries.dim * size_of::<f32>(), result, 0, most, budget)
         }
         Job::Score(job) => {

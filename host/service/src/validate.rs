@@ -10,7 +10,7 @@ use std::sync::Arc;
 use megaring_core::corpus::CorpusView;
 use megaring_core::encode::Features;
 use megaring_core::job::{EncodeJob, Matrix, NearestJob, Points, ScoreJob, SearchJob, Texts};
-use megaring_core::nearest::DEFAULT_WEIGHTS;
+use megaring_core::nearest::{DEFAULT_WEIGHTS, MAX_COORDINATE, MAX_WEIGHT, is_coordinate, is_weight};
 use megaring_core::{BackendKind, Error, Metric};
 use megaring_proto::v1 as pb;
 
@@ -21,6 +21,9 @@ mod vectors;
 pub use rows::rows;
 pub use terms::{MAX_TENANT_BYTES, TENANT, tenant, timeout};
 pub use vectors::vectors;
+
+/// A hit is a row, an id and a score: six bytes where all numbers are small.
+pub(crate) const LEAST_HIT_BYTES: usize = 6;
 
 /// The axes of a point, in order.
 const AXES: [&str; 5] = ["x", "y", "z", "w", "v"];
@@ -37,8 +40,7 @@ pub fn search(request: pb::SearchRequest, corpus: Arc<CorpusView>, limit: usize)
     }
     let queries = vectors("queries", request.queries, corpus.dim())?;
     if request.threshold.is_none() {
-        // A hit is a row, an id and a score: six bytes where all numbers are small.
-        reply_fits(limit, "queries", queries.rows, k.min(corpus.rows()), 6)?;
+        reply_fits(limit, "queries", queries.rows, k.min(corpus.rows()), LEAST_HIT_BYTES)?;
     }
     Ok(SearchJob { corpus, queries, metric, k, threshold: request.threshold })
 }
@@ -150,11 +152,10 @@ fn weights(weights: &[f64]) -> Result<[f64; 5], Error> {
         return Ok(DEFAULT_WEIGHTS);
     }
     let fault =
-        |at: usize| Error::row("weights", at as u64, format!("{}; finite and not negative is legal", weights[at]));
-    let legal = |weight: &f64| weight.is_finite() && *weight >= 0.0;
+        |at: usize| Error::row("weights", at as u64, format!("{:e}; from 0 to {MAX_WEIGHT:e} is legal", weights[at]));
     match <[f64; 5]>::try_from(weights) {
         Err(_) => Err(Error::field("weights", format!("{} numbers; five or none are legal", weights.len()))),
-        Ok(five) => five.iter().position(|weight| !legal(weight)).map_or(Ok(five), |at| Err(fault(at))),
+        Ok(five) => five.iter().position(|weight| !is_weight(*weight)).map_or(Ok(five), |at| Err(fault(at))),
     }
 }
 
@@ -164,8 +165,9 @@ fn points(field: &str, flat: &[f64]) -> Result<Vec<[f64; 5]>, Error> {
     if !rest.is_empty() {
         return Err(Error::field(field, format!("{} numbers; a point has five", flat.len())));
     }
-    if let Some(at) = flat.iter().position(|value| !value.is_finite()) {
-        let description = format!("{} is {}; every number must be finite", AXES[at % 5], flat[at]);
+    if let Some(at) = flat.iter().position(|value| !is_coordinate(*value)) {
+        let description =
+            format!("{} is {:e}; every number must be finite, and within ±{MAX_COORDINATE:e}", AXES[at % 5], flat[at]);
         return Err(Error::row(field, (at / 5) as u64, description));
     }
     Ok(points.to_vec())

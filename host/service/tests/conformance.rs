@@ -87,7 +87,7 @@ fn the_real_sample_is_searched_exactly_for_every_metric_k_and_batch() {
         for (metric, truth) in Metric::ALL.into_iter().zip(&truths) {
             for k in [1, 10, 100, rows.rows] {
                 let sizes: &[usize] = if k == rows.rows {
-                    &[1, 9, 600]
+                    &[1, 9, 600, 2048]
                 } else {
                     &[1, 2, 3, 4, 5, 8, 15, 16, 17, 64, 65, 100, 511, 512, 513, 1000, 2047, 2048]
                 };

@@ -149,6 +149,36 @@ async fn draining_refuses_new_jobs_and_waits_for_the_rest() {
 }
 
 #[tokio::test]
+async fn a_search_that_finds_more_than_the_caller_can_take_stops() {
+    let rig = rig(|_| {});
+    let with = |max_hits| {
+        let Job::Search(mut job) = rig.search(40) else { panic!("a search") };
+        job.k = 3_000;
+        job.threshold = Some(-1e30);
+        rig.engine.run(Job::Search(job), Terms { max_hits, ..Terms::default() })
+    };
+    match with(Some(40 * 3_000 - 1)).await {
+        Err(Error::Invalid(violation)) => assert!(violation.description.contains("119999 hits"), "{violation}"),
+        other => panic!("{:?}", other.map(|outcome| outcome.made)),
+    }
+    assert!(with(Some(40 * 3_000)).await.is_ok(), "exactly what fits");
+    rig.settles().await;
+}
+
+#[tokio::test]
+async fn queries_that_no_screen_can_bound_are_answered_exactly() {
+    // A zero query ties with every row, so every row is scored, on other threads than the runtime's.
+    let rig = rig(|_| {});
+    let Job::Search(mut job) = rig.search(1) else { panic!("a search") };
+    job.queries.values.fill(0.0);
+    job.metric = Metric::Cosine;
+    let outcome = rig.engine.run(Job::Search(job), Terms::default()).await.expect("a good job");
+    let Answer::Hits(hits) = outcome.answer else { panic!("a search answers hits") };
+    assert_eq!(hits[0].hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+    assert_eq!(outcome.made.rows_rescored, 3_000);
+}
+
+#[tokio::test]
 async fn a_backend_that_is_not_there_is_refused_with_its_reason() {
     let rig = rig(|_| {});
     for kind in [BackendKind::Cuda, BackendKind::Wgpu] {

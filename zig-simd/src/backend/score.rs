@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use megaring_core::arena_format::FLAG_ALL_ROWS;
 use megaring_core::corpus::{CorpusTable, CorpusView};
-use megaring_core::{Metric, rescore};
+use megaring_core::{Metric, exact, rescore};
 use megaring_ring::Status;
 
 use super::memory::JobSlice;
@@ -80,7 +80,7 @@ impl ScoreWork {
         let scores = &mut scores[..ids.len()];
         rescore::score_rows(&self.view, query, self.metric, ids, kernels, scores);
         for (out, score) in out.iter_mut().zip(scores) {
-            *out = *score as f32;
+            *out = exact::reported(*score);
         }
     }
 }

@@ -68,7 +68,7 @@ fn take(ring: &Arc<JobRing>, board: &Board<Taken>, context: &Context) -> usize {
                 let status = AtomicU16::new(Status::Ok.code());
                 let job = Taken { slot: Mutex::new(Some(slot)), deadline_ns, taken, status, work };
                 board.post(Arc::new(Active::new(job, chunks)));
-                if chunks > 1 {
+                if chunks > 1 || count > 1 {
                     ring.jobs_signal().notify_all();
                 }
             }

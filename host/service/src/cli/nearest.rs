@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::builder::BoolishValueParser;
 use megaring_core::job::{Job, NearestJob, Points, Terms};
 use megaring_core::nearest::{DEFAULT_WEIGHTS, Neighbour};
+use megaring_core::nearest::{MAX_COORDINATE, MAX_WEIGHT, is_coordinate, is_weight};
 use megaring_core::{BackendKind, Error};
 use megaring_corpus::Access;
 use serde::{Deserialize, Serialize};
@@ -124,6 +125,10 @@ fn read(path: &Path) -> Result<[Vec<f64>; 5], Error> {
             PointLine::Object { x, y, z, w, v } => [x, y, z, w, v],
             PointLine::Made { .. } => continue,
         };
+        if let Some(value) = point.into_iter().find(|value| !is_coordinate(*value)) {
+            let row = columns[0].len() as u64;
+            return Err(Error::row("points", row, format!("{value} is not within ±{MAX_COORDINATE:e}")));
+        }
         columns.iter_mut().zip(point).for_each(|(column, value)| column.push(value));
     }
     Ok(columns)
@@ -168,5 +173,6 @@ fn tell(
 
 fn weights(text: &str) -> Result<[f64; 5], String> {
     let weights = five(text)?;
-    if weights.iter().all(|weight| *weight >= 0.0) { Ok(weights) } else { Err("no weight may be negative".into()) }
+    let legal = weights.iter().all(|weight| is_weight(*weight));
+    if legal { Ok(weights) } else { Err(format!("no weight may be negative or above {MAX_WEIGHT:e}")) }
 }

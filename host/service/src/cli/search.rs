@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::builder::BoolishValueParser;
 use megaring_core::corpus::CorpusView;
+use megaring_core::exact::reported;
 use megaring_core::job::{Job, Matrix, SearchJob, Terms};
 use megaring_core::rescore::{Hit, Ranked};
 use megaring_core::{BackendKind, Error, Metric};
@@ -160,7 +161,7 @@ fn tell(
     }
     let hits = ranked.hits.iter().map(|hit| {
         let (memory_id, title) = view.label(hit.row);
-        HitRecord { row: hit.row, memory_id, score: hit.score as f32, title: args.titles.then_some(title) }
+        HitRecord { row: hit.row, memory_id, score: reported(hit.score), title: args.titles.then_some(title) }
     });
     output.record(&QueryRecord { query, hits: hits.collect() })
 }
@@ -176,7 +177,7 @@ fn hits_table(hits: &[Hit], titles: bool, view: &CorpusView) -> Table {
     let mut table = Table::new(headings);
     for (rank, hit) in hits.iter().enumerate() {
         let (memory_id, title) = view.label(hit.row);
-        let score = format!("{:.6}", hit.score as f32);
+        let score = format!("{:.6}", reported(hit.score));
         let title = if titles { title.to_owned() } else { String::new() };
         table.row([(rank + 1).to_string(), hit.row.to_string(), memory_id.to_string(), score, title]);
     }

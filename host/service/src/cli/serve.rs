@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::failure::message;
-use super::table::duration_text;
+use super::table::{counted, duration_text};
 use super::{Failure, Output};
 use crate::config::Settings;
 use crate::engine::Engine;
@@ -28,13 +28,24 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
         // Before the address is told: whoever reads it may send a signal at once.
         let mut signals =
             Signals::listen().map_err(|error| Failure::Work(format!("signals cannot be awaited: {error}")))?;
-        let server = Server::bind(config(settings), engine).map_err(Failure::work)?;
+        let server = Server::bind(config(settings), engine.clone()).map_err(Failure::work)?;
         announce(&server, settings, output)?;
         serve(server, &mut signals, settings.drain_timeout).await
     });
     runtime.shutdown_timeout(LINGER);
     let drained = ended?;
-    output.answer(&json!({ "event": "ended", "drained": drained == Drained::Fully }), || "ended")?;
+    let sums = engine.metrics().snapshot();
+    let record = json!({
+        "event": "ended",
+        "drained": drained == Drained::Fully,
+        "jobs_answered": sums.jobs_answered,
+        "jobs_refused": sums.jobs_refused,
+        "items_answered": sums.items_answered,
+    });
+    output.answer(&record, || {
+        let (jobs, items) = (counted(sums.jobs_answered, "job", "jobs"), counted(sums.items_answered, "item", "items"));
+        format!("ended after {jobs} of {items}; {} refused", sums.jobs_refused)
+    })?;
     match drained {
         Drained::Fully => Ok(()),
         Drained::CutOff => {

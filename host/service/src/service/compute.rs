@@ -1,7 +1,7 @@
 //! `megaring.v1.Compute`: the handlers that use the ring.
 
 use megaring_core::Error;
-use megaring_core::job::Job;
+use megaring_core::job::{Job, Terms};
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::compute_server::Compute;
 use tonic::codegen::BoxStream;
@@ -79,7 +79,8 @@ impl Compute for Service {
 impl Service {
     async fn do_search(&self, caller: Caller, request: pb::SearchRequest) -> Result<pb::SearchResponse, Error> {
         let (limit, titles) = (self.settings.max_message_bytes, request.with_titles);
-        let terms = caller.terms(request.backend)?;
+        // How many hits pass a threshold shows only as they are found: the search ends with the first that no reply could carry.
+        let terms = Terms { max_hits: Some(limit / validate::LEAST_HIT_BYTES), ..caller.terms(request.backend)? };
         let corpus = self.engine.store().view(&request.corpus)?;
         let (bytes, view) = (vector_bytes(request.queries.as_ref()), corpus.clone());
         let job = convert(bytes, move || validate::search(request, view, limit)).await?;

@@ -133,8 +133,14 @@ async fn wrong_parameters_are_named() {
             "points.coordinates[1]",
             "w is NaN",
         ),
+        (
+            pb::NearestRequest { queries: points(vec![0.0, 1e101, 0.0, 0.0, 0.0]), ..good_nearest() },
+            "queries.coordinates[0]",
+            "y is 1e101",
+        ),
+        (pb::NearestRequest { weights: vec![1.0, 1e51, 1.0, 1.0, 1.0], ..good_nearest() }, "weights[1]", "1e51"),
         (pb::NearestRequest { weights: vec![1.0; 4], ..good_nearest() }, "weights", "4 numbers"),
-        (pb::NearestRequest { weights: vec![1.0, 1.0, 1.0, -0.5, 1.0], ..good_nearest() }, "weights[3]", "-0.5"),
+        (pb::NearestRequest { weights: vec![1.0, 1.0, 1.0, -0.5, 1.0], ..good_nearest() }, "weights[3]", "-5e-1"),
         (pb::NearestRequest { weights: vec![f64::INFINITY; 5], ..good_nearest() }, "weights[0]", "inf"),
     ];
     for (request, field, word) in nearest {
@@ -211,9 +217,9 @@ async fn replies_that_would_not_fit_are_refused_before_the_work() {
     let mut compute = server.compute().await;
     let refused = compute.search(pb::SearchRequest { k: 200, ..good_search() }).await.expect_err("800 hits");
     assert_names(&refused, "queries", "at most 4096");
-    // With a threshold nobody knows before: the work is done, and the reply refused.
+    // With a threshold nobody knows before: the search ends with the first hit that no reply could carry.
     let all = pb::SearchRequest { k: 200, threshold: Some(-1.0), ..good_search() };
-    assert_names(&compute.search(all).await.expect_err("800 hits"), "queries", "at most 4096");
+    assert_names(&compute.search(all).await.expect_err("800 hits"), "queries", "more than the 682 hits");
     let few = pb::SearchRequest { k: 200, threshold: Some(2.0), ..good_search() };
     let hits = compute.search(few).await.expect("nothing passes").into_inner().results;
     assert_eq!(hits, vec![pb::Hits::default(); 4]);
