@@ -72,7 +72,8 @@ pub struct Made {
     pub exact: bool,
     /// Rows whose exact score was computed.
     pub rows_rescored: u64,
-    /// Bytes of rows, codes or texts that were read, as counted by the plan (each tile of queries reads the codes once).
+    /// Bytes of rows, codes or texts that were read, as planned: a corpus's codes count once a slot,
+    /// though a slot of many queries passes over them several times, in the cache.
     pub bytes_read: u64,
     /// From admission to the last answer, less compute and rescoring: waiting in queues and being passed along.
     pub queue: Duration,

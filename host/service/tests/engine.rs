@@ -167,7 +167,7 @@ async fn a_search_that_finds_more_than_the_caller_can_take_stops() {
 
 #[tokio::test]
 async fn queries_that_no_screen_can_bound_are_answered_exactly() {
-    // A zero query ties with every row, so every row is scored, on other threads than the runtime's.
+    // A zero query ties with every row, so every row is scored.
     let rig = rig(|_| {});
     let Job::Search(mut job) = rig.search(1) else { panic!("a search") };
     job.queries.values.fill(0.0);
