@@ -1,1 +1,4 @@
 //! The CUDA backend.
+
+pub mod abi;
+pub mod device;
