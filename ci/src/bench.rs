@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use crate::command::{ending, stream};
 use crate::workspace::Workspace;
-use crate::{Result, zig};
+use crate::{Result, nvcc, zig};
 
 /// Builds and runs all benches, or the bench target `name`.
 pub(crate) fn run(workspace: &Workspace, name: Option<&str>) -> Result<ExitCode> {
     zig::setup(workspace)?;
+    eprintln!("{}", nvcc::try_setup(workspace));
     let mut cargo = workspace.cargo();
     cargo.args(["bench", "-p", "megaring-bench"]);
     match name {

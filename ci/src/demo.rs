@@ -6,7 +6,7 @@ use std::process::{ExitCode, ExitStatus};
 
 use crate::command::{Keep, ending, stream, tee};
 use crate::workspace::Workspace;
-use crate::{Result, zig};
+use crate::{Result, nvcc, zig};
 
 /// Brings the tools, builds, and runs `megaring demo` with `arguments`; the demo's exit status is xtask's.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
@@ -20,6 +20,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
 /// As [`run`], with cargo's flags and the status as it is.
 pub(crate) fn start(workspace: &Workspace, flags: &[&str], arguments: &[String]) -> Result<ExitStatus> {
     zig::setup(workspace)?;
+    eprintln!("{}", nvcc::try_setup(workspace));
     let megaring = build(workspace, flags)?;
     let data = workspace.target().join("demo");
     fs::create_dir_all(&data).map_err(|error| format!("{} could not be made: {error}.", data.display()))?;

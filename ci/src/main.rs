@@ -10,12 +10,14 @@ mod cli;
 mod command;
 mod counts;
 mod demo;
+mod nvcc;
 mod python;
 mod report;
 mod serving;
 mod steps;
 mod test;
 mod tidy;
+mod wheels;
 mod workspace;
 mod zig;
 
@@ -52,6 +54,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Setup => zig::setup(&workspace).map(|zig| {
             println!("Zig {} is ready: {}", zig.version, zig.program.display());
+            println!("{}", nvcc::try_setup(&workspace));
             ExitCode::SUCCESS
         }),
         Task::Demo { arguments } => demo::run(&workspace, &arguments),

@@ -14,7 +14,7 @@ use crate::report::Outcome;
 use crate::serving::Serving;
 use crate::steps::{Rigour, Step, run_all};
 use crate::workspace::Workspace;
-use crate::{Result, demo, python, tidy, zig};
+use crate::{Result, demo, nvcc, python, tidy, zig};
 
 /// What the steps share.
 struct Context {
@@ -60,9 +60,16 @@ const STEPS: [Step<Context>; 14] = [
     Step { name: "demo", required: true, long: true, run: run_demo },
 ];
 
+/// Zig is needed to build at all. Without nvcc the CUDA backend is left out, which is no failure but where a strict run could
+/// have it.
 fn setup(context: &Context) -> Result<Outcome> {
-    let zig = zig::setup(&context.workspace)?;
+    let workspace = &context.workspace;
+    let zig = zig::setup(workspace)?;
     eprintln!("Zig {}: {}", zig.version, zig.program.display());
+    if context.rigour == Rigour::Strict && nvcc::IS_MADE_FOR_THIS_SYSTEM {
+        nvcc::setup(workspace)?;
+    }
+    eprintln!("{}", nvcc::try_setup(workspace));
     Ok(Outcome::Passed(Counts::PASSED))
 }
 
