@@ -5,7 +5,7 @@
 //! whose lower case contains an ASCII letter get states of their own: U+212A (E2 84 AA), which is a `k`, and U+0130 (C4 B0), which
 //! is an `i` followed by a combining dot. Every backend runs the same tables, so every backend finds the same masks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::profile::Profile;
 
@@ -66,6 +66,27 @@ impl Automaton {
     #[must_use]
     pub fn states(&self) -> usize {
         self.next.len() >> self.shift
+    }
+
+    /// Bytes after which the state no longer depends on the state that reading began in: the fewest that suffice for every text. So a reader
+    /// that starts at the root this far before a byte is, at that byte, in the state that a reader of the whole text is in.
+    ///
+    /// Follows every state beside the root until the two meet. They do, since a state stands for the letters read last, no more of them than the
+    /// longest word has (one of up to three bytes each).
+    #[must_use]
+    pub fn warm_up(&self) -> usize {
+        let mut apart: HashSet<(State, State)> = (1..self.states()).map(|state| (state as State, 0)).collect();
+        let mut bytes = 0;
+        while !apart.is_empty() {
+            let step = |state: State| &self.next[usize::from(state) << self.shift..][..1 << self.shift];
+            apart = apart
+                .iter()
+                .flat_map(|(one, other)| step(*one).iter().copied().zip(step(*other).iter().copied()))
+                .filter(|(one, other)| one != other)
+                .collect();
+            bytes += 1;
+        }
+        bytes
     }
 
     /// The mask of one text: the tables' meaning, in the plainest way.
