@@ -24,6 +24,8 @@ pub(crate) enum Keep {
     StdoutUnseen,
     /// Both.
     Both,
+    /// Both, and neither is shown.
+    BothUnseen,
 }
 
 /// Runs to the end with all streams passed through.
@@ -36,17 +38,21 @@ pub(crate) fn stream(command: &mut Command) -> Result<ExitStatus> {
 pub(crate) fn tee(command: &mut Command, keep: Keep) -> Result<Ended> {
     announce(command);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    if keep == Keep::Both {
+    if matches!(keep, Keep::Both | Keep::BothUnseen) {
         command.stderr(Stdio::piped());
     }
     let mut child = command.spawn().map_err(|error| cannot_start(command, &error))?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     // Each stream has a reader of its own: a program that fills one pipe while the other is read would stand still.
     let kept = thread::scope(|scope| {
-        let stderr = scope.spawn(|| stderr.map_or_else(String::new, |pipe| pass_on(pipe, &mut io::stderr())));
+        let stderr = scope.spawn(move || match (stderr, keep) {
+            (None, _) => String::new(),
+            (Some(pipe), Keep::BothUnseen) => pass_on(pipe, &mut io::sink()),
+            (Some(pipe), _) => pass_on(pipe, &mut io::stderr()),
+        });
         let mut kept = match (stdout, keep) {
             (None, _) => String::new(),
-            (Some(pipe), Keep::StdoutUnseen) => pass_on(pipe, &mut io::sink()),
+            (Some(pipe), Keep::StdoutUnseen | Keep::BothUnseen) => pass_on(pipe, &mut io::sink()),
             (Some(pipe), Keep::Stdout | Keep::Both) => pass_on(pipe, &mut io::stdout()),
         };
         kept.push_str(&stderr.join().unwrap_or_default());

@@ -29,17 +29,17 @@ impl Counts {
         self.passed + self.failed > 0
     }
 
-    /// The sum of libtest's lines: `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+    /// The sum of libtest's lines: `test result: ok. 3 passed; 0 failed; 1 ignored; …`. libtest counts a test that found out while
+    /// it ran that it cannot run here as passed; such a test says `skipped: REASON` on a line of its own, past libtest's capture.
     pub(crate) fn of_cargo(output: &str) -> Self {
-        output
-            .lines()
-            .filter_map(|line| line.trim_start().strip_prefix("test result: "))
-            .map(|line| Self {
-                passed: before(line, " passed"),
-                failed: before(line, " failed"),
-                skipped: before(line, " ignored"),
-            })
-            .sum()
+        let of_line = |line: &str| {
+            let line = line.strip_prefix("test result: ")?;
+            let [passed, failed, skipped] = [" passed", " failed", " ignored"].map(|word| before(line, word));
+            Some(Self { passed, failed, skipped })
+        };
+        let said: Self = output.lines().filter_map(|line| of_line(line.trim_start())).sum();
+        let skipped = output.lines().filter(|line| line.starts_with("skipped: ")).count() as u64;
+        Self { passed: said.passed.saturating_sub(skipped), skipped: said.skipped + skipped, ..said }
     }
 
     /// The sum of Zig's lines: `Build Summary: 3/3 steps succeeded; 12/14 tests passed (1 skipped, 1 failed)` from tests that
@@ -123,6 +123,9 @@ test result: FAILED. 10 passed; 3 failed; 4 ignored; 0 measured; 5 filtered out;
 a test that prints: 7 passed; 7 failed";
         assert_eq!(Counts::of_cargo(output), counts(12, 3, 4));
         assert_eq!(Counts::of_cargo(""), Counts::default());
+        let said = "test a ... \nskipped: no GPU\nok\ntest result: ok. 2 passed; 0 failed; 1 ignored\n";
+        assert_eq!(Counts::of_cargo(said), counts(1, 0, 2));
+        assert_eq!(Counts::of_cargo("it was skipped: x\ntest result: ok. 2 passed"), counts(2, 0, 0));
         assert!(!Counts::of_cargo("test result: ok. 0 passed; 0 failed; 1 ignored").any_ran());
     }
 

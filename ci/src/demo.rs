@@ -6,7 +6,7 @@ use std::process::{ExitCode, ExitStatus};
 
 use crate::command::{Keep, ending, stream, tee};
 use crate::workspace::Workspace;
-use crate::{Result, nvcc, zig};
+use crate::{Result, messages, nvcc, zig};
 
 /// Brings the tools, builds, and runs `megaring demo` with `arguments`; the demo's exit status is xtask's.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
@@ -38,33 +38,5 @@ pub(crate) fn build(workspace: &Workspace, flags: &[&str]) -> Result<PathBuf> {
     if !built.status.success() {
         return Err(format!("megaring could not be built (cargo's {}).", ending(built.status)));
     }
-    executable(&built.output).ok_or_else(|| "cargo did not say where it put the program megaring.".into())
-}
-
-/// The last `"executable":"…"` in cargo's JSON lines; cargo knows of target folders that no environment variable tells.
-fn executable(messages: &str) -> Option<PathBuf> {
-    let (_, rest) = messages.rsplit_once("\"executable\":\"")?;
-    let (mut path, mut characters) = (String::new(), rest.chars());
-    loop {
-        match characters.next()? {
-            '"' => return Some(PathBuf::from(path)),
-            '\\' => path.push(characters.next()?),
-            character => path.push(character),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_program_is_read_from_cargos_messages() {
-        let messages = r#"{"reason":"compiler-artifact","target":{"name":"a"},"executable":null,"fresh":true}
-{"reason":"compiler-artifact","target":{"name":"megaring"},"executable":"C:\\t\\release\\mega \"ring\".exe","fresh":true}
-{"reason":"build-finished","success":true}"#;
-        assert_eq!(executable(messages), Some(PathBuf::from(r#"C:\t\release\mega "ring".exe"#)));
-        assert_eq!(executable("{\"executable\":null}"), None);
-        assert_eq!(executable("{\"executable\":\"unfinished"), None);
-    }
+    messages::executable(&built.output).ok_or_else(|| "cargo did not say where it put the program megaring.".into())
 }

@@ -68,7 +68,8 @@ impl Outcome {
     fn note(&self) -> String {
         match self {
             Self::Passed(counts) if *counts == Counts::PASSED => String::new(),
-            Self::Passed(counts) => format!("{} tests", counts.passed),
+            Self::Passed(Counts { passed, skipped: 0, .. }) => format!("{passed} tests"),
+            Self::Passed(Counts { passed, skipped, .. }) => format!("{passed} tests, {skipped} skipped"),
             Self::Failed(_, reason) | Self::Skipped(reason) => reason.clone(),
         }
     }
@@ -160,7 +161,7 @@ mod tests {
         let expected = "\
 step        result   seconds  note
 tidy        passed       1.0
-cargo test  passed      90.0  41 tests
+cargo test  passed      90.0  41 tests, 2 skipped
 zig         skipped      1.0  no Zig
 loom        FAILED       1.0  exit status 1
 

@@ -14,7 +14,7 @@ use crate::report::Outcome;
 use crate::serving::Serving;
 use crate::steps::{Rigour, Step, run_all};
 use crate::workspace::Workspace;
-use crate::{Result, demo, nvcc, python, tidy, zig};
+use crate::{Result, demo, kernels, nvcc, python, tidy, zig};
 
 /// What the steps share.
 struct Context {
@@ -43,7 +43,7 @@ pub(crate) fn run(workspace: &Workspace, quick: bool, ci: bool, only: &[String])
 }
 
 /// Cheap steps first: they find the most for the time they take.
-const STEPS: [Step<Context>; 14] = [
+const STEPS: [Step<Context>; 16] = [
     Step { name: "setup", required: true, long: false, run: setup },
     Step { name: "tidy", required: true, long: false, run: tidy },
     Step { name: "rustfmt", required: true, long: false, run: rustfmt },
@@ -52,6 +52,8 @@ const STEPS: [Step<Context>; 14] = [
     Step { name: "clippy", required: true, long: false, run: clippy },
     Step { name: "rustdoc", required: true, long: true, run: rustdoc },
     Step { name: "cargo test", required: true, long: false, run: cargo_test },
+    Step { name: "ptxas", required: true, long: false, run: ptxas },
+    Step { name: "cuda twin, ThreadSanitizer", required: true, long: true, run: cuda_twin },
     Step { name: "loom", required: true, long: true, run: loom },
     Step { name: "zig test", required: true, long: true, run: zig_test },
     Step { name: "zig test, aarch64", required: true, long: true, run: zig_test_aarch64 },
@@ -118,6 +120,15 @@ fn rustdoc(context: &Context) -> Result<Outcome> {
 
 fn cargo_test(context: &Context) -> Result<Outcome> {
     tests(context.cargo("test").args(["--workspace", "--no-fail-fast"]))
+}
+
+/// `cargo test` has run the twin of the CUDA kernels as it is; this is about what they compile to.
+fn ptxas(context: &Context) -> Result<Outcome> {
+    kernels::ptxas(&context.workspace, &context.locked(&[]))
+}
+
+fn cuda_twin(context: &Context) -> Result<Outcome> {
+    kernels::torture(&context.workspace)
 }
 
 /// The models of the lock-free code, in a target folder of their own: `--cfg loom` changes every crate that knows it.
@@ -296,7 +307,7 @@ mod unit_tests {
             let files = named(&folder, prefix, extension);
             files.iter().map(|file| file.file_name().unwrap_or_default().to_owned()).collect::<Vec<_>>()
         };
-        assert_eq!(names("c", "rs"), ["cli.rs", "command.rs", "counts.rs"]);
+        assert_eq!(names("c", "rs"), ["cli.rs", "command.rs", "counts.rs", "cxx.rs"]);
         assert_eq!(names("c", "zig"), [""; 0]);
         assert!(named(&folder.join("no such folder"), "", "rs").is_empty());
     }

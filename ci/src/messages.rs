@@ -1,0 +1,74 @@
+//! What cargo says in its JSON lines (`--message-format=json`), as far as xtask asks: read without a parser, since cargo writes each
+//! message compactly on a line of its own.
+
+use std::path::PathBuf;
+
+/// The program that was built last; cargo knows of target folders that no environment variable tells.
+pub(crate) fn executable(messages: &str) -> Option<PathBuf> {
+    string_behind(messages, "\"executable\":").map(PathBuf::from)
+}
+
+/// What the build script of one package left.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct BuildScript {
+    /// Its OUT_DIR.
+    pub(crate) folder: PathBuf,
+    /// The message.
+    line: String,
+}
+
+impl BuildScript {
+    /// The one of `package`, whose folder has another name than itself.
+    pub(crate) fn of(package: &str, messages: &str) -> Option<Self> {
+        let id = format!("#{package}@");
+        let is_it = |line: &&str| line.contains("\"reason\":\"build-script-executed\"") && line.contains(&id);
+        let line = messages.lines().rfind(is_it)?;
+        Some(Self { folder: string_behind(line, "\"out_dir\":")?.into(), line: line.to_owned() })
+    }
+
+    /// The environment variable that it set for the package.
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        string_behind(&self.line, &format!("[\"{name}\","))
+    }
+}
+
+/// The string that follows the last `key` which a string follows.
+fn string_behind(text: &str, key: &str) -> Option<String> {
+    let (_, rest) = text.rsplit_once(&format!("{key}\""))?;
+    let (mut string, mut characters) = (String::new(), rest.chars());
+    loop {
+        match characters.next()? {
+            '"' => return Some(string),
+            '\\' => string.push(characters.next()?),
+            character => string.push(character),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_read() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"a"},"executable":null,"fresh":true}
+{"reason":"compiler-artifact","target":{"name":"megaring"},"executable":"C:\\t\\release\\mega \"ring\".exe","fresh":true}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(executable(messages), Some(PathBuf::from(r#"C:\t\release\mega "ring".exe"#)));
+        assert_eq!(executable("{\"executable\":null}"), None);
+        assert_eq!(executable("{\"executable\":\"unfinished"), None);
+    }
+
+    #[test]
+    fn what_a_build_script_left_is_read() {
+        let messages = r#"{"reason":"build-script-executed","package_id":"path+file:///a-b/c#a-b@0.1.0","linked_libs":[],"cfgs":[],"env":[["WHY","run \"it\""],["NOT",""]],"out_dir":"/t/build/a-b-1/out"}
+{"reason":"build-script-executed","package_id":"path+file:///a-b/d#d@0.1.0","env":[],"out_dir":"/t/build/d-1/out"}
+{"reason":"compiler-artifact","package_id":"path+file:///a-b/c#a-b@0.1.0","executable":null}"#;
+        let script = BuildScript::of("a-b", messages).expect("it has run");
+        assert_eq!(script.folder, PathBuf::from("/t/build/a-b-1/out"));
+        assert_eq!(script.variable("WHY").as_deref(), Some("run \"it\""));
+        assert_eq!(script.variable("NOT").as_deref(), Some(""));
+        assert_eq!(script.variable("OTHER"), None);
+        assert_eq!(BuildScript::of("b", messages), None);
+    }
+}

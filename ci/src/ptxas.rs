@@ -1,0 +1,247 @@
+//! What NVIDIA's assembler (`ptxas -v`) says about each kernel: registers, stack, spills, shared memory.
+//!
+//! A spill is a register that had to go to memory and back. In a kernel's own body one is a finding: these kernels are sized so that
+//! everything fits. A function that a kernel calls saves its caller's registers as it must, which is counted the same way and only
+//! shown. A report in another form than the one known here is an error, never a pass.
+
+use std::fmt::{self, Display};
+
+use crate::Result;
+
+/// How the names of the kernels begin that must not spill.
+const HOT: &str = "megaring_";
+
+/// What one function needs on one architecture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// Such as `sm_90a`.
+    pub(crate) architecture: String,
+    /// As the assembler knows it.
+    pub(crate) function: String,
+    /// Registers of a thread, and static shared memory of a block in bytes; a function that kernels call has none of its own.
+    pub(crate) kernel: Option<Kernel>,
+    /// Bytes of a thread.
+    pub(crate) stack: u64,
+    /// Bytes of a thread that are written to memory for want of a register.
+    pub(crate) spill_stores: u64,
+    /// Bytes of a thread that are read back.
+    pub(crate) spill_loads: u64,
+}
+
+/// What is counted for a kernel alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Kernel {
+    registers: u64,
+    shared: u64,
+}
+
+impl Usage {
+    /// Whether it is a kernel that must not spill.
+    pub(crate) fn is_hot(&self) -> bool {
+        self.kernel.is_some() && self.function.starts_with(HOT)
+    }
+
+    /// Whether it is one and does.
+    pub(crate) fn is_hot_and_spills(&self) -> bool {
+        self.is_hot() && (self.spill_stores > 0 || self.spill_loads > 0)
+    }
+}
+
+/// Reads the report; the error says what is missing in it.
+pub(crate) fn parse(report: &str) -> Result<Vec<Usage>> {
+    let (mut usages, mut kernel): (Vec<Usage>, _) = (Vec::new(), None);
+    let (mut architecture, mut function) = (String::new(), None);
+    for line in report.lines() {
+        let said =
+            line.strip_prefix("ptxas info").map_or(line, |rest| rest.trim_start().trim_start_matches(':')).trim();
+        if let Some(rest) = said.strip_prefix("Compiling entry function ") {
+            let names: Vec<&str> = rest.split('\'').collect();
+            let [_, name, _, target, _] = names[..] else { return Err(unknown(line)) };
+            architecture = target.to_owned();
+            kernel = Some(name.to_owned());
+        } else if let Some(name) = said.strip_prefix("Function properties for ") {
+            function = Some(name.to_owned());
+        } else if said.contains(" bytes spill stores") {
+            let function = function.take().ok_or_else(|| unknown(line))?;
+            let of = |what: &str| before(said, what).ok_or_else(|| unknown(line));
+            usages.push(Usage {
+                architecture: architecture.clone(),
+                function,
+                kernel: None,
+                stack: of(" bytes stack frame")?,
+                spill_stores: of(" bytes spill stores")?,
+                spill_loads: of(" bytes spill loads")?,
+            });
+        } else if let Some(rest) = said.strip_prefix("Used ") {
+            let name = kernel.take().ok_or_else(|| unknown(line))?;
+            let registers = before(rest, " registers").ok_or_else(|| unknown(line))?;
+            let usage = usages.iter_mut().rfind(|usage| usage.function == name && usage.architecture == architecture);
+            let shared = before(rest, " bytes smem").unwrap_or(0);
+            usage.ok_or_else(|| unknown(line))?.kernel = Some(Kernel { registers, shared });
+        }
+    }
+    match (kernel, function) {
+        (None, None) => Ok(usages),
+        (Some(name), _) | (None, Some(name)) => Err(format!("ptxas did not say everything about `{name}`")),
+    }
+}
+
+fn unknown(line: &str) -> String {
+    format!("ptxas said something in a form that is not known here: `{line}`")
+}
+
+/// The number that stands before `word`.
+fn before(text: &str, word: &str) -> Option<u64> {
+    let head = text.split_once(word)?.0;
+    let digits = head.bytes().rev().take_while(u8::is_ascii_digit).count();
+    head[head.len() - digits..].parse().ok()
+}
+
+/// 90 for `sm_90a`.
+fn generation(architecture: &str) -> u32 {
+    architecture.trim_matches(|character: char| !character.is_ascii_digit()).parse().unwrap_or(0)
+}
+
+/// Usages as a table, by function and architecture; a function's registers are its callers'.
+pub(crate) struct Table<'a>(pub(crate) &'a [Usage]);
+
+impl Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut usages: Vec<&Usage> = self.0.iter().collect();
+        usages.sort_by_key(|usage| (usage.kernel.is_none(), &usage.function, generation(&usage.architecture)));
+        let width = usages.iter().map(|usage| usage.function.len()).max().unwrap_or(0).max("function".len());
+        write!(
+            f,
+            "{:width$}  {:8}  {:>9}  {:>6}  {:>6}  {:>12}  {:>11}",
+            "function", "for", "registers", "shared", "stack", "spill stores", "spill loads"
+        )?;
+        for Usage { architecture, function, kernel, stack, spill_stores, spill_loads } in usages {
+            let of_kernel = |value: fn(Kernel) -> u64| kernel.map_or("-".into(), |kernel| value(kernel).to_string());
+            let (registers, shared) = (of_kernel(|kernel| kernel.registers), of_kernel(|kernel| kernel.shared));
+            write!(
+                f,
+                "\n{function:width$}  {architecture:8}  {registers:>9}  {shared:>6}  {stack:>6}  {spill_stores:>12}  \
+                 {spill_loads:>11}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The first load in this PTX that goes past the coherent caches, where there is one: its data may be old when the kernel outlives it.
+pub(crate) fn non_coherent_load(ptx: &str) -> Option<&str> {
+    let is_load = |line: &&str| {
+        line.split_whitespace().any(|word| word.starts_with("ld.") && word.split('.').any(|part| part == "nc"))
+    };
+    ptx.lines().map(str::trim).filter(|line| !line.starts_with("//")).find(is_load)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of nvcc 13.0.88, over kernels that were written to spill, to call and to do neither.
+    const REPORT: &str = "\
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_Z5otherPi' for 'sm_90a'
+ptxas info    : Function properties for _Z5otherPi
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 8 registers, used 0 barriers
+ptxas info    : Compile time = 1.371 ms
+ptxas info    : Compiling entry function 'megaring_calls' for 'sm_90a'
+ptxas info    : Function properties for megaring_calls
+    8 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers, 8 bytes cumulative stack size, 2048 bytes smem
+ptxas info    : Compile time = 14.996 ms
+ptxas info    : Function properties for _Z7helper2Pdi
+    0 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'megaring_spill' for 'sm_75'
+ptxas info    : Function properties for megaring_spill
+    288 bytes stack frame, 572 bytes spill stores, 592 bytes spill loads
+ptxas info    : Used 64 registers, used 0 barriers, 288 bytes cumulative stack size, 360 bytes cmem[0]
+ptxas info    : Compile time = 13.242 ms
+";
+
+    fn usage(function: &str, kernel: Option<(u64, u64)>, [stack, stores, loads]: [u64; 3]) -> Usage {
+        Usage {
+            architecture: if function == "megaring_spill" { "sm_75" } else { "sm_90a" }.into(),
+            function: function.into(),
+            kernel: kernel.map(|(registers, shared)| Kernel { registers, shared }),
+            stack,
+            spill_stores: stores,
+            spill_loads: loads,
+        }
+    }
+
+    #[test]
+    fn a_report_is_read() {
+        let expected = [
+            usage("_Z5otherPi", Some((8, 0)), [0, 0, 0]),
+            usage("megaring_calls", Some((40, 2048)), [8, 0, 0]),
+            usage("_Z7helper2Pdi", None, [0, 8, 4]),
+            usage("megaring_spill", Some((64, 0)), [288, 572, 592]),
+        ];
+        assert_eq!(parse(REPORT), Ok(expected.to_vec()));
+        assert_eq!(parse(""), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_spill_in_a_hot_kernel_is_found() {
+        let spilling = |report: &str| -> Vec<String> {
+            let usages = parse(report).expect("the report is read");
+            usages.into_iter().filter(Usage::is_hot_and_spills).map(|usage| usage.function).collect()
+        };
+        assert_eq!(spilling(REPORT), ["megaring_spill"]);
+        let clean = REPORT.replace("572 bytes spill stores, 592 bytes", "0 bytes spill stores, 0 bytes");
+        assert_eq!(spilling(&clean), [""; 0]);
+        let one_load = clean.replacen(
+            "0 bytes spill loads\nptxas info    : Used 40",
+            "4 bytes spill loads\nptxas info    : Used 40",
+            1,
+        );
+        assert_eq!(spilling(&one_load), ["megaring_calls"]);
+        assert_eq!(spilling(&REPORT.replace("megaring_spill", "probe")), [""; 0], "not a kernel of the ring");
+    }
+
+    #[test]
+    fn a_report_in_another_form_is_no_pass() {
+        for (from, to) in [
+            ("Compiling entry function 'megaring_spill' for 'sm_75'", "Compiling entry function megaring_spill"),
+            ("Function properties for megaring_spill", "Properties of megaring_spill"),
+            ("288 bytes stack frame, 572", "572"),
+            ("592 bytes spill loads", "592 B of spill loads"),
+            ("Used 64 registers, used 0", "Used sixty-four, used 0"),
+            ("ptxas info    : Used 64 registers", "ptxas info    : 64 registers"),
+        ] {
+            assert!(REPORT.contains(from), "{from}");
+            assert!(parse(&REPORT.replace(from, to)).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_by_function_and_architecture() {
+        let mut usages = parse(REPORT).expect("the report is read");
+        usages.push(Usage { architecture: "sm_100".into(), ..usages[1].clone() });
+        usages.retain(|usage| !usage.function.starts_with("_Z5"));
+        let expected = "\
+function        for       registers  shared   stack  spill stores  spill loads
+megaring_calls  sm_90a           40    2048       8             0            0
+megaring_calls  sm_100           40    2048       8             0            0
+megaring_spill  sm_75            64       0     288           572          592
+_Z7helper2Pdi   sm_90a            -       -       0             8            4";
+        assert_eq!(Table(&usages).to_string(), expected);
+    }
+
+    #[test]
+    fn a_non_coherent_load_is_found() {
+        let found = non_coherent_load("\tcvta.to.global.u64 \t%rd2, %rd1;\n\tld.global.nc.f32 \t%f1, [%rd6];\n");
+        assert_eq!(found, Some("ld.global.nc.f32 \t%f1, [%rd6];"));
+        assert!(non_coherent_load("@%p1 ld.global.L1::no_allocate.nc.v4.u32 {%r1}, [%rd1];").is_some());
+        for fine in
+            ["// ld.global.nc.f32", "ld.global.f32 %f1, [%rd6];", "ld.relaxed.sys.global.u64 %nc, [%rd1];", "bra.nc;"]
+        {
+            assert_eq!(non_coherent_load(fine), None, "{fine}");
+        }
+    }
+}
