@@ -1,0 +1,58 @@
+// Completing: results first, then the completion slot, then the tail, which is what the host looks at.
+//
+// Several blocks may complete jobs at once. Each claims positions in device memory, writes its slots into the pinned queue, and then waits
+// for its turn to store the tail: the host sees positions in order, and neither side ever needs an atomic read-modify-write on shared
+// memory, which PCIe does not give. A position is free because the host admitted the job only with a completion slot in hand.
+#pragma once
+
+#include "job.cuh"
+
+namespace megaring {
+
+struct CompletionEntry {
+    u64 ticket;
+    u32 opcode, status;
+    u64 device_ns;
+    u32 body;
+    u64 offset, len;  // BODY_ARENA: the part of the result region that is used
+};
+
+MR_DEVICE void write_completion(const KernelParams& params, u64 position, const CompletionEntry& entry) {
+    Slot* slot = params.ring.completions + (position & (params.ring.completion_capacity - 1));
+    const u64 now = clock_ns();
+    const u64 longest = (u64(1) << 48) - 1;
+    const bool arena = entry.body == BODY_ARENA;
+    system_store_piece(slot, 1, Piece{entry.ticket, now + params.state->clock_offset_ns});
+    system_store_piece(slot, 2, Piece{entry.status | (entry.device_ns < longest ? entry.device_ns : longest) << 16, arena ? u64(16) : u64(0)});
+    system_store_piece(slot, 3, Piece{arena ? entry.offset : 0, arena ? entry.len : 0});
+    for (u32 piece = 4; piece < 7; ++piece) system_store_piece(slot, piece, Piece{0, 0});
+    system_store_piece(slot, 7, Piece{0, position + 1});
+    system_store_piece(slot, 0, Piece{position + 1, entry.opcode | static_cast<u64>(entry.body) << 16});
+}
+
+// Publishes `count` completions with one store of the tail. Called by one thread, which has seen everything the jobs wrote.
+MR_DEVICE_CALL void complete(const KernelParams& params, const CompletionEntry* entries, u32 count) {
+    DeviceState& state = *params.state;
+    const u64 first = device_add(&state.completions_claimed, u64(count));
+    const u64 position = state.completion_start + first;
+    for (u32 entry = 0; entry < count; ++entry) write_completion(params, position + entry, entries[entry]);
+    // The turn is a release and an acquire, so the tail's store, below, comes after all slots before it, ours and the others'.
+    if (!wait_for(params, [&] { return device_load_acquire(&state.completions_published) == first; })) return;
+    device_add(&state.jobs, u64(count));
+    system_store_release(&params.ring.completion_tail->words[0], position + count);
+    device_store_release(&state.completions_published, first + count);
+}
+
+MR_DEVICE void complete_job(const KernelParams& params, JobRecord& job) {
+    const Descriptor& descriptor = descriptor_of(job);
+    const u32 status = device_load_relaxed(&job.status);
+    CompletionEntry entry{job.ticket, job.opcode, status, clock_ns() - job.started_ns, BODY_EMPTY, 0, 0};
+    if (status == STATUS_OK && job.result_used > 0) {
+        entry.body = BODY_ARENA;
+        entry.offset = descriptor.result_offset;
+        entry.len = job.result_used;
+    }
+    complete(params, &entry, 1);
+}
+
+}  // namespace megaring

@@ -1,0 +1,212 @@
+// The dispatcher: one warp that sees the host's slots and republishes them as planned jobs in device memory, where the workers look.
+//
+// Only this warp reads the submission ring. It polls one word over PCIe; when that has changed it fences, copies the new slots out in pieces
+// of 16 bytes, eight lanes a slot, and reports the head once for the burst, after which the host may overwrite them. Between polls it
+// sends the device's heartbeat, watches the host's, and obeys the control word. A nop is answered at once: it measures this path.
+#pragma once
+
+#include "completion.cuh"
+#include "plan.cuh"
+
+namespace megaring {
+
+constexpr u32 BURST = WARP / 8;
+// How often the lines beside the tail are looked at, and the heartbeat is sent.
+constexpr u64 TEND_NS = 20'000;
+
+class Dispatcher {
+  public:
+    MR_DEVICE explicit Dispatcher(const KernelParams& params) : params_(params), ring_(params.ring), lane_(lane_index()) {
+        staged_ = reinterpret_cast<Slot*>(shared_memory());
+    }
+
+    // Runs until the limit, a stop, or a failure. All lanes of one warp.
+    MR_DEVICE void run() {
+        begin();
+        EndReason reason = END_STOPPED;
+        bool going = true;
+        while (going) {
+            const u64 tail = broadcast(lane_ == 0 ? system_load_relaxed(&ring_.submission_tail->words[0]) : 0);
+            const u64 waiting = tail - head_;
+            if (waiting > ring_.submission_capacity) {
+                reason = END_BAD_TAIL;
+                break;
+            }
+            const u64 allowed = limit_ == NO_LIMIT ? waiting : limit_ - head_;
+            const u32 burst = static_cast<u32>(waiting < BURST ? (waiting < allowed ? waiting : allowed) : (allowed < BURST ? allowed : BURST));
+            if (burst > 0) {
+                take(burst);
+                going = !stop_slot_;
+            } else if (limit_ != NO_LIMIT && head_ == limit_) {
+                reason = END_LIMIT;
+                break;
+            }
+            if (going) going = tend(&reason);
+            if (burst == 0) pause_ns(20);
+        }
+        end(reason);
+    }
+
+  private:
+    static MR_DEVICE Piece* pieces_of(Slot& slot) { return reinterpret_cast<Piece*>(&slot); }
+    MR_DEVICE u64 broadcast(u64 value) { return warp_shuffle(value, 0); }
+
+    MR_DEVICE void begin() {
+        head_ = broadcast(lane_ == 0 ? system_load_relaxed(&ring_.submission_head->words[0]) : 0);
+        limit_ = broadcast(lane_ == 0 ? system_load_relaxed(&ring_.control->words[CONTROL_LIMIT]) : 0);
+        if (lane_ == 0) {
+            DeviceState& state = *params_.state;
+            state.completion_start = system_load_relaxed(&ring_.completion_tail->words[0]);
+            state.clock_offset_ns = system_load_relaxed(&ring_.control->words[CONTROL_CLOCK_OFFSET]);
+            system_store_relaxed(&ring_.report->words[REPORT_CLOCK], clock_ns());
+            system_store_release(&ring_.report->words[REPORT_STATE], STATE_RUNNING);
+            host_seen_ns_ = tended_ns_ = clock_ns();
+        }
+    }
+
+    // Takes a burst of slots off the ring.
+    MR_DEVICE void take(u32 burst) {
+        system_acquire(&ring_.submission_tail->words[0]);
+        const u32 slot = lane_ / 8, piece = lane_ % 8;
+        const u64 mask = ring_.submission_capacity - 1;
+        if (slot < burst) pieces_of(staged_[slot])[piece] = system_load_piece(ring_.submissions + ((head_ + slot) & mask), piece);
+        warp_sync();
+        // The copies are complete, and ordered before this: the host may write the slots again.
+        if (lane_ == 0) system_store_release(&ring_.submission_head->words[0], head_ + burst);
+        if (lane_ == 0) {
+            CompletionEntry answered[BURST];
+            u32 answers = 0;
+            for (u32 at = 0; at < burst; ++at) {
+                if (dispatch(staged_[at], head_ + at, &answered[answers])) ++answers;
+            }
+            if (answers > 0) complete(params_, answered, answers);
+        }
+        stop_slot_ = broadcast(stop_slot_) != 0;
+        head_ += burst;
+        warp_sync();
+    }
+
+    // Publishes one slot's job; true if there is nothing to publish, only a completion to send.
+    MR_DEVICE bool dispatch(const Slot& slot, u64 position, CompletionEntry* answer) {
+        const u64 now = clock_ns();
+        // The position tells the ticket, also where the slot is damaged.
+        *answer = CompletionEntry{position + 1, static_cast<u32>(slot.event_type & 0xFFFF), STATUS_OK, 0, BODY_EMPTY, 0, 0};
+        if (!slot_holds(slot, position)) {
+            answer->opcode = 0;
+            return refuse(answer, STATUS_BAD_DESCRIPTOR);
+        }
+        if (answer->opcode == OP_STOP) {
+            stop_slot_ = 1;
+            return true;
+        }
+        if (!regions_hold(ring_, *reinterpret_cast<const Descriptor*>(slot.data))) return refuse(answer, STATUS_BAD_DESCRIPTOR);
+        if (answer->opcode == OP_NOP) return true;
+        if (!free_record()) {
+            answer->status = STATUS_BACKEND_FAILED;
+            return true;
+        }
+        const u64 number = published_;
+        JobRecord& job = params_.jobs[number & (params_.job_slots - 1)];
+        job.slot = slot;
+        job.opcode = answer->opcode;
+        job.started_ns = now;
+        job.ticket = position + 1;
+        job.scratch = params_.scratch + (number & (params_.job_slots - 1)) * params_.scratch_bytes;
+        const Status status = planner_.plan(params_, job);
+        if (status != STATUS_OK) {
+            if (status == STATUS_BAD_DESCRIPTOR || status == STATUS_RESULT_TOO_SMALL || status == STATUS_UNKNOWN_OPCODE) return refuse(answer, status);
+            answer->status = status;
+            return true;
+        }
+        // The record, its plan and its counters come before the number that tells of them.
+        published_ = number + 1;
+        device_store_release(&params_.state->published, published_);
+        return false;
+    }
+
+    MR_DEVICE bool refuse(CompletionEntry* answer, Status status) {
+        answer->status = status;
+        params_.state->faults += 1;
+        return true;
+    }
+
+    // Waits until every worker is through with the job that the next record held before.
+    MR_DEVICE bool free_record() {
+        if (published_ < params_.job_slots) return true;
+        const u64 needed = published_ - params_.job_slots + 1;
+        EndReason unused = END_STOPPED;
+        for (u32 worker = 0; worker < params_.workers; ++worker) {
+            const u64* cursor = &params_.state->cursors[worker].words[0];
+            const bool passed = wait_for(params_, [&] {
+                if (device_load_acquire(cursor) >= needed) return true;
+                beat(&unused);
+                return false;
+            });
+            if (!passed) return false;
+        }
+        return true;
+    }
+
+    // Heartbeats and commands; false if the kernel is to end.
+    MR_DEVICE bool tend(EndReason* reason) {
+        bool going = true;
+        if (lane_ == 0) going = beat(reason) && device_load_relaxed(&params_.state->fault) == 0;
+        return broadcast(going) != 0;
+    }
+
+    // By lane 0 alone.
+    MR_DEVICE bool beat(EndReason* reason) {
+        const u64 now = clock_ns();
+        if (now - tended_ns_ < TEND_NS) return true;
+        tended_ns_ = now;
+        system_store_relaxed(&ring_.device_heartbeat->words[0], ++beats_);
+        if (system_load_relaxed(&ring_.control->words[CONTROL_COMMAND]) == COMMAND_STOP) {
+            *reason = END_STOPPED;
+            return false;
+        }
+        const u64 host = system_load_relaxed(&ring_.host_heartbeat->words[0]);
+        if (host != host_beat_) {
+            host_beat_ = host;
+            host_seen_ns_ = now;
+        } else if (params_.host_timeout_ns != 0 && now - host_seen_ns_ > params_.host_timeout_ns) {
+            *reason = END_HOST_LOST;
+            return false;
+        }
+        return true;
+    }
+
+    // Lets the workers finish what is published, then says how it ended.
+    MR_DEVICE void end(EndReason reason) {
+        if (lane_ != 0) return;
+        DeviceState& state = *params_.state;
+        device_store_release(&state.stopping, u64(1));
+        EndReason unused = END_STOPPED;
+        for (u32 worker = 0; worker < params_.workers; ++worker) {
+            const u64* cursor = &state.cursors[worker].words[0];
+            const bool passed = wait_for(params_, [&] {
+                if (device_load_acquire(cursor) >= published_) return true;
+                beat(&unused);
+                return false;
+            });
+            if (!passed) break;
+        }
+        if (device_load_relaxed(&state.fault) != 0) reason = END_BUDGET;
+        Line& report = *ring_.report;
+        system_store_relaxed(&report.words[REPORT_REASON], reason);
+        system_store_relaxed(&report.words[REPORT_POSITION], head_);
+        system_store_relaxed(&report.words[REPORT_FAULTS], state.faults);
+        system_store_relaxed(&report.words[REPORT_JOBS], device_load_relaxed(&state.jobs));
+        system_store_release(&report.words[REPORT_STATE], STATE_ENDED);
+    }
+
+    const KernelParams& params_;
+    const RingView& ring_;
+    u32 lane_;
+    Slot* staged_;
+    Planner planner_;
+    u64 head_ = 0, limit_ = 0, published_ = 0;
+    u64 stop_slot_ = 0;
+    u64 host_beat_ = 0, host_seen_ns_ = 0, tended_ns_ = 0, beats_ = 0;
+};
+
+}  // namespace megaring

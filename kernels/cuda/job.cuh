@@ -1,0 +1,138 @@
+// A job on the device: a slot that the dispatcher has checked and planned, and the counters by which the blocks share it out.
+//
+// Who owns a record: the dispatcher, from the moment when all workers have passed the record's last job until it publishes the next one in
+// it; then all workers read it, and only its counters change, by atomics. Its scratch area goes with it.
+//
+// A job's chunks are numbered through its three phases. Chunks are claimed in order, each by one addition to `next`, and each finished one
+// adds to `done`, so `done >= prepare_end` says that every PREPARE chunk is finished: none of a later phase starts before. A block that
+// waits for that waits for chunks that were claimed before its own by blocks that run (the grid is resident), so it cannot wait for ever;
+// should it all the same, its budget ends the kernel.
+#pragma once
+
+#include "platform.cuh"
+
+namespace megaring {
+
+enum Phase : u32 { PHASE_PREPARE, PHASE_WORK, PHASE_FINISH };
+
+// Search: the int8 screen (search.cuh).
+struct SearchPlan {
+    const Segment* segments;
+    StreamLines* stream;     // null unless streamed
+    u64 stream_base;         // tiles of the session before this job's first
+    double threshold;        // the caller's, as a score
+    double max_norm;
+    u64 codes, params, shared_thresholds, heads, cells;  // byte offsets in the scratch area
+    u32 segment_count, groups;
+    u32 items, dim, quads, steps;
+    u32 k, metric, capacity, room;
+    u32 query_tile, query_tiles, splits, tiles;
+    u32 every_row;
+};
+
+// Score: exact scores of all pairs (score.cuh).
+struct ScorePlan {
+    const Segment* segments;
+    u64 norms;  // byte offset in the scratch area: norm of each query, float64
+    u32 segment_count;
+    u32 items, dim, metric;
+    u32 rows, width, all_rows;
+    u32 cells_per_chunk;
+};
+
+// Masks: the keyword automaton (masks.cuh).
+struct MasksPlan {
+    u64 offsets, masks;  // byte offsets in the scratch area
+    u64 text_bytes;
+    u32 items;
+    u32 span;  // bytes of one WORK chunk
+};
+
+// Nearest: points in 5-D (nearest.cuh).
+struct NearestPlan {
+    const Segment* segments;  // null: the points travel in the payload
+    double weights[5];
+    u64 points, heads, cells;  // byte offsets in the scratch area
+    u32 segment_count;
+    u32 items, rows, k;
+    u32 capacity, room, splits, every_row;
+};
+
+struct alignas(128) JobRecord {
+    Slot slot;
+    // Claimed and finished chunks, and the first failure.
+    u32 next, done, status;
+    u32 total, prepare_end, work_end;
+    u32 opcode, tile_chunks;  // tile_chunks: WORK chunks of one tile of a streamed corpus; else 0
+    u64 started_ns, ticket;
+    u8* scratch;
+    u64 result_used;  // bytes of the result region that the answer takes
+    union {
+        SearchPlan search;
+        ScorePlan score;
+        MasksPlan masks;
+        NearestPlan nearest;
+    };
+    u8 reserved[1024 - 128 - 64 - sizeof(SearchPlan)];
+};
+static_assert(sizeof(JobRecord) == 1024 && sizeof(SearchPlan) >= sizeof(NearestPlan));
+
+// What the blocks share beside the records. Zeroed before each launch.
+struct DeviceState {
+    alignas(128) u64 published;  // jobs published since the start
+    alignas(128) u64 stopping;   // set once no job will follow `published`
+    alignas(128) u64 fault;      // set once a wait ran out of its budget: everybody leaves
+    alignas(128) u64 completions_claimed;
+    alignas(128) u64 completions_published;  // both count from `completion_start`
+    u64 completion_start;
+    alignas(128) u64 faults;
+    u64 jobs;
+    u64 clock_offset_ns;
+    u8 reserved[4096 - 5 * 128 - 24];
+    Line cursors[1];  // one for each worker: jobs that it is through with
+};
+static_assert(offsetof(DeviceState, cursors) == 4096);
+
+// The slot's data as a descriptor.
+MR_DEVICE const Descriptor& descriptor_of(const JobRecord& job) { return *reinterpret_cast<const Descriptor*>(job.slot.data); }
+MR_DEVICE const u8* payload_of(const KernelParams& params, const JobRecord& job) { return params.ring.arena + descriptor_of(job).payload_offset; }
+MR_DEVICE u8* result_of(const KernelParams& params, const JobRecord& job) { return params.ring.arena + descriptor_of(job).result_offset; }
+
+// The first failure stands.
+MR_DEVICE void fail(JobRecord& job, Status status) { device_compare_exchange(&job.status, STATUS_OK, status); }
+
+MR_DEVICE u32 align_up(u32 value, u32 to) { return (value + to - 1) / to * to; }
+MR_DEVICE u32 divide_up(u32 value, u32 by) { return (value + by - 1) / by; }
+MR_DEVICE u32 smaller(u32 a, u32 b) { return a < b ? a : b; }
+MR_DEVICE u32 larger(u32 a, u32 b) { return a > b ? a : b; }
+
+// `part` of `parts` almost equal cuts of `length`: where it begins.
+MR_DEVICE u32 cut(u32 length, u32 parts, u32 part) { return static_cast<u32>(static_cast<u64>(length) * part / parts); }
+
+// Lays areas one after the other in a job's scratch, each aligned to 128 bytes.
+struct Layout {
+    u64 used = 0;
+
+    MR_DEVICE u64 take(u64 bytes) {
+        const u64 at = used;
+        used += (bytes + 127) / 128 * 128;
+        return at;
+    }
+};
+
+// Waits, a pause at a time, until `condition` holds. False once the budget is used up (which ends the kernel) or somebody else's is.
+template <typename Condition>
+MR_DEVICE bool wait_for(const KernelParams& params, Condition condition) {
+    const u64 begun = clock_ns();
+    while (!condition()) {
+        if (device_load_relaxed(&params.state->fault) != 0) return false;
+        if (clock_ns() - begun > params.budget_ns) {
+            device_store_release(&params.state->fault, u64(1));
+            return false;
+        }
+        pause_ns(32);
+    }
+    return true;
+}
+
+}  // namespace megaring

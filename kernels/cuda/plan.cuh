@@ -1,0 +1,101 @@
+// From a slot to a plan: every number in a descriptor is checked here, before anything is read or written by it. One thread of the
+// dispatcher runs this; what needs the payload's bytes is checked in the PREPARE phase by whoever reads them.
+#pragma once
+
+#include "masks.cuh"
+#include "nearest.cuh"
+#include "score.cuh"
+#include "search.cuh"
+
+namespace megaring {
+
+// The version that a slot names, as it stands in the table; null if the host does not keep it on the device.
+MR_DEVICE const Corpus* find_corpus(const KernelParams& params, u32 handle, u32 generation) {
+    constexpr u32 MOST_PROBES = 64;
+    u64 at = (handle * u64(0x9E3779B97F4A7C15) + generation * u64(0xC2B2AE3D27D4EB4F)) >> 32;
+    for (u32 probe = 0; probe < MOST_PROBES; ++probe, ++at) {
+        const Corpus* corpus = params.corpora + (at & params.corpora_mask);
+        if (corpus->handle == handle && corpus->generation == generation) return corpus;
+        if (corpus->handle == NO_HANDLE) return nullptr;
+    }
+    return nullptr;
+}
+
+// Whether a job's regions are its own: `Arena::resolve` of host/ring/src/arena.rs. The run's word is in pinned memory and was written before
+// the slot that names it.
+MR_DEVICE bool regions_hold(const RingView& ring, const Descriptor& descriptor) {
+    const u64 block = descriptor.payload_offset / ring.arena_block_bytes;
+    if (descriptor.payload_offset % ring.arena_block_bytes != 0 || block >= ring.arena_blocks) return false;
+    const u64 run = system_load_relaxed(ring.runs + block);
+    const u64 blocks = run & 0xFFFFFFFF;
+    if (blocks == 0 || run >> 32 != descriptor.arena_generation || blocks > ring.arena_blocks - block) return false;
+    const u64 end = descriptor.payload_offset + blocks * ring.arena_block_bytes;
+    const u64 payload_end = descriptor.payload_offset + descriptor.payload_len;
+    const u64 result_end = descriptor.result_offset + descriptor.result_len;
+    if (payload_end < descriptor.payload_offset || payload_end > end) return false;
+    if (result_end < descriptor.result_offset || result_end > end) return false;
+    return descriptor.result_offset >= payload_end && descriptor.result_offset % 128 == 0;
+}
+
+// Whether a slot found at `position` is whole and speaks this ABI (host/ring/src/descriptor.rs).
+MR_DEVICE bool slot_holds(const Slot& slot, u64 position) {
+    return slot.sequence == position + 1 && slot.data[9] == slot.sequence && slot.data_len == JOB_DATA_BYTES &&
+           slot.event_type >> 32 == ABI_VERSION;
+}
+
+// What the dispatcher keeps between jobs.
+struct Planner {
+    u64 stream_session = 0;  // the session of the last streamed job
+    u64 stream_next = 0;     // the session's tiles that are spoken for
+
+    // Plans the job whose slot is in `job`; a status other than OK means that it is to be completed with that.
+    MR_DEVICE Status plan(const KernelParams& params, JobRecord& job) {
+        const Descriptor& descriptor = descriptor_of(job);
+        job.next = job.done = 0;
+        job.status = STATUS_OK;
+        job.tile_chunks = 0;
+        job.result_used = descriptor.result_len;
+        if (descriptor.deadline_ns != 0 && clock_ns() + params.state->clock_offset_ns >= descriptor.deadline_ns) return STATUS_DEADLINE_EXCEEDED;
+        switch (job.opcode) {
+            case OP_SEARCH: return search(params, job);
+            case OP_SCORE: {
+                const Corpus* corpus = find_corpus(params, descriptor.corpus, descriptor.corpus_generation);
+                return corpus == nullptr ? STATUS_STALE_CORPUS : plan_score(params, job, *corpus);
+            }
+            case OP_MASKS: return plan_masks(params, job);
+            case OP_NEAREST: {
+                if (descriptor.flags & FLAG_POINTS) return plan_nearest(params, job, nullptr);
+                const Corpus* corpus = find_corpus(params, descriptor.corpus, descriptor.corpus_generation);
+                return corpus == nullptr ? STATUS_STALE_CORPUS : plan_nearest(params, job, corpus);
+            }
+            default: return STATUS_UNKNOWN_OPCODE;
+        }
+    }
+
+  private:
+    MR_DEVICE Status search(const KernelParams& params, JobRecord& job) {
+        const Descriptor& descriptor = descriptor_of(job);
+        const Corpus* corpus = find_corpus(params, descriptor.corpus, descriptor.corpus_generation);
+        if (corpus == nullptr) return STATUS_STALE_CORPUS;
+        if (corpus->stream != nullptr && corpus->stream_session != stream_session) {
+            stream_session = corpus->stream_session;
+            stream_next = 0;
+        }
+        const Status status = plan_search(params, job, *corpus, stream_next);
+        if (status == STATUS_OK) stream_next += job.search.tiles;
+        return status;
+    }
+};
+
+// One chunk of a planned job, by all threads of a block.
+MR_DEVICE void run_chunk(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
+    switch (job.opcode) {
+        case OP_SEARCH: return run_search(params, job, phase, chunk);
+        case OP_SCORE: return run_score(params, job, phase, chunk);
+        case OP_MASKS: return run_masks(params, job, phase, chunk);
+        case OP_NEAREST: return run_nearest(params, job, phase, chunk);
+        default: return;
+    }
+}
+
+}  // namespace megaring

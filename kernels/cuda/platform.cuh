@@ -1,0 +1,200 @@
+// The primitives that device code is written in: who am I, barriers, shuffles, scoped memory operations, matrix multiply. Compiled by nvcc
+// they are the instructions below; compiled as C++ they come from twin/platform.hpp, where a CUDA thread is a fiber. Nothing else in this
+// folder names a CUDA built-in.
+//
+// Every load of data that another block, the host or the copy engine writes while the kernel lives is an ordinary load after an acquire,
+// or one of the operations here: never a non-coherent one (`__ldg`, `const __restrict__`), since the kernel never ends in between.
+#pragma once
+
+#include "abi.cuh"
+
+namespace megaring {
+
+constexpr u32 WARP = 32;
+constexpr u32 THREADS = 256;  // of a block
+constexpr u32 WARPS = THREADS / WARP;
+
+}  // namespace megaring
+
+#ifndef __CUDACC__
+#include "twin/platform.hpp"
+#else
+
+#define MR_DEVICE __device__ __forceinline__
+// A function that is too large to be worth its copies.
+#define MR_DEVICE_CALL __device__ __noinline__
+#define MR_UNROLL _Pragma("unroll")
+#define MR_UNROLL_TEXT(text) _Pragma(#text)
+#define MR_UNROLL_BY(count) MR_UNROLL_TEXT(unroll count)
+
+namespace megaring {
+
+MR_DEVICE u32 thread_index() { return threadIdx.x; }
+MR_DEVICE u32 block_index() { return blockIdx.x; }
+MR_DEVICE u32 lane_index() { return threadIdx.x % WARP; }
+MR_DEVICE u32 warp_index() { return threadIdx.x / WARP; }
+
+// The block's dynamic shared memory, 16-byte aligned.
+MR_DEVICE u8* shared_memory() {
+    extern __shared__ __align__(128) u8 megaring_shared[];
+    return megaring_shared;
+}
+
+// All threads of the block arrive before one goes on, and see what the others wrote to shared and device memory.
+MR_DEVICE void block_sync() { __syncthreads(); }
+// The same for a warp. Every warp operation below needs all 32 lanes.
+MR_DEVICE void warp_sync() { __syncwarp(); }
+
+template <typename T>
+MR_DEVICE T warp_shuffle(T value, u32 lane) { return __shfl_sync(0xFFFFFFFFu, value, static_cast<int>(lane)); }
+template <typename T>
+MR_DEVICE T warp_shuffle_xor(T value, u32 mask) { return __shfl_xor_sync(0xFFFFFFFFu, value, static_cast<int>(mask)); }
+MR_DEVICE u32 warp_ballot(bool vote) { return __ballot_sync(0xFFFFFFFFu, vote); }
+MR_DEVICE u32 popcount(u32 bits) { return static_cast<u32>(__popc(static_cast<int>(bits))); }
+// Position of the lowest set bit; `bits` is not 0.
+MR_DEVICE u32 lowest_bit(u32 bits) { return static_cast<u32>(__ffs(static_cast<int>(bits))) - 1; }
+
+MR_DEVICE u32 shared_add(u32* at, u32 value) { return atomicAdd(at, value); }
+MR_DEVICE u32 shared_or(u32* at, u32 value) { return atomicOr(at, value); }
+MR_DEVICE i32 shared_max(i32* at, i32 value) { return atomicMax(at, value); }
+
+// Relaxed read-modify-writes on device memory, seen by the whole device.
+MR_DEVICE u32 device_add(u32* at, u32 value) { return atomicAdd(at, value); }
+MR_DEVICE u64 device_add(u64* at, u64 value) {
+    return atomicAdd(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(value));
+}
+MR_DEVICE u32 device_or(u32* at, u32 value) { return atomicOr(at, value); }
+MR_DEVICE i32 device_max(i32* at, i32 value) { return atomicMax(at, value); }
+MR_DEVICE u32 device_compare_exchange(u32* at, u32 expected, u32 value) { return atomicCAS(at, expected, value); }
+
+// Adds and is at once the release of what this thread has seen happen and the acquire of what the earlier adders released.
+MR_DEVICE u32 device_add_acq_rel(u32* at, u32 value) {
+    u32 before;
+    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(before) : "l"(at), "r"(value) : "memory");
+    return before;
+}
+
+template <typename T>
+MR_DEVICE T device_load_relaxed(const T* at) {
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+    if constexpr (sizeof(T) == 4) {
+        u32 value;
+        asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(at) : "memory");
+        return static_cast<T>(value);
+    } else {
+        u64 value;
+        asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(at) : "memory");
+        return static_cast<T>(value);
+    }
+}
+
+template <typename T>
+MR_DEVICE T device_load_acquire(const T* at) {
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+    if constexpr (sizeof(T) == 4) {
+        u32 value;
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(at) : "memory");
+        return static_cast<T>(value);
+    } else {
+        u64 value;
+        asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(at) : "memory");
+        return static_cast<T>(value);
+    }
+}
+
+template <typename T>
+MR_DEVICE void device_store_release(T* at, T value) {
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+    if constexpr (sizeof(T) == 4) {
+        asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(at), "r"(static_cast<u32>(value)) : "memory");
+    } else {
+        asm volatile("st.release.gpu.global.u64 [%0], %1;" ::"l"(at), "l"(static_cast<u64>(value)) : "memory");
+    }
+}
+
+template <typename T>
+MR_DEVICE void device_store_relaxed(T* at, T value) {
+    static_assert(sizeof(T) == 4);
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(at), "r"(static_cast<u32>(value)) : "memory");
+}
+
+// Words that the host writes or reads, over PCIe. The load is relaxed: whoever acts on a changed value calls `system_acquire` first.
+MR_DEVICE u64 system_load_relaxed(const u64* at) {
+    u64 value;
+    asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(at) : "memory");
+    return value;
+}
+MR_DEVICE void system_store_relaxed(u64* at, u64 value) {
+    asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(at), "l"(value) : "memory");
+}
+MR_DEVICE void system_store_release(u64* at, u64 value) {
+    asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(at), "l"(value) : "memory");
+}
+// What the host wrote before it stored the value that a relaxed load of `at` has just returned is visible from here on.
+MR_DEVICE void system_acquire(const u64* at) {
+    static_cast<void>(at);
+    asm volatile("fence.acq_rel.sys;" ::: "memory");
+}
+// What this thread wrote, the host sees before anything that is stored to it later by whoever learns of it through a barrier or an atomic.
+MR_DEVICE void system_fence() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
+
+// The eight 16-byte pieces of a slot in pinned memory, by lane: each piece is single, the slot is not. (Four words at once would be four
+// accesses in no set order.)
+struct alignas(16) Piece {
+    u64 low, high;
+};
+MR_DEVICE Piece system_load_piece(const Slot* slot, u32 piece) {
+    Piece value;
+    const Piece* at = reinterpret_cast<const Piece*>(slot) + piece;
+    asm volatile("ld.relaxed.sys.global.v2.u64 {%0, %1}, [%2];" : "=l"(value.low), "=l"(value.high) : "l"(at) : "memory");
+    return value;
+}
+MR_DEVICE void system_store_piece(Slot* slot, u32 piece, Piece value) {
+    Piece* at = reinterpret_cast<Piece*>(slot) + piece;
+    asm volatile("st.relaxed.sys.global.v2.u64 [%0], {%1, %2};" ::"l"(at), "l"(value.low), "l"(value.high) : "memory");
+}
+
+// The device's clock in nanoseconds; its resolution is the hardware's, often 32 ns to 1 µs.
+MR_DEVICE u64 clock_ns() {
+    u64 now;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now)::"memory");
+    return now;
+}
+// Gives way for about this long.
+MR_DEVICE void pause_ns(u32 duration) { __nanosleep(duration); }
+
+MR_DEVICE float bits_to_float(u32 bits) { return __uint_as_float(bits); }
+MR_DEVICE u32 float_to_bits(float value) { return __float_as_uint(value); }
+MR_DEVICE double bits_to_double(u64 bits) { return __longlong_as_double(static_cast<long long>(bits)); }
+
+// float64 without contraction, as the definitions of host/core/src/exact.rs need it.
+MR_DEVICE double add_exactly(double a, double b) { return __dadd_rn(a, b); }
+MR_DEVICE double multiply_exactly(double a, double b) { return __dmul_rn(a, b); }
+MR_DEVICE double divide_exactly(double a, double b) { return __ddiv_rn(a, b); }
+MR_DEVICE double root_exactly(double a) { return __dsqrt_rn(a); }
+// a * b + c where a * b is exact in float64: one rounding or two make no difference.
+MR_DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
+
+// 16 x 8 integer sums += 16 x 32 unsigned codes times 32 x 8 signed codes, spread over the warp as mma.m16n8k32 has it: lane 4g + j holds of
+// the rows g (a[0], a[2]) and g + 8 (a[1], a[3]) the elements 4j.. (a[0], a[1]) and 16 + 4j.. (a[2], a[3]), of the column g the
+// same elements (b[0], b[1]), and the sums of those rows and the columns 2j and 2j + 1. Exact while sums stay within 32 bits.
+MR_DEVICE void multiply_codes(i32 (&sums)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    MR_UNROLL
+    for (u32 half = 0; half < 2; ++half) {
+        MR_UNROLL
+        for (u32 part = 0; part < 2; ++part) {
+            asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.u8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                         : "+r"(sums[2 * half]), "+r"(sums[2 * half + 1])
+                         : "r"(a[half + 2 * part]), "r"(b[part]));
+        }
+    }
+#endif
+}
+
+}  // namespace megaring
+#endif

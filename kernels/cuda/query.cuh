@@ -1,0 +1,150 @@
+// A query made ready for the int8 screen: `QueryScreen` of host/core/src/screen.rs, which has the proof, by one warp.
+#pragma once
+
+#include "job.cuh"
+#include "select.cuh"
+
+namespace megaring {
+
+// What the screen needs of a query beside its codes. The first four are read together for every row.
+struct alignas(16) QueryParams {
+    float scale;      // t, over the norm for cosine
+    float a, b;       // coefficients of the columns e1 and e2
+    float threshold;  // upper bounds below it are of no interest; infinite for a query that cannot be screened
+    double slack;     // what a*e1 + b*e2 does not cover, in units of the goodness
+    i32 bias;         // -128 times the sum of the codes: rows' codes are stored with 128 added
+    u32 screened;
+};
+static_assert(sizeof(QueryParams) == 32);
+
+constexpr float LARGEST = 3.40282347e38f;
+constexpr double SLACK = 1.0 / (1 << 18);
+constexpr double L2_SLACK = 1.0 / (u64(1) << 36);
+
+MR_DEVICE float infinity() { return bits_to_float(0x7F800000u); }
+
+// The next float32 up or down; what is infinite or the largest stays finite on the way down.
+MR_DEVICE float next_up(float value) {
+    const u32 bits = float_to_bits(value);
+    if ((bits & 0x7FFFFFFFu) == 0) return bits_to_float(1);
+    if (bits == 0x7F800000u) return value;
+    return bits_to_float(bits & 0x80000000u ? bits - 1 : bits + 1);
+}
+MR_DEVICE float next_down(float value) { return -next_up(-value); }
+// A float32 that is not below (not above) a float64.
+MR_DEVICE float round_up(double value) { return next_up(static_cast<float>(value)); }
+MR_DEVICE float round_down(double value) { return next_down(static_cast<float>(value)); }
+
+MR_DEVICE bool is_tame(double norm2) {
+    const double two_80 = static_cast<double>(u64(1) << 40) * static_cast<double>(u64(1) << 40);
+    return norm2 == 0.0 || (norm2 >= 1.0 / two_80 && norm2 <= two_80);
+}
+
+// The threshold that a k-th largest lower bound amounts to.
+MR_DEVICE float relax(float kth_lower, double slack) {
+    return slack == 0.0 ? kth_lower : round_down(static_cast<double>(kth_lower) - 2.0 * slack);
+}
+
+template <typename T, typename Join>
+MR_DEVICE T warp_reduce(T value, Join join) {
+    for (u32 step = WARP / 2; step > 0; step /= 2) value = join(value, warp_shuffle_xor(value, step));
+    return value;
+}
+MR_DEVICE double warp_sum(double value) { return warp_reduce(value, [](double a, double b) { return a + b; }); }
+MR_DEVICE i32 warp_sum(i32 value) { return warp_reduce(value, [](i32 a, i32 b) { return a + b; }); }
+MR_DEVICE float warp_max(float value) { return warp_reduce(value, [](float a, float b) { return a < b ? b : a; }); }
+
+// Brings a query from pinned memory into the scratch area: its bytes cross the bus once. Returns this lane's part of what is summed over them.
+struct Loaded {
+    double norm2;
+    float largest;
+};
+MR_DEVICE Loaded load_query(const float* from, float* to, u32 dim) {
+    Loaded loaded{0.0, 0.0f};
+    auto take = [&](float value) {
+        loaded.norm2 = fused(value, value, loaded.norm2);
+        const float size = value < 0 ? -value : value;
+        loaded.largest = size > loaded.largest ? size : loaded.largest;
+    };
+    struct alignas(16) Four {
+        float x, y, z, w;
+    };
+    u32 element = 0;
+    if (dim % 4 == 0) {
+        MR_UNROLL_BY(4)
+        for (element = 4 * lane_index(); element < dim; element += 4 * WARP) {
+            const Four four = *reinterpret_cast<const Four*>(from + element);
+            *reinterpret_cast<Four*>(to + element) = four;
+            take(four.x), take(four.y), take(four.z), take(four.w);
+        }
+    } else {
+        MR_UNROLL_BY(8)
+        for (element = lane_index(); element < dim; element += WARP) {
+            const float value = from[element];
+            to[element] = value;
+            take(value);
+        }
+    }
+    warp_sync();
+    return loaded;
+}
+
+// Nearest integer of a value within ±127.5, through the mantissa.
+MR_DEVICE i32 round_code(float value) {
+    const float magic = 12582912.0f;  // 1.5 * 2^23: the unit in the last place is 1
+    const i32 rounded = static_cast<i32>(float_to_bits(value + magic)) - static_cast<i32>(float_to_bits(magic));
+    return rounded > 127 ? 127 : rounded < -127 ? -127 : rounded;
+}
+
+// Codes of a loaded query into its column of a tile of eight (`fragments`: the tile's, see search.cuh), and what was lost and kept. A query that is
+// not `screened` gets zeros.
+struct Coded {
+    double lost, kept;
+    i32 sum;
+};
+MR_DEVICE Coded code_query(const float* values, u32 dim, u32 steps, u32 column, bool screened, float largest, u32* fragments) {
+    const float scale = largest / 127.0f, inverse = 127.0f / largest;
+    Coded coded{0.0, 0.0, 0};
+    for (u32 quad = lane_index(); quad < 8 * steps; quad += WARP) {
+        u32 word = 0;
+        for (u32 at = 0; at < 4; ++at) {
+            const u32 element = 4 * quad + at;
+            if (!screened || element >= dim) continue;
+            const float value = values[element];
+            const i32 code = round_code(value * inverse);
+            const double kept = static_cast<double>(scale) * code, lost = static_cast<double>(value) - kept;
+            coded.kept += kept * kept;
+            coded.lost += lost * lost;
+            coded.sum += code;
+            word |= (static_cast<u32>(code) & 0xFF) << (8 * at);
+        }
+        const u32 step = quad / 8, half = quad % 8 / 4, lane = 4 * column + quad % 4;
+        fragments[(step * WARP + lane) * 2 + half] = word;
+    }
+    return Coded{warp_sum(coded.lost), warp_sum(coded.kept), warp_sum(coded.sum)};
+}
+
+MR_DEVICE double goodness(u32 metric, double score) { return metric == METRIC_L2 ? -score : score; }
+
+// Bounds of a query whose norm, codes and losses are known. All lanes compute the same.
+MR_DEVICE QueryParams query_params(u32 metric, double norm2, double max_norm, double threshold, float largest, const Coded& coded) {
+    const double up = 1.0 + 1e-9;
+    const double residual = root_exactly(coded.lost) * up, kept = root_exactly(coded.kept) * up;
+    const double unit = metric == METRIC_COSINE ? root_exactly(norm2) : 1.0;
+    const double small = metric == METRIC_L2 ? SLACK * max_norm : 0.0;
+    QueryParams params;
+    params.scale = static_cast<float>(static_cast<double>(largest / 127.0f) / unit);
+    params.a = round_up(kept * (1.0 + SLACK) / unit);
+    params.b = round_up((residual + SLACK * kept) / unit + small);
+    params.slack = metric == METRIC_L2 ? norm2 * L2_SLACK : 0.0;
+    params.bias = -128 * coded.sum;
+    params.screened = 1;
+    const double wanted = goodness(metric, threshold);
+    const double shift = metric == METRIC_L2 ? norm2 : 0.0;
+    // At least the lowest finite number, which the rows that fill up a group do not reach.
+    const float first = round_down(wanted + shift - 2.0 * params.slack);
+    params.threshold = wanted < -1e300 ? -LARGEST : first < -LARGEST ? -LARGEST : first;
+    return params;
+}
+
+}  // namespace megaring

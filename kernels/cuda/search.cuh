@@ -1,0 +1,294 @@
+// Search: the rows that may be among the k best, with bounds; the host makes the answer exact.
+//
+//   PREPARE  a chunk is eight queries: quantised into codes and bounds, one query a warp
+//   WORK     a chunk is a tile of queries (8, or 64 where there are more) against a share of the rows; of a streamed corpus, against a share of
+//            one tile of rows, the lists going on from tile to tile
+//   FINISH   a chunk is one query (or eight, where nothing is left to merge): its lists become the answer's list
+//
+// Few queries are shared out by rows, so that one query is spread over all blocks; many are shared out by query, and nothing needs merging.
+#pragma once
+
+#include "screen.cuh"
+
+namespace megaring {
+
+// Shared memory: the slab of codes, then the tile's state. FINISH has the state's histograms and a few words beside them.
+constexpr u32 SEARCH_SHARED_BYTES = SLAB_BYTES + sizeof(TileState);
+// A share of rows is at least this many groups, if there are as many.
+constexpr u32 LEAST_GROUPS = 2;
+// From this many groups on, a warp takes two at a time.
+constexpr u32 WIDE_GROUPS = 32;
+
+MR_DEVICE u32 list_capacity(u64 items, u64 bytes) {
+    const u64 each = bytes / items;
+    const u64 capacity = each < sizeof(ListHeader) ? 0 : (each - sizeof(ListHeader)) / sizeof(Candidate);
+    return static_cast<u32>(capacity < 0xFFFFFFFF ? capacity : 0xFFFFFFFF);
+}
+
+// Every row is a candidate: one chunk says so.
+MR_DEVICE Status plan_every_row(JobRecord& job, u32* every_row) {
+    *every_row = 1;
+    job.prepare_end = job.work_end = 0;
+    job.total = 1;
+    return STATUS_OK;
+}
+
+MR_DEVICE void write_every_row(u8* result, u32 items) {
+    ListHeader* headers = reinterpret_cast<ListHeader*>(result);
+    for (u32 query = thread_index(); query < items; query += THREADS) headers[query] = ListHeader{0, EVERY_ROW};
+}
+
+// Lays the scratch area for a number of shares; false if it does not fit.
+MR_DEVICE bool lay_search(SearchPlan& plan, u64 scratch_bytes, u32 splits) {
+    const u32 row_tile = 2 * WARPS * GROUP_ROWS;
+    const u64 most = u64(plan.capacity) + row_tile;
+    // A streamed corpus's lists go on through all tiles.
+    const u64 share_rows = plan.tiles > 0 ? most : (plan.groups / splits + 1) * u64(GROUP_ROWS);
+    Layout layout;
+    plan.splits = splits;
+    plan.room = static_cast<u32>(share_rows < most ? share_rows : most);
+    plan.codes = layout.take(u64(divide_up(plan.items, 8)) * plan.steps * STEP_WORDS * sizeof(u32));
+    plan.params = layout.take(align_up(plan.items, 8) * u64(sizeof(QueryParams)));
+    plan.shared_thresholds = layout.take(plan.items * u64(sizeof(i32)));
+    plan.heads = layout.take(u64(splits) * plan.items * sizeof(Head));
+    // The queries as they came are needed in PREPARE alone, the cells after it.
+    const u64 raw = u64(plan.items) * plan.dim * sizeof(float);
+    const u64 cells = u64(splits) * plan.items * plan.room * sizeof(Cell);
+    plan.cells = layout.take(raw > cells ? raw : cells);
+    return layout.used <= scratch_bytes;
+}
+
+MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const Corpus& corpus, u64 stream_base) {
+    const Descriptor& descriptor = descriptor_of(job);
+    SearchPlan& plan = job.search;
+    const u32 items = descriptor.items;
+    if (descriptor.dim != corpus.dim || items == 0 || descriptor.k == 0) return STATUS_BAD_DESCRIPTOR;
+    if (descriptor.metric < METRIC_COSINE || descriptor.metric > METRIC_L2) return STATUS_BAD_DESCRIPTOR;
+    if (descriptor.payload_len < u64(items) * descriptor.dim * sizeof(float)) return STATUS_BAD_DESCRIPTOR;
+    if (descriptor.result_len < u64(items) * sizeof(ListHeader)) return STATUS_RESULT_TOO_SMALL;
+    plan.items = items;
+    plan.dim = corpus.dim;
+    plan.k = descriptor.k;
+    plan.metric = descriptor.metric;
+    plan.capacity = list_capacity(items, descriptor.result_len);
+    plan.every_row = 0;
+    plan.tiles = 0;
+    plan.threshold = bits_to_double(job.slot.confidence_bits);
+    if (2 * u64(plan.k) >= corpus.rows || plan.k > plan.capacity || corpus.flags & CORPUS_WILD) return plan_every_row(job, &plan.every_row);
+    if (!(corpus.flags & CORPUS_SCREENED)) return STATUS_STALE_CORPUS;
+    plan.segments = corpus.segments;
+    plan.segment_count = corpus.segment_count;
+    plan.stream = corpus.stream;
+    plan.stream_base = stream_base;
+    const bool streamed = corpus.stream != nullptr;
+    if (!streamed && corpus.segments[0].columns[plan.metric - 1] == nullptr) return STATUS_STALE_CORPUS;
+    plan.groups = streamed ? corpus.largest_tile : corpus.groups;
+    plan.max_norm = corpus.max_norm;
+    plan.quads = divide_up(plan.dim, 4);
+    plan.steps = divide_up(plan.quads, 8);
+    plan.query_tile = items <= 8 ? 8 : MOST_QUERIES;
+    plan.query_tiles = divide_up(items, plan.query_tile);
+    if (streamed) plan.tiles = corpus.segment_count;
+    u32 splits = smaller(larger(params.workers / plan.query_tiles, 1), larger(plan.groups / LEAST_GROUPS, 1));
+    while (!lay_search(plan, params.scratch_bytes, splits)) {
+        // A failed streamed job would leave the host's copying behind: it has no tile yet, so nothing is spoken for.
+        if (splits == 1) {
+            plan.tiles = 0;
+            return plan_every_row(job, &plan.every_row);
+        }
+        splits /= 2;
+    }
+    const u32 tile_chunks = plan.query_tiles * splits;
+    job.tile_chunks = streamed ? tile_chunks : 0;
+    job.prepare_end = divide_up(items, 8);
+    job.work_end = job.prepare_end + tile_chunks * (streamed ? plan.tiles : 1);
+    job.total = job.work_end + (splits > 1 ? items : divide_up(items, WARPS));
+    return STATUS_OK;
+}
+
+// Eight queries, one to a warp. Those that fill up the last eight get zero codes, and a threshold that nothing reaches.
+MR_DEVICE_CALL void prepare_search(const KernelParams& params, JobRecord& job, u32 chunk) {
+    const SearchPlan& plan = job.search;
+    const u32 column = warp_index(), query = chunk * 8 + column;
+    u32* fragments = reinterpret_cast<u32*>(job.scratch + plan.codes) + static_cast<u64>(chunk) * plan.steps * STEP_WORDS;
+    QueryParams* out = reinterpret_cast<QueryParams*>(job.scratch + plan.params) + query;
+    float* raw = reinterpret_cast<float*>(job.scratch + plan.cells) + static_cast<u64>(query) * plan.dim;
+    double norm2 = 0.0;
+    float largest = 0.0f;
+    if (query < plan.items) {
+        const Loaded loaded = load_query(reinterpret_cast<const float*>(payload_of(params, job)) + static_cast<u64>(query) * plan.dim, raw, plan.dim);
+        norm2 = warp_sum(loaded.norm2);
+        largest = warp_max(loaded.largest);
+    }
+    const bool screened = norm2 > 0.0 && is_tame(norm2);
+    const Coded coded = code_query(raw, plan.dim, plan.steps, column, screened, largest, fragments);
+    QueryParams ready{0.0f, 0.0f, 0.0f, infinity(), 0.0, 0, 0};
+    if (screened) ready = query_params(plan.metric, norm2, plan.max_norm, plan.threshold, largest, coded);
+    if (lane_index() == 0) {
+        *out = ready;
+        if (query < plan.items) reinterpret_cast<i32*>(job.scratch + plan.shared_thresholds)[query] = ordered_int(ready.threshold);
+    }
+}
+
+// Groups begin..end of all segments together, segment by segment.
+template <typename Visit>
+MR_DEVICE void each_run(const Segment* segments, u32 count, u32 begin, u32 end, Visit visit) {
+    u32 before = 0;
+    for (u32 at = 0; at < count && before < end; ++at) {
+        const u32 groups = divide_up(segments[at].row_count, GROUP_ROWS);
+        const u32 from = begin > before ? begin - before : 0, to = smaller(end - before, groups);
+        if (from < to) visit(segments[at], from, to);
+        before += groups;
+    }
+}
+
+MR_DEVICE void screen_run(const QueryTile& queries, const Collector& collector, const Segment& segment, u32 begin, u32 end, bool few, u32* slab) {
+    if (few) return screen_groups<1, 1>(queries, collector, segment, begin, end, slab);
+    if (end - begin < WIDE_GROUPS) return screen_groups<1, MOST_QUERIES / 8>(queries, collector, segment, begin, end, slab);
+    screen_groups<2, MOST_QUERIES / 8>(queries, collector, segment, begin, end, slab);
+}
+
+MR_DEVICE_CALL void work_search(JobRecord& job, u32 chunk) {
+    const SearchPlan& plan = job.search;
+    const u32 tile_chunks = plan.query_tiles * plan.splits;
+    const u32 tile = chunk / tile_chunks, split = chunk % tile_chunks / plan.query_tiles;
+    const u32 first = chunk % plan.query_tiles * plan.query_tile;
+    const u32 count = smaller(plan.items - first, plan.query_tile);
+    u32* slab = reinterpret_cast<u32*>(shared_memory());
+    i32* thresholds = reinterpret_cast<i32*>(job.scratch + plan.shared_thresholds) + first;
+    const u64 place = static_cast<u64>(split) * plan.items + first;
+    Head* heads = reinterpret_cast<Head*>(job.scratch + plan.heads) + place;
+    const Collector collector{reinterpret_cast<TileState*>(shared_memory() + SLAB_BYTES), reinterpret_cast<Cell*>(job.scratch + plan.cells) + place * plan.room,
+                              plan.room, plan.k, plan.capacity, plan.splits > 1 ? thresholds : nullptr};
+    const QueryTile queries{reinterpret_cast<const u32*>(job.scratch + plan.codes) + static_cast<u64>(first / 8) * plan.steps * STEP_WORDS, count,
+                            plan.steps, plan.quads, plan.metric};
+    const QueryParams* ready = reinterpret_cast<const QueryParams*>(job.scratch + plan.params) + first;
+    for (u32 query = thread_index(); query < align_up(count, 8); query += THREADS) {
+        if (tile == 0 || query >= count) collector.open(query, ready[query]);
+        else collector.reopen(query, ready[query], heads[query]);
+    }
+    if (plan.steps <= SLAB_STEPS) stage_slab(queries, 0, plan.steps, slab);
+    block_sync();
+    const bool streamed = plan.tiles > 0;
+    const Segment* segments = streamed ? plan.segments + tile : plan.segments;
+    const u32 groups = streamed ? divide_up(segments->row_count, GROUP_ROWS) : plan.groups;
+    each_run(segments, streamed ? 1 : plan.segment_count, cut(groups, plan.splits, split), cut(groups, plan.splits, split + 1),
+             [&](const Segment& segment, u32 begin, u32 end) { screen_run(queries, collector, segment, begin, end, plan.query_tile == 8, slab); });
+    for (u32 query = warp_index(); query < count; query += WARPS) collector.close(query, heads + query, plan.splits > 1);
+}
+
+// Words that a team shares while it merges one query's lists.
+struct MergeWords {
+    u32 total, overflow, filled, written;
+    i32 threshold;
+};
+
+// One query's lists, merged by a team.
+template <typename Team>
+struct Merge {
+    Team team;
+    MergeWords* words;
+    const SearchPlan& plan;
+    const u8* scratch;
+    u32 query;
+
+    MR_DEVICE const Head& head(u32 split) const {
+        return reinterpret_cast<const Head*>(scratch + plan.heads)[static_cast<u64>(split) * plan.items + query];
+    }
+    // Eight threads walk a list where there are several, all do where there is one.
+    template <typename Visit>
+    MR_DEVICE void each_cell(Visit visit) const {
+        const u32 together = plan.splits == 1 ? Team::SIZE : 8;
+        for (u32 split = team.rank() / together; split < plan.splits; split += Team::SIZE / together) {
+            const u32 count = head(split).count;
+            const Cell* cells = reinterpret_cast<const Cell*>(scratch + plan.cells) + (static_cast<u64>(split) * plan.items + query) * plan.room;
+            for (u32 at = team.rank() % together; at < count; at += together) visit(cells[at]);
+        }
+    }
+
+    MR_DEVICE void run(u8* result) const {
+        ListHeader* header = reinterpret_cast<ListHeader*>(result) + query;
+        Candidate* list = reinterpret_cast<Candidate*>(result + plan.items * u64(sizeof(ListHeader))) + static_cast<u64>(query) * plan.capacity;
+        const QueryParams& params = reinterpret_cast<const QueryParams*>(scratch + plan.params)[query];
+        gather(params);
+        u32 overflow = words->overflow;
+        const float threshold = overflow ? infinity() : narrow(params.slack);
+        each_cell([&](const Cell& cell) {
+            if (cell.upper < threshold) return;
+            const u32 at = shared_add(&words->written, 1);
+            if (at < plan.capacity) list[at] = Candidate{cell.row, cell.upper};
+        });
+        team.sync();
+        overflow |= words->written > plan.capacity ? 1 : 0;
+        if (team.rank() == 0) *header = overflow ? ListHeader{0, EVERY_ROW} : ListHeader{words->written, 0};
+        team.sync();
+    }
+
+  private:
+    // Sums up the heads.
+    MR_DEVICE void gather(const QueryParams& params) const {
+        if (team.rank() == 0) *words = MergeWords{0, params.screened ? 0u : 1u, 0, 0, ordered_int(params.threshold)};
+        team.sync();
+        for (u32 split = team.rank(); split < plan.splits; split += Team::SIZE) {
+            const Head& one = head(split);
+            if (one.overflow) shared_or(&words->overflow, 1);
+            else shared_max(&words->threshold, ordered_int(one.threshold));
+            if (one.count > 0) shared_add(&words->filled, 1);
+        }
+        team.sync();
+    }
+
+    // The sharpest threshold that all lists together give.
+    MR_DEVICE float narrow(double slack) const {
+        float threshold = int_value(words->threshold);
+        // Of as many shares as rows are wanted, the best lower bounds belong to that many rows.
+        if (plan.splits > 1 && words->filled >= plan.k) {
+            const u32 key = kth_largest(team, plan.k, [&](auto visit) {
+                for (u32 split = team.rank(); split < plan.splits; split += Team::SIZE) {
+                    if (head(split).count > 0) visit(ordered_key(head(split).best));
+                }
+            });
+            threshold = sharper(threshold, relax(key_value(key), slack));
+        }
+        each_cell([&](const Cell& cell) {
+            if (cell.upper >= threshold) shared_add(&words->total, 1);
+        });
+        team.sync();
+        // Some rows too many cost the host less than another selection costs here.
+        const u32 enough = plan.splits > 1 ? 2 * plan.k + 64 : plan.k + 16;
+        if (words->total > smaller(enough, plan.capacity)) {
+            const float before = threshold;
+            const u32 key = kth_largest(team, plan.k, [&](auto visit) {
+                each_cell([&](const Cell& cell) {
+                    if (cell.upper >= before) visit(ordered_key(cell.lower));
+                });
+            });
+            threshold = sharper(threshold, relax(key_value(key), slack));
+        }
+        return threshold;
+    }
+
+    static MR_DEVICE float sharper(float a, float b) { return a < b ? b : a; }
+};
+
+MR_DEVICE_CALL void finish_search(const KernelParams& params, JobRecord& job, u32 chunk) {
+    const SearchPlan& plan = job.search;
+    u8* result = result_of(params, job);
+    if (plan.every_row) return write_every_row(result, plan.items);
+    TileState* tile = reinterpret_cast<TileState*>(shared_memory() + SLAB_BYTES);
+    MergeWords* words = reinterpret_cast<MergeWords*>(shared_memory());
+    if (plan.splits > 1) {
+        Merge<BlockTeam>{BlockTeam{tile->histograms[0]}, words, plan, job.scratch, chunk}.run(result);
+        return;
+    }
+    const u32 query = chunk * WARPS + warp_index();
+    if (query < plan.items) Merge<WarpTeam>{WarpTeam{tile->histograms[warp_index()]}, words + warp_index(), plan, job.scratch, query}.run(result);
+}
+
+MR_DEVICE void run_search(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
+    if (phase == PHASE_PREPARE) prepare_search(params, job, chunk);
+    else if (phase == PHASE_WORK) work_search(job, chunk);
+    else finish_search(params, job, chunk);
+}
+
+}  // namespace megaring

@@ -1,0 +1,217 @@
+// platform.cuh for C++: a CUDA thread is a fiber, a block is an OS thread, device and pinned memory are this process's. Scoped operations
+// become those of std::atomic_ref, which are at least as strong between threads as the device's are between blocks; what is weaker on
+// the device (a relaxed load, an ordinary store) is no stronger here, so ThreadSanitizer sees a release or an acquire that is missing.
+#pragma once
+
+#include <atomic>
+#include <bit>
+#include <chrono>
+#include <cmath>
+#include <thread>
+
+#include "../abi.cuh"
+#include "fiber.hpp"
+
+#define MR_DEVICE inline
+#define MR_DEVICE_CALL inline
+#define MR_UNROLL
+#define MR_UNROLL_BY(count)
+
+namespace megaring {
+namespace twin {
+
+// Where the fibers of a block, or the lanes of a warp, meet.
+class Barrier {
+  public:
+    explicit Barrier(u32 members) : members_(members) {}
+
+    void meet(Scheduler& scheduler) {
+        // The chain of these additions is what orders the members' accesses; the lists are the scheduler's business.
+        order_.fetch_add(1, std::memory_order_acq_rel);
+        if (join(scheduler)) scheduler.block();
+        order_.load(std::memory_order_acquire);
+    }
+
+  private:
+    // True for who has to wait.
+    bool join(Scheduler& scheduler) {
+        Unwatched unwatched;
+        if (waiting_.size() + 1 < members_) {
+            waiting_.push_back(&scheduler.current());
+            return true;
+        }
+        for (Fiber* fiber : waiting_) scheduler.wake(fiber);
+        waiting_.clear();
+        return false;
+    }
+
+    u32 members_;
+    std::vector<Fiber*> waiting_;
+    std::atomic<u32> order_{0};
+};
+
+struct Warp {
+    Barrier barrier{WARP};
+    u64 exchange[2][WARP][3] = {};
+};
+
+struct Block {
+    u32 index = 0;
+    Scheduler* scheduler = nullptr;
+    u8* shared = nullptr;
+    Barrier barrier{THREADS};
+    Warp warps[WARPS];
+    // Which half of its warp's exchange a lane uses next: with two halves one meeting a turn is enough.
+    u8 turn[THREADS] = {};
+};
+
+inline Block*& current_block() {
+    thread_local Block* block = nullptr;
+    return block;
+}
+
+inline u32 thread() {
+    Unwatched unwatched;
+    return current_block()->scheduler->current().index;
+}
+
+inline void meet(Barrier& barrier) { barrier.meet(*current_block()->scheduler); }
+
+// Every lane puts three words up and, after the meeting, may look at those of all lanes.
+inline const u64 (&exchange(u64 a, u64 b = 0, u64 c = 0))[WARP][3] {
+    Block& block = *current_block();
+    const u32 self = thread();
+    Warp& warp = block.warps[self / WARP];
+    u64(&half)[WARP][3] = warp.exchange[block.turn[self]];
+    block.turn[self] ^= 1;
+    u64(&mine)[3] = half[self % WARP];
+    mine[0] = a, mine[1] = b, mine[2] = c;
+    meet(warp.barrier);
+    return half;
+}
+
+template <typename T>
+u64 to_word(T value) {
+    if constexpr (sizeof(T) == 8) return std::bit_cast<u64>(value);
+    else return std::bit_cast<u32>(value);
+}
+template <typename T>
+T from_word(u64 word) {
+    if constexpr (sizeof(T) == 8) return std::bit_cast<T>(word);
+    else return std::bit_cast<T>(static_cast<u32>(word));
+}
+
+}  // namespace twin
+
+MR_DEVICE u32 thread_index() { return twin::thread(); }
+MR_DEVICE u32 block_index() { return twin::current_block()->index; }
+MR_DEVICE u32 lane_index() { return thread_index() % WARP; }
+MR_DEVICE u32 warp_index() { return thread_index() / WARP; }
+MR_DEVICE u8* shared_memory() { return twin::current_block()->shared; }
+
+MR_DEVICE void block_sync() { twin::meet(twin::current_block()->barrier); }
+MR_DEVICE void warp_sync() { twin::meet(twin::current_block()->warps[warp_index()].barrier); }
+
+template <typename T>
+MR_DEVICE T warp_shuffle(T value, u32 lane) {
+    return twin::from_word<T>(twin::exchange(twin::to_word(value))[lane % WARP][0]);
+}
+template <typename T>
+MR_DEVICE T warp_shuffle_xor(T value, u32 mask) { return warp_shuffle(value, lane_index() ^ mask); }
+MR_DEVICE u32 warp_ballot(bool vote) {
+    const auto& votes = twin::exchange(vote);
+    u32 bits = 0;
+    for (u32 lane = 0; lane < WARP; ++lane) bits |= static_cast<u32>(votes[lane][0]) << lane;
+    return bits;
+}
+MR_DEVICE u32 popcount(u32 bits) { return static_cast<u32>(std::popcount(bits)); }
+MR_DEVICE u32 lowest_bit(u32 bits) { return static_cast<u32>(std::countr_zero(bits)); }
+
+template <typename T>
+MR_DEVICE T fetch_max(T* at, T value) {
+    std::atomic_ref<T> cell(*at);
+    T before = cell.load(std::memory_order_relaxed);
+    while (before < value && !cell.compare_exchange_weak(before, value, std::memory_order_relaxed)) {}
+    return before;
+}
+
+MR_DEVICE u32 shared_add(u32* at, u32 value) { return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed); }
+MR_DEVICE u32 shared_or(u32* at, u32 value) { return std::atomic_ref(*at).fetch_or(value, std::memory_order_relaxed); }
+MR_DEVICE i32 shared_max(i32* at, i32 value) { return fetch_max(at, value); }
+MR_DEVICE u32 device_add(u32* at, u32 value) { return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed); }
+MR_DEVICE u64 device_add(u64* at, u64 value) { return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed); }
+MR_DEVICE u32 device_or(u32* at, u32 value) { return std::atomic_ref(*at).fetch_or(value, std::memory_order_relaxed); }
+MR_DEVICE i32 device_max(i32* at, i32 value) { return fetch_max(at, value); }
+MR_DEVICE u32 device_compare_exchange(u32* at, u32 expected, u32 value) {
+    std::atomic_ref(*at).compare_exchange_strong(expected, value, std::memory_order_relaxed);
+    return expected;
+}
+MR_DEVICE u32 device_add_acq_rel(u32* at, u32 value) { return std::atomic_ref(*at).fetch_add(value, std::memory_order_acq_rel); }
+
+// std::atomic_ref of a const type came with a later standard; nothing is written through it here.
+template <typename T>
+MR_DEVICE T load(const T* at, std::memory_order order) { return std::atomic_ref(*const_cast<T*>(at)).load(order); }
+
+template <typename T>
+MR_DEVICE T device_load_relaxed(const T* at) { return load(at, std::memory_order_relaxed); }
+template <typename T>
+MR_DEVICE T device_load_acquire(const T* at) { return load(at, std::memory_order_acquire); }
+template <typename T>
+MR_DEVICE void device_store_release(T* at, T value) { std::atomic_ref(*at).store(value, std::memory_order_release); }
+template <typename T>
+MR_DEVICE void device_store_relaxed(T* at, T value) { std::atomic_ref(*at).store(value, std::memory_order_relaxed); }
+
+MR_DEVICE u64 system_load_relaxed(const u64* at) { return load(at, std::memory_order_relaxed); }
+MR_DEVICE void system_store_relaxed(u64* at, u64 value) { std::atomic_ref(*at).store(value, std::memory_order_relaxed); }
+MR_DEVICE void system_store_release(u64* at, u64 value) { std::atomic_ref(*at).store(value, std::memory_order_release); }
+// ThreadSanitizer does not know fences. Loading the word once more, with acquire, orders the same accesses: only this word's writers matter.
+MR_DEVICE void system_acquire(const u64* at) { load(at, std::memory_order_acquire); }
+// The release that the barrier or the atomic after it does is as good between threads.
+MR_DEVICE void system_fence() {}
+
+// Plain accesses: a slot that is read while somebody writes it is a race, and reported as one.
+struct alignas(16) Piece {
+    u64 low, high;
+};
+MR_DEVICE Piece system_load_piece(const Slot* slot, u32 piece) { return reinterpret_cast<const Piece*>(slot)[piece]; }
+MR_DEVICE void system_store_piece(Slot* slot, u32 piece, Piece value) { reinterpret_cast<Piece*>(slot)[piece] = value; }
+
+MR_DEVICE u64 clock_ns() {
+    return static_cast<u64>(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
+}
+MR_DEVICE void pause_ns(u32) {
+    twin::Scheduler& scheduler = *twin::current_block()->scheduler;
+    if (scheduler.alone()) std::this_thread::yield();
+    scheduler.yield();
+}
+
+MR_DEVICE float bits_to_float(u32 bits) { return std::bit_cast<float>(bits); }
+MR_DEVICE u32 float_to_bits(float value) { return std::bit_cast<u32>(value); }
+MR_DEVICE double bits_to_double(u64 bits) { return std::bit_cast<double>(bits); }
+
+// Compiled with -ffp-contract=off.
+MR_DEVICE double add_exactly(double a, double b) { return a + b; }
+MR_DEVICE double multiply_exactly(double a, double b) { return a * b; }
+MR_DEVICE double divide_exactly(double a, double b) { return a / b; }
+MR_DEVICE double root_exactly(double a) { return std::sqrt(a); }
+MR_DEVICE double fused(double a, double b, double c) { return a * b + c; }
+
+// By the fragments' definition in platform.cuh, not by their code: each lane computes its four sums from all lanes' fragments.
+MR_DEVICE void multiply_codes(i32 (&sums)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    const auto& all = twin::exchange(a[0] | static_cast<u64>(a[1]) << 32, a[2] | static_cast<u64>(a[3]) << 32, b[0] | static_cast<u64>(b[1]) << 32);
+    const u32 g = lane_index() / 4, j = lane_index() % 4;
+    for (u32 sum = 0; sum < 4; ++sum) {
+        const u32 low_or_high_row = sum / 2, column = 2 * j + sum % 2;
+        for (u32 word = 0; word < 4; ++word) {
+            for (u32 half = 0; half < 2; ++half) {
+                const u32 left = static_cast<u32>(all[4 * g + word][half] >> (32 * low_or_high_row));
+                const u32 right = static_cast<u32>(all[4 * column + word][2] >> (32 * half));
+                for (u32 byte = 0; byte < 4; ++byte) {
+                    sums[sum] += static_cast<i32>(left >> (8 * byte) & 0xFF) * static_cast<i8>(right >> (8 * byte) & 0xFF);
+                }
+            }
+        }
+    }
+}
+
+}  // namespace megaring
