@@ -4,13 +4,17 @@
 //! descriptor of an earlier lease is recognised (until 2^32 leases of the same run later). Taking and giving back a run holds a short lock;
 //! resolving a descriptor takes none. Limits: no compaction, so a long run may not be found although as many single blocks are free; the
 //! lowest fitting run is taken, which keeps the touched part of a large arena small.
+//!
+//! What each run is now stands in shared memory ([`RingLayout::runs`](crate::RingLayout::runs)): one little-endian u64 a block, generation << 32 |
+//! blocks for the first block of a leased run, generation << 32 for any other. Host code stores them, everyone else only loads.
+//! [`Arena::resolve`] is the definition of what a consumer checks before it touches a byte; a device does the same in its own code.
 
 use std::ptr::NonNull;
 
 use crate::{
     descriptor::{Descriptor, Region},
     fault::SlotFault,
-    memory::{Memory, MemoryError},
+    memory::{Memory, MemoryError, View},
     slot::SLOT_BYTES,
     sync::{AtomicU64, Mutex, Ordering, lock},
 };
@@ -26,7 +30,7 @@ pub struct Arena {
     base: usize,
     block_bytes: usize,
     /// For the first block of a leased run: generation << 32 | blocks. For any other: the generation it last had << 32.
-    runs: Box<[AtomicU64]>,
+    runs: View<AtomicU64>,
     free: Mutex<FreeMap>,
     /// What loom watches in place of the bytes, which are plain memory to it.
     #[cfg(loom)]
@@ -62,17 +66,28 @@ struct FreeMap {
 }
 
 impl Arena {
-    /// An arena of `blocks` blocks of `block_bytes` (a multiple of 128) from `base` of `memory` on.
-    pub(crate) fn lay(memory: &Memory, base: usize, block_bytes: usize, blocks: usize) -> Result<Self, MemoryError> {
+    /// An arena of `blocks` blocks of `block_bytes` (a multiple of 128) from `base` of `memory` on, its run words from `runs` on. Where the
+    /// memory held an arena before, generations go on, so what an earlier ring's slots name stays dead.
+    pub(crate) fn lay(
+        memory: &Memory,
+        runs: usize,
+        base: usize,
+        block_bytes: usize,
+        blocks: usize,
+    ) -> Result<Self, MemoryError> {
         let needed = base.saturating_add(block_bytes.saturating_mul(blocks));
         if needed > memory.len() {
             return Err(MemoryError::TooSmall { len: memory.len(), needed });
+        }
+        let runs: View<AtomicU64> = memory.view(runs, blocks)?;
+        for run in runs.iter() {
+            run.store(run.load(Ordering::Relaxed) >> 32 << 32, Ordering::Relaxed);
         }
         Ok(Self {
             memory: memory.clone(),
             base,
             block_bytes,
-            runs: (0..blocks).map(|_| AtomicU64::new(0)).collect(),
+            runs,
             free: Mutex::new(FreeMap::new(blocks)),
             #[cfg(loom)]
             watched: (0..blocks).map(|_| crate::sync::SharedCell::new(())).collect(),
@@ -99,8 +114,14 @@ impl Arena {
         lock(&self.free).count() * self.block_bytes
     }
 
-    /// Finds the bytes of a job: its payload must begin a leased run of the descriptor's generation, and both regions must lie within that
-    /// run without overlap.
+    /// Finds the bytes of a job. In order:
+    /// 1. the payload's offset is a multiple of [`Arena::block_bytes`] and names a block of the arena;
+    /// 2. that block's run word (one load, after the fence that follows a moved tail) has the descriptor's generation and a block count
+    ///    other than 0;
+    /// 3. payload and result both lie within the run, the result behind the payload and aligned to [`REGION_ALIGN`].
+    ///
+    /// A device that checks this touches no byte of another job, provided that it also touches nothing after its completion, and that
+    /// nobody calls [`JobRing::release_quarantine`](crate::JobRing::release_quarantine) while it lives.
     pub fn resolve(&self, descriptor: &Descriptor) -> Result<Resolved, SlotFault> {
         let Descriptor { payload, result, arena_generation, .. } = descriptor;
         let outside = |region: &Region| SlotFault::Region { offset: region.offset, len: region.len };
@@ -118,7 +139,8 @@ impl Arena {
         if !whole.contains(payload) {
             return Err(outside(payload));
         }
-        if !whole.contains(result) || result.offset < payload.offset + payload.len {
+        let aligned = result.offset.is_multiple_of(REGION_ALIGN as u64);
+        if !aligned || !whole.contains(result) || result.offset < payload.offset + payload.len {
             return Err(outside(result));
         }
         Ok(Resolved { payload: self.bytes(payload), result: self.bytes(result) })

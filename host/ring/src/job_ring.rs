@@ -26,65 +26,15 @@ use crate::{
     arena::{Arena, REGION_ALIGN},
     completion::{Completion, Status},
     descriptor::Descriptor,
-    memory::{Memory, MemoryError},
+    layout::{DeviceLines, RingConfig, RingError, RingLayout},
+    memory::Memory,
     protocol::{Protocol, Sound},
-    queue::{BURST, CompletionQueue, Queue, QueueLayout, SubmissionQueue, decode},
+    queue::{BURST, CompletionQueue, Queue, SubmissionQueue, decode},
     signal::{Signal, WaitStrategy},
-    slot::SLOT_BYTES,
-    sync::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence},
+    sync::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
     table::{Settled, Table},
     ticket::{Reservation, Ticket},
 };
-
-/// What a ring is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RingConfig {
-    /// Submission slots, a power of two up to 2^24. There are twice as many completion slots.
-    pub capacity: usize,
-    /// Bytes for payloads and long answers; rounded up to whole blocks.
-    pub arena_bytes: usize,
-    /// Unit of leases, a multiple of 128.
-    pub block_bytes: usize,
-    /// How blocking waiters and the dedicated reaper wait.
-    pub wait: WaitStrategy,
-}
-
-/// Byte offsets of everything in a ring's memory, for a consumer that is not this process's code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RingLayout {
-    /// The submission queue.
-    pub submissions: QueueLayout,
-    /// The completion queue.
-    pub completions: QueueLayout,
-    /// The line of the host's heartbeat.
-    pub host_heartbeat: usize,
-    /// The line of the device's heartbeat.
-    pub device_heartbeat: usize,
-    /// The line of the control word.
-    pub control: usize,
-    /// The arena's first byte.
-    pub arena: usize,
-    /// Bytes in all.
-    pub len: usize,
-}
-
-/// Why a ring could not be made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RingError {
-    /// The capacity is zero, not a power of two, or too large.
-    #[error("a ring's capacity is a power of two from 1 to {MAX_CAPACITY}, not {0}")]
-    Capacity(usize),
-    /// The block size is zero or no multiple of 128.
-    #[error("an arena's block is a multiple of {REGION_ALIGN} bytes, not {0}")]
-    Block(usize),
-    /// The arena would have no block, or more than 2^31.
-    #[error("an arena of {0} bytes has no sensible number of blocks")]
-    Arena(usize),
-    /// The memory could not be had, or is too small.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-}
 
 /// Why a job was not admitted. Nothing is held after any of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -140,6 +90,11 @@ pub struct JobRing<P: Protocol = Sound> {
     waiters: Signal<P>,
     /// News for the dedicated reaper.
     reaper: Signal<P>,
+    /// News for threads that watch over a device while it works. Apart from `jobs`, since a submission wakes one waiter there, which has to be one
+    /// that takes jobs or sees that they are taken.
+    pub(crate) watchers: Signal<P>,
+    /// The completions' tail of the last announcement on a device's behalf.
+    pub(crate) announced: AtomicU64,
     /// Threads that block on a ticket now.
     self_reaping: AtomicUsize,
     closed: AtomicBool,
@@ -147,6 +102,7 @@ pub struct JobRing<P: Protocol = Sound> {
     failed: AtomicU32,
     pub(crate) counters: Counters,
     wait: WaitStrategy,
+    pub(crate) lines: DeviceLines,
     layout: RingLayout,
     memory: Memory,
 }
@@ -159,9 +115,6 @@ pub(crate) struct Counters {
     ring_full: Counter,
     arena_full: Counter,
 }
-
-/// Largest capacity: entries are numbered in 32 bits, and beyond this a backlog is minutes long.
-const MAX_CAPACITY: usize = 1 << 24;
 
 impl JobRing {
     /// A ring in memory of this process, from position 0.
@@ -189,16 +142,19 @@ impl<P: Protocol> JobRing<P> {
         Ok(Arc::new(Self {
             submissions: Queue::lay(&memory, layout.submissions, start)?,
             completions: Queue::lay(&memory, layout.completions, start)?,
-            arena: Arena::lay(&memory, layout.arena, config.block_bytes, blocks)?,
+            arena: Arena::lay(&memory, layout.runs, layout.arena, config.block_bytes, blocks)?,
             table: Table::new(layout.completions.capacity),
             jobs: Signal::new(),
             waiters: Signal::new(),
             reaper: Signal::new(),
+            watchers: Signal::new(),
+            announced: AtomicU64::new(start),
             self_reaping: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             failed: AtomicU32::new(0),
             counters: Counters::default(),
             wait: config.wait,
+            lines: DeviceLines::lay(&memory, &layout)?,
             layout,
             memory,
         }))
@@ -285,6 +241,7 @@ impl<P: Protocol> JobRing<P> {
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.reaper.notify_all();
+        self.watchers.notify_all();
     }
 
     /// Whether [`JobRing::close`] was called.
@@ -366,9 +323,10 @@ impl<P: Protocol> JobRing<P> {
     /// Wakes the consumer for a job that is in the queue, or answers it where the ring has failed for good.
     pub(crate) fn submitted(&self, entry: u32) {
         count(&self.counters.submitted);
-        // Pairs with the fence of a parking worker, and with the one in `fail_outstanding`.
+        // Pairs with the fences of a parking worker and a parking watcher, and with the one in `fail_outstanding`.
         Signal::<P>::order();
         self.jobs.wake_one();
+        self.watchers.wake_one();
         if let Some(code) = self.failed.load(Ordering::Relaxed).checked_sub(1) {
             self.fail(entry, Status::from_code(code as u16), unix_ns());
             self.waiters.notify_all();
@@ -450,45 +408,6 @@ impl<P: Protocol> Drop for SelfReaping<'_, P> {
         if !self.0.completions.is_empty() {
             self.0.completed();
         }
-    }
-}
-
-impl RingLayout {
-    /// The layout of a ring of this configuration: eight lines (the tails and heads, both heartbeats, the control word, one spare), the slots,
-    /// and the arena on a page of its own.
-    pub fn of(config: &RingConfig) -> Result<Self, RingError> {
-        let RingConfig { capacity, arena_bytes, block_bytes, .. } = *config;
-        if !capacity.is_power_of_two() || capacity > MAX_CAPACITY {
-            return Err(RingError::Capacity(capacity));
-        }
-        if block_bytes == 0 || !block_bytes.is_multiple_of(REGION_ALIGN) {
-            return Err(RingError::Block(block_bytes));
-        }
-        let blocks = arena_bytes.div_ceil(block_bytes);
-        let line = |number: usize| number * SLOT_BYTES;
-        let submissions = QueueLayout { tail: line(0), head: line(1), slots: line(8), capacity };
-        let completions =
-            QueueLayout { tail: line(2), head: line(3), slots: line(8 + capacity), capacity: 2 * capacity };
-        let arena = line(8 + 3 * capacity).next_multiple_of(4096);
-        let len = blocks.checked_mul(block_bytes).and_then(|bytes| bytes.checked_add(arena));
-        match len {
-            Some(len) if (1..=1 << 31).contains(&blocks) => Ok(Self {
-                submissions,
-                completions,
-                host_heartbeat: line(4),
-                device_heartbeat: line(5),
-                control: line(6),
-                arena,
-                len,
-            }),
-            _ => Err(RingError::Arena(arena_bytes)),
-        }
-    }
-}
-
-impl Default for RingConfig {
-    fn default() -> Self {
-        Self { capacity: 1024, arena_bytes: 256 << 20, block_bytes: 64 << 10, wait: WaitStrategy::default() }
     }
 }
 

@@ -10,7 +10,7 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use crate::{
     slot::{SLOT_BYTES, Slot},
-    sync::{AtomicU64, SharedCell},
+    sync::{AtomicU64, Ordering, SharedCell},
 };
 
 /// A span of bytes that holds rings and arenas. Cloning shares it.
@@ -192,18 +192,41 @@ pub unsafe trait InMemory: Sync {
     fn zero() -> Self;
 }
 
-/// One word that has two cache lines of its own: a head, a tail, a heartbeat or a control word.
+/// Two cache lines that belong to one writer: a head, a tail, a heartbeat, the control words or a device's report.
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Line {
-    /// The word; the remaining bytes of the line are unused.
+    /// The word that the line is named after; the only one of a head or a tail.
     pub word: AtomicU64,
+    /// The rest of the line, for lines that say more than one thing. Each word is single; two of them may be seen in any order.
+    pub more: [AtomicU64; LINE_WORDS - 1],
 }
 
-// SAFETY: an atomic integer has no invalid pattern and no drop, and is made for concurrent mutation; the padding has no meaning.
+/// Words of a [`Line`].
+pub const LINE_WORDS: usize = SLOT_BYTES / 8;
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Line>() == SLOT_BYTES && align_of::<Line>() == SLOT_BYTES);
+
+impl Line {
+    /// Stores zero to every word.
+    pub fn clear(&self) {
+        self.word.store(0, Ordering::Relaxed);
+        self.more.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+}
+
+// SAFETY: an atomic integer has no invalid pattern and no drop, and is made for concurrent mutation; a line is sixteen of them.
 unsafe impl InMemory for Line {
     fn zero() -> Self {
-        Self { word: AtomicU64::new(0) }
+        Self { word: AtomicU64::new(0), more: std::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+}
+
+// SAFETY: as for `Line`.
+unsafe impl InMemory for AtomicU64 {
+    fn zero() -> Self {
+        Self::new(0)
     }
 }
 

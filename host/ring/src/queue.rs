@@ -211,6 +211,11 @@ impl<M: Message, P: Protocol> Queue<M, P> {
         self.lines.tail[0].word.load(Ordering::Acquire)
     }
 
+    /// The position after the last one that a pusher has claimed: what is below may be published at any moment, if it is not yet.
+    pub(crate) fn claimed(&self) -> u64 {
+        self.claimed.0.load(Ordering::Acquire)
+    }
+
     /// Copies out at most `max` slots (and at most [`BURST`]). Empty if there is nothing, or if another thread is polling. `Err` if the tail is
     /// not one that any pusher can have stored: the memory is corrupt.
     pub fn poll(&self, max: usize) -> Result<Burst, SlotFault> {

@@ -219,8 +219,8 @@ impl Table {
         let slot = &self.entries[entry as usize];
         let mut state = lock(&slot.state);
         // An entry that is being reserved or was freed meanwhile is not in the index.
-        let listed = self.index[slot.at.load(Ordering::Relaxed) as usize].load(Ordering::Acquire) == entry + 1;
-        if !listed || slot.stage.load(Ordering::Acquire) == RESERVED || state.consumer != Consumer::Holds {
+        if !self.is_listed(entry) || slot.stage.load(Ordering::Acquire) == RESERVED || state.consumer != Consumer::Holds
+        {
             return None;
         }
         let ticket = slot.ticket.load(Ordering::Relaxed);
@@ -251,6 +251,21 @@ impl Table {
             }
         }
         released
+    }
+
+    /// Whether nobody may touch the run of a ticket up to `through` any more, but for its owner: the consumer's half is over, or the run was taken
+    /// from a dead consumer. For tickets that had their entry before the call.
+    pub(crate) fn is_settled(&self, through: u64) -> bool {
+        let touchable = |entry: u32| {
+            let slot = &self.entries[entry as usize];
+            let is_meant = || through.wrapping_sub(slot.ticket.load(Ordering::Relaxed)) < 1 << 63;
+            // Without the lock the entry may get another ticket between two looks, but only when its old one is settled.
+            is_meant() && {
+                let state = lock(&slot.state);
+                self.is_listed(entry) && is_meant() && state.lease.is_some()
+            }
+        };
+        !self.listed().any(touchable)
     }
 
     /// Takes the answer, or leaves `waker` to be woken by it.
@@ -304,13 +319,20 @@ impl Table {
             let slot = &self.entries[entry as usize];
             let state = lock(&slot.state);
             // Between the look and the lock the entry may have been freed and taken for another ticket.
-            let listed = self.index[slot.at.load(Ordering::Relaxed) as usize].load(Ordering::Acquire) == entry + 1;
-            if listed && slot.stage.load(Ordering::Acquire) != RESERVED && slot.ticket.load(Ordering::Relaxed) == ticket
+            if self.is_listed(entry)
+                && slot.stage.load(Ordering::Acquire) != RESERVED
+                && slot.ticket.load(Ordering::Relaxed) == ticket
             {
                 return Some((entry, state));
             }
         }
         None
+    }
+
+    /// Whether the entry is in the index, where it last was.
+    fn is_listed(&self, entry: u32) -> bool {
+        let at = self.entries[entry as usize].at.load(Ordering::Relaxed);
+        self.index[at as usize].load(Ordering::Acquire) == entry + 1
     }
 
     /// Answers the owner; the caller says what becomes of the consumer's half.

@@ -184,13 +184,18 @@ fn nothing_in_the_layout_shares_a_line() {
         layout.host_heartbeat,
         layout.device_heartbeat,
         layout.control,
+        layout.report,
     ];
     lines.sort_unstable();
     assert!(lines.windows(2).all(|pair| pair[1] - pair[0] >= 128));
-    assert!(jobs.slots >= lines[6] + 128);
+    assert!(jobs.slots >= lines[7] + 128);
     assert_eq!(answers.slots, jobs.slots + jobs.capacity * 128);
     assert_eq!(answers.capacity, 2 * jobs.capacity);
-    assert!(layout.arena >= answers.slots + answers.capacity * 128);
+    assert!(layout.runs >= answers.slots + answers.capacity * 128 && layout.runs.is_multiple_of(128));
+    let config = RingConfig::default();
+    let blocks = config.arena_bytes / config.block_bytes;
+    assert!(layout.arena >= layout.runs + blocks * 8 && layout.arena.is_multiple_of(4096));
+    assert_eq!(layout.len, layout.arena + config.arena_bytes);
 }
 
 /// A ring in a file: another mapping of it sees the slots.

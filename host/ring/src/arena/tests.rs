@@ -9,7 +9,7 @@ const BLOCKS: usize = 150;
 
 fn arena() -> Arena {
     let memory = Memory::heap(BLOCK * BLOCKS + 4096).expect("memory");
-    Arena::lay(&memory, 4096, BLOCK, BLOCKS).expect("arena")
+    Arena::lay(&memory, 128, 4096, BLOCK, BLOCKS).expect("arena")
 }
 
 fn descriptor(lease: &Lease) -> Descriptor {
