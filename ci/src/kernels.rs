@@ -84,6 +84,9 @@ pub(crate) fn torture(workspace: &Workspace) -> Result<Outcome> {
     if !workspace.root().join(TORTURE).is_file() {
         return Ok(Outcome::skipped(format!("there is no {TORTURE}")));
     }
+    if cfg!(windows) {
+        return Ok(Outcome::skipped("ThreadSanitizer does not know Windows"));
+    }
     let cxx = match Cxx::find(workspace) {
         Ok(cxx) => cxx,
         Err(reason) => return Ok(Outcome::skipped(reason)),
@@ -109,9 +112,12 @@ pub(crate) fn torture(workspace: &Workspace) -> Result<Outcome> {
     let mut outcomes = vec![Outcome::Passed(Counts::PASSED)];
     for bug in bugs {
         let ended = tee(sanitized(workspace, &program).args(["--bug", bug]), Keep::BothUnseen)?;
-        let caught = !ended.status.success();
-        let outcome = format!("the torture survives the bug `{bug}`");
-        outcomes.push(if caught { Outcome::Passed(Counts::PASSED) } else { Outcome::failed(outcome) });
+        outcomes.push(if ended.status.success() {
+            Outcome::failed(format!("the torture survives the bug `{bug}`"))
+        } else {
+            println!("caught ({}): {}", ending(ended.status), finding(&ended.output));
+            Outcome::Passed(Counts::PASSED)
+        });
     }
     Ok(Outcome::together(outcomes).unwrap_or_else(|| Outcome::failed("nothing ran")))
 }
@@ -128,6 +134,12 @@ fn sanitized(workspace: &Workspace, program: &Path) -> Command {
     };
     command.env("TSAN_OPTIONS", "halt_on_error=1");
     command
+}
+
+/// The line that says what was found: the sanitizer's, or else the program's last.
+fn finding(output: &str) -> &str {
+    let lines = || output.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines().find(|line| line.starts_with("SUMMARY: ")).or_else(|| lines().next_back()).unwrap_or("it says nothing")
 }
 
 fn read(file: &Path) -> Result<String> {
@@ -177,6 +189,16 @@ mod tests {
         let found = findings(&one, &code(&[("sm_75", ""), ("sm_100", "")]));
         assert!(found.len() == 1 && found[0].ends_with("for sm_100"), "{found:?}");
         assert_eq!(findings(&one, &[]), ["there is no PTX to look at"]);
+    }
+
+    #[test]
+    fn what_was_found_is_one_line() {
+        assert_eq!(
+            finding("a\nSUMMARY: ThreadSanitizer: data race a.cpp:1\n====\n"),
+            "SUMMARY: ThreadSanitizer: data race a.cpp:1"
+        );
+        assert_eq!(finding("a\njob 7 was answered twice\n\n"), "job 7 was answered twice");
+        assert_eq!(finding("\n"), "it says nothing");
     }
 
     #[test]

@@ -125,9 +125,11 @@ mod tests {
     #[test]
     fn long_files_of_our_languages_are_found() {
         let text = |lines: usize| "//\n".repeat(lines);
-        assert_eq!(messages("a.zig", &text(MOST_LINES)), []);
-        let found = messages("a.zig", &text(MOST_LINES + 1));
-        assert!(found.len() == 1 && found[0].1.starts_with("551 lines"), "{found:?}");
+        for path in ["a.zig", "a.cu", "a.cuh", "a.cpp", "a.hpp"] {
+            assert_eq!(messages(path, &text(MOST_LINES)), []);
+            let found = messages(path, &text(MOST_LINES + 1));
+            assert!(found.len() == 1 && found[0].1.starts_with("551 lines"), "{path}: {found:?}");
+        }
         assert_eq!(messages("Cargo.lock", &text(MOST_LINES + 1)), []);
     }
 
