@@ -63,7 +63,7 @@ fn findings(usages: &[Usage], code: &[(String, String)]) -> Vec<String> {
             findings
                 .push(format!("a load for {architecture} is not coherent, but the kernel outlives its data: `{load}`"));
         }
-        if !usages.iter().any(|usage| usage.is_hot() && usage.architecture == *architecture) {
+        if !usages.iter().any(|usage| usage.is_hot_kernel() && usage.architecture == *architecture) {
             findings.push(format!("ptxas has assembled no kernel of the ring for {architecture}"));
         }
     }

@@ -1,15 +1,15 @@
 //! What NVIDIA's assembler (`ptxas -v`) says about each kernel: registers, stack, spills, shared memory.
 //!
-//! A spill is a register that had to go to memory and back. In a kernel's own body one is a finding: these kernels are sized so that
-//! everything fits. A function that a kernel calls saves its caller's registers as it must, which is counted the same way and only
-//! shown. A report in another form than the one known here is an error, never a pass.
+//! A spill is a register that had to go to memory and back. In the ring's kernels, and in what they call, one is a finding: they are
+//! written so that everything fits. A report in another form than the one known here is an error, never a pass.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 
 use crate::Result;
 
-/// How the names of the kernels begin that must not spill.
-const HOT: &str = "megaring_";
+/// In the names of all functions that must not spill: the kernels' begin with it, and the others' namespace has it.
+const HOT: &str = "megaring";
 
 /// What one function needs on one architecture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,14 +36,14 @@ pub(crate) struct Kernel {
 }
 
 impl Usage {
-    /// Whether it is a kernel that must not spill.
-    pub(crate) fn is_hot(&self) -> bool {
+    /// Whether it is one of the ring's kernels.
+    pub(crate) fn is_hot_kernel(&self) -> bool {
         self.kernel.is_some() && self.function.starts_with(HOT)
     }
 
-    /// Whether it is one and does.
+    /// Whether it is one, or called by one, and spills.
     pub(crate) fn is_hot_and_spills(&self) -> bool {
-        self.is_hot() && (self.spill_stores > 0 || self.spill_loads > 0)
+        self.function.contains(HOT) && (self.spill_stores > 0 || self.spill_loads > 0)
     }
 }
 
@@ -102,12 +102,15 @@ fn generation(architecture: &str) -> u32 {
     architecture.trim_matches(|character: char| !character.is_ascii_digit()).parse().unwrap_or(0)
 }
 
-/// Usages as a table, by function and architecture; a function's registers are its callers'.
+/// Usages as a table, by function and architecture. Functions that kernels call have no registers of their own; those that also need
+/// no stack and spill nothing are only counted.
 pub(crate) struct Table<'a>(pub(crate) &'a [Usage]);
 
 impl Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut usages: Vec<&Usage> = self.0.iter().collect();
+        let is_plain =
+            |usage: &&Usage| usage.kernel.is_none() && usage.stack + usage.spill_stores + usage.spill_loads == 0;
+        let (plain, mut usages): (Vec<&Usage>, Vec<&Usage>) = self.0.iter().partition(is_plain);
         usages.sort_by_key(|usage| (usage.kernel.is_none(), &usage.function, generation(&usage.architecture)));
         let width = usages.iter().map(|usage| usage.function.len()).max().unwrap_or(0).max("function".len());
         write!(
@@ -124,7 +127,8 @@ impl Display for Table<'_> {
                  {spill_loads:>11}"
             )?;
         }
-        Ok(())
+        let called: BTreeSet<&str> = plain.iter().map(|usage| usage.function.as_str()).collect();
+        write!(f, "\nand {} called functions without stack or spills", called.len())
     }
 }
 
@@ -201,6 +205,8 @@ ptxas info    : Compile time = 13.242 ms
             1,
         );
         assert_eq!(spilling(&one_load), ["megaring_calls"]);
+        let called = REPORT.replace("_Z7helper2Pdi", "_ZN8megaring7helper2EPdi");
+        assert_eq!(spilling(&called), ["_ZN8megaring7helper2EPdi", "megaring_spill"]);
         assert_eq!(spilling(&REPORT.replace("megaring_spill", "probe")), [""; 0], "not a kernel of the ring");
     }
 
@@ -224,12 +230,14 @@ ptxas info    : Compile time = 13.242 ms
         let mut usages = parse(REPORT).expect("the report is read");
         usages.push(Usage { architecture: "sm_100".into(), ..usages[1].clone() });
         usages.retain(|usage| !usage.function.starts_with("_Z5"));
+        usages.push(usage("plain", None, [0, 0, 0]));
         let expected = "\
 function        for       registers  shared   stack  spill stores  spill loads
 megaring_calls  sm_90a           40    2048       8             0            0
 megaring_calls  sm_100           40    2048       8             0            0
 megaring_spill  sm_75            64       0     288           572          592
-_Z7helper2Pdi   sm_90a            -       -       0             8            4";
+_Z7helper2Pdi   sm_90a            -       -       0             8            4
+and 1 called functions without stack or spills";
         assert_eq!(Table(&usages).to_string(), expected);
     }
 
