@@ -1,9 +1,12 @@
 //! What a backend is: a consumer of one ring, with capabilities and a state of health. The CPU backend lives in zig-simd; CUDA and
 //! wgpu are further consumers of the same slots.
 
+use std::any::Any;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::error::Error;
+use crate::job::Job;
 use crate::op::Opcode;
 
 /// The kinds of hardware that can do the work.
@@ -79,6 +82,9 @@ pub enum BackendStatus {
     },
 }
 
+/// What [`Backend::prepare`] brought for a job, kept where the backend finds it for as long as this lives; `None` where nothing had to be.
+pub type Residency = Option<Box<dyn Any + Send + Sync>>;
+
 /// A running consumer of a ring.
 pub trait Backend: Send + Sync {
     /// Which kind of hardware does the work.
@@ -86,6 +92,32 @@ pub trait Backend: Send + Sync {
 
     /// What it can do. Fixed while it runs.
     fn capabilities(&self) -> &Capabilities;
+
+    /// Brings what a job's slots will need to where the backend works, such as a corpus into a device's memory, and keeps it there until
+    /// the answer is dropped. Called before the first slot of a job is submitted; may block for as long as an upload takes.
+    ///
+    /// A caller that goes away drops the answer while its slots are still in the ring. A backend that frees memory therefore waits for
+    /// those slots to be settled, and does not take the drop for their end.
+    ///
+    /// # Errors
+    /// [`Error::BackendUnavailable`] where this backend cannot do the job now and another one may; anything else is the job's answer.
+    fn prepare(&self, job: &Job) -> Result<Residency, Error> {
+        let _ = job;
+        Ok(None)
+    }
+
+    /// Whether it works. It does not recover: once it fails it is out of service until the process is started again.
+    ///
+    /// # Errors
+    /// The reason, in plain words.
+    fn health(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// What it has counted since its start beside what the ring counts, by name, such as `evictions`.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 
     /// Stops consuming: jobs already taken are finished, then the workers end. Blocks until they have.
     fn shutdown(&self);

@@ -151,6 +151,14 @@ impl Permit {
         self.bytes += bytes;
         Ok(())
     }
+
+    /// Puts other bytes in the place of those held, for a job that begins anew elsewhere. Never refused, since the job is admitted: where
+    /// others hold too much, it waits for room in the arena.
+    pub fn exchange(&mut self, bytes: usize) {
+        let mut held = self.gate.lock();
+        held.bytes = held.bytes - self.bytes + bytes;
+        self.bytes = bytes;
+    }
 }
 
 impl Drop for Permit {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use megaring_core::{Backend, BackendKind, Capabilities};
+use megaring_core::{Backend, BackendKind, Capabilities, Error};
 use megaring_ring::{JobRing, Status};
 
 use crate::reaper::Reaper;
@@ -12,6 +12,21 @@ pub struct Lane {
     backend: Box<dyn Backend>,
     ring: Arc<JobRing>,
     reaper: Reaper,
+}
+
+/// Why a job got no answer on a lane.
+#[derive(Debug)]
+pub enum Setback {
+    /// This backend did not do it; another one may. The error is the caller's where none does.
+    Backend(Error),
+    /// Asking another backend would not help.
+    Final(Error),
+}
+
+impl From<Error> for Setback {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
 }
 
 impl Lane {
@@ -36,20 +51,41 @@ impl Lane {
         self.backend.capabilities()
     }
 
+    /// The backend itself.
+    #[must_use]
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
     /// The ring its jobs go through.
     #[must_use]
     pub fn ring(&self) -> &Arc<JobRing> {
         &self.ring
     }
+
+    /// Why it takes no jobs, where it takes none: the backend says that it has failed, or its ring is closed.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        match self.backend.health() {
+            Err(reason) => Some(reason),
+            Ok(()) if self.ring.is_closed() => Some("its ring is closed".into()),
+            Ok(()) => None,
+        }
+    }
 }
 
 impl Drop for Lane {
-    /// Ends the backend first, so nobody touches a payload any more, then completes what is left.
+    /// Ends the backend first, so nobody touches a payload any more, then completes what is left. Runs that a failed device left in
+    /// quarantine go with the ring.
     fn drop(&mut self) {
         self.ring.close();
         self.backend.shutdown();
         self.ring.reap();
         self.ring.fail_outstanding(Status::ShuttingDown);
         self.reaper.stop();
+        let counters = self.backend.counters();
+        if !counters.is_empty() {
+            tracing::debug!(backend = %self.kind(), ?counters, "backend ended");
+        }
     }
 }

@@ -11,6 +11,7 @@ use megaring_core::job::Shape;
 pub struct Metrics {
     jobs_answered: AtomicU64,
     jobs_refused: AtomicU64,
+    failovers: AtomicU64,
     items_answered: AtomicU64,
     busy_ns: AtomicU64,
 }
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub jobs_answered: u64,
     /// Jobs that got no permit.
     pub jobs_refused: u64,
+    /// Times that a job was begun anew on another backend.
+    pub failovers: u64,
     /// Queries and memories answered.
     pub items_answered: u64,
     /// Time from admission to answer, summed over jobs.
@@ -39,12 +42,17 @@ impl Metrics {
         self.jobs_refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn failed_over(&self) {
+        self.failovers.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Reads all counters.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             jobs_answered: self.jobs_answered.load(Ordering::Relaxed),
             jobs_refused: self.jobs_refused.load(Ordering::Relaxed),
+            failovers: self.failovers.load(Ordering::Relaxed),
             items_answered: self.items_answered.load(Ordering::Relaxed),
             busy: Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed)),
         }

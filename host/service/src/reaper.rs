@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use megaring_core::{BackendKind, Error};
 use megaring_ring::{JobRing, Outcome, Status, Ticket};
 
+use crate::lane::Setback;
+
 /// How often an idle reaper looks up, should it ever miss being told to stop.
 const LOOK_UP: Duration = Duration::from_millis(500);
 
@@ -55,7 +57,7 @@ impl Reaper {
 ///
 /// # Errors
 /// [`Error::DeadlineExceeded`], or what the completion's status means.
-pub async fn await_ticket(ticket: Ticket, deadline: Option<Instant>) -> Result<Outcome, Error> {
+pub async fn await_ticket(ticket: Ticket, deadline: Option<Instant>) -> Result<Outcome, Setback> {
     let outcome = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline.into(), ticket)
             .await
@@ -69,23 +71,23 @@ pub async fn await_ticket(ticket: Ticket, deadline: Option<Instant>) -> Result<O
 ///
 /// # Errors
 /// What the completion's status means.
-pub fn wait_ticket(ticket: Ticket) -> Result<Outcome, Error> {
+pub fn wait_ticket(ticket: Ticket) -> Result<Outcome, Setback> {
     check(ticket.wait())
 }
 
-fn check(outcome: Outcome) -> Result<Outcome, Error> {
+fn check(outcome: Outcome) -> Result<Outcome, Setback> {
+    let internal = |status| Error::Internal(format!("ticket {} ended with {status:?}", outcome.completion.ticket));
     match outcome.completion.status {
         Status::Ok => Ok(outcome),
-        Status::DeadlineExceeded => Err(Error::DeadlineExceeded { stage: "being worked on" }),
-        Status::Cancelled => Err(Error::Cancelled),
-        Status::ShuttingDown => Err(Error::Draining),
+        Status::DeadlineExceeded => Err(Setback::Final(Error::DeadlineExceeded { stage: "being worked on" })),
+        Status::Cancelled => Err(Setback::Final(Error::Cancelled)),
+        // The engine itself ends only when no job is left; so it is the backend that went.
+        Status::ShuttingDown => Err(Setback::Backend(Error::Draining)),
+        status @ Status::BackendFailed => Err(Setback::Backend(internal(status))),
         status @ (Status::BadDescriptor
         | Status::UnknownOpcode
         | Status::StaleCorpus
-        | Status::BackendFailed
         | Status::ResultTooSmall
-        | Status::Unknown(_)) => {
-            Err(Error::Internal(format!("ticket {} ended with {status:?}", outcome.completion.ticket)))
-        }
+        | Status::Unknown(_)) => Err(Setback::Final(internal(status))),
     }
 }

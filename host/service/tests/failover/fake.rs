@@ -1,0 +1,224 @@
+//! A backend that does as the test says. What it answers, it answers by "every row is a candidate": the engine then scores all rows itself,
+//! so its answers are exact without a kernel.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use megaring_core::arena_format::{EVERY_ROW, ListHeader};
+use megaring_core::job::Job;
+use megaring_core::{Backend, BackendKind, Capabilities, Error, Opcode, Residency};
+use megaring_ring::{JobRing, RingConfig, Status, WaitStrategy, Work};
+
+/// What becomes of the slots.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As many are answered, all later ones fail.
+    Answer(usize),
+    /// They are taken, and kept.
+    Keep,
+    /// They fail as soon as their deadline has passed.
+    FailLate,
+}
+
+/// The test's hand on a fake.
+pub(crate) struct Handle {
+    pub(crate) ring: Arc<JobRing>,
+    mode: Mutex<Mode>,
+    fault: Mutex<Option<String>>,
+    refusal: Mutex<Option<Error>>,
+    /// Whether [`Backend::prepare`] may return.
+    open: Mutex<bool>,
+    opened: Condvar,
+    /// Slots kept.
+    kept: Mutex<Vec<Work>>,
+    /// Calls of `prepare` that have begun.
+    pub(crate) preparing: AtomicUsize,
+    /// Residencies that live.
+    pub(crate) resident: Arc<AtomicUsize>,
+    /// Slots of callers still there that came while no residency lived.
+    pub(crate) unprepared: AtomicUsize,
+    answered: AtomicUsize,
+    stop: AtomicBool,
+}
+
+pub(crate) struct Fake {
+    kind: BackendKind,
+    capabilities: Capabilities,
+    handle: Arc<Handle>,
+    consumer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What an engine takes.
+pub(crate) type Extra = (Box<dyn Backend>, Arc<JobRing>);
+
+/// A running fake.
+pub(crate) fn fake(kind: BackendKind) -> (Arc<Handle>, Extra) {
+    let config = RingConfig { capacity: 64, arena_bytes: 32 << 20, block_bytes: 64 << 10, wait: WaitStrategy::Park };
+    let ring = JobRing::new(config).expect("a ring");
+    let handle = Arc::new(Handle {
+        ring: ring.clone(),
+        mode: Mutex::new(Mode::Answer(usize::MAX)),
+        fault: Mutex::default(),
+        refusal: Mutex::default(),
+        open: Mutex::new(true),
+        opened: Condvar::new(),
+        kept: Mutex::default(),
+        preparing: AtomicUsize::new(0),
+        resident: Arc::default(),
+        unprepared: AtomicUsize::new(0),
+        answered: AtomicUsize::new(0),
+        stop: AtomicBool::new(false),
+    });
+    let capabilities = Capabilities {
+        device: "a fake".into(),
+        instruction_set: "fake".into(),
+        lanes: 1,
+        operations: vec![Opcode::Nop, Opcode::Search, Opcode::Nearest],
+        max_queries: 100,
+        max_bytes: ring.arena().len(),
+    };
+    let seen = handle.clone();
+    let consumer = Mutex::new(Some(std::thread::spawn(move || seen.consume())));
+    (handle.clone(), (Box::new(Fake { kind, capabilities, handle, consumer }), ring))
+}
+
+impl Handle {
+    pub(crate) fn set(&self, mode: Mode) {
+        *lock(&self.mode) = mode;
+        self.answered.store(0, Ordering::Relaxed);
+    }
+
+    /// From now on it says that it has failed.
+    pub(crate) fn fall_ill(&self, reason: &str) {
+        *lock(&self.fault) = Some(reason.into());
+    }
+
+    /// Ends as a device does whose context broke: unwell, nothing admitted, everything under way failed.
+    pub(crate) fn die(&self, reason: &str) {
+        self.fall_ill(reason);
+        self.ring.close();
+        self.ring.fail_outstanding(Status::BackendFailed);
+    }
+
+    /// What `prepare` answers instead of bringing anything.
+    pub(crate) fn refuse(&self, error: Option<Error>) {
+        *lock(&self.refusal) = error;
+    }
+
+    /// Lets `prepare` return, or not.
+    pub(crate) fn set_open(&self, open: bool) {
+        *lock(&self.open) = open;
+        self.opened.notify_all();
+    }
+
+    pub(crate) fn kept(&self) -> usize {
+        lock(&self.kept).len()
+    }
+
+    /// Answers what was kept.
+    pub(crate) fn release(&self) {
+        let kept = std::mem::take(&mut *lock(&self.kept));
+        kept.into_iter().for_each(answer);
+    }
+
+    fn consume(&self) {
+        let news = || self.ring.has_jobs() || self.stop.load(Ordering::Acquire);
+        while !self.stop.load(Ordering::Acquire) {
+            self.ring.jobs_signal().wait_until(WaitStrategy::Park, None, news);
+            self.ring.try_poll(1, &mut |job| {
+                let work = self.ring.open(&job).expect("a good slot");
+                self.treat(work);
+            });
+        }
+    }
+
+    fn treat(&self, work: Work) {
+        // In this order: a call that goes away lets go of its slots before it lets go of the residency.
+        if self.resident.load(Ordering::SeqCst) == 0 && work.is_wanted() {
+            self.unprepared.fetch_add(1, Ordering::Relaxed);
+        }
+        let mode = *lock(&self.mode);
+        match mode {
+            Mode::Answer(well) if self.answered.fetch_add(1, Ordering::Relaxed) < well => answer(work),
+            Mode::Answer(_) => work.complete(Status::BackendFailed, 0, megaring_ring::Body::Empty),
+            Mode::Keep => lock(&self.kept).push(work),
+            Mode::FailLate => {
+                let deadline = u128::from(work.descriptor().deadline_ns);
+                while SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() <= deadline {
+                    std::thread::yield_now();
+                }
+                work.complete(Status::BackendFailed, 0, megaring_ring::Body::Empty);
+            }
+        }
+    }
+}
+
+fn answer(mut work: Work) {
+    let items = work.descriptor().items as usize;
+    let result = work.result_mut();
+    let len = result.len();
+    let headers: &mut [ListHeader] = bytemuck::cast_slice_mut(&mut result[..items * size_of::<ListHeader>()]);
+    headers.fill(ListHeader { count: 0, flags: EVERY_ROW });
+    let body = work.result_body(len).expect("the whole region");
+    work.complete(Status::Ok, 1, body);
+}
+
+impl Backend for Fake {
+    fn kind(&self) -> BackendKind {
+        self.kind
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn prepare(&self, _: &Job) -> Result<Residency, Error> {
+        let handle = &self.handle;
+        handle.preparing.fetch_add(1, Ordering::SeqCst);
+        let open = handle.opened.wait_while(lock(&handle.open), |open| !*open);
+        drop(open.expect("no test panics with the lock"));
+        match lock(&handle.refusal).clone() {
+            Some(error) => Err(error),
+            None => Ok(Some(Box::new(Resident::new(&handle.resident)))),
+        }
+    }
+
+    fn health(&self) -> Result<(), String> {
+        lock(&self.handle.fault).clone().map_or(Ok(()), Err)
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        vec![("answered", self.handle.answered.load(Ordering::Relaxed) as u64)]
+    }
+
+    fn shutdown(&self) {
+        self.handle.stop.store(true, Ordering::Release);
+        self.handle.ring.jobs_signal().notify_all();
+        if let Some(consumer) = lock(&self.consumer).take() {
+            consumer.join().expect("the fake does not panic");
+        }
+        lock(&self.handle.kept).clear();
+    }
+}
+
+/// Counts itself.
+struct Resident(Arc<AtomicUsize>);
+
+impl Resident {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no test panics with the lock")
+}

@@ -1,0 +1,362 @@
+//! A backend that fails, refuses or dies costs callers time, not answers: the job is done again from its start on another lane, unless it was
+//! forced. Nothing is kept, and nothing is answered twice.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use megaring::engine::{Engine, EngineConfig};
+use megaring::outcome::{Answer, Outcome};
+use megaring_core::job::{Job, Matrix, ScoreJob, SearchJob, Terms};
+use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::rescore::Hit;
+use megaring_core::{BackendKind, BackendStatus, Error, Metric};
+use megaring_corpus::{Access, Rows, Store};
+use megaring_datasets::Embeddings;
+use megaring_ring::event_ring::{Read, Start};
+use tokio::task::JoinHandle;
+
+use crate::fake::{Extra, Handle, Mode, fake};
+
+mod fake;
+
+const ROWS: usize = 3_000;
+const DIM: usize = 64;
+/// Queries that make a job large enough for a GPU, in four slots of a fake's.
+const LARGE: usize = 400;
+const K: usize = 10;
+
+struct Rig {
+    engine: Arc<Engine>,
+    fakes: Vec<Arc<Handle>>,
+    _folder: tempfile::TempDir,
+}
+
+fn rig(kinds: &[BackendKind]) -> Rig {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path(), Access::Exclusive).expect("a fresh folder");
+    let rows = Embeddings { rows: ROWS, dim: DIM, ..Embeddings::default() }.generate();
+    store.create("c", DIM).expect("a new name");
+    let mut appender = store.append("c").expect("the corpus is there");
+    let embeddings = Matrix { rows: ROWS, dim: DIM, values: rows.values };
+    appender.push(Rows { embeddings, ..Rows::default() }).expect("finite rows");
+    appender.commit().expect("room on disk");
+    let (fakes, extra): (Vec<Arc<Handle>>, Vec<Extra>) = kinds.iter().map(|kind| fake(*kind)).unzip();
+    let config = EngineConfig {
+        cpu_workers: 2,
+        ring_slots: 64,
+        ..EngineConfig::new(Profile::parse(DEFAULT).expect("the default profile"))
+    };
+    Rig { engine: Engine::start_with(config, store, extra).expect("an engine"), fakes, _folder: folder }
+}
+
+impl Rig {
+    fn fake(&self) -> &Handle {
+        &self.fakes[0]
+    }
+
+    fn search(&self, queries: usize) -> Job {
+        let corpus = self.engine.store().view("c").expect("the corpus is there");
+        let values: Vec<f32> = (0..queries * DIM).map(|i| ((i * 31 % 1_017) as f32 - 508.0) / 508.0).collect();
+        let queries = Matrix { rows: queries, dim: DIM, values };
+        Job::Search(SearchJob { corpus, queries, metric: Metric::Dot, k: K, threshold: None })
+    }
+
+    /// What the CPU says.
+    fn truth(&self, queries: usize) -> Vec<Vec<Hit>> {
+        hits(self.engine.run_blocking(self.search(queries), forced(BackendKind::Cpu)).expect("a good job"))
+    }
+
+    /// A job as a call of its own.
+    fn call(&self, queries: usize, terms: Terms) -> JoinHandle<Result<Outcome, Error>> {
+        let (engine, job) = (self.engine.clone(), self.search(queries));
+        tokio::spawn(async move { engine.run(job, terms).await })
+    }
+
+    fn failovers(&self) -> u64 {
+        self.engine.metrics().snapshot().failovers
+    }
+
+    /// Everything is given back, once what is under way has completed.
+    async fn settles(&self) {
+        eventually("all is given back", || {
+            let settled = |fake: &Arc<Handle>| {
+                let stats = fake.ring.stats();
+                // Every slot is answered once, and its memory free.
+                (stats.completed, stats.arena_leased) == (stats.submitted, 0)
+                    && fake.resident.load(Ordering::SeqCst) == 0
+            };
+            self.engine.outstanding() + self.engine.admission().in_flight() == 0 && self.fakes.iter().all(settled)
+        })
+        .await;
+        assert_eq!(self.engine.admission().bytes_in_flight(), 0);
+        for fake in &self.fakes {
+            assert_eq!(fake.ring.stats().faults, 0, "no slot is answered twice");
+            assert_eq!(fake.unprepared.load(Ordering::Relaxed), 0, "no slot is submitted before its job is prepared");
+        }
+    }
+}
+
+fn hits(outcome: Outcome) -> Vec<Vec<Hit>> {
+    let Answer::Hits(ranked) = outcome.answer else { panic!("a search answers hits") };
+    ranked.into_iter().map(|ranked| ranked.hits).collect()
+}
+
+/// The answer is the CPU's, and `kind` gave it.
+#[track_caller]
+fn check(outcome: Outcome, kind: BackendKind, truth: &[Vec<Hit>]) {
+    assert_eq!((outcome.made.backend, outcome.made.exact), (kind, true));
+    assert_eq!(outcome.made.instruction_set == "fake", kind == BackendKind::Cuda);
+    // Not printed where it differs: thousands of hits.
+    assert!(hits(outcome) == truth, "the answer differs");
+}
+
+fn forced(kind: BackendKind) -> Terms {
+    Terms { backend: Some(kind), ..Terms::default() }
+}
+
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "never: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn large_jobs_go_to_the_gpu_and_small_ones_stay() {
+    let rig = rig(&[BackendKind::Cuda]);
+    for (queries, kind) in [(1, BackendKind::Cpu), (LARGE, BackendKind::Cuda), (0, BackendKind::Cpu)] {
+        let truth = rig.truth(queries);
+        let awaited = rig.engine.run(rig.search(queries), Terms::default()).await.expect("a good job");
+        let blocking = rig.engine.run_blocking(rig.search(queries), Terms::default()).expect("a good job");
+        for outcome in [awaited, blocking] {
+            check(outcome, kind, &truth);
+        }
+    }
+    let small = rig.engine.run(rig.search(1), forced(BackendKind::Cuda)).await.expect("a good job");
+    assert_eq!(small.made.backend, BackendKind::Cuda);
+    assert_eq!(rig.failovers(), 0);
+    assert_eq!(rig.engine.counters(), [(BackendKind::Cuda, vec![("answered", 9)])]);
+    rig.settles().await;
+}
+
+#[tokio::test]
+async fn what_a_backend_does_not_serve_goes_elsewhere() {
+    let rig = rig(&[BackendKind::Cuda]);
+    let Job::Search(search) = rig.search(LARGE) else { panic!("a search") };
+    let job = || {
+        let (corpus, queries) = (search.corpus.clone(), search.queries.clone());
+        Job::Score(ScoreJob { corpus, queries, metric: Metric::Dot, rows: None })
+    };
+    let outcome = rig.engine.run(job(), Terms::default()).await.expect("the CPU serves it");
+    assert_eq!(outcome.made.backend, BackendKind::Cpu);
+    match rig.engine.run(job(), forced(BackendKind::Cuda)).await {
+        Err(Error::BackendUnavailable { reason, .. }) => assert!(reason.contains("score"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    rig.settles().await;
+}
+
+#[tokio::test]
+async fn a_job_that_fails_midway_is_done_again_from_its_start() {
+    let rig = rig(&[BackendKind::Cuda]);
+    let truth = rig.truth(LARGE);
+    // Exactly what the answer holds: hits of the first try must not count.
+    let terms = || Terms { max_hits: Some(LARGE * K), ..Terms::default() };
+    for (tries, well) in [(1, 0), (2, 1), (3, 3)] {
+        rig.fake().set(Mode::Answer(well));
+        let awaited = rig.engine.run(rig.search(LARGE), terms()).await.expect("the CPU does it");
+        rig.fake().set(Mode::Answer(well));
+        let blocking = rig.engine.run_blocking(rig.search(LARGE), terms()).expect("the CPU does it");
+        for outcome in [awaited, blocking] {
+            check(outcome, BackendKind::Cpu, &truth);
+        }
+        assert_eq!(rig.failovers(), 2 * tries);
+    }
+    rig.settles().await;
+}
+
+#[tokio::test]
+async fn each_lane_gets_one_try() {
+    let rig = rig(&[BackendKind::Cuda, BackendKind::Cuda]);
+    let truth = rig.truth(LARGE);
+    rig.fakes[0].set(Mode::Answer(2));
+    let outcome = rig.engine.run(rig.search(LARGE), Terms::default()).await.expect("the second does it");
+    check(outcome, BackendKind::Cuda, &truth);
+    assert_eq!(rig.failovers(), 1);
+    rig.fakes[0].set(Mode::Answer(2));
+    rig.fakes[1].set(Mode::Answer(2));
+    let outcome = rig.engine.run(rig.search(LARGE), Terms::default()).await.expect("the CPU does it");
+    check(outcome, BackendKind::Cpu, &truth);
+    assert_eq!(rig.failovers(), 3);
+    rig.settles().await;
+}
+
+#[tokio::test]
+async fn a_forced_backend_that_fails_is_an_error() {
+    let rig = rig(&[BackendKind::Cuda]);
+    rig.fake().set(Mode::Answer(1));
+    for queries in [1, LARGE] {
+        rig.fake().set(Mode::Answer(queries / LARGE));
+        let error = rig.engine.run(rig.search(queries), forced(BackendKind::Cuda)).await.expect_err("it fails");
+        assert!(matches!(error, Error::Internal(_)), "{error}");
+    }
+    rig.settles().await;
+    rig.fake().set(Mode::Keep);
+    let call = rig.call(LARGE, forced(BackendKind::Cuda));
+    eventually("slots are under way", || rig.fake().kept() == 3).await;
+    rig.fake().die("the device fell off the bus");
+    match call.await.expect("no panic") {
+        Err(Error::BackendUnavailable { kind: BackendKind::Cuda, reason }) => assert!(reason.contains("off the bus")),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(rig.failovers(), 0);
+}
+
+#[tokio::test]
+async fn an_unwell_backend_gets_no_jobs() {
+    let rig = rig(&[BackendKind::Cuda]);
+    rig.fake().fall_ill("its heart stopped");
+    let outcome = rig.engine.run(rig.search(LARGE), Terms::default()).await.expect("the CPU does it");
+    assert_eq!(outcome.made.backend, BackendKind::Cpu);
+    match rig.engine.run(rig.search(1), forced(BackendKind::Cuda)).await {
+        Err(Error::BackendUnavailable { kind: BackendKind::Cuda, reason }) => assert_eq!(reason, "its heart stopped"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((rig.failovers(), rig.fake().ring.stats().submitted), (0, 0));
+    let states = rig.engine.backends();
+    let cuda = states.iter().find(|(kind, _)| *kind == BackendKind::Cuda).expect("told");
+    assert!(
+        matches!(&cuda.1, BackendStatus::Unavailable { reason } if reason.contains("its heart stopped")),
+        "{cuda:?}"
+    );
+    assert_eq!(states.len(), 3);
+    rig.settles().await;
+}
+
+#[tokio::test]
+async fn a_closed_ring_is_no_refusal() {
+    let rig = rig(&[BackendKind::Cuda]);
+    let truth = rig.truth(LARGE);
+    // Closed between the choice and the submission.
+    rig.fake().set_open(false);
+    let call = rig.call(LARGE, Terms::default());
+    let insisting = rig.call(LARGE, forced(BackendKind::Cuda));
+    eventually("both are prepared", || rig.fake().preparing.load(Ordering::SeqCst) == 2).await;
+    rig.fake().ring.close();
+    rig.fake().set_open(true);
+    let outcome = call.await.expect("no panic").expect("the CPU does it");
+    check(outcome, BackendKind::Cpu, &truth);
+    let error = insisting.await.expect("no panic").expect_err("forced");
+    assert!(matches!(error, Error::BackendUnavailable { kind: BackendKind::Cuda, .. }), "{error}");
+    assert_eq!(rig.failovers(), 1);
+    // And before the choice.
+    let outcome = rig.engine.run(rig.search(LARGE), Terms::default()).await.expect("the CPU does it");
+    check(outcome, BackendKind::Cpu, &truth);
+    assert_eq!(rig.failovers(), 1);
+    rig.settles().await;
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_prepared_is_done_elsewhere() {
+    let rig = rig(&[BackendKind::Cuda]);
+    let truth = rig.truth(LARGE);
+    let reason = "the corpus does not fit the device".to_owned();
+    rig.fake().refuse(Some(Error::BackendUnavailable { kind: BackendKind::Cuda, reason }));
+    let awaited = rig.engine.run(rig.search(LARGE), Terms::default()).await.expect("the CPU does it");
+    let blocking = rig.engine.run_blocking(rig.search(LARGE), Terms::default()).expect("the CPU does it");
+    for outcome in [awaited, blocking] {
+        check(outcome, BackendKind::Cpu, &truth);
+    }
+    let error = rig.engine.run(rig.search(LARGE), forced(BackendKind::Cuda)).await.expect_err("forced");
+    assert!(error.to_string().contains("does not fit the device"), "{error}");
+    assert_eq!(rig.failovers(), 2);
+    // Any other error is about the job.
+    rig.fake().refuse(Some(Error::field("queries", "not these")));
+    let error = rig.engine.run(rig.search(LARGE), Terms::default()).await.expect_err("the job's own fault");
+    assert!(matches!(error, Error::Invalid(_)), "{error}");
+    assert_eq!((rig.failovers(), rig.fake().ring.stats().submitted), (2, 0));
+    rig.settles().await;
+}
+
+/// On one async thread: a `prepare` that blocked it would never let the test go on.
+#[tokio::test]
+async fn preparing_holds_up_nobody_else() {
+    let rig = rig(&[BackendKind::Cuda]);
+    rig.fake().set_open(false);
+    let call = rig.call(LARGE, Terms::default());
+    eventually("it prepares", || rig.fake().preparing.load(Ordering::SeqCst) == 1).await;
+    let small = rig.engine.run(rig.search(1), Terms::default()).await.expect("a small job meanwhile");
+    assert_eq!(small.made.backend, BackendKind::Cpu);
+    // Nor is a caller held up whose time is over, or one that goes away.
+    let soon = Terms { deadline: Some(Instant::now() + Duration::from_millis(5)), ..Terms::default() };
+    let error = rig.engine.run(rig.search(LARGE), soon).await.expect_err("too late");
+    assert!(matches!(error, Error::DeadlineExceeded { stage: "being prepared" }), "{error}");
+    let gone = rig.call(LARGE, Terms::default());
+    eventually("three prepare", || rig.fake().preparing.load(Ordering::SeqCst) == 3).await;
+    gone.abort();
+    assert!(gone.await.is_err_and(|error| error.is_cancelled()));
+    assert_eq!(rig.engine.admission().in_flight(), 1, "two have given their places back");
+    rig.fake().set_open(true);
+    let outcome = call.await.expect("no panic").expect("a good job");
+    assert_eq!(outcome.made.backend, BackendKind::Cuda);
+    rig.settles().await;
+    assert_eq!(rig.fake().ring.stats().submitted, 4, "nobody else's slots");
+}
+
+#[tokio::test]
+async fn a_dropped_call_gives_everything_back() {
+    let rig = rig(&[BackendKind::Cuda]);
+    rig.fake().set(Mode::Keep);
+    let calls: Vec<_> = (0..5).map(|_| rig.call(LARGE, Terms::default())).collect();
+    eventually("three slots of each are under way", || rig.fake().kept() == 15).await;
+    assert_eq!(rig.fake().resident.load(Ordering::SeqCst), 5);
+    calls.iter().for_each(JoinHandle::abort);
+    for call in calls {
+        assert!(call.await.is_err_and(|error| error.is_cancelled()));
+    }
+    assert_eq!((rig.engine.admission().in_flight(), rig.fake().resident.load(Ordering::SeqCst)), (0, 0));
+    assert_eq!(rig.engine.outstanding(), 15, "their memory is the backend's until it answers");
+    rig.fake().set(Mode::Answer(usize::MAX));
+    rig.fake().release();
+    rig.settles().await;
+    assert!(rig.engine.run(rig.search(LARGE), Terms::default()).await.is_ok());
+    rig.settles().await;
+}
+
+#[tokio::test]
+async fn the_callers_time_limit_goes_on() {
+    let rig = rig(&[BackendKind::Cuda]);
+    rig.fake().set(Mode::FailLate);
+    let soon = Terms { deadline: Some(Instant::now() + Duration::from_millis(20)), ..Terms::default() };
+    // Blocking, since a caller that awaits is gone before the backend fails.
+    let error = rig.engine.run_blocking(rig.search(LARGE), soon).expect_err("too late for another try");
+    assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
+    assert_eq!(rig.failovers(), 0);
+    rig.settles().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_dies_under_load_loses_no_job() {
+    let rig = rig(&[BackendKind::Cuda]);
+    let truth = rig.truth(LARGE);
+    let mut events = rig.engine.telemetry().ring().consumer(Start::Latest).expect("a place");
+    rig.fake().set(Mode::Keep);
+    let calls: Vec<_> = (0..12).map(|_| rig.call(LARGE, Terms::default())).collect();
+    eventually("slots of all are under way", || rig.fake().kept() == 36).await;
+    rig.fake().die("no heartbeat");
+    for call in calls {
+        let outcome = call.await.expect("no panic").expect("the CPU does it");
+        check(outcome, BackendKind::Cpu, &truth);
+    }
+    assert_eq!(rig.failovers(), 12);
+    for _ in 0..12 {
+        assert!(matches!(events.try_read(), Read::Event(_)));
+    }
+    assert_eq!(events.try_read(), Read::Empty, "each job is answered once");
+    eventually("all places are free", || rig.engine.admission().in_flight() == 0).await;
+    assert_eq!(rig.engine.admission().bytes_in_flight(), 0);
+    assert_eq!((rig.engine.outstanding(), rig.fake().resident.load(Ordering::SeqCst)), (0, 0));
+    assert_eq!(rig.fake().ring.stats().quarantined, 36, "the dead device may still write there");
+}
