@@ -20,9 +20,11 @@ struct Cell {
 struct Head {
     u32 count, overflow;
     float threshold;
-    float best;  // the largest lower bound among the cells
+    float best;     // the largest lower bound among the cells
+    float highest;  // the largest upper bound
+    u32 reserved[3];
 };
-static_assert(sizeof(Cell) == 12 && sizeof(Head) == 16);
+static_assert(sizeof(Cell) == 12 && sizeof(Head) == 32);
 
 // The tile's state in shared memory.
 struct TileState {
@@ -120,16 +122,19 @@ struct Collector {
         warp_sync();
     }
 
-    // Writes a query's head. By one warp; `with_best` where the merge will want it.
-    MR_DEVICE void close(u32 query, Head* head, bool with_best) const {
+    // Writes a query's head. By one warp; `for_merge` where there are other lists of the query.
+    MR_DEVICE void close(u32 query, Head* head, bool for_merge) const {
         const Cell* list = cells + static_cast<u64>(query) * room;
         const u32 count = tile->counts[query];
-        float best = -infinity();
-        if (with_best) {
-            for (u32 at = lane_index(); at < count; at += WARP) best = list[at].lower > best ? list[at].lower : best;
-            best = warp_max(best);
+        float best = -infinity(), highest = -infinity();
+        if (for_merge) {
+            for (u32 at = lane_index(); at < count; at += WARP) {
+                best = list[at].lower > best ? list[at].lower : best;
+                highest = list[at].upper > highest ? list[at].upper : highest;
+            }
+            best = warp_max(best), highest = warp_max(highest);
         }
-        if (lane_index() == 0) *head = Head{count, tile->overflows[query], tile->queries[query].threshold, best};
+        if (lane_index() == 0) *head = Head{count, tile->overflows[query], tile->queries[query].threshold, best, highest, {}};
     }
 
   private:

@@ -24,25 +24,27 @@ class Dispatcher {
     MR_DEVICE void run() {
         begin();
         EndReason reason = END_STOPPED;
-        bool going = true;
-        while (going) {
-            const u64 tail = broadcast(lane_ == 0 ? system_load_relaxed(&ring_.submission_tail->words[0]) : 0);
-            const u64 waiting = tail - head_;
+        for (bool going = true; going;) {
+            const Look look = poll();
+            const u64 waiting = look.tail - head_;
             if (waiting > ring_.submission_capacity) {
                 reason = END_BAD_TAIL;
                 break;
             }
-            const u64 allowed = limit_ == NO_LIMIT ? waiting : limit_ - head_;
-            const u32 burst = static_cast<u32>(waiting < BURST ? (waiting < allowed ? waiting : allowed) : (allowed < BURST ? allowed : BURST));
+            // A limit that is behind, or further ahead than the ring is long, is as good as reached.
+            const u64 left = limit_ == NO_LIMIT ? waiting : limit_ - head_ > ring_.submission_capacity ? 0 : limit_ - head_;
+            const u64 allowed = least(waiting, left);
+            const u32 burst = static_cast<u32>(least(allowed, BURST));
             if (burst > 0) {
                 take(burst);
                 going = !stop_slot_;
-            } else if (limit_ != NO_LIMIT && head_ == limit_) {
+            } else if (limit_ != NO_LIMIT && left == 0) {
                 reason = END_LIMIT;
                 break;
+            } else {
+                pause_ns(20);
             }
-            if (going) going = tend(&reason);
-            if (burst == 0) pause_ns(20);
+            if (going && look.due) going = tend(look, &reason);
         }
         end(reason);
     }
@@ -50,6 +52,20 @@ class Dispatcher {
   private:
     static MR_DEVICE Piece* pieces_of(Slot& slot) { return reinterpret_cast<Piece*>(&slot); }
     MR_DEVICE u64 broadcast(u64 value) { return warp_shuffle(value, 0); }
+
+    static MR_DEVICE u64 least(u64 a, u64 b) { return a < b ? a : b; }
+
+    // The tail and, when it is time again, the lines beside it: by three lanes at once, so that they cost no further turn over the bus.
+    struct Look {
+        u64 tail, command, host_beat;
+        bool due;
+    };
+    MR_DEVICE Look poll() {
+        const bool due = broadcast(lane_ == 0 && clock_ns() - tended_ns_ >= TEND_NS ? 1 : 0) != 0;
+        const Line* line = lane_ == 1 ? ring_.control : lane_ == 2 ? ring_.host_heartbeat : ring_.submission_tail;
+        const u64 word = lane_ < (due ? 3 : 1) ? system_load_relaxed(&line->words[0]) : 0;
+        return Look{warp_shuffle(word, 0), warp_shuffle(word, 1), warp_shuffle(word, 2), due};
+    }
 
     MR_DEVICE void begin() {
         head_ = broadcast(lane_ == 0 ? system_load_relaxed(&ring_.submission_head->words[0]) : 0);
@@ -99,8 +115,11 @@ class Dispatcher {
             stop_slot_ = 1;
             return true;
         }
-        if (!regions_hold(ring_, *reinterpret_cast<const Descriptor*>(slot.data))) return refuse(answer, STATUS_BAD_DESCRIPTOR);
+        // A nop has no regions that anyone reads.
         if (answer->opcode == OP_NOP) return true;
+        const Descriptor& descriptor = *reinterpret_cast<const Descriptor*>(slot.data);
+        // Asked for now, looked at once the plan is made: the turn over the bus costs no time of its own.
+        const u64 run = run_word(ring_, descriptor);
         if (!free_record()) {
             answer->status = STATUS_BACKEND_FAILED;
             return true;
@@ -112,12 +131,14 @@ class Dispatcher {
         job.started_ns = now;
         job.ticket = position + 1;
         job.scratch = params_.scratch + (number & (params_.job_slots - 1)) * params_.scratch_bytes;
-        const Status status = planner_.plan(params_, job);
+        const Status planned = planner_.plan(params_, job);
+        const Status status = regions_hold(ring_, descriptor, run) ? planned : STATUS_BAD_DESCRIPTOR;
         if (status != STATUS_OK) {
             if (status == STATUS_BAD_DESCRIPTOR || status == STATUS_RESULT_TOO_SMALL || status == STATUS_UNKNOWN_OPCODE) return refuse(answer, status);
             answer->status = status;
             return true;
         }
+        planner_.commit(job);
         // The record, its plan and its counters come before the number that tells of them.
         published_ = number + 1;
         device_store_release(&params_.state->published, published_);
@@ -134,12 +155,11 @@ class Dispatcher {
     MR_DEVICE bool free_record() {
         if (published_ < params_.job_slots) return true;
         const u64 needed = published_ - params_.job_slots + 1;
-        EndReason unused = END_STOPPED;
         for (u32 worker = 0; worker < params_.workers; ++worker) {
             const u64* cursor = &params_.state->cursors[worker].words[0];
             const bool passed = wait_for(params_, [&] {
                 if (device_load_acquire(cursor) >= needed) return true;
-                beat(&unused);
+                beat();
                 return false;
             });
             if (!passed) return false;
@@ -148,25 +168,31 @@ class Dispatcher {
     }
 
     // Heartbeats and commands; false if the kernel is to end.
-    MR_DEVICE bool tend(EndReason* reason) {
+    MR_DEVICE bool tend(const Look& look, EndReason* reason) {
         bool going = true;
-        if (lane_ == 0) going = beat(reason) && device_load_relaxed(&params_.state->fault) == 0;
+        if (lane_ == 0) {
+            going = heed(look.command, look.host_beat, reason) && device_load_relaxed(&params_.state->fault) == 0;
+        }
         return broadcast(going) != 0;
     }
 
-    // By lane 0 alone.
-    MR_DEVICE bool beat(EndReason* reason) {
+    // The same for lane 0 alone, while it waits.
+    MR_DEVICE void beat() {
+        if (clock_ns() - tended_ns_ < TEND_NS) return;
+        EndReason unused = END_STOPPED;
+        heed(COMMAND_RUN, system_load_relaxed(&ring_.host_heartbeat->words[0]), &unused);
+    }
+
+    MR_DEVICE bool heed(u64 command, u64 host_beat, EndReason* reason) {
         const u64 now = clock_ns();
-        if (now - tended_ns_ < TEND_NS) return true;
         tended_ns_ = now;
         system_store_relaxed(&ring_.device_heartbeat->words[0], ++beats_);
-        if (system_load_relaxed(&ring_.control->words[CONTROL_COMMAND]) == COMMAND_STOP) {
+        if (command == COMMAND_STOP) {
             *reason = END_STOPPED;
             return false;
         }
-        const u64 host = system_load_relaxed(&ring_.host_heartbeat->words[0]);
-        if (host != host_beat_) {
-            host_beat_ = host;
+        if (host_beat != host_beat_) {
+            host_beat_ = host_beat;
             host_seen_ns_ = now;
         } else if (params_.host_timeout_ns != 0 && now - host_seen_ns_ > params_.host_timeout_ns) {
             *reason = END_HOST_LOST;
@@ -180,12 +206,11 @@ class Dispatcher {
         if (lane_ != 0) return;
         DeviceState& state = *params_.state;
         device_store_release(&state.stopping, u64(1));
-        EndReason unused = END_STOPPED;
         for (u32 worker = 0; worker < params_.workers; ++worker) {
             const u64* cursor = &state.cursors[worker].words[0];
             const bool passed = wait_for(params_, [&] {
                 if (device_load_acquire(cursor) >= published_) return true;
-                beat(&unused);
+                beat();
                 return false;
             });
             if (!passed) break;

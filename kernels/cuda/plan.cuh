@@ -21,13 +21,17 @@ MR_DEVICE const Corpus* find_corpus(const KernelParams& params, u32 handle, u32 
     return nullptr;
 }
 
-// Whether a job's regions are its own: `Arena::resolve` of host/ring/src/arena.rs. The run's word is in pinned memory and was written before
-// the slot that names it.
-MR_DEVICE bool regions_hold(const RingView& ring, const Descriptor& descriptor) {
+// The word of the run that a job's payload begins; 0 if it begins none. It is in pinned memory and was written before the slot that names it.
+MR_DEVICE u64 run_word(const RingView& ring, const Descriptor& descriptor) {
     const u64 block = descriptor.payload_offset / ring.arena_block_bytes;
-    if (descriptor.payload_offset % ring.arena_block_bytes != 0 || block >= ring.arena_blocks) return false;
-    const u64 run = system_load_relaxed(ring.runs + block);
+    if (descriptor.payload_offset % ring.arena_block_bytes != 0 || block >= ring.arena_blocks) return 0;
+    return system_load_relaxed(ring.runs + block);
+}
+
+// Whether a job's regions are its own: `Arena::resolve` of host/ring/src/arena.rs.
+MR_DEVICE bool regions_hold(const RingView& ring, const Descriptor& descriptor, u64 run) {
     const u64 blocks = run & 0xFFFFFFFF;
+    const u64 block = descriptor.payload_offset / ring.arena_block_bytes;
     if (blocks == 0 || run >> 32 != descriptor.arena_generation || blocks > ring.arena_blocks - block) return false;
     const u64 end = descriptor.payload_offset + blocks * ring.arena_block_bytes;
     const u64 payload_end = descriptor.payload_offset + descriptor.payload_len;
@@ -47,6 +51,11 @@ MR_DEVICE bool slot_holds(const Slot& slot, u64 position) {
 struct Planner {
     u64 stream_session = 0;  // the session of the last streamed job
     u64 stream_next = 0;     // the session's tiles that are spoken for
+
+    // Notes that a planned job will be published.
+    MR_DEVICE void commit(const JobRecord& job) {
+        if (job.opcode == OP_SEARCH) stream_next += job.search.tiles;
+    }
 
     // Plans the job whose slot is in `job`; a status other than OK means that it is to be completed with that.
     MR_DEVICE Status plan(const KernelParams& params, JobRecord& job) {
@@ -81,9 +90,7 @@ struct Planner {
             stream_session = corpus->stream_session;
             stream_next = 0;
         }
-        const Status status = plan_search(params, job, *corpus, stream_next);
-        if (status == STATUS_OK) stream_next += job.search.tiles;
-        return status;
+        return plan_search(params, job, *corpus, stream_next);
     }
 };
 

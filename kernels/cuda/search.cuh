@@ -177,9 +177,9 @@ MR_DEVICE_CALL void work_search(JobRecord& job, u32 chunk) {
     for (u32 query = warp_index(); query < count; query += WARPS) collector.close(query, heads + query, plan.splits > 1);
 }
 
-// Words that a team shares while it merges one query's lists.
+// What a team shares while it merges one query's lists.
 struct MergeWords {
-    u32 total, overflow, filled, written;
+    u32 overflow, filled, found, written;
     i32 threshold;
 };
 
@@ -188,46 +188,40 @@ template <typename Team>
 struct Merge {
     Team team;
     MergeWords* words;
+    Cell* near;  // shared memory for NEAR cells
     const SearchPlan& plan;
     const u8* scratch;
     u32 query;
 
-    MR_DEVICE const Head& head(u32 split) const {
-        return reinterpret_cast<const Head*>(scratch + plan.heads)[static_cast<u64>(split) * plan.items + query];
-    }
-    // Eight threads walk a list where there are several, all do where there is one.
-    template <typename Visit>
-    MR_DEVICE void each_cell(Visit visit) const {
-        const u32 together = plan.splits == 1 ? Team::SIZE : 8;
-        for (u32 split = team.rank() / together; split < plan.splits; split += Team::SIZE / together) {
-            const u32 count = head(split).count;
-            const Cell* cells = reinterpret_cast<const Cell*>(scratch + plan.cells) + (static_cast<u64>(split) * plan.items + query) * plan.room;
-            for (u32 at = team.rank() % together; at < count; at += together) visit(cells[at]);
-        }
-    }
+    // Cells that fit the part of the slab that is this team's.
+    static constexpr u32 NEAR = SLAB_BYTES * Team::SIZE / THREADS / sizeof(Cell);
 
     MR_DEVICE void run(u8* result) const {
         ListHeader* header = reinterpret_cast<ListHeader*>(result) + query;
         Candidate* list = reinterpret_cast<Candidate*>(result + plan.items * u64(sizeof(ListHeader))) + static_cast<u64>(query) * plan.capacity;
         const QueryParams& params = reinterpret_cast<const QueryParams*>(scratch + plan.params)[query];
-        gather(params);
-        u32 overflow = words->overflow;
-        const float threshold = overflow ? infinity() : narrow(params.slack);
-        each_cell([&](const Cell& cell) {
-            if (cell.upper < threshold) return;
-            const u32 at = shared_add(&words->written, 1);
-            if (at < plan.capacity) list[at] = Candidate{cell.row, cell.upper};
-        });
-        team.sync();
-        overflow |= words->written > plan.capacity ? 1 : 0;
-        if (team.rank() == 0) *header = overflow ? ListHeader{0, EVERY_ROW} : ListHeader{words->written, 0};
+        gather_heads(params);
+        if (!words->overflow) {
+            float threshold = narrow_by_heads(params.slack);
+            gather_cells(threshold);
+            threshold = narrow_by_cells(threshold, params.slack);
+            each_found(threshold, [&](const Cell& cell) {
+                const u32 at = shared_add(&words->written, 1);
+                if (at < plan.capacity) list[at] = Candidate{cell.row, cell.upper};
+            });
+            team.sync();
+        }
+        if (team.rank() == 0) *header = words->overflow || words->written > plan.capacity ? ListHeader{0, EVERY_ROW} : ListHeader{words->written, 0};
         team.sync();
     }
 
   private:
-    // Sums up the heads.
-    MR_DEVICE void gather(const QueryParams& params) const {
-        if (team.rank() == 0) *words = MergeWords{0, params.screened ? 0u : 1u, 0, 0, ordered_int(params.threshold)};
+    MR_DEVICE const Head& head(u32 split) const {
+        return reinterpret_cast<const Head*>(scratch + plan.heads)[static_cast<u64>(split) * plan.items + query];
+    }
+
+    MR_DEVICE void gather_heads(const QueryParams& params) const {
+        if (team.rank() == 0) *words = MergeWords{params.screened ? 0u : 1u, 0, 0, 0, ordered_int(params.threshold)};
         team.sync();
         for (u32 split = team.rank(); split < plan.splits; split += Team::SIZE) {
             const Head& one = head(split);
@@ -238,34 +232,64 @@ struct Merge {
         team.sync();
     }
 
-    // The sharpest threshold that all lists together give.
-    MR_DEVICE float narrow(double slack) const {
-        float threshold = int_value(words->threshold);
-        // Of as many shares as rows are wanted, the best lower bounds belong to that many rows.
-        if (plan.splits > 1 && words->filled >= plan.k) {
-            const u32 key = kth_largest(team, plan.k, [&](auto visit) {
-                for (u32 split = team.rank(); split < plan.splits; split += Team::SIZE) {
-                    if (head(split).count > 0) visit(ordered_key(head(split).best));
-                }
-            });
-            threshold = sharper(threshold, relax(key_value(key), slack));
-        }
-        each_cell([&](const Cell& cell) {
-            if (cell.upper >= threshold) shared_add(&words->total, 1);
+    // Of as many shares as rows are wanted, the best lower bounds belong to that many rows.
+    MR_DEVICE float narrow_by_heads(double slack) const {
+        const float threshold = int_value(words->threshold);
+        if (plan.splits == 1 || words->filled < plan.k) return threshold;
+        const u32 key = kth_largest(team, plan.k, [&](auto visit) {
+            for (u32 split = team.rank(); split < plan.splits; split += Team::SIZE) {
+                if (head(split).count > 0) visit(ordered_key(head(split).best));
+            }
+        });
+        return sharper(threshold, relax(key_value(key), slack));
+    }
+
+    // Counts the cells that pass, and brings them near as far as they fit: most often all that the lists still hold of interest.
+    MR_DEVICE void gather_cells(float threshold) const {
+        each_cell(threshold, [&](const Cell& cell) {
+            const u32 at = shared_add(&words->found, 1);
+            if (at < NEAR) near[at] = cell;
         });
         team.sync();
-        // Some rows too many cost the host less than another selection costs here.
+    }
+
+    MR_DEVICE float narrow_by_cells(float threshold, double slack) const {
+        // Some rows too many cost the host less than another selection costs here, where a block is at it for one query.
         const u32 enough = plan.splits > 1 ? 2 * plan.k + 64 : plan.k + 16;
-        if (words->total > smaller(enough, plan.capacity)) {
-            const float before = threshold;
-            const u32 key = kth_largest(team, plan.k, [&](auto visit) {
-                each_cell([&](const Cell& cell) {
-                    if (cell.upper >= before) visit(ordered_key(cell.lower));
-                });
-            });
-            threshold = sharper(threshold, relax(key_value(key), slack));
+        if (words->found <= smaller(enough, plan.capacity)) return threshold;
+        const u32 key = kth_largest(team, plan.k, [&](auto visit) {
+            each_found(threshold, [&](const Cell& cell) { visit(ordered_key(cell.lower)); });
+        });
+        return sharper(threshold, relax(key_value(key), slack));
+    }
+
+    template <typename Visit>
+    MR_DEVICE void each_found(float threshold, Visit visit) const {
+        if (words->found > NEAR) return each_cell(threshold, visit);
+        for (u32 at = team.rank(); at < words->found; at += Team::SIZE) {
+            if (near[at].upper >= threshold) visit(near[at]);
         }
-        return threshold;
+    }
+
+    // The cells of all lists that pass. Eight threads walk a list where there are several, all do where there is one.
+    template <typename Visit>
+    MR_DEVICE void each_cell(float threshold, Visit visit) const {
+        constexpr u32 AT_ONCE = 4;
+        const u32 together = plan.splits == 1 ? Team::SIZE : 8;
+        for (u32 split = team.rank() / together; split < plan.splits; split += Team::SIZE / together) {
+            const Head& one = head(split);
+            if (plan.splits > 1 && one.highest < threshold) continue;
+            const Cell* cells = reinterpret_cast<const Cell*>(scratch + plan.cells) + (static_cast<u64>(split) * plan.items + query) * plan.room;
+            for (u32 begin = team.rank() % together; begin < one.count; begin += AT_ONCE * together) {
+                Cell some[AT_ONCE];
+                MR_UNROLL
+                for (u32 at = 0; at < AT_ONCE; ++at) some[at] = cells[smaller(begin + at * together, one.count - 1)];
+                MR_UNROLL
+                for (u32 at = 0; at < AT_ONCE; ++at) {
+                    if (begin + at * together < one.count && some[at].upper >= threshold) visit(some[at]);
+                }
+            }
+        }
     }
 
     static MR_DEVICE float sharper(float a, float b) { return a < b ? b : a; }
@@ -276,13 +300,15 @@ MR_DEVICE_CALL void finish_search(const KernelParams& params, JobRecord& job, u3
     u8* result = result_of(params, job);
     if (plan.every_row) return write_every_row(result, plan.items);
     TileState* tile = reinterpret_cast<TileState*>(shared_memory() + SLAB_BYTES);
-    MergeWords* words = reinterpret_cast<MergeWords*>(shared_memory());
+    MergeWords* words = reinterpret_cast<MergeWords*>(tile->counts);
+    Cell* near = reinterpret_cast<Cell*>(shared_memory());
     if (plan.splits > 1) {
-        Merge<BlockTeam>{BlockTeam{tile->histograms[0]}, words, plan, job.scratch, chunk}.run(result);
+        Merge<BlockTeam>{BlockTeam{tile->histograms[0]}, words, near, plan, job.scratch, chunk}.run(result);
         return;
     }
-    const u32 query = chunk * WARPS + warp_index();
-    if (query < plan.items) Merge<WarpTeam>{WarpTeam{tile->histograms[warp_index()]}, words + warp_index(), plan, job.scratch, query}.run(result);
+    const u32 warp = warp_index(), query = chunk * WARPS + warp;
+    using OneWarp = Merge<WarpTeam>;
+    if (query < plan.items) OneWarp{WarpTeam{tile->histograms[warp]}, words + warp, near + warp * OneWarp::NEAR, plan, job.scratch, query}.run(result);
 }
 
 MR_DEVICE void run_search(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
