@@ -166,6 +166,7 @@ enum CorpusFlags : u32 {
     CORPUS_WILD = 2,         // some norm is beyond what the screen bounds: every row is a candidate
     CORPUS_ROWS = 4,         // rows and norms are there
     CORPUS_COORDINATES = 8,  // coordinates are there
+    CORPUS_FLOAT32 = 16,     // screen by the float32 rows rather than by codes
 };
 
 // The keyword automaton's tables (host/core/src/keyword.rs) in device memory.

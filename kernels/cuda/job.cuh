@@ -15,6 +15,9 @@ namespace megaring {
 
 enum Phase : u32 { PHASE_PREPARE, PHASE_WORK, PHASE_FINISH };
 
+// The last 16 bytes of the shared memory are the workers' mailbox; operations have the rest.
+constexpr u32 MAILBOX_BYTES = 16;
+
 // Search: the int8 screen (search.cuh).
 struct SearchPlan {
     const Segment* segments;
@@ -22,40 +25,47 @@ struct SearchPlan {
     u64 stream_base;         // tiles of the session before this job's first
     double threshold;        // the caller's, as a score
     double max_norm;
-    u64 codes, params, shared_thresholds, heads, cells;  // byte offsets in the scratch area
+    u64 codes, params, shared_thresholds, heads, cells, raw;  // byte offsets in the scratch area
     u32 segment_count, groups;
     u32 items, dim, quads, steps;
     u32 k, metric, capacity, room;
     u32 query_tile, query_tiles, splits, tiles;
-    u32 every_row;
+    u32 every_row, float32;
 };
 
 // Score: exact scores of all pairs (score.cuh).
 struct ScorePlan {
     const Segment* segments;
-    u64 norms;  // byte offset in the scratch area: norm of each query, float64
+    u64 payload, norms;  // byte offsets in the scratch area: a copy of the payload, each query's norm; NOWHERE: no room
+    u64 payload_bytes;
+    u64 tiles;  // of cells
     u32 segment_count;
     u32 items, dim, metric;
     u32 rows, width, all_rows;
-    u32 cells_per_chunk;
+    u32 query_tiles, slice;
+    u32 query_chunks, queries_per_chunk;
 };
 
 // Masks: the keyword automaton (masks.cuh).
 struct MasksPlan {
-    u64 offsets, masks;  // byte offsets in the scratch area
-    u64 text_bytes;
+    u64 offsets, masks;  // byte offsets in the scratch area; NOWHERE: no room
     u32 items;
-    u32 span;  // bytes of one WORK chunk
+    u32 lead;         // bytes between the text's first piece of 16 and the text
+    u32 text_bytes;
+    u32 slice, spans;  // bytes of one thread, and runs of slices that a block scans at a time
+    u32 tables_shared;
 };
 
 // Nearest: points in 5-D (nearest.cuh).
 struct NearestPlan {
     const Segment* segments;  // null: the points travel in the payload
-    double weights[5];
-    u64 points, heads, cells;  // byte offsets in the scratch area
+    u64 payload, limits, heads, cells, buffers;  // byte offsets in the scratch area
+    u64 payload_bytes;
     u32 segment_count;
     u32 items, rows, k;
-    u32 capacity, room, splits, every_row;
+    u32 capacity, splits, every_row;
+    u32 kept, room;  // cells that a split leaves behind, and that it has room for while it collects
+    u32 buffers_shared;
 };
 
 struct alignas(128) JobRecord {

@@ -174,6 +174,8 @@ MR_DEVICE double divide_exactly(double a, double b) { return __ddiv_rn(a, b); }
 MR_DEVICE double root_exactly(double a) { return __dsqrt_rn(a); }
 // a * b + c where a * b is exact in float64: one rounding or two make no difference.
 MR_DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
+MR_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+MR_DEVICE float root(float a) { return __fsqrt_rn(a); }
 
 // 16 x 8 integer sums += 16 x 32 unsigned codes times 32 x 8 signed codes, spread over the warp as mma.m16n8k32 has it: lane 4g + j holds of
 // the rows g (a[0], a[2]) and g + 8 (a[1], a[3]) the elements 4j.. (a[0], a[1]) and 16 + 4j.. (a[2], a[3]), of the column g the

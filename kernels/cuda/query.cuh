@@ -62,7 +62,7 @@ struct Loaded {
 MR_DEVICE Loaded load_query(const float* from, float* to, u32 dim) {
     Loaded loaded{0.0, 0.0f};
     auto take = [&](float value) {
-        loaded.norm2 = fused(value, value, loaded.norm2);
+        loaded.norm2 = fused(static_cast<double>(value), static_cast<double>(value), loaded.norm2);
         const float size = value < 0 ? -value : value;
         loaded.largest = size > loaded.largest ? size : loaded.largest;
     };
@@ -126,6 +126,14 @@ MR_DEVICE Coded code_query(const float* values, u32 dim, u32 steps, u32 column, 
 
 MR_DEVICE double goodness(u32 metric, double score) { return metric == METRIC_L2 ? -score : score; }
 
+// The caller's threshold as an upper bound that rows of interest reach: at least the lowest finite number, which the rows that fill up a group
+// do not reach.
+MR_DEVICE float first_threshold(u32 metric, double norm2, double slack, double threshold) {
+    const double wanted = goodness(metric, threshold);
+    const float first = round_down(wanted + (metric == METRIC_L2 ? norm2 : 0.0) - 2.0 * slack);
+    return wanted < -1e300 || first < -LARGEST ? -LARGEST : first;
+}
+
 // Bounds of a query whose norm, codes and losses are known. All lanes compute the same.
 MR_DEVICE QueryParams query_params(u32 metric, double norm2, double max_norm, double threshold, float largest, const Coded& coded) {
     const double up = 1.0 + 1e-9;
@@ -139,11 +147,21 @@ MR_DEVICE QueryParams query_params(u32 metric, double norm2, double max_norm, do
     params.slack = metric == METRIC_L2 ? norm2 * L2_SLACK : 0.0;
     params.bias = -128 * coded.sum;
     params.screened = 1;
-    const double wanted = goodness(metric, threshold);
-    const double shift = metric == METRIC_L2 ? norm2 : 0.0;
-    // At least the lowest finite number, which the rows that fill up a group do not reach.
-    const float first = round_down(wanted + shift - 2.0 * params.slack);
-    params.threshold = wanted < -1e300 ? -LARGEST : first < -LARGEST ? -LARGEST : first;
+    params.threshold = first_threshold(metric, norm2, params.slack, threshold);
+    return params;
+}
+
+// The same for the float32 screen, see screen_float32.cuh.
+MR_DEVICE QueryParams float32_params(u32 metric, double norm2, double threshold, double relative) {
+    const double norm = root_exactly(norm2);
+    QueryParams params;
+    params.scale = metric == METRIC_COSINE ? static_cast<float>(1.0 / norm) : metric == METRIC_L2 ? 2.0f : 1.0f;
+    params.a = round_up(metric == METRIC_COSINE ? relative : metric == METRIC_DOT ? relative * norm : 2.0 * relative * norm);
+    params.b = metric == METRIC_L2 ? round_up(relative) : 0.0f;
+    params.slack = metric == METRIC_L2 ? norm2 * L2_SLACK : 0.0;
+    params.bias = 0;
+    params.screened = 1;
+    params.threshold = first_threshold(metric, norm2, params.slack, threshold);
     return params;
 }
 

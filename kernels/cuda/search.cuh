@@ -5,10 +5,12 @@
 //            one tile of rows, the lists going on from tile to tile
 //   FINISH   a chunk is one query (or eight, where nothing is left to merge): its lists become the answer's list
 //
+// The screen is by int8 codes (screen.cuh), or by the float32 rows where the corpus asks for that (screen_float32.cuh).
+//
 // Few queries are shared out by rows, so that one query is spread over all blocks; many are shared out by query, and nothing needs merging.
 #pragma once
 
-#include "screen.cuh"
+#include "screen_float32.cuh"
 
 namespace megaring {
 
@@ -51,10 +53,8 @@ MR_DEVICE bool lay_search(SearchPlan& plan, u64 scratch_bytes, u32 splits) {
     plan.params = layout.take(align_up(plan.items, 8) * u64(sizeof(QueryParams)));
     plan.shared_thresholds = layout.take(plan.items * u64(sizeof(i32)));
     plan.heads = layout.take(u64(splits) * plan.items * sizeof(Head));
-    // The queries as they came are needed in PREPARE alone, the cells after it.
-    const u64 raw = u64(plan.items) * plan.dim * sizeof(float);
-    const u64 cells = u64(splits) * plan.items * plan.room * sizeof(Cell);
-    plan.cells = layout.take(raw > cells ? raw : cells);
+    plan.cells = layout.take(u64(splits) * plan.items * plan.room * sizeof(Cell));
+    plan.raw = layout.take(u64(plan.items) * plan.dim * sizeof(float));
     return layout.used <= scratch_bytes;
 }
 
@@ -75,18 +75,19 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
     plan.tiles = 0;
     plan.threshold = bits_to_double(job.slot.confidence_bits);
     if (2 * u64(plan.k) >= corpus.rows || plan.k > plan.capacity || corpus.flags & CORPUS_WILD) return plan_every_row(job, &plan.every_row);
-    if (!(corpus.flags & CORPUS_SCREENED)) return STATUS_STALE_CORPUS;
+    plan.float32 = corpus.flags & CORPUS_FLOAT32 ? 1 : 0;
+    if (!(corpus.flags & (plan.float32 ? CORPUS_ROWS : CORPUS_SCREENED))) return STATUS_STALE_CORPUS;
     plan.segments = corpus.segments;
     plan.segment_count = corpus.segment_count;
     plan.stream = corpus.stream;
     plan.stream_base = stream_base;
     const bool streamed = corpus.stream != nullptr;
-    if (!streamed && corpus.segments[0].columns[plan.metric - 1] == nullptr) return STATUS_STALE_CORPUS;
+    if (!streamed && !plan.float32 && corpus.segments[0].columns[plan.metric - 1] == nullptr) return STATUS_STALE_CORPUS;
     plan.groups = streamed ? corpus.largest_tile : corpus.groups;
     plan.max_norm = corpus.max_norm;
     plan.quads = divide_up(plan.dim, 4);
     plan.steps = divide_up(plan.quads, 8);
-    plan.query_tile = items <= 8 ? 8 : MOST_QUERIES;
+    plan.query_tile = items <= 8 || plan.float32 ? 8 : MOST_QUERIES;
     plan.query_tiles = divide_up(items, plan.query_tile);
     if (streamed) plan.tiles = corpus.segment_count;
     u32 splits = smaller(larger(params.workers / plan.query_tiles, 1), larger(plan.groups / LEAST_GROUPS, 1));
@@ -112,7 +113,7 @@ MR_DEVICE_CALL void prepare_search(const KernelParams& params, JobRecord& job, u
     const u32 column = warp_index(), query = chunk * 8 + column;
     u32* fragments = reinterpret_cast<u32*>(job.scratch + plan.codes) + static_cast<u64>(chunk) * plan.steps * STEP_WORDS;
     QueryParams* out = reinterpret_cast<QueryParams*>(job.scratch + plan.params) + query;
-    float* raw = reinterpret_cast<float*>(job.scratch + plan.cells) + static_cast<u64>(query) * plan.dim;
+    float* raw = reinterpret_cast<float*>(job.scratch + plan.raw) + static_cast<u64>(query) * plan.dim;
     double norm2 = 0.0;
     float largest = 0.0f;
     if (query < plan.items) {
@@ -121,9 +122,13 @@ MR_DEVICE_CALL void prepare_search(const KernelParams& params, JobRecord& job, u
         largest = warp_max(loaded.largest);
     }
     const bool screened = norm2 > 0.0 && is_tame(norm2);
-    const Coded coded = code_query(raw, plan.dim, plan.steps, column, screened, largest, fragments);
     QueryParams ready{0.0f, 0.0f, 0.0f, infinity(), 0.0, 0, 0};
-    if (screened) ready = query_params(plan.metric, norm2, plan.max_norm, plan.threshold, largest, coded);
+    if (plan.float32) {
+        if (screened) ready = float32_params(plan.metric, norm2, plan.threshold, float32_bound(plan.dim));
+    } else {
+        const Coded coded = code_query(raw, plan.dim, plan.steps, column, screened, largest, fragments);
+        if (screened) ready = query_params(plan.metric, norm2, plan.max_norm, plan.threshold, largest, coded);
+    }
     if (lane_index() == 0) {
         *out = ready;
         if (query < plan.items) reinterpret_cast<i32*>(job.scratch + plan.shared_thresholds)[query] = ordered_int(ready.threshold);
@@ -163,17 +168,25 @@ MR_DEVICE_CALL void work_search(JobRecord& job, u32 chunk) {
     const QueryTile queries{reinterpret_cast<const u32*>(job.scratch + plan.codes) + static_cast<u64>(first / 8) * plan.steps * STEP_WORDS, count,
                             plan.steps, plan.quads, plan.metric};
     const QueryParams* ready = reinterpret_cast<const QueryParams*>(job.scratch + plan.params) + first;
+    const float* raw = reinterpret_cast<const float*>(job.scratch + plan.raw) + static_cast<u64>(first) * plan.dim;
     for (u32 query = thread_index(); query < align_up(count, 8); query += THREADS) {
         if (tile == 0 || query >= count) collector.open(query, ready[query]);
         else collector.reopen(query, ready[query], heads[query]);
     }
-    if (plan.steps <= SLAB_STEPS) stage_slab(queries, 0, plan.steps, slab);
+    if (!plan.float32 && plan.steps <= SLAB_STEPS) stage_slab(queries, 0, plan.steps, slab);
     block_sync();
     const bool streamed = plan.tiles > 0;
     const Segment* segments = streamed ? plan.segments + tile : plan.segments;
     const u32 groups = streamed ? divide_up(segments->row_count, GROUP_ROWS) : plan.groups;
     each_run(segments, streamed ? 1 : plan.segment_count, cut(groups, plan.splits, split), cut(groups, plan.splits, split + 1),
-             [&](const Segment& segment, u32 begin, u32 end) { screen_run(queries, collector, segment, begin, end, plan.query_tile == 8, slab); });
+             [&](const Segment& segment, u32 begin, u32 end) {
+                 if (plan.float32) {
+                     screen_rows(raw, count, plan.dim, plan.metric, collector, segment, begin * GROUP_ROWS, smaller(end * GROUP_ROWS, segment.row_count),
+                                 reinterpret_cast<float*>(slab));
+                 } else {
+                     screen_run(queries, collector, segment, begin, end, plan.query_tile == 8, slab);
+                 }
+             });
     for (u32 query = warp_index(); query < count; query += WARPS) collector.close(query, heads + query, plan.splits > 1);
 }
 

@@ -195,6 +195,8 @@ MR_DEVICE double multiply_exactly(double a, double b) { return a * b; }
 MR_DEVICE double divide_exactly(double a, double b) { return a / b; }
 MR_DEVICE double root_exactly(double a) { return std::sqrt(a); }
 MR_DEVICE double fused(double a, double b, double c) { return a * b + c; }
+MR_DEVICE float fused(float a, float b, float c) { return std::fma(a, b, c); }
+MR_DEVICE float root(float a) { return std::sqrt(a); }
 
 // By the fragments' definition in platform.cuh, not by their code: each lane computes its four sums from all lanes' fragments.
 MR_DEVICE void multiply_codes(i32 (&sums)[4], const u32 (&a)[4], const u32 (&b)[2]) {
