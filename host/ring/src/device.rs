@@ -55,7 +55,7 @@ impl<P: Protocol> JobRing<P> {
     /// The watcher may also reap by itself, and wakes the tickets' owners with that.
     pub fn announce(&self) -> bool {
         let tail = self.completions.tail();
-        let news = !self.completions.is_empty();
+        let news = self.completions.has_news();
         if news && self.announced.swap(tail, Ordering::Relaxed) != tail {
             self.completed();
         }

@@ -7,7 +7,7 @@
 //! - Every submitted ticket is answered exactly once: by its completion, or by [`JobRing::fail_outstanding`]. A completion for a ticket that is
 //!   not waiting is counted as a fault and goes nowhere.
 //! - A run is given back by its completion, never by a deadline or a dropped ticket. Where the consumer's completion did not come, the run is
-//!   quarantined until someone who knows that the consumer is dead says so ([`JobRing::release_quarantine`]).
+//!   quarantined until it does, or until someone who knows that the consumer is dead says so ([`JobRing::release_quarantine`]).
 //!
 //! Limits: a reservation is refused while answers that nobody collected hold all credits, of which there are twice the capacity. Answers are
 //! delivered by whoever calls [`JobRing::reap`]: a dedicated thread, the blocking waiters, or the workers; without any of them tickets wait.
@@ -95,6 +95,8 @@ pub struct JobRing<P: Protocol = Sound> {
     pub(crate) watchers: Signal<P>,
     /// The completions' tail of the last announcement on a device's behalf.
     pub(crate) announced: AtomicU64,
+    /// Whether the completions' tail was last seen where no consumer can have put it.
+    astray: AtomicBool,
     /// Threads that block on a ticket now.
     self_reaping: AtomicUsize,
     closed: AtomicBool,
@@ -149,6 +151,7 @@ impl<P: Protocol> JobRing<P> {
             reaper: Signal::new(),
             watchers: Signal::new(),
             announced: AtomicU64::new(start),
+            astray: AtomicBool::new(false),
             self_reaping: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             failed: AtomicU32::new(0),
@@ -198,7 +201,8 @@ impl<P: Protocol> JobRing<P> {
     }
 
     /// Delivers the completions that are there and wakes the tickets' owners; tells how many were delivered. Any thread may call it; a thread
-    /// that finds another one polling gets 0 at once.
+    /// that finds another one polling gets 0 at once. Where the tail is not one that a consumer can have stored, that is a fault and nothing
+    /// is delivered: the tickets wait for [`JobRing::fail_outstanding`].
     pub fn reap(&self) -> usize {
         if self.completions.is_empty() {
             return 0;
@@ -208,12 +212,16 @@ impl<P: Protocol> JobRing<P> {
         // A limit, since with fast workers the queue might never be seen empty.
         while seen < self.completions.capacity() {
             let Ok(burst) = self.completions.poll(BURST) else {
-                count(&self.counters.faults);
+                // Once for each time that it goes wrong, however often anyone looks.
+                if !self.astray.swap(true, Ordering::Relaxed) {
+                    count(&self.counters.faults);
+                }
                 break;
             };
             if burst.is_empty() {
                 break;
             }
+            self.astray.store(false, Ordering::Relaxed);
             seen += burst.len();
             delivered += self.deliver(burst);
         }
@@ -227,7 +235,7 @@ impl<P: Protocol> JobRing<P> {
     /// reap, and completions do not wake the dedicated reaper. On a closed ring it returns at once (true), so that the reaper can end.
     pub fn reaper_wait(&self, deadline: Option<Instant>) -> bool {
         self.reaper.wait_until(self.wait, deadline, || {
-            let wanted = !self.completions.is_empty() && self.self_reaping.load(Ordering::Relaxed) == 0;
+            let wanted = self.completions.has_news() && self.self_reaping.load(Ordering::Relaxed) == 0;
             wanted || self.is_closed()
         })
     }
@@ -347,9 +355,12 @@ impl<P: Protocol> JobRing<P> {
     fn deliver(&self, burst: crate::queue::Burst) -> usize {
         let mut wakers: [Option<Waker>; BURST] = [const { None }; BURST];
         let mut delivered = 0;
+        // A consumer reports a job taken before it answers it, so what is read here, after the completions, covers all that they may name.
+        let head = self.submissions.head();
+        let untaken = |ticket: u64| head.wrapping_sub(ticket) >= 1 << 63;
         for (waker, (position, slot)) in wakers.iter_mut().zip(burst) {
             let settled = match decode::<Completion>(position, &slot) {
-                Ok(completion) => self.table.settle(&self.arena, completion, false),
+                Ok(completion) => self.table.settle(&self.arena, completion, untaken(completion.ticket)),
                 // The number is all there is to go by. If it names a waiting ticket, that one gets an error rather than nothing.
                 Err(_) => {
                     let doubtful = Completion { ticket: slot.source_id, timestamp_ns: unix_ns(), ..Default::default() };
@@ -405,7 +416,7 @@ impl<P: Protocol> Drop for SelfReaping<'_, P> {
         self.0.self_reaping.fetch_sub(1, Ordering::Relaxed);
         // A completion that came while we were counted did not wake the reaper: pairs with the fence in `completed`.
         fence(Ordering::SeqCst);
-        if !self.0.completions.is_empty() {
+        if self.0.completions.has_news() {
             self.0.completed();
         }
     }

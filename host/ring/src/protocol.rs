@@ -27,6 +27,9 @@ pub trait Protocol: std::fmt::Debug + Send + Sync + 'static {
     const NOTIFY_FENCE: bool = true;
     /// Whether a thread that reaped the answer of another one's ticket wakes the waiters.
     const WAKE_AFTER_REAP: bool = true;
+
+    /// What a twin does between two steps in the wrong order, so that threads of a test see the gap. The right order never calls it.
+    fn in_between() {}
 }
 
 /// The protocol as it should be.

@@ -174,6 +174,7 @@ impl<M: Message, P: Protocol> Queue<M, P> {
         self.ready[self.index(position)].store(position.wrapping_add(1), Ordering::Release);
         self.publish();
         if !P::SLOT_BEFORE_TAIL {
+            P::in_between();
             self.write(position, &message);
         }
         position
@@ -199,6 +200,15 @@ impl<M: Message, P: Protocol> Queue<M, P> {
     /// Whether there is nothing to poll. One relaxed load of the tail.
     pub fn is_empty(&self) -> bool {
         self.lines.tail[0].word.load(Ordering::Relaxed) == self.consumed.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is something to poll, and the tail is one that a pusher can have stored.
+    pub(crate) fn has_news(&self) -> bool {
+        // In this order: the tail is never behind what was consumed earlier. A stale `consumed` only makes the distance longer, and whoever
+        // consumes meanwhile looks again.
+        let consumed = self.consumed.load(Ordering::Relaxed);
+        let waiting = self.lines.tail[0].word.load(Ordering::Relaxed).wrapping_sub(consumed);
+        (1..=self.capacity() as u64).contains(&waiting)
     }
 
     /// The position up to which the consumer has reported slots done.

@@ -180,8 +180,9 @@ impl Table {
         right
     }
 
-    /// A completion has come for `completion.ticket`. `torn`: its slot was damaged, so that even the ticket's number is doubtful.
-    pub(crate) fn settle(&self, arena: &Arena, mut completion: Completion, torn: bool) -> Settled {
+    /// A completion has come for `completion.ticket`. `doubtful`: its slot was damaged, or it names a job that no consumer has taken, so even the
+    /// ticket's number is not to be relied on; whoever waits for it gets an error, and the run stays out of use.
+    pub(crate) fn settle(&self, arena: &Arena, mut completion: Completion, doubtful: bool) -> Settled {
         let Some((entry, mut state)) = self.find(completion.ticket) else {
             return Settled::Fault;
         };
@@ -189,7 +190,11 @@ impl Table {
         // Whoever has the job open has a borrow of its run; only its own completion, which closes the job first, may end that.
         let open = slot.stage.load(Ordering::Relaxed) == OPEN;
         if state.consumer == Consumer::Quarantined {
-            if state.lease.is_none() && !torn && !open {
+            // Too late for the owner, who has an answer. But it ends the consumer's half as it would have in time.
+            if !doubtful && !open {
+                if let Some(lease) = state.lease.take() {
+                    arena.release(lease);
+                }
                 self.finish(entry, slot, &mut state);
             }
             return Settled::Fault;
@@ -197,11 +202,12 @@ impl Table {
         let result = state.lease.as_ref().map(|lease| lease.result);
         let stray =
             matches!(completion.body, Body::Arena(used) if !result.is_some_and(|result| result.contains(&used)));
-        if stray || torn || open {
+        let faulty = stray || doubtful || open;
+        if faulty {
             completion.status = Status::BackendFailed;
             completion.body = Body::Empty;
         }
-        let wake = if torn || open {
+        let wake = if doubtful || open {
             self.quarantine(slot, &mut state, completion)
         } else {
             let wake = self.answer(slot, &mut state, completion);
@@ -211,7 +217,7 @@ impl Table {
             }
             wake
         };
-        if stray || torn || open { Settled::Faulty(wake) } else { Settled::Answered(wake) }
+        if faulty { Settled::Faulty(wake) } else { Settled::Answered(wake) }
     }
 
     /// Answers a ticket from the host, if it waits still. The outer `None` if it does not.
