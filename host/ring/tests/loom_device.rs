@@ -156,6 +156,42 @@ fn a_watched_device_answers<P: Protocol>() {
     });
 }
 
+/// How the dispatcher of [`launched_per_batch`] decides that there is something to launch for.
+#[derive(Clone, Copy, PartialEq)]
+enum Check {
+    /// Something is published that the device has not taken.
+    Untaken,
+    /// The seeded bug: the tail is another one than after the last launch, whoever came during it.
+    MovedSinceLaunch,
+}
+
+/// A device that is launched up to the tail seen, takes that much and ends; its dispatcher parks in between. Two jobs, the second of which may
+/// come before, during or after the first launch: both must be taken, or the dispatcher sleeps for ever.
+fn launched_per_batch<P: Protocol>(check: Check) {
+    explore(3, move || {
+        let ring = tiny_ring::<P>();
+        let dispatcher = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                let (mut taken, mut seen) = (0, 0);
+                while taken < 2 {
+                    let ready = || match check {
+                        Check::Untaken => ring.has_untaken(),
+                        Check::MovedSinceLaunch => ring.tail() != seen,
+                    };
+                    ring.jobs_signal().wait_until(WaitStrategy::Park, None, ready);
+                    let limit = ring.tail();
+                    taken += device(&ring, limit.wrapping_sub(ring.head()) as usize);
+                    seen = ring.tail();
+                }
+            })
+        };
+        let _tickets = [ask(&ring), ask(&ring)];
+        dispatcher.join().expect("no panic");
+        assert_eq!((ring.head(), ring.backlog()), (2, 0));
+    });
+}
+
 /// What a job names is read by the device until its completion and written by the host once that job is settled: loom watches the two.
 fn memory_is_reused_when_settled<P: Protocol>() {
     explore(2, || {
@@ -193,6 +229,18 @@ fn a_job_on_its_way_is_not_settled<P: Protocol>() {
         assert_eq!(ring.is_settled(through), through == 0, "nobody has answered anything");
         let _ticket = submitting.join().expect("no panic");
     });
+}
+
+#[test]
+fn launching() {
+    launched_per_batch::<Sound>(Check::Untaken);
+}
+
+#[test]
+fn launching_twins() {
+    rejects(ASLEEP, || launched_per_batch::<Sound>(Check::MovedSinceLaunch));
+    rejects(ASLEEP, || launched_per_batch::<CheckBeforeAnnouncing>(Check::Untaken));
+    rejects(ASLEEP, || launched_per_batch::<NoNotifyFence>(Check::Untaken));
 }
 
 #[test]
