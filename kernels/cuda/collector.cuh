@@ -11,6 +11,11 @@ namespace megaring {
 
 constexpr u32 MOST_QUERIES = 64;
 
+// A search's shared memory: a slab of the queries' codes (screen.cuh), then the tile's state.
+constexpr u32 SLAB_STEPS = 12;
+constexpr u32 STEP_WORDS = 2 * WARP;
+constexpr u32 SLAB_BYTES = MOST_QUERIES / 8 * SLAB_STEPS * STEP_WORDS * sizeof(u32);
+
 struct Cell {
     u32 row;
     float lower, upper;
@@ -35,6 +40,9 @@ struct TileState {
     u32 histograms[WARPS][BINS];
 };
 
+// Found anew where it is needed, so that the compiler knows it for shared memory.
+MR_DEVICE TileState& tile_state() { return *reinterpret_cast<TileState*>(shared_memory() + SLAB_BYTES); }
+
 // A float32 as a signed integer of the same order, for a maximum by integers.
 MR_DEVICE i32 ordered_int(float value) {
     const i32 bits = static_cast<i32>(float_to_bits(value));
@@ -42,105 +50,113 @@ MR_DEVICE i32 ordered_int(float value) {
 }
 MR_DEVICE float int_value(i32 bits) { return bits_to_float(static_cast<u32>(bits ^ ((bits >> 31) & 0x7FFFFFFF))); }
 
+// Raises one list's threshold by what is known now and forgets what is below it. By one warp.
+MR_DEVICE_CALL void tidy_list(u32 query, Cell* list, u32 room, u32 k, u32 capacity, i32* shared_threshold) {
+    TileState& tile = tile_state();
+    list = global(list);
+    const u32 count = smaller(tile.counts[query], room);
+    const u32 lane = lane_index();
+    float threshold = tile.queries[query].threshold;
+    // The cells were written by other warps before the barrier, and by this one.
+    if (count > k) {
+        const WarpTeam team{tile.histograms[warp_index()]};
+        const u32 key = kth_largest(team, k, [&](auto visit) {
+            for (u32 at = lane; at < count; at += WARP) visit(ordered_key(list[at].lower));
+        });
+        const float found = relax(key_value(key), tile.queries[query].slack);
+        threshold = found > threshold ? found : threshold;
+    }
+    u32 kept = 0;
+    for (u32 begin = 0; begin < count; begin += WARP) {
+        const u32 at = begin + lane;
+        const bool there = at < count;
+        const Cell cell = there ? list[at] : Cell{0, 0, 0};
+        const u32 stay = warp_ballot(there && cell.upper >= threshold);
+        // The ballot has let every lane read before any writes; what is kept moves down.
+        if (stay >> lane & 1) list[kept + popcount(stay & ((1u << lane) - 1))] = cell;
+        kept += popcount(stay);
+        warp_sync();
+    }
+    const bool overflow = kept > capacity;
+    warp_sync();
+    if (lane == 0) {
+        tile.counts[query] = overflow ? 0 : kept;
+        tile.marks[query] = smaller(larger(2 * k + 64, kept + k + 64), capacity);
+        tile.overflows[query] |= overflow ? 1 : 0;
+        tile.queries[query].threshold = overflow ? infinity() : threshold;
+        if (shared_threshold != nullptr && !overflow) device_max(shared_threshold, ordered_int(threshold));
+    }
+    warp_sync();
+}
+
 struct Collector {
-    TileState* tile;
     Cell* cells;  // `room` for each of the tile's queries
     u32 room, k, capacity;
     i32* shared_thresholds;  // the best any block has found for each of the tile's queries; null: there is no other block
 
     // A fresh list for query `query` of the tile.
     MR_DEVICE void open(u32 query, const QueryParams& params) const {
-        tile->queries[query] = params;
-        tile->counts[query] = 0;
-        tile->marks[query] = smaller(2 * k + 64, capacity);
-        tile->overflows[query] = params.screened ? 0 : 1;
+        TileState& tile = tile_state();
+        tile.queries[query] = params;
+        tile.counts[query] = 0;
+        tile.marks[query] = smaller(2 * k + 64, capacity);
+        tile.overflows[query] = params.screened ? 0 : 1;
     }
 
     // Goes on with a list that an earlier chunk of the same rows' share left.
     MR_DEVICE void reopen(u32 query, const QueryParams& params, const Head& head) const {
+        TileState& tile = tile_state();
         open(query, params);
-        tile->counts[query] = head.count;
-        tile->marks[query] = smaller(larger(2 * k + 64, head.count + k), capacity);
-        tile->overflows[query] |= head.overflow;
-        tile->queries[query].threshold = head.overflow ? infinity() : head.threshold;
+        tile.counts[query] = head.count;
+        tile.marks[query] = smaller(larger(2 * k + 64, head.count + k), capacity);
+        tile.overflows[query] |= head.overflow;
+        tile.queries[query].threshold = head.overflow ? infinity() : head.threshold;
     }
 
     // Takes a row that passed. At most one row tile's rows come between two calls of `tidy_all`.
     MR_DEVICE void push(u32 query, const Cell& cell) const {
-        const u32 at = shared_add(&tile->counts[query], 1);
-        if (at < room) cells[static_cast<u64>(query) * room + at] = cell;
+        const u32 at = shared_add(&tile_state().counts[query], 1);
+        if (at < room) list(query)[at] = cell;
     }
 
     // Tidies the lists that have grown long, a query to a warp at a time, after a look (if asked for) at what other blocks have found out.
     // Between two barriers of the block.
     MR_DEVICE void tidy_all(u32 queries, bool look) const {
+        const TileState& tile = tile_state();
         if (look && shared_thresholds != nullptr) {
             const u32 query = warp_index() + WARPS * lane_index();
             if (query < queries) look_around(query);
             warp_sync();
         }
         for (u32 query = warp_index(); query < queries; query += WARPS) {
-            if (tile->counts[query] > tile->marks[query]) tidy(query);
+            if (tile.counts[query] <= tile.marks[query]) continue;
+            tidy_list(query, list(query), room, k, capacity, shared_thresholds == nullptr ? nullptr : shared_thresholds + query);
         }
-    }
-
-    // By one warp.
-    MR_DEVICE_CALL void tidy(u32 query) const {
-        Cell* list = cells + static_cast<u64>(query) * room;
-        const u32 count = smaller(tile->counts[query], room);
-        const u32 lane = lane_index();
-        float threshold = tile->queries[query].threshold;
-        // The cells were written by other warps before the barrier, and by this one.
-        if (count > k) {
-            const WarpTeam team{tile->histograms[warp_index()]};
-            const u32 key = kth_largest(team, k, [&](auto visit) {
-                for (u32 at = lane; at < count; at += WARP) visit(ordered_key(list[at].lower));
-            });
-            const float found = relax(key_value(key), tile->queries[query].slack);
-            threshold = found > threshold ? found : threshold;
-        }
-        u32 kept = 0;
-        for (u32 begin = 0; begin < count; begin += WARP) {
-            const u32 at = begin + lane;
-            const bool there = at < count;
-            const Cell cell = there ? list[at] : Cell{0, 0, 0};
-            const u32 stay = warp_ballot(there && cell.upper >= threshold);
-            // The ballot has let every lane read before any writes; what is kept moves down.
-            if (stay >> lane & 1) list[kept + popcount(stay & ((1u << lane) - 1))] = cell;
-            kept += popcount(stay);
-            warp_sync();
-        }
-        const bool overflow = kept > capacity;
-        warp_sync();
-        if (lane == 0) {
-            tile->counts[query] = overflow ? 0 : kept;
-            tile->marks[query] = smaller(larger(2 * k + 64, kept + k + 64), capacity);
-            tile->overflows[query] |= overflow ? 1 : 0;
-            tile->queries[query].threshold = overflow ? infinity() : threshold;
-            if (shared_thresholds != nullptr && !overflow) device_max(&shared_thresholds[query], ordered_int(threshold));
-        }
-        warp_sync();
     }
 
     // Writes a query's head. By one warp; `for_merge` where there are other lists of the query.
     MR_DEVICE void close(u32 query, Head* head, bool for_merge) const {
-        const Cell* list = cells + static_cast<u64>(query) * room;
-        const u32 count = tile->counts[query];
+        const TileState& tile = tile_state();
+        const Cell* cells_of_query = list(query);
+        const u32 count = tile.counts[query];
         float best = -infinity(), highest = -infinity();
         if (for_merge) {
             for (u32 at = lane_index(); at < count; at += WARP) {
-                best = list[at].lower > best ? list[at].lower : best;
-                highest = list[at].upper > highest ? list[at].upper : highest;
+                const Cell cell = cells_of_query[at];
+                best = cell.lower > best ? cell.lower : best;
+                highest = cell.upper > highest ? cell.upper : highest;
             }
             best = warp_max(best), highest = warp_max(highest);
         }
-        if (lane_index() == 0) *head = Head{count, tile->overflows[query], tile->queries[query].threshold, best, highest, {}};
+        if (lane_index() == 0) *head = Head{count, tile.overflows[query], tile.queries[query].threshold, best, highest, {}};
     }
 
   private:
+    MR_DEVICE Cell* list(u32 query) const { return global(cells) + static_cast<u64>(query) * room; }
+
     MR_DEVICE void look_around(u32 query) const {
         const float found = int_value(static_cast<i32>(device_load_relaxed(reinterpret_cast<const u32*>(&shared_thresholds[query]))));
-        float& threshold = tile->queries[query].threshold;
+        float& threshold = tile_state().queries[query].threshold;
         if (found > threshold) threshold = found;
     }
 };

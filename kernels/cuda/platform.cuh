@@ -40,6 +40,13 @@ MR_DEVICE u8* shared_memory() {
     return megaring_shared;
 }
 
+// A pointer that came out of memory, known to be to device or pinned memory: its loads need not find that out each time.
+template <typename T>
+MR_DEVICE T* global(T* at) {
+    __builtin_assume(__isGlobal(at));
+    return at;
+}
+
 // All threads of the block arrive before one goes on, and see what the others wrote to shared and device memory.
 MR_DEVICE void block_sync() { __syncthreads(); }
 // The same for a warp. Every warp operation below needs all 32 lanes.
@@ -182,7 +189,7 @@ MR_DEVICE float root(float a) { return __fsqrt_rn(a); }
 // same elements (b[0], b[1]), and the sums of those rows and the columns 2j and 2j + 1. Exact while sums stay within 32 bits.
 MR_DEVICE void multiply_codes(i32 (&sums)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
@@ -190,7 +197,7 @@ MR_DEVICE void multiply_codes(i32 (&sums)[4], const u32 (&a)[4], const u32 (&b)[
     for (u32 half = 0; half < 2; ++half) {
         MR_UNROLL
         for (u32 part = 0; part < 2; ++part) {
-            asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.u8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+            asm("mma.sync.aligned.m8n8k16.row.col.s32.u8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
                          : "+r"(sums[2 * half]), "+r"(sums[2 * half + 1])
                          : "r"(a[half + 2 * part]), "r"(b[part]));
         }

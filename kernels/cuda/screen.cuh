@@ -13,10 +13,10 @@ namespace megaring {
 
 constexpr u32 GROUP_ROWS = 16;
 constexpr u32 GROUP_COLUMNS = 4 * GROUP_ROWS;
-// Steps of 32 elements in a slab: 384 dimensions are one slab, which then stays for the whole chunk.
-constexpr u32 SLAB_STEPS = 12;
-constexpr u32 STEP_WORDS = 2 * WARP;
-constexpr u32 SLAB_BYTES = MOST_QUERIES / 8 * SLAB_STEPS * STEP_WORDS * sizeof(u32);
+// Steps of 32 elements whose rows a warp loads before it multiplies. One query is limited by the memory's latency: a whole slab's loads, 6 KiB a
+// warp, shall be under way at once. Many queries are limited by registers, which hold their sums.
+template <u32 TILES>
+constexpr u32 LOADED_STEPS = TILES == 1 ? SLAB_STEPS : 2;
 
 // Row tiles between two looks at the thresholds of other blocks: a look costs a load from the second-level cache.
 constexpr u32 LOOK_EVERY = 4;
@@ -52,7 +52,7 @@ MR_DEVICE void keep(const Collector& collector, const RowPair& rows, const i32 (
     MR_UNROLL
     for (u32 at = 0; at < 2; ++at) {
         const u32 query = first_query + 2 * j + at;
-        const QueryParams& params = collector.tile->queries[query];
+        const QueryParams& params = tile_state().queries[query];
         const float scale = params.scale, a = params.a, b = params.b, threshold = params.threshold;
         MR_UNROLL
         for (u32 row = 0; row < 2; ++row) {
@@ -77,33 +77,43 @@ MR_DEVICE void stage_slab(const QueryTile& queries, u32 first_step, u32 steps, u
     }
 }
 
-// Adds the products of one slab. Of each group `codes` has its first quad of the slab; groups that are not there repeat the last one's, and are not kept.
+// A lane's part of one step of a group: rows 2g and 2g + 1 at the quads j and j + 4.
+MR_DEVICE void load_rows(const u8* codes, u32 quad, u32 quads, u32 (&rows)[4]) {
+    const Pair* at = reinterpret_cast<const Pair*>(codes + static_cast<u64>(quad) * (4 * GROUP_ROWS)) + lane_index() / 4;
+    // Quads past the last are not there to be read; the queries' codes are zero for them.
+    const Pair low = quad < quads ? at[0] : Pair{0, 0};
+    const Pair high = quad + 4 < quads ? at[4 * GROUP_ROWS / 2] : Pair{0, 0};
+    rows[0] = low.first, rows[1] = low.second;
+    rows[2] = high.first, rows[3] = high.second;
+}
+
+// Adds the products of one slab. Groups that are not there repeat the last one's codes, and are not kept.
 template <u32 GROUPS, u32 TILES>
 MR_DEVICE void multiply_slab(const QueryTile& queries, const u8* const (&codes)[GROUPS], u32 first_step, u32 steps, const u32* slab,
                              i32 (&sums)[GROUPS][TILES][4]) {
-    const u32 lane = lane_index(), g = lane / 4, j = lane % 4;
+    constexpr u32 LOADED = LOADED_STEPS<TILES>;
+    const u32 lane = lane_index(), j = lane % 4;
     const u32 tiles = divide_up(queries.count, 8);
-    // One query is limited by the memory's latency: all of a slab's loads shall be under way at once. Many are limited by registers.
-    MR_UNROLL_BY((TILES == 1 ? SLAB_STEPS : 2))
-    for (u32 step = 0; step < steps; ++step) {
-        const u32 quad = 8 * (first_step + step) + j;
-        u32 rows[GROUPS][4];
+    for (u32 begin = 0; begin < steps; begin += LOADED) {
+        u32 rows[LOADED][GROUPS][4];
         MR_UNROLL
-        for (u32 group = 0; group < GROUPS; ++group) {
-            const Pair* at = reinterpret_cast<const Pair*>(codes[group] + static_cast<u64>(quad) * (4 * GROUP_ROWS)) + g;
-            // Quads past the last are not there to be read; the queries' codes are zero for them.
-            const Pair low = quad < queries.quads ? at[0] : Pair{0, 0};
-            const Pair high = quad + 4 < queries.quads ? at[4 * GROUP_ROWS / 2] : Pair{0, 0};
-            rows[group][0] = low.first, rows[group][1] = low.second;
-            rows[group][2] = high.first, rows[group][3] = high.second;
+        for (u32 step = 0; step < LOADED; ++step) {
+            MR_UNROLL
+            for (u32 group = 0; group < GROUPS; ++group) {
+                load_rows(codes[group], 8 * (first_step + begin + step) + j, queries.quads, rows[step][group]);
+            }
         }
         MR_UNROLL
-        for (u32 tile = 0; tile < TILES; ++tile) {
-            if (tile >= tiles) break;
-            const Pair pair = reinterpret_cast<const Pair*>(slab + (tile * SLAB_STEPS + step) * STEP_WORDS)[lane];
-            const u32 codes_of_queries[2] = {pair.first, pair.second};
+        for (u32 step = 0; step < LOADED; ++step) {
+            if (begin + step >= steps) break;
             MR_UNROLL
-            for (u32 group = 0; group < GROUPS; ++group) multiply_codes(sums[group][tile], rows[group], codes_of_queries);
+            for (u32 tile = 0; tile < TILES; ++tile) {
+                if (tile >= tiles) break;
+                const Pair pair = reinterpret_cast<const Pair*>(slab + (tile * SLAB_STEPS + begin + step) * STEP_WORDS)[lane];
+                const u32 codes_of_queries[2] = {pair.first, pair.second};
+                MR_UNROLL
+                for (u32 group = 0; group < GROUPS; ++group) multiply_codes(sums[group][tile], rows[step][group], codes_of_queries);
+            }
         }
     }
 }
@@ -111,10 +121,10 @@ MR_DEVICE void multiply_slab(const QueryTile& queries, const u8* const (&codes)[
 // Screens groups begin..end of a segment, GROUPS of them to a warp at a time, for up to 8 * TILES queries. All threads of the block.
 // `slab` is shared memory; where all steps are one slab, it is staged already.
 template <u32 GROUPS, u32 TILES>
-MR_DEVICE_CALL void screen_groups(const QueryTile& queries, const Collector& collector, const Segment& segment, u32 begin, u32 end, u32* slab) {
-    const u32 lane = lane_index(), g = lane / 4, j = lane % 4;
+MR_DEVICE void screen_groups(const QueryTile& queries, const Collector& collector, const Segment& segment, u32 begin, u32 end, u32* slab) {
+    const u32 g = lane_index() / 4, j = lane_index() % 4;
     const u64 group_bytes = static_cast<u64>(queries.quads) * (4 * GROUP_ROWS);
-    const float* columns = segment.columns[queries.metric - 1];
+    const float* columns = global(segment.columns[queries.metric - 1]);
     const u32 tiles = divide_up(queries.count, 8);
     const bool one_slab = queries.steps <= SLAB_STEPS;
     for (u32 base = begin; base < end; base += WARPS * GROUPS) {
@@ -123,10 +133,10 @@ MR_DEVICE_CALL void screen_groups(const QueryTile& queries, const Collector& col
         const u8* codes[GROUPS];
         MR_UNROLL
         for (u32 group = 0; group < GROUPS; ++group) {
-            codes[group] = segment.codes + smaller(first + group, end - 1) * group_bytes;
+            codes[group] = global(segment.codes) + smaller(first + group, end - 1) * group_bytes;
             MR_UNROLL
             for (u32 tile = 0; tile < TILES; ++tile) {
-                const QueryParams* params = collector.tile->queries + 8 * tile + 2 * j;
+                const QueryParams* params = tile_state().queries + 8 * tile + 2 * j;
                 sums[group][tile][0] = sums[group][tile][2] = params[0].bias;
                 sums[group][tile][1] = sums[group][tile][3] = params[1].bias;
             }

@@ -66,25 +66,24 @@ MR_DEVICE void add_products(const Quad (&rows)[FLOAT32_ROWS], const float* slab,
     }
 }
 
-// Adds up 32 sums over 32 lanes; lane i gets the i-th. At each turn a lane gives away the half that it will not have.
+// Adds up 32 sums over 32 lanes; lane i gets the i-th. At each turn a lane gives away the half that it will not have. (By recursion, since the
+// sums must be indexed by constants to stay in registers.)
+template <u32 HALF>
 MR_DEVICE float transpose_sums(float (&sums)[WARP]) {
-    const u32 lane = lane_index();
+    const bool upper = lane_index() & HALF;
     MR_UNROLL
-    for (u32 half = WARP / 2; half > 0; half /= 2) {
-        const bool upper = lane & half;
-        MR_UNROLL
-        for (u32 at = 0; at < half; ++at) {
-            const float give = upper ? sums[at] : sums[at + half];
-            const float stay = upper ? sums[at + half] : sums[at];
-            sums[at] = stay + warp_shuffle_xor(give, half);
-        }
+    for (u32 at = 0; at < HALF; ++at) {
+        const float give = upper ? sums[at] : sums[at + HALF];
+        const float stay = upper ? sums[at + HALF] : sums[at];
+        sums[at] = stay + warp_shuffle_xor(give, HALF);
     }
-    return sums[0];
+    if constexpr (HALF > 1) return transpose_sums<HALF / 2>(sums);
+    else return sums[0];
 }
 
 // The bounds of one row for one query.
 MR_DEVICE void keep_float32(const Collector& collector, u32 metric, u32 query, u32 row, float sum, double norm2) {
-    const QueryParams& params = collector.tile->queries[query];
+    const QueryParams& params = tile_state().queries[query];
     const float square = static_cast<float>(norm2), norm = root(square);
     const float mul = metric == METRIC_COSINE ? (square == 0.0f ? 0.0f : 1.0f / norm) : 1.0f;
     const float add = metric == METRIC_L2 ? -square : 0.0f;
@@ -96,7 +95,7 @@ MR_DEVICE void keep_float32(const Collector& collector, u32 metric, u32 query, u
 }
 
 // Screens rows begin..end of a segment for up to eight queries. All threads of the block.
-MR_DEVICE_CALL void screen_rows(const float* raw, u32 count, u32 dim, u32 metric, const Collector& collector, const Segment& segment, u32 begin, u32 end,
+MR_DEVICE void screen_rows(const float* raw, u32 count, u32 dim, u32 metric, const Collector& collector, const Segment& segment, u32 begin, u32 end,
                                 float* slab) {
     const u32 lane = lane_index();
     const bool one_slab = dim <= FLOAT32_SLAB;
@@ -119,14 +118,14 @@ MR_DEVICE_CALL void screen_rows(const float* raw, u32 count, u32 dim, u32 metric
                 Quad rows[FLOAT32_ROWS];
                 MR_UNROLL
                 for (u32 row = 0; row < FLOAT32_ROWS; ++row) {
-                    rows[row] = load_quad(segment.rows + static_cast<u64>(smaller(first + row, end - 1)) * dim, element, dim);
+                    rows[row] = load_quad(global(segment.rows) + static_cast<u64>(smaller(first + row, end - 1)) * dim, element, dim);
                 }
                 add_products(rows, slab, element - from, sums);
             }
         }
-        const float sum = transpose_sums(sums);
+        const float sum = transpose_sums<WARP / 2>(sums);
         const u32 row = first + lane / FLOAT32_QUERIES, query = lane % FLOAT32_QUERIES;
-        if (row < end && query < count) keep_float32(collector, metric, query, segment.first_row + row, sum, segment.norms2[row]);
+        if (row < end && query < count) keep_float32(collector, metric, query, segment.first_row + row, sum, global(segment.norms2)[row]);
         block_sync();
         collector.tidy_all(count, (base - begin) / (WARPS * FLOAT32_ROWS) % (4 * LOOK_EVERY) == 0);
         block_sync();

@@ -111,9 +111,9 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
 MR_DEVICE_CALL void prepare_search(const KernelParams& params, JobRecord& job, u32 chunk) {
     const SearchPlan& plan = job.search;
     const u32 column = warp_index(), query = chunk * 8 + column;
-    u32* fragments = reinterpret_cast<u32*>(job.scratch + plan.codes) + static_cast<u64>(chunk) * plan.steps * STEP_WORDS;
-    QueryParams* out = reinterpret_cast<QueryParams*>(job.scratch + plan.params) + query;
-    float* raw = reinterpret_cast<float*>(job.scratch + plan.raw) + static_cast<u64>(query) * plan.dim;
+    u32* fragments = reinterpret_cast<u32*>(global(job.scratch) + plan.codes) + static_cast<u64>(chunk) * plan.steps * STEP_WORDS;
+    QueryParams* out = reinterpret_cast<QueryParams*>(global(job.scratch) + plan.params) + query;
+    float* raw = reinterpret_cast<float*>(global(job.scratch) + plan.raw) + static_cast<u64>(query) * plan.dim;
     double norm2 = 0.0;
     float largest = 0.0f;
     if (query < plan.items) {
@@ -131,7 +131,7 @@ MR_DEVICE_CALL void prepare_search(const KernelParams& params, JobRecord& job, u
     }
     if (lane_index() == 0) {
         *out = ready;
-        if (query < plan.items) reinterpret_cast<i32*>(job.scratch + plan.shared_thresholds)[query] = ordered_int(ready.threshold);
+        if (query < plan.items) reinterpret_cast<i32*>(global(job.scratch) + plan.shared_thresholds)[query] = ordered_int(ready.threshold);
     }
 }
 
@@ -160,15 +160,15 @@ MR_DEVICE_CALL void work_search(JobRecord& job, u32 chunk) {
     const u32 first = chunk % plan.query_tiles * plan.query_tile;
     const u32 count = smaller(plan.items - first, plan.query_tile);
     u32* slab = reinterpret_cast<u32*>(shared_memory());
-    i32* thresholds = reinterpret_cast<i32*>(job.scratch + plan.shared_thresholds) + first;
+    i32* thresholds = reinterpret_cast<i32*>(global(job.scratch) + plan.shared_thresholds) + first;
     const u64 place = static_cast<u64>(split) * plan.items + first;
-    Head* heads = reinterpret_cast<Head*>(job.scratch + plan.heads) + place;
-    const Collector collector{reinterpret_cast<TileState*>(shared_memory() + SLAB_BYTES), reinterpret_cast<Cell*>(job.scratch + plan.cells) + place * plan.room,
+    Head* heads = reinterpret_cast<Head*>(global(job.scratch) + plan.heads) + place;
+    const Collector collector{reinterpret_cast<Cell*>(global(job.scratch) + plan.cells) + place * plan.room,
                               plan.room, plan.k, plan.capacity, plan.splits > 1 ? thresholds : nullptr};
-    const QueryTile queries{reinterpret_cast<const u32*>(job.scratch + plan.codes) + static_cast<u64>(first / 8) * plan.steps * STEP_WORDS, count,
+    const QueryTile queries{reinterpret_cast<const u32*>(global(job.scratch) + plan.codes) + static_cast<u64>(first / 8) * plan.steps * STEP_WORDS, count,
                             plan.steps, plan.quads, plan.metric};
-    const QueryParams* ready = reinterpret_cast<const QueryParams*>(job.scratch + plan.params) + first;
-    const float* raw = reinterpret_cast<const float*>(job.scratch + plan.raw) + static_cast<u64>(first) * plan.dim;
+    const QueryParams* ready = reinterpret_cast<const QueryParams*>(global(job.scratch) + plan.params) + first;
+    const float* raw = reinterpret_cast<const float*>(global(job.scratch) + plan.raw) + static_cast<u64>(first) * plan.dim;
     for (u32 query = thread_index(); query < align_up(count, 8); query += THREADS) {
         if (tile == 0 || query >= count) collector.open(query, ready[query]);
         else collector.reopen(query, ready[query], heads[query]);
@@ -212,7 +212,7 @@ struct Merge {
     MR_DEVICE void run(u8* result) const {
         ListHeader* header = reinterpret_cast<ListHeader*>(result) + query;
         Candidate* list = reinterpret_cast<Candidate*>(result + plan.items * u64(sizeof(ListHeader))) + static_cast<u64>(query) * plan.capacity;
-        const QueryParams& params = reinterpret_cast<const QueryParams*>(scratch + plan.params)[query];
+        const QueryParams& params = reinterpret_cast<const QueryParams*>(global(scratch) + plan.params)[query];
         gather_heads(params);
         if (!words->overflow) {
             float threshold = narrow_by_heads(params.slack);
@@ -230,7 +230,7 @@ struct Merge {
 
   private:
     MR_DEVICE const Head& head(u32 split) const {
-        return reinterpret_cast<const Head*>(scratch + plan.heads)[static_cast<u64>(split) * plan.items + query];
+        return reinterpret_cast<const Head*>(global(scratch) + plan.heads)[static_cast<u64>(split) * plan.items + query];
     }
 
     MR_DEVICE void gather_heads(const QueryParams& params) const {
@@ -292,7 +292,7 @@ struct Merge {
         for (u32 split = team.rank() / together; split < plan.splits; split += Team::SIZE / together) {
             const Head& one = head(split);
             if (plan.splits > 1 && one.highest < threshold) continue;
-            const Cell* cells = reinterpret_cast<const Cell*>(scratch + plan.cells) + (static_cast<u64>(split) * plan.items + query) * plan.room;
+            const Cell* cells = reinterpret_cast<const Cell*>(global(scratch) + plan.cells) + (static_cast<u64>(split) * plan.items + query) * plan.room;
             for (u32 begin = team.rank() % together; begin < one.count; begin += AT_ONCE * together) {
                 Cell some[AT_ONCE];
                 MR_UNROLL
@@ -310,18 +310,18 @@ struct Merge {
 
 MR_DEVICE_CALL void finish_search(const KernelParams& params, JobRecord& job, u32 chunk) {
     const SearchPlan& plan = job.search;
-    u8* result = result_of(params, job);
+    u8* result = global(result_of(params, job));
     if (plan.every_row) return write_every_row(result, plan.items);
-    TileState* tile = reinterpret_cast<TileState*>(shared_memory() + SLAB_BYTES);
-    MergeWords* words = reinterpret_cast<MergeWords*>(tile->counts);
+    TileState& tile = tile_state();
+    MergeWords* words = reinterpret_cast<MergeWords*>(tile.counts);
     Cell* near = reinterpret_cast<Cell*>(shared_memory());
     if (plan.splits > 1) {
-        Merge<BlockTeam>{BlockTeam{tile->histograms[0]}, words, near, plan, job.scratch, chunk}.run(result);
+        Merge<BlockTeam>{BlockTeam{tile.histograms[0]}, words, near, plan, job.scratch, chunk}.run(result);
         return;
     }
     const u32 warp = warp_index(), query = chunk * WARPS + warp;
     using OneWarp = Merge<WarpTeam>;
-    if (query < plan.items) OneWarp{WarpTeam{tile->histograms[warp]}, words + warp, near + warp * OneWarp::NEAR, plan, job.scratch, query}.run(result);
+    if (query < plan.items) OneWarp{WarpTeam{tile.histograms[warp]}, words + warp, near + warp * OneWarp::NEAR, plan, job.scratch, query}.run(result);
 }
 
 MR_DEVICE void run_search(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {

@@ -20,19 +20,37 @@
 namespace megaring {
 namespace twin {
 
+// Ordering that can be left out, so that a test can see that it would be missed. Set before anything runs.
+struct Bugs {
+    bool missing_acquire = false;         // of what came before a changed tail
+    bool missing_block_barrier = false;   // threads of a block meet without seeing what the others wrote
+    bool missing_device_release = false;  // of a job record before the number that tells of it
+};
+inline Bugs& bugs() {
+    static Bugs all;
+    return all;
+}
+
 // Where the fibers of a block, or the lanes of a warp, meet.
 class Barrier {
   public:
     explicit Barrier(u32 members) : members_(members) {}
 
-    void meet(Scheduler& scheduler) {
-        // The chain of these additions is what orders the members' accesses; the lists are the scheduler's business.
-        order_.fetch_add(1, std::memory_order_acq_rel);
+    void meet(Scheduler& scheduler, bool ordered = true) {
+        // The chain of these additions is what orders the members' accesses; the lists are the scheduler's business. Two meetings in a row have
+        // one counter each: who comes late out of the first must not learn what others did on their way to the second.
+        std::atomic<u32>& order = order_[round()];
+        order.fetch_add(1, ordered ? std::memory_order_acq_rel : std::memory_order_relaxed);
         if (join(scheduler)) scheduler.block();
-        order_.load(std::memory_order_acquire);
+        order.load(ordered ? std::memory_order_acquire : std::memory_order_relaxed);
     }
 
   private:
+    u32 round() const {
+        Unwatched unwatched;
+        return round_;
+    }
+
     // True for who has to wait.
     bool join(Scheduler& scheduler) {
         Unwatched unwatched;
@@ -42,12 +60,14 @@ class Barrier {
         }
         for (Fiber* fiber : waiting_) scheduler.wake(fiber);
         waiting_.clear();
+        round_ ^= 1;
         return false;
     }
 
     u32 members_;
+    u32 round_ = 0;
     std::vector<Fiber*> waiting_;
-    std::atomic<u32> order_{0};
+    std::atomic<u32> order_[2] = {0, 0};
 };
 
 struct Warp {
@@ -75,7 +95,7 @@ inline u32 thread() {
     return current_block()->scheduler->current().index;
 }
 
-inline void meet(Barrier& barrier) { barrier.meet(*current_block()->scheduler); }
+inline void meet(Barrier& barrier, bool ordered = true) { barrier.meet(*current_block()->scheduler, ordered); }
 
 // Every lane puts three words up and, after the meeting, may look at those of all lanes.
 inline const u64 (&exchange(u64 a, u64 b = 0, u64 c = 0))[WARP][3] {
@@ -109,7 +129,10 @@ MR_DEVICE u32 lane_index() { return thread_index() % WARP; }
 MR_DEVICE u32 warp_index() { return thread_index() / WARP; }
 MR_DEVICE u8* shared_memory() { return twin::current_block()->shared; }
 
-MR_DEVICE void block_sync() { twin::meet(twin::current_block()->barrier); }
+template <typename T>
+MR_DEVICE T* global(T* at) { return at; }
+
+MR_DEVICE void block_sync() { twin::meet(twin::current_block()->barrier, !twin::bugs().missing_block_barrier); }
 MR_DEVICE void warp_sync() { twin::meet(twin::current_block()->warps[warp_index()].barrier); }
 
 template <typename T>
@@ -157,7 +180,9 @@ MR_DEVICE T device_load_relaxed(const T* at) { return load(at, std::memory_order
 template <typename T>
 MR_DEVICE T device_load_acquire(const T* at) { return load(at, std::memory_order_acquire); }
 template <typename T>
-MR_DEVICE void device_store_release(T* at, T value) { std::atomic_ref(*at).store(value, std::memory_order_release); }
+MR_DEVICE void device_store_release(T* at, T value) {
+    std::atomic_ref(*at).store(value, twin::bugs().missing_device_release ? std::memory_order_relaxed : std::memory_order_release);
+}
 template <typename T>
 MR_DEVICE void device_store_relaxed(T* at, T value) { std::atomic_ref(*at).store(value, std::memory_order_relaxed); }
 
@@ -165,7 +190,7 @@ MR_DEVICE u64 system_load_relaxed(const u64* at) { return load(at, std::memory_o
 MR_DEVICE void system_store_relaxed(u64* at, u64 value) { std::atomic_ref(*at).store(value, std::memory_order_relaxed); }
 MR_DEVICE void system_store_release(u64* at, u64 value) { std::atomic_ref(*at).store(value, std::memory_order_release); }
 // ThreadSanitizer does not know fences. Loading the word once more, with acquire, orders the same accesses: only this word's writers matter.
-MR_DEVICE void system_acquire(const u64* at) { load(at, std::memory_order_acquire); }
+MR_DEVICE void system_acquire(const u64* at) { load(at, twin::bugs().missing_acquire ? std::memory_order_relaxed : std::memory_order_acquire); }
 // The release that the barrier or the atomic after it does is as good between threads.
 MR_DEVICE void system_fence() {}
 
