@@ -71,12 +71,13 @@ impl<P: Protocol> JobRing<P> {
         taken
     }
 
-    /// Whether there is something to poll.
+    /// Whether there is something to poll. For consumers of this process, which poll here; [`JobRing::has_untaken`] holds for a device, too.
     pub fn has_jobs(&self) -> bool {
         !self.submissions.is_empty()
     }
 
-    /// What workers wait on; every submission wakes one waiter. All who wait here must react to [`JobRing::has_jobs`].
+    /// What workers wait on, or a thread that launches a device; every submission wakes one waiter. All who wait here must react to
+    /// [`JobRing::has_jobs`] (or [`JobRing::has_untaken`]).
     pub fn jobs_signal(&self) -> &Signal<P> {
         &self.jobs
     }

@@ -8,14 +8,19 @@
 //!   being the slot's position + 1.
 //! - It answers every slot that it takes, once, in any order: result bytes, then the completion slot, then the completions' tail with release
 //!   (system scope), once per burst. There is always room, since each job holds a completion slot. The head that covers a slot is stored
-//!   before the tail of its completion: a successor goes on at the head, and must not take a job that is answered already.
+//!   before the tail of its completion: a successor goes on at the head, and must not take a job that is answered already. So an answer to
+//!   a job above the head is not believed.
 //! - After its completion a job's run belongs to someone else: no read, no write.
 //! - A ring has one kind of consumer. Where a device writes completions, nobody calls [`JobRing::try_poll`], [`JobRing::complete`] and the like,
 //!   which keep cursors of their own.
 //!
 //! A device that stops cleanly leaves nothing behind, and the next one goes on at the submissions' head and the completions' tail. One that died
 //! is followed by [`JobRing::fail_outstanding`], then, when it surely touches the memory no more, [`JobRing::release_quarantine`]. Jobs that it
-//! had not taken are then of dead generations: the next device answers them as bad descriptors, which frees their credits.
+//! had not taken are then of dead generations: the next device answers them as bad descriptors, which frees their credits. One that was only
+//! slow answers too late for the owners, who were told of a failure, but each of its answers still gives a run back.
+//!
+//! A head or a tail that cannot be, from a device gone astray, admits nobody and answers nobody; the tickets wait for
+//! [`JobRing::fail_outstanding`]. Another device cannot go on from such a line before it was put right, which the ring does not do by itself.
 
 use std::time::Instant;
 

@@ -63,7 +63,7 @@ pub struct RingStats {
     pub submitted: u64,
     /// Tickets answered, whatever the status.
     pub completed: u64,
-    /// Slots that were damaged, completions without a ticket, jobs completed twice.
+    /// Slots that were damaged, completions that came without a ticket, twice, too early or too late, tails that cannot be.
     pub faults: u64,
     /// Reservations refused for want of a slot.
     pub ring_full: u64,

@@ -4,6 +4,10 @@
 //! [`JobRing::open`] → [`Work::complete`] → [`JobRing::reap`] → [`Ticket`] → [`Outcome`]. Each module opens with what it promises when it is full,
 //! when it is empty and when it blocks. The event ring ([`event_ring`]) is separate: it overwrites, and tells its readers what they lost.
 //!
+//! The consumer may also be a device that reads and writes the ring's memory by itself, at the offsets of [`RingLayout`]. It wakes nobody; a thread
+//! of the host watches over it: [`JobRing::await_outstanding`] when there is nothing to watch, [`JobRing::announce`] or [`JobRing::reap`]
+//! otherwise. What the device must keep to is told in `device.rs`.
+//!
 //! Under `--cfg loom` the crate runs on the model checker's types instead of the standard library's; see [`sync`] and [`protocol`].
 
 pub mod arena;
