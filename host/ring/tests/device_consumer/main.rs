@@ -2,6 +2,7 @@
 //! that the same harness must catch.
 #![cfg(not(loom))]
 
+mod chaos;
 mod device;
 mod faults;
 mod harness;
