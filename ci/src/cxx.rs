@@ -31,10 +31,14 @@ impl Cxx {
         if let Some(cxx) = on_path.into_iter().find(|cxx| cxx.answers(workspace)) {
             return Ok(cxx);
         }
-        let zig = zig::setup(workspace).map_err(|reason| {
+        Self::of_zig(workspace).map_err(|reason| {
             format!("there is no C++ compiler on the PATH (on Debian: `apt-get install g++`). {reason}")
-        })?;
-        Ok(Self { program: zig.program, subcommand: Some("c++") })
+        })
+    }
+
+    /// The one in Zig, which is clang.
+    pub(crate) fn of_zig(workspace: &Workspace) -> Result<Self> {
+        Ok(Self { program: zig::setup(workspace)?.program, subcommand: Some("c++") })
     }
 
     /// The compiler, to be started in the root.

@@ -16,6 +16,9 @@ use crate::workspace::Workspace;
 /// The package that holds them.
 const PACKAGE: &str = "megaring-cuda";
 
+/// The device code as C++.
+const TWIN: &str = "kernels/cuda/twin";
+
 /// A program that runs the device code on CPU threads, as hard on its synchronisation as it can. `--list-bugs` prints one name a
 /// line, and `--bug NAME` runs it with that bug in it.
 const TORTURE: &str = "kernels/cuda/twin/torture.cpp";
@@ -79,6 +82,36 @@ fn architecture(file: &Path) -> String {
     stem.rsplit_once(".compute_").map_or(stem.clone(), |(_, number)| format!("sm_{number}"))
 }
 
+/// Has the clang in Zig compile the twin. Being pinned, it finds the same things everywhere, so its warnings can be errors; and what
+/// a person's own compiler lets pass does not wait for somebody with another one.
+pub(crate) fn twin_by_clang(workspace: &Workspace) -> Result<Outcome> {
+    if cfg!(windows) {
+        return Ok(Outcome::skipped("the twin is not made for Windows"));
+    }
+    let cxx = Cxx::of_zig(workspace)?;
+    let object = build_folder(workspace)?.join("clang.o");
+    let mut outcomes = Vec::new();
+    for program in files(&workspace.root().join(TWIN)) {
+        if program.extension().is_some_and(|extension| extension == "cpp") {
+            let mut zig = cxx.command(workspace);
+            zig.args(["-std=c++20", "-c", "-O0", "-Wall", "-Wextra", "-Werror", "-Ikernels/cuda"]);
+            if program.ends_with(TORTURE) {
+                zig.arg("-fsanitize=thread");
+            }
+            let status = stream(zig.arg(&program).arg("-o").arg(&object))?;
+            let passed = Outcome::Passed(Counts::PASSED);
+            outcomes.push(if status.success() { passed } else { Outcome::failed("clang has findings") });
+        }
+    }
+    Ok(Outcome::together(outcomes).unwrap_or_else(|| Outcome::skipped(format!("there is no {TWIN}/*.cpp"))))
+}
+
+fn build_folder(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = workspace.target().join("twin");
+    fs::create_dir_all(&folder).map_err(|error| format!("{} could not be made: {error}.", folder.display()))?;
+    Ok(folder)
+}
+
 /// Runs the torture, and then once more with each of its bugs, which it must not survive.
 pub(crate) fn torture(workspace: &Workspace) -> Result<Outcome> {
     if !workspace.root().join(TORTURE).is_file() {
@@ -91,9 +124,7 @@ pub(crate) fn torture(workspace: &Workspace) -> Result<Outcome> {
         Ok(cxx) => cxx,
         Err(reason) => return Ok(Outcome::skipped(reason)),
     };
-    let folder = workspace.target().join("twin");
-    fs::create_dir_all(&folder).map_err(|error| format!("{} could not be made: {error}.", folder.display()))?;
-    let program = folder.join("torture");
+    let program = build_folder(workspace)?.join("torture");
     let mut compile = cxx.command(workspace);
     compile.args(["-std=c++20", "-O1", "-g", "-pthread", "-fsanitize=thread", "-ffp-contract=off", "-Ikernels/cuda"]);
     let status = stream(compile.arg(TORTURE).arg("-o").arg(&program))?;

@@ -43,7 +43,7 @@ pub(crate) fn run(workspace: &Workspace, quick: bool, ci: bool, only: &[String])
 }
 
 /// Cheap steps first: they find the most for the time they take.
-const STEPS: [Step<Context>; 16] = [
+const STEPS: [Step<Context>; 17] = [
     Step { name: "setup", required: true, long: false, run: setup },
     Step { name: "tidy", required: true, long: false, run: tidy },
     Step { name: "rustfmt", required: true, long: false, run: rustfmt },
@@ -53,7 +53,18 @@ const STEPS: [Step<Context>; 16] = [
     Step { name: "rustdoc", required: true, long: true, run: rustdoc },
     Step { name: "cargo test", required: true, long: false, run: cargo_test },
     Step { name: "ptxas", required: true, long: false, run: ptxas },
-    Step { name: "cuda twin, ThreadSanitizer", required: true, long: true, run: cuda_twin },
+    Step {
+        name: "cuda twin, clang",
+        required: true,
+        long: false,
+        run: |context| kernels::twin_by_clang(&context.workspace),
+    },
+    Step {
+        name: "cuda twin, ThreadSanitizer",
+        required: true,
+        long: true,
+        run: |context| kernels::torture(&context.workspace),
+    },
     Step { name: "loom", required: true, long: true, run: loom },
     Step { name: "zig test", required: true, long: true, run: zig_test },
     Step { name: "zig test, aarch64", required: true, long: true, run: zig_test_aarch64 },
@@ -125,10 +136,6 @@ fn cargo_test(context: &Context) -> Result<Outcome> {
 /// `cargo test` has run the twin of the CUDA kernels as it is; this is about what they compile to.
 fn ptxas(context: &Context) -> Result<Outcome> {
     kernels::ptxas(&context.workspace, &context.locked(&[]))
-}
-
-fn cuda_twin(context: &Context) -> Result<Outcome> {
-    kernels::torture(&context.workspace)
 }
 
 /// The models of the lock-free code, in a target folder of their own: `--cfg loom` changes every crate that knows it.
