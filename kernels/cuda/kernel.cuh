@@ -12,9 +12,6 @@
 
 namespace megaring {
 
-// The last 16 bytes of the shared memory are the workers' mailbox; operations have the rest.
-constexpr u32 MAILBOX_BYTES = 16;
-
 MR_DEVICE void run_block(const KernelParams& params) {
     if (block_index() == 0) {
         if (warp_index() == 0) Dispatcher(params).run();
