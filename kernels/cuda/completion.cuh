@@ -33,7 +33,7 @@ MR_DEVICE void write_completion(const KernelParams& params, u64 position, const 
 // Publishes `count` completions with one store of the tail. Called by one thread, which has seen everything the jobs wrote.
 MR_DEVICE_CALL void complete(const KernelParams& params, const CompletionEntry* entries, u32 count) {
     DeviceState& state = *params.state;
-    const u64 first = device_add(&state.completions_claimed, u64(count));
+    const u64 first = device_claim(&state.completions_claimed, u64(count));
     const u64 position = state.completion_start + first;
     for (u32 entry = 0; entry < count; ++entry) write_completion(params, position + entry, entries[entry]);
     // The turn is a release and an acquire, so the tail's store, below, comes after all slots before it, ours and the others'.

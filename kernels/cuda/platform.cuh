@@ -70,6 +70,9 @@ MR_DEVICE u32 device_add(u32* at, u32 value) { return atomicAdd(at, value); }
 MR_DEVICE u64 device_add(u64* at, u64 value) {
     return atomicAdd(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(value));
 }
+// Adds, to claim a place that is free because of what the earlier claimers have seen. It needs no release and no acquire: where to write
+// depends on what comes back, so nothing is written before, and what they saw had happened before they claimed.
+MR_DEVICE u64 device_claim(u64* at, u64 value) { return device_add(at, value); }
 MR_DEVICE u32 device_or(u32* at, u32 value) { return atomicOr(at, value); }
 MR_DEVICE i32 device_max(i32* at, i32 value) { return atomicMax(at, value); }
 MR_DEVICE u32 device_compare_exchange(u32* at, u32 expected, u32 value) { return atomicCAS(at, expected, value); }

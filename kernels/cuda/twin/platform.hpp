@@ -40,7 +40,7 @@ class Barrier {
         // The chain of these additions is what orders the members' accesses; the lists are the scheduler's business. Two meetings in a row have
         // one counter each: who comes late out of the first must not learn what others did on their way to the second.
         std::atomic<u32>& order = order_[round()];
-        order.fetch_add(1, ordered ? std::memory_order_acq_rel : std::memory_order_relaxed);
+        order.fetch_add(1, ordered ? std::memory_order_release : std::memory_order_relaxed);
         if (join(scheduler)) scheduler.block();
         order.load(ordered ? std::memory_order_acquire : std::memory_order_relaxed);
     }
@@ -163,6 +163,8 @@ MR_DEVICE u32 shared_or(u32* at, u32 value) { return std::atomic_ref(*at).fetch_
 MR_DEVICE i32 shared_max(i32* at, i32 value) { return fetch_max(at, value); }
 MR_DEVICE u32 device_add(u32* at, u32 value) { return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed); }
 MR_DEVICE u64 device_add(u64* at, u64 value) { return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed); }
+// C++ has no order by dependency that would do; an acquire and a release say the same.
+MR_DEVICE u64 device_claim(u64* at, u64 value) { return std::atomic_ref(*at).fetch_add(value, std::memory_order_acq_rel); }
 MR_DEVICE u32 device_or(u32* at, u32 value) { return std::atomic_ref(*at).fetch_or(value, std::memory_order_relaxed); }
 MR_DEVICE i32 device_max(i32* at, i32 value) { return fetch_max(at, value); }
 MR_DEVICE u32 device_compare_exchange(u32* at, u32 expected, u32 value) {

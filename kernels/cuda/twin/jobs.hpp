@@ -1,0 +1,196 @@
+// Jobs of every operation on the torture's small data, with their answers.
+#pragma once
+
+#include "workload.hpp"
+
+namespace megaring::twin {
+
+constexpr u32 CORPUS = 7, GENERATION = 3;
+
+// Everything that stays in "device memory": made before the kernel starts, never changed.
+class Workload {
+  public:
+    SmallCorpus corpus;
+    SmallAutomaton automaton;
+
+    explicit Workload(Random random) : corpus(random, 21, {130, 1, 269}), automaton({"a", "bad", "ad", "cab", "gegege", "egeg", "facade"}) {
+        table_.resize(TABLE);
+        for (Corpus& entry : table_) entry.handle = NO_HANDLE;
+        const u64 at = (CORPUS * u64(0x9E3779B97F4A7C15) + GENERATION * u64(0xC2B2AE3D27D4EB4F)) >> 32;
+        table_[at % TABLE] = corpus.entry(CORPUS, GENERATION);
+    }
+
+    void fill(KernelParams& params) const {
+        params.corpora = table_.data();
+        params.corpora_mask = TABLE - 1;
+        params.automaton = automaton.tables();
+    }
+
+    TestJob job(Random& random) const {
+        switch (random.below(8)) {
+            case 0: return TestJob{};
+            case 1:
+            case 2: return masks(random);
+            case 3:
+            case 4: return score(random);
+            case 5: return nearest(random);
+            case 6: return nearest_sent(random);
+            default: return search(random);
+        }
+    }
+
+    TestJob masks(Random& random) const {
+        std::vector<std::string> texts(random.below(40));
+        for (std::string& text : texts) {
+            const u32 most = random.below(20) == 0 ? 20'000 : 60;
+            for (u32 left = random.below(most); left > 0; --left) text += "abcdefgABCG x"[random.below(13)];
+        }
+        return masks_of(texts);
+    }
+    TestJob masks_of(const std::vector<std::string>& texts) const {
+        TestJob job;
+        job.opcode = OP_MASKS;
+        job.descriptor.items = static_cast<u32>(texts.size());
+        std::vector<u64> offsets{0};
+        std::vector<SmallAutomaton::Mask> expected;
+        std::string all;
+        for (const std::string& text : texts) {
+            all += text;
+            offsets.push_back(all.size());
+            expected.push_back(automaton.naive(text));
+        }
+        append(job.payload, offsets);
+        job.payload.insert(job.payload.end(), all.begin(), all.end());
+        job.result_len = texts.size() * 16;
+        job.wrong = [expected](const u8* result) -> std::string {
+            for (u64 text = 0; text < expected.size(); ++text) {
+                if (std::memcmp(result + 16 * text, &expected[text], 16) != 0) return "the mask of text " + std::to_string(text);
+            }
+            return {};
+        };
+        return job;
+    }
+
+    TestJob score(Random& random) const {
+        TestJob job = with_queries(random, OP_SCORE, random.below(7));
+        const u32 items = job.descriptor.items;
+        std::vector<u32> rows;
+        if (random.below(2) == 0) {
+            job.descriptor.flags = FLAG_ALL_ROWS;
+            for (u32 row = 0; row < corpus.rows; ++row) rows.push_back(row);
+        } else {
+            for (u32 left = random.below(90); left > 0; --left) rows.push_back(random.below(corpus.rows));
+            append(job.payload, rows);
+            job.descriptor.k = static_cast<u32>(rows.size());
+        }
+        job.result_len = items * rows.size() * sizeof(float);
+        job.wrong = [this, rows, items, metric = job.descriptor.metric, payload = job.payload](const u8* result) -> std::string {
+            for (u64 cell = 0; cell < items * rows.size(); ++cell) {
+                const float* query = reinterpret_cast<const float*>(payload.data()) + cell / rows.size() * corpus.dim;
+                const float expected = naive_reported(naive_score(metric, query, corpus.row(rows[cell % rows.size()]), corpus.dim));
+                if (read_at<u32>(result, cell) != std::bit_cast<u32>(expected)) return "the score in cell " + std::to_string(cell);
+            }
+            return {};
+        };
+        return job;
+    }
+
+    TestJob search(Random& random) const {
+        TestJob job = with_queries(random, OP_SEARCH, 1 + random.below(9));
+        const u32 items = job.descriptor.items, k = 1 + random.below(5);
+        job.descriptor.k = k;
+        job.threshold = job.descriptor.metric == METRIC_L2 ? INFINITY : -INFINITY;
+        job.result_len = items * (sizeof(ListHeader) + (4 * k + 100) * sizeof(Candidate));
+        job.wrong = [this, items, k, len = job.result_len, metric = job.descriptor.metric, payload = job.payload](const u8* result) -> std::string {
+            for (u32 query = 0; query < items; ++query) {
+                std::vector<std::pair<double, u32>> order;
+                for (u32 row = 0; row < corpus.rows; ++row) {
+                    const double score = naive_score(metric, reinterpret_cast<const float*>(payload.data()) + u64(query) * corpus.dim, corpus.row(row), corpus.dim);
+                    order.emplace_back(metric == METRIC_L2 ? score : -score, row);
+                }
+                std::sort(order.begin(), order.end());
+                std::vector<u32> wanted;
+                for (u32 at = 0; at < k; ++at) wanted.push_back(order[at].second);
+                if (std::string lacks = list_lacks(result, len, items, query, corpus.rows, wanted); !lacks.empty()) return lacks;
+            }
+            return {};
+        };
+        return job;
+    }
+
+    TestJob nearest(Random& random) const {
+        TestJob job = with_points(random, 1 + random.below(4));
+        job.descriptor.corpus = CORPUS, job.descriptor.corpus_generation = GENERATION;
+        expect_nearest(job, corpus.rows, [this](u32 row, const double* query, const double* weights) { return corpus.squared(row, query, weights); });
+        return job;
+    }
+
+    TestJob nearest_sent(Random& random) const {
+        TestJob job = with_points(random, 1 + random.below(3));
+        const u32 count = random.below(20) == 0 ? 5000 : 100 + random.below(300);
+        std::vector<double> columns(5 * u64(count));
+        for (double& value : columns) value = random.unit();
+        append(job.payload, columns);
+        job.descriptor.flags = FLAG_POINTS;
+        job.descriptor.dim = count;
+        expect_nearest(job, count, [columns, count](u32 row, const double* query, const double* weights) { return naive_squared(columns.data() + row, count, query, weights); });
+        return job;
+    }
+
+  private:
+    static constexpr u32 TABLE = 16;
+
+    TestJob with_queries(Random& random, u32 opcode, u32 items) const {
+        TestJob job;
+        job.opcode = opcode;
+        job.descriptor.corpus = CORPUS, job.descriptor.corpus_generation = GENERATION;
+        job.descriptor.dim = corpus.dim;
+        job.descriptor.items = items;
+        job.descriptor.metric = static_cast<u8>(METRIC_COSINE + random.below(3));
+        std::vector<float> values(u64(items) * corpus.dim);
+        const bool zeros = random.below(8) == 0;
+        for (float& value : values) value = zeros ? 0.0f : static_cast<float>(random.unit());
+        append(job.payload, values);
+        return job;
+    }
+
+    static TestJob with_points(Random& random, u32 items) {
+        TestJob job;
+        job.opcode = OP_NEAREST;
+        job.descriptor.items = items;
+        job.descriptor.k = 1 + random.below(6);
+        std::vector<double> values(5 * u64(items));
+        for (double& value : values) value = random.unit();
+        append(job.payload, values);
+        append(job.payload, std::vector<double>{1, 1, 0.8, 1.5, 2});
+        return job;
+    }
+
+    template <typename Squared>
+    static void expect_nearest(TestJob& job, u32 rows, Squared squared) {
+        const u32 items = job.descriptor.items, k = job.descriptor.k;
+        job.result_len = items * (sizeof(ListHeader) + (k + 64) * sizeof(Candidate));
+        job.wrong = [=, len = job.result_len, payload = job.payload](const u8* result) -> std::string {
+            const double* queries = reinterpret_cast<const double*>(payload.data());
+            for (u32 query = 0; query < items; ++query) {
+                std::vector<double> all(rows);
+                for (u32 row = 0; row < rows; ++row) all[row] = squared(row, queries + 5 * u64(query), queries + 5 * u64(items));
+                std::vector<double> sorted = all;
+                std::nth_element(sorted.begin(), sorted.begin() + (k - 1), sorted.end());
+                const double last = std::nextafter(sorted[k - 1] * (1 + 1e-15), INFINITY);
+                std::vector<u32> wanted;
+                for (u32 row = 0; row < rows; ++row) {
+                    if (all[row] <= last) wanted.push_back(row);
+                }
+                // A list that could have been short must be.
+                if (wanted.size() < k + 8 && read_at<ListHeader>(result, query).flags & EVERY_ROW) return "every row, though few tie";
+                if (std::string lacks = list_lacks(result, len, items, query, rows, wanted); !lacks.empty()) return lacks;
+            }
+            return {};
+        };
+    }
+
+    std::vector<Corpus> table_;
+};
+
+}  // namespace megaring::twin
