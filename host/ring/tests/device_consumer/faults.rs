@@ -152,6 +152,9 @@ fn a_torn_answer_quarantines_its_run() {
     assert_eq!(status(&ring, asked.ticket), Status::BackendFailed);
     assert_eq!((ring.stats().faults, ring.stats().quarantined), (1, 1));
     assert!(ring.stats().arena_leased > 0 && !ring.is_settled(taken.ticket));
+    // Another torn one is no better; a whole one would tell that the device is done with the run.
+    device.publish(&[torn]);
+    assert_eq!((ring.reap(), ring.stats().faults, ring.stats().quarantined), (0, 2, 1));
     assert_eq!(ring.release_quarantine(), 1);
     check_whole(&ring);
 }
