@@ -4,6 +4,7 @@
 use std::mem::offset_of;
 
 use bytemuck::{Pod, Zeroable};
+use megaring_ring::RingLayout;
 
 use crate::device::DevicePtr;
 
@@ -116,6 +117,32 @@ pub struct RingView {
     pub arena_blocks: u64,
     /// Bytes of one.
     pub arena_block_bytes: u64,
+}
+
+impl RingView {
+    /// The view of a ring whose memory the device sees at `base`; `block_bytes` is of its configuration.
+    #[must_use]
+    pub fn of(layout: &RingLayout, base: DevicePtr, block_bytes: usize) -> Self {
+        let at = |offset: usize| base.offset(offset);
+        Self {
+            submission_tail: at(layout.submissions.tail),
+            submission_head: at(layout.submissions.head),
+            completion_tail: at(layout.completions.tail),
+            completion_head: at(layout.completions.head),
+            host_heartbeat: at(layout.host_heartbeat),
+            device_heartbeat: at(layout.device_heartbeat),
+            control: at(layout.control),
+            report: at(layout.report),
+            submissions: at(layout.submissions.slots),
+            completions: at(layout.completions.slots),
+            runs: at(layout.runs),
+            arena: at(layout.arena),
+            submission_capacity: layout.submissions.capacity as u64,
+            completion_capacity: layout.completions.capacity as u64,
+            arena_blocks: ((layout.len - layout.arena) / block_bytes) as u64,
+            arena_block_bytes: block_bytes as u64,
+        }
+    }
 }
 
 /// Rows of a corpus that lie together: one segment, or one tile of a streamed corpus. Missing parts are null.
