@@ -21,13 +21,19 @@
 #endif
 #endif
 #ifdef MR_TSAN
-#include <sanitizer/tsan_interface.h>
+// Declared here, since not every compiler that has the runtime library brings its header.
 extern "C" {
+void* __tsan_get_current_fiber(void);
+void* __tsan_create_fiber(unsigned flags);
+void __tsan_destroy_fiber(void* fiber);
+void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 void AnnotateIgnoreReadsBegin(const char* file, int line);
 void AnnotateIgnoreReadsEnd(const char* file, int line);
 void AnnotateIgnoreWritesBegin(const char* file, int line);
 void AnnotateIgnoreWritesEnd(const char* file, int line);
 }
+// A switch that orders nothing.
+#define MR_TSAN_NO_SYNC 1u
 #define MR_UNWATCHED __attribute__((no_sanitize("thread")))
 #else
 #define MR_UNWATCHED
@@ -161,7 +167,7 @@ class Scheduler {
     void resume(Fiber* fiber) {
         current_ = fiber;
 #ifdef MR_TSAN
-        __tsan_switch_to_fiber(fiber->shadow, __tsan_switch_to_fiber_no_sync);
+        __tsan_switch_to_fiber(fiber->shadow, MR_TSAN_NO_SYNC);
 #endif
         swapcontext(&main_, &fiber->context);
     }
@@ -169,7 +175,7 @@ class Scheduler {
     MR_UNWATCHED void leave() {
         Fiber* self = current_;
 #ifdef MR_TSAN
-        __tsan_switch_to_fiber(main_shadow_, __tsan_switch_to_fiber_no_sync);
+        __tsan_switch_to_fiber(main_shadow_, MR_TSAN_NO_SYNC);
 #endif
         swapcontext(&self->context, &main_);
     }
