@@ -1,0 +1,339 @@
+//! What of which corpus lies in device memory, and what must stay there.
+//!
+//! [`Residency::prepare`] makes what a job reads resident before the job's slots are published, and answers a [`Guard`] that keeps it there.
+//!
+//! Promises
+//! - Segments are uploaded once, for all versions that share them, part by part as operations need them: codes and a metric's columns for a
+//!   search, rows and norms for scores, coordinates for the nearest points. Calls that need the same part at once wait for one upload.
+//! - A call all of whose parts are there takes a short lock, whatever is being uploaded, evicted or allocated meanwhile.
+//! - What a guard pins is neither evicted nor changed, nor is it after the guard's end until the ring says that the jobs submitted till then
+//!   are settled: a caller that goes away leaves its slots in the ring. An entry leaves the table before its memory is given to others.
+//! - When room is needed, versions and segments that nobody holds any more go first; then the pool grows up to its budget; then what was used
+//!   least recently goes.
+//! - An upload that fails leaves nothing half-registered. Where the table itself cannot be written, nothing is prepared any more.
+//! - A search of a corpus that finds no room is streamed (`session.rs`). Other operations are refused: for good
+//!   ([`Refusal::Unfit`]) or because others are using the memory now ([`Refusal::Exhausted`]).
+//!
+//! Blocking: `prepare` blocks for uploads, for growth (the kernel finishes what it has taken), and for the jobs of a version that is to lie
+//! otherwise than it does. It never waits for room that others have pinned, so no two callers wait for one another.
+
+mod parts;
+mod resident;
+mod session;
+mod state;
+mod table;
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use megaring_core::corpus::{CorpusView, SegmentView};
+use megaring_core::job::Job;
+use megaring_core::{BackendKind, Error};
+use megaring_ring::Memory;
+
+use self::parts::{Demand, Part};
+use self::state::{Key, Kind, Room, State};
+use self::table::{Table, write_removal};
+use crate::abi::STREAM_LINES_BYTES;
+use crate::counters::Counters;
+use crate::device::{Device, DeviceError, DevicePtr};
+use crate::pool::{Budget, Pool, Span};
+
+/// What residency asks of the backend it belongs to.
+pub trait Host: Send + Sync {
+    /// The newest ticket that may be in the ring.
+    fn submitted_through(&self) -> u64;
+
+    /// Whether no consumer may still read what the jobs up to a ticket name. Cheap; never blocks.
+    fn is_settled(&self, through: u64) -> bool;
+
+    /// Lets some tens of microseconds pass before the ring is looked at again.
+    ///
+    /// # Errors
+    /// The reason why waiting is in vain: the backend is out of service.
+    fn pause(&self) -> Result<(), String>;
+
+    /// [`Device::alloc`] of so many bytes while no kernel runs.
+    ///
+    /// # Errors
+    /// As the device says, or that the backend is out of service.
+    fn grow(&self, bytes: usize) -> Result<DevicePtr, DeviceError>;
+
+    /// The device refused a store without which jobs under way cannot end: the backend is to go out of service.
+    fn fail(&self, reason: &str);
+}
+
+/// Why a job cannot be done on this device.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It never fits: another backend may do it.
+    #[error("{0}")]
+    Unfit(String),
+    /// Others use the memory now; a later try may succeed.
+    #[error("all device memory is in use by jobs under way")]
+    Exhausted,
+    /// The device or the backend failed.
+    #[error(transparent)]
+    Failed(#[from] DeviceError),
+}
+
+impl Refusal {
+    /// As callers of the engine see it.
+    #[must_use]
+    pub fn into_error(self, retry_after: Duration) -> Error {
+        match self {
+            Self::Exhausted => Error::Exhausted { what: "the device's memory", retry_after },
+            Self::Unfit(reason) => Error::BackendUnavailable { kind: BackendKind::Cuda, reason },
+            Self::Failed(error) => Error::BackendUnavailable { kind: BackendKind::Cuda, reason: error.to_string() },
+        }
+    }
+}
+
+/// Keeps what a job reads on the device. To be held until its last slot has been submitted; may be dropped any time after.
+#[must_use = "what is not pinned may be evicted"]
+pub struct Guard {
+    inner: Arc<Inner>,
+    key: Key,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.inner.unpin(self.key);
+    }
+}
+
+/// Device memory for corpora. Dropping it ends its thread; device memory is the backend's to free ([`Residency::chunks`]).
+pub struct Residency {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    device: Arc<dyn Device>,
+    host: Arc<dyn Host>,
+    counters: Arc<Counters>,
+    /// Of the streamed corpus; page-locked.
+    lines: Memory,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+type Locked<'a> = MutexGuard<'a, State>;
+
+/// What a look at the state says is to be done.
+enum Step {
+    Ready,
+    Load(Vec<(Arc<SegmentView>, Part)>, Vec<Span>),
+    Publish(resident::Publication),
+    Begin(session::Opening),
+    Need(Room),
+}
+
+impl Residency {
+    /// Takes the first chunk of memory and empties the table at `corpora`, which has [`crate::abi::CORPORA_MASK`]` + 1` entries. No kernel
+    /// runs yet. `budget` bounds the memory of corpora.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn new(
+        device: Arc<dyn Device>,
+        host: Arc<dyn Host>,
+        counters: Arc<Counters>,
+        corpora: DevicePtr,
+        budget: impl Into<Budget>,
+    ) -> Result<Self, DeviceError> {
+        let table = Table::new(corpora, &*device)?;
+        let lines = device.pinned(STREAM_LINES_BYTES)?;
+        let mut pool = Pool::new(budget.into());
+        if let Some(bytes) = pool.growth(0) {
+            pool.add(device.alloc(bytes)?, bytes);
+        }
+        let state = Mutex::new(State::new(pool, table));
+        let inner = Inner { device, host, counters, lines, state, changed: Condvar::new() };
+        inner.gauge(&inner.lock());
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Brings what a job reads to the device. `None`: it reads nothing but its payload.
+    ///
+    /// # Errors
+    /// [`Refusal`]; the job then has nothing pinned.
+    pub fn prepare(&self, job: &Job) -> Result<Option<Guard>, Refusal> {
+        let demand = Demand::of(job);
+        let view = match &demand {
+            Demand::Nothing => return Ok(None),
+            Demand::Parts(view, _) | Demand::Screen(view, _) => *view,
+        };
+        if u32::try_from(view.rows()).is_err() {
+            return Err(Refusal::Unfit(format!("corpus {:?} has more rows than a device counts", view.name())));
+        }
+        match demand {
+            Demand::Nothing => {}
+            Demand::Parts(_, needs) => self.inner.bring(view, needs)?,
+            Demand::Screen(_, metric) => self.inner.bring_screen(view, metric)?,
+        }
+        Ok(Some(Guard { inner: self.inner.clone(), key: key_of(view) }))
+    }
+
+    /// Ends the thread that streams and refuses everything from now on. After the kernel's end, which may need that thread.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+
+    /// The memory that is to be freed once no kernel runs any more, after [`Residency::close`].
+    #[must_use]
+    pub fn chunks(&self) -> Vec<DevicePtr> {
+        self.inner.lock().pool.chunks().collect()
+    }
+}
+
+impl Drop for Residency {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> Locked<'_> {
+        // What the lock guards is consistent between any two statements that can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unpin(&self, key: Key) {
+        let mut state = self.lock();
+        state.unpin(key, || self.host.submitted_through());
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn gauge(&self, state: &State) {
+        self.counters.pool_bytes.set(state.pool.bytes() as u64);
+        self.counters.resident_bytes.set(state.pool.used() as u64);
+    }
+
+    /// Does step after step until the state is as wanted.
+    fn work(
+        self: &Arc<Self>,
+        mut next: impl FnMut(&Self, &mut State) -> Result<Step, Refusal>,
+        view: &Arc<CorpusView>,
+    ) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        loop {
+            if let Some(error) = &state.broken {
+                return Err(Refusal::Failed(error.clone()));
+            }
+            state = match next(self, &mut state)? {
+                Step::Ready => return Ok(()),
+                Step::Load(parts, spans) => self.load(state, view, parts, spans)?,
+                Step::Publish(publication) => self.publish(state, view, publication)?,
+                Step::Begin(opening) => self.begin(state, view, opening)?,
+                Step::Need(room) => self.make_room(state, room)?,
+            };
+            self.gauge(&state);
+        }
+    }
+
+    /// The next step towards a version's being gone, so that it can lie otherwise than it does.
+    fn switch(&self, state: &mut State, key: Key) -> Step {
+        let Some(version) = state.versions.get_mut(&key) else { return Step::Need(Room::Wait) };
+        version.closing = true;
+        Step::Need(if version.pins > 0 || version.retiring {
+            Room::Wait
+        } else if self.host.is_settled(version.mark) {
+            Room::Retire(key)
+        } else {
+            Room::Pause
+        })
+    }
+
+    fn make_room<'a>(&'a self, state: Locked<'a>, room: Room) -> Result<Locked<'a>, Refusal> {
+        match room {
+            Room::Taken(_) => Ok(state),
+            Room::None => Err(Refusal::Exhausted),
+            Room::Wait => Ok(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)),
+            Room::Pause => {
+                drop(state);
+                self.host.pause().map_err(|reason| Refusal::Failed(DeviceError::Other(reason)))?;
+                Ok(self.lock())
+            }
+            Room::Retire(key) => self.retire(state, key),
+            Room::Grow { bytes, least } => self.grow(state, bytes, least),
+        }
+    }
+
+    fn grow<'a>(&'a self, mut state: Locked<'a>, bytes: usize, least: usize) -> Result<Locked<'a>, Refusal> {
+        state.growing = true;
+        drop(state);
+        let least = crate::pool::rounded(least);
+        let grown = match self.host.grow(bytes) {
+            Err(DeviceError::OutOfMemory { .. }) if least < bytes => self.host.grow(least).map(|at| (at, least)),
+            grown => grown.map(|at| (at, bytes)),
+        };
+        let mut state = self.lock();
+        state.growing = false;
+        self.changed.notify_all();
+        match grown {
+            Ok((at, bytes)) => {
+                state.pool.add(at, bytes);
+                self.counters.growths.add(1);
+                Ok(state)
+            }
+            Err(error @ DeviceError::OutOfMemory { .. }) => {
+                tracing::warn!(%error, "the device has less memory than corpora were promised; making do with what there is");
+                state.pool.stop_growing();
+                Ok(state)
+            }
+            Err(error) => Err(Refusal::Failed(error)),
+        }
+    }
+
+    /// Removes the entry of a version that nobody uses, then forgets it.
+    fn retire<'a>(&'a self, mut state: Locked<'a>, key: Key) -> Result<Locked<'a>, Refusal> {
+        let Some(version) = state.versions.get_mut(&key) else { return Ok(state) };
+        version.retiring = true;
+        let thread = version.session.as_mut().and_then(|session| session.stop());
+        let is_eviction = version.kind == Kind::Resident && version.entry.is_some();
+        let slot = version.entry.as_ref().map(|(slot, _)| *slot);
+        let at = slot.map(|slot| state.table.address(slot));
+        drop(state);
+        self.changed.notify_all();
+        let removed = at.map_or(Ok(()), |at| write_removal(&*self.device, at));
+        // A thread that panicked has ended as well.
+        thread.map(std::thread::JoinHandle::join);
+        let mut state = self.lock();
+        self.changed.notify_all();
+        if let Err(error) = removed {
+            self.break_down(&mut state, &error);
+            return Err(Refusal::Failed(error));
+        }
+        if is_eviction {
+            self.counters.evictions.add(1);
+        }
+        state.forget(key);
+        Ok(state)
+    }
+
+    /// The table cannot be trusted any more: what it says would be read by jobs to come.
+    fn break_down(&self, state: &mut State, error: &DeviceError) {
+        tracing::error!(%error, "the device's table of corpora cannot be written");
+        state.broken.get_or_insert_with(|| error.clone());
+        self.host.fail(&error.to_string());
+    }
+
+    fn close(&self) {
+        let mut state = self.lock();
+        state.broken.get_or_insert_with(|| DeviceError::Other("the backend was stopped".into()));
+        let sessions = state.versions.values_mut().filter_map(|version| version.session.as_mut());
+        let threads: Vec<_> = sessions.filter_map(|session| session.stop()).collect();
+        drop(state);
+        self.changed.notify_all();
+        for thread in threads {
+            // A thread that panicked has ended as well.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What stands for a version in a slot and in the table.
+fn key_of(view: &CorpusView) -> Key {
+    (view.handle(), view.generation())
+}

@@ -1,0 +1,406 @@
+//! What lies in device memory, who uses it, and who goes first when room is needed. Bookkeeping alone: the device is told by
+//! [`super::Residency`], outside the lock that guards this.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use megaring_core::Metric;
+use megaring_core::corpus::{CorpusView, SegmentView};
+
+use super::parts::{Needs, Part};
+use super::session::Session;
+use super::table::{Table, probes};
+use crate::abi::Segment;
+use crate::device::{DeviceError, DevicePtr};
+use crate::pool::{Pool, Span};
+
+/// Handle and generation.
+pub(crate) type Key = (u32, u32);
+
+/// Asks whether everything up to a ticket is settled.
+pub(crate) type IsSettled<'a> = &'a dyn Fn(u64) -> bool;
+
+/// Everything that the lock guards.
+pub(crate) struct State {
+    pub(crate) pool: Pool,
+    pub(crate) table: Table,
+    pub(crate) versions: HashMap<Key, Version>,
+    /// Parts of segments, by the address of the segment. The weak pointer in each keeps that address from being used again.
+    segments: HashMap<usize, Held>,
+    /// The version that has the tile buffers and the lines.
+    pub(crate) streamed: Option<Key>,
+    /// Sessions so far.
+    pub(crate) sessions: u64,
+    /// Lists that were replaced, with the last ticket whose job may be reading them.
+    limbo: Vec<(u64, Span)>,
+    clock: u64,
+    /// Somebody is getting a chunk.
+    pub(crate) growing: bool,
+    /// Nothing works any more.
+    pub(crate) broken: Option<DeviceError>,
+}
+
+/// How a version lies on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Whole segments.
+    Resident,
+    /// Tiles of codes and of a metric's columns, two at a time.
+    Streamed(Metric),
+}
+
+/// A version of a corpus that has, had or is getting an entry in the table.
+pub(crate) struct Version {
+    pub(crate) view: Weak<CorpusView>,
+    pub(crate) kind: Kind,
+    /// Parts that the entry's list has.
+    pub(crate) has: Needs,
+    /// Parts that this version keeps from being evicted on their own: those of the list, and those that are coming.
+    wanted: Needs,
+    segments: Vec<usize>,
+    /// The table's slot and the list.
+    pub(crate) entry: Option<(usize, Span)>,
+    /// Guards, and calls that work on the version.
+    pub(crate) pins: usize,
+    /// The last ticket that may name the version, as of the last guard's end.
+    pub(crate) mark: u64,
+    used: u64,
+    /// Somebody waits to have it otherwise: no new guards.
+    pub(crate) closing: bool,
+    /// Its entry is being written.
+    pub(crate) busy: bool,
+    /// Its entry is being removed.
+    pub(crate) retiring: bool,
+    pub(crate) session: Option<Session>,
+}
+
+struct Held {
+    segment: Weak<SegmentView>,
+    parts: [PartState; Part::COUNT],
+}
+
+#[derive(Default)]
+struct PartState {
+    stage: Stage,
+    /// Versions that want it.
+    wanted: usize,
+    used: u64,
+}
+
+#[derive(Default)]
+enum Stage {
+    #[default]
+    Absent,
+    Loading,
+    Ready(Span),
+}
+
+/// What must happen before there is room, or what there is.
+pub(crate) enum Room {
+    Taken(Vec<Span>),
+    /// Add a chunk of so many bytes; `least` would do.
+    Grow {
+        bytes: usize,
+        least: usize,
+    },
+    /// Remove this version.
+    Retire(Key),
+    /// Wait for a change of the state.
+    Wait,
+    /// Wait for the ring.
+    Pause,
+    /// Everything else is in use.
+    None,
+}
+
+enum Victim {
+    Version(Key),
+    Part(usize, Part),
+}
+
+impl Version {
+    /// A version nobody uses yet.
+    pub(crate) fn new(view: &Arc<CorpusView>, kind: Kind) -> Self {
+        let segments = match kind {
+            Kind::Resident => parts_of(view).map(address_of).collect(),
+            Kind::Streamed(_) => Vec::new(),
+        };
+        Self {
+            view: Arc::downgrade(view),
+            kind,
+            has: Needs::default(),
+            wanted: Needs::default(),
+            segments,
+            entry: None,
+            pins: 0,
+            mark: 0,
+            used: 0,
+            closing: false,
+            busy: false,
+            retiring: false,
+            session: None,
+        }
+    }
+
+    /// Whether it is this very version, and not one of the same number.
+    pub(crate) fn is(&self, view: &Arc<CorpusView>) -> bool {
+        std::ptr::eq(self.view.as_ptr(), Arc::as_ptr(view))
+    }
+
+    pub(crate) fn is_idle(&self, is_settled: IsSettled<'_>) -> bool {
+        self.pins == 0 && !self.retiring && is_settled(self.mark)
+    }
+
+    /// What it wants with more needs.
+    pub(crate) fn wants(&self, needs: Needs) -> Needs {
+        self.wanted.union(needs)
+    }
+}
+
+impl State {
+    pub(crate) fn new(pool: Pool, table: Table) -> Self {
+        Self {
+            pool,
+            table,
+            versions: HashMap::new(),
+            segments: HashMap::new(),
+            streamed: None,
+            sessions: 0,
+            limbo: Vec::new(),
+            clock: 0,
+            growing: false,
+            broken: None,
+        }
+    }
+
+    /// Keeps a version from being removed.
+    pub(crate) fn pin(&mut self, key: Key) {
+        self.clock += 1;
+        if let Some(version) = self.versions.get_mut(&key) {
+            version.pins += 1;
+            version.used = self.clock;
+        }
+    }
+
+    /// The reverse of [`State::pin`]; `through` is the last ticket that may name the version.
+    pub(crate) fn unpin(&mut self, key: Key, through: impl FnOnce() -> u64) {
+        if let Some(version) = self.versions.get_mut(&key) {
+            version.pins -= 1;
+            if version.pins == 0 {
+                version.mark = through();
+            }
+        }
+    }
+
+    /// Keeps parts of a version's segments from being evicted on their own, whether they are there or still to come.
+    pub(crate) fn want(&mut self, view: &Arc<CorpusView>, key: Key, needs: Needs) {
+        let Some(version) = self.versions.get_mut(&key) else { return };
+        let more = needs.minus(version.wanted);
+        version.wanted = version.wanted.union(more);
+        for segment in parts_of(view) {
+            let held = self
+                .segments
+                .entry(address_of(segment))
+                .or_insert_with(|| Held { segment: Arc::downgrade(segment), parts: Default::default() });
+            more.parts().for_each(|part| held.parts[part.index()].wanted += 1);
+        }
+    }
+
+    /// Those of the parts that nobody loads or has loaded, and whether somebody is loading one.
+    pub(crate) fn missing(&self, view: &CorpusView, needs: Needs) -> (Vec<(Arc<SegmentView>, Part)>, bool) {
+        let (mut absent, mut loading) = (Vec::new(), false);
+        for segment in parts_of(view) {
+            for part in needs.parts() {
+                match self.stage(address_of(segment), part) {
+                    Some(Stage::Ready(_)) => {}
+                    Some(Stage::Loading) => loading = true,
+                    Some(Stage::Absent) | None => absent.push((segment.clone(), part)),
+                }
+            }
+        }
+        (absent, loading)
+    }
+
+    /// The caller begins to load a part, which it has said it wants.
+    pub(crate) fn load(&mut self, segment: &Arc<SegmentView>, part: Part) {
+        self.set(address_of(segment), part, Stage::Loading);
+    }
+
+    /// A part is there, or (without a span) it is not after all.
+    pub(crate) fn loaded(&mut self, segment: &Arc<SegmentView>, part: Part, span: Option<Span>) {
+        self.set(address_of(segment), part, span.map_or(Stage::Absent, Stage::Ready));
+    }
+
+    fn set(&mut self, address: usize, part: Part, stage: Stage) {
+        let clock = self.clock;
+        if let Some(held) = self.segments.get_mut(&address) {
+            let state = &mut held.parts[part.index()];
+            state.stage = stage;
+            state.used = clock;
+        }
+    }
+
+    fn stage(&self, address: usize, part: Part) -> Option<&Stage> {
+        self.segments.get(&address).map(|held| &held.parts[part.index()].stage)
+    }
+
+    /// The list of a version's segments with these parts, all of which are there.
+    pub(crate) fn list(&self, view: &CorpusView, needs: Needs) -> Vec<Segment> {
+        let entries = view.segments().filter(|(_, segment)| segment.rows() > 0).map(|(start, segment)| {
+            let mut entry = Segment { first_row: start as u32, row_count: segment.rows() as u32, ..Segment::default() };
+            for part in needs.parts() {
+                let at = match self.stage(address_of(segment), part) {
+                    Some(Stage::Ready(span)) => span.at(),
+                    _ => DevicePtr::NULL,
+                };
+                part.place(at, &mut entry);
+            }
+            entry
+        });
+        if needs == Needs::default() { Vec::new() } else { entries.collect() }
+    }
+
+    /// A list was replaced that jobs up to `through` may be reading.
+    pub(crate) fn retain_list(&mut self, list: Span, through: u64) {
+        self.limbo.push((through, list));
+    }
+
+    /// Forgets a version whose entry is gone. Its parts stay until their room is needed.
+    pub(crate) fn forget(&mut self, key: Key) {
+        let Some(version) = self.versions.remove(&key) else { return };
+        if let Some((slot, list)) = version.entry {
+            self.table.remove(slot, None);
+            self.pool.give(list);
+        }
+        if let Some(session) = version.session {
+            session.spans.into_iter().for_each(|span| self.pool.give(span));
+        }
+        if self.streamed == Some(key) {
+            self.streamed = None;
+        }
+        for address in version.segments {
+            let Some(held) = self.segments.get_mut(&address) else { continue };
+            for part in version.wanted.parts() {
+                let state = &mut held.parts[part.index()];
+                state.wanted -= 1;
+                state.used = state.used.max(version.used);
+            }
+            self.tidy(address);
+        }
+    }
+
+    /// Forgets a segment of which nothing is there.
+    fn tidy(&mut self, address: usize) {
+        let nothing = |state: &PartState| state.wanted == 0 && matches!(state.stage, Stage::Absent);
+        if self.segments.get(&address).is_some_and(|held| held.parts.iter().all(nothing)) {
+            self.segments.remove(&address);
+        }
+    }
+
+    /// Spans of these sizes, or what has to be done first: what is dead goes, then the pool grows, then what was used least recently goes.
+    pub(crate) fn room(&mut self, sizes: &[usize], is_settled: IsSettled<'_>) -> Room {
+        for (through, list) in std::mem::take(&mut self.limbo) {
+            if is_settled(through) { self.pool.give(list) } else { self.limbo.push((through, list)) }
+        }
+        loop {
+            let lacking = match self.pool.take_all(sizes) {
+                Ok(spans) => return Room::Taken(spans),
+                Err(lacking) => lacking,
+            };
+            let victim = match self.victim(true, is_settled) {
+                Some(victim) => victim,
+                None => {
+                    if let Some(bytes) = self.pool.growth(lacking) {
+                        return self.grow(bytes, lacking, is_settled);
+                    }
+                    match self.victim(false, is_settled) {
+                        Some(victim) => victim,
+                        None => return self.patience(is_settled),
+                    }
+                }
+            };
+            match victim {
+                Victim::Version(key) => return Room::Retire(key),
+                Victim::Part(address, part) => self.evict(address, part),
+            }
+        }
+    }
+
+    /// To grow is to stop the kernel, which has to finish its jobs first. A streamed job takes as long as its corpus takes through the bus, more
+    /// than a stop is given; so its end is awaited first.
+    fn grow(&mut self, bytes: usize, lacking: usize, is_settled: IsSettled<'_>) -> Room {
+        if self.growing {
+            return Room::Wait;
+        }
+        match self.streamed.and_then(|key| self.versions.get_mut(&key)) {
+            Some(version) if version.pins > 0 || version.retiring => {
+                version.closing = true;
+                Room::Wait
+            }
+            Some(version) if !is_settled(version.mark) => Room::Pause,
+            _ => Room::Grow { bytes, least: lacking },
+        }
+    }
+
+    /// Nothing can go now: whether something can soon.
+    fn patience(&self, is_settled: IsSettled<'_>) -> Room {
+        let waits = |version: &Version| version.pins == 0 && !version.retiring && !is_settled(version.mark);
+        if self.versions.values().any(|version| version.retiring) {
+            Room::Wait
+        } else if self.versions.values().any(waits) || !self.limbo.is_empty() {
+            Room::Pause
+        } else {
+            Room::None
+        }
+    }
+
+    /// What goes first: the dead before the living, then by time of last use. A version goes only when nobody uses it and the jobs that named
+    /// it are settled; a part only when no version wants it.
+    fn victim(&self, dead: bool, is_settled: IsSettled<'_>) -> Option<Victim> {
+        let versions = self
+            .versions
+            .iter()
+            .filter(|(_, version)| !dead || version.view.strong_count() == 0)
+            .filter(|(_, version)| version.is_idle(is_settled))
+            .map(|(key, version)| (version.used, Victim::Version(*key)));
+        let parts = self.segments.iter().filter(|(_, held)| !dead || held.segment.strong_count() == 0).flat_map(
+            |(address, held)| {
+                let loose = |state: &PartState| state.wanted == 0 && matches!(state.stage, Stage::Ready(_));
+                let loose = Part::ALL.into_iter().zip(&held.parts).filter(move |(_, state)| loose(state));
+                loose.map(|(part, state)| (state.used, Victim::Part(*address, part)))
+            },
+        );
+        versions.chain(parts).min_by_key(|(used, _)| *used).map(|(_, victim)| victim)
+    }
+
+    fn evict(&mut self, address: usize, part: Part) {
+        let Some(held) = self.segments.get_mut(&address) else { return };
+        if let Stage::Ready(span) = std::mem::take(&mut held.parts[part.index()].stage) {
+            self.pool.give(span);
+        }
+        self.tidy(address);
+    }
+
+    /// A slot of the table for a key, or what has to be done first.
+    pub(crate) fn slot(&mut self, key: Key, is_settled: IsSettled<'_>) -> Result<usize, Room> {
+        if let Some(slot) = self.table.claim(key, is_settled) {
+            return Ok(slot);
+        }
+        let reach: Vec<usize> = probes(key).collect();
+        let in_reach = |version: &Version| version.entry.as_ref().is_some_and(|(slot, _)| reach.contains(slot));
+        let idle = self.versions.iter().filter(|(_, version)| in_reach(version) && version.is_idle(is_settled));
+        match idle.min_by_key(|(_, version)| (version.view.strong_count() > 0, version.used)) {
+            Some((key, _)) => Err(Room::Retire(*key)),
+            None => Err(self.patience(is_settled)),
+        }
+    }
+}
+
+/// The segments that have rows.
+fn parts_of(view: &CorpusView) -> impl Iterator<Item = &Arc<SegmentView>> {
+    view.segments().map(|(_, segment)| segment).filter(|segment| segment.rows() > 0)
+}
+
+fn address_of(segment: &Arc<SegmentView>) -> usize {
+    Arc::as_ptr(segment).addr()
+}

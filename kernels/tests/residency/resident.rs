@@ -1,0 +1,362 @@
+//! Corpora that lie on the device whole. In these tests a row takes 8 bytes of codes, 16 of columns for each metric, 32 as float32, 8 of
+//! norm and 40 of coordinates; spans are rounded up to 256 bytes.
+
+use std::thread;
+
+use megaring_core::op::Metric::{Cosine, Dot, L2};
+use megaring_core::{BackendKind, Error, job::Job};
+use megaring_cuda::abi::{CORPORA_MASK, CORPUS_WILD, corpus_home};
+use megaring_cuda::residency::Refusal;
+
+use crate::mock::{World, corpus, nearest, score, search, segment, segment_scaled, view};
+
+/// Bytes of a corpus of `rows` rows (a multiple of 64) that is searched under one metric, its list included.
+fn searched(rows: usize) -> usize {
+    rows * 24 + 256
+}
+
+#[test]
+fn each_operation_finds_its_parts_and_no_others_are_uploaded() {
+    let world = World::new(1 << 20);
+    let corpus = view(7, 3, &[segment(1, 100), segment(2, 0), segment(3, 16)]);
+    let jobs = [(search(&corpus, Cosine), 4), (search(&corpus, L2), 2), (score(&corpus), 4), (nearest(&corpus), 2)];
+    for (job, uploads) in jobs {
+        let before = world.counters.uploads.get();
+        let guard = world.residency.prepare(&job).unwrap();
+        assert!(guard.is_some());
+        assert_eq!(world.counters.uploads.get() - before, uploads);
+        world.run(&job);
+        let again = world.residency.prepare(&job).unwrap();
+        assert_eq!(world.counters.uploads.get() - before, uploads, "what is there is not uploaded again");
+        drop((guard, again));
+    }
+    assert!(world.residency.prepare(&Job::Nop).unwrap().is_none());
+    assert_eq!(world.counters.evictions.get(), 0);
+    assert!(world.counters.resident_bytes.get() > 0 && world.counters.pool_bytes.get() == 1 << 20);
+    world.finish();
+}
+
+#[test]
+fn an_append_uploads_the_new_segment_alone() {
+    let world = World::new(1 << 20);
+    let old = segment(1, 128);
+    let first = view(7, 1, std::slice::from_ref(&old));
+    drop(world.residency.prepare(&search(&first, Dot)).unwrap());
+    assert_eq!((world.counters.uploads.get(), world.counters.uploaded_bytes.get()), (2, 128 * 24));
+    let second = view(7, 2, &[old, segment(2, 64)]);
+    // The store lets go of the old version before the new one is searched.
+    drop(first);
+    let job = search(&second, Dot);
+    let _guard = world.residency.prepare(&job).unwrap();
+    assert_eq!((world.counters.uploads.get(), world.counters.uploaded_bytes.get()), (4, 192 * 24));
+    world.run(&job);
+    world.finish();
+}
+
+#[test]
+fn another_metric_gets_a_new_list_while_jobs_read_the_old_one() {
+    let world = World::new(1 << 20);
+    let corpus = corpus(7, 64);
+    let jobs = [search(&corpus, Cosine), search(&corpus, Dot), score(&corpus), nearest(&corpus), search(&corpus, L2)];
+    let running: Vec<_> = jobs
+        .iter()
+        .map(|job| {
+            let guard = world.residency.prepare(job).unwrap();
+            (world.begin(job), guard)
+        })
+        .collect();
+    running.iter().for_each(|(running, _)| running.check());
+    let lists: std::collections::BTreeSet<u64> = running.iter().map(|(running, _)| running.entry.segments.0).collect();
+    assert_eq!(lists.len(), 5);
+    // The last entry serves them all.
+    jobs.iter().for_each(|job| world.run(job));
+    running.into_iter().for_each(|(running, _)| running.end());
+    world.finish();
+}
+
+#[test]
+fn what_was_used_least_recently_goes_first() {
+    let world = World::new(3 * searched(1024));
+    let corpora: Vec<_> = (0..4).map(|handle| corpus(handle, 1024)).collect();
+    let present = |world: &World| corpora.iter().map(|corpus| world.has(corpus)).collect::<Vec<_>>();
+    let touch = |at: usize| {
+        let job = search(&corpora[at], Cosine);
+        let _guard = world.residency.prepare(&job).unwrap();
+        world.run(&job);
+    };
+    [0, 1, 2, 0, 3].into_iter().for_each(touch);
+    assert_eq!(present(&world), [true, false, true, true]);
+    touch(1);
+    assert_eq!(present(&world), [true, true, false, true]);
+    assert_eq!(world.counters.evictions.get(), 2);
+    world.finish();
+}
+
+#[test]
+fn versions_that_nobody_holds_go_before_all_others() {
+    let world = World::new(3 * searched(1024));
+    let old = corpus(0, 1024);
+    let dropped = corpus(1, 1024);
+    drop(world.residency.prepare(&search(&old, Cosine)).unwrap());
+    drop(world.residency.prepare(&search(&dropped, Cosine)).unwrap());
+    let key = (dropped.handle(), dropped.generation());
+    drop(dropped);
+    assert!(world.find(key.0, key.1).is_some());
+    let large = corpus(2, 2048 - 32);
+    let guard = world.residency.prepare(&search(&large, Cosine)).unwrap();
+    assert!(world.find(key.0, key.1).is_none(), "the entry of a corpus that was dropped is gone");
+    assert!(world.has(&old) && world.has(&large));
+    drop(guard);
+    world.finish();
+}
+
+#[test]
+fn what_is_pinned_stays() {
+    let world = World::new(searched(1024) + 512);
+    let (pinned, other) = (corpus(1, 1024), corpus(2, 512));
+    let job = search(&pinned, Cosine);
+    let first = world.residency.prepare(&job).unwrap();
+    let second = world.residency.prepare(&job).unwrap();
+    drop(first);
+    let refused = world.residency.prepare(&nearest(&other)).err();
+    assert_eq!(refused, Some(Refusal::Exhausted));
+    assert!(world.has(&pinned) && !world.has(&other));
+    world.run(&job);
+    drop(second);
+    drop(world.residency.prepare(&nearest(&other)).unwrap());
+    assert!(!world.has(&pinned) && world.has(&other));
+    world.finish();
+}
+
+/// Whether an eviction waits for a job whose guard is gone; `lies` seeds the bug that it does not.
+fn evict_under_a_job(lies: bool) -> usize {
+    let world = World::new(searched(1024));
+    let job = search(&corpus(1, 1024), Cosine);
+    let other = search(&corpus(2, 1024), Cosine);
+    let guard = world.residency.prepare(&job).unwrap();
+    let running = world.begin(&job);
+    drop(guard);
+    world.host.lies.store(lies, std::sync::atomic::Ordering::SeqCst);
+    thread::scope(|scope| {
+        let preparing = scope.spawn(|| world.residency.prepare(&other).unwrap());
+        if lies {
+            drop(preparing.join().unwrap());
+            running.leave();
+        } else {
+            world.host.await_pauses(3);
+            assert!(!preparing.is_finished() && world.find(1, 1).is_some());
+            running.end();
+            drop(preparing.join().unwrap());
+        }
+    });
+    assert!(world.find(1, 1).is_none());
+    world.device.violations()
+}
+
+#[test]
+fn a_job_that_outlives_its_guard_is_awaited() {
+    assert_eq!(evict_under_a_job(false), 0);
+    assert!(evict_under_a_job(true) > 0, "a seeded bug was not seen");
+}
+
+#[test]
+fn parts_wanted_twice_at_once_are_uploaded_once() {
+    let world = World::new(1 << 20);
+    let corpus = corpus(1, 1024);
+    world.device.hold_uploads(1024);
+    thread::scope(|scope| {
+        let calls: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| world.residency.prepare(&search(&corpus, Dot)).unwrap())).collect();
+        world.device.await_held(1);
+        world.device.release_uploads();
+        calls.into_iter().for_each(|call| drop(call.join().unwrap()));
+    });
+    assert_eq!(world.counters.uploads.get(), 2);
+    world.run(&search(&corpus, Dot));
+    world.finish();
+}
+
+#[test]
+fn an_upload_holds_up_nobody_whose_parts_are_there() {
+    let world = World::new(1 << 20);
+    let (there, coming) = (corpus(1, 1024), corpus(2, 1024));
+    drop(world.residency.prepare(&search(&there, Dot)).unwrap());
+    world.device.hold_uploads(1024);
+    thread::scope(|scope| {
+        let call = scope.spawn(|| world.residency.prepare(&search(&coming, Dot)).unwrap());
+        world.device.await_held(1);
+        let job = search(&there, Dot);
+        let _guard = world.residency.prepare(&job).unwrap();
+        world.run(&job);
+        assert!(!call.is_finished());
+        world.device.release_uploads();
+        drop(call.join().unwrap());
+    });
+    world.finish();
+}
+
+#[test]
+fn a_failed_upload_leaves_nothing_behind() {
+    let world = World::new(1 << 20);
+    let corpus = corpus(1, 1024);
+    // Codes, columns, the list: an entry is not written before all of them are there.
+    for number in 1..=3 {
+        world.device.fail_upload(number);
+        let refused = world.residency.prepare(&search(&corpus, Dot)).err();
+        assert_eq!(
+            refused,
+            Some(Refusal::Failed(megaring_cuda::device::DeviceError::Other("the bus is on fire".into())))
+        );
+        assert!(!world.has(&corpus));
+        let unpinned = crate::mock::corpus(2, 1024);
+        drop(world.residency.prepare(&nearest(&unpinned)).unwrap());
+    }
+    let job = search(&corpus, Dot);
+    let guard = world.residency.prepare(&job).unwrap();
+    world.run(&job);
+    drop(guard);
+    world.finish();
+}
+
+#[test]
+fn a_table_that_cannot_be_written_takes_the_backend_out_of_service() {
+    let world = World::new(1 << 20);
+    let corpus = corpus(1, 64);
+    world.device.fail_upload(5);
+    assert!(matches!(world.residency.prepare(&search(&corpus, Dot)), Err(Refusal::Failed(_))));
+    assert!(world.host.failed.lock().unwrap().is_some());
+    assert!(matches!(world.residency.prepare(&search(&corpus, Dot)), Err(Refusal::Failed(_))));
+}
+
+#[test]
+fn the_pool_grows_before_anything_living_goes() {
+    let world = World::growing(8 * searched(1024), searched(1024));
+    let corpora: Vec<_> = (0..8).map(|handle| corpus(handle, 1024)).collect();
+    for corpus in &corpora[..7] {
+        drop(world.residency.prepare(&search(corpus, Dot)).unwrap());
+    }
+    assert_eq!(*world.host.grown.lock().unwrap(), [1, 2, 4].map(|chunks| chunks * searched(1024)));
+    assert_eq!((world.counters.growths.get(), world.counters.evictions.get()), (3, 0));
+    assert!(corpora[..7].iter().all(|corpus| world.has(corpus)));
+    world.finish();
+}
+
+#[test]
+fn a_device_with_less_memory_than_was_promised_is_made_do_with() {
+    let world = World::growing(8 * searched(1024), searched(1024));
+    let [first, second, third] = [0, 1, 2].map(|handle| corpus(handle, 1024));
+    drop(world.residency.prepare(&search(&first, Dot)).unwrap());
+    // The chunk would be as large as the first, but what is needed is less.
+    world.device.limit(searched(512));
+    drop(world.residency.prepare(&search(&corpus(5, 512), Dot)).unwrap());
+    drop(world.residency.prepare(&search(&second, Dot)).unwrap());
+    assert!(!world.has(&first) && world.has(&second));
+    assert_eq!((world.counters.growths.get(), world.counters.evictions.get()), (1, 2));
+    // Pinned memory is streamed past, not waited for.
+    let guard = world.residency.prepare(&search(&second, Dot)).unwrap();
+    assert_eq!(
+        world.residency.prepare(&nearest(&third)).err().map(|refusal| refusal == Refusal::Exhausted),
+        Some(false)
+    );
+    drop(guard);
+    world.finish();
+}
+
+#[test]
+fn a_wild_corpus_has_an_entry_and_its_searches_no_data() {
+    let world = World::new(1 << 20);
+    let wild = view(5, 1, &[segment(1, 64), segment_scaled(2, 64, 1e30)]);
+    let job = search(&wild, Cosine);
+    let guard = world.residency.prepare(&job).unwrap();
+    let entry = world.find(5, 1).unwrap().1;
+    assert_eq!((entry.flags, entry.segment_count, world.counters.uploads.get()), (CORPUS_WILD, 0, 0));
+    let scored = world.residency.prepare(&score(&wild)).unwrap();
+    world.run(&score(&wild));
+    world.run(&job);
+    drop((guard, scored));
+    world.finish();
+}
+
+#[test]
+fn an_empty_corpus_has_an_entry() {
+    let world = World::new(1 << 20);
+    let empty = view(5, 1, &[segment(1, 0)]);
+    for job in [search(&empty, Cosine), score(&empty)] {
+        let _guard = world.residency.prepare(&job).unwrap();
+        world.run(&job);
+    }
+    world.finish();
+}
+
+#[test]
+fn a_new_corpus_under_an_old_number_is_not_taken_for_the_old_one() {
+    let world = World::new(1 << 20);
+    let job = search(&view(5, 1, &[segment(1, 64)]), Dot);
+    drop(world.residency.prepare(&job).unwrap());
+    drop(job);
+    let job = search(&view(5, 1, &[segment(2, 64)]), Dot);
+    let guard = world.residency.prepare(&job).unwrap();
+    world.run(&job);
+    drop(guard);
+    world.finish();
+}
+
+#[test]
+fn entries_that_crowd_one_place_of_the_table_make_room_for_another() {
+    let world = World::new(1 << 20);
+    let home = corpus_home(1, 1);
+    let crowd: Vec<u32> = (1..).filter(|handle| corpus_home(*handle, 1) == home).take(70).collect();
+    assert!(home <= CORPORA_MASK);
+    let empty = segment(1, 0);
+    let views: Vec<_> = crowd.iter().map(|handle| view(*handle, 1, std::slice::from_ref(&empty))).collect();
+    let mut guards = Vec::new();
+    for view in &views[..64] {
+        guards.push(world.residency.prepare(&search(view, Dot)).unwrap());
+    }
+    assert_eq!(world.residency.prepare(&score(&views[64])).err(), Some(Refusal::Exhausted));
+    guards.swap_remove(3);
+    for view in &views[64..] {
+        let job = search(view, Dot);
+        let _guard = world.residency.prepare(&job).unwrap();
+        world.run(&job);
+        assert!(!world.has(&views[3]));
+    }
+    world.finish();
+}
+
+#[test]
+fn what_never_fits_is_refused_in_plain_words() {
+    let world = World::new(8192);
+    let large = corpus(1, 1024);
+    let refused = world.residency.prepare(&score(&large)).err().unwrap();
+    assert!(matches!(&refused, Refusal::Unfit(reason) if reason.contains("corpus 1")), "{refused}");
+    let error = refused.into_error(std::time::Duration::from_millis(5));
+    assert!(matches!(error, Error::BackendUnavailable { kind: BackendKind::Cuda, .. }));
+    let error = Refusal::Exhausted.into_error(std::time::Duration::from_millis(5));
+    assert!(matches!(error, Error::Exhausted { .. }));
+    world.finish();
+}
+
+#[test]
+fn a_version_lets_go_of_what_it_has_where_that_and_what_it_needs_do_not_fit_together() {
+    let world = World::new(44_000);
+    let corpus = corpus(1, 1024);
+    drop(world.residency.prepare(&nearest(&corpus)).unwrap());
+    for job in [score(&corpus), search(&corpus, L2), nearest(&corpus)] {
+        let _guard = world.residency.prepare(&job).unwrap();
+        let running = world.begin(&job);
+        assert!(running.entry.stream.is_null());
+        running.end();
+    }
+    world.finish();
+}
+
+#[test]
+fn guards_may_outlive_the_residency() {
+    let World { residency, .. } = World::new(1 << 20);
+    let guard = residency.prepare(&search(&corpus(1, 64), Dot)).unwrap();
+    residency.close();
+    assert!(matches!(residency.prepare(&search(&corpus(1, 64), Dot)), Err(Refusal::Failed(_))));
+    drop(residency);
+    drop(guard);
+}
