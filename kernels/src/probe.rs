@@ -42,6 +42,8 @@ pub struct Facts {
     pub devices: Option<usize>,
     /// The device wanted.
     pub wanted: usize,
+    /// Whether the kernel is to stay on it.
+    pub persistent: bool,
     /// That device; `None` if it was not looked at.
     pub device: Option<DeviceFacts>,
 }
@@ -55,10 +57,16 @@ pub struct DeviceFacts {
     pub capability: (i32, i32),
     /// Bytes in all.
     pub memory: u64,
+    /// Multiprocessors.
+    pub multiprocessors: u32,
+    /// Most shared memory that a block may ask for.
+    pub shared_bytes: usize,
     /// Whether a grid can be launched whose blocks wait for each other.
     pub cooperative: bool,
     /// Whether it can address page-locked memory of the host.
     pub maps_host: bool,
+    /// Whether kernels that run for seconds are ended, since the device drives a display.
+    pub watched: bool,
 }
 
 /// Whether everything is there. Looks in the order in which a person would mend things.
@@ -106,11 +114,11 @@ pub fn check(facts: &Facts) -> Result<(), Unavailable> {
         1 => format!("there is no CUDA device {wanted}: the only one is number 0"),
         _ => format!("there is no CUDA device {wanted}: they are numbered 0 to {}", count - 1),
     })?;
-    facts.device.as_ref().map_or(Ok(()), check_device)
+    facts.device.as_ref().map_or(Ok(()), |device| check_device(device, facts.persistent))
 }
 
-fn check_device(device: &DeviceFacts) -> Result<(), Unavailable> {
-    let DeviceFacts { name, capability, memory, cooperative, maps_host } = device;
+fn check_device(device: &DeviceFacts, persistent: bool) -> Result<(), Unavailable> {
+    let DeviceFacts { name, capability, memory, cooperative, maps_host, watched, .. } = device;
     let reason = if *capability < OLDEST_CAPABILITY {
         let ((major, minor), (oldest, oldest_minor)) = (*capability, OLDEST_CAPABILITY);
         format!(
@@ -122,6 +130,8 @@ fn check_device(device: &DeviceFacts) -> Result<(), Unavailable> {
         format!("{name} cannot launch a grid whose blocks wait for each other, in the mode that its driver is in")
     } else if !maps_host {
         format!("{name} cannot address this machine's memory, in which the ring lies")
+    } else if *watched && persistent {
+        format!("{name} drives a display, and its watchdog ends a kernel that stays; use the mode `launch` or `graph`")
     } else {
         return Ok(());
     };
@@ -142,12 +152,16 @@ mod tests {
             driver: Some(13_000),
             devices: Some(2),
             wanted: 1,
+            persistent: true,
             device: Some(DeviceFacts {
                 name: "A GPU".into(),
                 capability: (7, 5),
                 memory: 8 << 30,
+                multiprocessors: 40,
+                shared_bytes: 64 << 10,
                 cooperative: true,
                 maps_host: true,
+                watched: false,
             }),
         }
     }
@@ -169,6 +183,7 @@ mod tests {
             Facts { wanted: 0, devices: Some(1), ..good() },
             device(|device| device.capability = (12, 0)),
             device(|device| device.memory = LEAST_MEMORY),
+            Facts { persistent: false, ..device(|device| device.watched = true) },
         ];
         for facts in passes {
             assert_eq!(check(&facts), Ok(()), "{facts:?}");
@@ -178,7 +193,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_and_so_is_what_would_help() {
         let none = Facts { library: false, driver: None, devices: None, device: None, ..good() };
-        let refusals: [(Facts, &[&str]); 16] = [
+        let refusals: [(Facts, &[&str]); 17] = [
             (Facts { os: "macos", ..none.clone() }, &["macos"]),
             (none.clone(), &["libcuda.so.1", "580"]),
             (Facts { os: "windows", ..none.clone() }, &["nvcuda.dll"]),
@@ -195,6 +210,7 @@ mod tests {
             (device(|device| device.memory = LEAST_MEMORY - 1), &["1023 MiB"]),
             (device(|device| device.cooperative = false), &["wait for each other"]),
             (device(|device| device.maps_host = false), &["memory"]),
+            (device(|device| device.watched = true), &["watchdog", "launch"]),
         ];
         for (facts, words) in refusals {
             let reason = check(&facts).expect_err(words[0]).to_string();

@@ -1,0 +1,88 @@
+//! The same life with the device code itself, as its twin on the CPU runs it.
+
+use std::sync::Arc;
+
+use megaring_core::Backend;
+use megaring_cuda::twin::Twin;
+use megaring_cuda::{CudaBackend, CudaMode, start_with};
+use megaring_ring::{Descriptor, JobRing, Outcome, Status, Ticket};
+
+use crate::harness::{answer, automaton, count, options, patient, submit};
+
+const MASKS: u16 = 4;
+
+fn twin() -> Option<Arc<Twin>> {
+    Twin::load().inspect_err(|why| eprintln!("skipped: {why}")).ok()
+}
+
+fn start(twin: &Arc<Twin>, mode: CudaMode) -> (CudaBackend, Arc<JobRing>) {
+    start_with(twin.clone(), &options(mode), &patient(), &automaton()).expect("the twin starts")
+}
+
+/// Submits texts to be searched for keywords.
+fn submit_texts(ring: &Arc<JobRing>, texts: &[&str]) -> Ticket {
+    let mut payload = vec![0_u64];
+    payload.extend(texts.iter().scan(0, |end, text| {
+        *end += text.len() as u64;
+        Some(*end)
+    }));
+    let mut payload = bytemuck::cast_slice::<u64, u8>(&payload).to_vec();
+    texts.iter().for_each(|text| payload.extend(text.as_bytes()));
+    let mut reserved = ring.try_reserve(payload.len(), texts.len() * 16).expect("room");
+    reserved.payload_mut().copy_from_slice(&payload);
+    let descriptor = Descriptor { opcode: MASKS, items: texts.len() as u32, ..Descriptor::default() };
+    ring.submit(reserved, descriptor)
+}
+
+fn masks(outcome: &Outcome) -> Vec<u128> {
+    let pairs = outcome.result().chunks_exact(16);
+    pairs.map(|pair| u128::from_le_bytes(pair.try_into().expect("16 bytes"))).collect()
+}
+
+#[test]
+fn it_starts_and_stops_in_every_mode() {
+    let Some(twin) = twin() else { return };
+    for round in 0..9 {
+        let mode = CudaMode::ALL[round % CudaMode::ALL.len()];
+        let (backend, ring) = start(&twin, mode);
+        for _ in 0..5 {
+            assert_eq!(answer(submit(&ring)), Status::Ok, "{mode}");
+        }
+        backend.shutdown();
+        assert_eq!(backend.health(), Ok(()), "{mode}");
+        assert_eq!((ring.stats().faults, count(&backend, "jobs")), (0, 5), "{mode}");
+        drop((backend, ring));
+        assert_eq!(twin.allocated(), 0, "{mode}");
+    }
+}
+
+#[test]
+fn masks_are_those_of_the_tables() {
+    let Some(twin) = twin() else { return };
+    let texts = ["", "A Vision of the \u{212A}ernel", "growth, and algorithms", "nothing", "str\u{130}ng structure"];
+    let automaton = automaton();
+    let expected: Vec<u128> = texts.iter().map(|text| automaton.mask(text.as_bytes())).collect();
+    assert!(expected.iter().any(|mask| *mask != 0));
+    for mode in CudaMode::ALL {
+        let (_backend, ring) = start(&twin, mode);
+        let outcome = submit_texts(&ring, &texts).wait();
+        assert_eq!((outcome.status(), masks(&outcome)), (Status::Ok, expected.clone()), "{mode}");
+    }
+}
+
+#[test]
+fn making_room_loses_no_job() {
+    let Some(twin) = twin() else { return };
+    for mode in CudaMode::ALL {
+        let (backend, ring) = start(&twin, mode);
+        for _ in 0..10 {
+            let tickets = [(); 4].map(|()| submit_texts(&ring, &["vision"; 7]));
+            backend.interrupt(|| ()).expect("in service");
+            for ticket in tickets {
+                assert_eq!(answer(ticket), Status::Ok, "{mode}");
+            }
+        }
+        backend.shutdown();
+        assert_eq!((ring.stats().faults, count(&backend, "jobs")), (0, 40), "{mode}");
+    }
+}
