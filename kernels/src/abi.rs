@@ -218,6 +218,8 @@ pub const CORPUS_WILD: u32 = 2;
 pub const CORPUS_ROWS: u32 = 4;
 /// Coordinates are there.
 pub const CORPUS_COORDINATES: u32 = 8;
+/// It is screened by its float32 rows rather than by codes.
+pub const CORPUS_FLOAT32: u32 = 16;
 
 /// The table entry at which the search for a version of a corpus begins.
 #[must_use]

@@ -66,6 +66,45 @@ impl FromStr for CudaMode {
     }
 }
 
+/// What a search screens with. Answers are the same; speed and memory are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CudaScreen {
+    /// The int8 codes: a quarter of the bytes.
+    #[default]
+    Int8,
+    /// The float32 rows: hardly a row too many is left, however close together rows lie. A corpus whose rows do not fit the device is screened by codes.
+    Float32,
+}
+
+impl CudaScreen {
+    /// Every screen.
+    pub const ALL: [Self; 2] = [Self::Int8, Self::Float32];
+
+    /// The name used in configuration and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Int8 => "int8",
+            Self::Float32 => "float32",
+        }
+    }
+}
+
+impl fmt::Display for CudaScreen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for CudaScreen {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let unknown = || format!("unknown screen {name:?}: int8 and float32 are known");
+        Self::ALL.into_iter().find(|screen| screen.name() == name).ok_or_else(unknown)
+    }
+}
+
 /// How the backend is set up.
 #[derive(Clone, Debug, Default)]
 pub struct CudaOptions {
@@ -75,6 +114,8 @@ pub struct CudaOptions {
     pub device: usize,
     /// Most device memory that corpora may take, in bytes; 0: three quarters of what is free.
     pub memory_bytes: usize,
+    /// What searches screen with.
+    pub screen: CudaScreen,
     /// The ring.
     pub ring: RingConfig,
 }
@@ -159,7 +200,7 @@ pub fn start_with(
         given => given,
     };
     let residency = Residency::new(device.clone(), kernel.clone(), counters.clone(), params.corpora, budget);
-    let residency = Arc::new(residency.map_err(Unavailable::new)?);
+    let residency = Arc::new(residency.map_err(Unavailable::new)?.screening(options.screen));
     let info = device.info();
     let capabilities = Capabilities {
         device: info.name.clone(),

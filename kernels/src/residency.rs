@@ -11,6 +11,7 @@
 //! - When room is needed, versions and segments that nobody holds any more go first; then the pool grows up to its budget; then what was used
 //!   least recently goes.
 //! - An upload that fails leaves nothing half-registered. Where the table itself cannot be written, nothing is prepared any more.
+//! - A search screens by codes, or, where the backend was set up so and the rows fit, by the rows themselves.
 //! - A search of a corpus that finds no room is streamed (`session.rs`). Other operations are refused: for good
 //!   ([`Refusal::Unfit`]) or because others are using the memory now ([`Refusal::Exhausted`]).
 //!
@@ -28,13 +29,14 @@ use std::time::Duration;
 
 use megaring_core::corpus::{CorpusView, SegmentView};
 use megaring_core::job::Job;
-use megaring_core::{BackendKind, Error};
+use megaring_core::{BackendKind, Error, Metric};
 use megaring_ring::Memory;
 
-use self::parts::{Demand, Part};
+use self::parts::{Demand, Needs, Part};
 use self::state::{Key, Kind, Room, State};
 use self::table::{Table, write_removal};
 use crate::abi::STREAM_LINES_BYTES;
+use crate::backend::CudaScreen;
 use crate::counters::Counters;
 use crate::device::{Device, DeviceError, DevicePtr};
 use crate::pool::{Budget, Pool, Span};
@@ -105,6 +107,7 @@ impl Drop for Guard {
 /// Device memory for corpora. Dropping it ends its thread; device memory is the backend's to free ([`Residency::chunks`]).
 pub struct Residency {
     inner: Arc<Inner>,
+    screen: CudaScreen,
 }
 
 pub(crate) struct Inner {
@@ -150,7 +153,14 @@ impl Residency {
         let state = Mutex::new(State::new(pool, table));
         let inner = Inner { device, host, counters, lines, state, changed: Condvar::new() };
         inner.gauge(&inner.lock());
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), screen: CudaScreen::Int8 })
+    }
+
+    /// The same with another screen than by codes.
+    #[must_use]
+    pub fn screening(mut self, screen: CudaScreen) -> Self {
+        self.screen = screen;
+        self
     }
 
     /// Brings what a job reads to the device. `None`: it reads nothing but its payload.
@@ -169,9 +179,20 @@ impl Residency {
         match demand {
             Demand::Nothing => {}
             Demand::Parts(_, needs) => self.inner.bring(view, needs)?,
-            Demand::Screen(_, metric) => self.inner.bring_screen(view, metric)?,
+            Demand::Screen(_, metric) => self.bring_screen(view, metric)?,
         }
         Ok(Some(Guard { inner: self.inner.clone(), key: key_of(view) }))
+    }
+
+    /// Rows that do not fit are no reason to refuse a search: codes take a quarter of the room, or none.
+    fn bring_screen(&self, view: &Arc<CorpusView>, metric: Metric) -> Result<(), Refusal> {
+        if self.screen == CudaScreen::Float32 {
+            match self.inner.bring(view, Needs::screen_by_rows()) {
+                Err(Refusal::Unfit(_)) => {}
+                brought => return brought,
+            }
+        }
+        self.inner.bring_screen(view, metric)
     }
 
     /// Ends the thread that streams and refuses everything from now on. After the kernel's end, which may need that thread.

@@ -6,7 +6,7 @@ use megaring_core::corpus::{CorpusView, SegmentView};
 use megaring_core::job::{Job, Points};
 use megaring_core::screen::{COLUMNS, GROUP_ROWS, groups, packed_len};
 
-use crate::abi::{CORPUS_COORDINATES, CORPUS_ROWS, CORPUS_SCREENED, Segment};
+use crate::abi::{CORPUS_COORDINATES, CORPUS_FLOAT32, CORPUS_ROWS, CORPUS_SCREENED, Segment};
 use crate::device::{Device, DeviceError, DevicePtr};
 
 /// One allocation of a segment.
@@ -100,11 +100,19 @@ impl Part {
     }
 }
 
-/// A set of parts.
+/// A set of parts, and whether the version is to be screened by its rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Needs(u8);
 
 impl Needs {
+    /// What a screen by the rows themselves needs: rows, norms, and an entry that says so.
+    pub(crate) fn screen_by_rows() -> Self {
+        Self(Self::of(&[Part::Rows, Part::Norms]).0 | Self::BY_ROWS)
+    }
+
+    /// Beyond the parts' bits.
+    const BY_ROWS: u8 = 1 << Part::COUNT;
+
     pub(crate) fn of(parts: &[Part]) -> Self {
         Self(parts.iter().fold(0, |bits, part| bits | 1 << part.index()))
     }
@@ -128,7 +136,9 @@ impl Needs {
     /// `CORPUS_*` of a table entry whose list has these parts. Codes come with columns of some metric, rows with norms.
     pub(crate) fn flags(self) -> u32 {
         let flag = |part: Part, flag: u32| if self.contains(Self::of(&[part])) { flag } else { 0 };
-        flag(Part::Codes, CORPUS_SCREENED) | flag(Part::Rows, CORPUS_ROWS) | flag(Part::Coordinates, CORPUS_COORDINATES)
+        let by_rows = if self.0 & Self::BY_ROWS != 0 { CORPUS_FLOAT32 } else { 0 };
+        let parts = flag(Part::Codes, CORPUS_SCREENED) | flag(Part::Rows, CORPUS_ROWS);
+        parts | flag(Part::Coordinates, CORPUS_COORDINATES) | by_rows
     }
 
     /// Sizes of the parts of all segments, and of their list.
