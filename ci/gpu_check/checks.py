@@ -1,0 +1,208 @@
+"""The steps before the figures."""
+
+import time
+
+from . import machine
+from .programs import Program
+from .steps import Failed, Skipped, Step, run_to_end
+
+# MiB of device memory that may be more in use than before: other programs, and what the driver keeps.
+SLACK_MIB = 64
+# How long the driver may take to clear up after a killed process.
+CLEAR_UP_S = 30
+
+
+class Checks:
+    """The steps, for one set of programs and one machine."""
+
+    def __init__(self, options, folder):
+        self.options = options
+        self.folder = folder
+        self.rehearse = options.rehearse
+        self.quick = options.quick
+        self.checker = options.bin / "megaring-gpu-check"
+        self.megaring = options.bin / "megaring"
+
+    def steps(self):
+        """All of them, in order."""
+        full, quick, rehearse = not self.quick and not self.rehearse, self.quick, self.rehearse
+        steps = [
+            Step("gpu", 60, self.gpu),
+            Step("doctor", 60, self.doctor),
+            *(Step(f"first look, {mode}", 90, self.task(f"first-look-{mode}", "small", "--mode", mode)) for mode in MODES),
+            Step("conformance", 300 if full else 150, self.conformance("persistent", self.quick)),
+        ]
+        if not quick:
+            steps += [Step(f"conformance, {mode}", 200, self.conformance(mode, True)) for mode in ("launch", "graph")]
+        slots = 300 if rehearse else 1_000_000 if quick else 10_000_000
+        few = 60 if rehearse else 20_000 if quick else 200_000
+        steps.append(Step(f"torture, {slots:,} slots", 100 if quick else 400, self.torture("persistent", slots)))
+        steps += [Step(f"torture, {mode}, {few:,} slots", 60, self.torture(mode, few)) for mode in ("launch", "graph")]
+        cycles = 4 if rehearse else 60 if quick else 200
+        kills = 1 if rehearse or quick else 3
+        steps += [
+            Step(f"start and stop {cycles} times", 120 if quick else 300, self.cycles(cycles)),
+            Step(f"kill -9 under load, {kills} times", 90 if quick else 180, self.kills(kills)),
+            Step("compute-sanitizer memcheck", 120 if quick else 300, self.memcheck),
+        ]
+        return steps
+
+    def gpu(self, _limit):
+        if self.rehearse:
+            raise Skipped("a rehearsal has no GPU")
+        found = machine.facts(self.options.device)["gpu"]
+        if found is None:
+            raise Failed("nvidia-smi shows no such GPU")
+        everything = machine.ask(["nvidia-smi", "-q", f"--id={self.options.device}"]) or ""
+        self.log("nvidia-smi").write_text(everything, encoding="utf-8")
+        return f"{found['name']}, driver {found['driver_version']}, compute capability {found['compute_cap']}", {"gpu": found}
+
+    def doctor(self, limit):
+        if not self.megaring.is_file():
+            raise Skipped(f"there is no {self.megaring.name} in {self.options.bin}")
+        data = self.folder / "doctor-data"
+        command = [self.megaring, "doctor", "--json", "--data", data]
+        with Program(command, self.log("doctor"), {"MEGARING_CUDA_DEVICE": str(self.options.device)}) as program:
+            status = program.finish(limit)
+            findings = program.objects()
+        return doctor_verdict(findings, status, self.rehearse)
+
+    def conformance(self, mode, quick):
+        def run(limit):
+            found = self.task(f"conformance-{mode}", "conformance", "--mode", mode, *(["--quick"] if quick else []))(limit)[1]
+            result = found["result"]
+            return f"{result['answers']:,} answers in {result['checks']} checks", found
+
+        return run
+
+    def torture(self, mode, slots):
+        def run(limit):
+            threads = 2 if self.rehearse else 8
+            arguments = ["--mode", mode, "--slots", slots, "--threads", threads]
+            found = self.task(f"torture-{mode}", "torture", *arguments)(limit)[1]
+            result = found["result"]
+            return f"{result['checked']:,} answers as they must be, {result['slots_per_second']:,.0f} slots a second", found
+
+        return run
+
+    def cycles(self, count):
+        def run(limit):
+            used = []
+            begun = time.monotonic()
+            with Program(self.command("cycles", count, "--checkpoints"), self.log("cycles")) as program:
+                while True:
+                    found = program.receive(limit - (time.monotonic() - begun))
+                    if "checkpoint" not in found:
+                        break
+                    used.append(machine.memory_used(self.options.device))
+                    program.send({})
+                status = program.finish(30)
+            if status != 0 or found.get("ok") is not True:
+                raise Failed(f"{found.get('error', 'it holds more than after the third cycle')}; see cycles.log")
+            growth = memory_growth(used)
+            note = f"a start takes {found['start']['p50_ns'] / 1e6:,.0f} ms, a stop {found['stop']['p50_ns'] / 1e6:,.0f} ms"
+            return note if growth is None else f"{note}; {growth:+} MiB of device memory", {"result": found, "memory_mib": used}
+
+        return run
+
+    def kills(self, rounds):
+        def run(limit):
+            end = time.monotonic() + limit
+            told = []
+            for _ in range(rounds):
+                before = machine.memory_used(self.options.device)
+                with Program(self.command("hold"), self.log("kill")) as program:
+                    found = program.receive(end - time.monotonic())
+                    if not found.get("under_load"):
+                        raise Failed(f"it was never under load: {found.get('error') or found.get('failure')}")
+                    # Long enough that jobs are under way whatever the machine does; nothing depends on how long.
+                    time.sleep(0.5)
+                    if not program.is_running:
+                        raise Failed("it ended by itself; see kill.log")
+                    status = program.kill_hard()
+                cleared = clear_up(before, lambda: machine.memory_used(self.options.device))
+                begun = time.monotonic()
+                self.task("after-kill", "small", "--mode", "persistent")(end - time.monotonic())
+                told.append({"status": status, "answers": found["answers"], "memory_mib": [before, cleared]})
+                told[-1]["clean_start_s"] = round(time.monotonic() - begun, 3)
+            return f"clean starts after {sum(one['answers'] for one in told):,} answers", {"kills": told}
+
+        return run
+
+    def memcheck(self, limit):
+        if self.rehearse:
+            raise Skipped("a rehearsal has no GPU")
+        tool = machine.compute_sanitizer()
+        if tool is None:
+            raise Skipped("compute-sanitizer is not installed")
+        command = [tool, "--tool", "memcheck", "--error-exitcode", "86", *self.command("small", "--mode", "launch")]
+        with Program(command, self.log("memcheck")) as program:
+            status = program.finish(limit)
+            lines = list(program.lines)
+        return memcheck_verdict(lines, program.objects(), status)
+
+    def task(self, log, *arguments):
+        """A subcommand of the checker that runs to its end."""
+        return lambda limit: ("", {"result": run_to_end(self.command(*arguments), self.log(log), limit)})
+
+    def command(self, *arguments):
+        common = ["--rehearse"] if self.rehearse else ["--device", self.options.device]
+        return [self.checker, *arguments, *common]
+
+    def log(self, name):
+        return self.folder / f"{name}.log"
+
+
+MODES = ("persistent", "launch", "graph")
+
+
+def doctor_verdict(findings, status, rehearse):
+    """Whether doctor found a CUDA backend that works."""
+    problems = [found for found in findings if found.get("state") == "problem"]
+    if status != 0 or problems or not findings:
+        raise Failed("; ".join(f"{found['check']}: {found['found']}" for found in problems) or "it told nothing")
+    cuda = next((found for found in findings if found.get("check") == "backend cuda"), {})
+    if rehearse:
+        return "of the machine, not of its GPU", {"findings": findings}
+    if cuda.get("state") != "ok":
+        raise Failed(f"no CUDA backend: {cuda.get('found', 'doctor does not speak of it')}")
+    return cuda["found"], {"findings": findings}
+
+
+def memory_growth(used):
+    """MiB more in use at the last checkpoint than at the first, where anybody could tell; too many are a failure."""
+    if len(used) < 2 or None in used:
+        return None
+    growth = used[-1] - used[0]
+    if growth > SLACK_MIB:
+        raise Failed(f"{growth} MiB of device memory were not given back")
+    return growth
+
+
+def clear_up(before, used, seconds=CLEAR_UP_S):
+    """Waits until no more memory is in use than before a process that was killed; answers what is."""
+    if before is None:
+        return None
+    end = time.monotonic() + seconds
+    while True:
+        now = used()
+        if now is None or now <= before + SLACK_MIB:
+            return now
+        if time.monotonic() > end:
+            raise Failed(f"{now - before} MiB of device memory are still in use {seconds} s after the process was killed")
+        time.sleep(0.2)
+
+
+def memcheck_verdict(lines, objects, status):
+    """What compute-sanitizer says."""
+    text = "\n".join(lines)
+    if "Device not supported" in text or "is not supported" in text:
+        raise Skipped("compute-sanitizer does not support this machine")
+    summaries = [line for line in lines if "ERROR SUMMARY" in line]
+    if not summaries:
+        raise Failed(f"compute-sanitizer told nothing (exit status {status}); see memcheck.log")
+    if status != 0 or not all("ERROR SUMMARY: 0 errors" in line for line in summaries):
+        raise Failed(f"{summaries[-1].lstrip('= ')}; see memcheck.log")
+    if not objects or objects[-1].get("ok") is not True:
+        raise Failed("the program under it did not say that all was well; see memcheck.log")
+    return "0 errors", {"result": objects[-1]}
