@@ -20,6 +20,7 @@ pub(crate) use self::context::Context;
 pub(crate) use self::context::gather;
 use crate::abi::{BLOCK_THREADS, KernelParams, state_bytes};
 use crate::device::{Device, DeviceError, DeviceInfo, DevicePtr};
+use crate::numa;
 use crate::pinned::Pinned;
 use crate::probe::DeviceFacts;
 
@@ -183,7 +184,8 @@ impl Device for Gpu {
     }
 
     fn pinned(&self, bytes: usize) -> Result<Memory, DeviceError> {
-        let pinned = Pinned::new(self.context.clone(), bytes)?;
+        let address = self.context.pci_address();
+        let pinned = numa::near(address.as_deref(), || Pinned::new(self.context.clone(), bytes))?;
         Memory::new(pinned).map_err(|error| DeviceError::Other(error.to_string()))
     }
 

@@ -1,6 +1,6 @@
 //! Who lives: the host tells the kernel by a heartbeat, and judges the kernel by its heartbeat, its report and what the driver says.
 //!
-//! [`Watch`] is the judgement, without a clock or a device of its own. [`Monitor`] is the thread that sends the host's heartbeat and, while a
+//! [`Watch`] is the judgement, without a clock or a device of its own. `Monitor` is the thread that sends the host's heartbeat and, while a
 //! kernel runs that nobody waits for, judges it. Time in which this process itself stood still counts against nobody: a look that
 //! comes late adds no more silence than a few that come in time.
 

@@ -51,6 +51,7 @@ functions! {
     device_get = cuDeviceGet (*mut CUdevice, c_int);
     device_name = cuDeviceGetName (*mut c_char, c_int, CUdevice);
     device_attribute = cuDeviceGetAttribute (*mut c_int, CUdevice_attribute, CUdevice);
+    device_pci = cuDeviceGetPCIBusId (*mut c_char, c_int, CUdevice);
     device_memory = cuDeviceTotalMem_v2 (*mut usize, CUdevice);
     context_retain = cuDevicePrimaryCtxRetain (*mut CUcontext, CUdevice);
     context_release = cuDevicePrimaryCtxRelease_v2 (CUdevice);

@@ -64,6 +64,15 @@ impl Context {
         self.copy_stream
     }
 
+    /// The device's address on the PCI bus, such as `0000:65:00.0`.
+    pub(crate) fn pci_address(&self) -> Option<String> {
+        let mut text: [c_char; 32] = [0; 32];
+        // SAFETY: the driver writes at most that many bytes, the last of them zero.
+        let code = unsafe { (self.api.device_pci)(text.as_mut_ptr(), text.len() as i32, self.device) };
+        // SAFETY: the array was zero, and the driver has put a string into it that ends in a zero.
+        (code == 0).then(|| unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned())
+    }
+
     /// What an answer means. A sticky error is remembered.
     pub(crate) fn check(&self, what: &str, code: Code) -> Result<(), DeviceError> {
         if code == 0 {
