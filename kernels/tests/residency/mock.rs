@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::ScopedJoinHandle;
 
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
 use megaring_core::job::{Job, Matrix, NearestJob, Points, ScoreJob, SearchJob};
@@ -206,6 +207,8 @@ pub(crate) struct MockHost {
     pub(crate) lies: AtomicBool,
     pub(crate) failed: Mutex<Option<String>>,
     pub(crate) grown: Mutex<Vec<usize>>,
+    /// A kernel that needs the copier must not be stopped now.
+    pub(crate) must_run: AtomicBool,
 }
 
 impl MockHost {
@@ -221,10 +224,10 @@ impl MockHost {
         self.open.lock().unwrap().remove(&ticket);
     }
 
-    /// Blocks until somebody has paused so many times more.
-    pub(crate) fn await_pauses(&self, more: usize) {
+    /// Blocks until somebody has paused so many times more, or `call` has ended, which then did not wait.
+    pub(crate) fn await_pauses<T>(&self, more: usize, call: &ScopedJoinHandle<'_, T>) {
         let wanted = self.pauses.load(Ordering::SeqCst) + more;
-        while self.pauses.load(Ordering::SeqCst) < wanted {
+        while self.pauses.load(Ordering::SeqCst) < wanted && !call.is_finished() {
             std::thread::yield_now();
         }
     }
@@ -246,6 +249,9 @@ impl Host for MockHost {
     }
 
     fn grow(&self, bytes: usize) -> Result<DevicePtr, DeviceError> {
+        if self.must_run.load(Ordering::SeqCst) {
+            self.device.violations.fetch_add(1, Ordering::SeqCst);
+        }
         let at = self.device.alloc(bytes)?;
         self.grown.lock().unwrap().push(bytes);
         Ok(at)
@@ -282,6 +288,7 @@ impl World {
             lies: AtomicBool::new(false),
             failed: Mutex::default(),
             grown: Mutex::default(),
+            must_run: AtomicBool::new(false),
         });
         let counters = Arc::new(Counters::default());
         let budget = Budget { bytes, least_chunk };
