@@ -298,8 +298,8 @@ impl Drop for CudaBackend {
         self.residency.close();
         if self.kernel.is_over() {
             for at in self.allocations.drain(..).chain(self.residency.chunks()) {
-                // SAFETY: the address is of `alloc`, is freed here alone, and no kernel that could use it runs or will. Nothing is uploaded either:
-                // residency refuses all jobs since it was closed.
+                // SAFETY: the address is of `alloc`, is freed here alone, and no kernel that could use it runs or will. Nothing is uploaded
+                // either: residency refuses all jobs since it was closed.
                 unsafe { self.device.free(at) };
             }
         }

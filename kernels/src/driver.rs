@@ -105,7 +105,8 @@ impl Gpu {
         let mut argument: *mut c_void = std::ptr::from_ref(params).cast_mut().cast();
         let blocks = self.info.blocks;
         let shared = self.info.shared_bytes;
-        // SAFETY: the kernel takes one parameter, which is a `KernelParams` and is copied during the call; the grid is one that is resident at once.
+        // SAFETY: the kernel takes one parameter, which is a `KernelParams` and is copied during the call; the grid is one that is resident
+        // at once.
         let code = unsafe {
             (api.launch_cooperative)(self.kernel, blocks, 1, 1, BLOCK_THREADS, 1, 1, shared, stream, &raw mut argument)
         };
