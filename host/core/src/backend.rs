@@ -94,13 +94,15 @@ pub trait Backend: Send + Sync {
     fn capabilities(&self) -> &Capabilities;
 
     /// Brings what a job's slots will need to where the backend works, such as a corpus into a device's memory, and keeps it there until
-    /// the answer is dropped. Called before the first slot of a job is submitted; may block for as long as an upload takes.
+    /// the answer is dropped. Called before the first slot of a job is submitted; may block for as long as an upload takes where the job
+    /// names a corpus, and never where it does not.
     ///
     /// A caller that goes away drops the answer while its slots are still in the ring. A backend that frees memory therefore waits for
     /// those slots to be settled, and does not take the drop for their end.
     ///
     /// # Errors
-    /// [`Error::BackendUnavailable`] where this backend cannot do the job now and another one may; anything else is the job's answer.
+    /// [`Error::BackendUnavailable`] where this backend cannot do the job, [`Error::Exhausted`] where it cannot now: another one may.
+    /// Anything else is the job's answer.
     fn prepare(&self, job: &Job) -> Result<Residency, Error> {
         let _ = job;
         Ok(None)

@@ -5,18 +5,21 @@
 //! [`Settings`]) have no path. [`mod@file`] puts a file's values into the command as its defaults, so nothing else decides precedence.
 //! Relative paths are relative to the working directory, wherever they were written.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use megaring_core::Error;
 use megaring_core::profile::{self, Profile};
 use megaring_corpus::{Access, Store};
+use megaring_cuda::{CudaMode, CudaScreen};
 use megaring_ring::WaitStrategy;
 use tracing_subscriber::EnvFilter;
 
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{CudaConfig, Engine, EngineConfig};
 
 pub mod file;
 
@@ -54,6 +57,21 @@ pub struct Settings {
     /// Instruction set of the CPU kernels: baseline, avx2, avx512 or neon [default: the best of this machine]
     #[arg(long, global = true, env = "MEGARING_ISA", value_name = "NAME")]
     pub isa: Option<String>,
+    /// Whether to use an NVIDIA GPU: auto, where there is what it needs, or off
+    #[arg(long, global = true, env = "MEGARING_CUDA", value_name = "WHEN", default_value_t = CudaUse::Auto)]
+    pub cuda: CudaUse,
+    /// How the GPU's kernel is brought to work: persistent, launch or graph
+    #[arg(long, global = true, env = "MEGARING_CUDA_MODE", value_name = "MODE", default_value_t = CudaMode::default())]
+    pub cuda_mode: CudaMode,
+    /// Number of the GPU, as the driver counts those that it shows
+    #[arg(long, global = true, env = "MEGARING_CUDA_DEVICE", value_name = "N", default_value_t = 0)]
+    pub cuda_device: usize,
+    /// Most device memory that corpora may take [default: three quarters of what is free]
+    #[arg(long, global = true, env = "MEGARING_CUDA_MEMORY", value_name = "SIZE", value_parser = size)]
+    pub cuda_memory: Option<usize>,
+    /// What the GPU screens with: int8 (a quarter of the memory) or float32 (fewer rows left where rows lie close); answers are the same
+    #[arg(long, global = true, env = "MEGARING_CUDA_SCREEN", value_name = "TYPE", default_value_t = CudaScreen::default())]
+    pub cuda_screen: CudaScreen,
     /// Encoder profile (TOML) [default: whitemagic-v1, built in]
     #[arg(long, global = true, env = "MEGARING_PROFILE", value_name = "FILE")]
     pub profile: Option<PathBuf>,
@@ -66,6 +84,33 @@ pub struct Settings {
     /// What is logged on stderr: off, error, warn, info, debug, trace, or directives such as megaring=debug
     #[arg(long, global = true, env = "MEGARING_LOG", value_name = "LEVEL", default_value = "info", value_parser = log_filter)]
     pub log: String,
+}
+
+/// Whether a GPU is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CudaUse {
+    /// It is used where this machine has what it needs.
+    Auto,
+    /// It is left alone.
+    Off,
+}
+
+impl fmt::Display for CudaUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+        })
+    }
+}
+
+impl FromStr for CudaUse {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let choices = [Self::Auto, Self::Off];
+        choices.into_iter().find(|choice| choice.to_string() == name).ok_or_else(|| "it is auto or off".into())
+    }
 }
 
 /// Loopback only: nothing here asks callers who they are.
@@ -106,9 +151,21 @@ impl Settings {
             arena_bytes: self.arena_bytes,
             tenant_jobs: self.tenant_jobs,
             isa: self.isa.clone(),
+            cuda: (self.cuda == CudaUse::Auto).then(|| self.cuda_config()),
             events_file: self.events_file.clone(),
             ..EngineConfig::new(self.read_profile()?)
         })
+    }
+
+    /// How the CUDA backend is set up, should it be used.
+    #[must_use]
+    pub fn cuda_config(&self) -> CudaConfig {
+        CudaConfig {
+            mode: self.cuda_mode,
+            device: self.cuda_device,
+            memory_bytes: self.cuda_memory.unwrap_or(0),
+            screen: self.cuda_screen,
+        }
     }
 
     /// The encoder's profile: the file's, or the built-in one.

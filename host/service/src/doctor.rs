@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use megaring_core::{BackendStatus, Error};
+use megaring_core::{BackendKind, BackendStatus, Capabilities, Error};
 use megaring_simd::{CpuFeatures, Isa, KernelSet};
 use serde::Serialize;
 
 use crate::cli::{Failure, Output, bytes_text};
 use crate::config::Settings;
-use crate::engine::Engine;
+use crate::engine::{CudaConfig, Engine};
 use crate::machine;
 
 mod data;
@@ -66,7 +66,7 @@ pub fn run(settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     findings.push(profile(settings));
     match self_test::engine(settings) {
         Ok(engine) => {
-            findings.extend(backends(&engine));
+            findings.extend(backends(&engine, settings));
             findings.extend(self_test::findings(&engine));
         }
         Err(error) => {
@@ -153,20 +153,32 @@ fn profile(settings: &Settings) -> Finding {
     }
 }
 
-fn backends(engine: &Arc<Engine>) -> Vec<Finding> {
-    let finding = |(kind, status)| match status {
-        BackendStatus::Available(capabilities) => Finding::ok(
-            format!("backend {kind}"),
-            format!(
-                "running on {}, {}, {} threads",
-                capabilities.device, capabilities.instruction_set, capabilities.lanes
-            ),
-        ),
-        BackendStatus::Unavailable { reason } => {
-            Finding::note(format!("backend {kind}"), reason, "work goes to those that run")
+fn backends(engine: &Arc<Engine>, settings: &Settings) -> Vec<Finding> {
+    let finding = |(kind, status)| {
+        let check = format!("backend {kind}");
+        match status {
+            BackendStatus::Available(capabilities) => Finding::ok(check, running(kind, &capabilities, settings)),
+            BackendStatus::Unavailable { reason } => Finding::note(check, reason, "work goes to those that run"),
         }
     };
     engine.backends().into_iter().map(finding).collect()
+}
+
+fn running(kind: BackendKind, capabilities: &Capabilities, settings: &Settings) -> String {
+    let Capabilities { device, instruction_set, lanes, .. } = capabilities;
+    match kind {
+        BackendKind::Cuda => {
+            let CudaConfig { mode, device: number, memory_bytes, screen } = settings.cuda_config();
+            let memory = match memory_bytes {
+                0 => "three quarters of what is free of its memory".to_owned(),
+                bytes => format!("{} of its memory", bytes_text(bytes as u64)),
+            };
+            format!(
+                "running on device {number}, {device}, {instruction_set}, {lanes} blocks, {mode} mode, {screen} screen, corpora take up to {memory}"
+            )
+        }
+        BackendKind::Cpu | BackendKind::Wgpu => format!("running on {device}, {instruction_set}, {lanes} threads"),
+    }
 }
 
 /// A problem about which the error says all.

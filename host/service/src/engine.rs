@@ -12,6 +12,7 @@ use megaring_core::keyword::Automaton;
 use megaring_core::profile::Profile;
 use megaring_core::{Backend, BackendKind, BackendStatus, Error};
 use megaring_corpus::Store;
+use megaring_cuda::{CudaMode, CudaOptions, CudaScreen};
 use megaring_ring::{JobRing, RingConfig, WaitStrategy};
 use megaring_simd::KernelSet;
 use megaring_simd::backend::{CpuBackend, CpuOptions};
@@ -44,6 +45,8 @@ pub struct EngineConfig {
     pub profile: Profile,
     /// The instruction set to use, by name; `None` is `MEGARING_ISA` or the best there is.
     pub isa: Option<String>,
+    /// The CUDA backend, which is started where this machine has what it needs; `None` leaves it out.
+    pub cuda: Option<CudaConfig>,
     /// A file for the event ring, so that other processes can follow; `None` keeps it in memory.
     pub events_file: Option<std::path::PathBuf>,
 }
@@ -60,10 +63,32 @@ impl EngineConfig {
             tenant_jobs: 0,
             profile,
             isa: None,
+            cuda: Some(CudaConfig::default()),
             events_file: None,
         }
     }
+
+    fn ring(&self) -> RingConfig {
+        let Self { ring_slots: capacity, arena_bytes, wait, .. } = *self;
+        RingConfig { capacity, arena_bytes, block_bytes: BLOCK_BYTES, wait }
+    }
 }
+
+/// How the CUDA backend is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CudaConfig {
+    /// How the kernel is brought to work.
+    pub mode: CudaMode,
+    /// The device's number.
+    pub device: usize,
+    /// Most bytes of device memory for corpora; 0 is three quarters of what is free.
+    pub memory_bytes: usize,
+    /// What searches screen with.
+    pub screen: CudaScreen,
+}
+
+/// A backend that consumes a ring, and the ring.
+pub type Running = (Box<dyn Backend>, Arc<JobRing>);
 
 /// A running engine.
 pub struct Engine {
@@ -88,30 +113,31 @@ impl Engine {
         Self::start_with(config, store, Vec::new())
     }
 
-    /// [`Self::start`] with further backends, each already consuming its ring.
+    /// [`Self::start`] with further backends. One of CUDA's kind takes the place of this build's own.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn start_with(
-        config: EngineConfig,
-        store: Arc<Store>,
-        extra: Vec<(Box<dyn Backend>, Arc<JobRing>)>,
-    ) -> Result<Arc<Self>, Error> {
+    pub fn start_with(config: EngineConfig, store: Arc<Store>, extra: Vec<Running>) -> Result<Arc<Self>, Error> {
         let kernels = match &config.isa {
             Some(name) => KernelSet::named(name),
             None => KernelSet::from_env(),
         }
         .map_err(|error| Error::field("isa", error.to_string()))?;
         let telemetry = Telemetry::new(config.events_file.as_deref())?;
-        let mut lanes = vec![cpu_lane(&config, &store, kernels)?];
+        let automaton = Automaton::new(&config.profile);
+        let mut lanes = vec![cpu_lane(&config, &store, kernels, &automaton)?];
         for (backend, ring) in extra {
             lanes.push(lane(backend, ring)?);
         }
         let mut absent = Vec::new();
-        for kind in [BackendKind::Cuda, BackendKind::Wgpu] {
-            if lanes.iter().all(|lane| lane.kind() != kind) {
-                absent.push((kind, format!("this build has no {kind} backend")));
+        if lanes.iter().all(|lane| lane.kind() != BackendKind::Cuda) {
+            match start_cuda(&config, &automaton) {
+                Ok((backend, ring)) => lanes.push(lane(backend, ring)?),
+                Err(reason) => absent.push((BackendKind::Cuda, reason)),
             }
+        }
+        if lanes.iter().all(|lane| lane.kind() != BackendKind::Wgpu) {
+            absent.push((BackendKind::Wgpu, "this build has no wgpu backend".into()));
         }
         let admission = Admission::new(limits(&config, &lanes));
         let router = Router::new(lanes, absent);
@@ -220,23 +246,31 @@ impl Engine {
     }
 }
 
-fn cpu_lane(config: &EngineConfig, store: &Arc<Store>, kernels: &'static KernelSet) -> Result<Lane, Error> {
-    let ring = JobRing::new(RingConfig {
-        capacity: config.ring_slots,
-        arena_bytes: config.arena_bytes,
-        block_bytes: BLOCK_BYTES,
-        wait: config.wait,
-    })
-    .map_err(|error| Error::field("ring_slots", error.to_string()))?;
+fn cpu_lane(
+    config: &EngineConfig,
+    store: &Arc<Store>,
+    kernels: &'static KernelSet,
+    automaton: &Automaton,
+) -> Result<Lane, Error> {
+    let ring = JobRing::new(config.ring()).map_err(|error| Error::field("ring_slots", error.to_string()))?;
     let workers = match config.cpu_workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,
     };
     let options = CpuOptions { workers, wait: config.wait, device: crate::machine::processor_name() };
-    let automaton = Automaton::new(&config.profile);
-    let backend = CpuBackend::start(options, ring.clone(), kernels, store.table().clone(), &automaton)
+    let backend = CpuBackend::start(options, ring.clone(), kernels, store.table().clone(), automaton)
         .map_err(|error| Error::Internal(error.to_string()))?;
     lane(Box::new(backend), ring)
+}
+
+/// The CUDA backend with its ring, or why there is none.
+fn start_cuda(config: &EngineConfig, automaton: &Automaton) -> Result<Running, String> {
+    let Some(CudaConfig { mode, device, memory_bytes, screen }) = config.cuda else {
+        return Err("it is switched off by the settings (--cuda off)".into());
+    };
+    let options = CudaOptions { mode, device, memory_bytes, ring: config.ring(), screen };
+    let (backend, ring) = megaring_cuda::start(&options, automaton).map_err(|unavailable| unavailable.reason)?;
+    Ok((Box::new(backend), ring))
 }
 
 fn lane(backend: Box<dyn Backend>, ring: Arc<JobRing>) -> Result<Lane, Error> {

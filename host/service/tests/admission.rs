@@ -53,6 +53,22 @@ fn a_job_larger_than_the_arena_may_run_alone() {
 }
 
 #[test]
+fn a_job_that_moves_takes_its_bytes_along() {
+    let gate = Admission::new(LIMITS);
+    let mut moves = admit(&gate, &tenant("a"), 40).expect("room");
+    let stays = admit(&gate, &tenant("b"), 50).expect("room");
+    moves.exchange(10);
+    assert_eq!((gate.in_flight(), gate.bytes_in_flight()), (2, 60));
+    moves.exchange(70);
+    assert_eq!(gate.bytes_in_flight(), 120, "it is in already, so it is not refused");
+    assert!(admit(&gate, &tenant("c"), 1).is_err());
+    drop(moves);
+    assert_eq!(gate.bytes_in_flight(), 50);
+    drop(stays);
+    assert_eq!((gate.in_flight(), gate.bytes_in_flight()), (0, 0));
+}
+
+#[test]
 fn a_closed_gate_and_a_passed_deadline_admit_nothing() {
     let gate = Admission::new(LIMITS);
     let late = Terms { deadline: Some(Instant::now()), ..Terms::default() };

@@ -39,7 +39,7 @@ pub(crate) struct EncodeArgs {
     /// Show the words found
     #[arg(long, env = "MEGARING_ENCODE_WORDS", value_parser = BoolishValueParser::new())]
     words: bool,
-    /// The backend that must do it [default: the first that serves the operation]
+    /// The backend that must do it [default: by the size of the job]
     #[arg(long, env = "MEGARING_ENCODE_BACKEND", value_parser = backend())]
     backend: Option<BackendKind>,
 }

@@ -38,7 +38,7 @@ pub(crate) struct NearestArgs {
     /// Weights of the axes, none negative [default: 1,1,0.8,1.5,2]
     #[arg(long, env = "MEGARING_NEAREST_WEIGHTS", value_name = "X,Y,Z,W,V", value_parser = weights)]
     weights: Option<[f64; 5]>,
-    /// The backend that must do it [default: the first that serves the operation]
+    /// The backend that must do it [default: by the size of the job]
     #[arg(long, env = "MEGARING_NEAREST_BACKEND", value_parser = backend())]
     backend: Option<BackendKind>,
     /// Show titles (of a corpus)

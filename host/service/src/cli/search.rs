@@ -41,7 +41,7 @@ pub(crate) struct SearchArgs {
     /// Hits score at least this (cosine, dot) or at most this (l2)
     #[arg(long, env = "MEGARING_SEARCH_THRESHOLD", value_name = "SCORE", allow_hyphen_values = true, value_parser = finite)]
     threshold: Option<f64>,
-    /// The backend that must do it [default: the first that serves the operation]
+    /// The backend that must do it [default: by the size of the job]
     #[arg(long, env = "MEGARING_SEARCH_BACKEND", value_parser = backend())]
     backend: Option<BackendKind>,
     /// Show titles

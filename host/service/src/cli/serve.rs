@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use megaring_corpus::Access;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::failure::message;
@@ -41,10 +41,16 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
         "jobs_answered": sums.jobs_answered,
         "jobs_refused": sums.jobs_refused,
         "items_answered": sums.items_answered,
+        "failovers": sums.failovers,
+        "counters": counters(&engine),
     });
     output.answer(&record, || {
         let (jobs, items) = (counted(sums.jobs_answered, "job", "jobs"), counted(sums.items_answered, "item", "items"));
-        format!("ended after {jobs} of {items}; {} refused", sums.jobs_refused)
+        let again = match sums.failovers {
+            0 => String::new(),
+            times => format!(", {times} begun anew on another backend"),
+        };
+        format!("ended after {jobs} of {items}; {} refused{again}", sums.jobs_refused)
     })?;
     match drained {
         Drained::Fully => Ok(()),
@@ -53,6 +59,15 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
             Err(Failure::Work(format!("calls under way were cut off, since they were not done within {limit}")))
         }
     }
+}
+
+/// What the backends counted, by kind and name.
+fn counters(engine: &Engine) -> Value {
+    let counts = |counters: Vec<(&'static str, u64)>| {
+        Value::Object(counters.into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect())
+    };
+    let backends = engine.counters().into_iter();
+    Value::Object(backends.map(|(kind, counters)| (kind.name().to_owned(), counts(counters))).collect())
 }
 
 /// The server's part of the settings.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
 use megaring_core::job::{Job, Matrix, SearchJob, Terms};
 use megaring_core::rescore::{Hit, compare};
-use megaring_core::{Error, Metric, exact};
+use megaring_core::{BackendKind, BackendStatus, Error, Metric, exact};
 
 use super::{Finding, fault};
 use crate::cli::{duration_text, private_engine};
@@ -24,58 +24,83 @@ const DIM: usize = 37;
 const QUERIES: usize = 5;
 /// Hits wanted.
 const K: usize = 10;
-/// Names the corpus in slots. Stored corpora are numbered from below.
-const HANDLE: u32 = u32::MAX;
+/// Names the corpus in slots. Stored corpora are numbered from 1 up; the last two numbers mean something else to a device.
+const HANDLE: u32 = 1 << 31;
 
 pub(super) fn engine(settings: &Settings) -> Result<Arc<Engine>, Error> {
     private_engine(settings)
 }
 
+/// Of every backend that runs.
 pub(super) fn findings(engine: &Arc<Engine>) -> Vec<Finding> {
-    let help = "this should not happen on any machine; please report it with this output";
-    let ring = match nop(engine) {
-        Ok(median) => Finding::ok("ring", format!("{NOPS} empty jobs, {} each in the median", duration_text(median))),
-        Err(error) => fault("ring", &error, help),
-    };
-    let search = match Metric::ALL.into_iter().find_map(|metric| difference(engine, metric).transpose()) {
-        None => Finding::ok(
-            "search",
-            format!("{QUERIES} queries on {ROWS} rows by cosine, dot and l2: equal to the definition"),
-        ),
-        Some(Ok(difference)) => Finding::problem("search", difference, help),
-        Some(Err(error)) => fault("search", &error, help),
-    };
-    vec![ring, search]
+    let segment = SegmentView::new(Arc::new(HeapSegment::new(numbers(ROWS * DIM, 1), DIM, None)), ROWS);
+    let corpus = Arc::new(CorpusView::new("self-test".into(), HANDLE, 1, DIM, vec![Arc::new(segment)]));
+    engine.store().table().register(&corpus);
+    let running = engine.backends().into_iter().filter(|(_, status)| matches!(status, BackendStatus::Available(_)));
+    running.flat_map(|(kind, _)| findings_of(engine, kind, &corpus)).collect()
 }
 
-fn nop(engine: &Arc<Engine>) -> Result<Duration, Error> {
+fn findings_of(engine: &Arc<Engine>, kind: BackendKind, corpus: &Arc<CorpusView>) -> [Finding; 2] {
+    let (place, help) = match kind {
+        BackendKind::Cpu => (String::new(), "this should not happen on any machine; please report it with this output"),
+        BackendKind::Cuda => (
+            format!(" on {kind}"),
+            "this should not happen on any GPU; please report it with this output, and do without it by --cuda off",
+        ),
+        BackendKind::Wgpu => (format!(" on {kind}"), "this should not happen; please report it with this output"),
+    };
+    let check = format!("ring{place}");
+    let ring = match nop(engine, kind) {
+        Ok(median) => Finding::ok(check, format!("{NOPS} empty jobs, {} each in the median", duration_text(median))),
+        Err(error) => fault(&check, &error, help),
+    };
+    let check = format!("search{place}");
+    let search = match Metric::ALL.into_iter().find_map(|metric| difference(engine, kind, corpus, metric).transpose()) {
+        None => Finding::ok(
+            check,
+            format!("{QUERIES} queries on {ROWS} rows by cosine, dot and l2: equal to the definition"),
+        ),
+        Some(Ok(difference)) => Finding::problem(check, difference, help),
+        Some(Err(error)) => fault(&check, &error, help),
+    };
+    [ring, search]
+}
+
+fn nop(engine: &Arc<Engine>, kind: BackendKind) -> Result<Duration, Error> {
     let mut times = Vec::with_capacity(NOPS);
     for _ in 0..NOPS {
         let begun = Instant::now();
-        engine.run_blocking(Job::Nop, Terms::default())?;
+        engine.run_blocking(Job::Nop, forced(kind))?;
         times.push(begun.elapsed());
     }
     times.sort_unstable();
     Ok(times[NOPS / 2])
 }
 
+fn forced(kind: BackendKind) -> Terms {
+    Terms { backend: Some(kind), ..Terms::default() }
+}
+
 /// What differs from the definition, if anything.
-fn difference(engine: &Arc<Engine>, metric: Metric) -> Result<Option<String>, Error> {
-    let rows = numbers(ROWS * DIM, 1);
-    let segment = SegmentView::new(Arc::new(HeapSegment::new(rows.clone(), DIM, None)), ROWS);
-    let corpus = Arc::new(CorpusView::new("self-test".into(), HANDLE, 1, DIM, vec![Arc::new(segment)]));
-    engine.store().table().register(&corpus);
+fn difference(
+    engine: &Arc<Engine>,
+    kind: BackendKind,
+    corpus: &Arc<CorpusView>,
+    metric: Metric,
+) -> Result<Option<String>, Error> {
     let queries = Matrix { rows: QUERIES, dim: DIM, values: numbers(QUERIES * DIM, 2) };
-    let job = SearchJob { corpus, queries: queries.clone(), metric, k: K, threshold: None };
-    let outcome = engine.run_blocking(Job::Search(job), Terms::default())?;
+    let job = SearchJob { corpus: corpus.clone(), queries: queries.clone(), metric, k: K, threshold: None };
+    let outcome = engine.run_blocking(Job::Search(job), forced(kind))?;
     let Answer::Hits(ranked) = outcome.answer else {
         return Err(Error::Internal("a search was answered with something else".into()));
     };
+    let (_, segment) = corpus.segment_of(0);
+    let rows = segment.data().embeddings();
     let equal = ranked.len() == QUERIES
         && ranked
             .iter()
             .enumerate()
-            .all(|(query, ranked)| ranked.hits == by_definition(metric, queries.row(query), &rows));
+            .all(|(query, ranked)| ranked.hits == by_definition(metric, queries.row(query), rows));
     Ok((!equal).then(|| format!("{metric}: the answer differs from the definition")))
 }
 

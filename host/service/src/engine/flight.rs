@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use megaring_core::arena_format::{CandidateLists, Candidates};
-use megaring_core::job::{Job, Terms};
+use megaring_core::job::{Job, Points, Terms};
 use megaring_core::screen::packed_len;
 use megaring_core::{BackendKind, Error, Residency};
 use megaring_ring::{ReserveError, Ticket};
@@ -143,7 +143,9 @@ impl Flight {
         let to = route.lane.kind();
         match &error {
             // Told by the backend itself, or as usual as a corpus that does not fit a device.
-            Error::BackendUnavailable { reason, .. } => tracing::debug!(from = %kind, %to, reason, "a job moves"),
+            Error::BackendUnavailable { .. } | Error::Exhausted { .. } => {
+                tracing::debug!(from = %kind, %to, %error, "a job moves");
+            }
             error => tracing::warn!(from = %kind, %to, %error, "a backend failed a job; it is done again elsewhere"),
         }
         let attempt = Attempt::new(&self.job, &route);
@@ -166,9 +168,9 @@ impl Flight {
         Ok(())
     }
 
-    /// [`Self::prepare`] off the async threads. The CPU needs nothing brought, so its jobs are spared the way there.
+    /// [`Self::prepare`] off the async threads where it may block. The CPU needs nothing brought.
     async fn prepare_elsewhere(&mut self) -> Result<(), Setback> {
-        if self.attempt.prepared || self.lane().kind() == BackendKind::Cpu {
+        if self.attempt.prepared || !names_corpus(&self.job) || self.lane().kind() == BackendKind::Cpu {
             return self.prepare();
         }
         let (engine, job, lane) = (self.engine.clone(), self.job.clone(), self.attempt.lane);
@@ -185,7 +187,7 @@ impl Flight {
 
     fn prepared(&mut self, brought: Result<Residency, Error>) -> Result<(), Setback> {
         self.attempt.residency = brought.map_err(|error| match error {
-            error @ Error::BackendUnavailable { .. } => Setback::Backend(error),
+            error @ (Error::BackendUnavailable { .. } | Error::Exhausted { .. }) => Setback::Backend(error),
             error => Setback::Final(error),
         })?;
         self.attempt.prepared = true;
@@ -287,6 +289,15 @@ impl Flight {
         self.engine.metrics.answered(&self.job.shape(), took);
         self.engine.telemetry.answered(&self.job.shape(), &self.terms.tenant, took);
         Outcome { answer, made }
+    }
+}
+
+/// Whether a job's slots name a corpus, which a device may have to be given first.
+fn names_corpus(job: &Job) -> bool {
+    match job {
+        Job::Search(_) | Job::Score(_) => true,
+        Job::Nearest(job) => matches!(job.points, Points::Corpus(_)),
+        Job::Nop | Job::Encode(_) => false,
     }
 }
 

@@ -9,7 +9,7 @@ use megaring_datasets::Matrix;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::compute_client::ComputeClient;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 struct Serving {
     child: Child,
@@ -81,6 +81,8 @@ fn serves_until_it_is_told_to_stop() {
         serving.signal(signal);
         let (status, last, stderr) = serving.end();
         assert_eq!((status, &last["drained"]), (Some(0), &Value::Bool(true)), "{stderr}");
+        assert_eq!((&last["jobs_answered"], &last["failovers"]), (&json!(1), &json!(0)));
+        assert_eq!(last["counters"], json!({}), "the CPU counts nothing beside");
         assert!(stderr.contains("draining"), "{stderr}");
     }
 }

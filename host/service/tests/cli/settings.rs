@@ -45,6 +45,9 @@ fn every_option_but_the_files_name_has_its_key() {
         "\"1,1,1,1,1\"",
         "\"10s\"",
         "\"park\"",
+        "\"auto\"",
+        "\"launch\"",
+        "\"int8\"",
         "\"127.0.0.1:1\"",
         "\"text\"",
     ];
@@ -151,6 +154,10 @@ fn keys_and_values_that_do_not_fit_are_named() {
     run("config = \"x.toml\"", &["unknown key \"config\""]);
     run("ring_slots = 3", &["\"ring_slots\"", "power of two"]);
     run("arena_bytes = \"12 parsecs\"", &["\"arena_bytes\"", "parsecs"]);
+    run("cuda = \"perhaps\"", &["\"cuda\"", "auto or off"]);
+    run("cuda_mode = \"fast\"", &["\"cuda_mode\"", "persistent, launch and graph"]);
+    run("cuda_device = -1", &["\"cuda_device\""]);
+    run("cuda_memory = \"0\"", &["\"cuda_memory\"", "above 0"]);
     run("json = \"perhaps\"", &["\"json\"", "true or false"]);
     run("data = [1]", &["\"data\"", "text or a number"]);
     run("[search]\nk = 0", &["\"search.k\""]);
@@ -166,6 +173,8 @@ fn values_of_the_environment_are_checked_too() {
         ("MEGARING_LISTEN", "here"),
         ("MEGARING_WAIT", "asleep"),
         ("MEGARING_JSON", "perhaps"),
+        ("MEGARING_CUDA", "sometimes"),
+        ("MEGARING_CUDA_MEMORY", "much"),
     ] {
         let output = run(name, value);
         assert_eq!(output.status.code(), Some(2), "{name}: {output:?}");

@@ -3,6 +3,8 @@
 use std::process::Stdio;
 
 use crate::common::Folder;
+use megaring_datasets::Matrix;
+use serde_json::json;
 
 #[test]
 fn doctor_finds_this_machine_in_order() {
@@ -22,6 +24,33 @@ fn doctor_finds_this_machine_in_order() {
     assert!(!folder.path("megaring-data").exists(), "doctor changes nothing");
     let text = folder.run(&["doctor"]).succeeded().stdout;
     assert!(text.contains("megaring can do all its work here"), "{text}");
+}
+
+/// On a machine with a GPU this is the GPU's own test; on any other, that what `doctor` says of it is what a caller is told who insists.
+#[test]
+fn doctor_and_a_forced_backend_agree_about_the_gpu() {
+    let folder = Folder::new();
+    folder.write_npy("rows.npy", &Matrix::new(3, 2, vec![1.0, 0.0, 0.0, 1.0, 1.0, 1.0]));
+    folder.run(&["corpus", "import", "three", "rows.npy"]).succeeded();
+    let records = folder.run(&["doctor", "--json", "--cuda", "auto", "--cuda-memory", "64MiB"]).records();
+    let find = |check: &str| records.iter().find(|record| record["check"] == check);
+    let search =
+        |cuda: &str| folder.run(&["search", "three", "--row", "0", "--backend", "cuda", "--cuda", cuda, "--json"]);
+    let backend = find("backend cuda").unwrap();
+    let found = backend["found"].as_str().unwrap();
+    if backend["state"] == "ok" {
+        assert!(found.contains("blocks") && found.contains("persistent") && found.contains("64"), "{found}");
+        assert_eq!(
+            (&find("ring on cuda").unwrap()["state"], &find("search on cuda").unwrap()["state"]),
+            (&json!("ok"), &json!("ok"))
+        );
+        assert_eq!(search("auto").succeeded().records()[1]["made"]["backend"], "cuda");
+    } else {
+        assert_eq!(backend["state"], "note", "{backend}");
+        assert!(find("search on cuda").is_none());
+        search("auto").failed(1, &["backend cuda is not available", found]);
+    }
+    search("off").failed(1, &["backend cuda is not available", "switched off"]);
 }
 
 #[test]

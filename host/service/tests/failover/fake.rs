@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use megaring::engine::Running;
 use megaring_core::arena_format::{EVERY_ROW, ListHeader};
 use megaring_core::job::Job;
 use megaring_core::{Backend, BackendKind, Capabilities, Error, Opcode, Residency};
@@ -50,11 +51,8 @@ pub(crate) struct Fake {
     consumer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What an engine takes.
-pub(crate) type Extra = (Box<dyn Backend>, Arc<JobRing>);
-
 /// A running fake.
-pub(crate) fn fake(kind: BackendKind) -> (Arc<Handle>, Extra) {
+pub(crate) fn fake(kind: BackendKind) -> (Arc<Handle>, Running) {
     let config = RingConfig { capacity: 64, arena_bytes: 32 << 20, block_bytes: 64 << 10, wait: WaitStrategy::Park };
     let ring = JobRing::new(config).expect("a ring");
     let handle = Arc::new(Handle {

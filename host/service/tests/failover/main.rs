@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use megaring::engine::{Engine, EngineConfig};
+use megaring::engine::{Engine, EngineConfig, Running};
+use megaring::lane::Lane;
 use megaring::outcome::{Answer, Outcome};
-use megaring_core::job::{Job, Matrix, ScoreJob, SearchJob, Terms};
+use megaring::router::Router;
+use megaring_core::job::{Job, Matrix, ScoreJob, SearchJob, Shape, Terms};
 use megaring_core::profile::{DEFAULT, Profile};
 use megaring_core::rescore::Hit;
-use megaring_core::{BackendKind, BackendStatus, Error, Metric};
+use megaring_core::{BackendKind, BackendStatus, Error, Metric, Opcode};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::Embeddings;
 use megaring_ring::event_ring::{Read, Start};
 use tokio::task::JoinHandle;
 
-use crate::fake::{Extra, Handle, Mode, fake};
+use crate::fake::{Handle, Mode, fake};
 
 mod fake;
 
@@ -41,7 +43,7 @@ fn rig(kinds: &[BackendKind]) -> Rig {
     let embeddings = Matrix { rows: ROWS, dim: DIM, values: rows.values };
     appender.push(Rows { embeddings, ..Rows::default() }).expect("finite rows");
     appender.commit().expect("room on disk");
-    let (fakes, extra): (Vec<Arc<Handle>>, Vec<Extra>) = kinds.iter().map(|kind| fake(*kind)).unzip();
+    let (fakes, extra): (Vec<Arc<Handle>>, Vec<Running>) = kinds.iter().map(|kind| fake(*kind)).unzip();
     let config = EngineConfig {
         cpu_workers: 2,
         ring_slots: 64,
@@ -139,6 +141,34 @@ async fn large_jobs_go_to_the_gpu_and_small_ones_stay() {
     assert_eq!(rig.failovers(), 0);
     assert_eq!(rig.engine.counters(), [(BackendKind::Cuda, vec![("answered", 9)])]);
     rig.settles().await;
+}
+
+#[test]
+fn the_router_says_why_a_job_goes_where_it_goes() {
+    let (fakes, lanes): (Vec<_>, Vec<_>) = [BackendKind::Cpu, BackendKind::Cuda]
+        .into_iter()
+        .map(fake)
+        .map(|(handle, (backend, ring))| (handle, Lane::new(backend, ring).expect("a thread")))
+        .unzip();
+    let router = Router::new(lanes, vec![(BackendKind::Wgpu, "there is none".into())]);
+    let shape = Shape { opcode: Opcode::Search, items: LARGE, rows: ROWS, dim: DIM, k: K };
+    let route = |wish, tried: &[usize]| {
+        let route = router.route(&shape, wish, tried).map_err(|error| error.to_string())?;
+        assert!(std::ptr::eq(route.lane, &router.lanes()[route.index]));
+        Ok((route.lane.kind(), route.reason.into_owned()))
+    };
+    let chosen = |found: Result<_, String>| found.expect("a lane");
+    assert_eq!(chosen(route(None, &[])), (BackendKind::Cuda, "the job is large enough for a GPU".into()));
+    assert_eq!(chosen(route(Some(BackendKind::Cpu), &[])).1, "the caller asked for it");
+    assert_eq!(chosen(route(None, &[1])).0, BackendKind::Cpu);
+    assert!(route(Some(BackendKind::Wgpu), &[]).is_err_and(|error| error.contains("there is none")));
+    fakes[1].fall_ill("its heart stopped");
+    let (kind, reason) = chosen(route(None, &[]));
+    assert_eq!(kind, BackendKind::Cpu);
+    assert!(reason.contains("cuda is out of service: its heart stopped"), "{reason}");
+    assert!(route(Some(BackendKind::Cuda), &[]).is_err_and(|error| error.contains("its heart stopped")));
+    fakes[0].ring.close();
+    assert!(route(None, &[]).is_err_and(|error| error.contains("its ring is closed")));
 }
 
 #[tokio::test]
@@ -272,11 +302,17 @@ async fn a_job_that_cannot_be_prepared_is_done_elsewhere() {
     let error = rig.engine.run(rig.search(LARGE), forced(BackendKind::Cuda)).await.expect_err("forced");
     assert!(error.to_string().contains("does not fit the device"), "{error}");
     assert_eq!(rig.failovers(), 2);
+    let full = Error::Exhausted { what: "the device's memory", retry_after: Duration::from_millis(1) };
+    rig.fake().refuse(Some(full));
+    let outcome = rig.engine.run(rig.search(LARGE), Terms::default()).await.expect("the CPU does it");
+    check(outcome, BackendKind::Cpu, &truth);
+    let error = rig.engine.run(rig.search(LARGE), forced(BackendKind::Cuda)).await.expect_err("forced");
+    assert!(matches!(error, Error::Exhausted { .. }), "{error}");
     // Any other error is about the job.
     rig.fake().refuse(Some(Error::field("queries", "not these")));
     let error = rig.engine.run(rig.search(LARGE), Terms::default()).await.expect_err("the job's own fault");
     assert!(matches!(error, Error::Invalid(_)), "{error}");
-    assert_eq!((rig.failovers(), rig.fake().ring.stats().submitted), (2, 0));
+    assert_eq!((rig.failovers(), rig.fake().ring.stats().submitted), (3, 0));
     rig.settles().await;
 }
 

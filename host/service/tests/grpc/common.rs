@@ -51,6 +51,7 @@ impl Running {
             ring_slots: 64,
             arena_bytes: 64 << 20,
             tenant_jobs: setup.tenant_jobs,
+            cuda: None,
             ..EngineConfig::new(Profile::parse(DEFAULT).expect("the profile parses"))
         };
         let engine = Engine::start(config, store).expect("the engine starts");
