@@ -1,0 +1,214 @@
+//! The CUDA kernels' answers, without a GPU: the device code itself, compiled as C++, behind the backend that drives a GPU otherwise. What
+//! `conformance.rs` asks of the CPU is asked of it here, on less data, since a processor that emulates a GPU is slow.
+//!
+//! Needs a C++20 compiler; where none is found the tests say that they were skipped.
+
+use std::time::{Duration, Instant};
+
+use megaring::outcome::Answer;
+use megaring_core::job::{Job, Matrix, SearchJob, Terms};
+use megaring_core::keyword::Automaton;
+use megaring_core::{BackendKind, Metric};
+use megaring_corpus::Rows;
+use megaring_cuda::twin::Twin;
+use megaring_cuda::{CudaMode, CudaOptions};
+use megaring_datasets::{Embeddings, memories, points, sample};
+use megaring_ring::{RingConfig, WaitStrategy};
+use suite::Subject;
+
+#[path = "support/suite.rs"]
+mod suite;
+
+/// An engine with the twin beside its CPU, or `None` where there is none, having said so.
+fn subject(mode: CudaMode, memory_bytes: usize) -> Option<Subject> {
+    let twin = match Twin::load() {
+        Ok(twin) => twin,
+        Err(reason) => {
+            println!("skipped: {reason}");
+            return None;
+        }
+    };
+    let ring = RingConfig { capacity: 64, arena_bytes: 32 << 20, block_bytes: 64 << 10, wait: WaitStrategy::default() };
+    let options = CudaOptions { mode, memory_bytes, ring, ..CudaOptions::default() };
+    let automaton = Automaton::new(&suite::profile());
+    let (backend, ring) = megaring_cuda::start_on(twin, &options, &automaton).expect("the twin starts");
+    let name = format!("the twin, {mode}");
+    Some(Subject::start(BackendKind::Cuda, &name, None, vec![(Box::new(backend), ring)]))
+}
+
+/// What the backend has counted under a name.
+fn count(subject: &Subject, name: &str) -> u64 {
+    let counters = subject.engine.counters();
+    let found = counters.iter().flat_map(|(_, counters)| counters).find(|(counted, _)| *counted == name);
+    found.unwrap_or_else(|| panic!("{name} is not in {counters:?}")).1
+}
+
+#[test]
+fn the_real_sample_is_searched_exactly_for_every_metric_k_and_batch() {
+    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
+    let rows = sample().expect("the sample is embedded").embeddings.head(600);
+    let truths = Metric::ALL.map(|metric| suite::truth(metric, &rows.values, &rows));
+    subject.store_rows("real", &rows, &[250]);
+    let sizes = [1, 7, 8, 9, 64, 65, 200];
+    let cases = [(1, &sizes[..]), (10, &sizes), (100, &sizes), (rows.rows, &[1, 9, 65])];
+    suite::rows_find_each_other(&subject, ("real", &rows), &truths, &cases);
+}
+
+#[test]
+fn every_mode_answers_alike() {
+    let rows = sample().expect("the sample is embedded").embeddings.head(300);
+    let truths = Metric::ALL.map(|metric| suite::truth(metric, &rows.values, &rows));
+    let generated = memories(50, 6).expect("the sample is embedded");
+    let want = suite::encoded(&generated);
+    for mode in CudaMode::ALL {
+        let Some(subject) = subject(mode, 0) else { return };
+        subject.store_rows("real", &rows, &[100]);
+        suite::rows_find_each_other(&subject, ("real", &rows), &truths, &[(10, &[1, 9, 64]), (300, &[3])]);
+        suite::memories_are_encoded(&subject, &generated, &want);
+    }
+}
+
+#[test]
+fn generated_corpora_of_odd_shapes_are_searched_exactly() {
+    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
+    suite::odd_shapes_are_searched(&subject, &[(1, 1), (17, 7), (300, 8), (999, 128), (64, 1536), (40, 4096)]);
+}
+
+#[test]
+fn a_corpus_that_grows_is_searched_as_it_is() {
+    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
+    let rows = Embeddings { rows: 500, dim: 40, seed: 8, ..Embeddings::default() }.generate();
+    subject.store_rows("grows", &rows.head(100), &[40]);
+    for len in [100, 101, 300, 500] {
+        let now = rows.head(len);
+        if len > 100 {
+            let from = subject.engine.store().view("grows").expect("the corpus is there").rows();
+            let mut appender = subject.engine.store().append("grows").expect("the corpus is there");
+            let embeddings = Matrix { rows: len - from, dim: 40, values: rows.values[from * 40..len * 40].to_vec() };
+            appender.push(Rows { embeddings, ..Rows::default() }).expect("finite rows");
+            appender.commit().expect("room on disk");
+        }
+        let truths = Metric::ALL.map(|metric| suite::truth(metric, &now.values, &now));
+        suite::rows_find_each_other(&subject, ("grows", &now), &truths, &[(5, &[1, 30])]);
+    }
+}
+
+/// Budgets below what the corpora need: some give way to others, and the largest is streamed.
+#[test]
+fn corpora_beyond_the_memory_are_searched_exactly() {
+    for memory_bytes in [64 << 10, 300 << 10] {
+        let Some(subject) = subject(CudaMode::Persistent, memory_bytes) else { return };
+        let corpora: Vec<_> = [(400, 128, 1), (900, 128, 2), (400, 128, 3), (1_500, 96, 4)]
+            .into_iter()
+            .map(|(rows, dim, seed)| Embeddings { rows, dim, seed, ..Embeddings::default() }.generate())
+            .collect();
+        let truths: Vec<_> = corpora
+            .iter()
+            .map(|rows| Metric::ALL.map(|metric| suite::truth(metric, &rows.head(20).values, rows)))
+            .collect();
+        for (number, rows) in corpora.iter().enumerate() {
+            subject.store_rows(&format!("c{number}"), rows, &[rows.rows / 2]);
+        }
+        for round in 0..2 {
+            for (number, (rows, truths)) in corpora.iter().zip(&truths).enumerate() {
+                for (metric, truth) in Metric::ALL.into_iter().zip(truths) {
+                    let (name, asked) = (format!("c{number}"), rows.head(20));
+                    let queries = Matrix { rows: 20, dim: rows.dim, values: asked.values };
+                    let got = subject.search(&name, queries, metric, 10);
+                    for (got, want) in got.iter().zip(truth) {
+                        assert_eq!(got[..], want[..10], "{name} {metric} round {round} in {memory_bytes} bytes");
+                    }
+                }
+            }
+        }
+        let given_way = count(&subject, "evictions") + count(&subject, "tiles");
+        assert!(given_way > 0, "all fitted {memory_bytes} bytes: {:?}", subject.engine.counters());
+    }
+}
+
+/// Callers that come and go while their corpora push each other out of the memory: nobody's rows are overwritten under a job that still reads
+/// them, not even where its caller has gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_go_away_leave_the_others_answers_alone() {
+    let Some(subject) = subject(CudaMode::Persistent, 80 << 10) else { return };
+    let corpora: Vec<_> =
+        (0..3).map(|seed| Embeddings { rows: 400, dim: 64, seed, ..Embeddings::default() }.generate()).collect();
+    let truths: Vec<_> =
+        corpora.iter().map(|rows| suite::truth(Metric::Cosine, &rows.head(150).values, rows)).collect();
+    for (number, rows) in corpora.iter().enumerate() {
+        subject.store_rows(&format!("c{number}"), rows, &[]);
+    }
+    let call = |number: usize| {
+        let queries = Matrix { rows: 150, dim: 64, values: corpora[number].head(150).values };
+        let corpus = subject.engine.store().view(&format!("c{number}")).expect("the corpus is there");
+        let job = Job::Search(SearchJob { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None });
+        let terms = Terms { backend: Some(BackendKind::Cuda), ..Terms::default() };
+        let engine = subject.engine.clone();
+        tokio::spawn(async move { engine.run(job, terms).await })
+    };
+    for round in 0..12 {
+        let calls: Vec<_> = (0..6).map(|call_number| (call_number % 3, call(call_number % 3))).collect();
+        for (at, (number, call)) in calls.into_iter().enumerate() {
+            if (at + round) % 3 == 0 {
+                call.abort();
+                continue;
+            }
+            let outcome = call.await.expect("no panic").expect("a good job");
+            let Answer::Hits(ranked) = outcome.answer else { panic!("a search answers hits") };
+            for (ranked, want) in ranked.iter().zip(&truths[number]) {
+                let got = ranked.hits.iter().map(|hit| (hit.row, hit.score.to_bits()));
+                assert!(got.eq(want[..10].iter().copied()), "corpus {number} in round {round}");
+            }
+        }
+    }
+    assert!(count(&subject, "evictions") + count(&subject, "tiles") > 0, "{:?}", subject.engine.counters());
+    let begun = Instant::now();
+    while subject.engine.outstanding() + subject.engine.admission().in_flight() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "something is still held");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(subject.engine.admission().bytes_in_flight(), 0);
+}
+
+/// A budget in which not even a tile of a corpus has room.
+#[test]
+fn what_the_memory_cannot_hold_is_done_by_the_cpu() {
+    let Some(subject) = subject(CudaMode::Persistent, 1) else { return };
+    let rows = Embeddings { rows: 3_000, dim: 64, seed: 5, ..Embeddings::default() }.generate();
+    let queries = rows.head(400);
+    subject.store_rows("c", &rows, &[]);
+    let job = || {
+        let queries = Matrix { rows: 400, dim: 64, values: queries.values.clone() };
+        let corpus = subject.engine.store().view("c").expect("the corpus is there");
+        Job::Search(SearchJob { corpus, queries, metric: Metric::Dot, k: 10, threshold: None })
+    };
+    let outcome = subject.engine.run_blocking(job(), Terms::default()).expect("the CPU does it");
+    assert_eq!((outcome.made.backend, subject.engine.metrics().snapshot().failovers), (BackendKind::Cpu, 1));
+    let Answer::Hits(ranked) = outcome.answer else { panic!("a search answers hits") };
+    for (ranked, want) in ranked.iter().zip(suite::truth(Metric::Dot, &queries.values, &rows)) {
+        assert!(ranked.hits.iter().map(|hit| (hit.row, hit.score.to_bits())).eq(want[..10].iter().copied()));
+    }
+    let terms = Terms { backend: Some(BackendKind::Cuda), ..Terms::default() };
+    let error = subject.engine.run_blocking(job(), terms).expect_err("forced").to_string();
+    assert!(error.contains("device memory") && error.contains("\"c\""), "{error}");
+}
+
+#[test]
+fn score_matrices_are_the_definitions_bits() {
+    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
+    let rows = sample().expect("the sample is embedded").embeddings.head(300);
+    suite::score_matrices_are_the_definition(&subject, &rows, 20);
+}
+
+#[test]
+fn memories_are_encoded_as_the_golden_file_and_the_reference_say() {
+    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
+    let generated = memories(2_000, 6).expect("the sample is embedded");
+    suite::memories_are_encoded(&subject, &generated, &suite::encoded(&generated));
+}
+
+#[test]
+fn nearest_points_are_those_of_the_reference_sent_or_stored() {
+    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
+    suite::nearest_points_are_found(&subject, &points(3_000, 12), &points(9, 13), 2_000);
+}
