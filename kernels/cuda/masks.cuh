@@ -4,9 +4,9 @@
 //   WORK     a chunk is a run of spans: 256 slices of text, one for each thread, brought into shared memory together
 //   FINISH   a chunk copies a run of masks out
 //
-// The state at a byte depends on the bytes before it, but not on those further back than `warm_up`: a thread begins that far before its slice, or
-// at its text's start where that is nearer, and is then in the state that a reader of the whole text is in. So texts are shared out by bytes
-// alone, however long they are. A slice is an odd number of words long, so lanes that go along together are on different banks.
+// The state at a byte depends on the bytes before it, but not on those further back than `warm_up`: a thread begins that far before its slice,
+// or at its text's start where that is nearer, and is then in the state that a reader of the whole text is in. So texts are shared out by
+// bytes alone, however long they are. A slice is an odd number of words long, so lanes that go along together are on different banks.
 //
 // Positions count from the piece of 16 bytes in which the text begins (`lead` bytes before it), so that copies are aligned.
 #pragma once
@@ -71,7 +71,9 @@ MR_DEVICE Status plan_masks(const KernelParams& params, JobRecord& job) {
     return STATUS_OK;
 }
 
-MR_DEVICE const u64* offsets_of(const KernelParams& params, const JobRecord& job) { return reinterpret_cast<const u64*>(payload_of(params, job)); }
+MR_DEVICE const u64* offsets_of(const KernelParams& params, const JobRecord& job) {
+    return reinterpret_cast<const u64*>(payload_of(params, job));
+}
 
 // Checks that offsets rise from 0 to the text's length and copies them, two at a time. All lanes of a warp go through together.
 MR_DEVICE_CALL void prepare_masks(const KernelParams& params, JobRecord& job, u32 chunk) {
@@ -113,7 +115,8 @@ struct Tables {
 };
 
 MR_DEVICE Tables tables_of(const Automaton& automaton) {
-    return Tables{automaton.class_of, automaton.next, reinterpret_cast<const u32*>(automaton.accept), automaton.shift, automaton.first_accepting};
+    const u32* accept = reinterpret_cast<const u32*>(automaton.accept);
+    return Tables{automaton.class_of, automaton.next, accept, automaton.shift, automaton.first_accepting};
 }
 
 // The words found in one text so far.
@@ -139,8 +142,9 @@ struct FoundWords {
 // A run of spans, by one block.
 class TextScan {
   public:
-    MR_DEVICE TextScan(const KernelParams& params, const JobRecord& job)
-        : plan_(job.masks), tables_(tables_of(params.automaton)), warm_up_(params.automaton.warm_up), warm_up_bytes_(warm_up_bytes(params.automaton)) {
+    MR_DEVICE TextScan(const KernelParams& params, const JobRecord& job) : plan_(job.masks), tables_(tables_of(params.automaton)) {
+        warm_up_ = params.automaton.warm_up;
+        warm_up_bytes_ = warm_up_bytes(params.automaton);
         offsets_ = reinterpret_cast<const u32*>(job.scratch + plan_.offsets);
         masks_ = reinterpret_cast<u32*>(job.scratch + plan_.masks);
         pieces_ = payload_of(params, job) + ((plan_.items + u64(1)) * sizeof(u64) - plan_.lead);
@@ -166,7 +170,8 @@ class TextScan {
         u8* class_of = next + next_bytes(automaton);
         // Two entries at a time: an odd one at the end has a neighbour, since allocations are whole pieces.
         const u32 words = divide_up(automaton.states << automaton.shift, 2);
-        for (u32 at = thread_index(); at < words; at += THREADS) reinterpret_cast<u32*>(next)[at] = reinterpret_cast<const u32*>(automaton.next)[at];
+        const u32* from = reinterpret_cast<const u32*>(automaton.next);
+        for (u32 at = thread_index(); at < words; at += THREADS) reinterpret_cast<u32*>(next)[at] = from[at];
         if (thread_index() < class_bytes()) class_of[thread_index()] = automaton.class_of[thread_index()];
         tables_.next = reinterpret_cast<const u16*>(next);
         tables_.class_of = class_of;

@@ -45,8 +45,8 @@ struct NearState {
 };
 static_assert(sizeof(NearState) % sizeof(NearPoint) == 0);
 
-// A squared distance as a key: the bits of its float32, turned around. The topmost bit is always set (also for what is no number, which no checked
-// input brings about), so keys have the same order as signed and as unsigned integers.
+// A squared distance as a key: the bits of its float32, turned around. The topmost bit is always set (also for what is no number, which no
+// checked input brings about), so keys have the same order as signed and as unsigned integers.
 constexpr u32 LEAST_KEY = 0x80000000u;
 MR_DEVICE u32 nearness(double squared) { return ~(float_to_bits(static_cast<float>(squared)) & 0x7FFFFFFFu); }
 // The smallest key of interest, given the k-th largest: one float32 further away.
@@ -181,7 +181,8 @@ class NearScan {
             make_room();
             MR_UNROLL
             for (u32 i = 0; i < POINTS_EACH; ++i) {
-                if (keys[i] >= limit_) cells_[shared_add(&state_->count, 1)] = NearPoint{keys[i], run.first + begin + i * THREADS + thread_index()};
+                const u32 row = run.first + begin + i * THREADS + thread_index();
+                if (keys[i] >= limit_) cells_[shared_add(&state_->count, 1)] = NearPoint{keys[i], row};
             }
         }
     }

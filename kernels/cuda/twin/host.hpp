@@ -72,10 +72,11 @@ class HostRing {
         set(view.control, CONTROL_LIMIT, NO_LIMIT);
     }
     ~HostRing() {
-        for (void* memory : {static_cast<void*>(view.submission_tail), static_cast<void*>(view.submissions), static_cast<void*>(view.completions),
-                             static_cast<void*>(runs_), static_cast<void*>(view.arena)}) {
-            std::free(memory);
-        }
+        std::free(view.submission_tail);
+        std::free(view.submissions);
+        std::free(view.completions);
+        std::free(runs_);
+        std::free(view.arena);
     }
     HostRing(const HostRing&) = delete;
 
@@ -158,7 +159,7 @@ class HostRing {
     void publish(TestJob job, const Lease& lease) {
         const std::lock_guard lock(mutex_);
         const u64 position = tail_++;
-        wait_until("a free slot", [&] { return position - load(&view.submission_head->words[0], std::memory_order_acquire) < view.submission_capacity; });
+        wait_until("a free slot", [&] { return position - get(view.submission_head) < view.submission_capacity; });
         Descriptor descriptor = job.descriptor;
         descriptor.payload_offset = lease.offset, descriptor.payload_len = lease.payload;
         descriptor.result_offset = lease.result, descriptor.result_len = job.result_len;
@@ -170,7 +171,8 @@ class HostRing {
         pending_[position + 1] = Pending{std::move(job), lease};
         Slot& place = view.submissions[position & (view.submission_capacity - 1)];
         if (!bugs_.tail_before_slot) place = slot;
-        std::atomic_ref(view.submission_tail->words[0]).store(position + 1, bugs_.relaxed_tail ? std::memory_order_relaxed : std::memory_order_release);
+        const std::memory_order order = bugs_.relaxed_tail ? std::memory_order_relaxed : std::memory_order_release;
+        std::atomic_ref(view.submission_tail->words[0]).store(position + 1, order);
         if (bugs_.tail_before_slot) place = slot;
     }
 
