@@ -16,6 +16,8 @@ use crate::lane::Setback;
 
 /// How often an idle reaper looks up, should it ever miss being told to stop.
 const LOOK_UP: Duration = Duration::from_millis(500);
+/// How often it does on a closed ring, as that of a backend that has failed.
+const CLOSED_LOOK_UP: Duration = Duration::from_millis(5);
 
 /// A ring's reaping thread.
 pub struct Reaper {
@@ -35,7 +37,12 @@ impl Reaper {
         let thread = std::thread::Builder::new().name(format!("megaring-reap-{kind}")).spawn(move || {
             while !stop_seen.load(Ordering::Acquire) {
                 ring_seen.reap();
-                ring_seen.reaper_wait(Some(Instant::now() + LOOK_UP));
+                if ring_seen.is_closed() {
+                    // Nothing wakes a reaper then. What still comes is late, or is reaped by who closed the ring.
+                    std::thread::park_timeout(CLOSED_LOOK_UP);
+                } else {
+                    ring_seen.reaper_wait(Some(Instant::now() + LOOK_UP));
+                }
             }
             ring_seen.reap();
         })?;
@@ -47,6 +54,7 @@ impl Reaper {
         self.stop.store(true, Ordering::Release);
         self.ring.close();
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             // The thread runs no foreign code; if it died all the same, there is nothing to save.
             let _ = thread.join();
         }
