@@ -22,32 +22,46 @@ pub(super) struct Publication {
     has: Needs,
 }
 
+/// How far one call has come.
+#[derive(Default)]
+struct Call {
+    /// The version is pinned for it.
+    held: bool,
+    /// The version's parts are to go before it is pinned again.
+    clearing: bool,
+    /// That was done, and is not done twice.
+    cleared: bool,
+}
+
 impl Inner {
     /// Makes a version's parts resident and pins it.
     pub(super) fn bring(self: &Arc<Self>, view: &Arc<CorpusView>, needs: Needs) -> Result<(), Refusal> {
-        let mut held = false;
-        let brought = self.work(|inner, state| inner.next_part(state, view, needs, &mut held), view);
-        if brought.is_err() && held {
+        let mut call = Call::default();
+        let brought = self.work(|inner, state| inner.next_part(state, view, needs, &mut call), view);
+        if brought.is_err() && call.held {
             self.unpin(key_of(view));
         }
         brought
     }
 
-    /// The next step towards a version whose entry has the parts needed. `held` is set once the version is pinned for this call.
+    /// The next step towards a version whose entry has the parts needed.
     fn next_part(
         &self,
         state: &mut State,
         view: &Arc<CorpusView>,
         needs: Needs,
-        held: &mut bool,
+        call: &mut Call,
     ) -> Result<Step, Refusal> {
         let key = key_of(view);
         let settled = |through| self.host.is_settled(through);
-        if !*held {
+        if !call.held {
+            if std::mem::take(&mut call.clearing) {
+                state.clear(view);
+            }
             if let Some(step) = self.hold(state, view, needs)? {
                 return Ok(step);
             }
-            *held = true;
+            call.held = true;
         }
         let Some(version) = state.versions.get(&key) else { return Ok(Step::Need(Room::Wait)) };
         if version.entry.is_some() && version.has.contains(needs) {
@@ -65,6 +79,12 @@ impl Inner {
                     spans.pop().into_iter().for_each(|list| state.pool.give(list));
                     missing.iter().for_each(|(segment, part)| state.load(segment, *part));
                     Ok(Step::Load(missing, spans))
+                }
+                Room::None if !call.cleared && state.is_alone(key) => {
+                    // What it has lies in the way of what it needs. It starts again, with nothing.
+                    *call = Call { held: false, clearing: true, cleared: true };
+                    state.unpin(key, || self.host.submitted_through());
+                    Ok(self.switch(state, key))
                 }
                 room => Ok(Step::Need(room)),
             };

@@ -381,6 +381,23 @@ impl State {
         self.tidy(address);
     }
 
+    /// Whether nothing is in use but this version, by one call.
+    pub(crate) fn is_alone(&self, key: Key) -> bool {
+        self.versions.iter().all(|(other, version)| version.pins == usize::from(*other == key) && !version.retiring)
+    }
+
+    /// Evicts all parts of a version's segments that no version wants, if the version itself is gone.
+    pub(crate) fn clear(&mut self, view: &CorpusView) {
+        for segment in parts_of(view) {
+            for part in Part::ALL {
+                let held = self.segments.get(&address_of(segment)).map(|held| &held.parts[part.index()]);
+                if held.is_some_and(|state| state.wanted == 0) {
+                    self.evict(address_of(segment), part);
+                }
+            }
+        }
+    }
+
     /// A slot of the table for a key, or what has to be done first.
     pub(crate) fn slot(&mut self, key: Key, is_settled: IsSettled<'_>) -> Result<usize, Room> {
         if let Some(slot) = self.table.claim(key, is_settled) {

@@ -353,6 +353,23 @@ fn a_version_lets_go_of_what_it_has_where_that_and_what_it_needs_do_not_fit_toge
 }
 
 #[test]
+fn a_part_of_a_version_that_lies_in_the_way_of_another_part_gives_way() {
+    let world = World::new(82_688);
+    drop(world.residency.prepare(&nearest(&corpus(1, 256))).unwrap());
+    // Between that and the end there is no room for the rows; all parts together would fit.
+    let corpus = corpus(2, 1024);
+    drop(world.residency.prepare(&nearest(&corpus)).unwrap());
+    let job = score(&corpus);
+    let guard = world.residency.prepare(&job).unwrap();
+    world.run(&job);
+    drop(guard);
+    let job = nearest(&corpus);
+    let _guard = world.residency.prepare(&job).unwrap();
+    world.run(&job);
+    world.finish();
+}
+
+#[test]
 fn guards_may_outlive_the_residency() {
     let World { residency, .. } = World::new(1 << 20);
     let guard = residency.prepare(&search(&corpus(1, 64), Dot)).unwrap();

@@ -117,7 +117,11 @@ fn nothing_is_read_that_is_not_there() {
         assert!(served > CALLS, "{served} of {} calls were served", 4 * CALLS);
         assert!(world.counters.evictions.get() > 0 && world.counters.uploads.get() > 0);
         // With nobody using anything, one more of everything finds room.
-        drop(world.residency.prepare(&nearest(&store.pick(&mut Random(seed)))).unwrap());
+        for corpus in 0..CORPORA {
+            let (_, view) = &store.corpora.lock().unwrap()[corpus];
+            drop(world.residency.prepare(&nearest(view)).unwrap());
+            drop(world.residency.prepare(&score(view)).unwrap());
+        }
         world.finish();
     }
 }
