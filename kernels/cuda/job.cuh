@@ -77,13 +77,15 @@ struct alignas(128) JobRecord {
     u64 started_ns, ticket;
     u8* scratch;
     u64 result_used;  // bytes of the result region that the answer takes
+    u32 tile_done;    // finished WORK chunks of a streamed job; `done` grows by whole tiles
+    u32 unused;
     union {
         SearchPlan search;
         ScorePlan score;
         MasksPlan masks;
         NearestPlan nearest;
     };
-    u8 reserved[1024 - 128 - 64 - sizeof(SearchPlan)];
+    u8 reserved[1024 - 128 - 72 - sizeof(SearchPlan)];
 };
 static_assert(sizeof(JobRecord) == 1024 && sizeof(SearchPlan) >= sizeof(NearestPlan));
 

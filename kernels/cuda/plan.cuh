@@ -15,8 +15,10 @@ MR_DEVICE const Corpus* find_corpus(const KernelParams& params, u32 handle, u32 
     u64 at = (handle * u64(0x9E3779B97F4A7C15) + generation * u64(0xC2B2AE3D27D4EB4F)) >> 32;
     for (u32 probe = 0; probe < MOST_PROBES; ++probe, ++at) {
         const Corpus* corpus = params.corpora + (at & params.corpora_mask);
-        if (corpus->handle == handle && corpus->generation == generation) return corpus;
-        if (corpus->handle == NO_HANDLE) return nullptr;
+        // Both by one load, and before the rest: the host writes the handle last. Entries of other versions may be written meanwhile.
+        const u64 key = device_load_relaxed(reinterpret_cast<const u64*>(corpus));
+        if (key == (handle | static_cast<u64>(generation) << 32)) return corpus;
+        if (static_cast<u32>(key) == NO_HANDLE) return nullptr;
     }
     return nullptr;
 }
@@ -60,7 +62,7 @@ struct Planner {
     // Plans the job whose slot is in `job`; a status other than OK means that it is to be completed with that.
     MR_DEVICE Status plan(const KernelParams& params, JobRecord& job) {
         const Descriptor& descriptor = descriptor_of(job);
-        job.next = job.done = 0;
+        job.next = job.done = job.tile_done = 0;
         job.status = STATUS_OK;
         job.tile_chunks = 0;
         job.result_used = descriptor.result_len;
@@ -88,7 +90,8 @@ struct Planner {
         if (corpus == nullptr) return STATUS_STALE_CORPUS;
         if (corpus->stream != nullptr && corpus->stream_session != stream_session) {
             stream_session = corpus->stream_session;
-            stream_next = 0;
+            // A kernel that was launched in the middle of a session goes on where the last one ended, with nothing under way.
+            stream_next = system_load_relaxed(&corpus->stream->consumed.words[0]);
         }
         return plan_search(params, job, *corpus, stream_next);
     }

@@ -56,7 +56,7 @@ class Worker {
             // What the answer's bytes need on their way to the host.
             if (phase == PHASE_FINISH) system_fence();
             block_sync();
-            if (thread_index() == 0) finish(job, total);
+            if (thread_index() == 0) finish(job, phase, total);
         }
     }
 
@@ -83,13 +83,19 @@ class Worker {
     }
 
     // Counts a finished chunk. By one thread, after all of the block's.
-    MR_DEVICE void finish(JobRecord& job, u32 total) {
+    MR_DEVICE void finish(JobRecord& job, Phase phase, u32 total) {
+        if (job.tile_chunks != 0 && phase == PHASE_WORK) return finish_streamed(job);
         const u32 done = device_add_acq_rel(&job.done, 1) + 1;
-        if (job.tile_chunks != 0 && done > job.prepare_end && done <= job.work_end && (done - job.prepare_end) % job.tile_chunks == 0) {
-            const u32 tiles = (done - job.prepare_end) / job.tile_chunks;
-            system_store_release(&job.search.stream->consumed.words[0], job.search.stream_base + tiles);
-        }
         if (done == total) complete_job(params_, job);
+    }
+
+    // The host learns that a tile's buffer is free before any block may go on to the next tile, or to FINISH: so it learns it of each tile in
+    // turn, and of the last before the job is completed, after which the lines may be another stream's.
+    MR_DEVICE void finish_streamed(JobRecord& job) {
+        const u32 done = device_add_acq_rel(&job.tile_done, 1) + 1;
+        if (done % job.tile_chunks != 0) return;
+        system_store_release(&job.search.stream->consumed.words[0], job.search.stream_base + done / job.tile_chunks);
+        device_add_acq_rel(&job.done, job.tile_chunks);
     }
 
     const KernelParams& params_;

@@ -184,11 +184,11 @@ impl Residency {
         Ok(Some(Guard { inner: self.inner.clone(), key: key_of(view) }))
     }
 
-    /// Rows that do not fit are no reason to refuse a search: codes take a quarter of the room, or none.
+    /// Rows that find no room are no reason to refuse a search: codes take a quarter of it, or none.
     fn bring_screen(&self, view: &Arc<CorpusView>, metric: Metric) -> Result<(), Refusal> {
         if self.screen == CudaScreen::Float32 {
             match self.inner.bring(view, Needs::screen_by_rows()) {
-                Err(Refusal::Unfit(_)) => {}
+                Err(Refusal::Unfit(_) | Refusal::Exhausted) => {}
                 brought => return brought,
             }
         }
