@@ -1,0 +1,392 @@
+//! Score, masks and nearest by the device code itself, through the backend and its ring: against the definitions, bit for bit, on what is
+//! hard about each, and with slots that are wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytemuck::allocation::pod_collect_to_vec;
+use bytemuck::cast_slice;
+use megaring_core::arena_format::{CandidateLists, Candidates, FLAG_ALL_ROWS, FLAG_POINTS, lists_len};
+use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
+use megaring_core::job::{self, Job, NearestJob, Points, ScoreJob};
+use megaring_core::keyword::Automaton;
+use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::{Backend, Metric, Opcode, exact, nearest};
+use megaring_cuda::twin::Twin;
+use megaring_cuda::{CudaBackend, CudaMode, CudaOptions, Timings, start_with};
+use megaring_datasets::{Embeddings, Matrix};
+use megaring_datasets::{golden, memories, points, poison, queries, reference};
+use megaring_ring::{Descriptor, JobRing, RingConfig, Status, WaitStrategy};
+
+/// A backend on the twin.
+struct Rig {
+    backend: CudaBackend,
+    ring: Arc<JobRing>,
+    automaton: Automaton,
+    profile: Profile,
+}
+
+impl Rig {
+    /// `None`, with a word why, where no twin can be had.
+    fn new(mode: CudaMode) -> Option<Self> {
+        let twin = Twin::load().inspect_err(|why| eprintln!("skipped: {why}")).ok()?;
+        let profile = Profile::parse(DEFAULT).expect("the default profile");
+        let automaton = Automaton::new(&profile);
+        let ring =
+            RingConfig { capacity: 8, arena_bytes: 64 << 20, block_bytes: 64 << 10, wait: WaitStrategy::default() };
+        let options = CudaOptions { mode, device: 0, memory_bytes: 64 << 20, ring, screen: Default::default() };
+        let (long, beat) = (Duration::from_secs(60), Duration::from_millis(50));
+        let timings = Timings { beat, silence: long, host_silence: long, start: long, stop: long, budget: long };
+        let (backend, ring) = start_with(twin, &options, &timings, &automaton).expect("the twin starts");
+        Some(Self { backend, ring, automaton, profile })
+    }
+
+    fn send(&self, descriptor: Descriptor, payload: &[u8], result: usize) -> (Status, Vec<u8>) {
+        let mut reservation = self.ring.try_reserve(payload.len(), result).expect("room");
+        reservation.payload_mut().copy_from_slice(payload);
+        let outcome = self.ring.submit(reservation, descriptor).wait();
+        (outcome.completion.status, outcome.result().to_vec())
+    }
+
+    /// One slot whose answer must be there; what its job needs is made resident first.
+    fn run(&self, job: &Job, descriptor: Descriptor, payload: &[u8], result: usize) -> Vec<u8> {
+        let _resident = self.backend.prepare(job).expect("room on the device");
+        let (status, answer) = self.send(descriptor, payload, result);
+        assert_eq!(status, Status::Ok, "{descriptor:?}");
+        answer
+    }
+
+    fn masks(&self, texts: &[&str]) -> Vec<u128> {
+        let answer = self.run(&Job::Nop, masks_of(texts), &payload_of(texts), texts.len() * 16);
+        answer.as_chunks().0.iter().map(|mask| u128::from_le_bytes(*mask)).collect()
+    }
+
+    /// Against the tables and against one search per word.
+    fn check_masks(&self, texts: &[&str]) {
+        let found = self.masks(texts);
+        assert_eq!(found.len(), texts.len());
+        for (text, found) in texts.iter().zip(found) {
+            assert_eq!(found, self.automaton.mask(text.as_bytes()), "{text:?}");
+            assert_eq!(found, reference::keyword_mask(text, self.profile.words()), "{text:?}");
+        }
+    }
+
+    fn scores(&self, view: &Arc<CorpusView>, queries: &Matrix, metric: Metric, rows: Option<&[u32]>) -> Vec<f32> {
+        let asked = job::Matrix { rows: queries.rows, dim: queries.dim, values: queries.values.clone() };
+        let job = ScoreJob { corpus: view.clone(), queries: asked, metric, rows: rows.map(<[u32]>::to_vec) };
+        let width = rows.map_or(view.rows(), <[u32]>::len);
+        let payload = [cast_slice::<f32, u8>(&queries.values), cast_slice(rows.unwrap_or_default())].concat();
+        let flags = if rows.is_none() { FLAG_ALL_ROWS } else { 0 };
+        let descriptor = Descriptor {
+            flags,
+            items: queries.rows as u32,
+            k: rows.map_or(0, <[u32]>::len) as u32,
+            ..score_of(view, metric)
+        };
+        pod_collect_to_vec(&self.run(&Job::Score(job), descriptor, &payload, queries.rows * width * 4))
+    }
+
+    /// The k nearest as the host ranks what the device lists; the lists' lengths come along, 0 for every row.
+    fn nearest(&self, points: &Points, asked: &[[f64; 5]], k: usize) -> (Vec<Vec<(u32, f64)>>, Vec<usize>) {
+        let weights = nearest::DEFAULT_WEIGHTS;
+        let mut payload = [cast_slice::<[f64; 5], u8>(asked), cast_slice(&weights)].concat();
+        let mut descriptor = Descriptor {
+            opcode: Opcode::Nearest as u16,
+            items: asked.len() as u32,
+            k: k as u32,
+            ..Descriptor::default()
+        };
+        match points {
+            Points::Sent(columns) => {
+                columns.iter().for_each(|column| payload.extend_from_slice(cast_slice(column)));
+                descriptor.flags = FLAG_POINTS;
+                descriptor.dim = columns[0].len() as u32;
+            }
+            Points::Corpus(view) => {
+                descriptor.corpus = view.handle();
+                descriptor.corpus_generation = view.generation();
+            }
+        }
+        let job = NearestJob { points: points.clone(), queries: asked.to_vec(), weights, k };
+        let answer = self.run(&Job::Nearest(job), descriptor, &payload, lists_len(asked.len(), k + 256));
+        let aligned: Vec<u64> = pod_collect_to_vec(&answer);
+        let lists = CandidateLists::read(cast_slice(&aligned), asked.len()).expect("well-formed lists");
+        let ranked = asked.iter().enumerate().map(|(query, at)| {
+            let (rows, listed): (Vec<u32>, usize) = match lists.of(query) {
+                Candidates::Listed(listed) => (listed.iter().map(|c| c.row).collect(), listed.len()),
+                Candidates::EveryRow => ((0..points.len() as u32).collect(), 0),
+            };
+            let ranked = nearest::rank(rows.into_iter(), |row| points.point(row), *at, weights, k);
+            (ranked.iter().map(|n| (n.row, n.distance)).collect(), listed)
+        });
+        ranked.unzip()
+    }
+}
+
+fn masks_of(texts: &[&str]) -> Descriptor {
+    Descriptor { opcode: Opcode::Masks as u16, items: texts.len() as u32, ..Descriptor::default() }
+}
+
+fn payload_of(texts: &[&str]) -> Vec<u8> {
+    let mut all = job::Texts { offsets: vec![0], bytes: Vec::new() };
+    texts.iter().for_each(|text| all.push(text));
+    [cast_slice::<u64, u8>(&all.offsets), &all.bytes].concat()
+}
+
+fn score_of(view: &CorpusView, metric: Metric) -> Descriptor {
+    Descriptor {
+        opcode: Opcode::Score as u16,
+        corpus: view.handle(),
+        corpus_generation: view.generation(),
+        dim: view.dim() as u32,
+        metric: metric as u8,
+        ..Descriptor::default()
+    }
+}
+
+/// A corpus cut into segments of the given lengths, the rest in one more; with a point for each row.
+fn corpus(rows: &Matrix, cloud: &[[f64; 5]], cuts: &[usize]) -> Arc<CorpusView> {
+    let mut segments = Vec::new();
+    let mut from = 0_usize;
+    for len in cuts.iter().copied().chain([usize::MAX]) {
+        let to = rows.rows.min(from.saturating_add(len));
+        let values = rows.values[from * rows.dim..to * rows.dim].to_vec();
+        let columns = std::array::from_fn(|axis| cloud[from..to].iter().map(|point| point[axis]).collect());
+        let segment = HeapSegment::new(values, rows.dim, Some(columns));
+        segments.push(Arc::new(SegmentView::new(Arc::new(segment), to - from)));
+        from = to;
+    }
+    Arc::new(CorpusView::new("test".into(), 7, 1, rows.dim, segments))
+}
+
+fn clustered(rows: usize, dim: usize) -> Matrix {
+    Embeddings { rows, dim, seed: 11, ..Embeddings::default() }.generate()
+}
+
+/// The same numbers at many scales: a difference of two needs so many bits that its square must be rounded.
+fn far_apart(matrix: &Matrix) -> Matrix {
+    let scaled = |(at, value): (usize, &f32)| value * 2_f32.powi((at * 7 % 41) as i32 - 20);
+    Matrix::new(matrix.rows, matrix.dim, matrix.values.iter().enumerate().map(scaled).collect())
+}
+
+#[test]
+fn masks_of_the_golden_file_and_of_real_texts() {
+    let cases = golden().expect("the golden file");
+    let contents: Vec<&str> = cases.iter().map(|case| case.content.as_str()).collect();
+    let memories = memories(3_000, 4).expect("the sample is embedded");
+    let texts: Vec<&str> = (0..memories.len()).map(|memory| memories.content(memory)).collect();
+    for mode in CudaMode::ALL {
+        let Some(rig) = Rig::new(mode) else { return };
+        let expected: Vec<u128> = cases.iter().map(|case| case.mask).collect();
+        assert_eq!(rig.masks(&contents), expected, "{mode}");
+        if mode == CudaMode::Persistent {
+            rig.check_masks(&texts);
+        }
+    }
+}
+
+#[test]
+fn masks_of_texts_that_are_hard_to_share_out() {
+    let Some(rig) = Rig::new(CudaMode::Persistent) else { return };
+    let kelvin =
+        ["to\u{212A}en", "\u{212A}ey", "STAC\u{212A}", "b\u{130}t", "\u{130}ndex", "\u{212A}", "framewor\u{212A}s"];
+    let letters: Vec<String> = kelvin.iter().flat_map(|word| (0..40).map(move |pad| "-".repeat(pad) + word)).collect();
+    // Words at every place of a slice, within longer texts, as texts of their own, and cut in two by the end of a text.
+    let inside: Vec<String> = (0..900).map(|_| format!("{:-<50}revelation{:->51}", "", "")).collect();
+    let alone = ["architecture", "", "x", "civilization", "tree", "", "", "journey"].repeat(300);
+    let halves = ["archi", "tecture"].repeat(200);
+    // One text over many spans, with a word of its own at each end and one in the middle; then texts of no bytes at all.
+    let filler = ".".repeat(150_001);
+    let long = format!("graph{filler}wisdom{filler}hope");
+    let before_nothing = ["", long.as_str(), "", ""];
+    for texts in
+        [borrowed(&letters), borrowed(&inside), alone, halves, before_nothing.to_vec(), vec![""; 9_000], vec![]]
+    {
+        rig.check_masks(&texts);
+    }
+    // An even and an odd number of texts begin at different places of the first piece of 16 bytes.
+    rig.check_masks(&["vision"]);
+    rig.check_masks(&["vision", "hope"]);
+}
+
+fn borrowed(texts: &[String]) -> Vec<&str> {
+    texts.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn scores_are_the_definitions_to_the_bit() {
+    let Some(rig) = Rig::new(CudaMode::Persistent) else { return };
+    let base = clustered(70, 33);
+    let shapes = [
+        ("odd width", clustered(333, 41)),
+        ("several slices of the queries", clustered(70, 3_100)),
+        ("one element", clustered(100, 1)),
+        ("a zero row", poison::zero_row(&base, 3)),
+        ("huge", poison::huge(80, 24)),
+        ("tiny", poison::tiny(80, 24)),
+        ("cancelling", poison::cancelling(80, 24)),
+        ("far apart", far_apart(&clustered(80, 24))),
+    ];
+    for (name, rows) in &shapes {
+        let view = corpus(rows, &points(rows.rows, 2), &[50, 1, 0]);
+        for count in [1, 2, 13] {
+            let asked = queries(rows, count, 2);
+            for metric in Metric::ALL {
+                let want = |query: usize, row: u32| {
+                    let score = exact::score(metric, asked.row(query), rows.row(row as usize));
+                    exact::reported(score).to_bits()
+                };
+                let named: Vec<u32> = (0..90).map(|i| (i * 97 + 5) % rows.rows as u32).collect();
+                let all: Vec<u32> = (0..rows.rows as u32).collect();
+                for (rows, asked_for) in [(&all, None), (&named, Some(named.as_slice()))] {
+                    let found = rig.scores(&view, &asked, metric, asked_for);
+                    let want: Vec<u32> =
+                        (0..count).flat_map(|q| rows.iter().map(move |r| (q, *r))).map(|(q, r)| want(q, r)).collect();
+                    assert_eq!(
+                        found.iter().map(|s| s.to_bits()).collect::<Vec<_>>(),
+                        want,
+                        "{name}, {metric}, {count} queries"
+                    );
+                }
+            }
+        }
+        assert_eq!(rig.scores(&view, &rows.head(3), Metric::Dot, Some(&[])), [0.0_f32; 0], "{name}");
+    }
+}
+
+#[test]
+fn nearest_points_of_the_payload_and_of_a_corpus() {
+    let Some(rig) = Rig::new(CudaMode::Persistent) else { return };
+    let cloud = points(20_000, 8);
+    let coarse: Vec<[f64; 5]> = cloud.iter().map(|point| point.map(|x| (x * 4.0).round() / 4.0)).collect();
+    // Distances that float32 cannot tell apart, nearest last; and distances beyond its range.
+    let close: Vec<[f64; 5]> = (0..9_000).map(|i| [1.0 + f64::from(9_000 - i) * 1e-12, 0.0, 0.0, 0.0, 0.0]).collect();
+    let far: Vec<[f64; 5]> = (0..9_000).map(|i| [f64::from(i) * 1e90, 0.0, 0.0, 1.0, 0.0]).collect();
+    // Nearer and nearer: every limit found is soon beaten.
+    let falling: Vec<[f64; 5]> = (0..20_000).map(|i| [f64::from(20_000 - i); 5]).collect();
+    for (name, cloud) in [
+        ("scattered", cloud),
+        ("coarse", coarse),
+        ("close", close),
+        ("far", far),
+        ("falling", falling),
+        ("one place", vec![[0.5; 5]; 2_100]),
+    ] {
+        let asked: Vec<[f64; 5]> = [points(2, 80), vec![[0.0; 5]]].concat();
+        let columns: [Vec<f64>; 5] = std::array::from_fn(|axis| cloud.iter().map(|point| point[axis]).collect());
+        let rows = clustered(cloud.len(), 2);
+        let view = corpus(&rows, &cloud, &[5_000, 0, 3, 1_500]);
+        for points in [Points::Sent(Arc::new(columns)), Points::Corpus(view)] {
+            for k in [1, 10, 5_000] {
+                let (found, listed) = rig.nearest(&points, &asked, k);
+                for (query, at) in asked.iter().enumerate() {
+                    let want = reference::nearest(&cloud, at, &nearest::DEFAULT_WEIGHTS, k);
+                    let want: Vec<(u32, f64)> = want.iter().map(|n| (n.row, n.distance)).collect();
+                    assert_eq!(found[query], want, "{name}, k {k}");
+                }
+                // What ties with nothing is told apart: a list, and a short one.
+                if ["scattered", "falling"].contains(&name) && 2 * k < cloud.len() {
+                    assert!(listed.iter().all(|listed| (k..k + 16).contains(listed)), "{name}, k {k}: {listed:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_whose_distances_only_the_root_makes_equal_are_both_kept() {
+    let Some(rig) = Rig::new(CudaMode::Persistent) else { return };
+    // Squared distances 1 + 3 * 2^-24 and one unit in the last place less: float32 rounds them apart, but their roots are the same.
+    let at = |[y, v]: [f64; 2]| [1.0, y, 0.0, 0.0, v];
+    let (further, nearer) =
+        (at([6.46862907050273e-05, 0.00020894354383926839]), at([5.54577856971921e-05, 0.00020960580150131136]));
+    let squared = [further, nearer].map(|point| nearest::squared(point, [0.0; 5], nearest::DEFAULT_WEIGHTS));
+    assert!(squared[0] > squared[1] && squared[0].sqrt() == squared[1].sqrt() && squared[0] as f32 > squared[1] as f32);
+    let cloud = [vec![further, nearer], vec![[9.0; 5]; 20]].concat();
+    let columns = std::array::from_fn(|axis| cloud.iter().map(|point| point[axis]).collect());
+    let (found, listed) = rig.nearest(&Points::Sent(Arc::new(columns)), &[[0.0; 5]], 1);
+    assert_eq!((found[0][0].0, listed[0]), (0, 2));
+}
+
+#[test]
+fn wrong_slots_are_refused_and_the_next_ones_served() {
+    let Some(rig) = Rig::new(CudaMode::Persistent) else { return };
+    let rows = clustered(64, 8);
+    let view = corpus(&rows, &points(64, 1), &[]);
+    let queries = job::Matrix { rows: 1, dim: 8, values: rows.row(0).to_vec() };
+    let job = Job::Score(ScoreJob { corpus: view.clone(), queries, metric: Metric::Dot, rows: None });
+    let _resident = rig.backend.prepare(&job).expect("room on the device");
+    let query = cast_slice::<f32, u8>(rows.row(0)).to_vec();
+    let with_rows = |ids: &[u32]| [query.as_slice(), cast_slice(ids)].concat();
+    let score = Descriptor { items: 1, k: 2, ..score_of(&view, Metric::Dot) };
+    let all = Descriptor { flags: FLAG_ALL_ROWS, k: 0, ..score };
+    let offsets = |values: &[u64]| [cast_slice::<u64, u8>(values), b"hope"].concat();
+    let masks = masks_of(&["a", "b"]);
+    let points: Vec<u8> = cast_slice::<f64, u8>(&[1.0; 5 * 12]).to_vec();
+    let near = Descriptor {
+        opcode: Opcode::Nearest as u16,
+        flags: FLAG_POINTS,
+        items: 1,
+        k: 1,
+        dim: 10,
+        ..Descriptor::default()
+    };
+    use Status::{BadDescriptor, DeadlineExceeded, Ok, ResultTooSmall, StaleCorpus, UnknownOpcode};
+    let cases: Vec<(Descriptor, Vec<u8>, usize, Status)> = vec![
+        (Descriptor { opcode: 99, ..score }, with_rows(&[0, 1]), 8, UnknownOpcode),
+        (Descriptor { deadline_ns: 1, ..score }, with_rows(&[0, 1]), 8, DeadlineExceeded),
+        (score, with_rows(&[0, 63]), 8, Ok),
+        (score, with_rows(&[0, 64]), 8, BadDescriptor),
+        (score, with_rows(&[u32::MAX, 0]), 8, BadDescriptor),
+        (score, with_rows(&[0]), 8, BadDescriptor),
+        (score, with_rows(&[0, 1]), 7, ResultTooSmall),
+        (Descriptor { k: u32::MAX, ..score }, with_rows(&[0, 1]), 8, BadDescriptor),
+        (Descriptor { items: u32::MAX, ..score }, with_rows(&[0, 1]), 8, BadDescriptor),
+        (Descriptor { items: 2, ..all }, query.clone(), 512, BadDescriptor),
+        (all, query.clone(), 255, ResultTooSmall),
+        (all, query.clone(), 256, Ok),
+        (Descriptor { dim: 9, ..all }, query.clone(), 256, BadDescriptor),
+        (Descriptor { metric: 0, ..all }, query.clone(), 256, BadDescriptor),
+        (Descriptor { metric: 4, ..all }, query.clone(), 256, BadDescriptor),
+        (Descriptor { corpus: 8, ..all }, query.clone(), 256, StaleCorpus),
+        (Descriptor { corpus_generation: 2, ..all }, query.clone(), 256, StaleCorpus),
+        (masks, offsets(&[0, 2, 4]), 32, Ok),
+        (masks, offsets(&[0, 2, 4]), 31, ResultTooSmall),
+        (masks, offsets(&[0, 5, 4]), 32, BadDescriptor),
+        (masks, offsets(&[0, u64::MAX, 4]), 32, BadDescriptor),
+        (masks, offsets(&[0, 2, 3]), 32, BadDescriptor),
+        (masks, offsets(&[0, 2, 5]), 32, BadDescriptor),
+        (masks, offsets(&[1, 2, 4]), 32, BadDescriptor),
+        (Descriptor { items: 0, ..masks }, offsets(&[0]), 0, BadDescriptor),
+        (Descriptor { items: u32::MAX, ..masks }, offsets(&[0, 2, 4]), 32, BadDescriptor),
+        (near, points.clone(), lists_len(1, 4), Ok),
+        (near, points.clone(), 7, ResultTooSmall),
+        (Descriptor { k: 0, ..near }, points.clone(), lists_len(1, 4), BadDescriptor),
+        (Descriptor { dim: 11, ..near }, points.clone(), lists_len(1, 4), BadDescriptor),
+        (Descriptor { dim: u32::MAX, ..near }, points.clone(), lists_len(1, 4), BadDescriptor),
+        (Descriptor { items: u32::MAX, ..near }, points.clone(), lists_len(1, 4), BadDescriptor),
+        (
+            Descriptor { flags: 0, corpus: 7, corpus_generation: 9, ..near },
+            points.clone(),
+            lists_len(1, 4),
+            StaleCorpus,
+        ),
+        (Descriptor { flags: 0, corpus: 7, corpus_generation: 1, ..near }, points, lists_len(1, 4), StaleCorpus),
+    ];
+    // Offsets that fall at the border of two threads' pairs, two warps' and two chunks'.
+    for border in [2, 64, 512, 4096] {
+        let mut values: Vec<u64> = (0..=5_000).collect();
+        for expected in [Ok, BadDescriptor] {
+            values[border - 1] += 1;
+            let payload = [cast_slice::<u64, u8>(&values), &[b'x'; 5_000]].concat();
+            let (status, _) = rig.send(masks_of(&["x"; 5_000]), &payload, 5_000 * 16);
+            assert_eq!(status, expected, "{border}");
+        }
+    }
+    for (descriptor, payload, result, expected) in cases {
+        let (status, _) = rig.send(descriptor, &payload, result);
+        assert_eq!(status, expected, "{descriptor:?}");
+    }
+    rig.check_masks(&["after all this, wisdom"]);
+    assert_eq!(rig.backend.health(), Result::Ok(()));
+}
