@@ -1,6 +1,7 @@
 //! Score, masks and nearest by the device code itself, through the backend and its ring: against the definitions, bit for bit, on what is
 //! hard about each, and with slots that are wrong.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ struct Rig {
 impl Rig {
     /// `None`, with a word why, where no twin can be had.
     fn new(mode: CudaMode) -> Option<Self> {
-        let twin = Twin::load().inspect_err(|why| eprintln!("skipped: {why}")).ok()?;
+        let twin = Twin::load().inspect_err(|why| _ = writeln!(std::io::stdout(), "\nskipped: {why}")).ok()?;
         let profile = Profile::parse(DEFAULT).expect("the default profile");
         let automaton = Automaton::new(&profile);
         let ring =
@@ -163,10 +164,10 @@ fn clustered(rows: usize, dim: usize) -> Matrix {
     Embeddings { rows, dim, seed: 11, ..Embeddings::default() }.generate()
 }
 
-/// The same numbers at many scales: a difference of two needs so many bits that its square must be rounded.
-fn far_apart(matrix: &Matrix) -> Matrix {
-    let scaled = |(at, value): (usize, &f32)| value * 2_f32.powi((at * 7 % 41) as i32 - 20);
-    Matrix::new(matrix.rows, matrix.dim, matrix.values.iter().enumerate().map(scaled).collect())
+/// Numbers of which the large ones swallow the small ones, or leave them, as the order of additions has it.
+fn swallowing(rows: usize, dim: usize) -> Matrix {
+    let large = [2_f32.powi(60), -2_f32.powi(60), 1.0, 3.0, -1.0, 0.0, 5.0];
+    Matrix::new(rows, dim, (0..rows * dim).map(|at| large[at * at % 1_009 % large.len()]).collect())
 }
 
 #[test]
@@ -225,7 +226,7 @@ fn scores_are_the_definitions_to_the_bit() {
         ("huge", poison::huge(80, 24)),
         ("tiny", poison::tiny(80, 24)),
         ("cancelling", poison::cancelling(80, 24)),
-        ("far apart", far_apart(&clustered(80, 24))),
+        ("swallowing", swallowing(80, 24)),
     ];
     for (name, rows) in &shapes {
         let view = corpus(rows, &points(rows.rows, 2), &[50, 1, 0]);
