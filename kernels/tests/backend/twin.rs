@@ -1,5 +1,6 @@
 //! The same life with the device code itself, as its twin on the CPU runs it.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use megaring_core::Backend;
@@ -12,7 +13,7 @@ use crate::harness::{answer, automaton, count, options, patient, submit};
 const MASKS: u16 = 4;
 
 fn twin() -> Option<Arc<Twin>> {
-    Twin::load().inspect_err(|why| eprintln!("skipped: {why}")).ok()
+    Twin::load().inspect_err(|why| _ = writeln!(std::io::stdout(), "\nskipped: {why}")).ok()
 }
 
 fn start(twin: &Arc<Twin>, mode: CudaMode) -> (CudaBackend, Arc<JobRing>) {
