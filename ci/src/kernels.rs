@@ -126,7 +126,8 @@ pub(crate) fn torture(workspace: &Workspace) -> Result<Outcome> {
     };
     let program = build_folder(workspace)?.join("torture");
     let mut compile = cxx.command(workspace);
-    compile.args(["-std=c++20", "-O1", "-g", "-pthread", "-fsanitize=thread", "-ffp-contract=off", "-Ikernels/cuda"]);
+    compile.args(["-std=c++20", "-O1", "-g", "-pthread", "-fsanitize=thread", "-ffp-contract=off"]);
+    compile.args(["-fno-strict-aliasing", "-Ikernels/cuda"]);
     let status = stream(compile.arg(TORTURE).arg("-o").arg(&program))?;
     if !status.success() {
         return Ok(Outcome::failed(format!("{TORTURE} could not be compiled ({})", ending(status))));

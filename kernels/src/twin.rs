@@ -22,7 +22,8 @@ use crate::device::{Device, DeviceError, DeviceInfo, DevicePtr};
 /// Where the device code is.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cuda");
 /// What it is compiled with. Contraction would change sums that are promised to the bit.
-const FLAGS: [&str; 7] = ["-std=c++20", "-O2", "-g", "-shared", "-fPIC", "-ffp-contract=off", "-pthread"];
+const FLAGS: [&str; 8] =
+    ["-std=c++20", "-O2", "-g", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-pthread"];
 /// Workers beside the dispatcher, where nobody says otherwise.
 const WORKERS: u32 = 3;
 /// Device memory, where nobody says otherwise. It is not touched before it is used.
