@@ -29,7 +29,7 @@ class Checks:
         steps = [
             Step("gpu", 60, self.gpu),
             Step("doctor", 60, self.doctor),
-            *(Step(f"first look, {mode}", 90, self.task(f"first-look-{mode}", "small", "--mode", mode)) for mode in MODES),
+            *(Step(f"first look, {mode}", 90, self.first_look(mode)) for mode in MODES),
             Step("conformance", 300 if full else 150, self.conformance("persistent", self.quick)),
         ]
         if not quick:
@@ -42,7 +42,7 @@ class Checks:
         kills = 1 if rehearse or quick else 3
         steps += [
             Step(f"start and stop {cycles} times", 120 if quick else 300, self.cycles(cycles)),
-            Step(f"kill -9 under load, {kills} times", 90 if quick else 180, self.kills(kills)),
+            Step("kill -9 under load", 90 if quick else 180, self.kills(kills)),
             Step("compute-sanitizer memcheck", 120 if quick else 300, self.memcheck),
         ]
         return steps
@@ -55,7 +55,8 @@ class Checks:
             raise Failed("nvidia-smi shows no such GPU")
         everything = machine.ask(["nvidia-smi", "-q", f"--id={self.options.device}"]) or ""
         self.log("nvidia-smi").write_text(everything, encoding="utf-8")
-        return f"{found['name']}, driver {found['driver_version']}, compute capability {found['compute_cap']}", {"gpu": found}
+        name, driver, capability = (found[field] for field in ("name", "driver_version", "compute_cap"))
+        return f"{name}, driver {driver}, compute capability {capability}", {"gpu": found}
 
     def doctor(self, limit):
         if not self.megaring.is_file():
@@ -67,11 +68,18 @@ class Checks:
             findings = program.objects()
         return doctor_verdict(findings, status, self.rehearse)
 
+    def first_look(self, mode):
+        def run(limit):
+            result = self.task(f"first-look-{mode}", limit, "small", "--mode", mode)
+            return f"{result['jobs']} jobs", {"result": result}
+
+        return run
+
     def conformance(self, mode, quick):
         def run(limit):
-            found = self.task(f"conformance-{mode}", "conformance", "--mode", mode, *(["--quick"] if quick else []))(limit)[1]
-            result = found["result"]
-            return f"{result['answers']:,} answers in {result['checks']} checks", found
+            few = ["--quick"] if quick else []
+            result = self.task(f"conformance-{mode}", limit, "conformance", "--mode", mode, *few)
+            return f"{result['answers']:,} answers in {result['checks']} checks", {"result": result}
 
         return run
 
@@ -79,9 +87,9 @@ class Checks:
         def run(limit):
             threads = 2 if self.rehearse else 8
             arguments = ["--mode", mode, "--slots", slots, "--threads", threads]
-            found = self.task(f"torture-{mode}", "torture", *arguments)(limit)[1]
-            result = found["result"]
-            return f"{result['checked']:,} answers as they must be, {result['slots_per_second']:,.0f} slots a second", found
+            result = self.task(f"torture-{mode}", limit, "torture", *arguments)
+            note = f"{result['checked']:,} answers as they must be, {result['slots_per_second']:,.0f} slots a second"
+            return note, {"result": result}
 
         return run
 
@@ -100,8 +108,10 @@ class Checks:
             if status != 0 or found.get("ok") is not True:
                 raise Failed(f"{found.get('error', 'it holds more than after the third cycle')}; see cycles.log")
             growth = memory_growth(used)
-            note = f"a start takes {found['start']['p50_ns'] / 1e6:,.0f} ms, a stop {found['stop']['p50_ns'] / 1e6:,.0f} ms"
-            return note if growth is None else f"{note}; {growth:+} MiB of device memory", {"result": found, "memory_mib": used}
+            start, stop = (found[part]["p50_ns"] / 1e6 for part in ("start", "stop"))
+            note = f"a start takes {start:,.0f} ms, a stop {stop:,.0f} ms"
+            note += "" if growth is None else f"; {growth:+} MiB of device memory"
+            return note, {"result": found, "memory_mib": used}
 
         return run
 
@@ -122,10 +132,11 @@ class Checks:
                     status = program.kill_hard()
                 cleared = clear_up(before, lambda: machine.memory_used(self.options.device))
                 begun = time.monotonic()
-                self.task("after-kill", "small", "--mode", "persistent")(end - time.monotonic())
+                self.task("after-kill", end - time.monotonic(), "small", "--mode", "persistent")
                 told.append({"status": status, "answers": found["answers"], "memory_mib": [before, cleared]})
                 told[-1]["clean_start_s"] = round(time.monotonic() - begun, 3)
-            return f"clean starts after {sum(one['answers'] for one in told):,} answers", {"kills": told}
+            answers = sum(one["answers"] for one in told)
+            return f"{len(told)} clean starts, after {answers:,} answers", {"kills": told}
 
         return run
 
@@ -141,9 +152,9 @@ class Checks:
             lines = list(program.lines)
         return memcheck_verdict(lines, program.objects(), status)
 
-    def task(self, log, *arguments):
-        """A subcommand of the checker that runs to its end."""
-        return lambda limit: ("", {"result": run_to_end(self.command(*arguments), self.log(log), limit)})
+    def task(self, log, limit, *arguments):
+        """What a subcommand of the checker that runs to its end says last."""
+        return run_to_end(self.command(*arguments), self.log(log), limit)
 
     def command(self, *arguments):
         common = ["--rehearse"] if self.rehearse else ["--device", self.options.device]
@@ -189,7 +200,8 @@ def clear_up(before, used, seconds=CLEAR_UP_S):
         if now is None or now <= before + SLACK_MIB:
             return now
         if time.monotonic() > end:
-            raise Failed(f"{now - before} MiB of device memory are still in use {seconds} s after the process was killed")
+            left = now - before
+            raise Failed(f"{left} MiB of device memory are still in use {seconds} s after the process was killed")
         time.sleep(0.2)
 
 

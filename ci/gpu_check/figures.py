@@ -84,14 +84,14 @@ class Alternation:
 
     def rounds(self, count):
         """As many rounds as there is time for, up to `count`; answers how many. The last one always ended in time."""
-        longest = 0.0
+        took = []
         for done in range(count):
-            if done and time.monotonic() + 1.2 * longest > self.end:
+            # The first also makes the data, so it tells nothing about the others once there is another.
+            if took and time.monotonic() + 1.2 * max(took[1:] or took) > self.end:
                 return done
             begun = time.monotonic()
             self.one_round()
-            # The first also makes the data.
-            longest = time.monotonic() - begun if done == 1 else max(longest if done > 1 else 0.0, time.monotonic() - begun)
+            took.append(time.monotonic() - begun)
         return count
 
     def one_round(self):
@@ -135,7 +135,8 @@ def summarise(rounds):
         values = [one[lap] for one in rounds if lap in one]
         if all(isinstance(value, dict) and value.get("count") for value in values):
             medians = [value["p50_ns"] for value in values]
-            laps[lap] = {key: statistics.median(value[key] for value in values) for key in ("p50_ns", "p99_ns", "min_ns")}
+            keys = ("p50_ns", "p99_ns", "min_ns")
+            laps[lap] = {key: statistics.median(value[key] for value in values) for key in keys}
             laps[lap].update(spread_ns=[min(medians), max(medians)], samples=sum(value["count"] for value in values))
         elif lap in ("per_second", "bytes", "operations"):
             laps[lap] = {"median": statistics.median(values), "spread": [min(values), max(values)]}

@@ -34,7 +34,9 @@ ROWS = (
         Beside("torch graph replay + synchronise", "torch/graph", "seen"),
     )),
     Row("nop, the same, p99", "ring/persistent/nop", "seen", "p99_ns", 5_000),
-    Row("nop through the engine", "engine/persistent/nop", "exact", beside=(Beside("CPU backend", "engine/cpu/nop", "exact"),)),
+    Row("nop through the engine", "engine/persistent/nop", "exact", beside=(
+        Beside("CPU backend", "engine/cpu/nop", "exact"),
+    )),
     Row("1 query, candidates seen", "ring/persistent/query-1", "seen", goal=8_000, beside=(
         Beside("launch mode", "ring/launch/query-1", "seen"),
         Beside("graph mode", "ring/graph/query-1", "seen"),
@@ -144,7 +146,8 @@ def beside_text(beside, series):
     return f"{beside.what} {three(found[amount]['median'] / nanos / divisor)} {unit}"
 
 
-HEADER = ["what (5,562 x 384, cosine, top 10, unless it says otherwise)", "median", "medians of rounds", "goal", "beside, medians"]
+WHAT = "what (5,562 x 384, cosine, top 10, unless it says otherwise)"
+HEADER = [WHAT, "median", "medians of rounds", "goal", "beside, medians"]
 
 
 def plain(rows, rehearsal):

@@ -9,7 +9,8 @@ from .programs import ask
 
 FIELDS = (
     "name driver_version compute_cap memory.total memory.used clocks.sm clocks.mem clocks.max.sm clocks.max.mem "
-    "persistence_mode compute_mode power.draw temperature.gpu pcie.link.gen.current pcie.link.width.current mig.mode.current"
+    "persistence_mode compute_mode power.draw temperature.gpu "
+    "pcie.link.gen.current pcie.link.width.current mig.mode.current"
 ).split()
 
 

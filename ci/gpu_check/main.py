@@ -27,10 +27,12 @@ def arguments(argv):
     parser.add_argument("--bin", type=Path, metavar="FOLDER", help="folder of the programs")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for results.json, record.md and the logs")
     parser.add_argument("--quick", action="store_true", help="within 10 minutes: fewer sizes, slots and rounds")
-    parser.add_argument("--rehearse", action="store_true", help="without a GPU, on the kernel's twin: tests this script; measures nothing")
+    twin = "without a GPU, on the kernel's twin: tests this script; measures nothing"
+    parser.add_argument("--rehearse", action="store_true", help=twin)
     parser.add_argument("--device", type=int, default=0, metavar="N", help="number of the GPU (0)")
-    parser.add_argument("--commit", metavar="HASH", help="what the programs were built from, where they cannot say so themselves")
-    parser.add_argument("--only", action="append", default=[], metavar="WORD", help="only steps with this word in their names")
+    parser.add_argument("--commit", metavar="HASH", help="what the programs were built from, if they cannot say so")
+    words = "only steps with this word in their names; may be given again"
+    parser.add_argument("--only", action="append", default=[], metavar="WORD", help=words)
     parser.add_argument("--self-test", action="store_true", help="test this script's own code and nothing else")
     options = parser.parse_args(argv)
     if not options.self_test and not (options.bin and options.out):
@@ -104,8 +106,8 @@ class Run:
         begun = time.monotonic()
         options, log = self.options, self.checks.log
         count = 2 if options.rehearse else 3 if options.quick else 7
-        peers = [sys.executable, Path(__file__).with_name("peers.py"), "cpu" if options.rehearse else f"cuda:{options.device}"]
-        peers += ["--tiny"] if options.rehearse else []
+        place = ["cpu", "--tiny"] if options.rehearse else [f"cuda:{options.device}"]
+        peers = [sys.executable, Path(__file__).with_name("peers.py"), *place]
         with Program(self.checks.command("measure"), log("measure")) as program, Program(peers, log("torch")) as peer:
             torch = self.greeting(peer)
             alternation = Alternation(program, None if "missing" in torch else peer, options.quick, limit - 10)
@@ -128,7 +130,8 @@ class Run:
             raise Failed(f"{own[0]} (of {len(own)}); see measure.log")
         if not rounds:
             raise Failed("no round came to its end")
-        beside = f"beside PyTorch {torch['torch']}" if alternation.peer else f"without PyTorch: {torch.get('missing') or 'it ended'}"
+        without = f"without PyTorch: {torch.get('missing') or 'it ended'}"
+        beside = f"beside PyTorch {torch['torch']}" if alternation.peer else without
         return f"{rounds} rounds, {beside}, {time.monotonic() - begun:.0f} s", {}
 
     @staticmethod
@@ -157,18 +160,20 @@ class Run:
 
     def record(self, rows, results, written):
         """A piece of `benches/record/`."""
-        gpu, built, host = written["gpu"] or {}, written["built"], written["host"]
+        built, host = written["built"], written["host"]
+        gpu = {field: (written["gpu"] or {}).get(field, "unknown") for field in machine.FIELDS}
         torch = self.figures["torch"]
         beside = f"PyTorch {torch['torch']} (CUDA {torch['cuda']})" if "torch" in torch else torch.get("missing")
         head = [
-            f"# CUDA backend on {gpu.get('name', 'an unknown GPU')}",
+            f"# CUDA backend on {gpu['name']}",
             "",
-            f"Commit {built.get('commit') or 'unknown'}, {built.get('profile', 'unknown')} build. Driver {gpu.get('driver_version', 'unknown')}, "
-            f"compute capability {gpu.get('compute_cap', 'unknown')}. Host: {host['cpu'] or 'unknown'}, {host['processors']} processors. "
-            f"Beside: {beside}. Clocks as found: SM {gpu.get('clocks.sm', '?')} of {gpu.get('clocks.max.sm', '?')} MHz.",
+            f"Commit {built.get('commit') or 'unknown'}, {built.get('profile', 'unknown')} build. "
+            f"Driver {gpu['driver_version']}, compute capability {gpu['compute_cap']}. "
+            f"Host: {host['cpu'] or 'unknown'}, {host['processors']} processors. Beside: {beside}. "
+            f"Clocks as found after the run: SM {gpu['clocks.sm']} of {gpu['clocks.max.sm']} MHz.",
             "",
-            f"`{self.command}`, begun {written['began']}, {written['seconds']:.0f} s, {self.figures['rounds']} rounds in alternation. Medians are "
-            "the medians of the rounds' medians; p99 likewise.",
+            f"`{self.command}`, begun {written['began']}, {written['seconds']:.0f} s, "
+            f"{self.figures['rounds']} rounds in alternation. Medians are the medians of the rounds' medians; p99 likewise.",
             "",
             goals.markdown(rows),
             "",

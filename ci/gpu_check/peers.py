@@ -98,7 +98,8 @@ class Peers:
 
     def case_matmul_int8(self, repeat):
         side = 64 if self.tiny else 8192
-        a, b = (self.keep(f"int8-{part}", lambda: self.noise(side * side).view(self.torch.int8).view(side, side)) for part in "ab")
+        make = lambda: self.noise(side * side).view(self.torch.int8).view(side, side)  # noqa: E731
+        a, b = (self.keep(f"int8-{part}", make) for part in "ab")
         # The second factor column by column, as the matrix units like it.
         return {"seen": self.by_events(lambda: self.torch._int_mm(a, b.t()), repeat), "operations": 2 * side**3}
 

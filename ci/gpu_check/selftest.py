@@ -12,7 +12,7 @@ import unittest
 from pathlib import Path
 
 from . import checks, figures, goals, steps
-from .main import agree, main as run_main
+from .main import Run, agree, arguments, main as run_main
 from .programs import Ended, OutOfTime, Program, as_object, ending
 from .steps import FAILED, PASSED, SKIPPED, Clock, Failed, Skipped, Step
 
@@ -35,7 +35,10 @@ class Programs(unittest.TestCase):
             self.assertIsNone(as_object(line), line)
 
     def test_a_program_answers_lines_and_its_output_is_logged(self):
-        code = "import sys\nprint('words')\nfor line in sys.stdin: print('{\"got\": ' + line.strip() + '}', flush=True)\nprint('out', file=sys.stderr)"
+        code = (
+            "import sys\nprint('words')\nfor line in sys.stdin: print('{\"got\": ' + line.strip() + '}', flush=True)\n"
+            "print('out', file=sys.stderr)"
+        )
         with Program(python(code), self.log) as program:
             for number in range(3):
                 program.send({"n": number})
@@ -221,8 +224,42 @@ class Figures(unittest.TestCase):
         self.assertNotIn(" met", text)
         self.assertNotIn("missed", text)
 
+    def test_a_record_says_what_was_measured_where_and_how(self):
+        check = Run(arguments(["--bin", "b", "--out", "o"]), ["--bin", "b", "--out", "o"])
+        check.figures = {"rounds": 7, "torch": {"torch": "2.11", "cuda": "13.0"}}
+        written = {
+            "gpu": {"name": "NVIDIA H200", "driver_version": "580.1", "compute_cap": "9.0"},
+            "built": {"commit": "0123456789", "profile": "release"},
+            "host": {"cpu": "a processor", "processors": 16},
+            "began": "2026-01-01T00:00:00Z",
+            "seconds": 1234.5,
+        }
+        rows = goals.lines({"ring/persistent/nop": {"seen": {"p50_ns": 9, "p99_ns": 9, "spread_ns": [8, 9]}}}, False)
+        text = check.record(rows, [steps.Result("doctor", PASSED, "fine")], written)
+        for words in ("NVIDIA H200", "580.1", "0123456789", "release build", "PyTorch 2.11", "`ci/gpu-check --bin b --out o`",
+                      "7 rounds", "| nop, publish to completion seen | 9 ns |", "| doctor | passed | fine |", "1 passed, 0 failed"):
+            self.assertIn(words, text)
+        unknown = check.record(rows, [], {**written, "gpu": None, "built": {"commit": None}})
+        self.assertIn("Commit unknown", unknown)
+
+    def test_pytorch_can_do_what_it_is_asked(self):
+        with tempfile.TemporaryDirectory() as folder:
+            peers = [sys.executable, Path(__file__).with_name("peers.py"), "cpu", "--tiny"]
+            with Program(peers, Path(folder) / "torch.log") as peer:
+                greeting = peer.receive(300)
+                if "missing" in greeting:
+                    self.skipTest(greeting["missing"])
+                for request in figures.torch_requests():
+                    peer.send({"case": request.case, "repeat": 2})
+                    found = peer.receive(300)
+                    if request.case != "graph":
+                        self.assertGreater(found.get("seen", {}).get("p50_ns", 0), 0, found)
+                peer.send({"case": "unheard-of", "repeat": 1})
+                self.assertIn("unknown case", peer.receive(300)["error"])
+                self.assertEqual(peer.finish(60), 0)
+
     def test_times_have_three_digits(self):
-        texts = {7: "7 ns", 999: "999 ns", 1_000: "1.00 µs", 12_345: "12.3 µs", 150_400: "150 µs", 3.1e6: "3.10 ms", 2e9: "2.00 s"}
+        texts = {7: "7 ns", 999: "999 ns", 1_000: "1.00 µs", 12_345: "12.3 µs", 150_400: "150 µs", 3.1e6: "3.10 ms"}
         for nanos, text in texts.items():
             self.assertEqual(goals.time_text(nanos), text)
 
@@ -264,7 +301,7 @@ else: say(ok=True, answers=5, checks=2, checked=9, slots_per_second=3.0, jobs=1)
 class Whole(unittest.TestCase):
     """The whole script, rehearsing with programs that are played."""
 
-    def run_it(self, fails="", rehearse=True):
+    def run_it(self, fails=""):
         with tempfile.TemporaryDirectory() as root:
             programs, out = Path(root) / "bin", Path(root) / "out"
             programs.mkdir()
@@ -275,7 +312,7 @@ class Whole(unittest.TestCase):
             os.environ["FAKE_FAILS"] = fails
             try:
                 with contextlib.redirect_stdout(told):
-                    status = run_main(["--bin", str(programs), "--out", str(out), "--quick", *(["--rehearse"] if rehearse else [])])
+                    status = run_main(["--bin", str(programs), "--out", str(out), "--quick", "--rehearse"])
             finally:
                 del os.environ["FAKE_FAILS"]
             return status, told.getvalue(), json.loads((out / "results.json").read_text()), (out / "record.md").exists()
@@ -292,7 +329,8 @@ class Whole(unittest.TestCase):
         self.assertTrue(all(one["rehearsal"] for one in results["figures"]["raw"]["ring/persistent/nop"]))
 
     def test_one_seeded_failure_is_one_failed_step_and_the_exit_status(self):
-        for task, step in (("torture", "torture"), ("hold", "kill -9"), ("cycles", "start and stop"), ("measure", "figures")):
+        tasks = {"torture": "torture", "hold": "kill -9", "cycles": "start and stop", "measure": "figures"}
+        for task, step in tasks.items():
             status, told, results, _ = self.run_it(fails=task)
             self.assertEqual(status, 1, task)
             failed = [one["step"] for one in results["steps"] if one["verdict"] == FAILED]

@@ -28,7 +28,8 @@ class Result:
     data: dict = field(default_factory=dict)
 
     def as_json(self):
-        return {"step": self.name, "verdict": self.verdict, "note": self.note, "seconds": round(self.seconds, 3), **self.data}
+        told = {"step": self.name, "verdict": self.verdict, "note": self.note, "seconds": round(self.seconds, 3)}
+        return {**told, **self.data}
 
 
 @dataclass
