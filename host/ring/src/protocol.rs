@@ -21,6 +21,8 @@ pub trait Protocol: std::fmt::Debug + Send + Sync + 'static {
     const COPY_BEFORE_HEAD: bool = true;
     /// Whether a publisher that finds another one at work leaves word, so that the other looks again before it goes.
     const LEAVE_WORD: bool = true;
+    /// Whether a pusher that finds a queue full makes sure that the head it goes by is still the head.
+    const LOOK_AGAIN: bool = true;
     /// Whether a waiter announces that it will park before it checks for the last time.
     const ANNOUNCE_BEFORE_CHECK: bool = true;
     /// Whether the notifier fences between its publication and its look for parked waiters; pairs with the waiter's fence.

@@ -145,16 +145,27 @@ impl<M: Message, P: Protocol> Queue<M, P> {
     /// [`Queue::release`].
     pub(crate) fn try_reserve(&self) -> bool {
         // The head first: `admitted` is never behind it, and read second it is at least what it was when the head was stored.
-        let head = self.lines.head[0].word.load(Ordering::Acquire);
-        let mut admitted = self.admitted.0.load(Ordering::Relaxed);
-        while admitted.wrapping_sub(head) < self.capacity() as u64 {
+        let mut head = self.lines.head[0].word.load(Ordering::Acquire);
+        let mut admitted = self.admitted.0.load(Ordering::Acquire);
+        loop {
+            if admitted.wrapping_sub(head) >= self.capacity() as u64 {
+                // Full, if the head is still there. A thread that was descheduled between the two reads may hold a head of laps ago; to a pusher of
+                // completions, who has a place by right, "full" would mean a lost answer. `admitted` was acquired, so the second read knows the head that its
+                // last writer knew.
+                let now = self.lines.head[0].word.load(Ordering::Acquire);
+                if now == head || !P::LOOK_AGAIN {
+                    return false;
+                }
+                head = now;
+                admitted = self.admitted.0.load(Ordering::Acquire);
+                continue;
+            }
             let next = admitted.wrapping_add(1);
-            match self.admitted.0.compare_exchange_weak(admitted, next, Ordering::AcqRel, Ordering::Relaxed) {
+            match self.admitted.0.compare_exchange_weak(admitted, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return true,
                 Err(now) => admitted = now,
             }
         }
-        false
     }
 
     /// Gives back a right to push.

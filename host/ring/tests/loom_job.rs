@@ -15,7 +15,7 @@ use std::{
 
 use loom::{model::Builder, thread};
 use megaring_ring::{
-    Body, CompletionQueue, Descriptor, JobRing, RingConfig, Signal, Status, SubmissionQueue, WaitStrategy,
+    Body, Completion, CompletionQueue, Descriptor, JobRing, RingConfig, Signal, Status, SubmissionQueue, WaitStrategy,
     protocol::{Protocol, Sound},
     queue::Message,
     sync::{AtomicU64, Ordering},
@@ -41,6 +41,7 @@ twin!(HeadBeforeCopy { COPY_BEFORE_HEAD: bool = false });
 twin!(TwoPublishers { LEAVE_WORD: bool = false });
 twin!(CheckBeforeAnnouncing { ANNOUNCE_BEFORE_CHECK: bool = false });
 twin!(NoNotifyFence { NOTIFY_FENCE: bool = false });
+twin!(NoSecondLook { LOOK_AGAIN: bool = false });
 twin!(NoWakeAfterReap { WAKE_AFTER_REAP: bool = false });
 
 fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
@@ -123,7 +124,7 @@ fn lap_and_backpressure<P: Protocol>() {
 fn claims_out_of_order<P: Protocol>() {
     explore(3, || {
         let queue = Arc::new(CompletionQueue::<P>::new(2, 0).expect("a queue"));
-        let answer = |ticket| megaring_ring::Completion { ticket, ..Default::default() };
+        let answer = |ticket| Completion { ticket, ..Default::default() };
         queue.try_push(answer(10)).expect("empty");
         queue.try_push(answer(11)).expect("one free");
         let producers = [20, 21].map(|ticket| {
@@ -376,4 +377,33 @@ fn failing() {
 #[test]
 fn failing_twins() {
     rejects("left without an answer", submitted_while_failing::<NoNotifyFence>);
+}
+
+/// Two slots, of which the main thread never uses more than one at a time: there is always a place for the other thread's message.
+fn a_place_by_right_is_found<P: Protocol>() {
+    explore(3, || {
+        let queue = Arc::new(CompletionQueue::<P>::new(2, 0).expect("a queue"));
+        let other = queue.clone();
+        let pusher = thread::spawn(move || assert!(other.try_push(Completion::default()).is_ok(), "not full"));
+        let mut seen = 0;
+        for _ in 0..2 {
+            assert!(queue.try_push(Completion::default()).is_ok(), "not full");
+            let before = seen;
+            while seen == before {
+                seen += queue.poll(2).expect("a sound tail").len();
+                thread::yield_now();
+            }
+        }
+        pusher.join().expect("no panic");
+    });
+}
+
+#[test]
+fn places() {
+    a_place_by_right_is_found::<Sound>();
+}
+
+#[test]
+fn places_twins() {
+    rejects("not full", a_place_by_right_is_found::<NoSecondLook>);
 }
