@@ -49,7 +49,7 @@ impl Rescorer<'_> {
     }
 
     fn search(&self, job: &SearchJob, items: &Range<usize>, result: &[u8]) -> Result<(Answer, u64), Error> {
-        let lists = read_lists(result, items.len())?;
+        let lists = read_lists(result, items.len(), job.corpus.rows())?;
         let ask = Ask { metric: job.metric, k: job.k, threshold: job.threshold };
         let one =
             |query: usize| rank(&job.corpus, job.queries.row(items.start + query), ask, &lists.of(query), self.kernel);
@@ -77,7 +77,7 @@ impl Rescorer<'_> {
 }
 
 fn nearest_points(job: &NearestJob, items: &Range<usize>, result: &[u8]) -> Result<(Answer, u64), Error> {
-    let lists = read_lists(result, items.len())?;
+    let lists = read_lists(result, items.len(), job.points.len())?;
     let point = |row: u32| job.points.point(row);
     let rank = |rows: &mut dyn Iterator<Item = u32>, query: usize| -> Vec<Neighbour> {
         nearest::rank(rows, point, job.queries[items.start + query], job.weights, job.k)
@@ -99,8 +99,14 @@ fn nearest_points(job: &NearestJob, items: &Range<usize>, result: &[u8]) -> Resu
     Ok((Answer::Neighbours(neighbours), ranked))
 }
 
-fn read_lists(result: &[u8], items: usize) -> Result<CandidateLists<'_>, Error> {
-    CandidateLists::read(result, items).ok_or_else(misshapen)
+/// A backend's lists, all of whose rows there are: a device's memory is not to be trusted with an index.
+fn read_lists(result: &[u8], items: usize, rows: usize) -> Result<CandidateLists<'_>, Error> {
+    let lists = CandidateLists::read(result, items).ok_or_else(misshapen)?;
+    let is_there = |query: usize| match lists.of(query) {
+        Candidates::Listed(listed) => listed.iter().all(|candidate| (candidate.row as usize) < rows),
+        Candidates::EveryRow => true,
+    };
+    (0..items).all(is_there).then_some(lists).ok_or_else(misshapen)
 }
 
 fn misshapen() -> Error {

@@ -49,6 +49,8 @@ pub fn choose(shape: &Shape, has: impl Fn(BackendKind) -> bool) -> Option<(Backe
 fn is_large(shape: &Shape) -> bool {
     match shape.opcode {
         Opcode::Masks => shape.rows >= GPU_TEXT,
+        // Every row is a candidate then, and scored by the CPU.
+        Opcode::Search if shape.k.saturating_mul(2) >= shape.rows => false,
         Opcode::Nop | Opcode::Search | Opcode::Score | Opcode::Nearest => {
             shape.items as u128 * shape.rows as u128 * shape.dim as u128 >= GPU_WORK
         }
