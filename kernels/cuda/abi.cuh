@@ -94,6 +94,11 @@ enum ControlWord : u32 {
     CONTROL_CLOCK_OFFSET = 2,  // Unix time minus the device's clock in nanoseconds, modulo 2^64; 0: not known yet
 };
 constexpr u64 NO_LIMIT = ~u64(0);
+// Words of the device's heartbeat, written by the device.
+enum BeatWord : u32 {
+    BEAT_COUNT = 0,
+    BEAT_CLOCK = 1,  // the device's clock at that beat, by which the host corrects the offset
+};
 // Words of the report line, written by the device.
 enum ReportWord : u32 {
     REPORT_STATE = 0,

@@ -19,10 +19,10 @@ struct CompletionEntry {
 
 MR_DEVICE void write_completion(const KernelParams& params, u64 position, const CompletionEntry& entry) {
     Slot* slot = params.ring.completions + (position & (params.ring.completion_capacity - 1));
-    const u64 now = clock_ns();
+    const u64 now = unix_ns(*params.state);
     const u64 longest = (u64(1) << 48) - 1;
     const bool arena = entry.body == BODY_ARENA;
-    system_store_piece(slot, 1, Piece{entry.ticket, now + params.state->clock_offset_ns});
+    system_store_piece(slot, 1, Piece{entry.ticket, now});
     system_store_piece(slot, 2, Piece{entry.status | (entry.device_ns < longest ? entry.device_ns : longest) << 16, arena ? u64(16) : u64(0)});
     system_store_piece(slot, 3, Piece{arena ? entry.offset : 0, arena ? entry.len : 0});
     for (u32 piece = 4; piece < 7; ++piece) system_store_piece(slot, piece, Piece{0, 0});

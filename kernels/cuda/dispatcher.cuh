@@ -55,16 +55,16 @@ class Dispatcher {
 
     static MR_DEVICE u64 least(u64 a, u64 b) { return a < b ? a : b; }
 
-    // The tail and, when it is time again, the lines beside it: by three lanes at once, so that they cost no further turn over the bus.
+    // The tail and, when it is time again, the lines beside it: by some lanes at once, so that they cost no further turn over the bus.
     struct Look {
-        u64 tail, command, host_beat;
+        u64 tail, command, host_beat, clock_offset;
         bool due;
     };
     MR_DEVICE Look poll() {
         const bool due = broadcast(lane_ == 0 && clock_ns() - tended_ns_ >= TEND_NS ? 1 : 0) != 0;
-        const Line* line = lane_ == 1 ? ring_.control : lane_ == 2 ? ring_.host_heartbeat : ring_.submission_tail;
-        const u64 word = lane_ < (due ? 3 : 1) ? system_load_relaxed(&line->words[0]) : 0;
-        return Look{warp_shuffle(word, 0), warp_shuffle(word, 1), warp_shuffle(word, 2), due};
+        const Line* line = lane_ == 0 ? ring_.submission_tail : lane_ == 2 ? ring_.host_heartbeat : ring_.control;
+        const u64 word = lane_ < (due ? 4 : 1) ? system_load_relaxed(&line->words[lane_ == 3 ? u32(CONTROL_CLOCK_OFFSET) : 0]) : 0;
+        return Look{warp_shuffle(word, 0), warp_shuffle(word, 1), warp_shuffle(word, 2), warp_shuffle(word, 3), due};
     }
 
     MR_DEVICE void begin() {
@@ -115,9 +115,12 @@ class Dispatcher {
             stop_slot_ = 1;
             return true;
         }
-        // A nop has no regions that anyone reads.
-        if (answer->opcode == OP_NOP) return true;
         const Descriptor& descriptor = *reinterpret_cast<const Descriptor*>(slot.data);
+        // A nop has no regions that anyone reads.
+        if (answer->opcode == OP_NOP) {
+            if (is_past(*params_.state, descriptor.deadline_ns)) answer->status = STATUS_DEADLINE_EXCEEDED;
+            return true;
+        }
         // Asked for now, looked at once the plan is made: the turn over the bus costs no time of its own.
         const u64 run = run_word(ring_, descriptor);
         if (!free_record()) {
@@ -171,6 +174,7 @@ class Dispatcher {
     MR_DEVICE bool tend(const Look& look, EndReason* reason) {
         bool going = true;
         if (lane_ == 0) {
+            device_store_relaxed(&params_.state->clock_offset_ns, look.clock_offset);
             going = heed(look.command, look.host_beat, reason) && device_load_relaxed(&params_.state->fault) == 0;
         }
         return broadcast(going) != 0;
@@ -186,7 +190,8 @@ class Dispatcher {
     MR_DEVICE bool heed(u64 command, u64 host_beat, EndReason* reason) {
         const u64 now = clock_ns();
         tended_ns_ = now;
-        system_store_relaxed(&ring_.device_heartbeat->words[0], ++beats_);
+        system_store_relaxed(&ring_.device_heartbeat->words[BEAT_CLOCK], now);
+        system_store_relaxed(&ring_.device_heartbeat->words[BEAT_COUNT], ++beats_);
         if (command == COMMAND_STOP) {
             *reason = END_STOPPED;
             return false;

@@ -105,6 +105,12 @@ struct DeviceState {
 };
 static_assert(offsetof(DeviceState, cursors) == 4096);
 
+// Unix time. What is added to the device's clock may change at any time: the host corrects it.
+MR_DEVICE u64 unix_ns(const DeviceState& state) { return clock_ns() + device_load_relaxed(&state.clock_offset_ns); }
+
+// Whether a deadline in Unix nanoseconds has passed; 0 is none.
+MR_DEVICE bool is_past(const DeviceState& state, u64 deadline_ns) { return deadline_ns != 0 && unix_ns(state) >= deadline_ns; }
+
 // The slot's data as a descriptor.
 MR_DEVICE const Descriptor& descriptor_of(const JobRecord& job) { return *reinterpret_cast<const Descriptor*>(job.slot.data); }
 MR_DEVICE const u8* payload_of(const KernelParams& params, const JobRecord& job) { return params.ring.arena + descriptor_of(job).payload_offset; }

@@ -16,7 +16,7 @@ MR_DEVICE const Corpus* find_corpus(const KernelParams& params, u32 handle, u32 
     for (u32 probe = 0; probe < MOST_PROBES; ++probe, ++at) {
         const Corpus* corpus = params.corpora + (at & params.corpora_mask);
         // Both by one load, and before the rest: the host writes the handle last. Entries of other versions may be written meanwhile.
-        const u64 key = device_load_relaxed(reinterpret_cast<const u64*>(corpus));
+        const u64 key = device_load_acquire(reinterpret_cast<const u64*>(corpus));
         if (key == (handle | static_cast<u64>(generation) << 32)) return corpus;
         if (static_cast<u32>(key) == NO_HANDLE) return nullptr;
     }
@@ -66,7 +66,7 @@ struct Planner {
         job.status = STATUS_OK;
         job.tile_chunks = 0;
         job.result_used = descriptor.result_len;
-        if (descriptor.deadline_ns != 0 && clock_ns() + params.state->clock_offset_ns >= descriptor.deadline_ns) return STATUS_DEADLINE_EXCEEDED;
+        if (is_past(*params.state, descriptor.deadline_ns)) return STATUS_DEADLINE_EXCEEDED;
         switch (job.opcode) {
             case OP_SEARCH: return search(params, job);
             case OP_SCORE: {

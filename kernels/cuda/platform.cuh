@@ -124,8 +124,12 @@ MR_DEVICE void device_store_release(T* at, T value) {
 
 template <typename T>
 MR_DEVICE void device_store_relaxed(T* at, T value) {
-    static_assert(sizeof(T) == 4);
-    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(at), "r"(static_cast<u32>(value)) : "memory");
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+    if constexpr (sizeof(T) == 4) {
+        asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(at), "r"(static_cast<u32>(value)) : "memory");
+    } else {
+        asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(at), "l"(static_cast<u64>(value)) : "memory");
+    }
 }
 
 // Words that the host writes or reads, over PCIe. The load is relaxed: whoever acts on a changed value calls `system_acquire` first.

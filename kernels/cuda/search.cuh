@@ -53,8 +53,10 @@ MR_DEVICE bool lay_search(SearchPlan& plan, u64 scratch_bytes, u32 splits) {
     plan.params = layout.take(align_up(plan.items, 8) * u64(sizeof(QueryParams)));
     plan.shared_thresholds = layout.take(plan.items * u64(sizeof(i32)));
     plan.heads = layout.take(u64(splits) * plan.items * sizeof(Head));
-    plan.cells = layout.take(u64(splits) * plan.items * plan.room * sizeof(Cell));
-    plan.raw = layout.take(u64(plan.items) * plan.dim * sizeof(float));
+    const u64 cells = u64(splits) * plan.items * plan.room * sizeof(Cell), raw = u64(plan.items) * plan.dim * sizeof(float);
+    // The queries as they came are read in PREPARE alone, the cells after it, but for a screen by rows.
+    plan.raw = plan.cells = layout.take(plan.float32 || cells > raw ? cells : raw);
+    if (plan.float32) plan.raw = layout.take(raw);
     return layout.used <= scratch_bytes;
 }
 

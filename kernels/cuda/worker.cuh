@@ -65,14 +65,18 @@ class Worker {
         const u32 tile = job.tile_chunks != 0 && phase == PHASE_WORK ? (chunk - begin) / job.tile_chunks : 0;
         const u32 needed = begin + tile * job.tile_chunks;
         if (!wait_for(params_, [&] { return device_load_acquire(&job.done) >= needed; })) fail(job, STATUS_BACKEND_FAILED);
-        const u64 deadline = descriptor_of(job).deadline_ns;
-        if (deadline != 0 && clock_ns() + params_.state->clock_offset_ns >= deadline) fail(job, STATUS_DEADLINE_EXCEEDED);
+        if (is_past(*params_.state, descriptor_of(job).deadline_ns)) fail(job, STATUS_DEADLINE_EXCEEDED);
         if (job.tile_chunks != 0 && phase == PHASE_WORK) await_tile(job, tile);
         return device_load_relaxed(&job.status) == STATUS_OK;
     }
 
     // A failed job goes through all its tiles too, or the host's copying would never get past them.
     MR_DEVICE void await_tile(JobRecord& job, u32 tile) {
+        // Not before the job ahead is through with all of its tiles, of which some block may still read the last: the host would take its buffer for
+        // free. Blocks that are here have found every chunk of that job claimed, so none of them is waited for.
+        const u64* consumed = &job.search.stream->consumed.words[0];
+        const u64 before = job.search.stream_base + tile;
+        if (!wait_for(params_, [&] { return system_load_relaxed(consumed) >= before; })) return fail(job, STATUS_BACKEND_FAILED);
         const u64* ready = &job.search.stream->ready.words[0];
         const u64 needed = job.search.stream_base + tile + 1;
         if (wait_for(params_, [&] { return system_load_relaxed(ready) >= needed; })) {

@@ -21,6 +21,14 @@ pub mod control {
     pub const CLOCK_OFFSET: usize = 2;
 }
 
+/// Words of the device's heartbeat.
+pub mod beat {
+    /// Beats so far.
+    pub const COUNT: usize = 0;
+    /// The device's clock at the last one, in nanoseconds.
+    pub const CLOCK: usize = 1;
+}
+
 /// Words of the report line, which the kernel writes.
 pub mod report {
     /// One of the states: [`super::STATE_NEVER_RAN`], [`super::STATE_RUNNING`], [`super::STATE_ENDED`].

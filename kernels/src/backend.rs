@@ -122,6 +122,13 @@ pub struct CudaOptions {
 
 /// Queries in one slot: enough to fill every multiprocessor.
 const MAX_QUERIES: usize = 8192;
+const LEAST_QUERIES: usize = 64;
+/// Scratch that one query of a search takes where few rows are wanted: some 7 KiB, and room to spare. A slot with more queries than fit would be
+/// given back with every row a candidate.
+const QUERY_SCRATCH: usize = 16 << 10;
+/// A slot's payload and result take an eighth of `max_bytes` at most, and a search's lists half as much again in scratch as in the result: with
+/// this factor they take three quarters of the area.
+const SLOT_TO_SCRATCH: usize = 4;
 /// What the kernel serves.
 const OPERATIONS: [Opcode; 5] = [Opcode::Nop, Opcode::Search, Opcode::Score, Opcode::Masks, Opcode::Nearest];
 /// Most scratch memory of all jobs under way together, and least of one.
@@ -152,15 +159,21 @@ struct Threads {
 /// What is missing, and what would help.
 pub fn start(options: &CudaOptions, automaton: &Automaton) -> Result<(CudaBackend, Arc<JobRing>), Unavailable> {
     let image = fatbin::image();
-    let persistent = options.mode == CudaMode::Persistent;
-    let (facts, found) = driver::gather(options.device, persistent, image.err().map(str::to_owned));
+    let (facts, found) = driver::gather(options.device, image.err().map(str::to_owned));
     probe::check(&facts)?;
     let (Ok(image), Some((api, device)), Some(facts)) = (image, found, &facts.device) else {
         return Err(Unavailable::new("the NVIDIA driver tells too little of its device"));
     };
     let context = Context::new(api, device).map_err(Unavailable::new)?;
     let gpu = Gpu::open(context, facts, image).map_err(Unavailable::new)?;
-    start_on(Arc::new(gpu), options, automaton)
+    if !facts.watched || options.mode != CudaMode::Persistent {
+        return start_on(Arc::new(gpu), options, automaton);
+    }
+    // A device that drives a display has a watchdog, which ends kernels that stay.
+    let options = CudaOptions { mode: CudaMode::Launch, ..options.clone() };
+    let (mut backend, ring) = start_on(Arc::new(gpu), &options, automaton)?;
+    backend.capabilities.device += " (it drives a display, so the kernel is launched for each batch)";
+    Ok((backend, ring))
 }
 
 /// Starts the backend on a device, with a ring of its own.
@@ -207,8 +220,8 @@ pub fn start_with(
         instruction_set: info.arch.clone(),
         lanes: params.workers as usize,
         operations: OPERATIONS.to_vec(),
-        max_queries: MAX_QUERIES,
-        max_bytes: ring.max_job_bytes(),
+        max_queries: (params.scratch_bytes as usize / QUERY_SCRATCH).clamp(LEAST_QUERIES, MAX_QUERIES),
+        max_bytes: ring.max_job_bytes().min(params.scratch_bytes as usize * SLOT_TO_SCRATCH),
     };
     let threads = Mutex::new(None);
     // From here on, dropping the backend ends what was begun.

@@ -52,6 +52,8 @@ unsafe impl Sync for Gpu {}
 struct Staging {
     buffers: [Pinned; 2],
     copied: [CUevent; 2],
+    /// The buffer that was used last.
+    next: usize,
 }
 
 impl Gpu {
@@ -165,9 +167,11 @@ impl Device for Gpu {
     fn upload(&self, to: DevicePtr, from: &[u8]) -> Result<(), DeviceError> {
         let api = self.context.enter()?;
         let stream = self.context.copy_stream();
-        let staging = self.staging();
         for (number, piece) in from.chunks(STAGING).enumerate() {
-            let (buffer, copied) = (&staging.buffers[number % 2], staging.copied[number % 2]);
+            // For each piece anew: a long upload must not keep a stream's next tile waiting, for which a kernel waits.
+            let mut staging = self.staging();
+            staging.next = 1 - staging.next;
+            let (buffer, copied) = (&staging.buffers[staging.next], staging.copied[staging.next]);
             // SAFETY: the event is live. One that was never recorded is over.
             self.context.check("cuEventSynchronize", unsafe { (api.event_synchronise)(copied) })?;
             let staged = buffer.base().as_ptr();
@@ -270,7 +274,7 @@ impl Staging {
             context.check("cuEventCreate", code).map(|()| event)
         };
         let buffer = || Pinned::new(context.clone(), STAGING);
-        Ok(Self { buffers: [buffer()?, buffer()?], copied: [event()?, event()?] })
+        Ok(Self { buffers: [buffer()?, buffer()?], copied: [event()?, event()?], next: 0 })
     }
 }
 

@@ -187,6 +187,13 @@ impl Kernel {
         self.condemned.get_or_init(|| reason.to_owned());
     }
 
+    /// Keeps the kernel's idea of the time right.
+    pub(crate) fn correct_clock(&self) {
+        if self.mode == CudaMode::Persistent {
+            crate::clock::correct(self.ring.lines());
+        }
+    }
+
     /// One heartbeat of the host.
     pub(crate) fn beat(&self) {
         let line = &self.ring.lines().host_heartbeat;
@@ -226,8 +233,10 @@ impl Kernel {
 
     /// Launches and waits for the end. On `Err` the backend has failed.
     fn run_to(&self, life: &mut Life, limit: u64, meanwhile: &mut dyn FnMut()) -> Result<EndReason, DeviceError> {
+        let begun = Instant::now();
         self.launch(life, limit)?;
         let reason = self.await_end(life, None, meanwhile)?;
+        crate::clock::correct_by_launch(self.ring.lines(), begun.elapsed());
         match reason {
             // The process stood still for a while: the next launch goes on where this one ended.
             EndReason::HostLost => self.counters.host_lost.add(1),

@@ -127,6 +127,7 @@ impl Monitor {
             while !stopping.load(Ordering::Acquire) {
                 kernel.beat();
                 kernel.check();
+                kernel.correct_clock();
                 std::thread::park_timeout(beat);
             }
         })?;

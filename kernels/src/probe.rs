@@ -42,8 +42,6 @@ pub struct Facts {
     pub devices: Option<usize>,
     /// The device wanted.
     pub wanted: usize,
-    /// Whether the kernel is to stay on it.
-    pub persistent: bool,
     /// That device; `None` if it was not looked at.
     pub device: Option<DeviceFacts>,
 }
@@ -114,11 +112,11 @@ pub fn check(facts: &Facts) -> Result<(), Unavailable> {
         1 => format!("there is no CUDA device {wanted}: the only one is number 0"),
         _ => format!("there is no CUDA device {wanted}: they are numbered 0 to {}", count - 1),
     })?;
-    facts.device.as_ref().map_or(Ok(()), |device| check_device(device, facts.persistent))
+    facts.device.as_ref().map_or(Ok(()), check_device)
 }
 
-fn check_device(device: &DeviceFacts, persistent: bool) -> Result<(), Unavailable> {
-    let DeviceFacts { name, capability, memory, cooperative, maps_host, watched, .. } = device;
+fn check_device(device: &DeviceFacts) -> Result<(), Unavailable> {
+    let DeviceFacts { name, capability, memory, cooperative, maps_host, .. } = device;
     let reason = if *capability < OLDEST_CAPABILITY {
         let ((major, minor), (oldest, oldest_minor)) = (*capability, OLDEST_CAPABILITY);
         format!(
@@ -130,8 +128,6 @@ fn check_device(device: &DeviceFacts, persistent: bool) -> Result<(), Unavailabl
         format!("{name} cannot launch a grid whose blocks wait for each other, in the mode that its driver is in")
     } else if !maps_host {
         format!("{name} cannot address this machine's memory, in which the ring lies")
-    } else if *watched && persistent {
-        format!("{name} drives a display, and its watchdog ends a kernel that stays; use the mode `launch` or `graph`")
     } else {
         return Ok(());
     };
@@ -152,7 +148,6 @@ mod tests {
             driver: Some(13_000),
             devices: Some(2),
             wanted: 1,
-            persistent: true,
             device: Some(DeviceFacts {
                 name: "A GPU".into(),
                 capability: (7, 5),
@@ -183,7 +178,7 @@ mod tests {
             Facts { wanted: 0, devices: Some(1), ..good() },
             device(|device| device.capability = (12, 0)),
             device(|device| device.memory = LEAST_MEMORY),
-            Facts { persistent: false, ..device(|device| device.watched = true) },
+            device(|device| device.watched = true),
         ];
         for facts in passes {
             assert_eq!(check(&facts), Ok(()), "{facts:?}");
@@ -193,7 +188,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_and_so_is_what_would_help() {
         let none = Facts { library: false, driver: None, devices: None, device: None, ..good() };
-        let refusals: [(Facts, &[&str]); 17] = [
+        let refusals: [(Facts, &[&str]); 16] = [
             (Facts { os: "macos", ..none.clone() }, &["macos"]),
             (none.clone(), &["libcuda.so.1", "580"]),
             (Facts { os: "windows", ..none.clone() }, &["nvcuda.dll"]),
@@ -210,7 +205,6 @@ mod tests {
             (device(|device| device.memory = LEAST_MEMORY - 1), &["1023 MiB"]),
             (device(|device| device.cooperative = false), &["wait for each other"]),
             (device(|device| device.maps_host = false), &["memory"]),
-            (device(|device| device.watched = true), &["watchdog", "launch"]),
         ];
         for (facts, words) in refusals {
             let reason = check(&facts).expect_err(words[0]).to_string();

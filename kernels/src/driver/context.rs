@@ -137,7 +137,7 @@ impl Drop for Context {
 }
 
 /// Looks at the machine as far as that goes. With the functions and the device, where they were found.
-pub(crate) fn gather(wanted: usize, persistent: bool, left_out: Option<String>) -> (Facts, Option<(Api, CUdevice)>) {
+pub(crate) fn gather(wanted: usize, left_out: Option<String>) -> (Facts, Option<(Api, CUdevice)>) {
     let mut facts = Facts {
         os: std::env::consts::OS,
         left_out,
@@ -147,7 +147,6 @@ pub(crate) fn gather(wanted: usize, persistent: bool, left_out: Option<String>) 
         driver: None,
         devices: None,
         wanted,
-        persistent,
         device: None,
     };
     let Some(library) = Library::find() else { return (facts, None) };

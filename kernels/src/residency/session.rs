@@ -80,6 +80,10 @@ impl Inner {
 
     /// The next step towards a session for this version and metric; the last one pins it.
     fn next_streamed(&self, state: &mut State, view: &Arc<CorpusView>, metric: Metric) -> Result<Step, Refusal> {
+        if state.growing {
+            // The kernel is being stopped: what is submitted now would keep it from ending.
+            return Ok(Step::Need(Room::Wait));
+        }
         let key = key_of(view);
         let open = |version: &Version| !version.closing && !version.retiring;
         match state.versions.get_mut(&key) {

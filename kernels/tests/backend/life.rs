@@ -36,7 +36,7 @@ fn it_says_what_it_is() {
         (capabilities.device.as_str(), capabilities.instruction_set.as_str()),
         ("a device of threads", "threads")
     );
-    assert_eq!((capabilities.lanes, capabilities.max_queries), (3, 8192));
+    assert_eq!((capabilities.lanes, capabilities.max_queries), (3, 128), "as many queries as its scratch memory holds");
     assert_eq!(capabilities.max_bytes, ring.max_job_bytes());
     assert_eq!(capabilities.operations.len(), 5);
     let params = mock.launched();

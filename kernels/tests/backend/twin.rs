@@ -2,10 +2,12 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use megaring_core::Backend;
 use megaring_cuda::twin::Twin;
-use megaring_cuda::{CudaBackend, CudaMode, start_with};
+use megaring_cuda::{CudaBackend, CudaMode, Timings, start_with};
 use megaring_ring::{Descriptor, JobRing, Outcome, Status, Ticket};
 
 use crate::harness::{answer, automaton, count, options, patient, submit};
@@ -38,6 +40,36 @@ fn submit_texts(ring: &Arc<JobRing>, texts: &[&str]) -> Ticket {
 fn masks(outcome: &Outcome) -> Vec<u128> {
     let pairs = outcome.result().chunks_exact(16);
     pairs.map(|pair| u128::from_le_bytes(pair.try_into().expect("16 bytes"))).collect()
+}
+
+/// A machine's clock may be set, and two clocks drift apart: a kernel that stays must not go by what was measured when it was launched.
+#[test]
+fn a_kernel_that_stays_has_its_clock_corrected() {
+    let Some(twin) = twin() else { return };
+    let timings = Timings { beat: Duration::from_millis(5), ..patient() };
+    let started = start_with(twin, &options(CudaMode::Persistent), &timings, &automaton());
+    let (backend, ring) = started.expect("the twin starts");
+    let offset = || &ring.lines().control[0].more[1];
+    let measured = offset().load(Ordering::Acquire);
+    offset().store(1, Ordering::Release);
+    let begun = Instant::now();
+    while offset().load(Ordering::Acquire) == 1 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nobody corrects the clock");
+        std::thread::yield_now();
+    }
+    let corrected = offset().load(Ordering::Acquire);
+    assert!(corrected.abs_diff(measured) < 10_000_000_000, "{corrected} is far from {measured}");
+    // Far behind or ahead, the kernel would give these up, or never.
+    let deadline = |seconds: i64| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as i64;
+        let reserved = ring.try_reserve(16, 16).expect("room");
+        let deadline_ns = (now + seconds * 1_000_000_000) as u64;
+        let descriptor = Descriptor { opcode: MASKS, items: 0, deadline_ns, ..Descriptor::default() };
+        ring.submit(reserved, descriptor).wait().completion.status
+    };
+    assert_eq!(deadline(-60), Status::DeadlineExceeded);
+    assert_ne!(deadline(3_600), Status::DeadlineExceeded);
+    backend.shutdown();
 }
 
 #[test]
