@@ -131,12 +131,14 @@ impl Settings {
     }
 
     /// Starts an engine over a store as the settings say, for one command: its events stay in memory, since the events file is a
-    /// running server's.
+    /// running server's. `with_gpu`: where the settings allow it and there is one.
     ///
     /// # Errors
     /// A profile that cannot be read, or what [`Engine::start`] refuses.
-    pub fn engine(&self, store: Arc<Store>) -> Result<Arc<Engine>, Error> {
-        Engine::start(EngineConfig { events_file: None, ..self.engine_config()? }, store)
+    pub fn engine(&self, store: Arc<Store>, with_gpu: bool) -> Result<Arc<Engine>, Error> {
+        let config = self.engine_config()?;
+        let cuda = config.cuda.filter(|_| with_gpu);
+        Engine::start(EngineConfig { events_file: None, cuda, ..config }, store)
     }
 
     /// How the engine of a server is set up.

@@ -39,7 +39,7 @@ pub(crate) struct EncodeArgs {
     /// Show the words found
     #[arg(long, env = "MEGARING_ENCODE_WORDS", value_parser = BoolishValueParser::new())]
     words: bool,
-    /// The backend that must do it [default: by the size of the job]
+    /// The backend that must do it [default: cpu]
     #[arg(long, env = "MEGARING_ENCODE_BACKEND", value_parser = backend())]
     backend: Option<BackendKind>,
 }
@@ -87,7 +87,7 @@ struct Batch {
 pub(crate) fn run(args: &EncodeArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut lines = JsonLines::<Line>::open(&args.file)?;
-    let engine = private_engine(settings)?;
+    let engine = private_engine(settings, super::wants_gpu(args.backend))?;
     let mut progress = Progress::beside_output("encode".into(), lines.bytes_total());
     let mut first = 0;
     loop {
@@ -106,12 +106,12 @@ pub(crate) fn run(args: &EncodeArgs, settings: &Settings, output: &mut Output) -
 }
 
 /// An engine for work that needs no corpus: over an empty folder of its own, so the data folder need not be there.
-pub(crate) fn private_engine(settings: &Settings) -> Result<Arc<Engine>, Error> {
+pub(crate) fn private_engine(settings: &Settings, with_gpu: bool) -> Result<Arc<Engine>, Error> {
     let folder =
         tempfile::tempdir().map_err(|error| Error::Storage(format!("no temporary folder can be made: {error}")))?;
     // Nothing is ever stored in it, so it need not outlive its being opened.
     let store = megaring_corpus::Store::open(folder.path(), Access::ReadOnly)?;
-    settings.engine(store)
+    settings.engine(store, with_gpu)
 }
 
 fn read(lines: &mut JsonLines<Line>) -> Result<Batch, Failure> {

@@ -38,7 +38,7 @@ pub(crate) struct NearestArgs {
     /// Weights of the axes, none negative [default: 1,1,0.8,1.5,2]
     #[arg(long, env = "MEGARING_NEAREST_WEIGHTS", value_name = "X,Y,Z,W,V", value_parser = weights)]
     weights: Option<[f64; 5]>,
-    /// The backend that must do it [default: by the size of the job]
+    /// The backend that must do it [default: cpu]
     #[arg(long, env = "MEGARING_NEAREST_BACKEND", value_parser = backend())]
     backend: Option<BackendKind>,
     /// Show titles (of a corpus)
@@ -111,9 +111,11 @@ fn open(args: &NearestArgs, settings: &Settings) -> Result<(Arc<Engine>, Points)
                 let reason = "has no coordinates; import rows with x, y, z, w and v".to_owned();
                 return Err(Error::Precondition { name: name.clone(), reason }.into());
             }
-            Ok((settings.engine(store)?, Points::Corpus(view)))
+            Ok((settings.engine(store, super::wants_gpu(args.backend))?, Points::Corpus(view)))
         }
-        (None, Some(path)) => Ok((private_engine(settings)?, Points::Sent(Arc::new(read(path)?)))),
+        (None, Some(path)) => {
+            Ok((private_engine(settings, super::wants_gpu(args.backend))?, Points::Sent(Arc::new(read(path)?))))
+        }
     }
 }
 

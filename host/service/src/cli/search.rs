@@ -41,7 +41,7 @@ pub(crate) struct SearchArgs {
     /// Hits score at least this (cosine, dot) or at most this (l2)
     #[arg(long, env = "MEGARING_SEARCH_THRESHOLD", value_name = "SCORE", allow_hyphen_values = true, value_parser = finite)]
     threshold: Option<f64>,
-    /// The backend that must do it [default: by the size of the job]
+    /// The backend that must do it [default: cpu]
     #[arg(long, env = "MEGARING_SEARCH_BACKEND", value_parser = backend())]
     backend: Option<BackendKind>,
     /// Show titles
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &SearchArgs, settings: &Settings, output: &mut Output) -
     let store = settings.store(Access::ReadOnly)?;
     let view = store.view(&args.corpus)?;
     let batches = queries(args, &view)?;
-    let engine = settings.engine(store)?;
+    let engine = settings.engine(store, super::wants_gpu(args.backend))?;
     let mut first = 0;
     for queries in batches {
         let queries = queries?;

@@ -22,7 +22,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn start(settings: &Settings, store: Arc<Store>) -> Result<Self, Failure> {
-        let engine = settings.engine(store)?;
+        let engine = settings.engine(store, true)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("megaring-demo-server")
             .enable_all()

@@ -28,7 +28,7 @@ const K: usize = 10;
 const HANDLE: u32 = 1 << 31;
 
 pub(super) fn engine(settings: &Settings) -> Result<Arc<Engine>, Error> {
-    private_engine(settings)
+    private_engine(settings, true)
 }
 
 /// Of every backend that runs.
