@@ -16,6 +16,7 @@ namespace megaring {
 
 // Shared memory: the slab of codes, then the tile's state. FINISH has the state's histograms and a few words beside them.
 constexpr u32 SEARCH_SHARED_BYTES = SLAB_BYTES + sizeof(TileState);
+static_assert(SEARCH_SHARED_BYTES + MAILBOX_BYTES <= 40 << 10, "the least that a device is asked for (src/driver.rs)");
 // A share of rows is at least this many groups, if there are as many.
 constexpr u32 LEAST_GROUPS = 2;
 // From this many groups on, a warp takes two at a time.

@@ -29,7 +29,7 @@ const KERNEL: &CStr = c"megaring_kernel";
 /// Dynamic shared memory of a block: what is asked for, and the least that will do.
 const SHARED: usize = 96 << 10;
 const LEAST_SHARED: usize = 40 << 10;
-/// Blocks of a multiprocessor: with two, one works while the other waits for memory.
+/// Most blocks of a multiprocessor. The kernel's registers leave room for one; a leaner one would have its second work while the first waits.
 const MOST_BLOCKS: i32 = 2;
 /// Bytes of each of the two buffers that uploads go through: one is filled while the other is copied.
 const STAGING: usize = 8 << 20;
