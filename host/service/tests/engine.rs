@@ -220,3 +220,16 @@ fn an_unknown_instruction_set_is_an_error_that_names_it() {
     let error = Engine::start(config, store).err().expect("there is no sse9").to_string();
     assert!(error.contains("sse9"), "{error}");
 }
+
+/// What a device writes is not to be trusted with an index.
+#[test]
+fn a_list_that_names_a_row_there_is_not_is_refused() {
+    let profile = Profile::parse(DEFAULT).expect("the default profile");
+    let rescorer = megaring::rescore::Rescorer { kernel: &megaring_core::exact::ScalarKernel, profile: &profile };
+    let points = Points::Sent(Arc::new([0; 5].map(|_| vec![0.5; 3])));
+    let job = Job::Nearest(NearestJob { points, queries: vec![[0.0; 5]], weights: [1.0; 5], k: 1 });
+    let listed = |row: u32| bytemuck::cast_slice::<u32, u8>(&[1, 0, row, 0]).to_vec();
+    assert!(rescorer.finish(&job, &(0..1), &listed(2)).is_ok());
+    let refused = rescorer.finish(&job, &(0..1), &listed(3)).expect_err("there are three rows");
+    assert!(refused.to_string().contains("agreed form"), "{refused}");
+}

@@ -73,6 +73,18 @@ fn a_kernel_that_stays_has_its_clock_corrected() {
 }
 
 #[test]
+fn a_nop_that_comes_too_late_is_told_so() {
+    let Some(twin) = twin() else { return };
+    let (backend, ring) = start(&twin, CudaMode::Persistent);
+    let nop = |deadline_ns: u64| {
+        let reserved = ring.try_reserve(0, 0).expect("room");
+        ring.submit(reserved, Descriptor { opcode: 1, deadline_ns, ..Descriptor::default() }).wait().completion.status
+    };
+    assert_eq!([nop(0), nop(1), nop(u64::MAX)], [Status::Ok, Status::DeadlineExceeded, Status::Ok]);
+    backend.shutdown();
+}
+
+#[test]
 fn it_starts_and_stops_in_every_mode() {
     let Some(twin) = twin() else { return };
     for round in 0..9 {
