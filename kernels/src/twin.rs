@@ -33,6 +33,7 @@ const SHARED: u32 = 96 << 10;
 
 type Launch = unsafe extern "C" fn(*const KernelParams, u32, u32) -> *mut c_void;
 type Join = unsafe extern "C" fn(*mut c_void);
+type Stall = unsafe extern "C" fn(*mut c_void, u32);
 type IsRunning = unsafe extern "C" fn(*mut c_void) -> c_int;
 
 /// The compiled library's functions. It is never unloaded: its threads may outlive a test that failed.
@@ -41,6 +42,7 @@ struct Functions {
     launch: Launch,
     join: Join,
     is_running: IsRunning,
+    stall: Stall,
 }
 
 /// A device of this process.
@@ -117,6 +119,16 @@ impl Twin {
         match offset.checked_add(bytes) {
             Some(end) if end <= block.len() => Ok(block.base().as_ptr().wrapping_add(offset)),
             _ => Err(outside()),
+        }
+    }
+
+    /// Makes a block of the grid that runs stand still at its next barrier, until this is called again; `None` for no block. To be let go before the
+    /// grid can end.
+    pub fn stall(&self, block: Option<u32>) {
+        let grid = lock(&self.grid);
+        if !grid.0.is_null() {
+            // SAFETY: a handle of `launch` that was not joined, since the lock is held.
+            unsafe { (self.functions.stall)(grid.0, block.unwrap_or(u32::MAX)) };
         }
     }
 
@@ -247,6 +259,7 @@ fn open(library: &Path) -> Result<Functions, String> {
         Ok(Functions {
             launch: *loaded.get(b"megaring_twin_launch").map_err(refused)?,
             join: *loaded.get(b"megaring_twin_join").map_err(refused)?,
+            stall: *loaded.get(b"megaring_twin_stall").map_err(refused)?,
             is_running: *loaded.get(b"megaring_twin_running").map_err(refused)?,
         })
     }

@@ -4,6 +4,7 @@
 //! Needs a C++20 compiler; where none is found the tests say that they were skipped.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use megaring::outcome::Answer;
@@ -27,7 +28,11 @@ fn subject(mode: CudaMode, memory_bytes: usize) -> Option<Subject> {
 
 /// The same with all options but the ring.
 fn subject_with(options: CudaOptions) -> Option<Subject> {
-    let twin = match Twin::load() {
+    subject_on(Twin::load(), options).map(|(subject, _)| subject)
+}
+
+fn subject_on(twin: Result<Arc<Twin>, String>, options: CudaOptions) -> Option<(Subject, Arc<Twin>)> {
+    let twin = match twin {
         Ok(twin) => twin,
         Err(reason) => {
             // Past the capture of tests that pass: it is to be counted.
@@ -38,9 +43,9 @@ fn subject_with(options: CudaOptions) -> Option<Subject> {
     let ring = RingConfig { capacity: 64, arena_bytes: 32 << 20, block_bytes: 64 << 10, wait: WaitStrategy::default() };
     let options = CudaOptions { ring, ..options };
     let automaton = Automaton::new(&suite::profile());
-    let (backend, ring) = megaring_cuda::start_on(twin, &options, &automaton).expect("the twin starts");
+    let (backend, ring) = megaring_cuda::start_on(twin.clone(), &options, &automaton).expect("the twin starts");
     let name = format!("the twin, {}, {}", options.mode, options.screen);
-    Some(Subject::start(BackendKind::Cuda, &name, None, vec![(Box::new(backend), ring)]))
+    Some((Subject::start(BackendKind::Cuda, &name, None, vec![(Box::new(backend), ring)]), twin))
 }
 
 /// What the backend has counted under a name.
@@ -169,6 +174,57 @@ fn corpora_beyond_the_memory_are_searched_exactly() {
         }
         let given_way = count(&subject, "evictions") + count(&subject, "tiles");
         assert!(given_way > 0, "all fitted {memory_bytes} bytes: {:?}", subject.engine.counters());
+    }
+}
+
+/// More blocks than a job has work for go on to the next job of the same stream. If one still reads a tile of this job, however slowly, the host
+/// must not take that tile's buffer for free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_block_keeps_its_tile_from_the_next_job_of_the_stream() {
+    let options = CudaOptions { memory_bytes: 64 << 10, ..CudaOptions::default() };
+    let Some((subject, twin)) = subject_on(Twin::with(9, 2 << 30), options) else { return };
+    let rows = Embeddings { rows: 2_000, dim: 64, seed: 9, ..Embeddings::default() }.generate();
+    // In the last of the twelve tiles.
+    let asked = [1_905, 1_950, 1_990];
+    let values: Vec<f32> = asked.iter().flat_map(|row| rows.values[row * 64..(row + 1) * 64].to_vec()).collect();
+    let truth = suite::truth(Metric::Cosine, &values, &rows);
+    subject.store_rows("streamed", &rows, &[]);
+    let begin = || {
+        let queries = Matrix { rows: 3, dim: 64, values: values.clone() };
+        let corpus = subject.engine.store().view("streamed").expect("the corpus is there");
+        let job = Job::Search(SearchJob { corpus, queries, metric: Metric::Cosine, k: 3, threshold: None });
+        let terms = Terms { backend: Some(BackendKind::Cuda), ..Terms::default() };
+        let engine = subject.engine.clone();
+        tokio::spawn(async move { engine.run(job, terms).await })
+    };
+    // The host copies two tiles ahead of those that are done with.
+    let await_tiles = |tiles: u64| {
+        let begun = Instant::now();
+        while count(&subject, "tiles") < tiles {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the stream stands still");
+            std::thread::yield_now();
+        }
+    };
+    let (tiles, mut done_with) = (12, 0);
+    for round in 0..4 {
+        let calls: Vec<_> = (0..3).map(|_| begin()).collect();
+        // The first job is in its last tile.
+        await_tiles(done_with + tiles - 1 + 2);
+        twin.stall(Some(1 + round % 9));
+        // How long decides only how much is seen.
+        (0..20_000).for_each(|_| std::thread::yield_now());
+        twin.stall(None);
+        for call in calls {
+            let outcome = call.await.expect("no panic").expect("a good job");
+            let Answer::Hits(ranked) = outcome.answer else { panic!("a search answers hits") };
+            for (ranked, want) in ranked.iter().zip(&truth) {
+                let got = ranked.hits.iter().map(|hit| (hit.row, hit.score.to_bits()));
+                assert!(got.eq(want[..3].iter().copied()), "round {round}");
+            }
+        }
+        done_with += 3 * tiles;
+        await_tiles(done_with + 2);
+        assert_eq!(count(&subject, "tiles"), done_with + 2, "twelve tiles a job");
     }
 }
 

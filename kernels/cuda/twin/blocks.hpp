@@ -26,6 +26,9 @@ class Grid {
 
     bool running() const { return running_.load(std::memory_order_acquire) != 0; }
 
+    // Makes a block stand still at its next barrier; a number that no block has lets it go on.
+    void stall(u32 block) { stalled_.store(block, std::memory_order_relaxed); }
+
     void join() {
         for (std::thread& thread : threads_) thread.join();
         threads_.clear();
@@ -41,6 +44,7 @@ class Grid {
         block->index = index;
         block->scheduler = &scheduler;
         block->shared = shared;
+        block->stalled = &stalled_;
         current_block() = block.get();
         scheduler.run([this] { run_block(params_); });
         current_block() = nullptr;
@@ -49,6 +53,7 @@ class Grid {
 
     KernelParams params_;
     std::atomic<u32> running_;
+    std::atomic<u32> stalled_{~u32(0)};
     std::vector<std::thread> threads_;
 };
 

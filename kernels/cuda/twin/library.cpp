@@ -15,4 +15,6 @@ extern "C" void* megaring_twin_launch(const KernelParams* params, u32 blocks, u3
 
 extern "C" int megaring_twin_running(void* grid) { return static_cast<twin::Grid*>(grid)->running(); }
 
+extern "C" void megaring_twin_stall(void* grid, u32 block) { static_cast<twin::Grid*>(grid)->stall(block); }
+
 extern "C" void megaring_twin_join(void* grid) { delete static_cast<twin::Grid*>(grid); }

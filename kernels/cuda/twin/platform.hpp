@@ -79,6 +79,8 @@ struct Block {
     u32 index = 0;
     Scheduler* scheduler = nullptr;
     u8* shared = nullptr;
+    // The block that is to stand still at its next barrier, as a test may wish; the grid's.
+    const std::atomic<u32>* stalled = nullptr;
     Barrier barrier{THREADS};
     Warp warps[WARPS];
     // Which half of its warp's exchange a lane uses next: with two halves one meeting a turn is enough.
@@ -132,7 +134,11 @@ MR_DEVICE u8* shared_memory() { return twin::current_block()->shared; }
 template <typename T>
 MR_DEVICE T* global(T* at) { return at; }
 
-MR_DEVICE void block_sync() { twin::meet(twin::current_block()->barrier, !twin::bugs().missing_block_barrier); }
+MR_DEVICE void block_sync() {
+    const twin::Block& block = *twin::current_block();
+    while (block.stalled != nullptr && block.stalled->load(std::memory_order_relaxed) == block.index) std::this_thread::yield();
+    twin::meet(twin::current_block()->barrier, !twin::bugs().missing_block_barrier);
+}
 MR_DEVICE void warp_sync() { twin::meet(twin::current_block()->warps[warp_index()].barrier); }
 
 template <typename T>
