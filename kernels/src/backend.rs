@@ -222,6 +222,8 @@ pub fn start_with(
         operations: OPERATIONS.to_vec(),
         max_queries: (params.scratch_bytes as usize / QUERY_SCRATCH).clamp(LEAST_QUERIES, MAX_QUERIES),
         max_bytes: ring.max_job_bytes().min(params.scratch_bytes as usize * SLOT_TO_SCRATCH),
+        // The twin is there to be tested in the place of a GPU.
+        emulated: false,
     };
     let threads = Mutex::new(None);
     // From here on, dropping the backend ends what was begun.

@@ -68,6 +68,8 @@ pub struct Capabilities {
     pub max_queries: usize,
     /// Largest payload and result of one slot together, in bytes.
     pub max_bytes: usize,
+    /// A program on the processor stands in for the device. The CPU backend is faster, so this one works only for those who ask for it.
+    pub emulated: bool,
 }
 
 /// Whether a backend can be used now, and if not, why and what would help.

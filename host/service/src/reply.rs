@@ -131,6 +131,7 @@ pub fn backend_state(kind: BackendKind, status: BackendStatus) -> pb::BackendSta
             operations: able.operations.iter().map(|operation| operation.name().into()).collect(),
             max_queries: able.max_queries as u64,
             max_bytes: able.max_bytes as u64,
+            emulated: able.emulated,
         }),
     };
     pb::BackendState { backend: backend(kind).into(), state: Some(state) }

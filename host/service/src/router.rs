@@ -1,7 +1,7 @@
 //! Step 4, the router: which backend does a job, and why.
 //!
 //! A caller's wish comes first: a backend that was asked for by name is used or refused, never replaced. Otherwise [`choose`] decides among
-//! the lanes that work and serve the operation.
+//! the lanes that work and serve the operation. One on an emulated device is not among them: it would be slower than the CPU backend.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -36,8 +36,9 @@ const GPU_TEXT: usize = 4 << 20;
 /// the machine replaces it.
 #[must_use]
 pub fn choose(shape: &Shape, has: impl Fn(BackendKind) -> bool) -> Option<(BackendKind, &'static str)> {
-    if has(BackendKind::Cuda) && is_large(shape) {
-        return Some((BackendKind::Cuda, "the job is large enough for a GPU"));
+    let gpu = [BackendKind::Cuda, BackendKind::Wgpu].into_iter().find(|kind| has(*kind));
+    if let Some(gpu) = gpu.filter(|_| is_large(shape)) {
+        return Some((gpu, "the job is large enough for a GPU"));
     }
     if has(BackendKind::Cpu) {
         return Some((BackendKind::Cpu, "nothing that serves the operation answers such a job sooner"));
@@ -72,7 +73,9 @@ impl Router {
         let unavailable = |kind| Error::BackendUnavailable { kind, reason: self.absence(kind, shape) };
         let able = |index: &usize| {
             let lane = &self.lanes[*index];
-            lane.capabilities().operations.contains(&shape.opcode) && !tried.contains(index) && lane.fault().is_none()
+            let able = lane.capabilities();
+            let serves = able.operations.contains(&shape.opcode) && (wish.is_some() || !able.emulated);
+            serves && !tried.contains(index) && lane.fault().is_none()
         };
         let of_kind = |kind| (0..self.lanes.len()).filter(|index| self.lanes[*index].kind() == kind).find(able);
         let (index, reason) = match wish {
@@ -123,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_jobs_go_to_cuda_and_the_rest_to_the_cpu() {
+    fn large_jobs_go_to_a_gpu_and_the_rest_to_the_cpu() {
         use BackendKind::{Cpu, Cuda, Wgpu};
         let shape = |opcode, items, rows, dim| Shape { opcode, items, rows, dim, k: 10 };
         let search = |items| shape(Opcode::Search, items, 1 << 10, 1 << 8);
@@ -131,7 +134,9 @@ mod tests {
         for (shape, there, expected) in [
             (search(1 << 8), all, Some(Cuda)),
             (search((1 << 8) - 1), all, Some(Cpu)),
-            (search(1 << 8), &[Cpu, Wgpu], Some(Cpu)),
+            (search(1 << 8), &[Cpu, Wgpu], Some(Wgpu)),
+            (search((1 << 8) - 1), &[Cpu, Wgpu], Some(Cpu)),
+            (search(1 << 8), &[Cpu], Some(Cpu)),
             (search(1), &[Cuda, Wgpu], Some(Cuda)),
             (search(1 << 20), &[Wgpu], Some(Wgpu)),
             (search(1), none, None),

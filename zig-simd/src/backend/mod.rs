@@ -101,6 +101,7 @@ impl CpuBackend {
             operations: Opcode::ALL.to_vec(),
             max_queries: MAX_QUERIES,
             max_bytes: ring.max_job_bytes(),
+            emulated: false,
         };
         let automaton = KeywordAutomaton::new(
             *automaton.class_of(),

@@ -53,6 +53,11 @@ pub(crate) struct Fake {
 
 /// A running fake.
 pub(crate) fn fake(kind: BackendKind) -> (Arc<Handle>, Running) {
+    fake_on(kind, false)
+}
+
+/// A running fake, on a device that is a program or not.
+pub(crate) fn fake_on(kind: BackendKind, emulated: bool) -> (Arc<Handle>, Running) {
     let config = RingConfig { capacity: 64, arena_bytes: 32 << 20, block_bytes: 64 << 10, wait: WaitStrategy::Park };
     let ring = JobRing::new(config).expect("a ring");
     let handle = Arc::new(Handle {
@@ -76,6 +81,7 @@ pub(crate) fn fake(kind: BackendKind) -> (Arc<Handle>, Running) {
         operations: vec![Opcode::Nop, Opcode::Search, Opcode::Nearest],
         max_queries: 100,
         max_bytes: ring.arena().len(),
+        emulated,
     };
     let seen = handle.clone();
     let consumer = Mutex::new(Some(std::thread::spawn(move || seen.consume())));

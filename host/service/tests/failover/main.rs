@@ -18,7 +18,7 @@ use megaring_datasets::Embeddings;
 use megaring_ring::event_ring::{Read, Start};
 use tokio::task::JoinHandle;
 
-use crate::fake::{Handle, Mode, fake};
+use crate::fake::{Handle, Mode, fake, fake_on};
 
 mod fake;
 
@@ -108,7 +108,7 @@ fn hits(outcome: Outcome) -> Vec<Vec<Hit>> {
 #[track_caller]
 fn check(outcome: Outcome, kind: BackendKind, truth: &[Vec<Hit>]) {
     assert_eq!((outcome.made.backend, outcome.made.exact), (kind, true));
-    assert_eq!(outcome.made.instruction_set == "fake", kind == BackendKind::Cuda);
+    assert_eq!(outcome.made.instruction_set == "fake", kind != BackendKind::Cpu);
     // Not printed where it differs: thousands of hits.
     assert!(hits(outcome) == truth, "the answer differs");
 }
@@ -169,6 +169,36 @@ fn the_router_says_why_a_job_goes_where_it_goes() {
     assert!(route(Some(BackendKind::Cuda), &[]).is_err_and(|error| error.contains("its heart stopped")));
     fakes[0].ring.close();
     assert!(route(None, &[]).is_err_and(|error| error.contains("its ring is closed")));
+}
+
+#[test]
+fn an_emulated_device_works_for_those_who_ask_for_it() {
+    let (fakes, lanes): (Vec<_>, Vec<_>) = [(BackendKind::Cpu, false), (BackendKind::Wgpu, true)]
+        .into_iter()
+        .map(|(kind, emulated)| fake_on(kind, emulated))
+        .map(|(handle, (backend, ring))| (handle, Lane::new(backend, ring).expect("a thread")))
+        .unzip();
+    let router = Router::new(lanes, Vec::new());
+    let shape = Shape { opcode: Opcode::Search, items: LARGE, rows: ROWS, dim: DIM, k: K };
+    let kind = |wish| router.route(&shape, wish, &[]).map(|route| route.lane.kind()).map_err(|error| error.to_string());
+    assert_eq!(kind(None), Ok(BackendKind::Cpu));
+    assert_eq!(kind(Some(BackendKind::Wgpu)), Ok(BackendKind::Wgpu));
+    fakes[0].fall_ill("its heart stopped");
+    assert!(kind(None).is_err_and(|error| error.contains("its heart stopped")), "not even in need");
+}
+
+#[tokio::test]
+async fn a_job_goes_from_gpu_to_gpu_and_then_to_the_cpu() {
+    let rig = rig(&[BackendKind::Wgpu, BackendKind::Cuda]);
+    let truth = rig.truth(LARGE);
+    let (wgpu, cuda) = (&rig.fakes[0], &rig.fakes[1]);
+    for (failing, kind) in [(&[][..], BackendKind::Cuda), (&[cuda], BackendKind::Wgpu), (&[wgpu], BackendKind::Cpu)] {
+        failing.iter().for_each(|fake| fake.set(Mode::Answer(0)));
+        let outcome = rig.engine.run(rig.search(LARGE), Terms::default()).await.expect("one of them does it");
+        check(outcome, kind, &truth);
+    }
+    assert_eq!(rig.failovers(), 1 + 2);
+    rig.settles().await;
 }
 
 #[tokio::test]

@@ -69,6 +69,7 @@ impl<'a> Producer<'a> {
             operations: Opcode::ALL.to_vec(),
             max_queries: 1,
             max_bytes: ring.max_job_bytes(),
+            emulated: false,
         };
         let (draw, waiting, tally) = (Draw::new(seed, thread), VecDeque::new(), Tally::default());
         Self { ring, pool, sent, draw, waiting, capabilities, tally }
