@@ -6,7 +6,7 @@ use crate::{Result, test};
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask <command>
 
-  setup             bring the pinned Zig and nvcc into target/tools, unless the PATH has them
+  setup             bring the pinned Zig and nvcc into target/tools, unless the PATH has them; say what else is missing
   demo [-- ARGS]    build megaring for release and run `megaring demo ARGS`
   test [STEP]...    run every check and test, or the steps with these words in their names
        [--quick]    leave out what takes long

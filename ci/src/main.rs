@@ -21,6 +21,7 @@ mod serving;
 mod steps;
 mod test;
 mod tidy;
+mod vulkan;
 mod wheels;
 mod workspace;
 mod zig;
@@ -59,6 +60,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Setup => zig::setup(&workspace).map(|zig| {
             println!("Zig {} is ready: {}", zig.version, zig.program.display());
             println!("{}", nvcc::try_setup(&workspace));
+            println!("{}", vulkan::try_find(&workspace));
             ExitCode::SUCCESS
         }),
         Task::Demo { arguments } => demo::run(&workspace, &arguments),

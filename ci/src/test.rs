@@ -14,7 +14,7 @@ use crate::report::Outcome;
 use crate::serving::Serving;
 use crate::steps::{Rigour, Step, run_all};
 use crate::workspace::Workspace;
-use crate::{Result, demo, kernels, nvcc, python, tidy, zig};
+use crate::{Result, demo, kernels, nvcc, python, tidy, vulkan, zig};
 
 /// What the steps share.
 struct Context {
@@ -73,8 +73,8 @@ const STEPS: [Step<Context>; 17] = [
     Step { name: "demo", required: true, long: true, run: run_demo },
 ];
 
-/// Zig is needed to build at all. Without nvcc the CUDA backend is left out, which is no failure but where a strict run could
-/// have it.
+/// Zig is needed to build at all. Without nvcc the CUDA backend is left out, and without Vulkan the tests of the wgpu backend, which is
+/// no failure but where a strict run could have them.
 fn setup(context: &Context) -> Result<Outcome> {
     let workspace = &context.workspace;
     let zig = zig::setup(workspace)?;
@@ -83,6 +83,10 @@ fn setup(context: &Context) -> Result<Outcome> {
         nvcc::setup(workspace)?;
     }
     eprintln!("{}", nvcc::try_setup(workspace));
+    if context.rigour == Rigour::Strict {
+        vulkan::find(workspace)?;
+    }
+    eprintln!("{}", vulkan::try_find(workspace));
     Ok(Outcome::Passed(Counts::PASSED))
 }
 
@@ -130,7 +134,19 @@ fn rustdoc(context: &Context) -> Result<Outcome> {
 }
 
 fn cargo_test(context: &Context) -> Result<Outcome> {
-    tests(context.cargo("test").args(["--workspace", "--no-fail-fast"]))
+    let outcome = tests(context.cargo("test").args(["--workspace", "--no-fail-fast"]))?;
+    Ok(if context.rigour == Rigour::Strict { without_skips(outcome) } else { outcome })
+}
+
+/// Where nothing may be missing, a test that found out that it cannot run has failed.
+fn without_skips(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Passed(counts) if counts.skipped > 0 => {
+            let reason = format!("{} tests cannot run here; they say why in lines `skipped: …`", counts.skipped);
+            Outcome::Failed(Counts { failed: counts.skipped, skipped: 0, ..counts }, reason)
+        }
+        outcome => outcome,
+    }
 }
 
 /// `cargo test` has run the twin of the CUDA kernels as it is; this is about what they compile to.
@@ -326,6 +342,21 @@ mod unit_tests {
         let nothing = "Build Summary: 1/1 steps succeeded\ntest success\n";
         assert!(matches!(zig_outcome(true, nothing, "-"), Outcome::Failed(..)), "no test ran");
         assert!(matches!(zig_outcome(false, cached, "-"), Outcome::Failed(..)));
+    }
+
+    #[test]
+    fn a_test_that_cannot_run_has_failed_where_nothing_may_be_missing() {
+        let all_ran = Outcome::Passed(Counts { passed: 3, ..Counts::default() });
+        assert_eq!(without_skips(all_ran.clone()), all_ran);
+        match without_skips(Outcome::Passed(Counts { passed: 3, failed: 0, skipped: 2 })) {
+            Outcome::Failed(counts, reason) => {
+                assert!(
+                    counts == Counts { passed: 3, failed: 2, skipped: 0 } && reason.starts_with("2 tests"),
+                    "{reason}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod code;
 mod manifest;
 mod rust;
 mod text;
+mod wgsl;
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -86,6 +87,9 @@ fn findings(sources: &[Source]) -> Vec<Finding> {
         findings.extend(text::check(source));
         if source.is_rust() {
             findings.extend(rust::check(source));
+        }
+        if source.extension() == "wgsl" {
+            findings.extend(wgsl::check(source));
         }
     }
     findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
