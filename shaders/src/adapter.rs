@@ -1,0 +1,189 @@
+//! Which adapters this machine has, and which one is used.
+//!
+//! An adapter that is a program on the CPU (lavapipe, WARP, SwiftShader) answers correctly and slower than the CPU backend does, so it is
+//! used only where it is asked for by name.
+
+use wgpu::{Adapter, AdapterInfo, Backends, DeviceType, Features, Instance, InstanceDescriptor, InstanceFlags, Limits};
+
+use crate::Unavailable;
+
+/// Storage buffers that a stage binds: input, scratch, output, and the two of a part of a corpus.
+const STORAGE_BUFFERS: u32 = 5;
+/// Workgroup memory that the largest stage takes, in bytes: what WebGPU promises of every adapter.
+pub(crate) const WORKGROUP_BYTES: u32 = 16 << 10;
+/// Invocations of the largest workgroup.
+pub(crate) const INVOCATIONS: u32 = 256;
+/// The least binding that is worth having.
+const LEAST_BINDING: u64 = 16 << 20;
+
+/// An adapter as a person sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterReport {
+    /// Its name, by any part of which it can be asked for.
+    pub name: String,
+    /// What it is reached through: vulkan, metal or dx12.
+    pub api: &'static str,
+    /// What it is, such as "discrete GPU".
+    pub kind: &'static str,
+    /// A program on the CPU, used only where it is asked for.
+    pub software: bool,
+    /// Its driver and that one's version.
+    pub driver: String,
+    /// Limits that matter here, such as "128 MiB a binding".
+    pub limits: String,
+    /// Features that are made use of, such as "subgroups of 8".
+    pub features: Vec<String>,
+    /// What it lacks, if anything.
+    pub lacks: Option<String>,
+}
+
+/// Every adapter of this machine, those that cannot be used too. Empty where there is no Vulkan, Metal or DX12 at all.
+#[must_use]
+pub fn adapters() -> Vec<AdapterReport> {
+    enumerate().iter().map(report).collect()
+}
+
+/// The adapter to use: the first whose name contains `wish`, or else the best that is not software.
+///
+/// # Errors
+/// Why there is none.
+pub(crate) fn choose(wish: Option<&str>) -> Result<Adapter, Unavailable> {
+    let mut all = enumerate();
+    all.sort_by_key(|adapter| preference(adapter.get_info().device_type));
+    if all.is_empty() {
+        return Err(Unavailable::new(
+            "this machine has no Vulkan, Metal or DX12 adapter (on Debian and Ubuntu, the package mesa-vulkan-drivers brings \
+             drivers, and libvulkan1 the loader)",
+        ));
+    }
+    let names = || all.iter().map(|adapter| adapter.get_info().name).collect::<Vec<_>>().join(", ");
+    let place = match wish {
+        Some(wish) => {
+            let wanted = wish.to_lowercase();
+            let named = |adapter: &Adapter| adapter.get_info().name.to_lowercase().contains(&wanted);
+            all.iter().position(named).ok_or_else(|| format!("no adapter's name contains {wish:?}; there is {}", names()))
+        }
+        None => all.iter().position(|adapter| !is_software(&adapter.get_info())).ok_or_else(|| {
+            format!("there is only software ({}), used where MEGARING_WGPU_ADAPTER or --wgpu-adapter names it", names())
+        }),
+    };
+    let adapter = all.swap_remove(place.map_err(Unavailable::new)?);
+    match lacks(&adapter.limits()) {
+        None => Ok(adapter),
+        Some(lacks) => Err(Unavailable::new(format_args!("the adapter {} {lacks}", adapter.get_info().name))),
+    }
+}
+
+/// Whether an adapter is a program on the CPU.
+pub(crate) fn is_software(info: &AdapterInfo) -> bool {
+    info.device_type == DeviceType::Cpu
+}
+
+/// Whether the device's memory is the host's, so that a buffer that both use needs no copy.
+pub(crate) fn shares_memory(info: &AdapterInfo) -> bool {
+    matches!(info.device_type, DeviceType::IntegratedGpu | DeviceType::Cpu)
+}
+
+/// The API's name as settings and reports have it.
+pub(crate) fn api(info: &AdapterInfo) -> &'static str {
+    info.backend.to_str()
+}
+
+fn enumerate() -> Vec<Adapter> {
+    let descriptor = InstanceDescriptor {
+        backends: Backends::PRIMARY,
+        flags: InstanceFlags::empty(),
+        ..InstanceDescriptor::new_without_display_handle()
+    };
+    pollster::block_on(Instance::new(descriptor).enumerate_adapters(Backends::PRIMARY))
+}
+
+fn preference(kind: DeviceType) -> u32 {
+    match kind {
+        DeviceType::DiscreteGpu => 0,
+        DeviceType::IntegratedGpu => 1,
+        DeviceType::VirtualGpu => 2,
+        DeviceType::Other => 3,
+        DeviceType::Cpu => 4,
+    }
+}
+
+fn report(adapter: &Adapter) -> AdapterReport {
+    let (info, limits) = (adapter.get_info(), adapter.limits());
+    let kind = match info.device_type {
+        DeviceType::DiscreteGpu => "discrete GPU",
+        DeviceType::IntegratedGpu => "integrated GPU",
+        DeviceType::VirtualGpu => "virtual GPU",
+        DeviceType::Cpu => "software",
+        DeviceType::Other => "device of another kind",
+    };
+    AdapterReport {
+        api: api(&info),
+        kind,
+        software: is_software(&info),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        limits: format!(
+            "{} MiB a binding, {} MiB a buffer, {} KiB of workgroup memory, workgroups of {}",
+            limits.max_storage_buffer_binding_size >> 20,
+            limits.max_buffer_size >> 20,
+            limits.max_compute_workgroup_storage_size >> 10,
+            limits.max_compute_invocations_per_workgroup,
+        ),
+        features: features(adapter.features(), &info),
+        lacks: lacks(&limits),
+        name: info.name,
+    }
+}
+
+fn features(has: Features, info: &AdapterInfo) -> Vec<String> {
+    let subgroups = match (info.subgroup_min_size, info.subgroup_max_size) {
+        (least, most) if least == most => format!("subgroups of {least}"),
+        (least, most) => format!("subgroups of {least} to {most}"),
+    };
+    [
+        (Features::SUBGROUP, subgroups),
+        (Features::SHADER_F64, "float64".to_owned()),
+        (Features::MAPPABLE_PRIMARY_BUFFERS, "mappable buffers".to_owned()),
+    ]
+    .into_iter()
+    .filter(|(feature, _)| has.contains(*feature))
+    .map(|(_, name)| name)
+    .collect()
+}
+
+/// What of the least that the stages need is missing.
+fn lacks(limits: &Limits) -> Option<String> {
+    let least = [
+        ("storage buffers a stage", u64::from(limits.max_storage_buffers_per_shader_stage), u64::from(STORAGE_BUFFERS)),
+        ("bytes of workgroup memory", u64::from(limits.max_compute_workgroup_storage_size), u64::from(WORKGROUP_BYTES)),
+        ("invocations a workgroup", u64::from(limits.max_compute_invocations_per_workgroup), u64::from(INVOCATIONS)),
+        ("bytes a binding", limits.max_storage_buffer_binding_size, LEAST_BINDING),
+    ];
+    let (what, has, needs) = least.into_iter().find(|(_, has, needs)| has < needs)?;
+    Some(format!("has {has} {what} where {needs} are needed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_that_is_too_small_is_told_what_it_lacks() {
+        assert_eq!(lacks(&Limits::default()), None);
+        for (limits, word) in [
+            (Limits { max_storage_buffers_per_shader_stage: 4, ..Limits::default() }, "storage buffers"),
+            (Limits { max_compute_workgroup_storage_size: 8 << 10, ..Limits::default() }, "workgroup memory"),
+            (Limits { max_compute_invocations_per_workgroup: 128, ..Limits::default() }, "invocations"),
+            (Limits { max_storage_buffer_binding_size: 1 << 20, ..Limits::default() }, "a binding"),
+        ] {
+            let reason = lacks(&limits).unwrap_or_default();
+            assert!(reason.contains(word), "{reason:?} should speak of {word}");
+        }
+    }
+
+    #[test]
+    fn an_adapter_that_is_not_there_is_refused_with_the_names_of_those_that_are() {
+        let refused = choose(Some("no adapter has such a name")).expect_err("no adapter has such a name");
+        assert!(refused.reason.contains("adapter"), "{refused}");
+    }
+}

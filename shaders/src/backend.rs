@@ -1,0 +1,174 @@
+//! The backend: a ring, the dispatcher that consumes it, and what brings corpora to the device.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use megaring_core::corpus::{CorpusTable, CorpusView};
+use megaring_core::job::{Job, Points};
+use megaring_core::keyword::Automaton;
+use megaring_core::{Backend, BackendKind, Capabilities, Error, Opcode, Residency};
+use megaring_ring::{JobRing, RingConfig};
+
+use crate::Unavailable;
+use crate::cut::Need;
+use crate::dispatch::{Device, Dispatcher, SLOTS};
+use crate::job::Ground;
+use crate::open::open;
+use crate::residency::Absent;
+use crate::shared::Shared;
+
+/// How the backend is set up.
+#[derive(Debug, Clone)]
+pub struct WgpuOptions {
+    /// A part of the adapter's name; `None` is the best that is not software.
+    pub adapter: Option<String>,
+    /// Most bytes of device memory that corpora may take; 0 is [`DEFAULT_MEMORY`].
+    pub memory_bytes: usize,
+    /// Most bytes of a buffer that holds a part of a corpus; 0 is what the adapter binds.
+    pub part_bytes: usize,
+    /// Use subgroup operations where the adapter has them.
+    pub subgroups: bool,
+    /// Use float64 where the adapter has it.
+    pub float64: bool,
+    /// Map the buffers that shaders use where the device's memory is the host's.
+    pub mappable: bool,
+    /// The ring.
+    pub ring: RingConfig,
+}
+
+impl Default for WgpuOptions {
+    fn default() -> Self {
+        let ring = RingConfig::default();
+        Self { adapter: None, memory_bytes: 0, part_bytes: 0, subgroups: true, float64: true, mappable: true, ring }
+    }
+}
+
+/// Bytes of device memory that corpora may take unless told otherwise. WebGPU does not tell how much there is.
+pub const DEFAULT_MEMORY: usize = 2 << 30;
+/// Queries in one slot.
+const MAX_QUERIES: usize = 8192;
+/// A slot's result takes an eighth of `max_bytes` at most, and must fit a binding.
+const SLOT_TO_BINDING: usize = 8;
+/// When a caller may come again.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// A running dispatcher.
+pub struct WgpuBackend {
+    capabilities: Capabilities,
+    shared: Arc<Shared>,
+    ring: Arc<JobRing>,
+    stop: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Starts the backend on an adapter of this machine, with a ring of its own. `corpora` tells which corpora slots mean.
+///
+/// # Errors
+/// What is missing, and what would help.
+pub fn start(
+    options: &WgpuOptions,
+    corpora: Arc<CorpusTable>,
+    automaton: &Automaton,
+) -> Result<(WgpuBackend, Arc<JobRing>), Unavailable> {
+    let gpu = Arc::new(open(options, automaton)?);
+    let ground = Ground::new(&gpu, automaton).map_err(Unavailable::new)?;
+    let ring = JobRing::new(options.ring).map_err(Unavailable::new)?;
+    let capabilities = Capabilities {
+        device: format!("{} through {}", gpu.name, gpu.api),
+        instruction_set: gpu.instruction_set(),
+        lanes: SLOTS,
+        emulated: gpu.software,
+        operations: Opcode::ALL.to_vec(),
+        max_queries: MAX_QUERIES,
+        max_bytes: ring.max_job_bytes().min(gpu.binding_bytes.saturating_mul(SLOT_TO_BINDING)),
+    };
+    let budget = if options.memory_bytes == 0 { DEFAULT_MEMORY } else { options.memory_bytes };
+    let shared = Arc::new(Shared::new(gpu.clone(), options.clone(), corpora, automaton.clone(), budget));
+    let stop = Arc::new(AtomicBool::new(false));
+    let dispatcher = Dispatcher {
+        ring: ring.clone(),
+        shared: shared.clone(),
+        wait: options.ring.wait,
+        stop: stop.clone(),
+        device: Device::new(gpu, ground),
+    };
+    let thread = std::thread::Builder::new()
+        .name("megaring-wgpu".into())
+        .spawn(move || dispatcher.run())
+        .map_err(|error| Unavailable::new(format_args!("the system refused a thread: {error}")))?;
+    let backend = WgpuBackend { capabilities, shared, ring: ring.clone(), stop, thread: Mutex::new(Some(thread)) };
+    Ok((backend, ring))
+}
+
+impl WgpuBackend {
+    /// Destroys the device under the backend's feet, as a driver does that resets it: to see what follows.
+    pub fn lose_device(&self) {
+        self.shared.gpu().destroy();
+    }
+
+    fn bring(&self, view: &CorpusView, need: Need) -> Result<Residency, Error> {
+        let kind = self.kind();
+        match self.shared.residency.bring(&self.shared.gpu(), view, need) {
+            Ok(held) => Ok(Some(Box::new(held))),
+            // It is streamed.
+            Err(Absent::NoRoom) => Ok(None),
+            // What a device that failed leaves undone is the dispatcher's to say; a device that is opened anew may do the job.
+            Err(Absent::Failed(_)) if self.shared.health().is_ok() && self.shared.gpu().health().is_err() => {
+                Err(Error::Exhausted { what: "the device, which is opened anew", retry_after: RETRY_AFTER })
+            }
+            Err(Absent::Failed(reason)) => Err(Error::BackendUnavailable { kind, reason }),
+        }
+    }
+}
+
+impl Backend for WgpuBackend {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Wgpu
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn prepare(&self, job: &Job) -> Result<Residency, Error> {
+        let kind = self.kind();
+        self.health().map_err(|reason| Error::BackendUnavailable { kind, reason })?;
+        match job {
+            Job::Nop | Job::Encode(_) => Ok(None),
+            // Every row is a candidate then, and nothing of the corpus is read.
+            Job::Search(job) if job.k.saturating_mul(2) >= job.corpus.rows() => Ok(None),
+            Job::Search(job) => self.bring(&job.corpus, Need::Screen(job.metric)),
+            Job::Score(job) => self.bring(&job.corpus, Need::Rows),
+            Job::Nearest(job) => match &job.points {
+                Points::Sent(_) => Ok(None),
+                Points::Corpus(view) if job.k.saturating_mul(2) >= view.rows() => Ok(None),
+                Points::Corpus(view) => self.bring(view, Need::Coordinates),
+            },
+        }
+    }
+
+    fn health(&self) -> Result<(), String> {
+        self.shared.health()
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.shared.counters.list()
+    }
+
+    fn shutdown(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.ring.jobs_signal().notify_all();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // It catches panics of the work; one that still died has nothing left to finish.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for WgpuBackend {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}

@@ -1,0 +1,387 @@
+//! The dispatcher: the thread that consumes the ring for the device.
+//!
+//! It takes up to [`BATCH`] slots, makes operations of them, and gives them to the device in one submission: copies up, work, copies down. The next
+//! submission is queued while the last one is at work, and before its answers are read. Waiting is polling: a little while in a spin, then in
+//! the driver, which returns at once when the work is done and at the latest after a millisecond, so that a new slot never waits long.
+//!
+//! What can go wrong with a slot is answered with a status. When the device itself fails, everything under way is answered as failed, the device is
+//! opened anew once, and the second time the backend is out of service: it goes on answering, as failed, whatever still comes.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use megaring_ring::{Body, JobRing, PolledJob, Status, WaitStrategy, Work};
+use wgpu::{CommandEncoderDescriptor, PollError, PollType, SubmissionIndex};
+
+use crate::gpu::{Gpu, OutOfMemory, PATIENCE};
+use crate::job::{Ground, Planned, Reads, plan};
+use crate::operation::{Delivery, rounds};
+use crate::residency::{Entry, parts_of};
+use crate::script::{Script, Sizes};
+use crate::shared::Shared;
+use crate::stream;
+use crate::workspace::Workspace;
+
+/// Slots of one submission.
+const BATCH: usize = 8;
+/// Submissions under way: one at work, one queued.
+const DEPTH: usize = 2;
+/// Slots under way at most.
+pub(crate) const SLOTS: usize = DEPTH * BATCH;
+/// Workspaces kept of more than [`LARGE`] bytes.
+const MOST_LARGE: usize = 4;
+const LARGE: usize = 8 << 20;
+/// How long the driver may keep the thread from looking at the ring.
+const LOOK_UP: Duration = Duration::from_millis(1);
+/// How long a device is polled in a spin by default.
+const SPIN: Duration = Duration::from_micros(200);
+
+/// The dispatcher's state.
+pub(crate) struct Dispatcher {
+    pub(crate) ring: Arc<JobRing>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) wait: WaitStrategy,
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) device: Device,
+}
+
+/// What goes with the device when it is lost.
+pub(crate) struct Device {
+    gpu: Arc<Gpu>,
+    ground: Ground,
+    free: Vec<Workspace>,
+    under_way: VecDeque<Submission>,
+}
+
+struct Submission {
+    flights: Vec<Flight>,
+    index: SubmissionIndex,
+    submitted: Instant,
+}
+
+/// A slot whose work is on the device.
+struct Flight {
+    work: Work,
+    deliver: Delivery,
+    workspace: Workspace,
+    taken: Instant,
+    /// What it reads stays resident meanwhile.
+    _held: Vec<Arc<Entry>>,
+}
+
+impl Device {
+    /// A device without work.
+    pub(crate) fn new(gpu: Arc<Gpu>, ground: Ground) -> Self {
+        Self { gpu, ground, free: Vec::new(), under_way: VecDeque::new() }
+    }
+}
+
+impl Dispatcher {
+    /// Works until it is told to stop and nothing is under way. Slots still in the ring stay there for the host to fail.
+    pub(crate) fn run(mut self) {
+        loop {
+            if self.shared.is_out() {
+                return self.refuse_all();
+            }
+            if let Err(reason) = self.device.gpu.health() {
+                self.recover(&reason);
+                continue;
+            }
+            let stopping = self.stop.load(Ordering::Acquire);
+            if !stopping && self.device.under_way.len() < DEPTH && self.submit() {
+                continue;
+            }
+            if self.finish_oldest() {
+                continue;
+            }
+            if !self.device.under_way.is_empty() {
+                self.poll();
+            } else if stopping {
+                return;
+            } else {
+                self.await_jobs();
+            }
+        }
+    }
+
+    fn await_jobs(&self) {
+        let ready = || self.ring.has_jobs() || self.stop.load(Ordering::Acquire);
+        self.ring.jobs_signal().wait_until(self.wait, None, ready);
+    }
+
+    /// Takes what is there and gives it to the device; false if that was nothing.
+    fn submit(&mut self) -> bool {
+        let mut polled: [Option<PolledJob>; BATCH] = [const { None }; BATCH];
+        let mut places = polled.iter_mut();
+        let taken = self.ring.try_poll(BATCH, &mut |job| {
+            if let Some(place) = places.next() {
+                *place = Some(job);
+            }
+        });
+        let gpu = self.device.gpu.clone();
+        let mut encoder = gpu.device.create_command_encoder(&CommandEncoderDescriptor::default());
+        let (mut flights, mut streams) = (Vec::with_capacity(taken), Vec::new());
+        for job in polled.into_iter().flatten() {
+            match self.lay(&gpu, &job) {
+                Some(Laid::Resident(flight, script)) => {
+                    flight.workspace.encode(&gpu, &mut encoder, &script);
+                    flights.push(flight);
+                }
+                Some(Laid::ToStream(work, begun)) => streams.push((work, begun)),
+                None => {}
+            }
+        }
+        if !flights.is_empty() {
+            let index = gpu.queue.submit([encoder.finish()]);
+            flights.iter().for_each(|flight| flight.workspace.read_back());
+            self.push(flights, index);
+        }
+        for (work, begun) in streams {
+            self.stream(&gpu, work, begun);
+        }
+        taken > 0
+    }
+
+    fn push(&mut self, flights: Vec<Flight>, index: SubmissionIndex) {
+        self.shared.counters.submissions.add(1);
+        self.device.under_way.push_back(Submission { flights, index, submitted: Instant::now() });
+    }
+
+    /// From a slot to work that can be given to the device. A slot that cannot, or needs no device, is answered.
+    fn lay(&mut self, gpu: &Gpu, job: &PolledJob) -> Option<Laid> {
+        let taken = Instant::now();
+        let Ok(mut work) = self.ring.open(job) else {
+            self.ring.complete(job.ticket, 0, Status::BadDescriptor, 0, Body::Empty);
+            return None;
+        };
+        let laid = is_wanted(&work).and_then(|()| {
+            let laid = catch_unwind(AssertUnwindSafe(|| self.try_lay(gpu, &work)));
+            laid.unwrap_or(Err(Status::BackendFailed))
+        });
+        match laid {
+            Ok(Laying::Resident { deliver, workspace, script, held }) => {
+                let flight = Flight { work, deliver, workspace, taken, _held: held };
+                return Some(Laid::Resident(flight, script));
+            }
+            Ok(Laying::ToStream) => return Some(Laid::ToStream(work, taken)),
+            Ok(Laying::Known(deliver)) => {
+                if let Some(deliver) = deliver {
+                    deliver(&[], work.result_mut());
+                }
+                complete(work, taken);
+            }
+            Err(status) => work.complete(status, elapsed_ns(taken), Body::Empty),
+        }
+        None
+    }
+
+    fn try_lay(&mut self, gpu: &Gpu, work: &Work) -> Result<Laying, Status> {
+        let planned = plan(work, &self.shared.corpora, gpu, &self.device.ground)?;
+        let Some(Planned { mut operation, reads }) = planned else { return Ok(Laying::Known(None)) };
+        let (parts, held) = match reads {
+            Reads::Nothing => return Ok(Laying::Known(Some(operation.delivery()))),
+            Reads::Parts(parts) => (parts, Vec::new()),
+            Reads::Corpus(view, need) => match self.shared.residency.find(gpu, &view, need) {
+                Some(held) => (parts_of(&view, &held), held),
+                None => return Ok(Laying::ToStream),
+            },
+        };
+        let mut workspace = self.workspace(gpu, check_sizes(gpu, operation.sizes())?).map_err(no_room)?;
+        let mut script = Script::default();
+        for (number, parts) in rounds(&parts).into_iter().enumerate() {
+            script.append(operation.round(parts, number == 0));
+        }
+        workspace.load(gpu, &*operation, &script).map_err(no_room)?;
+        Ok(Laying::Resident { deliver: operation.delivery(), workspace, script, held })
+    }
+
+    /// A free workspace: the smallest that has the room, or else the largest, which will grow.
+    fn workspace(&mut self, gpu: &Gpu, sizes: Sizes) -> Result<Workspace, OutOfMemory> {
+        let free = &mut self.device.free;
+        let mut places: Vec<usize> = (0..free.len()).collect();
+        places.sort_by_key(|place| free[*place].room().total());
+        let fitting = places.iter().copied().find(|place| free[*place].room().holds(sizes));
+        match fitting.or(places.last().copied()) {
+            Some(place) => Ok(free.swap_remove(place)),
+            None => {
+                let workspace = Workspace::new(gpu)?;
+                // Nothing is under way in new buffers, so this takes no time.
+                gpu.settle(|| workspace.is_over());
+                Ok(workspace)
+            }
+        }
+    }
+
+    /// A job whose corpus is not resident: all its rounds. Blocks until the last one is submitted.
+    fn stream(&mut self, gpu: &Gpu, work: Work, taken: Instant) {
+        let streamed = catch_unwind(AssertUnwindSafe(|| self.try_stream(gpu, &work)));
+        match streamed.unwrap_or(Err(Status::BackendFailed)) {
+            Ok((deliver, workspace, index)) => {
+                self.push(vec![Flight { work, deliver, workspace, taken, _held: Vec::new() }], index);
+            }
+            Err(status) => work.complete(status, elapsed_ns(taken), Body::Empty),
+        }
+    }
+
+    /// Where it fails half-way, the workspace goes with it.
+    fn try_stream(&mut self, gpu: &Gpu, work: &Work) -> Result<(Delivery, Workspace, SubmissionIndex), Status> {
+        let planned = plan(work, &self.shared.corpora, gpu, &self.device.ground)?;
+        let Some(Planned { mut operation, reads: Reads::Corpus(view, need) }) = planned else {
+            return Err(Status::BackendFailed);
+        };
+        let mut workspace = self.workspace(gpu, check_sizes(gpu, operation.sizes())?).map_err(no_room)?;
+        let (budget, counters) = (self.shared.residency.budget(), &*self.shared.counters);
+        let job = (&mut *operation, &mut workspace);
+        let index = stream::stream(gpu, (&view, need), job, (budget, counters), || is_wanted(work))?;
+        Ok((operation.delivery(), workspace, index))
+    }
+
+    /// Answers the oldest submission if it is over; false if it is not.
+    fn finish_oldest(&mut self) -> bool {
+        let over = |submission: &mut Submission| submission.flights.iter().all(|flight| flight.workspace.is_over());
+        let Some(submission) = self.device.under_way.pop_front_if(over) else { return false };
+        for flight in submission.flights {
+            self.finish(flight);
+        }
+        true
+    }
+
+    fn finish(&mut self, flight: Flight) {
+        let Flight { mut work, deliver, mut workspace, taken, .. } = flight;
+        let delivered =
+            catch_unwind(AssertUnwindSafe(|| workspace.output(|output| deliver(output, work.result_mut()))));
+        match delivered {
+            Ok(Ok(())) => {
+                self.shared.counters.jobs.add(1);
+                complete(work, taken);
+                self.keep(workspace);
+            }
+            Ok(Err(reason)) => {
+                self.device.gpu.fail(&reason);
+                work.complete(Status::BackendFailed, elapsed_ns(taken), Body::Empty);
+            }
+            Err(_) => work.complete(Status::BackendFailed, elapsed_ns(taken), Body::Empty),
+        }
+    }
+
+    fn keep(&mut self, workspace: Workspace) {
+        let free = &mut self.device.free;
+        let is_large = |workspace: &Workspace| workspace.room().total() > LARGE;
+        let large = free.iter().filter(|workspace| is_large(workspace)).count();
+        if free.len() < SLOTS && !(is_large(&workspace) && large >= MOST_LARGE) {
+            free.push(workspace);
+        }
+    }
+
+    /// Gives the oldest submission a moment.
+    fn poll(&self) {
+        let Some(Submission { index, submitted, .. }) = self.device.under_way.front() else { return };
+        let gpu = &self.device.gpu;
+        let spins = match self.wait {
+            // A program on the CPU works on the very cores that a spin would take from it.
+            _ if gpu.software => Duration::ZERO,
+            WaitStrategy::BusySpin | WaitStrategy::Yield => Duration::MAX,
+            WaitStrategy::HybridSpin(spin) => spin.max(SPIN),
+            WaitStrategy::Park => Duration::ZERO,
+        };
+        let asked = if submitted.elapsed() < spins {
+            std::hint::spin_loop();
+            PollType::Poll
+        } else {
+            PollType::Wait { submission_index: Some(index.clone()), timeout: Some(LOOK_UP) }
+        };
+        match gpu.device.poll(asked) {
+            Ok(_) | Err(PollError::Timeout) if submitted.elapsed() < PATIENCE => {}
+            Ok(_) | Err(PollError::Timeout) => gpu.fail("the device does not finish its work"),
+            Err(error @ PollError::WrongSubmissionIndex(..)) => gpu.fail(&error.to_string()),
+        }
+    }
+
+    /// After a fault of the device: fails what is under way, and opens the device anew, once.
+    fn recover(&mut self, reason: &str) {
+        for submission in self.device.under_way.drain(..) {
+            for flight in submission.flights {
+                flight.work.complete(Status::BackendFailed, elapsed_ns(flight.taken), Body::Empty);
+            }
+        }
+        self.device.free.clear();
+        self.shared.residency.clear();
+        match self.shared.rebuild(reason) {
+            Ok((gpu, ground)) => {
+                tracing::warn!(reason, "the GPU was opened anew");
+                self.device = Device::new(gpu, ground);
+            }
+            Err(reason) => {
+                tracing::error!(reason, "the wgpu backend is out of service");
+                self.shared.take_out(&reason);
+            }
+        }
+    }
+
+    /// Out of service: answers what still comes, as failed, until told to stop.
+    fn refuse_all(&self) {
+        while !self.stop.load(Ordering::Acquire) {
+            self.ring.try_poll(BATCH, &mut |job| {
+                self.ring.complete(job.ticket, 0, Status::BackendFailed, 0, Body::Empty);
+            });
+            self.await_jobs();
+        }
+    }
+}
+
+/// What became of a slot that is to be given to the device.
+enum Laid {
+    Resident(Flight, Script),
+    ToStream(Work, Instant),
+}
+
+/// The same without the slot.
+enum Laying {
+    Resident { deliver: Delivery, workspace: Workspace, script: Script, held: Vec<Arc<Entry>> },
+    ToStream,
+    /// The device is not needed, and if there is an answer, this makes it.
+    Known(Option<Delivery>),
+}
+
+/// The sizes, if the adapter can bind such buffers.
+fn check_sizes(gpu: &Gpu, sizes: Sizes) -> Result<Sizes, Status> {
+    if sizes.largest() <= gpu.binding_bytes {
+        return Ok(sizes);
+    }
+    tracing::debug!(?sizes, "a job needs larger buffers than the adapter binds");
+    Err(Status::BackendFailed)
+}
+
+fn no_room(full: OutOfMemory) -> Status {
+    tracing::warn!(%full, "a job finds no room on the device");
+    Status::BackendFailed
+}
+
+/// Completes a slot whose result region holds the answer.
+fn complete(work: Work, taken: Instant) {
+    let whole = work.result_body(work.descriptor().result.len as usize).unwrap_or_default();
+    work.complete(Status::Ok, elapsed_ns(taken), whole);
+}
+
+fn is_wanted(work: &Work) -> Result<(), Status> {
+    if !work.is_wanted() {
+        return Err(Status::Cancelled);
+    }
+    if is_past(work.descriptor().deadline_ns) {
+        return Err(Status::DeadlineExceeded);
+    }
+    Ok(())
+}
+
+fn elapsed_ns(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Whether a deadline in Unix nanoseconds has passed; 0 is none.
+fn is_past(deadline_ns: u64) -> bool {
+    deadline_ns != 0
+        && SystemTime::now().duration_since(UNIX_EPOCH).is_ok_and(|now| now.as_nanos() >= u128::from(deadline_ns))
+}

@@ -1,0 +1,46 @@
+//! The wgpu backend: compute shaders, through Vulkan, Metal or DX12, that work on the ring's jobs on any GPU.
+//!
+//! A shader can neither run for ever nor read memory that the host is writing, so a thread, the dispatcher (`dispatch.rs`), takes slots from the
+//! ring and turns each into an `operation`: what is uploaded, which `stage`s are dispatched on what, what comes back. Several slots share a
+//! submission, and the next submission is queued before the last one's answers are read. Corpora lie in buffers within the adapter's binding
+//! limit and a memory budget (`residency.rs`); one that does not fit is streamed through them.
+//!
+//! Shaders answer with candidates and proven bounds, with masks, or with exact scores: `operation/` argues each. What the argument takes for
+//! granted of an adapter is looked at when the backend starts (`self_test.rs`); an adapter that does otherwise is not used.
+
+mod adapter;
+mod backend;
+mod counters;
+mod cut;
+mod dispatch;
+mod gpu;
+mod job;
+mod open;
+mod operation;
+mod residency;
+mod script;
+mod self_test;
+mod shared;
+mod stage;
+mod stream;
+#[cfg(test)]
+mod testing;
+mod trial;
+mod workspace;
+
+pub use adapter::{AdapterReport, adapters};
+pub use backend::{DEFAULT_MEMORY, WgpuBackend, WgpuOptions, start};
+
+/// Why the backend cannot be used, and what would help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unavailable {
+    /// In plain words.
+    pub reason: String,
+}
+
+impl Unavailable {
+    pub(crate) fn new(reason: impl std::fmt::Display) -> Self {
+        Self { reason: reason.to_string() }
+    }
+}

@@ -1,0 +1,81 @@
+//! The operations: from a job's slot to steps on the device, and from what they leave behind to the slot's result.
+//!
+//! | operation | input | scratch | output |
+//! |---|---|---|---|
+//! | masks | offsets, text | | masks |
+//! | nearest | what lists take, queries | thresholds, cells | lists |
+
+mod lists;
+pub(crate) mod masks;
+pub(crate) mod nearest;
+pub(crate) mod score;
+pub(crate) mod search;
+
+use std::ops::Range;
+
+/// How the shaders' structs are laid out, by name, as naga has it.
+mod layout {
+    include!(concat!(env!("OUT_DIR"), "/layout.rs"));
+}
+
+/// Proves that a struct has the layout of its twin in the shaders.
+macro_rules! same_layout {
+    ($twin:ident: $rust:ty { $($member:ident),+ $(,)? }) => {
+        const _: () = {
+            assert!(size_of::<$rust>() == $crate::operation::layout::$twin::size());
+            $(assert!(std::mem::offset_of!($rust, $member) == $crate::operation::layout::$twin::$member());)+
+        };
+    };
+}
+pub(crate) use same_layout;
+
+use crate::script::{Script, Sizes};
+
+/// A part of a corpus on the device: rows of one segment, as many as fit a binding.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// What a stage binds as group 1.
+    pub(crate) binding: wgpu::BindGroup,
+    /// Its rows, by their numbers in the corpus. Its groups of 16 begin anew with it.
+    pub(crate) rows: Range<usize>,
+}
+
+/// Most rows of a round.
+pub(crate) const ROUND_ROWS: usize = 4 << 20;
+
+/// Parts by rounds, each of at most [`ROUND_ROWS`] rows; one round without a part where there is none. A part alone has fewer (`cut.rs`).
+pub(crate) fn rounds(parts: &[Part]) -> Vec<&[Part]> {
+    let mut rounds = Vec::new();
+    let (mut begin, mut rows) = (0, 0);
+    for (place, part) in parts.iter().enumerate() {
+        if rows + part.rows.len() > ROUND_ROWS && place > begin {
+            rounds.push(&parts[begin..place]);
+            (begin, rows) = (place, 0);
+        }
+        rows += part.rows.len();
+    }
+    rounds.push(&parts[begin..]);
+    rounds
+}
+
+/// A job as steps on the device.
+///
+/// `input` is uploaded before the first round. A corpus that is resident is one round of all its parts (or a few, see [`rounds`]); one that is
+/// streamed has a round for each part, in order, with scratch and output left as they are in between.
+pub(crate) trait Operation {
+    /// What the buffers must hold at least.
+    fn sizes(&self) -> Sizes;
+
+    /// Fills the input; `input` is as long as [`Sizes::input`] says.
+    fn fill(&self, input: &mut [u8]);
+
+    /// The steps of a round. `first` in the job's first one.
+    fn round(&mut self, parts: &[Part], first: bool) -> Script;
+
+    /// What makes the slot's result of the output. It goes with the job while the device works, when the payload that an operation may borrow from
+    /// is out of reach, so it has all it needs in itself.
+    fn delivery(&self) -> Delivery;
+}
+
+/// Makes a slot's result (second) of the output (first), which is as long as [`Sizes::output`] says.
+pub(crate) type Delivery = Box<dyn Fn(&[u8], &mut [u8]) + Send>;

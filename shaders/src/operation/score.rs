@@ -1,0 +1,214 @@
+//! Score: the definition's scores of all pairs of queries and rows, to the last bit.
+//!
+//! Two stages: sums (dot products or squared distances, float64, to the scratch), then scores (the cosine's quotient and the rounding to
+//! float32, in integers). The sums are the definition's, addition by addition: a thread has one of its eight lanes. They are worked out in float64
+//! where the adapter has that and the self-test finds it exact ([`contraction_probe`] is made for it), else in integers, several dozen of them
+//! for each addition.
+//!
+//! A dispatch works on some queries and on some *entries*, rows asked for, within one part of the corpus: as many as the scratch holds the sums
+//! of. Named rows are sorted, so that those of a part follow each other; the answer's columns they belong to are sent along.
+
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+use megaring_core::{Metric, exact};
+use megaring_ring::Status;
+use rayon::prelude::*;
+
+use super::{Delivery, Operation, Part, same_layout};
+use crate::script::{Script, Sizes};
+use crate::stage::{Stage, Traits};
+
+/// Most bytes of sums at a time.
+const SCRATCH_BYTES: usize = 64 << 20;
+const SUM_BYTES: usize = size_of::<f64>();
+/// Queries and entries that a workgroup of the first stage takes, as `wgsl/shared/score.wgsl` has them.
+const TILE_QUERIES: usize = 4;
+const TILE_ENTRIES: usize = 32;
+/// Entries that a workgroup of the last stage takes, of one query.
+const FINISH_ENTRIES: usize = 256;
+/// Workgroups that a dispatch may have, each way.
+const MOST_WORKGROUPS: usize = 65_535;
+
+/// Twin of the shaders'.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ScoreParams {
+    dim: u32,
+    metric: u32,
+    first_query: u32,
+    queries: u32,
+    first_entry: u32,
+    entries: u32,
+    first_row: u32,
+    named: u32,
+    rows_at: u32,
+    columns_at: u32,
+    norms_at: u32,
+    width: u32,
+}
+
+same_layout!(score_params: ScoreParams {
+    dim, metric, first_query, queries, first_entry, entries, first_row, named, rows_at, columns_at, norms_at, width,
+});
+
+/// What a slot asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScoreJob<'a> {
+    /// One after the other.
+    pub(crate) queries: &'a [f32],
+    pub(crate) dim: usize,
+    pub(crate) metric: Metric,
+    /// Rows to score, in the answer's order, repeats allowed; `None` is every row.
+    pub(crate) named: Option<&'a [u32]>,
+    /// Rows of the corpus.
+    pub(crate) rows: usize,
+}
+
+/// A row asked for, and the answer's column for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    row: u32,
+    column: u32,
+}
+
+/// A job.
+pub(crate) struct Score<'a> {
+    job: ScoreJob<'a>,
+    items: usize,
+    width: usize,
+    /// The named rows, sorted; empty where every row is meant.
+    named: Vec<Entry>,
+    /// Most pairs of a dispatch.
+    pairs: usize,
+    sums: Stage,
+}
+
+impl<'a> Score<'a> {
+    /// `result` is the length of the slot's result, `binding` the most bytes that a binding may have.
+    ///
+    /// # Errors
+    /// Queries that are not whole, rows that the corpus does not have, an answer that does not fit.
+    pub(crate) fn new(job: ScoreJob<'a>, result: usize, binding: usize, traits: Traits) -> Result<Self, Status> {
+        let whole = job.dim > 0 && job.queries.len().is_multiple_of(job.dim);
+        let inside = |row: &u32| (*row as usize) < job.rows;
+        let counts = u32::try_from(job.queries.len()).is_ok() && u32::try_from(job.rows).is_ok();
+        if !whole || !counts || !job.named.is_none_or(|rows| rows.iter().all(inside)) {
+            return Err(Status::BadDescriptor);
+        }
+        let (items, width) = (job.queries.len() / job.dim, job.named.map_or(job.rows, <[u32]>::len));
+        let cells = items.checked_mul(width).ok_or(Status::BadDescriptor)?;
+        if cells > result / size_of::<f32>() {
+            return Err(Status::ResultTooSmall);
+        }
+        let numbered = job.named.unwrap_or_default().iter().zip(0..);
+        let mut named: Vec<Entry> = numbered.map(|(row, column)| Entry { row: *row, column }).collect();
+        named.sort_unstable();
+        let pairs = cells.min(SCRATCH_BYTES.min(binding) / SUM_BYTES).max(1);
+        let sums = if traits.float64 { Stage::ScoreSumsFloat64 } else { Stage::ScoreSumsInteger };
+        Ok(Self { job, items, width, named, pairs, sums })
+    }
+
+    /// Whether no pair is asked for: then the job needs nothing of the corpus, nor of the device.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items == 0 || self.width == 0
+    }
+
+    /// Words of the input before the queries' norms, before the named rows, and before their columns.
+    fn places(&self) -> [usize; 3] {
+        let norms = if self.job.metric == Metric::Cosine { 2 * self.items } else { 0 };
+        let rows = self.job.queries.len() + norms;
+        [self.job.queries.len(), rows, rows + self.named.len()]
+    }
+
+    /// The entries whose rows a part has.
+    fn entries_of(&self, part: &Part) -> Range<usize> {
+        let Range { start, end } = part.rows;
+        if self.job.named.is_none() {
+            return start..end;
+        }
+        let before = |row: usize| self.named.partition_point(|entry| (entry.row as usize) < row);
+        before(start)..before(end)
+    }
+
+    /// Scores all queries with some entries of a part.
+    fn dispatch(&self, script: &mut Script, part: &Part, entries: Range<usize>) {
+        let most = (self.pairs / entries.len()).clamp(1, MOST_WORKGROUPS);
+        let most = if most > TILE_QUERIES { most / TILE_QUERIES * TILE_QUERIES } else { most };
+        let [norms_at, rows_at, columns_at] = self.places().map(|place| place as u32);
+        for first_query in (0..self.items).step_by(most) {
+            let queries = most.min(self.items - first_query);
+            let params = ScoreParams {
+                dim: self.job.dim as u32,
+                metric: self.job.metric as u32,
+                first_query: first_query as u32,
+                queries: queries as u32,
+                first_entry: entries.start as u32,
+                entries: entries.len() as u32,
+                first_row: part.rows.start as u32,
+                named: u32::from(self.job.named.is_some()),
+                rows_at,
+                columns_at,
+                norms_at,
+                width: self.width as u32,
+            };
+            let tiles = [queries.div_ceil(TILE_QUERIES), entries.len().div_ceil(TILE_ENTRIES), 1];
+            script.dispatch(self.sums, Some(&part.binding), &params, tiles.map(|count| count as u32));
+            let runs = [entries.len().div_ceil(FINISH_ENTRIES), queries, 1];
+            script.dispatch(Stage::ScoreFinish, Some(&part.binding), &params, runs.map(|count| count as u32));
+        }
+    }
+}
+
+impl Operation for Score<'_> {
+    fn sizes(&self) -> Sizes {
+        let [.., columns_at] = self.places();
+        Sizes {
+            input: (columns_at + self.named.len()) * size_of::<u32>(),
+            scratch: self.pairs * SUM_BYTES,
+            output: self.items * self.width * size_of::<f32>(),
+        }
+    }
+
+    fn fill(&self, input: &mut [u8]) {
+        let [norms_at, rows_at, columns_at] = self.places().map(|place| place * size_of::<u32>());
+        let (input, columns) = input.split_at_mut(columns_at);
+        let (input, rows) = input.split_at_mut(rows_at);
+        let (queries, norms) = input.split_at_mut(norms_at);
+        queries.copy_from_slice(bytemuck::cast_slice(self.job.queries));
+        let norms = norms.par_chunks_exact_mut(size_of::<f64>());
+        norms.zip(self.job.queries.par_chunks_exact(self.job.dim)).for_each(|(norm, query)| {
+            norm.copy_from_slice(&exact::norm(query).to_le_bytes());
+        });
+        let words = rows.chunks_exact_mut(size_of::<u32>()).zip(columns.chunks_exact_mut(size_of::<u32>()));
+        for ((row, column), entry) in words.zip(&self.named) {
+            row.copy_from_slice(&entry.row.to_le_bytes());
+            column.copy_from_slice(&entry.column.to_le_bytes());
+        }
+    }
+
+    fn round(&mut self, parts: &[Part], _first: bool) -> Script {
+        let mut script = Script::default();
+        // With all queries at once where they leave room for a tile of entries: rows are then read once from memory.
+        let most = (self.pairs / self.items.max(1)).max(TILE_ENTRIES).min(self.pairs).min(MOST_WORKGROUPS * TILE_ENTRIES);
+        for part in parts {
+            let entries = self.entries_of(part);
+            for start in entries.clone().step_by(most) {
+                self.dispatch(&mut script, part, start..entries.end.min(start + most));
+            }
+        }
+        script
+    }
+
+    fn delivery(&self) -> Delivery {
+        let bytes = self.sizes().output;
+        Box::new(move |output, result| {
+            if let (Some(result), Some(output)) = (result.get_mut(..bytes), output.get(..bytes)) {
+                result.copy_from_slice(output);
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

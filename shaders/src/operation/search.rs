@@ -1,0 +1,218 @@
+//! Search: the int8 screen (host/core's `screen.rs`, which argues the bound) with the top k fused, candidates out.
+//!
+//! The sums of a screen are exact, for WGSL's integers are. What is left is five operations in float32 for each bound, of which the definition asks
+//! an error of at most 2⁻²⁴ each; WGSL allows 2⁻²³, since it leaves the direction of rounding open, and either form of a product and a sum,
+//! fused or not. `SLACK` = 2⁻¹⁸ is more than three times what that adds up to, and what is flushed to zero is smaller than it by far.
+//!
+//! Up to [`FEW`] queries are screened by teams of threads that share a group of rows, more of them in tiles of 64 queries and 64 rows.
+
+use bytemuck::{Pod, Zeroable};
+use megaring_core::screen::{self, QueryScreen};
+use megaring_core::{Metric, exact};
+use rayon::prelude::*;
+
+use super::lists::{Block, Lists, Screen, Threshold};
+use super::{Delivery, Operation, Part, same_layout};
+use crate::script::{Script, Sizes};
+use crate::stage::Stage;
+
+/// Queries whose codes lie together: [query / 4][quad], a word of four codes for each.
+const TOGETHER: usize = 4;
+/// Fewer queries than this are screened by teams.
+const FEW: u32 = 16;
+/// Groups for each workgroup of a team stage: what 128 threads in subgroups of 32 take at once.
+const TEAM_GROUPS: u32 = 4;
+/// Queries, and groups, of a tile.
+const TILE_QUERIES: u32 = 64;
+const TILE_GROUPS: u32 = 4;
+/// Most workgroups of a dispatch along one dimension.
+const WORKGROUPS: u32 = 65_535;
+/// What flushed denormals may take from an absolute slack (see [`Threshold::slack`]).
+const SLACK_MARGIN: f64 = 1.0 + 1.0 / 512.0;
+
+/// `SearchParams` in `wgsl/shared/screen.wgsl`.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct SearchParams {
+    block: Block,
+    quads: u32,
+    screens: u32,
+    codes: u32,
+    unused: u32,
+}
+
+same_layout!(search_params: SearchParams { block, quads, screens, codes, unused });
+
+/// What a search asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SearchAsk {
+    pub(crate) metric: Metric,
+    /// Queries, and their width.
+    pub(crate) items: usize,
+    pub(crate) dim: usize,
+    pub(crate) k: usize,
+    /// Scores that a hit must pass; the metric's worst where all do.
+    pub(crate) threshold: f64,
+}
+
+/// What a search must know of its corpus.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SearchCorpus {
+    pub(crate) rows: usize,
+    /// The largest norm of a row.
+    pub(crate) max_norm: f64,
+    /// Whether some segment cannot be screened.
+    pub(crate) wild: bool,
+}
+
+/// A search job.
+pub(crate) struct Search {
+    lists: Lists,
+    quads: usize,
+    /// A query that cannot be screened has none.
+    screens: Vec<Option<QueryScreen>>,
+    thresholds: Vec<Threshold>,
+    codes: Vec<u32>,
+    in_vain: bool,
+}
+
+impl Search {
+    /// A search with these queries, one after the other, for a result of `result` bytes.
+    pub(crate) fn new(queries: &[f32], ask: SearchAsk, corpus: SearchCorpus, result: usize) -> Self {
+        let lists = Lists::new(ask.items, ask.k, corpus.rows, result);
+        let quads = screen::quads(ask.dim);
+        let mut search = Self {
+            lists,
+            quads,
+            screens: Vec::new(),
+            thresholds: Vec::new(),
+            codes: Vec::new(),
+            in_vain: lists.is_in_vain() || corpus.wild || ask.dim == 0,
+        };
+        if !search.in_vain {
+            search.prepare(queries, ask, corpus.max_norm);
+        }
+        search
+    }
+
+    /// Whether every row is a candidate for every query: then the job needs nothing of the corpus, nor of the device.
+    pub(crate) fn is_in_vain(&self) -> bool {
+        self.in_vain
+    }
+
+    fn prepare(&mut self, queries: &[f32], ask: SearchAsk, max_norm: f64) {
+        let mut codes = vec![0; ask.items.next_multiple_of(TOGETHER) * self.quads];
+        let few = TOGETHER * ask.dim;
+        let made: Vec<Vec<_>> = queries
+            .par_chunks(few)
+            .zip(codes.par_chunks_mut(TOGETHER * self.quads))
+            .with_min_len(16)
+            .map(|(queries, words)| {
+                let place = |(place, query): (usize, &[f32])| prepare_one(query, place, ask, max_norm, words);
+                queries.chunks_exact(ask.dim).enumerate().map(place).collect()
+            })
+            .collect();
+        (self.screens, self.thresholds) = made.into_iter().flatten().unzip();
+        self.codes = codes;
+        self.in_vain = self.screens.iter().all(Option::is_none);
+    }
+
+    fn screens_at(&self) -> usize {
+        self.lists.input_len()
+    }
+
+    fn codes_at(&self) -> usize {
+        self.screens_at() + self.screens.len() * size_of::<[f32; 4]>()
+    }
+
+    fn params(&self, block: &Block) -> SearchParams {
+        const VEC4: usize = size_of::<[u32; 4]>();
+        SearchParams {
+            block: *block,
+            quads: self.quads as u32,
+            screens: (self.screens_at() / VEC4) as u32,
+            codes: (self.codes_at() / VEC4) as u32,
+            unused: 0,
+        }
+    }
+}
+
+/// Quantises a query and lays its codes among those of the `words` of its fours. Says what its threshold is made of.
+fn prepare_one(
+    query: &[f32],
+    place: usize,
+    ask: SearchAsk,
+    max_norm: f64,
+    words: &mut [u32],
+) -> (Option<QueryScreen>, Threshold) {
+    let mut codes = vec![0; query.len().next_multiple_of(screen::QUAD)];
+    let screen = QueryScreen::new(ask.metric, query, max_norm, &mut codes[..query.len()]);
+    let Some(known) = screen else { return (None, Threshold { least: f32::MAX, slack: 0.0 }) };
+    for (four, codes) in words.chunks_exact_mut(TOGETHER).zip(codes.as_chunks::<{ screen::QUAD }>().0) {
+        four[place] = u32::from_le_bytes(codes.map(i8::cast_unsigned));
+    }
+    let slack = (2.0 * known.slack * SLACK_MARGIN) as f32;
+    (screen, Threshold { least: least_of_interest(query, ask, known.slack), slack })
+}
+
+/// What the caller's threshold means for upper bounds: those below cannot pass it. Finite.
+fn least_of_interest(query: &[f32], ask: SearchAsk, slack: f64) -> f32 {
+    let goodness = ask.metric.goodness(ask.threshold);
+    let norm2 = if ask.metric == Metric::L2 { exact::dot(query, query) } else { 0.0 };
+    ((goodness + norm2 - 2.0 * slack) as f32).next_down().max(f32::MIN).min(f32::MAX)
+}
+
+impl Screen for Search {
+    fn fill_cells(&self, script: &mut Script, part: &Part, block: &Block) {
+        let groups = block.rows.div_ceil(screen::GROUP_ROWS as u32);
+        let (stage, workgroups) = if block.queries >= FEW {
+            (Stage::SearchMany, [groups.div_ceil(TILE_GROUPS), block.queries.div_ceil(TILE_QUERIES), 1])
+        } else {
+            let one = (Stage::SearchOne, 1);
+            let (stage, queries) = if block.queries == 1 { one } else { (Stage::SearchFew, TOGETHER as u32) };
+            (stage, [groups.div_ceil(TEAM_GROUPS).min(WORKGROUPS), block.queries.div_ceil(queries), 1])
+        };
+        script.dispatch(stage, Some(&part.binding), &self.params(block), workgroups);
+    }
+
+    fn collect(&self, script: &mut Script, part: &Part, block: &Block) {
+        let workgroups = block.collect_workgroups();
+        script.dispatch(Stage::SearchCollect, Some(&part.binding), &self.params(block), workgroups);
+    }
+}
+
+impl Operation for Search {
+    fn sizes(&self) -> Sizes {
+        if self.in_vain {
+            return Sizes::default();
+        }
+        self.lists.sizes(self.screens.len() * size_of::<[f32; 4]>() + size_of_val(&*self.codes))
+    }
+
+    fn fill(&self, input: &mut [u8]) {
+        if self.in_vain {
+            return;
+        }
+        self.lists.fill(input, self.thresholds.iter().copied());
+        let (head, codes) = input.split_at_mut(self.codes_at());
+        codes[..size_of_val(&*self.codes)].copy_from_slice(bytemuck::cast_slice(&self.codes));
+        let places = head[self.screens_at()..].as_chunks_mut::<{ size_of::<[f32; 4]>() }>().0;
+        for (place, screen) in places.iter_mut().zip(&self.screens) {
+            let [scale, a, b] = screen.map_or([0.0; 3], |screen| [screen.scale, screen.a, screen.b]);
+            place.copy_from_slice(bytemuck::cast_slice(&[scale, a, b, 0.0]));
+        }
+    }
+
+    fn round(&mut self, parts: &[Part], first: bool) -> Script {
+        if self.in_vain { Script::default() } else { self.lists.round(self, parts, first) }
+    }
+
+    fn delivery(&self) -> Delivery {
+        let (lists, in_vain) = (self.lists, self.in_vain);
+        let strange: Vec<bool> = self.screens.iter().map(Option::is_none).collect();
+        Box::new(move |output, result| lists.deliver(output, result, |query| in_vain || strange[query]))
+    }
+}
+
+#[cfg(test)]
+mod tests;

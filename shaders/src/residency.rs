@@ -1,0 +1,260 @@
+//! What of which segment lies in the device's memory.
+//!
+//! Promises
+//! - A segment is uploaded once for all versions of its corpus, for each need of an operation; its codes once for all metrics.
+//! - What somebody holds (an [`Arc`] of an entry) is not evicted. When room is needed, segments that no corpus has any more go first, then what
+//!   was used least recently.
+//! - The sum of what is resident stays within the budget, but for memory that the device still reads after its eviction.
+//! - A lookup takes a short lock, whatever is being uploaded meanwhile. One thread uploads at a time.
+//!
+//! A corpus that finds no room is not refused: the dispatcher streams it (`stream.rs`).
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use megaring_core::corpus::{CorpusView, SegmentView};
+use wgpu::{BindGroup, Buffer, BufferUsages};
+
+use crate::counters::Counters;
+use crate::cut::Need;
+use crate::gpu::{Gpu, OutOfMemory};
+use crate::operation::Part;
+
+/// Bytes that are copied to the driver's staging memory before it is told to work them off.
+const FLUSH_BYTES: usize = 32 << 20;
+
+/// Why a corpus is not resident.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// The budget or the device has no room for it now.
+    NoRoom,
+    /// It lacks what the operation reads, or the device failed.
+    Failed(String),
+}
+
+/// One segment, for one need.
+pub(crate) struct Entry {
+    /// The device it lies on: one that was lost may leave entries behind that were on their way.
+    device: u64,
+    segment: Weak<SegmentView>,
+    parts: Vec<Held>,
+    /// Bytes in the two buffers of all parts.
+    bytes: [usize; 2],
+    used: AtomicU64,
+}
+
+struct Held {
+    binding: BindGroup,
+    first: Buffer,
+    /// Within the segment.
+    rows: Range<usize>,
+}
+
+/// Segments by their addresses, which are theirs as long as they live.
+type Key = (usize, Need);
+
+/// See the module's text.
+pub(crate) struct Residency {
+    budget: usize,
+    counters: Arc<Counters>,
+    uploading: Mutex<()>,
+    entries: Mutex<HashMap<Key, Arc<Entry>>>,
+    clock: AtomicU64,
+}
+
+impl Residency {
+    /// Keeps at most `budget` bytes on the device.
+    pub(crate) fn new(budget: usize, counters: Arc<Counters>) -> Self {
+        let (uploading, entries, clock) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
+        Self { budget, counters, uploading, entries, clock }
+    }
+
+    /// The bytes that may be kept.
+    pub(crate) fn budget(&self) -> usize {
+        self.budget
+    }
+
+    /// A version's segments, if all of them are there; to be held as long as they are to stay.
+    pub(crate) fn find(&self, gpu: &Gpu, view: &CorpusView, need: Need) -> Option<Vec<Arc<Entry>>> {
+        let entries = self.lock();
+        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        let found = |(_, segment): (usize, &Arc<SegmentView>)| {
+            let entry = entries.get(&key(segment, need)).filter(|entry| entry.is_of(gpu, segment))?;
+            entry.used.store(now, Ordering::Relaxed);
+            Some(entry.clone())
+        };
+        view.segments().map(found).collect()
+    }
+
+    /// [`Self::find`], after bringing what is missing.
+    ///
+    /// # Errors
+    /// See [`Absent`]. What was brought until then stays as long as there is room.
+    pub(crate) fn bring(&self, gpu: &Gpu, view: &CorpusView, need: Need) -> Result<Vec<Arc<Entry>>, Absent> {
+        if let Some(found) = self.find(gpu, view, need) {
+            return Ok(found);
+        }
+        let _one_at_a_time = self.uploading.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole: usize = view.segments().flat_map(|(_, segment)| need.bytes(segment.rows(), view.dim())).sum();
+        if whole > self.budget {
+            return Err(Absent::NoRoom);
+        }
+        let mut held = Vec::new();
+        for (_, segment) in view.segments() {
+            held.push(match self.find_one(gpu, segment, need) {
+                Some(entry) => entry,
+                None => self.upload(gpu, segment, view.dim(), need)?,
+            });
+        }
+        Ok(held)
+    }
+
+    /// Forgets all: the device is gone.
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn find_one(&self, gpu: &Gpu, segment: &Arc<SegmentView>, need: Need) -> Option<Arc<Entry>> {
+        let entry = self.lock().get(&key(segment, need)).filter(|entry| entry.is_of(gpu, segment)).cloned()?;
+        entry.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        Some(entry)
+    }
+
+    fn upload(&self, gpu: &Gpu, segment: &Arc<SegmentView>, dim: usize, need: Need) -> Result<Arc<Entry>, Absent> {
+        let codes = self.codes_of(gpu, segment, need);
+        let bytes = need.bytes(segment.rows(), dim);
+        let new = if codes.is_some() { bytes[1] } else { bytes[0] + bytes[1] };
+        self.make_room(new)?;
+        let parts = match Self::copy(gpu, segment, dim, need, codes.as_deref()) {
+            Err(Trouble::Full(_)) => {
+                // The device has less than the budget says: what nobody holds makes way, and then once more.
+                self.evict_until(|_| false);
+                Self::copy(gpu, segment, dim, need, codes.as_deref())
+            }
+            done => done,
+        };
+        let parts = parts.map_err(|trouble| match trouble {
+            Trouble::Full(full) => {
+                tracing::debug!(%full, "a corpus is streamed");
+                Absent::NoRoom
+            }
+            Trouble::Missing => Absent::Failed("a segment lacks what the operation reads".into()),
+        })?;
+        gpu.health().map_err(Absent::Failed)?;
+        self.counters.uploads.add(1);
+        self.counters.uploaded_bytes.add(new as u64);
+        let used = AtomicU64::new(self.clock.fetch_add(1, Ordering::Relaxed));
+        let entry = Arc::new(Entry { device: gpu.number, segment: Arc::downgrade(segment), parts, bytes, used });
+        self.lock().insert(key(segment, need), entry.clone());
+        Ok(entry)
+    }
+
+    /// The entry that has a segment's codes, whatever metric it is for.
+    fn codes_of(&self, gpu: &Gpu, segment: &Arc<SegmentView>, need: Need) -> Option<Arc<Entry>> {
+        let Need::Screen(_) = need else { return None };
+        let entries = self.lock();
+        let screens = megaring_core::Metric::ALL.into_iter().map(Need::Screen);
+        let mut found = screens.filter_map(|screen| entries.get(&key(segment, screen)));
+        found.find(|entry| entry.is_of(gpu, segment)).cloned()
+    }
+
+    fn copy(
+        gpu: &Gpu,
+        segment: &SegmentView,
+        dim: usize,
+        need: Need,
+        codes: Option<&Entry>,
+    ) -> Result<Vec<Held>, Trouble> {
+        let mut pending = 0;
+        let mut buffer = |bytes: &[u8]| {
+            let buffer = gpu.buffer("corpus", bytes.len(), BufferUsages::STORAGE | BufferUsages::COPY_DST)?;
+            for (number, piece) in bytes.chunks(FLUSH_BYTES).enumerate() {
+                gpu.queue.write_buffer(&buffer, (number * FLUSH_BYTES) as u64, piece);
+                pending += piece.len();
+                if pending >= FLUSH_BYTES {
+                    gpu.flush();
+                    pending = 0;
+                }
+            }
+            Ok(buffer)
+        };
+        let cuts = need.cuts(segment.rows(), dim, gpu.part_bytes);
+        let mut parts = Vec::with_capacity(cuts.len());
+        for (number, rows) in cuts.into_iter().enumerate() {
+            let [first, second] = need.contents(segment, dim, &rows).ok_or(Trouble::Missing)?;
+            let first = match codes.and_then(|entry| entry.parts.get(number)) {
+                Some(held) => held.first.clone(),
+                None => buffer(&first).map_err(Trouble::Full)?,
+            };
+            let second = if second.is_empty() { first.clone() } else { buffer(&second).map_err(Trouble::Full)? };
+            parts.push(Held { binding: gpu.bind_part(&first, &second), first, rows });
+        }
+        Ok(parts)
+    }
+
+    fn make_room(&self, bytes: usize) -> Result<(), Absent> {
+        let room = self.budget.saturating_sub(bytes);
+        self.evict_until(|resident| resident <= room);
+        if resident(&self.lock()) <= room { Ok(()) } else { Err(Absent::NoRoom) }
+    }
+
+    /// Evicts what nobody holds, the longest unused first, until `enough` says so of the bytes that are left.
+    fn evict_until(&self, enough: impl Fn(usize) -> bool) {
+        let mut entries = self.lock();
+        entries.retain(|_, entry| entry.segment.strong_count() > 0);
+        while !enough(resident(&entries)) {
+            let idle = entries.iter().filter(|(_, entry)| Arc::strong_count(entry) == 1);
+            let oldest = idle.min_by_key(|(_, entry)| entry.used.load(Ordering::Relaxed)).map(|(key, _)| *key);
+            let Some(oldest) = oldest else { return };
+            entries.remove(&oldest);
+            self.counters.evictions.add(1);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Entry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn is_of(&self, gpu: &Gpu, segment: &Arc<SegmentView>) -> bool {
+        self.device == gpu.number
+            && std::ptr::eq(self.segment.as_ptr(), Arc::as_ptr(segment)) 
+            && self.segment.strong_count() > 0
+    }
+
+    /// Its parts, in a corpus in which the segment begins at row `start`.
+    pub(crate) fn parts(&self, start: usize) -> impl Iterator<Item = Part> {
+        let at = move |rows: &Range<usize>| start + rows.start..start + rows.end;
+        self.parts.iter().map(move |held| Part { binding: held.binding.clone(), rows: at(&held.rows) })
+    }
+}
+
+/// The parts of a version whose segments these are.
+pub(crate) fn parts_of(view: &CorpusView, entries: &[Arc<Entry>]) -> Vec<Part> {
+    view.segments().zip(entries).flat_map(|((start, _), entry)| entry.parts(start)).collect()
+}
+
+enum Trouble {
+    Full(OutOfMemory),
+    Missing,
+}
+
+fn key(segment: &Arc<SegmentView>, need: Need) -> Key {
+    (Arc::as_ptr(segment).addr(), need)
+}
+
+/// Bytes of all entries, the codes that several share counted once.
+fn resident(entries: &HashMap<Key, Arc<Entry>>) -> usize {
+    let mut counted = HashSet::new();
+    let mut bytes = 0;
+    for ((segment, need), entry) in entries {
+        bytes += entry.bytes[1];
+        if !matches!(need, Need::Screen(_)) || counted.insert(*segment) {
+            bytes += entry.bytes[0];
+        }
+    }
+    bytes
+}

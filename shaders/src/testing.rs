@@ -1,0 +1,45 @@
+//! What tests of the operations share: the adapter of this machine in every way it can be driven, and a job run by itself.
+
+use std::io::Write;
+
+use wgpu::Adapter;
+
+use crate::gpu::{Gpu, GpuOptions};
+use crate::operation::{Operation, Part};
+use crate::stage::Traits;
+use crate::{adapter, trial};
+
+/// The adapter that tests run on: the one that `MEGARING_WGPU_ADAPTER` names, or the first there is, software too. Where there is none that is
+/// said, and the test has nothing to do.
+pub(crate) fn test_adapter() -> Option<Adapter> {
+    let wish = std::env::var("MEGARING_WGPU_ADAPTER").ok();
+    // Any name contains the empty one.
+    match adapter::choose(Some(wish.as_deref().unwrap_or(""))) {
+        Ok(adapter) => Some(adapter),
+        Err(reason) => {
+            // Past the capture of tests that pass: it is to be counted.
+            _ = writeln!(std::io::stdout(), "\nskipped: {reason}");
+            None
+        }
+    }
+}
+
+/// The test adapter with subgroups, float64 and mapped buffers where it has them, and without.
+pub(crate) fn gpus() -> Vec<Gpu> {
+    let Some(adapter) = test_adapter() else { return Vec::new() };
+    let open = |(subgroups, float64, mappable)| {
+        let options = GpuOptions { traits: Traits { subgroups, float64 }, mappable, ..GpuOptions::default() };
+        Gpu::open(&adapter, options).expect("the adapter opens")
+    };
+    [(true, true, true), (false, false, false)].into_iter().map(open).collect()
+}
+
+/// Binds bytes as a part of a corpus that has these rows.
+pub(crate) fn part(gpu: &Gpu, rows: &[u8], columns: &[u8], numbers: std::ops::Range<usize>) -> Part {
+    Part { binding: trial::bind(gpu, rows, columns).expect("little memory"), rows: numbers }
+}
+
+/// Runs a job as the dispatcher would, and gives back its slot's result of `len` bytes. Each of `rounds` is one.
+pub(crate) fn run(gpu: &Gpu, operation: &mut dyn Operation, rounds: &[Vec<Part>], len: usize) -> Vec<u8> {
+    trial::run(gpu, operation, rounds, len).expect("an answer")
+}

@@ -1,0 +1,128 @@
+//! A running backend with a ring, and slots made by hand.
+
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
+
+use bytemuck::cast_slice;
+use megaring_core::arena_format::lists_len;
+use megaring_core::corpus::{CorpusTable, CorpusView, HeapSegment, SegmentView};
+use megaring_core::keyword::Automaton;
+use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::{Backend, Metric, Opcode};
+use megaring_datasets::Embeddings;
+use megaring_ring::{Descriptor, JobRing, Outcome, RingConfig, Ticket, WaitStrategy};
+use megaring_wgpu::{WgpuBackend, WgpuOptions};
+
+pub(crate) struct Rig {
+    pub(crate) ring: Arc<JobRing>,
+    pub(crate) table: Arc<CorpusTable>,
+    pub(crate) backend: WgpuBackend,
+    pub(crate) automaton: Automaton,
+}
+
+/// Serves its purpose on the ring: a job's payload and the room for its answer.
+pub(crate) struct Slot {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) result: usize,
+}
+
+/// The default options, on whatever adapter there is, software too.
+pub(crate) fn options() -> WgpuOptions {
+    // Any name contains the empty one.
+    let adapter = Some(std::env::var("MEGARING_WGPU_ADAPTER").unwrap_or_default());
+    let ring = RingConfig { capacity: 64, arena_bytes: 32 << 20, block_bytes: 64 << 10, wait: WaitStrategy::default() };
+    WgpuOptions { adapter, ring, ..WgpuOptions::default() }
+}
+
+impl Rig {
+    /// `None` where there is no adapter, having said so.
+    pub(crate) fn start() -> Option<Self> {
+        Self::start_with(&options())
+    }
+
+    pub(crate) fn start_with(options: &WgpuOptions) -> Option<Self> {
+        static NONE: OnceLock<bool> = OnceLock::new();
+        if *NONE.get_or_init(|| megaring_wgpu::adapters().is_empty()) {
+            // Past the capture of tests that pass: it is to be counted.
+            _ = writeln!(std::io::stdout(), "\nskipped: no Vulkan, Metal or DX12 adapter");
+            return None;
+        }
+        let table = Arc::new(CorpusTable::default());
+        let automaton = Automaton::new(&Profile::parse(DEFAULT).expect("the default profile"));
+        let (backend, ring) = megaring_wgpu::start(options, table.clone(), &automaton).expect("the adapter starts");
+        Some(Self { ring, table, backend, automaton })
+    }
+
+    /// A generated corpus in one segment.
+    pub(crate) fn corpus(&self, rows: usize, dim: usize) -> Arc<CorpusView> {
+        let values = Embeddings { rows, dim, seed: 11, ..Embeddings::default() }.generate().values;
+        let segment = Arc::new(SegmentView::new(Arc::new(HeapSegment::new(values, dim, None)), rows));
+        let view = Arc::new(CorpusView::new("test".into(), 7, 1, dim, vec![segment]));
+        self.table.register(&view);
+        view
+    }
+
+    pub(crate) fn submit(&self, slot: &Slot) -> Ticket {
+        let mut reservation = self.ring.try_reserve(slot.payload.len(), slot.result).expect("room");
+        reservation.payload_mut().copy_from_slice(&slot.payload);
+        self.ring.submit(reservation, slot.descriptor)
+    }
+
+    pub(crate) fn send(&self, slot: &Slot) -> Outcome {
+        self.submit(slot).wait()
+    }
+
+    /// What the backend has counted under a name.
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        let counters = self.backend.counters();
+        counters.iter().find(|(counted, _)| *counted == name).unwrap_or_else(|| panic!("{name} is counted")).1
+    }
+}
+
+pub(crate) fn nop() -> Slot {
+    Slot { descriptor: Descriptor { opcode: Opcode::Nop as u16, ..Descriptor::default() }, payload: vec![], result: 0 }
+}
+
+/// The masks of texts.
+pub(crate) fn masks(texts: &[&str]) -> Slot {
+    let ends = texts.iter().scan(0_u64, |end, text| {
+        *end += text.len() as u64;
+        Some(*end)
+    });
+    let offsets: Vec<u64> = std::iter::once(0).chain(ends).collect();
+    let mut payload: Vec<u8> = cast_slice(&offsets).to_vec();
+    payload.extend(texts.iter().flat_map(|text| text.bytes()));
+    let descriptor =
+        Descriptor { opcode: Opcode::Masks as u16, items: texts.len() as u32, ..Descriptor::default() };
+    Slot { descriptor, payload, result: 16 * texts.len() }
+}
+
+/// The first `items` rows of a corpus against all of it.
+pub(crate) fn search(view: &CorpusView, items: usize, k: usize) -> Slot {
+    let (_, segment) = view.segments().next().expect("a segment");
+    let payload = cast_slice(&segment.data().embeddings()[..items * view.dim()]).to_vec();
+    let descriptor = Descriptor {
+        opcode: Opcode::Search as u16,
+        corpus: view.handle(),
+        corpus_generation: view.generation(),
+        items: items as u32,
+        dim: view.dim() as u32,
+        k: k as u32,
+        metric: Metric::Dot as u8,
+        threshold: f64::NEG_INFINITY,
+        ..Descriptor::default()
+    };
+    Slot { descriptor, payload, result: lists_len(items, 4 * k + 256) }
+}
+
+pub(crate) fn job(view: &Arc<CorpusView>) -> megaring_core::job::Job {
+    let queries = megaring_core::job::Matrix { rows: 1, dim: view.dim(), values: vec![1.0; view.dim()] };
+    megaring_core::job::Job::Search(megaring_core::job::SearchJob {
+        corpus: view.clone(),
+        queries,
+        metric: Metric::Dot,
+        k: 3,
+        threshold: None,
+    })
+}

@@ -1,0 +1,106 @@
+//! Slots, good and bad.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use megaring_core::arena_format::{CandidateLists, Candidates};
+use megaring_core::{Backend, Opcode};
+use megaring_ring::{Descriptor, Status};
+use megaring_wgpu::WgpuOptions;
+
+use crate::rig::{Rig, Slot, job, masks, nop, options, search};
+
+#[test]
+fn many_slots_under_way_are_each_answered_once() {
+    let Some(rig) = Rig::start() else { return };
+    let texts: Vec<String> = (0..200).map(|i| format!("memory {i}: {}", "a garden of love ".repeat(i % 7))).collect();
+    for round in 0..5 {
+        let slots: Vec<(Slot, &String)> = texts[40 * round..40 * (round + 1)].iter().map(|t| (masks(&[t]), t)).collect();
+        let tickets: Vec<_> = slots.iter().map(|(slot, text)| (rig.submit(slot), text)).collect();
+        for (ticket, text) in tickets {
+            let outcome = ticket.wait();
+            assert_eq!(outcome.completion.status, Status::Ok);
+            assert_eq!(outcome.result(), rig.automaton.mask(text.as_bytes()).to_le_bytes(), "{text}");
+        }
+    }
+    assert_eq!(rig.count("jobs"), 200);
+    assert!(rig.count("submissions") <= 200);
+    assert_eq!(rig.ring.outstanding(), 0);
+}
+
+#[test]
+fn nops_and_jobs_of_all_sizes_share_the_ring() {
+    let Some(rig) = Rig::start() else { return };
+    let view = rig.corpus(500, 24);
+    let text = "wisdom ".repeat(100_000);
+    for _ in 0..3 {
+        let slots = [nop(), masks(&[&text]), search(&view, 30, 5), masks(&["love"]), nop(), search(&view, 1, 7)];
+        let tickets: Vec<_> = slots.iter().map(|slot| rig.submit(slot)).collect();
+        for (number, ticket) in tickets.into_iter().enumerate() {
+            assert_eq!(ticket.wait().completion.status, Status::Ok, "slot {number}");
+        }
+    }
+}
+
+#[test]
+fn a_corpus_nobody_prepared_is_streamed_and_one_that_was_is_not() {
+    let Some(rig) = Rig::start_with(&WgpuOptions { part_bytes: 8 << 10, ..options() }) else { return };
+    let view = rig.corpus(700, 32);
+    let listed = |slot: &Slot| {
+        let outcome = rig.send(slot);
+        assert_eq!(outcome.completion.status, Status::Ok);
+        let lists = CandidateLists::read(outcome.result(), 4).expect("well-formed lists");
+        let rows = |query| match lists.of(query) {
+            Candidates::Listed(listed) => listed.iter().map(|c| c.row).collect::<Vec<_>>(),
+            Candidates::EveryRow => panic!("the screen tells rows apart"),
+        };
+        (0..4).for_each(|query| assert!(rows(query).contains(&(query as u32)), "a row is nearest to itself"));
+    };
+    listed(&search(&view, 4, 3));
+    assert_eq!((rig.count("streamed"), rig.count("uploads")), (1, 0));
+    let held = rig.backend.prepare(&job(&view)).expect("there is room");
+    listed(&search(&view, 4, 3));
+    assert_eq!((rig.count("streamed"), rig.count("uploads")), (1, 1));
+    drop(held);
+}
+
+#[test]
+fn faulty_slots_are_answered_with_the_reason() {
+    let Some(rig) = Rig::start() else { return };
+    let view = rig.corpus(300, 8);
+    let good = search(&view, 2, 3);
+    let with = |change: &dyn Fn(&mut Descriptor)| {
+        let mut descriptor = good.descriptor;
+        change(&mut descriptor);
+        Slot { descriptor, payload: good.payload.clone(), result: good.result }
+    };
+    let mut falling = masks(&["one", "two"]);
+    falling.payload[8] = 200;
+    let past = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64 - 1;
+    for (what, slot, status) in [
+        ("an unknown opcode", with(&|d| d.opcode = 99), Status::UnknownOpcode),
+        ("another dimension", with(&|d| d.dim = 9), Status::BadDescriptor),
+        ("an unknown metric", with(&|d| d.metric = 9), Status::BadDescriptor),
+        ("k of 0", with(&|d| d.k = 0), Status::BadDescriptor),
+        ("more queries than sent", with(&|d| d.items = 3), Status::BadDescriptor),
+        ("an old version", with(&|d| d.corpus_generation = 0), Status::StaleCorpus),
+        ("a passed deadline", with(&|d| d.deadline_ns = past), Status::DeadlineExceeded),
+        ("no coordinates", with(&|d| d.opcode = Opcode::Nearest as u16), Status::BadDescriptor),
+        ("offsets that fall", falling, Status::BadDescriptor),
+        ("no room", Slot { result: 16, ..masks(&["a", "b"]) }, Status::ResultTooSmall),
+        ("no room for lists", Slot { result: 8, ..search(&view, 2, 3) }, Status::ResultTooSmall),
+    ] {
+        assert_eq!(rig.send(&slot).completion.status, status, "{what}");
+    }
+    assert_eq!(rig.send(&good).completion.status, Status::Ok, "the backend goes on");
+    assert!(rig.backend.health().is_ok());
+}
+
+#[test]
+fn what_is_in_the_ring_at_the_end_is_left_for_the_host_to_fail() {
+    let Some(rig) = Rig::start() else { return };
+    rig.backend.shutdown();
+    let ticket = rig.submit(&nop());
+    rig.ring.close();
+    assert_eq!(rig.ring.fail_outstanding(Status::ShuttingDown), 1);
+    assert_eq!(ticket.wait().completion.status, Status::ShuttingDown);
+}

@@ -1,0 +1,60 @@
+// Collecting: every row of this part whose upper bound reaches its query's threshold goes into the query's list. A stage that includes this
+// (after cells.wgsl) declares `params` with a member `block`, and says
+//
+//     fn upper_of(query: u32, row: u32) -> f32      // query of the job, row of the part
+//
+// an upper bound of a row's goodness, asked for where cells stand for many rows. Dispatched as [queries of the block, cells of the part /
+// COLLECT_CELLS, 1].
+
+const COLLECT_THREADS: u32 = 128u;
+const COLLECT_CELLS: u32 = 1024u;
+
+// The lists as a slot's result has them: for each query its count and 0; then `capacity` pairs for each query, a row's number and its upper bound.
+// A count beyond the capacity says that the list did not fit.
+@group(0) @binding(3) var<storage, read_write> output: array<atomic<u32>>;
+
+var<workgroup> found: array<u32, COLLECT_CELLS>;
+var<workgroup> found_count: atomic<u32>;
+
+fn put_into_list(query: u32, row: u32, upper: f32) {
+    let place = atomicAdd(&output[2u * query], 1u);
+    if place < params.block.capacity {
+        let at = 2u * (params.block.items + query * params.block.capacity + place);
+        atomicStore(&output[at], params.block.first_row + row);
+        atomicStore(&output[at + 1u], bitcast<u32>(upper));
+    }
+}
+
+@compute @workgroup_size(COLLECT_THREADS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    if thread == 0u {
+        atomicStore(&found_count, 0u);
+    }
+    workgroupBarrier();
+    let query = params.block.first_query + group.x;
+    let threshold = scratch[query].x;
+    let first = group.y * COLLECT_CELLS;
+    let end = min(first + COLLECT_CELLS, cells_of_part(params.block));
+    for (var cell = first + thread; cell < end; cell += COLLECT_THREADS) {
+        let upper = scratch[place_of_cell(params.block, group.x, cell)].y;
+        if upper < threshold {
+            continue;
+        }
+        if params.block.cell_rows == 1u {
+            put_into_list(query, cell, upper);
+        } else {
+            found[atomicAdd(&found_count, 1u)] = cell;
+        }
+    }
+    workgroupBarrier();
+    let rows = atomicLoad(&found_count) * params.block.cell_rows;
+    for (var i = thread; i < rows; i += COLLECT_THREADS) {
+        let row = found[i / params.block.cell_rows] * params.block.cell_rows + i % params.block.cell_rows;
+        if row < params.block.rows {
+            let upper = upper_of(query, row);
+            if upper >= threshold {
+                put_into_list(query, row, upper);
+            }
+        }
+    }
+}
