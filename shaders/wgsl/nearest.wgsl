@@ -4,36 +4,55 @@
 // include: cells
 // include: points
 
+// Queries that an invocation looks at while it has points at hand.
+const QUERIES: u32 = 4u;
 // Larger than any squared distance of tame points, and finite.
 const FAR: f32 = 3e38;
 const THREADS: u32 = 64u;
 
-// An invocation takes a cell of many points, or four cells of one point each. Dispatched as [invocations / THREADS, queries of the block, 1].
+// An invocation takes a cell of many points, or four cells of one point each. Dispatched as [invocations / THREADS, queries of the block /
+// QUERIES, 1].
 @compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let query = query_of(params.block.first_query + id.y);
     let rows = params.block.rows;
+    let first = id.y * QUERIES;
+    var queries: array<Query, QUERIES>;
+    for (var i = 0u; i < QUERIES; i++) {
+        queries[i] = query_of(params.block.first_query + min(first + i, params.block.queries - 1u));
+    }
     if params.block.cell_rows == 1u {
-        let squared = squared_of_four(min(id.x, params.stride - 1u), query);
-        for (var i = 0u; i < 4u; i++) {
-            put_cell(id.y, 4u * id.x + i, squared[i], query.error);
+        let four = four_of_points(min(id.x, params.stride - 1u));
+        for (var i = 0u; i < QUERIES; i++) {
+            let found = squared(four, queries[i]);
+            put_cell(first + i, 4u * id.x, found.x, queries[i].error);
+            put_cell(first + i, 4u * id.x + 1u, found.y, queries[i].error);
+            put_cell(first + i, 4u * id.x + 2u, found.z, queries[i].error);
+            put_cell(first + i, 4u * id.x + 3u, found.w, queries[i].error);
         }
         return;
     }
-    var nearest = FAR;
-    let first = id.x * params.block.cell_rows;
-    for (var row = first; row < min(first + params.block.cell_rows, rows); row += 4u) {
-        let squared = squared_of_four(row / 4u, query);
+    var nearest: array<f32, QUERIES>;
+    for (var i = 0u; i < QUERIES; i++) {
+        nearest[i] = FAR;
+    }
+    let first_row = id.x * params.block.cell_rows;
+    for (var row = first_row; row < min(first_row + params.block.cell_rows, rows); row += 4u) {
+        let four = four_of_points(row / 4u);
         // Those behind the last point are none.
         let there = vec4<u32>(row, row + 1u, row + 2u, row + 3u) < vec4<u32>(rows);
-        let found = select(vec4<f32>(FAR), squared, there);
-        nearest = min(nearest, min(min(found.x, found.y), min(found.z, found.w)));
+        for (var i = 0u; i < QUERIES; i++) {
+            let found = select(vec4<f32>(FAR), squared(four, queries[i]), there);
+            nearest[i] = min(nearest[i], min(min(found.x, found.y), min(found.z, found.w)));
+        }
     }
-    put_cell(id.y, id.x, nearest, query.error);
+    for (var i = 0u; i < QUERIES; i++) {
+        put_cell(first + i, id.x, nearest[i], queries[i].error);
+    }
 }
 
 fn put_cell(query: u32, cell: u32, squared: f32, error: f32) {
-    if cell < cells_of_part(params.block) {
-        scratch[place_of_cell(params.block, query, cell)] = vec2<f32>(lower_bound(squared, error), upper_bound(squared, error));
+    if query < params.block.queries && cell < cells_of_part(params.block) {
+        let bounds = vec2<f32>(lower_bound(squared, error), upper_bound(squared, error));
+        scratch[place_of_cell(params.block, query, cell)] = bounds;
     }
 }

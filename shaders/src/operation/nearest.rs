@@ -39,8 +39,9 @@ const COORDINATE_ERROR: f64 = 1.0 / (1 << 20) as f64;
 const LOST: f64 = 1.0 / (1_u64 << 58) as f64;
 /// δ.
 const RELATIVE: f64 = 1.0 / (1 << 18) as f64;
-/// Invocations of a workgroup of `nearest.wgsl`.
+/// Invocations of a workgroup of `nearest.wgsl`, and the queries of each.
 const THREADS: u32 = 64;
+const QUERIES: u32 = 4;
 /// Points that the shader takes at once.
 const FOUR: u32 = 4;
 
@@ -149,7 +150,7 @@ impl Screen for Nearest {
         // An invocation takes a cell of many points, or four of one.
         let invocations =
             if block.cell_rows as usize == CELL_ROWS { block.part_cells() } else { block.rows.div_ceil(FOUR) };
-        let workgroups = [invocations.div_ceil(THREADS), block.queries, 1];
+        let workgroups = [invocations.div_ceil(THREADS), block.queries.div_ceil(QUERIES), 1];
         script.dispatch(Stage::Nearest, Some(&part.binding), &self.params(part, block), workgroups);
     }
 

@@ -38,13 +38,30 @@ fn query_of(query: u32) -> Query {
     return Query(input[place], rest.x, rest.y);
 }
 
-// Squared distances of points 4 * four .. 4 * four + 4.
-fn squared_of_four(four: u32, query: Query) -> vec4<f32> {
-    let x = params.weights.x * (points[four] - query.xyzw.x);
-    let y = params.weights.y * (points[four + params.stride] - query.xyzw.y);
-    let z = params.weights.z * (points[four + 2u * params.stride] - query.xyzw.z);
-    let w = params.weights.w * (points[four + 3u * params.stride] - query.xyzw.w);
-    let v = params.weight_v * (points[four + 4u * params.stride] - query.v);
+// Four points, by axis.
+struct Four {
+    x: vec4<f32>,
+    y: vec4<f32>,
+    z: vec4<f32>,
+    w: vec4<f32>,
+    v: vec4<f32>,
+}
+
+// Points 4 * place .. 4 * place + 4.
+fn four_of_points(place: u32) -> Four {
+    let y = place + params.stride;
+    let z = y + params.stride;
+    let w = z + params.stride;
+    return Four(points[place], points[y], points[z], points[w], points[w + params.stride]);
+}
+
+// Their squared distances.
+fn squared(four: Four, query: Query) -> vec4<f32> {
+    let x = params.weights.x * (four.x - query.xyzw.x);
+    let y = params.weights.y * (four.y - query.xyzw.y);
+    let z = params.weights.z * (four.z - query.xyzw.z);
+    let w = params.weights.w * (four.w - query.xyzw.w);
+    let v = params.weight_v * (four.v - query.v);
     return x * x + y * y + z * z + w * w + v * v + FLOOR;
 }
 
