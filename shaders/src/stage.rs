@@ -43,10 +43,14 @@ pub(crate) enum Stage {
     Nearest,
     /// See `wgsl/nearest_collect.wgsl`.
     NearestCollect,
-    /// See `wgsl/score_sums_float64.wgsl`.
-    ScoreSumsFloat64,
-    /// See `wgsl/score_sums_integer.wgsl`.
-    ScoreSumsInteger,
+    /// See `wgsl/score_sums_float64.wgsl`; for products.
+    ScoreProductsFloat64,
+    /// The same for squared differences.
+    ScoreSquaresFloat64,
+    /// See `wgsl/score_sums_integer.wgsl`; for products.
+    ScoreProductsInteger,
+    /// The same for squared differences.
+    ScoreSquaresInteger,
     /// See `wgsl/score_finish.wgsl`.
     ScoreFinish,
 }
@@ -63,8 +67,10 @@ impl Stage {
         Self::SearchCollect,
         Self::Nearest,
         Self::NearestCollect,
-        Self::ScoreSumsFloat64,
-        Self::ScoreSumsInteger,
+        Self::ScoreProductsFloat64,
+        Self::ScoreSquaresFloat64,
+        Self::ScoreProductsInteger,
+        Self::ScoreSquaresInteger,
         Self::ScoreFinish,
     ];
 
@@ -85,9 +91,10 @@ impl Stage {
             | Self::SearchCollect
             | Self::Nearest
             | Self::NearestCollect
-            | Self::ScoreSumsInteger
+            | Self::ScoreProductsInteger
+            | Self::ScoreSquaresInteger
             | Self::ScoreFinish => true,
-            Self::ScoreSumsFloat64 => traits.float64,
+            Self::ScoreProductsFloat64 | Self::ScoreSquaresFloat64 => traits.float64,
         }
     }
 
@@ -104,8 +111,10 @@ impl Stage {
             Self::SearchCollect => ("search_collect", vec![]),
             Self::Nearest => ("nearest", vec![]),
             Self::NearestCollect => ("nearest_collect", vec![]),
-            Self::ScoreSumsFloat64 => ("score_sums_float64", vec![]),
-            Self::ScoreSumsInteger => ("score_sums_integer", vec![]),
+            Self::ScoreProductsFloat64 => ("score_sums_float64", vec![("SQUARES", 0)]),
+            Self::ScoreSquaresFloat64 => ("score_sums_float64", vec![("SQUARES", 1)]),
+            Self::ScoreProductsInteger => ("score_sums_integer", vec![("SQUARES", 0)]),
+            Self::ScoreSquaresInteger => ("score_sums_integer", vec![("SQUARES", 1)]),
             Self::ScoreFinish => ("score_finish", vec![]),
         }
     }
@@ -121,7 +130,8 @@ impl Stage {
 /// Gives a constant another value; `text` declares it on a line of its own.
 fn set_constant(text: &str, constant: &str, value: u32) -> String {
     let declaration = format!("const {constant}: u32 = ");
-    let set = |line: &str| if line.starts_with(&declaration) { format!("{declaration}{value}u;") } else { line.to_owned() };
+    let set =
+        |line: &str| if line.starts_with(&declaration) { format!("{declaration}{value}u;") } else { line.to_owned() };
     text.lines().map(|line| set(line) + "\n").collect()
 }
 

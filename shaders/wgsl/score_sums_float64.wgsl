@@ -11,6 +11,8 @@
 @group(1) @binding(0) var<storage, read> rows: array<u32>;
 
 const SLICE: u32 = 256u;
+// Whether squared differences are added up, rather than products.
+const SQUARES: u32 = 0u; // one of 0, 1
 
 // A slice of the tile's queries, an element of all four together; then the sums of all threads.
 var<workgroup> staged: array<vec4<f64>, 256>;
@@ -27,7 +29,7 @@ fn widen(bits: vec4<u32>) -> vec4<f64> {
 // One more element of four sums; `bits` are those of `b`. A product is exact, so that it may be fused with the addition. A square is
 // not: a select stands between them, of what no compiler can rule out and what is never so, since elements are finite.
 fn add_elements(sums: vec4<f64>, a: vec4<f64>, b: vec4<f64>, bits: u32) -> vec4<f64> {
-    if (params.metric != METRIC_L2) { return sums + a * b; }
+    if (SQUARES == 0u) { return sums + a * b; }
     let difference = a - b;
     return sums + select(difference * difference, sums, bits == 0x7FFFFFFFu);
 }

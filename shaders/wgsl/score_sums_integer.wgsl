@@ -8,6 +8,8 @@
 @group(1) @binding(0) var<storage, read> rows: array<u32>;
 
 const SLICE: u32 = 256u;
+// Whether squared differences are added up, rather than products.
+const SQUARES: u32 = 0u; // one of 0, 1
 
 // A slice of the tile's queries, mantissas and then exponents, an element of all four together; then the sums of all threads.
 var<workgroup> staged: array<vec4<i32>, 768>;
@@ -15,7 +17,7 @@ var<workgroup> staged: array<vec4<i32>, 768>;
 // One more element of four sums, in the definition's order.
 fn add_elements(sums: Float64, a: Elements, b: Elements) -> Float64 {
     var term: Float64;
-    if (params.metric == METRIC_L2) {
+    if (SQUARES != 0u) {
         let apart = difference(a, b);
         term = multiply_magnitudes(apart, apart);
     } else {

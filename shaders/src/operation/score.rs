@@ -2,11 +2,13 @@
 //!
 //! Two stages: sums (dot products or squared distances, float64, to the scratch), then scores (the cosine's quotient and the rounding to
 //! float32, in integers). The sums are the definition's, addition by addition: a thread has one of its eight lanes. They are worked out in float64
-//! where the adapter has that and the self-test finds it exact ([`contraction_probe`] is made for it), else in integers, several dozen of them
+//! where the adapter has that and the self-test finds it exact ([`probe`] is made for it), else in integers, several dozen of them
 //! for each addition.
 //!
 //! A dispatch works on some queries and on some *entries*, rows asked for, within one part of the corpus: as many as the scratch holds the sums
 //! of. Named rows are sorted, so that those of a part follow each other; the answer's columns they belong to are sent along.
+
+pub(crate) mod probe;
 
 use std::ops::Range;
 
@@ -105,7 +107,12 @@ impl<'a> Score<'a> {
         let mut named: Vec<Entry> = numbered.map(|(row, column)| Entry { row: *row, column }).collect();
         named.sort_unstable();
         let pairs = cells.min(SCRATCH_BYTES.min(binding) / SUM_BYTES).max(1);
-        let sums = if traits.float64 { Stage::ScoreSumsFloat64 } else { Stage::ScoreSumsInteger };
+        let sums = match (traits.float64, job.metric == Metric::L2) {
+            (true, false) => Stage::ScoreProductsFloat64,
+            (true, true) => Stage::ScoreSquaresFloat64,
+            (false, false) => Stage::ScoreProductsInteger,
+            (false, true) => Stage::ScoreSquaresInteger,
+        };
         Ok(Self { job, items, width, named, pairs, sums })
     }
 
@@ -190,7 +197,8 @@ impl Operation for Score<'_> {
     fn round(&mut self, parts: &[Part], _first: bool) -> Script {
         let mut script = Script::default();
         // With all queries at once where they leave room for a tile of entries: rows are then read once from memory.
-        let most = (self.pairs / self.items.max(1)).max(TILE_ENTRIES).min(self.pairs).min(MOST_WORKGROUPS * TILE_ENTRIES);
+        let most =
+            (self.pairs / self.items.max(1)).max(TILE_ENTRIES).min(self.pairs).min(MOST_WORKGROUPS * TILE_ENTRIES);
         for part in parts {
             let entries = self.entries_of(part);
             for start in entries.clone().step_by(most) {

@@ -3,7 +3,6 @@
 
 const LANES: u32 = 8u;  // of the definition
 const METRIC_COSINE: u32 = 1u;
-const METRIC_L2: u32 = 3u;
 
 // Sums are worked out in tiles of four queries by 32 entries, or of the one query there is by 32: eight threads for the definition's eight
 // lanes of four rows, whose elements they read 32 bytes at a time and take for all queries of the tile.

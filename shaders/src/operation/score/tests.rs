@@ -223,7 +223,12 @@ fn named_rows_are_answered_in_the_order_they_are_named() {
         for named in [vec![], vec![99], vec![31, 32, 31, 32, 31], vec![5; 70], (0..100).rev().collect(), vec![85, 99]] {
             case.named = Some(named);
             case.check(&gpu);
-            let one = Case { queries: case.queries[..17].to_vec(), rows: case.rows.clone(), named: case.named.clone(), ..case };
+            let one = Case {
+                queries: case.queries[..17].to_vec(),
+                rows: case.rows.clone(),
+                named: case.named.clone(),
+                ..case
+            };
             one.check(&gpu);
             case = Case { queries: case.queries, ..one };
         }

@@ -37,7 +37,8 @@ fn main(@builtin(global_invocation_id) thread: vec3<u32>) {{
 
 fn run(gpu: &Gpu, source: String, cases: &[[u64; 2]]) -> Vec<u64> {
     let device = &gpu.device;
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source: ShaderSource::Wgsl(source.into()) });
+    let module = device
+        .create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source: ShaderSource::Wgsl(source.into()) });
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label: None,
         layout: None,
