@@ -1,12 +1,12 @@
 //! What search and nearest share: a table of cells in the scratch, a threshold for each query, and lists of candidates.
 //!
 //! A round of a job does, for one block of queries after the other: a stage of the operation fills the block's cells for every part; `select`
-//! raises each query's threshold to the k-th largest lower bound among them, lowered by what the caller says; another stage of the operation lists
-//! every row whose upper bound reaches the threshold. Since a threshold only rises, and k rows are at least that good, no row of the answer
+//! raises each query's threshold to the k-th largest lower bound among them, lowered by what the caller says; another stage of the operation
+//! lists every row whose upper bound reaches the threshold. Since a threshold only rises, and k rows are at least that good, no row of the answer
 //! is missed, in whatever order the rounds come; a round that has fewer than k cells leaves the thresholds as they are.
 //!
-//! A cell stands for 16 rows where that leaves at least 4 k cells, so that the k-th of them is hardly lower than the k-th row; else for one. Blocks
-//! are as large as the table allows, which has [`TABLE_BYTES`], or one query's cells where those are more.
+//! A cell stands for 16 rows where that leaves at least 4 k cells, so that the k-th of them is hardly lower than the k-th row; else for one.
+//! Blocks are as large as the table allows, which has [`TABLE_BYTES`], or one query's cells where those are more.
 
 use bytemuck::{Pod, Zeroable};
 use megaring_core::arena_format::{self, Candidate, EVERY_ROW, ListHeader};
@@ -77,8 +77,8 @@ pub(crate) trait Screen {
 pub(crate) struct Threshold {
     /// No row of interest has an upper bound below this. Finite.
     pub(crate) least: f32,
-    /// What bounds do not carry: the k-th largest lower bound is lowered by this. Not negative, and larger by a factor of at least 1 + 2⁻¹⁰ than it
-    /// would have to be, so that denormals may be lost.
+    /// What bounds do not carry: the k-th largest lower bound is lowered by this. Not negative, and larger by a factor of at least 1 + 2⁻¹⁰
+    /// than it would have to be, so that denormals may be lost.
     pub(crate) slack: f32,
 }
 
@@ -223,4 +223,55 @@ fn block_of(room: usize) -> usize {
 
 fn headers_len(items: usize) -> usize {
     items * size_of::<ListHeader>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_hold_every_query_once_and_every_cell_has_a_place() {
+        for (items, k, parts) in
+            [(1, 1, vec![0..16]), (70, 3, vec![0..1000, 1000..1007]), (300, 50, vec![0..16, 16..999])]
+        {
+            let rows = parts.iter().map(std::ops::Range::len).sum();
+            for table_bytes in [0, 8 * PAIR * rows, 1 << 20, usize::MAX] {
+                let lists = Lists { table_bytes, ..Lists::new(items, k, rows, 1 << 20) };
+                let mut query = 0;
+                for block in lists.blocks(parts.iter().cloned(), true) {
+                    let mut cell = 0;
+                    for (part, rows) in block.iter().zip(&parts) {
+                        assert_eq!((part.first_query, part.first_cell), (query, cell));
+                        assert_eq!((part.first_row as usize, part.rows as usize), (rows.start, rows.len()));
+                        assert_eq!(part.cell_rows, if items == 70 { 16 } else { 1 });
+                        cell += part.part_cells();
+                    }
+                    let any = block[0];
+                    assert!(any.queries == 1 || any.first_query % 4 == 0, "{any:?}");
+                    assert_eq!(any.cells, cell);
+                    let end = any.table as usize + any.queries as usize * any.cells as usize;
+                    assert!(end * PAIR <= lists.sizes(0).scratch && any.table as usize >= items, "{any:?}");
+                    query += any.queries;
+                }
+                assert_eq!(query as usize, items);
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_that_does_not_fit_and_one_that_is_not_there_mean_every_row() {
+        let lists = Lists::new(3, 1, 100, arena_format::lists_len(3, 2));
+        let mut output = vec![0_u8; lists.sizes(0).output];
+        let counts = [2_u32, 0, 3, 0, 1, 0];
+        output[..24].copy_from_slice(bytemuck::cast_slice(&counts));
+        output[24..].copy_from_slice(bytemuck::cast_slice(&[7_u32, 8, 9, 10, 1, 2, 3, 4, 5, 6, 0, 0]));
+        let told = |output: &[u8], whole: fn(usize) -> bool| {
+            let mut result = vec![0_u8; arena_format::lists_len(3, 2)];
+            lists.deliver(output, &mut result, whole);
+            bytemuck::pod_collect_to_vec::<u8, u32>(&result)
+        };
+        assert_eq!(told(&output, |_| false), [2, 0, 0, EVERY_ROW, 1, 0, 7, 8, 9, 10, 0, 0, 0, 0, 5, 6, 0, 0]);
+        assert_eq!(told(&output, |query| query == 2)[..6], [2, 0, 0, EVERY_ROW, 0, EVERY_ROW]);
+        assert_eq!(told(&[], |_| false)[..6], [0, EVERY_ROW, 0, EVERY_ROW, 0, EVERY_ROW]);
+    }
 }

@@ -1,10 +1,11 @@
 //! Search: the int8 screen (host/core's `screen.rs`, which argues the bound) with the top k fused, candidates out.
 //!
-//! The sums of a screen are exact, for WGSL's integers are. What is left is five operations in float32 for each bound, of which the definition asks
-//! an error of at most 2⁻²⁴ each; WGSL allows 2⁻²³, since it leaves the direction of rounding open, and either form of a product and a sum,
-//! fused or not. `SLACK` = 2⁻¹⁸ is more than three times what that adds up to, and what is flushed to zero is smaller than it by far.
+//! The sums of a screen are exact, for WGSL's integers are. What is left is eight operations in float32 for each bound, each with an error of at
+//! most 2⁻²³ (half of that where the direction of rounding is to nearest, which WGSL leaves open), and fewer where products and sums are
+//! fused. With the roundings of what the host prepares that is below half of `SLACK` = 2⁻¹⁸, relative to the same terms; what is flushed to
+//! zero, below 2⁻¹²⁶, is nothing beside them, since norms are at least 2⁻⁴⁰.
 //!
-//! Up to [`FEW`] queries are screened by teams of threads that share a group of rows, more of them in tiles of 64 queries and 64 rows.
+//! Few queries are screened by teams of threads that share a group of rows, more of them in tiles of queries and rows: [`stage_for`].
 
 use bytemuck::{Pod, Zeroable};
 use megaring_core::screen::{self, QueryScreen};
@@ -18,13 +19,9 @@ use crate::stage::Stage;
 
 /// Queries whose codes lie together: [query / 4][quad], a word of four codes for each.
 const TOGETHER: usize = 4;
-/// Fewer queries than this are screened by teams.
-const FEW: u32 = 16;
-/// Groups for each workgroup of a team stage: what 128 threads in subgroups of 32 take at once.
-const TEAM_GROUPS: u32 = 4;
-/// Queries, and groups, of a tile.
-const TILE_QUERIES: u32 = 64;
-const TILE_GROUPS: u32 = 4;
+/// So many queries are worth a tile of 16, and so many one of 64.
+const SOME: u32 = 8;
+const MANY: u32 = 33;
 /// Most workgroups of a dispatch along one dimension.
 const WORKGROUPS: u32 = 65_535;
 /// What flushed denormals may take from an absolute slack (see [`Threshold::slack`]).
@@ -159,19 +156,25 @@ fn prepare_one(
 fn least_of_interest(query: &[f32], ask: SearchAsk, slack: f64) -> f32 {
     let goodness = ask.metric.goodness(ask.threshold);
     let norm2 = if ask.metric == Metric::L2 { exact::dot(query, query) } else { 0.0 };
-    ((goodness + norm2 - 2.0 * slack) as f32).next_down().max(f32::MIN).min(f32::MAX)
+    ((goodness + norm2 - 2.0 * slack) as f32).next_down().clamp(f32::MIN, f32::MAX)
+}
+
+/// What fills the cells of so many queries, with the groups and the queries of a workgroup. Teams take what 128 threads in subgroups of 32 take
+/// at once, and go on from there.
+fn stage_for(queries: u32) -> (Stage, u32, u32) {
+    match queries {
+        0..=1 => (Stage::SearchOne, 4, 1),
+        2..SOME => (Stage::SearchFew, 4, 4),
+        SOME..MANY => (Stage::SearchSome, 16, 16),
+        MANY.. => (Stage::SearchMany, 4, 64),
+    }
 }
 
 impl Screen for Search {
     fn fill_cells(&self, script: &mut Script, part: &Part, block: &Block) {
         let groups = block.rows.div_ceil(screen::GROUP_ROWS as u32);
-        let (stage, workgroups) = if block.queries >= FEW {
-            (Stage::SearchMany, [groups.div_ceil(TILE_GROUPS), block.queries.div_ceil(TILE_QUERIES), 1])
-        } else {
-            let one = (Stage::SearchOne, 1);
-            let (stage, queries) = if block.queries == 1 { one } else { (Stage::SearchFew, TOGETHER as u32) };
-            (stage, [groups.div_ceil(TEAM_GROUPS).min(WORKGROUPS), block.queries.div_ceil(queries), 1])
-        };
+        let (stage, groups_at_once, queries_at_once) = stage_for(block.queries);
+        let workgroups = [groups.div_ceil(groups_at_once).min(WORKGROUPS), block.queries.div_ceil(queries_at_once), 1];
         script.dispatch(stage, Some(&part.binding), &self.params(block), workgroups);
     }
 

@@ -9,8 +9,8 @@
 const COLLECT_THREADS: u32 = 128u;
 const COLLECT_CELLS: u32 = 1024u;
 
-// The lists as a slot's result has them: for each query its count and 0; then `capacity` pairs for each query, a row's number and its upper bound.
-// A count beyond the capacity says that the list did not fit.
+// The lists as a slot's result has them: for each query its count and 0; then `capacity` pairs for each query, a row's number and its upper
+// bound. A count beyond the capacity says that the list did not fit.
 @group(0) @binding(3) var<storage, read_write> output: array<atomic<u32>>;
 
 var<workgroup> found: array<u32, COLLECT_CELLS>;

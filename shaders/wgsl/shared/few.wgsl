@@ -1,5 +1,5 @@
-// The cells of few queries: a team of threads takes a group of 16 rows and QUERIES queries. Four neighbouring threads take a quad, 4 rows each, and
-// the next four the next quad, so that a team reads one run of memory.
+// The cells of few queries: a team of threads takes a group of 16 rows and QUERIES queries. Four neighbouring threads take a quad, 4 rows each,
+// and the next four the next quad, so that a team reads one run of memory.
 //
 // Dispatched as [as many as there are, queries of the block / QUERIES, 1]: teams go on to further groups until all are done.
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use megaring_core::arena_format::{Candidates, CandidateLists, lists_len};
+use megaring_core::arena_format::{CandidateLists, Candidates, lists_len};
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
 use megaring_core::exact::ScalarKernel;
 use megaring_core::rescore::{Ask, rank};
@@ -84,9 +84,14 @@ impl<'a> Job<'a> {
                 let end = all.min(begin + step);
                 let a_group = packed_len(16, self.view.dim());
                 let rows = &segment.data().codes().packed[begin * a_group..end * a_group];
-                let columns = &segment.columns(self.metric)[begin * 64..end * 64];
-                let numbers = first + begin * 16..first + segment.rows().min(end * 16);
-                parts.push(part(gpu, rows, bytemuck::cast_slice(columns), numbers));
+                let mut columns = segment.columns(self.metric)[begin * 64..end * 64].to_vec();
+                let numbers = begin * 16..segment.rows().min(end * 16);
+                // What is beyond the last row would be the best of all if it were looked at.
+                for row in numbers.len()..(end - begin) * 16 {
+                    columns[row / 16 * 64 + 16 + row % 16] = 1e30;
+                }
+                let numbers = first + numbers.start..first + numbers.end;
+                parts.push(part(gpu, rows, bytemuck::cast_slice(&columns), numbers));
             }
         }
         parts.chunks(self.cut.1.min(parts.len().max(1))).map(<[Part]>::to_vec).collect()
@@ -187,8 +192,12 @@ fn parts_rounds_and_blocks_change_nothing() {
     let values = random(3001, dim, 3);
     let view = corpus(&values, dim, &[1000, 1501, 500]);
     for gpu in &gpus() {
-        for (number, cut) in [(usize::MAX, usize::MAX), (7, usize::MAX), (7, 1), (31, 2), (1, 50)].into_iter().enumerate() {
-            for (k, table) in [(5, usize::MAX), (120, usize::MAX), (5, 0), (120, 0), (120, 7 * 3001 * 8), (5, 70 * 200 * 8)] {
+        for (number, cut) in
+            [(usize::MAX, usize::MAX), (7, usize::MAX), (7, 1), (31, 2), (1, 50)].into_iter().enumerate()
+        {
+            for (k, table) in
+                [(5, usize::MAX), (120, usize::MAX), (5, 0), (120, 0), (120, 7 * 3001 * 8), (5, 70 * 200 * 8)]
+            {
                 let queries = random_queries(&values, dim, 1 + 66 * (number % 2) + table.min(9));
                 let job = Job { cut, table_bytes: table, ..Job::new(&view, &queries, Metric::ALL[number % 3], k) };
                 job.check(gpu, &format!("parts {cut:?}, table {table}"));
@@ -236,6 +245,24 @@ fn ties_are_all_listed_or_every_row_is() {
 }
 
 #[test]
+fn rows_that_just_reach_the_threshold_are_listed() {
+    // Zeros have cosine 0, and bounds without any width.
+    let (dim, rows) = (8, 640);
+    let mut values = vec![0.0; dim * rows];
+    for row in (0..rows).step_by(3) {
+        values[row * dim] = if row < 6 { 1.0 } else { -1.0 };
+    }
+    let view = corpus(&values, dim, &[rows]);
+    let query: Vec<f32> = (0..dim).map(|place| if place == 0 { 1.0 } else { 0.1 }).collect();
+    for gpu in &gpus() {
+        for k in [5, 12] {
+            let found = Job::new(&view, &query, Metric::Cosine, k).check(gpu, "zeros");
+            assert_eq!(found, [Some(2 + rows - rows.div_ceil(3))]);
+        }
+    }
+}
+
+#[test]
 fn thresholds_cut_lists_short_and_lose_nothing() {
     let values = random(2000, 48, 11);
     let view = corpus(&values, 48, &[1999, 1]);
@@ -256,14 +283,14 @@ fn thresholds_cut_lists_short_and_lose_nothing() {
 
 #[test]
 fn rows_much_shorter_than_a_query_are_told_apart_as_the_definition_does() {
-    // Their squared distances to the queries differ by less than their roundings do.
+    // So much that their squared distances to a query are all the same, and the first rows are the answer.
     let dim = 8;
-    let values: Vec<f32> = random(640, dim, 13).iter().map(|value| value * 1e-7).collect();
+    let values: Vec<f32> = random(640, dim, 13).iter().map(|value| value * 1e-11).collect();
     let view = corpus(&values, dim, &[640]);
-    let queries: Vec<f32> = random(3, dim, 14).iter().map(|value| value * 1e6).collect();
+    let queries: Vec<f32> = random(3, dim, 14).iter().map(|value| value * 1e7).collect();
     for gpu in &gpus() {
         for k in [1, 3, 30] {
-            Job::new(&view, &queries, Metric::L2, k).check(gpu, "short rows");
+            assert_eq!(Job::new(&view, &queries, Metric::L2, k).check(gpu, "short rows"), [Some(640); 3]);
         }
     }
 }
@@ -289,7 +316,8 @@ fn what_cannot_be_screened_gets_every_row() {
 
 #[test]
 fn lists_are_short() {
-    let values = Embeddings { rows: 5000, clusters: 0, near_duplicates: 0.0, ..Embeddings::default() }.generate().values;
+    let values =
+        Embeddings { rows: 5000, clusters: 0, near_duplicates: 0.0, ..Embeddings::default() }.generate().values;
     let view = corpus(&values, 384, &[5000]);
     let queries = random_queries(&values, 384, 40);
     for gpu in &gpus() {
