@@ -193,6 +193,21 @@ fn sums_that_cancel_keep_what_is_left() {
 }
 
 #[test]
+fn lanes_are_combined_in_the_definitions_order() {
+    for gpu in gpus() {
+        for items in [1, 6] {
+            // Two lanes take each other away, and with them whatever they have met before.
+            let mut case = Case::new(8, items, 64, || 1.0);
+            for (pair, row) in case.rows.chunks_exact_mut(8).enumerate() {
+                row.iter_mut().enumerate().for_each(|(lane, value)| *value = (1 << lane) as f32);
+                (row[pair / 8], row[pair % 8]) = (1e20, -1e20);
+            }
+            case.check(&gpu);
+        }
+    }
+}
+
+#[test]
 fn parts_rounds_and_blocks_make_no_difference() {
     let mut draws = Draws(5);
     for gpu in gpus() {
