@@ -28,7 +28,7 @@ impl Bench {
         let folder = tempfile::tempdir()?;
         let store = Store::open(folder.path(), Access::Exclusive)?;
         // Its figures are the CPU's, also where there is a GPU; that one is measured by `megaring-gpu-check`.
-        let config = EngineConfig { cuda: None, ..EngineConfig::new(Profile::parse(DEFAULT)?) };
+        let config = EngineConfig { cuda: None, wgpu: None, ..EngineConfig::new(Profile::parse(DEFAULT)?) };
         let engine = Engine::start(config, store)?;
         Ok(Self { engine, _folder: folder })
     }

@@ -149,11 +149,6 @@ fn backend() -> impl TypedValueParser<Value = BackendKind> {
     PossibleValuesParser::new(BackendKind::ALL.map(BackendKind::name)).try_map(|name| name.parse::<BackendKind>())
 }
 
-/// Whether a command that ends with its answer is worth starting a GPU for, which takes longer than most of them: only where it was asked for.
-fn wants_gpu(backend: Option<BackendKind>) -> bool {
-    backend == Some(BackendKind::Cuda)
-}
-
 /// Parses a metric's name.
 fn metric() -> impl TypedValueParser<Value = Metric> {
     PossibleValuesParser::new(Metric::ALL.map(Metric::name)).try_map(|name| name.parse::<Metric>())

@@ -12,14 +12,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use megaring_core::Error;
 use megaring_core::profile::{self, Profile};
+use megaring_core::{BackendKind, Error};
 use megaring_corpus::{Access, Store};
 use megaring_cuda::{CudaMode, CudaScreen};
 use megaring_ring::WaitStrategy;
 use tracing_subscriber::EnvFilter;
 
-use crate::engine::{CudaConfig, Engine, EngineConfig};
+use crate::engine::{CudaConfig, Engine, EngineConfig, WgpuConfig};
 
 pub mod file;
 
@@ -58,8 +58,8 @@ pub struct Settings {
     #[arg(long, global = true, env = "MEGARING_ISA", value_name = "NAME")]
     pub isa: Option<String>,
     /// Whether to use an NVIDIA GPU: auto, where there is what it needs, or off
-    #[arg(long, global = true, env = "MEGARING_CUDA", value_name = "WHEN", default_value_t = CudaUse::Auto)]
-    pub cuda: CudaUse,
+    #[arg(long, global = true, env = "MEGARING_CUDA", value_name = "WHEN", default_value_t = GpuUse::Auto)]
+    pub cuda: GpuUse,
     /// How the GPU's kernel is brought to work: persistent, launch or graph
     #[arg(long, global = true, env = "MEGARING_CUDA_MODE", value_name = "MODE", default_value_t = CudaMode::default())]
     pub cuda_mode: CudaMode,
@@ -72,6 +72,15 @@ pub struct Settings {
     /// What the GPU screens with: int8 (a quarter of the memory) or float32 (fewer rows left where rows lie close); answers are the same
     #[arg(long, global = true, env = "MEGARING_CUDA_SCREEN", value_name = "TYPE", default_value_t = CudaScreen::default())]
     pub cuda_screen: CudaScreen,
+    /// Whether to use a GPU through Vulkan, Metal or DX12: auto, where there is one that CUDA does not have already, or off
+    #[arg(long, global = true, env = "MEGARING_WGPU", value_name = "WHEN", default_value_t = GpuUse::Auto)]
+    pub wgpu: GpuUse,
+    /// The adapter for that, by any part of its name; one that is software, and one beside CUDA, must be named [default: the best of the others]
+    #[arg(long, global = true, env = "MEGARING_WGPU_ADAPTER", value_name = "NAME")]
+    pub wgpu_adapter: Option<String>,
+    /// Most of its memory that corpora may take; larger ones are streamed through
+    #[arg(long, global = true, env = "MEGARING_WGPU_MEMORY", value_name = "SIZE", default_value = "2GiB", value_parser = size)]
+    pub wgpu_memory: usize,
     /// Encoder profile (TOML) [default: whitemagic-v1, built in]
     #[arg(long, global = true, env = "MEGARING_PROFILE", value_name = "FILE")]
     pub profile: Option<PathBuf>,
@@ -88,14 +97,14 @@ pub struct Settings {
 
 /// Whether a GPU is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CudaUse {
+pub enum GpuUse {
     /// It is used where this machine has what it needs.
     Auto,
     /// It is left alone.
     Off,
 }
 
-impl fmt::Display for CudaUse {
+impl fmt::Display for GpuUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Auto => "auto",
@@ -104,7 +113,7 @@ impl fmt::Display for CudaUse {
     }
 }
 
-impl FromStr for CudaUse {
+impl FromStr for GpuUse {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
@@ -131,14 +140,16 @@ impl Settings {
     }
 
     /// Starts an engine over a store as the settings say, for one command: its events stay in memory, since the events file is a
-    /// running server's. `with_gpu`: where the settings allow it and there is one.
+    /// running server's. Beside the CPU, only backends of these kinds are started, where the settings allow it: a GPU takes longer
+    /// to start than most commands take.
     ///
     /// # Errors
     /// A profile that cannot be read, or what [`Engine::start`] refuses.
-    pub fn engine(&self, store: Arc<Store>, with_gpu: bool) -> Result<Arc<Engine>, Error> {
+    pub fn engine(&self, store: Arc<Store>, kinds: &[BackendKind]) -> Result<Arc<Engine>, Error> {
         let config = self.engine_config()?;
-        let cuda = config.cuda.filter(|_| with_gpu);
-        Engine::start(EngineConfig { events_file: None, cuda, ..config }, store)
+        let cuda = config.cuda.filter(|_| kinds.contains(&BackendKind::Cuda));
+        let wgpu = config.wgpu.filter(|_| kinds.contains(&BackendKind::Wgpu));
+        Engine::start(EngineConfig { events_file: None, cuda, wgpu, ..config }, store)
     }
 
     /// How the engine of a server is set up.
@@ -153,7 +164,8 @@ impl Settings {
             arena_bytes: self.arena_bytes,
             tenant_jobs: self.tenant_jobs,
             isa: self.isa.clone(),
-            cuda: (self.cuda == CudaUse::Auto).then(|| self.cuda_config()),
+            cuda: (self.cuda == GpuUse::Auto).then(|| self.cuda_config()),
+            wgpu: (self.wgpu == GpuUse::Auto).then(|| self.wgpu_config()),
             events_file: self.events_file.clone(),
             ..EngineConfig::new(self.read_profile()?)
         })
@@ -168,6 +180,14 @@ impl Settings {
             memory_bytes: self.cuda_memory.unwrap_or(0),
             screen: self.cuda_screen,
         }
+    }
+
+    /// How the wgpu backend is set up, should it be used.
+    #[must_use]
+    pub fn wgpu_config(&self) -> WgpuConfig {
+        // An empty name would be a part of every adapter's, software too: whoever empties a variable means none.
+        let adapter = self.wgpu_adapter.clone().filter(|name| !name.trim().is_empty());
+        WgpuConfig { adapter, memory_bytes: self.wgpu_memory }
     }
 
     /// The encoder's profile: the file's, or the built-in one.

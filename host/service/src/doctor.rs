@@ -14,6 +14,7 @@ use crate::config::Settings;
 use crate::engine::{CudaConfig, Engine};
 use crate::machine;
 
+mod adapters;
 mod data;
 mod self_test;
 
@@ -64,6 +65,7 @@ pub fn run(settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     findings.push(in_use(settings));
     findings.extend(data::findings(settings));
     findings.push(profile(settings));
+    findings.extend(adapters::findings(settings));
     match self_test::engine(settings) {
         Ok(engine) => {
             findings.extend(backends(&engine, settings));
@@ -177,7 +179,11 @@ fn running(kind: BackendKind, capabilities: &Capabilities, settings: &Settings) 
                 "running on device {number}, {device}, {instruction_set}, {lanes} blocks, {mode} mode, {screen} screen, corpora take up to {memory}"
             )
         }
-        BackendKind::Cpu | BackendKind::Wgpu => format!("running on {device}, {instruction_set}, {lanes} threads"),
+        BackendKind::Wgpu => {
+            let memory = bytes_text(settings.wgpu_memory as u64);
+            format!("running on {device}, {instruction_set}, corpora take up to {memory} of its memory")
+        }
+        BackendKind::Cpu => format!("running on {device}, {instruction_set}, {lanes} threads"),
     }
 }
 

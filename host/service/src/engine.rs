@@ -16,6 +16,7 @@ use megaring_cuda::{CudaMode, CudaOptions, CudaScreen};
 use megaring_ring::{JobRing, RingConfig, WaitStrategy};
 use megaring_simd::KernelSet;
 use megaring_simd::backend::{CpuBackend, CpuOptions};
+use megaring_wgpu::WgpuOptions;
 
 use self::flight::Flight;
 use crate::admission::{Admission, Limits};
@@ -47,6 +48,8 @@ pub struct EngineConfig {
     pub isa: Option<String>,
     /// The CUDA backend, which is started where this machine has what it needs; `None` leaves it out.
     pub cuda: Option<CudaConfig>,
+    /// The wgpu backend, which is started where this machine has what it needs and CUDA does not run already; `None` leaves it out.
+    pub wgpu: Option<WgpuConfig>,
     /// A file for the event ring, so that other processes can follow; `None` keeps it in memory.
     pub events_file: Option<std::path::PathBuf>,
 }
@@ -64,6 +67,7 @@ impl EngineConfig {
             profile,
             isa: None,
             cuda: Some(CudaConfig::default()),
+            wgpu: Some(WgpuConfig::default()),
             events_file: None,
         }
     }
@@ -85,6 +89,16 @@ pub struct CudaConfig {
     pub memory_bytes: usize,
     /// What searches screen with.
     pub screen: CudaScreen,
+}
+
+/// How the wgpu backend is set up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WgpuConfig {
+    /// A part of the adapter's name, in any case. One that is software is used only where it is named, and so is any beside CUDA, since
+    /// it may well be the same GPU; `None` is the best of the others.
+    pub adapter: Option<String>,
+    /// Most bytes of device memory for corpora; 0 is the backend's own choice.
+    pub memory_bytes: usize,
 }
 
 /// A backend that consumes a ring, and the ring.
@@ -113,7 +127,7 @@ impl Engine {
         Self::start_with(config, store, Vec::new())
     }
 
-    /// [`Self::start`] with further backends. One of CUDA's kind takes the place of this build's own.
+    /// [`Self::start`] with further backends. One of a GPU's kind takes the place of this build's own.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -129,16 +143,7 @@ impl Engine {
         for (backend, ring) in extra {
             lanes.push(lane(backend, ring)?);
         }
-        let mut absent = Vec::new();
-        if lanes.iter().all(|lane| lane.kind() != BackendKind::Cuda) {
-            match start_cuda(&config, &automaton) {
-                Ok((backend, ring)) => lanes.push(lane(backend, ring)?),
-                Err(reason) => absent.push((BackendKind::Cuda, reason)),
-            }
-        }
-        if lanes.iter().all(|lane| lane.kind() != BackendKind::Wgpu) {
-            absent.push((BackendKind::Wgpu, "this build has no wgpu backend".into()));
-        }
+        let absent = add_gpus(&config, &store, &automaton, &mut lanes)?;
         let admission = Admission::new(limits(&config, &lanes));
         let router = Router::new(lanes, absent);
         let profile = Arc::new(config.profile);
@@ -263,6 +268,32 @@ fn cpu_lane(
     lane(Box::new(backend), ring)
 }
 
+/// Starts the GPUs' backends whose kinds have no lane yet; answers which did not start, and why.
+fn add_gpus(
+    config: &EngineConfig,
+    store: &Arc<Store>,
+    automaton: &Automaton,
+    lanes: &mut Vec<Lane>,
+) -> Result<Vec<(BackendKind, String)>, Error> {
+    let runs = |kind, lanes: &[Lane]| lanes.iter().any(|lane| lane.kind() == kind);
+    let mut absent = Vec::new();
+    let mut add = |kind, started: Result<Running, String>, lanes: &mut Vec<Lane>| match started {
+        Ok((backend, ring)) => lane(backend, ring).map(|lane| lanes.push(lane)),
+        Err(reason) => {
+            absent.push((kind, reason));
+            Ok(())
+        }
+    };
+    if !runs(BackendKind::Cuda, lanes) {
+        add(BackendKind::Cuda, start_cuda(config, automaton), lanes)?;
+    }
+    if !runs(BackendKind::Wgpu, lanes) {
+        let beside_cuda = runs(BackendKind::Cuda, lanes);
+        add(BackendKind::Wgpu, start_wgpu(config, store, automaton, beside_cuda), lanes)?;
+    }
+    Ok(absent)
+}
+
 /// The CUDA backend with its ring, or why there is none.
 fn start_cuda(config: &EngineConfig, automaton: &Automaton) -> Result<Running, String> {
     let Some(CudaConfig { mode, device, memory_bytes, screen }) = config.cuda else {
@@ -270,6 +301,30 @@ fn start_cuda(config: &EngineConfig, automaton: &Automaton) -> Result<Running, S
     };
     let options = CudaOptions { mode, device, memory_bytes, ring: config.ring(), screen };
     let (backend, ring) = megaring_cuda::start(&options, automaton).map_err(|unavailable| unavailable.reason)?;
+    Ok((Box::new(backend), ring))
+}
+
+/// The wgpu backend with its ring, or why there is none.
+fn start_wgpu(
+    config: &EngineConfig,
+    store: &Arc<Store>,
+    automaton: &Automaton,
+    beside_cuda: bool,
+) -> Result<Running, String> {
+    let Some(WgpuConfig { adapter, memory_bytes }) = &config.wgpu else {
+        return Err("it is switched off by the settings (--wgpu off)".into());
+    };
+    if beside_cuda && adapter.is_none() {
+        return Err("CUDA has the GPU already (--wgpu-adapter names an adapter to use beside it)".into());
+    }
+    let options = WgpuOptions {
+        adapter: adapter.clone(),
+        memory_bytes: *memory_bytes,
+        ring: config.ring(),
+        ..WgpuOptions::default()
+    };
+    let (backend, ring) =
+        megaring_wgpu::start(&options, store.table().clone(), automaton).map_err(|unavailable| unavailable.reason)?;
     Ok((Box::new(backend), ring))
 }
 

@@ -17,7 +17,7 @@ fn subjects() -> impl Iterator<Item = Subject> {
         None => KernelSet::available(),
     };
     let names = sets.into_iter().map(|set| set.isa().name());
-    names.map(|name| Subject::start(BackendKind::Cpu, name, Some(name), Vec::new()))
+    names.map(|name| Subject::start(BackendKind::Cpu, name, Some(name), |_| Vec::new()))
 }
 
 #[test]
@@ -36,6 +36,14 @@ fn the_real_sample_is_searched_exactly_for_every_metric_k_and_batch() {
 fn generated_corpora_of_odd_shapes_are_searched_exactly() {
     for subject in subjects() {
         suite::odd_shapes_are_searched(&subject, &[(1, 1), (17, 7), (300, 8), (999, 128), (64, 1536), (40, 4096)]);
+    }
+}
+
+#[test]
+fn every_k_is_answered_and_thresholds_are_kept() {
+    for subject in subjects() {
+        suite::every_k_is_answered(&subject);
+        suite::thresholds_are_kept(&subject);
     }
 }
 

@@ -11,13 +11,15 @@ use megaring::outcome::Answer;
 use megaring_core::job::{Job, Matrix, SearchJob, Terms};
 use megaring_core::keyword::Automaton;
 use megaring_core::{BackendKind, Metric};
-use megaring_corpus::Rows;
 use megaring_cuda::twin::Twin;
 use megaring_cuda::{CudaMode, CudaOptions, CudaScreen};
 use megaring_datasets::{Embeddings, memories, points, sample};
 use megaring_ring::{RingConfig, WaitStrategy};
+use memory::count;
 use suite::Subject;
 
+#[path = "support/memory.rs"]
+mod memory;
 #[path = "support/suite.rs"]
 mod suite;
 
@@ -45,14 +47,8 @@ fn subject_on(twin: Result<Arc<Twin>, String>, options: CudaOptions) -> Option<(
     let automaton = Automaton::new(&suite::profile());
     let (backend, ring) = megaring_cuda::start_on(twin.clone(), &options, &automaton).expect("the twin starts");
     let name = format!("the twin, {}, {}", options.mode, options.screen);
-    Some((Subject::start(BackendKind::Cuda, &name, None, vec![(Box::new(backend), ring)]), twin))
-}
-
-/// What the backend has counted under a name.
-fn count(subject: &Subject, name: &str) -> u64 {
-    let counters = subject.engine.counters();
-    let found = counters.iter().flat_map(|(_, counters)| counters).find(|(counted, _)| *counted == name);
-    found.unwrap_or_else(|| panic!("{name} is not in {counters:?}")).1
+    let running = |_: &_| vec![(Box::new(backend) as _, ring)];
+    Some((Subject::start(BackendKind::Cuda, &name, None, running), twin))
 }
 
 #[test]
@@ -84,6 +80,13 @@ fn every_mode_answers_alike() {
 fn generated_corpora_of_odd_shapes_are_searched_exactly() {
     let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
     suite::odd_shapes_are_searched(&subject, &[(1, 1), (17, 7), (300, 8), (999, 128), (64, 1536), (40, 4096)]);
+}
+
+#[test]
+fn every_k_is_answered_and_thresholds_are_kept() {
+    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
+    suite::every_k_is_answered(&subject);
+    suite::thresholds_are_kept(&subject);
 }
 
 #[test]
@@ -126,20 +129,7 @@ fn a_screen_by_rows_tells_near_rows_apart() {
 #[test]
 fn a_corpus_that_grows_is_searched_as_it_is() {
     let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
-    let rows = Embeddings { rows: 500, dim: 40, seed: 8, ..Embeddings::default() }.generate();
-    subject.store_rows("grows", &rows.head(100), &[40]);
-    for len in [100, 101, 300, 500] {
-        let now = rows.head(len);
-        if len > 100 {
-            let from = subject.engine.store().view("grows").expect("the corpus is there").rows();
-            let mut appender = subject.engine.store().append("grows").expect("the corpus is there");
-            let embeddings = Matrix { rows: len - from, dim: 40, values: rows.values[from * 40..len * 40].to_vec() };
-            appender.push(Rows { embeddings, ..Rows::default() }).expect("finite rows");
-            appender.commit().expect("room on disk");
-        }
-        let truths = Metric::ALL.map(|metric| suite::truth(metric, &now.values, &now));
-        suite::rows_find_each_other(&subject, ("grows", &now), &truths, &[(5, &[1, 30])]);
-    }
+    memory::a_corpus_that_grows_is_searched_as_it_is(&subject);
 }
 
 /// Budgets below what the corpora need: some give way to others, and the largest is streamed.
@@ -149,29 +139,7 @@ fn corpora_beyond_the_memory_are_searched_exactly() {
     let cases = [(CudaMode::Persistent, 64 << 10), (CudaMode::Persistent, 300 << 10), (CudaMode::Launch, 64 << 10)];
     for (mode, memory_bytes) in cases {
         let Some(subject) = subject(mode, memory_bytes) else { return };
-        let corpora: Vec<_> = [(400, 128, 1), (900, 128, 2), (400, 128, 3), (1_500, 96, 4)]
-            .into_iter()
-            .map(|(rows, dim, seed)| Embeddings { rows, dim, seed, ..Embeddings::default() }.generate())
-            .collect();
-        let truths: Vec<_> = corpora
-            .iter()
-            .map(|rows| Metric::ALL.map(|metric| suite::truth(metric, &rows.head(20).values, rows)))
-            .collect();
-        for (number, rows) in corpora.iter().enumerate() {
-            subject.store_rows(&format!("c{number}"), rows, &[rows.rows / 2]);
-        }
-        for round in 0..2 {
-            for (number, (rows, truths)) in corpora.iter().zip(&truths).enumerate() {
-                for (metric, truth) in Metric::ALL.into_iter().zip(truths) {
-                    let (name, asked) = (format!("c{number}"), rows.head(20));
-                    let queries = Matrix { rows: 20, dim: rows.dim, values: asked.values };
-                    let got = subject.search(&name, queries, metric, 10);
-                    for (got, want) in got.iter().zip(truth) {
-                        assert_eq!(got[..], want[..10], "{name} {metric} round {round} in {memory_bytes} bytes");
-                    }
-                }
-            }
-        }
+        memory::corpora_beyond_the_memory_are_searched(&subject);
         let given_way = count(&subject, "evictions") + count(&subject, "tiles");
         assert!(given_way > 0, "all fitted {memory_bytes} bytes: {:?}", subject.engine.counters());
     }
@@ -228,48 +196,11 @@ async fn a_slow_block_keeps_its_tile_from_the_next_job_of_the_stream() {
     }
 }
 
-/// Callers that come and go while their corpora push each other out of the memory: nobody's rows are overwritten under a job that still reads
-/// them, not even where its caller has gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_go_away_leave_the_others_answers_alone() {
     let Some(subject) = subject(CudaMode::Persistent, 80 << 10) else { return };
-    let corpora: Vec<_> =
-        (0..3).map(|seed| Embeddings { rows: 400, dim: 64, seed, ..Embeddings::default() }.generate()).collect();
-    let truths: Vec<_> =
-        corpora.iter().map(|rows| suite::truth(Metric::Cosine, &rows.head(150).values, rows)).collect();
-    for (number, rows) in corpora.iter().enumerate() {
-        subject.store_rows(&format!("c{number}"), rows, &[]);
-    }
-    let call = |number: usize| {
-        let queries = Matrix { rows: 150, dim: 64, values: corpora[number].head(150).values };
-        let corpus = subject.engine.store().view(&format!("c{number}")).expect("the corpus is there");
-        let job = Job::Search(SearchJob { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None });
-        let terms = Terms { backend: Some(BackendKind::Cuda), ..Terms::default() };
-        let engine = subject.engine.clone();
-        tokio::spawn(async move { engine.run(job, terms).await })
-    };
-    for round in 0..12 {
-        let calls: Vec<_> = (0..6).map(|call_number| (call_number % 3, call(call_number % 3))).collect();
-        for (at, (number, call)) in calls.into_iter().enumerate() {
-            if (at + round) % 3 == 0 {
-                call.abort();
-                continue;
-            }
-            let outcome = call.await.expect("no panic").expect("a good job");
-            let Answer::Hits(ranked) = outcome.answer else { panic!("a search answers hits") };
-            for (ranked, want) in ranked.iter().zip(&truths[number]) {
-                let got = ranked.hits.iter().map(|hit| (hit.row, hit.score.to_bits()));
-                assert!(got.eq(want[..10].iter().copied()), "corpus {number} in round {round}");
-            }
-        }
-    }
+    memory::callers_that_go_away_leave_the_others_answers_alone(&subject).await;
     assert!(count(&subject, "evictions") + count(&subject, "tiles") > 0, "{:?}", subject.engine.counters());
-    let begun = Instant::now();
-    while subject.engine.outstanding() + subject.engine.admission().in_flight() > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "something is still held");
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(subject.engine.admission().bytes_in_flight(), 0);
 }
 
 /// A budget in which not even a tile of a corpus has room.

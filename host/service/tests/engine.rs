@@ -27,7 +27,7 @@ fn rig(change: impl FnOnce(&mut EngineConfig)) -> Rig {
     appender.push(Rows { embeddings, ..Rows::default() }).expect("finite rows");
     appender.commit().expect("room on disk");
     let mut config = EngineConfig::new(Profile::parse(DEFAULT).expect("the default profile"));
-    config.cuda = None;
+    (config.cuda, config.wgpu) = (None, None);
     change(&mut config);
     Rig { engine: Engine::start(config, store).expect("an engine"), _folder: folder }
 }
@@ -182,7 +182,7 @@ async fn queries_that_no_screen_can_bound_are_answered_exactly() {
 #[tokio::test]
 async fn a_backend_that_is_not_there_is_refused_with_its_reason() {
     let rig = rig(|_| {});
-    for (kind, expected) in [(BackendKind::Cuda, "switched off"), (BackendKind::Wgpu, "this build has no")] {
+    for (kind, expected) in [(BackendKind::Cuda, "--cuda off"), (BackendKind::Wgpu, "--wgpu off")] {
         let terms = Terms { backend: Some(kind), ..Terms::default() };
         match rig.engine.run(rig.search(1), terms).await {
             Err(Error::BackendUnavailable { kind: named, reason }) => {

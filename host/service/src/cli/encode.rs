@@ -87,7 +87,7 @@ struct Batch {
 pub(crate) fn run(args: &EncodeArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut lines = JsonLines::<Line>::open(&args.file)?;
-    let engine = private_engine(settings, super::wants_gpu(args.backend))?;
+    let engine = private_engine(settings, args.backend.as_slice())?;
     let mut progress = Progress::beside_output("encode".into(), lines.bytes_total());
     let mut first = 0;
     loop {
@@ -106,12 +106,12 @@ pub(crate) fn run(args: &EncodeArgs, settings: &Settings, output: &mut Output) -
 }
 
 /// An engine for work that needs no corpus: over an empty folder of its own, so the data folder need not be there.
-pub(crate) fn private_engine(settings: &Settings, with_gpu: bool) -> Result<Arc<Engine>, Error> {
+pub(crate) fn private_engine(settings: &Settings, kinds: &[BackendKind]) -> Result<Arc<Engine>, Error> {
     let folder =
         tempfile::tempdir().map_err(|error| Error::Storage(format!("no temporary folder can be made: {error}")))?;
     // Nothing is ever stored in it, so it need not outlive its being opened.
     let store = megaring_corpus::Store::open(folder.path(), Access::ReadOnly)?;
-    settings.engine(store, with_gpu)
+    settings.engine(store, kinds)
 }
 
 fn read(lines: &mut JsonLines<Line>) -> Result<Batch, Failure> {

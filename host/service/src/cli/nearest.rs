@@ -111,10 +111,10 @@ fn open(args: &NearestArgs, settings: &Settings) -> Result<(Arc<Engine>, Points)
                 let reason = "has no coordinates; import rows with x, y, z, w and v".to_owned();
                 return Err(Error::Precondition { name: name.clone(), reason }.into());
             }
-            Ok((settings.engine(store, super::wants_gpu(args.backend))?, Points::Corpus(view)))
+            Ok((settings.engine(store, args.backend.as_slice())?, Points::Corpus(view)))
         }
         (None, Some(path)) => {
-            Ok((private_engine(settings, super::wants_gpu(args.backend))?, Points::Sent(Arc::new(read(path)?))))
+            Ok((private_engine(settings, args.backend.as_slice())?, Points::Sent(Arc::new(read(path)?))))
         }
     }
 }

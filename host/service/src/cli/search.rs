@@ -87,7 +87,7 @@ pub(crate) fn run(args: &SearchArgs, settings: &Settings, output: &mut Output) -
     let store = settings.store(Access::ReadOnly)?;
     let view = store.view(&args.corpus)?;
     let batches = queries(args, &view)?;
-    let engine = settings.engine(store, super::wants_gpu(args.backend))?;
+    let engine = settings.engine(store, args.backend.as_slice())?;
     let mut first = 0;
     for queries in batches {
         let queries = queries?;

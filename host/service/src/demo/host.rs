@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use megaring_core::BackendKind;
 use megaring_corpus::Store;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -22,7 +23,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn start(settings: &Settings, store: Arc<Store>) -> Result<Self, Failure> {
-        let engine = settings.engine(store, true)?;
+        let engine = settings.engine(store, &BackendKind::ALL)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("megaring-demo-server")
             .enable_all()

@@ -28,7 +28,7 @@ const K: usize = 10;
 const HANDLE: u32 = 1 << 31;
 
 pub(super) fn engine(settings: &Settings) -> Result<Arc<Engine>, Error> {
-    private_engine(settings, true)
+    private_engine(settings, &BackendKind::ALL)
 }
 
 /// Of every backend that runs.
@@ -47,7 +47,10 @@ fn findings_of(engine: &Arc<Engine>, kind: BackendKind, corpus: &Arc<CorpusView>
             format!(" on {kind}"),
             "this should not happen on any GPU; please report it with this output, and do without it by --cuda off",
         ),
-        BackendKind::Wgpu => (format!(" on {kind}"), "this should not happen; please report it with this output"),
+        BackendKind::Wgpu => (
+            format!(" on {kind}"),
+            "this should not happen on any adapter; please report it with this output, and do without it by --wgpu off",
+        ),
     };
     let check = format!("ring{place}");
     let ring = match nop(engine, kind) {

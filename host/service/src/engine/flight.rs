@@ -135,7 +135,12 @@ impl Flight {
         let from = self.lane();
         let kind = from.kind();
         if self.terms.backend.is_some() {
-            return Err(from.fault().map_or(error, |reason| Error::BackendUnavailable { kind, reason }));
+            return Err(match (from.fault(), error) {
+                (Some(reason), _) => Error::BackendUnavailable { kind, reason },
+                // It goes on, with a device that it opened anew.
+                (None, Error::Internal(what)) => Error::Internal(format!("backend {kind} failed: {what}")),
+                (None, error) => error,
+            });
         }
         self.check_deadline("waiting for another backend")?;
         self.tried.push(self.attempt.lane);

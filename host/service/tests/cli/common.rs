@@ -29,12 +29,13 @@ impl Folder {
         self.write(name, npy::write(matrix))
     }
 
-    /// The program with these arguments, in this folder, with an environment that says nothing to it but to leave a GPU alone, which
-    /// takes longer to start than most commands take: what a test says of it with `--cuda` comes first.
+    /// The program with these arguments, in this folder, with an environment that says nothing to it but to leave GPUs alone, which
+    /// take longer to start than most commands take: what a test says of them with `--cuda` and `--wgpu` comes first.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_megaring"));
         command.args(args).current_dir(self.0.path()).stdin(Stdio::null()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("MEGARING_CUDA", "off");
+        command.env("MEGARING_WGPU", "off");
         command
     }
 
@@ -72,7 +73,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Self { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }

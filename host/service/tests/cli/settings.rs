@@ -158,6 +158,8 @@ fn keys_and_values_that_do_not_fit_are_named() {
     run("cuda_mode = \"fast\"", &["\"cuda_mode\"", "persistent, launch and graph"]);
     run("cuda_device = -1", &["\"cuda_device\""]);
     run("cuda_memory = \"0\"", &["\"cuda_memory\"", "above 0"]);
+    run("wgpu = \"perhaps\"", &["\"wgpu\"", "auto or off"]);
+    run("wgpu_memory = \"0\"", &["\"wgpu_memory\"", "above 0"]);
     run("json = \"perhaps\"", &["\"json\"", "true or false"]);
     run("data = [1]", &["\"data\"", "text or a number"]);
     run("[search]\nk = 0", &["\"search.k\""]);
@@ -175,6 +177,8 @@ fn values_of_the_environment_are_checked_too() {
         ("MEGARING_JSON", "perhaps"),
         ("MEGARING_CUDA", "sometimes"),
         ("MEGARING_CUDA_MEMORY", "much"),
+        ("MEGARING_WGPU", "seldom"),
+        ("MEGARING_WGPU_MEMORY", "much"),
     ] {
         let output = run(name, value);
         assert_eq!(output.status.code(), Some(2), "{name}: {output:?}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use megaring::engine::{Engine, EngineConfig, Running};
+use megaring::engine::{Engine, EngineConfig, Running, WgpuConfig};
 use megaring::lane::Lane;
 use megaring::outcome::{Answer, Outcome};
 use megaring::router::Router;
@@ -47,6 +47,8 @@ fn rig(kinds: &[BackendKind]) -> Rig {
     let config = EngineConfig {
         cpu_workers: 2,
         ring_slots: 64,
+        cuda: None,
+        wgpu: None,
         ..EngineConfig::new(Profile::parse(DEFAULT).expect("the default profile"))
     };
     Rig { engine: Engine::start_with(config, store, extra).expect("an engine"), fakes, _folder: folder }
@@ -187,6 +189,32 @@ fn an_emulated_device_works_for_those_who_ask_for_it() {
     assert!(kind(None).is_err_and(|error| error.contains("its heart stopped")), "not even in need");
 }
 
+/// Most likely it is the same GPU.
+#[test]
+fn wgpu_is_left_out_beside_cuda_unless_its_adapter_is_named() {
+    let absence = |adapter: Option<&str>, kinds: &[BackendKind]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Access::Exclusive).expect("a fresh folder");
+        let wgpu = WgpuConfig { adapter: adapter.map(str::to_owned), ..WgpuConfig::default() };
+        let profile = Profile::parse(DEFAULT).expect("the default profile");
+        let config = EngineConfig { cuda: None, wgpu: Some(wgpu), ..EngineConfig::new(profile) };
+        let extra = kinds.iter().map(|kind| fake(*kind).1).collect();
+        let states = Engine::start_with(config, store, extra).expect("an engine").backends();
+        assert_eq!(states.len(), 3);
+        states.into_iter().find_map(|(kind, state)| match state {
+            BackendStatus::Unavailable { reason } if kind == BackendKind::Wgpu => Some(reason),
+            _ => None,
+        })
+    };
+    let reason = absence(None, &[BackendKind::Cuda]).expect("it is not started");
+    assert!(reason.contains("CUDA has the GPU already") && reason.contains("--wgpu-adapter"), "{reason}");
+    // Looked for, and not found.
+    let reason = absence(Some("no adapter has such a name"), &[BackendKind::Cuda]).expect("there is none");
+    assert!(!reason.contains("CUDA has the GPU"), "{reason}");
+    // One that is brought takes the place of this build's own.
+    assert_eq!(absence(None, &[BackendKind::Cuda, BackendKind::Wgpu]), None);
+}
+
 #[tokio::test]
 async fn a_job_goes_from_gpu_to_gpu_and_then_to_the_cpu() {
     let rig = rig(&[BackendKind::Wgpu, BackendKind::Cuda]);
@@ -260,7 +288,7 @@ async fn a_forced_backend_that_fails_is_an_error() {
     for queries in [1, LARGE] {
         rig.fake().set(Mode::Answer(queries / LARGE));
         let error = rig.engine.run(rig.search(queries), forced(BackendKind::Cuda)).await.expect_err("it fails");
-        assert!(matches!(error, Error::Internal(_)), "{error}");
+        assert!(matches!(&error, Error::Internal(what) if what.contains("backend cuda failed")), "{error}");
     }
     rig.settles().await;
     rig.fake().set(Mode::Keep);

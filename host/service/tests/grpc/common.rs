@@ -52,6 +52,7 @@ impl Running {
             arena_bytes: 64 << 20,
             tenant_jobs: setup.tenant_jobs,
             cuda: None,
+            wgpu: None,
             ..EngineConfig::new(Profile::parse(DEFAULT).expect("the profile parses"))
         };
         let engine = Engine::start(config, store).expect("the engine starts");

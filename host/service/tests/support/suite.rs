@@ -16,8 +16,8 @@ use rayon::prelude::*;
 /// An engine of which one backend is tested.
 pub(crate) struct Subject {
     pub(crate) engine: Arc<Engine>,
-    backend: BackendKind,
-    name: String,
+    pub(crate) backend: BackendKind,
+    pub(crate) name: String,
     _folder: tempfile::TempDir,
 }
 
@@ -30,11 +30,18 @@ pub(crate) fn profile() -> Profile {
 }
 
 impl Subject {
-    /// An engine over a folder of its own. `name` tells it in failures.
-    pub(crate) fn start(backend: BackendKind, name: &str, isa: Option<&str>, extra: Vec<Running>) -> Self {
+    /// An engine over a folder of its own. `name` tells it in failures; `extra` are backends beside the CPU's, which may look at the store.
+    pub(crate) fn start(
+        backend: BackendKind,
+        name: &str,
+        isa: Option<&str>,
+        extra: impl FnOnce(&Store) -> Vec<Running>,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(folder.path(), Access::Exclusive).expect("a fresh folder");
-        let config = EngineConfig { isa: isa.map(str::to_owned), cuda: None, ..EngineConfig::new(profile()) };
+        let config =
+            EngineConfig { isa: isa.map(str::to_owned), cuda: None, wgpu: None, ..EngineConfig::new(profile()) };
+        let extra = extra(&store);
         let engine = Engine::start_with(config, store, extra).expect("an engine");
         Self { engine, backend, name: name.to_owned(), _folder: folder }
     }
@@ -58,8 +65,19 @@ impl Subject {
 
     /// A search's answer.
     pub(crate) fn search(&self, corpus: &str, queries: Matrix, metric: Metric, k: usize) -> Vec<Hits> {
+        self.search_within(corpus, queries, metric, (k, None))
+    }
+
+    /// A search's answer; none beyond the threshold.
+    pub(crate) fn search_within(
+        &self,
+        corpus: &str,
+        queries: Matrix,
+        metric: Metric,
+        (k, threshold): (usize, Option<f64>),
+    ) -> Vec<Hits> {
         let corpus = self.engine.store().view(corpus).expect("the corpus is there");
-        let job = Job::Search(SearchJob { corpus, queries, metric, k, threshold: None });
+        let job = Job::Search(SearchJob { corpus, queries, metric, k, threshold });
         let Answer::Hits(ranked) = self.run(job) else { panic!("a search answers hits") };
         ranked.iter().map(|r| r.hits.iter().map(|hit| (hit.row, hit.score.to_bits())).collect()).collect()
     }
@@ -138,6 +156,44 @@ pub(crate) fn odd_shapes_are_searched(subject: &Subject, shapes: &[(usize, usize
     }
 }
 
+/// A corpus of 150 rows, by every k there is and one more.
+pub(crate) fn every_k_is_answered(subject: &Subject) {
+    let rows = Embeddings { rows: 150, dim: 24, seed: 9, ..Embeddings::default() }.generate();
+    let queries = megaring_datasets::queries(&rows, 3, 10);
+    subject.store_rows("every-k", &rows, &[70]);
+    for (at, metric) in Metric::ALL.into_iter().enumerate() {
+        let want = truth(metric, &queries.values, &rows);
+        for k in (1 + at..=151).step_by(3) {
+            let got = subject.search("every-k", matrix(24, &queries.values), metric, k);
+            for (got, want) in got.iter().zip(&want) {
+                assert_eq!(got[..], want[..k.min(150)], "{metric} k {k} on {}", subject.name);
+            }
+        }
+    }
+}
+
+/// Thresholds that leave all hits, some, one and none, also ones that are a row's very score.
+pub(crate) fn thresholds_are_kept(subject: &Subject) {
+    let rows = Embeddings { rows: 700, dim: 48, seed: 11, ..Embeddings::default() }.generate();
+    let queries = megaring_datasets::queries(&rows, 4, 12);
+    subject.store_rows("thresholds", &rows, &[300]);
+    for metric in Metric::ALL {
+        let order = truth(metric, &queries.values[..48], &rows);
+        let score_at = |rank: usize| f64::from_bits(order[0][rank].1);
+        for threshold in [score_at(0), score_at(2), score_at(60), score_at(699), score_at(30).next_up(), 1e30, -1e30] {
+            for k in [1, 10, 100] {
+                let within = (k, Some(threshold));
+                let want =
+                    reference::search(twin(metric), &queries.values, &rows.values, 48, k, Some(threshold)).into_iter();
+                let want: Vec<Hits> =
+                    want.map(|hits| hits.iter().map(|hit| (hit.row, hit.score.to_bits())).collect()).collect();
+                let got = subject.search_within("thresholds", matrix(48, &queries.values), metric, within);
+                assert_eq!(got, want, "{metric} k {k} within {threshold} on {}", subject.name);
+            }
+        }
+    }
+}
+
 /// Scores of all pairs of the first `queries` rows and all 300, and of some named rows.
 pub(crate) fn score_matrices_are_the_definition(subject: &Subject, rows: &megaring_datasets::Matrix, queries: usize) {
     let asked = rows.head(queries);
@@ -186,7 +242,7 @@ pub(crate) fn memories_are_encoded(subject: &Subject, generated: &Memories, want
     }
 }
 
-fn encode_job<'a>(all: impl Iterator<Item = reference::Memory<'a>>) -> EncodeJob {
+pub(crate) fn encode_job<'a>(all: impl Iterator<Item = reference::Memory<'a>>) -> EncodeJob {
     let mut job = EncodeJob { texts: Texts::default(), features: Vec::new(), gardens: Vec::new() };
     for memory in all {
         job.texts.push(memory.content);
