@@ -7,3 +7,4 @@ mod corpus;
 mod serve;
 mod settings;
 mod tools;
+mod wgpu;

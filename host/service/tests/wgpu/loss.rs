@@ -1,0 +1,146 @@
+//! The device is lost under the backend's feet: the first time it is opened anew, the second time the backend is out of service. Nothing hangs,
+//! no answer is wrong, and nothing is answered twice.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use megaring_core::job::{Job, Terms};
+use megaring_core::{Backend, BackendKind, BackendStatus, Capabilities, Error, Metric, Residency};
+use megaring_datasets::Embeddings;
+use megaring_wgpu::WgpuBackend;
+
+use super::{best, subject_as};
+use crate::memory::{call, count, is_true, settles};
+use crate::suite::{Subject, truth};
+
+/// The backend with the test's hand on it. It calls itself no emulation, so that large jobs go there by themselves.
+struct Held {
+    backend: Arc<WgpuBackend>,
+    capabilities: Capabilities,
+}
+
+impl Backend for Held {
+    fn kind(&self) -> BackendKind {
+        self.backend.kind()
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn prepare(&self, job: &Job) -> Result<Residency, Error> {
+        self.backend.prepare(job)
+    }
+
+    fn health(&self) -> Result<(), String> {
+        self.backend.health()
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.backend.counters()
+    }
+
+    fn shutdown(&self) {
+        self.backend.shutdown();
+    }
+}
+
+fn held() -> Option<(Subject, Arc<WgpuBackend>)> {
+    let mut hand = None;
+    let subject = subject_as(best(), |backend| {
+        let backend = Arc::new(backend);
+        hand = Some(backend.clone());
+        let capabilities = Capabilities { emulated: false, ..backend.capabilities().clone() };
+        Box::new(Held { backend, capabilities })
+    });
+    subject.zip(hand)
+}
+
+fn forced() -> Terms {
+    Terms { backend: Some(BackendKind::Wgpu), ..Terms::default() }
+}
+
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "never: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Loses the device with calls under way, half of which insist on it, and sees that each is answered rightly or, of those, refused.
+async fn lose_under_load(subject: &Subject, backend: &WgpuBackend, rows: &megaring_datasets::Matrix) {
+    let wanted = truth(Metric::Cosine, &rows.head(ASKED).values, rows);
+    let before = count(subject, "submissions");
+    let begin = |number: usize| {
+        let terms = if number.is_multiple_of(2) { Terms::default() } else { forced() };
+        (number, call(subject, ("c", rows), ASKED, terms))
+    };
+    let calls: Vec<_> = (0..CALLS).map(begin).collect();
+    eventually("jobs are under way", || count(subject, "submissions") > before).await;
+    backend.lose_device();
+    for (number, call) in calls {
+        let answered = tokio::time::timeout(Duration::from_secs(60), call).await.expect("nothing hangs");
+        match answered.expect("no panic") {
+            Ok(outcome) => assert!(is_true(outcome, &wanted), "call {number} is answered wrongly"),
+            Err(error) => {
+                assert!(number % 2 == 1, "call {number} did not insist: {error}");
+                assert!(error.to_string().contains("wgpu"), "{error}");
+            }
+        }
+    }
+    settles(subject).await;
+}
+
+/// Queries of one call: enough that it goes to a GPU by itself.
+const ASKED: usize = 200;
+const CALLS: usize = 12;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_device_is_opened_anew_once_and_loses_no_job() {
+    let Some((subject, backend)) = held() else { return };
+    let rows = Embeddings { rows: 4_000, dim: 96, seed: 31, ..Embeddings::default() }.generate();
+    subject.store_rows("c", &rows, &[1_500]);
+    let wanted = truth(Metric::Cosine, &rows.head(ASKED).values, &rows);
+    let usual = call(&subject, ("c", &rows), ASKED, Terms::default()).await.expect("no panic").expect("a good job");
+    assert_eq!(usual.made.backend, BackendKind::Wgpu, "it is large enough for a GPU");
+    lose_under_load(&subject, &backend, &rows).await;
+    eventually("the device is opened anew", || count(&subject, "rebuilds") == 1).await;
+    backend.health().expect("it works again");
+    // Its memory is new, too: what was resident is brought again.
+    let again = call(&subject, ("c", &rows), ASKED, forced()).await.expect("no panic").expect("it works again");
+    assert_eq!(again.made.backend, BackendKind::Wgpu);
+    assert!(is_true(again, &wanted));
+
+    lose_under_load(&subject, &backend, &rows).await;
+    let reason = backend.health().expect_err("twice is once too often");
+    let states = subject.engine.backends();
+    let (_, state) = states.iter().find(|(kind, _)| *kind == BackendKind::Wgpu).expect("told");
+    assert!(matches!(state, BackendStatus::Unavailable { reason: told } if told.contains(&reason)), "{state:?}");
+    match call(&subject, ("c", &rows), ASKED, forced()).await.expect("no panic") {
+        Err(Error::BackendUnavailable { kind: BackendKind::Wgpu, reason: told }) => assert_eq!(told, reason),
+        other => panic!("{:?}", other.map(|outcome| outcome.made)),
+    }
+    let elsewhere =
+        call(&subject, ("c", &rows), ASKED, Terms::default()).await.expect("no panic").expect("the CPU does it");
+    assert_eq!(elsewhere.made.backend, BackendKind::Cpu);
+    assert!(is_true(elsewhere, &wanted));
+    assert_eq!(count(&subject, "rebuilds"), 1);
+    settles(&subject).await;
+}
+
+/// A loss that nobody notices until the next job comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_lost_while_idle_costs_no_answer() {
+    let Some((subject, backend)) = held() else { return };
+    let rows = Embeddings { rows: 4_000, dim: 96, seed: 32, ..Embeddings::default() }.generate();
+    subject.store_rows("c", &rows, &[]);
+    let wanted = truth(Metric::Cosine, &rows.head(ASKED).values, &rows);
+    for _ in 0..3 {
+        backend.lose_device();
+        let outcome =
+            call(&subject, ("c", &rows), ASKED, Terms::default()).await.expect("no panic").expect("an answer");
+        assert!(is_true(outcome, &wanted));
+    }
+    settles(&subject).await;
+}
