@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn blocks_hold_every_query_once_and_every_cell_has_a_place() {
         for (items, k, parts) in
-            [(1, 1, vec![0..16]), (70, 3, vec![0..1000, 1000..1007]), (300, 50, vec![0..16, 16..999])]
+            [(1, 1, vec![0..16, 16..17]), (70, 3, vec![0..1000, 1000..1007]), (300, 50, vec![0..16, 16..999])]
         {
             let rows = parts.iter().map(std::ops::Range::len).sum();
             for table_bytes in [0, 8 * PAIR * rows, 1 << 20, usize::MAX] {
