@@ -10,11 +10,11 @@
 @group(0) @binding(2) var<storage, read_write> scratch: array<f64>;
 @group(1) @binding(0) var<storage, read> rows: array<u32>;
 
-const SLICE: u32 = 256u;
+const SLICE: u32 = 128u;
 // Whether squared differences are added up, rather than products.
 const SQUARES: u32 = 0u; // one of 0, 1
 
-// A slice of the tile's queries, an element of all four together; then the sums of all threads.
+// A slice of the tile's queries, an element of four together, first four and then the others; then the sums of all threads for four.
 var<workgroup> staged: array<vec4<f64>, 256>;
 
 // Four float32 values by their bits. An adapter may take subnormal ones for zero, so these are made of their integers.
@@ -34,10 +34,11 @@ fn add_elements(sums: vec4<f64>, a: vec4<f64>, b: vec4<f64>, bits: u32) -> vec4<
     return sums + select(difference * difference, sums, bits == 0x7FFFFFFFu);
 }
 
-fn stage_queries(thread: u32, query: u32, begin: u32, length: u32) {
+fn stage_queries(thread: u32, place: u32, query: u32, begin: u32, length: u32) {
     let places = queries_of(query) + begin;
     for (var at = thread; at < length; at += THREADS) {
-        staged[at] = widen(vec4<u32>(input[places.x + at], input[places.y + at], input[places.z + at], input[places.w + at]));
+        let bits = vec4<u32>(input[places.x + at], input[places.y + at], input[places.z + at], input[places.w + at]);
+        staged[place + at] = widen(bits);
     }
 }
 
@@ -47,17 +48,48 @@ fn combined(first: u32) -> vec4<f64> {
     return even + odd;
 }
 
-fn score_four(thread: u32, query: u32, entry: u32) {
+// Writes the sums of four queries.
+fn store(
+    thread: u32, query: u32, entry: u32,
+    first: vec4<f64>, second: vec4<f64>, third: vec4<f64>, fourth: vec4<f64>,
+) {
+    workgroupBarrier();
+    staged[thread] = first;
+    staged[THREADS + thread] = second;
+    staged[2u * THREADS + thread] = third;
+    staged[3u * THREADS + thread] = fourth;
+    workgroupBarrier();
+    // Each of the first 32 threads has an entry.
+    let mine = entry + thread;
+    if (thread < TILE_ENTRIES && mine < params.entries) {
+        let sums = combined(thread % THREAD_ENTRIES * THREADS + thread / THREAD_ENTRIES * LANES);
+        let place = query * params.entries + mine;
+        if (query < params.queries) { scratch[place] = sums.x; }
+        if (query + 1u < params.queries) { scratch[place + params.entries] = sums.y; }
+        if (query + 2u < params.queries) { scratch[place + 2u * params.entries] = sums.z; }
+        if (query + 3u < params.queries) { scratch[place + 3u * params.entries] = sums.w; }
+    }
+}
+
+// Two times four queries, for which elements of the rows are read once.
+fn score_eight(thread: u32, query: u32, entry: u32) {
     let lane = thread % LANES;
     let places = places_of(entry + thread / LANES * THREAD_ENTRIES);
+    let others = query + TILE_QUERIES;
+    let all = others < params.queries;
     var first = vec4<f64>();
     var second = vec4<f64>();
     var third = vec4<f64>();
     var fourth = vec4<f64>();
+    var other_first = vec4<f64>();
+    var other_second = vec4<f64>();
+    var other_third = vec4<f64>();
+    var other_fourth = vec4<f64>();
     for (var begin = 0u; begin < params.dim; begin += SLICE) {
         let length = min(params.dim - begin, SLICE);
         workgroupBarrier();
-        stage_queries(thread, query, begin, length);
+        stage_queries(thread, 0u, query, begin, length);
+        if (all) { stage_queries(thread, SLICE, others, begin, length); }
         workgroupBarrier();
         for (var at = lane; at < length; at += LANES) {
             let at_rows = places + begin + at;
@@ -68,26 +100,20 @@ fn score_four(thread: u32, query: u32, entry: u32) {
             second = add_elements(second, values, vec4<f64>(elements.y), bits.y);
             third = add_elements(third, values, vec4<f64>(elements.z), bits.z);
             fourth = add_elements(fourth, values, vec4<f64>(elements.w), bits.w);
+            if (all) {
+                let more = staged[SLICE + at];
+                other_first = add_elements(other_first, more, vec4<f64>(elements.x), bits.x);
+                other_second = add_elements(other_second, more, vec4<f64>(elements.y), bits.y);
+                other_third = add_elements(other_third, more, vec4<f64>(elements.z), bits.z);
+                other_fourth = add_elements(other_fourth, more, vec4<f64>(elements.w), bits.w);
+            }
         }
     }
-    workgroupBarrier();
-    staged[thread] = first;
-    staged[THREADS + thread] = second;
-    staged[2u * THREADS + thread] = third;
-    staged[3u * THREADS + thread] = fourth;
-    workgroupBarrier();
-    // Each of the first 32 threads has an entry.
-    let mine = entry + thread;
-    if (thread >= TILE_ENTRIES || mine >= params.entries) { return; }
-    let sums = combined(thread % THREAD_ENTRIES * THREADS + thread / THREAD_ENTRIES * LANES);
-    let place = query * params.entries + mine;
-    scratch[place] = sums.x;
-    if (query + 1u < params.queries) { scratch[place + params.entries] = sums.y; }
-    if (query + 2u < params.queries) { scratch[place + 2u * params.entries] = sums.z; }
-    if (query + 3u < params.queries) { scratch[place + 3u * params.entries] = sums.w; }
+    store(thread, query, entry, first, second, third, fourth);
+    if (all) { store(thread, others, entry, other_first, other_second, other_third, other_fourth); }
 }
 
-// As `score_four`, with four entries where that has four queries.
+// As `score_eight`, with four entries where that has four queries.
 fn score_one(thread: u32, entry: u32) {
     let lane = thread % LANES;
     let query = params.first_query * params.dim;
@@ -115,6 +141,6 @@ fn main(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index)
     if (params.queries == 1u) {
         score_one(thread, tile.y * TILE_ENTRIES);
     } else {
-        score_four(thread, tile.x * TILE_QUERIES, tile.y * TILE_ENTRIES);
+        score_eight(thread, 2u * TILE_QUERIES * tile.x, tile.y * TILE_ENTRIES);
     }
 }

@@ -37,7 +37,8 @@ fn one_of(elements: Elements, which: u32) -> Elements {
 fn stage_queries(thread: u32, query: u32, begin: u32, length: u32) {
     let places = queries_of(query) + begin;
     for (var at = thread; at < length; at += THREADS) {
-        let elements = elements_of(vec4<u32>(input[places.x + at], input[places.y + at], input[places.z + at], input[places.w + at]));
+        let bits = vec4<u32>(input[places.x + at], input[places.y + at], input[places.z + at], input[places.w + at]);
+        let elements = elements_of(bits);
         staged[at] = elements.mantissa;
         staged[SLICE + at] = elements.exponent;
     }
@@ -58,7 +59,8 @@ fn combined(first: u32) -> Words {
     var halves: array<Float64, 2>;
     for (var half = 0u; half < 2u; half++) {
         let place = first + half;
-        halves[half] = add(add(staged_sums(place), staged_sums(place + 4u)), add(staged_sums(place + 2u), staged_sums(place + 6u)));
+        let outer = add(staged_sums(place), staged_sums(place + 4u));
+        halves[half] = add(outer, add(staged_sums(place + 2u), staged_sums(place + 6u)));
     }
     return bits_of(add(halves[0], halves[1]));
 }

@@ -1,9 +1,9 @@
 //! Score: the definition's scores of all pairs of queries and rows, to the last bit.
 //!
 //! Two stages: sums (dot products or squared distances, float64, to the scratch), then scores (the cosine's quotient and the rounding to
-//! float32, in integers). The sums are the definition's, addition by addition: a thread has one of its eight lanes. They are worked out in float64
-//! where the adapter has that and the self-test finds it exact ([`probe`] is made for it), else in integers, several dozen of them
-//! for each addition.
+//! float32, in integers). The sums are the definition's, addition by addition: a thread has one of its eight lanes. They are worked out
+//! in float64 where the adapter has that and it is exact ([`probe`] is there to see), else in integers, several dozen of them for each
+//! addition.
 //!
 //! A dispatch works on some queries and on some *entries*, rows asked for, within one part of the corpus: as many as the scratch holds the sums
 //! of. Named rows are sorted, so that those of a part follow each other; the answer's columns they belong to are sent along.
@@ -26,6 +26,8 @@ const SCRATCH_BYTES: usize = 64 << 20;
 const SUM_BYTES: usize = size_of::<f64>();
 /// Queries and entries that a workgroup of the first stage takes, as `wgsl/shared/score.wgsl` has them.
 const TILE_QUERIES: usize = 4;
+/// Queries that a workgroup takes where the sums are in float64.
+const TILE_QUERIES_FLOAT64: usize = 8;
 const TILE_ENTRIES: usize = 32;
 /// Entries that a workgroup of the last stage takes, of one query.
 const FINISH_ENTRIES: usize = 256;
@@ -84,6 +86,8 @@ pub(crate) struct Score<'a> {
     /// Most pairs of a dispatch.
     pairs: usize,
     sums: Stage,
+    /// Queries that a workgroup of it takes.
+    together: usize,
 }
 
 impl<'a> Score<'a> {
@@ -113,7 +117,8 @@ impl<'a> Score<'a> {
             (false, false) => Stage::ScoreProductsInteger,
             (false, true) => Stage::ScoreSquaresInteger,
         };
-        Ok(Self { job, items, width, named, pairs, sums })
+        let together = if traits.float64 { TILE_QUERIES_FLOAT64 } else { TILE_QUERIES };
+        Ok(Self { job, items, width, named, pairs, sums, together })
     }
 
     /// Whether no pair is asked for: then the job needs nothing of the corpus, nor of the device.
@@ -141,7 +146,7 @@ impl<'a> Score<'a> {
     /// Scores all queries with some entries of a part.
     fn dispatch(&self, script: &mut Script, part: &Part, entries: Range<usize>) {
         let most = (self.pairs / entries.len()).clamp(1, MOST_WORKGROUPS);
-        let most = if most > TILE_QUERIES { most / TILE_QUERIES * TILE_QUERIES } else { most };
+        let most = if most > self.together { most / self.together * self.together } else { most };
         let [norms_at, rows_at, columns_at] = self.places().map(|place| place as u32);
         for first_query in (0..self.items).step_by(most) {
             let queries = most.min(self.items - first_query);
@@ -159,7 +164,7 @@ impl<'a> Score<'a> {
                 norms_at,
                 width: self.width as u32,
             };
-            let tiles = [queries.div_ceil(TILE_QUERIES), entries.len().div_ceil(TILE_ENTRIES), 1];
+            let tiles = [queries.div_ceil(self.together), entries.len().div_ceil(TILE_ENTRIES), 1];
             script.dispatch(self.sums, Some(&part.binding), &params, tiles.map(|count| count as u32));
             let runs = [entries.len().div_ceil(FINISH_ENTRIES), queries, 1];
             script.dispatch(Stage::ScoreFinish, Some(&part.binding), &params, runs.map(|count| count as u32));

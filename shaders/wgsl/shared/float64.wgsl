@@ -86,7 +86,8 @@ fn add(a: Float64, b: Float64) -> Float64 {
     let ahead = a.exponent >= b.exponent;
     let apart = abs(a.exponent - b.exponent);
     // The number with the smaller exponent loses bits only where it is 2^5 times smaller at least, so that the sum keeps its place.
-    let moved = shift_right(select(a.high, b.high, ahead), select(a.low, b.low, ahead), bitcast<vec4<u32>>(min(apart, vec4<i32>(63))));
+    let places = bitcast<vec4<u32>>(min(apart, vec4<i32>(63)));
+    let moved = shift_right(select(a.high, b.high, ahead), select(a.low, b.low, ahead), places);
     let kept = select(b.low, a.low, ahead);
     let low = kept + moved.low;
     let carry = select(vec4<i32>(0), vec4<i32>(1), low < kept);
@@ -124,7 +125,8 @@ fn product(a: Elements, b: Elements) -> Float64 {
 
 // An element as a number.
 fn number_of(a: Elements) -> Float64 {
-    return Float64(a.mantissa >> vec4<u32>(3u), bitcast<vec4<u32>>(a.mantissa) << vec4<u32>(29u), a.exponent - vec4<i32>(29));
+    let low = bitcast<vec4<u32>>(a.mantissa) << vec4<u32>(29u);
+    return Float64(a.mantissa >> vec4<u32>(3u), low, a.exponent - vec4<i32>(29));
 }
 
 fn difference(a: Elements, b: Elements) -> Float64 {
@@ -140,7 +142,8 @@ fn magnitude_of(a: Float64) -> Float64 {
     let high = (a.high ^ sign) + carry;
     // A power of two at 2^58, of which the low word is 0.
     let over = high == vec4<i32>(0x04000000);
-    return Float64(select(high, vec4<i32>(0x02000000), over), low, a.exponent + select(vec4<i32>(0), vec4<i32>(1), over));
+    let exponent = a.exponent + select(vec4<i32>(0), vec4<i32>(1), over);
+    return Float64(select(high, vec4<i32>(0x02000000), over), low, exponent);
 }
 
 // The product of two numbers, without a sign.
@@ -197,7 +200,8 @@ fn divide_magnitudes(first: Float64, second: Float64) -> Float64 {
 // Changes the sign where that is asked for.
 fn negated(a: Float64, negative: vec4<bool>) -> Float64 {
     let borrow = select(vec4<i32>(0), vec4<i32>(1), a.low != vec4<u32>(0u));
-    return Float64(select(a.high, -a.high - borrow, negative), select(a.low, vec4<u32>(0u) - a.low, negative), a.exponent);
+    let low = select(a.low, vec4<u32>(0u) - a.low, negative);
+    return Float64(select(a.high, -a.high - borrow, negative), low, a.exponent);
 }
 
 // The bits of four normal or zero numbers, and the numbers of such bits.

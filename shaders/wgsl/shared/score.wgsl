@@ -4,8 +4,8 @@
 const LANES: u32 = 8u;  // of the definition
 const METRIC_COSINE: u32 = 1u;
 
-// Sums are worked out in tiles of four queries by 32 entries, or of the one query there is by 32: eight threads for the definition's eight
-// lanes of four rows, whose elements they read 32 bytes at a time and take for all queries of the tile.
+// Sums are worked out in tiles of four queries (in float64, eight) by 32 entries, or of the one query there is by 32: eight threads for the
+// definition's eight lanes of four rows, whose elements they read 32 bytes at a time and take for all queries of the tile.
 const THREADS: u32 = 64u;
 const TILE_QUERIES: u32 = 4u;
 const TILE_ENTRIES: u32 = 32u;
@@ -36,11 +36,12 @@ fn row_of(entry: u32) -> u32 {
 // Where in the part's rows those begin that a thread takes. Entries that fill up the last tile are taken to be its last.
 fn places_of(entry: u32) -> vec4<u32> {
     let last = params.entries - 1u;
-    return params.dim * vec4<u32>(
-        row_of(min(entry, last)), row_of(min(entry + 1u, last)), row_of(min(entry + 2u, last)), row_of(min(entry + 3u, last)));
+    let entries = min(entry + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(last));
+    return params.dim * vec4<u32>(row_of(entries.x), row_of(entries.y), row_of(entries.z), row_of(entries.w));
 }
 
 // Where in the input the tile's queries begin. Those that fill up the last tile are its last.
 fn queries_of(query: u32) -> vec4<u32> {
-    return params.dim * (params.first_query + min(vec4<u32>(query, query + 1u, query + 2u, query + 3u), vec4<u32>(params.queries - 1u)));
+    let queries = min(query + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.queries - 1u));
+    return params.dim * (params.first_query + queries);
 }
