@@ -14,7 +14,9 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=wgsl");
     println!("cargo::rerun-if-changed=build.rs");
-    let mut stages = String::from("/// Every stage by its name, shared files included.\npub(crate) const SOURCES: &[(&str, &str)] = &[\n");
+    let mut stages = String::from(
+        "/// Every stage by its name, shared files included.\npub(crate) const SOURCES: &[(&str, &str)] = &[\n",
+    );
     let mut structs = BTreeMap::new();
     let mut files: Vec<_> = fs::read_dir("wgsl")?.collect::<Result<_, _>>()?;
     files.sort_by_key(fs::DirEntry::file_name);

@@ -61,7 +61,9 @@ pub(crate) fn choose(wish: Option<&str>) -> Result<Adapter, Unavailable> {
         Some(wish) => {
             let wanted = wish.to_lowercase();
             let named = |adapter: &Adapter| adapter.get_info().name.to_lowercase().contains(&wanted);
-            all.iter().position(named).ok_or_else(|| format!("no adapter's name contains {wish:?}; there is {}", names()))
+            all.iter()
+                .position(named)
+                .ok_or_else(|| format!("no adapter's name contains {wish:?}; there is {}", names()))
         }
         None => all.iter().position(|adapter| !is_software(&adapter.get_info())).ok_or_else(|| {
             format!("there is only software ({}), used where MEGARING_WGPU_ADAPTER or --wgpu-adapter names it", names())

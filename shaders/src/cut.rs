@@ -88,9 +88,14 @@ mod tests {
     fn cuts_cover_all_rows_and_fit() {
         let needs = [Need::Screen(Metric::Dot), Need::Rows, Need::Coordinates];
         for need in needs {
-            for (rows, dim, most) in
-                [(0, 8, 1 << 20), (1, 1, 256), (17, 7, 256), (5_562, 384, 1 << 20), (3_000_000, 1, 1 << 27), (100, 4096, 1)]
-            {
+            for (rows, dim, most) in [
+                (0, 8, 1 << 20),
+                (1, 1, 256),
+                (17, 7, 256),
+                (5_562, 384, 1 << 20),
+                (3_000_000, 1, 1 << 27),
+                (100, 4096, 1),
+            ] {
                 let cuts = need.cuts(rows, dim, most);
                 let mut end = 0;
                 for cut in &cuts {

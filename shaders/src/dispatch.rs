@@ -66,7 +66,7 @@ struct Submission {
 struct Flight {
     work: Work,
     deliver: Delivery,
-    workspace: Workspace,
+    workspace: Box<Workspace>,
     taken: Instant,
     /// What it reads stays resident meanwhile.
     _held: Vec<Arc<Entry>>,
@@ -199,15 +199,15 @@ impl Dispatcher {
     }
 
     /// A free workspace: the smallest that has the room, or else the largest, which will grow.
-    fn workspace(&mut self, gpu: &Gpu, sizes: Sizes) -> Result<Workspace, OutOfMemory> {
+    fn workspace(&mut self, gpu: &Gpu, sizes: Sizes) -> Result<Box<Workspace>, OutOfMemory> {
         let free = &mut self.device.free;
         let mut places: Vec<usize> = (0..free.len()).collect();
         places.sort_by_key(|place| free[*place].room().total());
         let fitting = places.iter().copied().find(|place| free[*place].room().holds(sizes));
         match fitting.or(places.last().copied()) {
-            Some(place) => Ok(free.swap_remove(place)),
+            Some(place) => Ok(Box::new(free.swap_remove(place))),
             None => {
-                let workspace = Workspace::new(gpu)?;
+                let workspace = Box::new(Workspace::new(gpu)?);
                 // Nothing is under way in new buffers, so this takes no time.
                 gpu.settle(|| workspace.is_over());
                 Ok(workspace)
@@ -227,14 +227,14 @@ impl Dispatcher {
     }
 
     /// Where it fails half-way, the workspace goes with it.
-    fn try_stream(&mut self, gpu: &Gpu, work: &Work) -> Result<(Delivery, Workspace, SubmissionIndex), Status> {
+    fn try_stream(&mut self, gpu: &Gpu, work: &Work) -> Result<(Delivery, Box<Workspace>, SubmissionIndex), Status> {
         let planned = plan(work, &self.shared.corpora, gpu, &self.device.ground)?;
         let Some(Planned { mut operation, reads: Reads::Corpus(view, need) }) = planned else {
             return Err(Status::BackendFailed);
         };
         let mut workspace = self.workspace(gpu, check_sizes(gpu, operation.sizes())?).map_err(no_room)?;
         let (budget, counters) = (self.shared.residency.budget(), &*self.shared.counters);
-        let job = (&mut *operation, &mut workspace);
+        let job = (&mut *operation, &mut *workspace);
         let index = stream::stream(gpu, (&view, need), job, (budget, counters), || is_wanted(work))?;
         Ok((operation.delivery(), workspace, index))
     }
@@ -267,12 +267,12 @@ impl Dispatcher {
         }
     }
 
-    fn keep(&mut self, workspace: Workspace) {
+    fn keep(&mut self, workspace: Box<Workspace>) {
         let free = &mut self.device.free;
         let is_large = |workspace: &Workspace| workspace.room().total() > LARGE;
         let large = free.iter().filter(|workspace| is_large(workspace)).count();
         if free.len() < SLOTS && !(is_large(&workspace) && large >= MOST_LARGE) {
-            free.push(workspace);
+            free.push(*workspace);
         }
     }
 
@@ -340,7 +340,12 @@ enum Laid {
 
 /// The same without the slot.
 enum Laying {
-    Resident { deliver: Delivery, workspace: Workspace, script: Script, held: Vec<Arc<Entry>> },
+    Resident {
+        deliver: Delivery,
+        workspace: Box<Workspace>,
+        script: Script,
+        held: Vec<Arc<Entry>>,
+    },
     ToStream,
     /// The device is not needed, and if there is an answer, this makes it.
     Known(Option<Delivery>),

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use wgpu::{
     Adapter, BindGroup, BindGroupDescriptor, BindGroupEntry, BindGroupLayout, BindGroupLayoutDescriptor,
-    BindGroupLayoutEntry, BindingType, Buffer, BufferBinding, BufferBindingType, BufferDescriptor, BufferSize, BufferUsages,
-    ComputePipeline, ComputePipelineDescriptor, Device, DeviceDescriptor, Error, ErrorFilter, Features, Limits,
-    PipelineLayout, PipelineLayoutDescriptor, PollError, PollType, Queue, ShaderModuleDescriptor, ShaderSource, ShaderStages,
+    BindGroupLayoutEntry, BindingType, Buffer, BufferBinding, BufferBindingType, BufferDescriptor, BufferSize,
+    BufferUsages, ComputePipeline, ComputePipelineDescriptor, Device, DeviceDescriptor, Error, ErrorFilter, Features,
+    Limits, PipelineLayout, PipelineLayoutDescriptor, PollError, PollType, Queue, ShaderModuleDescriptor, ShaderSource,
+    ShaderStages,
 };
 
 use crate::script::PARAMS_STRIDE;
@@ -19,7 +20,7 @@ use crate::stage::{Stage, Traits};
 use crate::{Unavailable, adapter};
 
 /// How a device is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct GpuOptions {
     /// Make use of these where the adapter has them.
     pub(crate) traits: Traits,
@@ -27,11 +28,18 @@ pub(crate) struct GpuOptions {
     pub(crate) mappable: bool,
     /// Most bytes of a buffer that holds a part of a corpus; 0 is what the adapter binds.
     pub(crate) part_bytes: usize,
+    /// Where the shaders come from: [`Stage::source`], but in tests.
+    pub(crate) sources: fn(Stage, Traits) -> String,
 }
 
 impl Default for GpuOptions {
     fn default() -> Self {
-        Self { traits: Traits { subgroups: true, float64: true }, mappable: true, part_bytes: 0 }
+        Self {
+            traits: Traits { subgroups: true, float64: true },
+            mappable: true,
+            part_bytes: 0,
+            sources: Stage::source,
+        }
     }
 }
 
@@ -106,7 +114,10 @@ impl Gpu {
         });
         let mut pipelines = Vec::with_capacity(Stage::ALL.len());
         for stage in Stage::ALL {
-            let pipeline = stage.runs_with(traits).then(|| compile(&device, &layout, *stage, traits)).transpose();
+            let pipeline = stage
+                .runs_with(traits)
+                .then(|| compile(&device, &layout, *stage, (options.sources)(*stage, traits)))
+                .transpose();
             pipelines.push(pipeline.map_err(|error| refused(&format!("the shader {stage:?}"), &error))?);
         }
         let no_part = no_part(&device, &part_layout);
@@ -269,11 +280,11 @@ fn limits(has: &Limits) -> Limits {
     .or_worse_values_from(has)
 }
 
-fn compile(device: &Device, layout: &PipelineLayout, stage: Stage, traits: Traits) -> Result<ComputePipeline, Error> {
+fn compile(device: &Device, layout: &PipelineLayout, stage: Stage, source: String) -> Result<ComputePipeline, Error> {
     let scope = device.push_error_scope(ErrorFilter::Validation);
     let inner = device.push_error_scope(ErrorFilter::Internal);
     let label = format!("{stage:?}");
-    let source = ShaderSource::Wgsl(stage.source(traits).into());
+    let source = ShaderSource::Wgsl(source.into());
     let module = device.create_shader_module(ShaderModuleDescriptor { label: Some(&label), source });
     let pipeline = device.create_compute_pipeline(&ComputePipelineDescriptor {
         label: Some(&label),

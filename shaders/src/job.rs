@@ -135,12 +135,7 @@ fn plan_score<'a>(work: &'a Work, corpora: &CorpusTable, gpu: &Gpu) -> Result<Pl
     Ok(Planned { operation: Box::new(score), reads })
 }
 
-fn plan_nearest<'a>(
-    work: &'a Work,
-    corpora: &CorpusTable,
-    gpu: &Gpu,
-    ground: &Ground,
-) -> Result<Planned<'a>, Status> {
+fn plan_nearest<'a>(work: &'a Work, corpora: &CorpusTable, gpu: &Gpu, ground: &Ground) -> Result<Planned<'a>, Status> {
     let descriptor = work.descriptor();
     let (items, k) = (descriptor.items as usize, descriptor.k as usize);
     let (queries, rest) = split::<[f64; 5]>(work.payload(), items)?;

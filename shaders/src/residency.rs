@@ -221,7 +221,7 @@ impl Residency {
 impl Entry {
     fn is_of(&self, gpu: &Gpu, segment: &Arc<SegmentView>) -> bool {
         self.device == gpu.number
-            && std::ptr::eq(self.segment.as_ptr(), Arc::as_ptr(segment)) 
+            && std::ptr::eq(self.segment.as_ptr(), Arc::as_ptr(segment))
             && self.segment.strong_count() > 0
     }
 
@@ -258,3 +258,6 @@ fn resident(entries: &HashMap<Key, Arc<Entry>>) -> usize {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests;

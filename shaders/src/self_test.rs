@@ -9,16 +9,17 @@ use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
 use megaring_core::exact::{self, ScalarKernel};
 use megaring_core::keyword::Automaton;
 use megaring_core::rescore::{Ask, Hit, compare, rank};
+use megaring_core::screen::QueryScreen;
 use megaring_core::{Metric, nearest as points};
 
 use crate::Unavailable;
 use crate::cut::Need;
 use crate::gpu::Gpu;
+use crate::operation::Part;
 use crate::operation::masks::{self, AutomatonShape, Masks};
 use crate::operation::nearest::{self, Nearest};
-use crate::operation::score::{Score, ScoreJob};
+use crate::operation::score::{self, Score, ScoreJob};
 use crate::operation::search::{Search, SearchAsk, SearchCorpus};
-use crate::operation::Part;
 use crate::trial::{bind, run};
 
 const ROWS: usize = 600;
@@ -26,8 +27,9 @@ const DIM: usize = 44;
 /// Hits asked for: of cells of 16 rows, and of single ones.
 const FEW: usize = 5;
 const MANY: usize = 60;
-/// Queries of the kernel for one, for a few, and for many.
-const BATCHES: [usize; 3] = [1, 5, 20];
+/// Queries of each of the stages that a search may begin with.
+const BATCHES: [usize; 4] = [1, 5, 20, 40];
+const MOST_QUERIES: usize = BATCHES[3];
 
 /// Runs every operation.
 ///
@@ -36,13 +38,16 @@ const BATCHES: [usize; 3] = [1, 5, 20];
 pub(crate) fn run_all(gpu: &Gpu, automaton: &Automaton) -> Result<(), Unavailable> {
     let told = |operation: &'static str| {
         let name = gpu.name.clone();
-        move |reason: String| Unavailable::new(format_args!("the adapter {name} fails the self-test of {operation}: {reason}"))
+        move |reason: String| {
+            Unavailable::new(format_args!("the adapter {name} fails the self-test of {operation}: {reason}"))
+        }
     };
     test_masks(gpu, automaton).map_err(told("masks"))?;
     let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
     let view = numbers.corpus();
-    let queries: Vec<f32> = (0..BATCHES[2] * DIM).map(|_| numbers.near_one() as f32).collect();
+    let queries: Vec<f32> = (0..MOST_QUERIES * DIM).map(|_| numbers.near_one() as f32).collect();
     test_search(gpu, &view, &queries).map_err(told("search"))?;
+    score::probe::test(gpu).map_err(told("score"))?;
     test_score(gpu, &view, &queries).map_err(told("score"))?;
     test_nearest(gpu, &mut numbers).map_err(told("nearest"))
 }
@@ -96,8 +101,18 @@ fn check_list(view: &CorpusView, query: &[f32], ask: Ask, list: &Candidates<'_>)
     }
     let (_, segment) = view.segments().next().ok_or("no rows")?;
     let rows = segment.data().embeddings().chunks_exact(DIM).enumerate();
-    let score = |(row, values): (usize, &[f32])| Hit { row: row as u32, score: exact::score(ask.metric, query, values) };
+    let score =
+        |(row, values): (usize, &[f32])| Hit { row: row as u32, score: exact::score(ask.metric, query, values) };
     let mut want: Vec<Hit> = rows.map(score).collect();
+    // What turns an upper bound into one of the goodness, as rescoring does it.
+    let offset = match ask.metric {
+        Metric::L2 => 2.0 * QueryScreen::l2_slack(exact::dot(query, query)) - exact::dot(query, query),
+        Metric::Cosine | Metric::Dot => 0.0,
+    };
+    let goodness = |row: u32| ask.metric.goodness(want[row as usize].score);
+    if listed.iter().any(|candidate| f64::from(candidate.upper) + offset < goodness(candidate.row)) {
+        return Err(format!("{} bounds are below what they bound", ask.metric));
+    }
     want.sort_unstable_by(|x, y| compare(ask.metric, x, y));
     want.truncate(ask.k);
     let got = rank(view, query, ask, list, &ScalarKernel).hits;
@@ -139,9 +154,12 @@ fn test_nearest(gpu: &Gpu, numbers: &mut Numbers) -> Result<(), String> {
         let mut job = Nearest::new(&queries, weights, k, ROWS, nearest::extent(&columns), len);
         let found = run(gpu, &mut job, std::slice::from_ref(&parts), len)?;
         let found: Vec<u64> = bytemuck::allocation::pod_collect_to_vec(&found);
-        let lists = CandidateLists::read(bytemuck::cast_slice(&found), queries.len()).ok_or("lists of the wrong form")?;
+        let lists =
+            CandidateLists::read(bytemuck::cast_slice(&found), queries.len()).ok_or("lists of the wrong form")?;
         for (number, query) in queries.iter().enumerate() {
-            let Candidates::Listed(listed) = lists.of(number) else { return Err("points could not be told apart".into()) };
+            let Candidates::Listed(listed) = lists.of(number) else {
+                return Err("points could not be told apart".into());
+            };
             let there = listed.iter().map(|candidate| candidate.row).filter(|row| (*row as usize) < ROWS);
             let got = points::rank(there, point, *query, weights, k);
             if got != points::rank(0..ROWS as u32, point, *query, weights, k) {

@@ -34,6 +34,11 @@ pub(crate) fn gpus() -> Vec<Gpu> {
     [(true, true, true), (false, false, false)].into_iter().map(open).collect()
 }
 
+/// One of [`gpus`].
+pub(crate) fn gpu() -> Option<Gpu> {
+    gpus().into_iter().next()
+}
+
 /// Binds bytes as a part of a corpus that has these rows.
 pub(crate) fn part(gpu: &Gpu, rows: &[u8], columns: &[u8], numbers: std::ops::Range<usize>) -> Part {
     Part { binding: trial::bind(gpu, rows, columns).expect("little memory"), rows: numbers }

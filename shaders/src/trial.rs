@@ -25,7 +25,12 @@ pub(crate) fn bind(gpu: &Gpu, rows: &[u8], columns: &[u8]) -> Result<BindGroup, 
 ///
 /// # Errors
 /// What went wrong with the device.
-pub(crate) fn run(gpu: &Gpu, operation: &mut dyn Operation, rounds: &[Vec<Part>], len: usize) -> Result<Vec<u8>, String> {
+pub(crate) fn run(
+    gpu: &Gpu,
+    operation: &mut dyn Operation,
+    rounds: &[Vec<Part>],
+    len: usize,
+) -> Result<Vec<u8>, String> {
     let full = |full: OutOfMemory| full.to_string();
     let mut workspace = Workspace::new(gpu).map_err(full)?;
     gpu.settle(|| workspace.is_over());

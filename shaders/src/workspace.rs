@@ -67,8 +67,7 @@ impl Workspace {
     fn with_room(gpu: &Gpu, params: usize, sizes: Sizes) -> Result<Self, OutOfMemory> {
         let params = Upload::new(gpu, "params", params, BufferUsages::UNIFORM)?;
         let input = Upload::new(gpu, "input", sizes.input, BufferUsages::STORAGE)?;
-        let scratch =
-            gpu.buffer("scratch", sizes.scratch, BufferUsages::STORAGE | BufferUsages::COPY_DST)?;
+        let scratch = gpu.buffer("scratch", sizes.scratch, BufferUsages::STORAGE | BufferUsages::COPY_DST)?;
         let output = Download::new(gpu, sizes.output)?;
         let binding = gpu.bind_job(&params.target, &input.target, &scratch, &output.source);
         let (bytes, loaded, waiting) = (Vec::new(), Sizes::default(), Arc::default());
@@ -167,11 +166,7 @@ impl Workspace {
     /// Bytes of its buffers, twins not counted.
     pub(crate) fn room(&self) -> Sizes {
         let bytes = |buffer: &Buffer| buffer.size() as usize;
-        Sizes {
-            input: bytes(&self.input.target),
-            scratch: bytes(&self.scratch),
-            output: bytes(&self.output.source),
-        }
+        Sizes { input: bytes(&self.input.target), scratch: bytes(&self.scratch), output: bytes(&self.output.source) }
     }
 
     /// Whether all mappings have been answered. The device must be polled for that.

@@ -93,8 +93,7 @@ pub(crate) fn masks(texts: &[&str]) -> Slot {
     let offsets: Vec<u64> = std::iter::once(0).chain(ends).collect();
     let mut payload: Vec<u8> = cast_slice(&offsets).to_vec();
     payload.extend(texts.iter().flat_map(|text| text.bytes()));
-    let descriptor =
-        Descriptor { opcode: Opcode::Masks as u16, items: texts.len() as u32, ..Descriptor::default() };
+    let descriptor = Descriptor { opcode: Opcode::Masks as u16, items: texts.len() as u32, ..Descriptor::default() };
     Slot { descriptor, payload, result: 16 * texts.len() }
 }
 

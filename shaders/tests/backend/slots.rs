@@ -14,7 +14,8 @@ fn many_slots_under_way_are_each_answered_once() {
     let Some(rig) = Rig::start() else { return };
     let texts: Vec<String> = (0..200).map(|i| format!("memory {i}: {}", "a garden of love ".repeat(i % 7))).collect();
     for round in 0..5 {
-        let slots: Vec<(Slot, &String)> = texts[40 * round..40 * (round + 1)].iter().map(|t| (masks(&[t]), t)).collect();
+        let slots: Vec<(Slot, &String)> =
+            texts[40 * round..40 * (round + 1)].iter().map(|t| (masks(&[t]), t)).collect();
         let tickets: Vec<_> = slots.iter().map(|(slot, text)| (rig.submit(slot), text)).collect();
         for (ticket, text) in tickets {
             let outcome = ticket.wait();

@@ -1,0 +1,127 @@
+use megaring_core::Metric;
+use megaring_core::corpus::HeapSegment;
+
+use super::*;
+use crate::gpu::GpuOptions;
+use crate::testing::{gpu, test_adapter};
+
+const DIM: usize = 8;
+const ROWS: usize = 160;
+const DOT: Need = Need::Screen(Metric::Dot);
+
+/// A version of `segments` segments of [`ROWS`] rows each.
+fn version(segments: usize) -> CorpusView {
+    let segment = |number: usize| {
+        let values = (0..ROWS * DIM).map(|i| (i * 7 + number) as f32 % 11.0 - 5.0).collect();
+        Arc::new(SegmentView::new(Arc::new(HeapSegment::new(values, DIM, None)), ROWS))
+    };
+    CorpusView::new("test".into(), 1, 1, DIM, (0..segments).map(segment).collect())
+}
+
+fn bytes(need: Need) -> usize {
+    need.bytes(ROWS, DIM).iter().sum()
+}
+
+fn count(residency: &Residency, name: &str) -> u64 {
+    residency.counters.list().into_iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| value)
+}
+
+fn with_room(bytes: usize) -> Residency {
+    Residency::new(bytes, Arc::default())
+}
+
+#[test]
+fn a_segment_is_uploaded_once_and_its_codes_once_for_all_metrics() {
+    let Some(gpu) = gpu() else { return };
+    let (residency, view) = (with_room(1 << 20), version(2));
+    assert!(residency.find(&gpu, &view, DOT).is_none());
+    let held = residency.bring(&gpu, &view, DOT).expect("room");
+    assert_eq!(parts_of(&view, &held).iter().map(|part| part.rows.clone()).collect::<Vec<_>>(), [0..ROWS, ROWS..320]);
+    assert!(residency.find(&gpu, &view, DOT).is_some());
+    residency.bring(&gpu, &view, DOT).expect("they are there");
+    assert_eq!((count(&residency, "uploads"), count(&residency, "uploaded_bytes")), (2, 2 * bytes(DOT) as u64));
+    residency.bring(&gpu, &view, Need::Screen(Metric::L2)).expect("room");
+    let columns = 2 * Need::Screen(Metric::L2).bytes(ROWS, DIM)[1] as u64;
+    assert_eq!(count(&residency, "uploaded_bytes"), 2 * bytes(DOT) as u64 + columns);
+    assert_eq!(resident(&residency.lock()) as u64, count(&residency, "uploaded_bytes"));
+}
+
+#[test]
+fn a_version_that_grows_brings_its_new_segment_alone() {
+    let Some(gpu) = gpu() else { return };
+    let (residency, view) = (with_room(1 << 20), version(3));
+    let segments: Vec<_> = view.segments().map(|(_, segment)| segment.clone()).collect();
+    let before = CorpusView::new("test".into(), 1, 0, DIM, segments[..2].to_vec());
+    residency.bring(&gpu, &before, Need::Rows).expect("room");
+    residency.bring(&gpu, &view, Need::Rows).expect("room");
+    assert_eq!(count(&residency, "uploads"), 3);
+}
+
+#[test]
+fn what_was_used_least_recently_makes_way_and_what_is_held_does_not() {
+    let Some(gpu) = gpu() else { return };
+    let residency = with_room(2 * bytes(DOT));
+    let [first, second, third] = [version(1), version(1), version(1)];
+    residency.bring(&gpu, &first, DOT).expect("room");
+    residency.bring(&gpu, &second, DOT).expect("room");
+    residency.find(&gpu, &first, DOT).expect("it is there");
+    let held = residency.bring(&gpu, &third, DOT).expect("room is made");
+    assert!(residency.find(&gpu, &second, DOT).is_none(), "it was used least recently");
+    let also = residency.find(&gpu, &first, DOT).expect("it was used since");
+    assert_eq!(residency.bring(&gpu, &second, DOT).err(), Some(Absent::NoRoom), "all the room is held");
+    drop(also);
+    residency.bring(&gpu, &second, DOT).expect("room is made again");
+    assert!(residency.find(&gpu, &first, DOT).is_none());
+    assert!(residency.find(&gpu, &third, DOT).is_some(), "it is held");
+    drop(held);
+    assert_eq!(count(&residency, "evictions"), 2);
+    assert!(resident(&residency.lock()) <= residency.budget());
+}
+
+#[test]
+fn segments_that_no_corpus_has_any_more_go_first() {
+    let Some(gpu) = gpu() else { return };
+    let residency = with_room(2 * bytes(DOT));
+    let (kept, dropped) = (version(1), version(1));
+    residency.bring(&gpu, &kept, DOT).expect("room");
+    residency.bring(&gpu, &dropped, DOT).expect("room");
+    drop(dropped);
+    residency.bring(&gpu, &version(1), DOT).expect("room is made");
+    assert!(residency.find(&gpu, &kept, DOT).is_some());
+    assert_eq!(count(&residency, "evictions"), 0, "nothing of use was evicted");
+}
+
+#[test]
+fn a_version_beyond_the_budget_has_no_room_and_evicts_nothing() {
+    let Some(gpu) = gpu() else { return };
+    let residency = with_room(2 * bytes(DOT));
+    let small = version(1);
+    residency.bring(&gpu, &small, DOT).expect("room");
+    assert_eq!(residency.bring(&gpu, &version(3), DOT).err(), Some(Absent::NoRoom));
+    assert!(residency.find(&gpu, &small, DOT).is_some());
+}
+
+#[test]
+fn what_a_segment_lacks_is_said() {
+    let Some(gpu) = gpu() else { return };
+    let lacking = with_room(1 << 20).bring(&gpu, &version(1), Need::Coordinates).err();
+    assert!(matches!(lacking, Some(Absent::Failed(_))), "{lacking:?}");
+}
+
+#[test]
+fn what_lies_on_another_device_is_not_found() {
+    let Some(adapter) = test_adapter() else { return };
+    let [one, other] = [(), ()].map(|()| Gpu::open(&adapter, GpuOptions::default()).expect("the adapter opens"));
+    let (residency, view) = (with_room(1 << 20), version(1));
+    residency.bring(&one, &view, DOT).expect("room");
+    assert!(residency.find(&other, &view, DOT).is_none());
+    residency.bring(&other, &view, DOT).expect("room");
+    assert_eq!(count(&residency, "uploads"), 2);
+}
+
+#[test]
+fn a_device_that_is_gone_brings_nothing() {
+    let Some(gpu) = gpu() else { return };
+    gpu.destroy();
+    assert!(with_room(1 << 20).bring(&gpu, &version(1), DOT).is_err());
+}
