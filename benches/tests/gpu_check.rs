@@ -32,11 +32,17 @@ fn the_program_says_what_it_is_and_what_it_cannot_do() {
     let run = |arguments: &[&str]| {
         let output =
             Command::new(env!("CARGO_BIN_EXE_megaring-gpu-check")).args(arguments).output().expect("it starts");
-        let last = String::from_utf8_lossy(&output.stdout).lines().last().map(str::to_owned).unwrap_or_default();
-        (output.status.success(), serde_json::from_str::<serde_json::Value>(&last).expect("the last line is an object"))
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        // A wrong line is told of in words.
+        let last = told.lines().last().unwrap_or("null");
+        (output.status.success(), serde_json::from_str::<serde_json::Value>(last).expect("the last line is an object"))
     };
     let (ok, version) = run(&["version"]);
     assert!(ok && version["ok"] == true && version["rehearsal"] == false, "{version}");
+    let (ok, shown) = run(&["adapters"]);
+    assert!(ok && shown["adapters"].is_array(), "{shown}");
+    let (ok, refusal) = run(&["small", "--mode", "fast"]);
+    assert!(!ok && refusal.is_null(), "{refusal}");
     // No machine has so many.
     let (ok, refusal) = run(&["small", "--device", "4096"]);
     assert!(
@@ -58,5 +64,11 @@ fn everything_can_be_rehearsed() {
     let results: serde_json::Value = serde_json::from_slice(&results).expect("results are JSON");
     assert_eq!(results["rehearsal"], true);
     assert!(results["figures"]["series"]["ring/persistent/nop"]["seen"]["p50_ns"].is_number(), "{results}");
+    let (wgpu, by_wgpu) =
+        (&results["figures"]["wgpu"], &results["figures"]["series"]["ring/wgpu/query-1"]["exact"]["p50_ns"]);
+    match wgpu.as_str() {
+        Some(reason) => assert!(reason.starts_with("not available: ") && by_wgpu.is_null(), "{results}"),
+        None => assert!(wgpu["name"].is_string() && by_wgpu.is_number(), "{results}"),
+    }
     assert!(!folder.path().join("record.md").exists(), "a rehearsal records nothing");
 }

@@ -2,7 +2,7 @@
 
 import time
 
-from . import machine
+from . import machine, vulkan
 from .programs import Program
 from .steps import Failed, Skipped, Step, run_to_end
 
@@ -22,6 +22,10 @@ class Checks:
         self.quick = options.quick
         self.checker = options.bin / "megaring-gpu-check"
         self.megaring = options.bin / "megaring"
+        # What makes Vulkan be found, and why it is not; told by the step "vulkan".
+        self.env = {}
+        self.no_wgpu = "it was not looked for"
+        self.adapter = None
 
     def steps(self):
         """All of them, in order."""
@@ -31,6 +35,9 @@ class Checks:
             Step("doctor", 60, self.doctor),
             *(Step(f"first look, {mode}", 90, self.first_look(mode)) for mode in MODES),
             Step("conformance", 300 if full else 150, self.conformance("persistent", self.quick)),
+            Step("vulkan", 120, self.vulkan),
+            Step("first look, wgpu", 90, self.by_wgpu(self.first_look("wgpu"))),
+            Step("conformance, wgpu", 200 if full else 100, self.by_wgpu(self.conformance("wgpu", True))),
         ]
         if not quick:
             steps += [Step(f"conformance, {mode}", 200, self.conformance(mode, True)) for mode in ("launch", "graph")]
@@ -67,6 +74,30 @@ class Checks:
             status = program.finish(limit)
             findings = program.objects()
         return doctor_verdict(findings, status, self.rehearse)
+
+    def vulkan(self, limit):
+        """Finds Vulkan for the wgpu backend. Where it is not to be had, that is said, and nothing has failed."""
+        try:
+            # A rehearsal takes what the system has of it, software too.
+            found = vulkan.Vulkan() if self.rehearse else vulkan.find(self.options.bin, self.folder)
+            told = run_to_end([self.checker, "adapters"], self.log("vulkan"), limit, found.env)
+            self.adapter = vulkan.choose(told["adapters"], self.rehearse)
+        except vulkan.Missing as reason:
+            self.no_wgpu = f"not available: {reason}"
+            raise Skipped(self.no_wgpu) from None
+        self.env, self.no_wgpu = found.env, None
+        adapter = self.adapter
+        return f"{adapter['name']}, {adapter['driver']}, {adapter['limits']}", {"adapter": adapter, "files": found.found}
+
+    def by_wgpu(self, run):
+        """A step that needs an adapter."""
+
+        def only_there(limit):
+            if self.no_wgpu is not None:
+                raise Skipped(self.no_wgpu)
+            return run(limit)
+
+        return only_there
 
     def first_look(self, mode):
         def run(limit):
@@ -154,7 +185,7 @@ class Checks:
 
     def task(self, log, limit, *arguments):
         """What a subcommand of the checker that runs to its end says last."""
-        return run_to_end(self.command(*arguments), self.log(log), limit)
+        return run_to_end(self.command(*arguments), self.log(log), limit, self.env)
 
     def command(self, *arguments):
         common = ["--rehearse"] if self.rehearse else ["--device", self.options.device]

@@ -27,9 +27,9 @@ class Request:
         return f"{self.path}/{self.mode}/{self.case}" if self.mode else f"torch/{self.case}"
 
 
-def megaring_requests():
+def megaring_requests(wgpu=True):
     """By mode and path, since each change of those starts the backend anew."""
-    asked = []
+    asked = wgpu_requests() if wgpu else []
     for mode in ("persistent", "launch", "graph"):
         asked += [
             Request("nop", mode, "ring", 5000, 2000),
@@ -56,6 +56,22 @@ def megaring_requests():
     return asked
 
 
+def wgpu_requests():
+    """The wgpu backend, whose jobs are submissions to a driver: as CUDA's launch mode, it has no kernel that stays."""
+    return [
+        Request("nop", "wgpu", "ring", 1000, 500),
+        Request("query-1", "wgpu", "ring", 1000, 500),
+        Request("query-64", "wgpu", "ring", 200, 100),
+        Request("query-rate", "wgpu", "ring", 5_000, 2_000),
+        Request("query-all", "wgpu", "ring", 20, 10),
+        Request("query-1m", "wgpu", "ring", 100, 50),
+        Request("encode", "wgpu", "ring", 10, 6),
+        Request("query-1", "wgpu", "engine", 1000, 500),
+        Request("query-all", "wgpu", "engine", 20, 10),
+        Request("encode", "wgpu", "engine", 10, 6),
+    ]
+
+
 def torch_requests():
     return [
         Request("launch", count=2000, quick=1000),
@@ -72,12 +88,13 @@ def torch_requests():
 
 
 class Alternation:
-    """The programs and what they have answered. `peer` may be `None`."""
+    """The programs and what they have answered. `peer` may be `None`; `wgpu` is whether that backend can be asked."""
 
-    def __init__(self, program, peer, quick, limit):
+    def __init__(self, program, peer, quick, limit, wgpu=False):
         self.program = program
         self.peer = peer
         self.quick = quick
+        self.wgpu = wgpu
         self.end = time.monotonic() + limit
         self.series = {}
         self.errors = []
@@ -95,7 +112,7 @@ class Alternation:
         return count
 
     def one_round(self):
-        for request in megaring_requests():
+        for request in megaring_requests(self.wgpu):
             self.ask(self.program, request)
         self.program.send({"stop": True})
         self.program.receive(self.left())

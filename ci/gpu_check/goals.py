@@ -78,11 +78,40 @@ ROWS = (
     Row("110,000 memories through the engine", "engine/persistent/encode", "exact", beside=(
         Beside("CPU backend", "engine/cpu/encode", "exact"),
     )),
+    Row("nop by wgpu, publish to completion seen", "ring/wgpu/nop", "seen", beside=(
+        Beside("CUDA, launch mode", "ring/launch/nop", "seen"),
+    )),
+    Row("1 query by wgpu, rescored", "ring/wgpu/query-1", "exact", goal=150_000, beside=(
+        Beside("CUDA, launch mode", "ring/launch/query-1", "exact"),
+        Beside("candidates seen", "ring/wgpu/query-1", "seen"),
+        Beside("engine", "engine/wgpu/query-1", "exact"),
+        Beside("CPU backend", "engine/cpu/query-1", "exact"),
+    )),
+    Row("1 query by wgpu, rescored, p99", "ring/wgpu/query-1", "exact", "p99_ns"),
+    Row("64 queries by wgpu, rescored", "ring/wgpu/query-64", "exact", beside=(
+        Beside("CUDA, launch mode", "ring/launch/query-64", "exact"),
+        Beside("CPU backend", "engine/cpu/query-64", "exact"),
+    )),
+    Row("5,562 queries by wgpu, exact on the host", "engine/wgpu/query-all", "exact", goal=20_000_000, beside=(
+        Beside("CUDA, launch mode", "ring/launch/query-all", "exact"),
+        Beside("candidates seen", "ring/wgpu/query-all", "seen"),
+        Beside("CPU backend", "engine/cpu/query-all", "exact"),
+    )),
+    Row("1 query by wgpu on 1,000,000 rows, rescored", "ring/wgpu/query-1m", "exact", beside=(
+        Beside("CUDA, launch mode", "ring/launch/query-1m", "exact"),
+        Beside("CPU backend", "engine/cpu/query-1m", "exact"),
+    )),
+    Row("110,000 memories by wgpu, masks seen", "ring/wgpu/encode", "seen", goal=15_000_000, beside=(
+        Beside("CUDA, launch mode", "ring/launch/encode", "seen"),
+        Beside("engine", "engine/wgpu/encode", "exact"),
+        Beside("CPU backend", "engine/cpu/encode", "exact"),
+    )),
 )
 
 RATES = (
-    ("nops a second, 32 in the ring", "nop-rate"),
-    ("single queries a second, 32 in the ring", "query-rate"),
+    ("nops a second, 32 in the ring", "persistent", "nop-rate"),
+    ("single queries a second, 32 in the ring", "persistent", "query-rate"),
+    ("single queries a second by wgpu, 32 in the ring", "wgpu", "query-rate"),
 )
 
 # What is said wherever a figure of a rehearsal might be taken for one of a GPU.
@@ -101,26 +130,27 @@ def three(value):
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def lines(series, rehearsal):
-    """The table's rows as lists of text: what, measured, spread over rounds, goal, beside. What was not measured says so."""
+def lines(series, rehearsal, no_wgpu=None):
+    """The table's rows as lists of text: what, measured, spread over rounds, goal, beside. What was not measured says so; `no_wgpu` says why."""
     found = []
+    missing = lambda name: no_wgpu if no_wgpu and "/wgpu/" in name else "not measured"  # noqa: E731
     for row in ROWS:
         lap = series.get(row.series, {}).get(row.lap)
         beside = "; ".join(text for text in (beside_text(one, series) for one in row.beside) if text)
         if lap is None:
-            found.append([row.what, "not measured", "", goal_text(row.goal, None, rehearsal), beside])
+            found.append([row.what, missing(row.series), "", goal_text(row.goal, None, rehearsal), beside])
             continue
         value = lap[row.percentile]
         spread = " to ".join(map(time_text, lap["spread_ns"])) if row.percentile == "p50_ns" else ""
         found.append([row.what, time_text(value), spread, goal_text(row.goal, value, rehearsal), beside])
-    for what, case in RATES:
-        rates = {mode: series.get(f"ring/{mode}/{case}", {}).get("per_second") for mode in ("persistent", "launch")}
-        if rates["persistent"] is None:
-            found.append([what, "not measured", "", "", ""])
+    for what, mode, case in RATES:
+        rate, launch = (series.get(f"ring/{one}/{case}", {}).get("per_second") for one in (mode, "launch"))
+        if rate is None:
+            found.append([what, missing(f"ring/{mode}/{case}"), "", "", ""])
             continue
-        spread = " to ".join(f"{value:,.0f}" for value in rates["persistent"]["spread"])
-        beside = f"launch mode {rates['launch']['median']:,.0f}" if rates["launch"] else ""
-        found.append([what, f"{rates['persistent']['median']:,.0f}", spread, "", beside])
+        spread = " to ".join(f"{value:,.0f}" for value in rate["spread"])
+        beside = f"launch mode {launch['median']:,.0f}" if launch else ""
+        found.append([what, f"{rate['median']:,.0f}", spread, "", beside])
     return found
 
 

@@ -13,7 +13,7 @@ from .figures import Alternation, summarise
 from .programs import Ended, OutOfTime, Program, ask
 from .steps import FAILED, Clock, Failed, Skipped, Step, counts, run_all
 
-ABOUT = """Checks and measures megaring's CUDA backend. Needs a Linux machine with an NVIDIA driver (580 or newer), Python 3.9 or newer and,
+ABOUT = """Checks and measures megaring's CUDA backend, and its wgpu backend on the same GPU where Vulkan is to be had. Needs a Linux machine with an NVIDIA driver (580 or newer), Python 3.9 or newer and,
 for what the figures stand beside, PyTorch; no Rust. FOLDER holds the programs megaring and megaring-gpu-check, built elsewhere (see
 benches/record/README.md). Exit status 1 where a step failed; a step that cannot run is skipped, with its reason. Goals are told, not judged by
 the exit status. No setting of the GPU is changed."""
@@ -108,9 +108,11 @@ class Run:
         count = 2 if options.rehearse else 3 if options.quick else 7
         place = ["cpu", "--tiny"] if options.rehearse else [f"cuda:{options.device}"]
         peers = [sys.executable, Path(__file__).with_name("peers.py"), *place]
-        with Program(self.checks.command("measure"), log("measure")) as program, Program(peers, log("torch")) as peer:
+        measuring = Program(self.checks.command("measure"), log("measure"), self.checks.env)
+        with measuring as program, Program(peers, log("torch")) as peer:
             torch = self.greeting(peer)
-            alternation = Alternation(program, None if "missing" in torch else peer, options.quick, limit - 10)
+            wgpu = self.checks.no_wgpu is None
+            alternation = Alternation(program, None if "missing" in torch else peer, options.quick, limit - 10, wgpu)
             rounds = 0
             try:
                 rounds = alternation.rounds(count)
@@ -120,6 +122,7 @@ class Run:
             self.figures = {
                 "rounds": rounds,
                 "torch": torch,
+                "wgpu": self.checks.no_wgpu or self.checks.adapter,
                 "errors": alternation.errors,
                 "series": series,
                 "raw": alternation.series,
@@ -145,7 +148,7 @@ class Run:
         rehearsal = self.options.rehearse
         print()
         if self.figures:
-            rows = goals.lines(self.figures["series"], rehearsal)
+            rows = goals.lines(self.figures["series"], rehearsal, self.checks.no_wgpu)
             print(goals.plain(rows, rehearsal) + "\n")
             record = self.options.out / "record.md"
             if rehearsal:
@@ -162,15 +165,17 @@ class Run:
         """A piece of `benches/record/`."""
         built, host = written["built"], written["host"]
         gpu = {field: (written["gpu"] or {}).get(field, "unknown") for field in machine.FIELDS}
-        torch = self.figures["torch"]
+        torch, wgpu = self.figures["torch"], self.figures["wgpu"]
         beside = f"PyTorch {torch['torch']} (CUDA {torch['cuda']})" if "torch" in torch else torch.get("missing")
         head = [
-            f"# CUDA backend on {gpu['name']}",
+            f"# {gpu['name']}",
             "",
             f"Commit {built.get('commit') or 'unknown'}, {built.get('profile', 'unknown')} build. "
             f"Driver {gpu['driver_version']}, compute capability {gpu['compute_cap']}. "
             f"Host: {host['cpu'] or 'unknown'}, {host['processors']} processors. Beside: {beside}. "
             f"Clocks as found after the run: SM {gpu['clocks.sm']} of {gpu['clocks.max.sm']} MHz.",
+            "",
+            f"wgpu: {wgpu if isinstance(wgpu, str) else wgpu['name'] + ', ' + wgpu['driver'] + ' through ' + wgpu['api']}.",
             "",
             f"`{self.command}`, begun {written['began']}, {written['seconds']:.0f} s, "
             f"{self.figures['rounds']} rounds in alternation. Medians are the medians of the rounds' medians; p99 likewise.",

@@ -11,7 +11,7 @@ import time
 import unittest
 from pathlib import Path
 
-from . import checks, figures, goals, steps
+from . import checks, figures, goals, steps, vulkan
 from .main import Run, agree, arguments, main as run_main
 from .programs import Ended, OutOfTime, Program, as_object, ending
 from .steps import FAILED, PASSED, SKIPPED, Clock, Failed, Skipped, Step
@@ -199,6 +199,8 @@ class Figures(unittest.TestCase):
         asked = {request.series for request in figures.megaring_requests() + figures.torch_requests()}
         named = {row.series for row in goals.ROWS} | {one.series for row in goals.ROWS for one in row.beside}
         self.assertEqual(named - asked, set())
+        without = figures.megaring_requests(False)
+        self.assertEqual({request.mode for request in without}, {"persistent", "launch", "graph", "cpu"})
         for request in figures.megaring_requests():
             self.assertLessEqual(request.quick, request.count)
             self.assertGreaterEqual(request.quick, 1)
@@ -218,6 +220,11 @@ class Figures(unittest.TestCase):
         self.assertEqual(rows["1 query, rescored"][1:4], ["not measured", "", "<= 12.0 µs"])
         self.assertIn("torch copy on the device 4,300 GB/s", rows["1 query on 1,000,000 rows, candidates seen"][4])
         self.assertEqual(rows["nops a second, 32 in the ring"][1], "1,234,567")
+        self.assertEqual(rows["1 query by wgpu, rescored"][1], "not measured")
+        without = {row[0]: row for row in goals.lines(series, False, "not available: no loader")}
+        self.assertEqual(without["1 query by wgpu, rescored"][1:4], ["not available: no loader", "", "<= 150 µs"])
+        self.assertEqual(without["single queries a second by wgpu, 32 in the ring"][1], "not available: no loader")
+        self.assertEqual(without["1 query, rescored"][1], "not measured")
         rehearsed = goals.lines(series, True)
         text = goals.plain(rehearsed, True)
         self.assertTrue(text.startswith(goals.REHEARSAL))
@@ -226,7 +233,8 @@ class Figures(unittest.TestCase):
 
     def test_a_record_says_what_was_measured_where_and_how(self):
         check = Run(arguments(["--bin", "b", "--out", "o"]), ["--bin", "b", "--out", "o"])
-        check.figures = {"rounds": 7, "torch": {"torch": "2.11", "cuda": "13.0"}}
+        adapter = {"name": "an adapter", "driver": "its driver", "api": "vulkan"}
+        check.figures = {"rounds": 7, "torch": {"torch": "2.11", "cuda": "13.0"}, "wgpu": adapter}
         written = {
             "gpu": {"name": "NVIDIA H200", "driver_version": "580.1", "compute_cap": "9.0"},
             "built": {"commit": "0123456789", "profile": "release"},
@@ -237,10 +245,12 @@ class Figures(unittest.TestCase):
         rows = goals.lines({"ring/persistent/nop": {"seen": {"p50_ns": 9, "p99_ns": 9, "spread_ns": [8, 9]}}}, False)
         text = check.record(rows, [steps.Result("doctor", PASSED, "fine")], written)
         for words in ("NVIDIA H200", "580.1", "0123456789", "release build", "PyTorch 2.11", "`ci/gpu-check --bin b --out o`",
-                      "7 rounds", "| nop, publish to completion seen | 9 ns |", "| doctor | passed | fine |", "1 passed, 0 failed"):
+                      "7 rounds", "wgpu: an adapter, its driver through vulkan.", "| nop, publish to completion seen | 9 ns |", "| doctor | passed | fine |", "1 passed, 0 failed"):
             self.assertIn(words, text)
+        check.figures["wgpu"] = "not available: no loader"
         unknown = check.record(rows, [], {**written, "gpu": None, "built": {"commit": None}})
         self.assertIn("Commit unknown", unknown)
+        self.assertIn("wgpu: not available: no loader.", unknown)
 
     def test_pytorch_can_do_what_it_is_asked(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -272,6 +282,97 @@ class Figures(unittest.TestCase):
         self.assertLess(Slow(None, None, True, 0.35).rounds(50), 4)
 
 
+class Vulkan(unittest.TestCase):
+    """A machine made of files: what is there of Vulkan, and what is made of it."""
+
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.root = Path(self.folder.name) / "root"
+        self.programs, self.out = Path(self.folder.name) / "bin", Path(self.folder.name) / "out"
+        for folder in (self.root, self.programs, self.out):
+            folder.mkdir()
+        self.broken = set()
+
+    def tearDown(self):
+        self.folder.cleanup()
+
+    def put(self, name, text=""):
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def find(self, loader=True, listing=""):
+        def loads(library, entry=""):
+            known = loader if str(library) == vulkan.LOADER else Path(library).is_file()
+            return known and Path(library).name not in self.broken
+
+        return vulkan.find(self.programs, self.out, self.root, loads, listing)
+
+    def test_a_manifest_is_written_where_the_driver_has_none(self):
+        driver = self.put("usr/lib/x86_64-linux-gnu/libGLX_nvidia.so.0")
+        self.put("usr/lib/x86_64-linux-gnu/libnvidia-glvkspirv.so.580.1")
+        self.put("usr/share/vulkan/icd.d/lvp_icd.json", '{"ICD": {"library_path": "libvulkan_lvp.so"}}')
+        found = self.find()
+        manifest = self.out / "nvidia_icd.json"
+        self.assertEqual(json.loads(manifest.read_text())["ICD"]["library_path"], str(driver))
+        self.assertEqual(found.env, {"VK_DRIVER_FILES": str(manifest), "VK_ICD_FILENAMES": str(manifest)})
+        self.assertEqual(found.found["parts"], ["libnvidia-glvkspirv.so.580.1"])
+        self.assertTrue(found.found["manifest_written"])
+
+    def test_the_drivers_own_manifest_is_used_where_it_names_the_library(self):
+        self.put("usr/lib64/libGLX_nvidia.so.0")
+        self.put("etc/vulkan/icd.d/nvidia_icd.json", "no JSON")
+        own = self.put("usr/share/vulkan/icd.d/nvidia_icd.x86_64.json", '{"ICD": {"library_path": "libGLX_nvidia.so.0"}}')
+        self.assertEqual(self.find().env["VK_DRIVER_FILES"], str(own))
+        self.assertFalse((self.out / "nvidia_icd.json").exists())
+        # Without a screen's libraries, the other one.
+        other = self.put("usr/lib64/libEGL_nvidia.so.0")
+        self.broken = {"libGLX_nvidia.so.0"}
+        self.assertEqual(self.find().found["driver"], str(other))
+        self.assertTrue((self.out / "nvidia_icd.json").exists())
+
+    def test_the_driver_is_found_where_the_system_lists_it(self):
+        driver = self.put("opt/odd/libGLX_nvidia.so.0")
+        listing = f"\tlibGLX_nvidia.so.0 (libc6,x86-64) => {driver}\n\tlibvulkan.so.1 (libc6) => nowhere\n"
+        self.assertEqual(self.find(listing=listing).found["driver"], str(driver))
+
+    def test_a_loader_that_was_brought_along_comes_first(self):
+        self.put("usr/lib/libGLX_nvidia.so.0")
+        (self.programs / vulkan.LOADER).write_text("")
+        for there in (False, True):
+            path = self.find(loader=there).env["LD_LIBRARY_PATH"].split(":")
+            self.assertEqual(path[0], str(self.programs))
+        self.broken = {vulkan.LOADER}
+        with self.assertRaisesRegex(vulkan.Missing, "beside the programs"):
+            self.find()
+
+    def test_what_is_missing_is_said(self):
+        with self.assertRaisesRegex(vulkan.Missing, "no Vulkan loader"):
+            self.find(loader=False)
+        with self.assertRaisesRegex(vulkan.Missing, "NVIDIA_DRIVER_CAPABILITIES"):
+            self.find()
+        self.put("usr/lib/libGLX_nvidia.so.0")
+        self.broken = {"libGLX_nvidia.so.0"}
+        with self.assertRaisesRegex(vulkan.Missing, "libGLX_nvidia.so.0 cannot be loaded"):
+            self.find()
+
+    def test_libraries_are_tried_in_a_process_of_their_own(self):
+        self.assertFalse(vulkan.loads("libmegaring-has-no-such.so.1"))
+        self.assertTrue(vulkan.loads("libc.so.6", "malloc"))
+        self.assertFalse(vulkan.loads("libc.so.6", vulkan.ENTRY))
+
+    def test_software_is_an_adapter_in_a_rehearsal_alone(self):
+        software = {"name": "llvmpipe", "kind": "software", "software": True, "lacks": None}
+        poor = {"name": "old", "kind": "discrete GPU", "software": False, "lacks": "has 4 where 5 are needed"}
+        real = {"name": "a GPU", "kind": "discrete GPU", "software": False, "lacks": None}
+        self.assertEqual(vulkan.choose([software, poor, real], False), real)
+        self.assertEqual(vulkan.choose([poor, software], True), software)
+        for adapters, words in (([software, poor], r"llvmpipe \(software\), old \(has 4"), ([], "none at all")):
+            with self.assertRaisesRegex(vulkan.Missing, words):
+                vulkan.choose(adapters, False)
+
+
 # Plays megaring-gpu-check: every subcommand ends well, but those named in FAKE_FAILS.
 FAKE = '''#!PYTHON
 import json, os, sys, time
@@ -281,6 +382,7 @@ if task in os.environ.get("FAKE_FAILS", "").split(","):
     say(ok=False, error="a seeded failure"); sys.exit(1)
 lap = {"count": 3, "min_ns": 1, "p50_ns": 2, "p99_ns": 3, "max_ns": 4, "mean_ns": 2.0}
 if task == "version": say(ok=True, commit="0123456789", profile="release")
+elif task == "adapters": say(ok=True, adapters=json.loads(os.environ.get("FAKE_ADAPTERS", "[]")))
 elif task == "measure":
     for line in sys.stdin:
         asked = json.loads(line)
@@ -301,7 +403,7 @@ else: say(ok=True, answers=5, checks=2, checked=9, slots_per_second=3.0, jobs=1)
 class Whole(unittest.TestCase):
     """The whole script, rehearsing with programs that are played."""
 
-    def run_it(self, fails=""):
+    def run_it(self, fails="", adapters=()):
         with tempfile.TemporaryDirectory() as root:
             programs, out = Path(root) / "bin", Path(root) / "out"
             programs.mkdir()
@@ -309,12 +411,12 @@ class Whole(unittest.TestCase):
             fake.write_text(FAKE.replace("PYTHON", sys.executable))
             fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
             told = io.StringIO()
-            os.environ["FAKE_FAILS"] = fails
+            os.environ.update({"FAKE_FAILS": fails, "FAKE_ADAPTERS": json.dumps(adapters)})
             try:
                 with contextlib.redirect_stdout(told):
                     status = run_main(["--bin", str(programs), "--out", str(out), "--quick", "--rehearse"])
             finally:
-                del os.environ["FAKE_FAILS"]
+                del os.environ["FAKE_FAILS"], os.environ["FAKE_ADAPTERS"]
             return status, told.getvalue(), json.loads((out / "results.json").read_text()), (out / "record.md").exists()
 
     def test_a_rehearsal_says_everywhere_that_it_is_one(self):
@@ -327,6 +429,22 @@ class Whole(unittest.TestCase):
         self.assertEqual(results["figures"]["series"]["ring/persistent/nop"]["seen"]["p50_ns"], 2)
         self.assertEqual(results["built"]["commit"], "0123456789")
         self.assertTrue(all(one["rehearsal"] for one in results["figures"]["raw"]["ring/persistent/nop"]))
+
+    def test_wgpu_is_checked_where_there_is_an_adapter_and_told_of_where_there_is_none(self):
+        adapter = {"name": "llvmpipe", "kind": "software", "software": True, "lacks": None, "driver": "d", "limits": "l"}
+        status, _, results, _ = self.run_it(adapters=[adapter])
+        verdicts = {one["step"]: one["verdict"] for one in results["steps"] if "wgpu" in one["step"] or one["step"] == "vulkan"}
+        self.assertEqual((status, set(verdicts.values()), len(verdicts)), (0, {PASSED}, 3))
+        self.assertEqual(results["figures"]["series"]["ring/wgpu/query-1"]["exact"]["p50_ns"], 2)
+        self.assertEqual(results["figures"]["wgpu"]["name"], "llvmpipe")
+        status, told, results, _ = self.run_it()
+        verdicts = {one["step"]: (one["verdict"], one["note"]) for one in results["steps"]}
+        for step in ("vulkan", "first look, wgpu", "conformance, wgpu"):
+            self.assertEqual(verdicts[step], (SKIPPED, "not available: Vulkan shows no adapter that can be used: none at all"))
+        self.assertEqual(status, 0)
+        self.assertFalse([name for name in results["figures"]["series"] if "wgpu" in name])
+        self.assertTrue(results["figures"]["wgpu"].startswith("not available: "))
+        self.assertRegex(told, r"1 query by wgpu, rescored +not available: ")
 
     def test_one_seeded_failure_is_one_failed_step_and_the_exit_status(self):
         tasks = {"torture": "torture", "hold": "kill -9", "cycles": "start and stop", "measure": "figures"}

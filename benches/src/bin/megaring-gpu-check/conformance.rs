@@ -6,17 +6,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use megaring::engine::Engine;
 use megaring::outcome::Answer;
 use megaring_bench::Failure;
 use megaring_core::job::Job;
 use megaring_core::{BackendKind, Metric};
 use megaring_corpus::Store;
-use megaring_cuda::CudaMode;
 use megaring_datasets::reference;
 use serde_json::{Map, Value, json};
 
-use crate::machine::{Machine, Wanted, answer_of, store};
+use crate::machine::{Machine, Rig, Wanted, Way, run_on, store};
 use crate::{Done, Report, object, say};
 
 mod other;
@@ -29,7 +27,7 @@ pub(crate) struct Bench {
     machine: Machine,
     quick: bool,
     store: Arc<Store>,
-    engine: Arc<Engine>,
+    rig: Rig,
 }
 
 /// A check: how many answers were compared, or the first difference.
@@ -56,22 +54,22 @@ const CHECKS: [(&str, Check); 13] = [
 const CROWDED: [(&str, Check); 1] = [("search, corpora that do not fit", search::crowded)];
 
 /// Runs all checks.
-pub(crate) fn run(machine: Machine, mode: CudaMode, quick: bool) -> Done {
-    let usual = Wanted::usual(mode);
+pub(crate) fn run(machine: Machine, way: Way, quick: bool) -> Done {
+    let usual = Wanted::usual(way);
     let little =
         Wanted { memory_bytes: machine.sized(search::LITTLE_MEMORY, search::LITTLE_MEMORY_REHEARSED), ..usual };
     let mut tally = Tally::default();
     // One after the other: a kernel that stays leaves no room for another.
     for (wanted, checks) in [(usual, &CHECKS[..]), (little, &CROWDED[..])] {
         let (_folder, store) = store()?;
-        let engine = machine.engine(&wanted, &store)?;
-        tally.add(&Bench { machine, quick, store, engine }, checks);
+        let rig = machine.engine(&wanted, &store)?;
+        tally.add(&Bench { machine, quick, store, rig }, checks);
     }
     let Tally { compared, failed, counters } = tally;
     let ok = failed.is_empty();
     let checks = CHECKS.len() + CROWDED.len();
     let fields =
-        json!({ "mode": mode.name(), "checks": checks, "failed": failed, "answers": compared, "counters": counters });
+        json!({ "mode": way.name(), "checks": checks, "failed": failed, "answers": compared, "counters": counters });
     Ok(Report::new(fields, ok))
 }
 
@@ -102,7 +100,7 @@ impl Tally {
             self.compared += answers;
             self.failed.extend(difference.map(|_| *name));
         }
-        let counters = bench.engine.counters().into_iter().flat_map(|(_, counters)| counters);
+        let counters = bench.rig.engine.counters().into_iter().flat_map(|(_, counters)| counters);
         self.counters.push(counters.map(|(name, value)| (name.to_owned(), value.into())).collect());
     }
 }
@@ -121,14 +119,14 @@ impl Bench {
 
     /// What the device answers, after seeing that the CPU answers the same bits.
     fn agreed(&self, job: Job) -> Result<Answer, Failure> {
-        agreed(&self.engine, job)
+        agreed(&self.rig, job)
     }
 }
 
 /// What the device answers, after seeing that the CPU answers the same bits.
-pub(crate) fn agreed(engine: &Arc<Engine>, job: Job) -> Result<Answer, Failure> {
-    let device = answer_of(engine, BackendKind::Cuda, job.clone()).map_err(|error| format!("cuda: {error}"))?;
-    let cpu = answer_of(engine, BackendKind::Cpu, job).map_err(|error| format!("cpu: {error}"))?;
+pub(crate) fn agreed(rig: &Rig, job: Job) -> Result<Answer, Failure> {
+    let device = rig.answer(job.clone()).map_err(|error| format!("{}: {error}", rig.kind))?;
+    let cpu = run_on(&rig.engine, BackendKind::Cpu, job).map_err(|error| format!("cpu: {error}"))?.answer;
     match difference(&device, &cpu) {
         None => Ok(device),
         Some(difference) => Err(format!("{difference} of the CPU backend").into()),

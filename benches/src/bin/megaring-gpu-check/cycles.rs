@@ -6,7 +6,7 @@ use megaring_bench::Failure;
 use megaring_cuda::CudaMode;
 use serde_json::json;
 
-use crate::machine::{Machine, Wanted, store};
+use crate::machine::{Machine, Wanted, Way, store};
 use crate::stats::Samples;
 use crate::{Done, Report, object, say, small};
 
@@ -23,11 +23,11 @@ pub(crate) fn run(machine: Machine, count: usize, checkpoints: bool) -> Done {
     for cycle in 1..=count {
         let mode = CudaMode::ALL[cycle % CudaMode::ALL.len()];
         let begun = Instant::now();
-        let engine = machine.engine(&Wanted::usual(mode), &store).map_err(|error| told(cycle, mode, &error))?;
+        let rig = machine.engine(&Wanted::usual(Way::Cuda(mode)), &store).map_err(|error| told(cycle, mode, &error))?;
         starts.push(begun.elapsed());
-        small::few(&engine, &store, 20).map_err(|error| told(cycle, mode, &error))?;
+        small::few(&rig, &store, 20).map_err(|error| told(cycle, mode, &error))?;
         let begun = Instant::now();
-        drop(engine);
+        drop(rig);
         stops.push(begun.elapsed());
         if cycle == SETTLED.min(count) {
             settled = Held::now();

@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use megaring::engine::Engine;
+use megaring_core::Metric;
 use megaring_core::corpus::CorpusView;
 use megaring_core::job::Job;
-use megaring_core::{BackendKind, Metric};
 use megaring_cuda::CudaMode;
 use serde_json::json;
 
 use crate::corpora::{self, generated};
-use crate::machine::{Machine, Wanted, answer_of, store};
+use crate::machine::{Machine, Rig, Wanted, Way, store};
 use crate::{Done, Report, object, say};
 
 /// Threads that ask.
@@ -25,13 +24,13 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// Says `"under_load"` with the number of answers once a second. Only an error, or five minutes, end it.
 pub(crate) fn run(machine: Machine) -> Done {
     let (_folder, store) = store()?;
-    let engine = machine.engine(&Wanted::usual(CudaMode::Persistent), &store)?;
+    let rig = machine.engine(&Wanted::usual(Way::Cuda(CudaMode::Persistent)), &store)?;
     let corpus = corpora::corpus(store.table(), generated(machine.sized(5_562, 60), machine.sized(384, 16), 1), &[]);
     let answers = AtomicU64::new(0);
     let begun = Instant::now();
     let failure = std::thread::scope(|scope| {
-        let (engine, corpus, answers) = (&engine, &corpus, &answers);
-        let asker = |thread| scope.spawn(move || ask(engine, corpus, thread, answers, begun));
+        let (rig, corpus, answers) = (&rig, &corpus, &answers);
+        let asker = |thread| scope.spawn(move || ask(rig, corpus, thread, answers, begun));
         let askers: Vec<_> = (0..THREADS).map(asker).collect();
         let mut told = begun;
         while !askers.iter().any(std::thread::ScopedJoinHandle::is_finished) {
@@ -49,13 +48,7 @@ pub(crate) fn run(machine: Machine) -> Done {
     Ok(Report::new(json!({ "answers": answers.into_inner(), "failure": failure }), ok))
 }
 
-fn ask(
-    engine: &Arc<Engine>,
-    corpus: &Arc<CorpusView>,
-    thread: usize,
-    answers: &AtomicU64,
-    begun: Instant,
-) -> Result<(), String> {
+fn ask(rig: &Rig, corpus: &Arc<CorpusView>, thread: usize, answers: &AtomicU64, begun: Instant) -> Result<(), String> {
     let mut start = thread;
     while begun.elapsed() < LONGEST {
         start = (start + 7) % (corpus.rows() - 8);
@@ -63,7 +56,7 @@ fn ask(
             0 => Job::Nop,
             _ => corpora::search(corpus, corpora::own_queries(corpus, start, 8), Metric::Cosine, 10),
         };
-        answer_of(engine, BackendKind::Cuda, job).map_err(|error| error.to_string())?;
+        rig.answer(job).map_err(|error| error.to_string())?;
         answers.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())

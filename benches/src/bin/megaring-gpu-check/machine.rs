@@ -1,46 +1,92 @@
-//! The GPU, or the kernel's twin that stands in for it, and the ways to have the backend at work on it.
+//! The GPU, or what stands in for it, and the ways to have a backend at work on it.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use megaring::engine::{Engine, EngineConfig};
+use megaring::engine::{Engine, EngineConfig, Running};
 use megaring::outcome::{Answer, Outcome};
 use megaring_bench::Failure;
+use megaring_core::corpus::CorpusTable;
 use megaring_core::job::{Job, Terms};
 use megaring_core::keyword::Automaton;
 use megaring_core::profile::{DEFAULT, Profile};
-use megaring_core::{BackendKind, Residency};
+use megaring_core::{Backend, BackendKind, Residency};
 use megaring_corpus::{Access, Store};
-use megaring_cuda::{CudaBackend, CudaMode, CudaOptions};
-use megaring_ring::{JobRing, RingConfig, WaitStrategy};
+use megaring_cuda::{CudaMode, CudaOptions};
+use megaring_ring::{RingConfig, WaitStrategy};
+use megaring_wgpu::WgpuOptions;
 
 /// Where the kernel runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Machine {
-    /// On the twin.
+    /// On the kernel's twin, or on an adapter that may be software.
     pub(crate) rehearsal: bool,
     /// The GPU's number.
     pub(crate) device: usize,
 }
 
+/// How a GPU is brought to work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// By CUDA, in one of its modes.
+    Cuda(CudaMode),
+    /// By wgpu, through whatever the machine has of Vulkan.
+    Wgpu,
+}
+
+impl Way {
+    /// Its name on the command line and in what is told.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cuda(mode) => mode.name(),
+            Self::Wgpu => "wgpu",
+        }
+    }
+
+    /// The kind of backend.
+    pub(crate) fn kind(self) -> BackendKind {
+        match self {
+            Self::Cuda(_) => BackendKind::Cuda,
+            Self::Wgpu => BackendKind::Wgpu,
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Way {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let unknown = |_: String| format!("unknown mode {name:?}: persistent, launch, graph and wgpu are known");
+        if name == "wgpu" { Ok(Self::Wgpu) } else { name.parse().map(Self::Cuda).map_err(unknown) }
+    }
+}
+
 /// How the backend is wanted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
-    pub(crate) mode: CudaMode,
+    pub(crate) way: Way,
     pub(crate) ring: RingConfig,
     /// Most device memory for corpora; 0 is the backend's own choice.
     pub(crate) memory_bytes: usize,
 }
 
 impl Wanted {
-    /// The service's own ring, in some mode.
-    pub(crate) fn usual(mode: CudaMode) -> Self {
+    /// The service's own ring.
+    pub(crate) fn usual(way: Way) -> Self {
         let ring = RingConfig { capacity: 256, ..RingConfig::default() };
-        Self { mode, ring, memory_bytes: 0 }
+        Self { way, ring, memory_bytes: 0 }
     }
 
     /// For one thread that waits for nothing else: spins, so that no wake-up is in the time measured.
-    pub(crate) fn spinning(mode: CudaMode) -> Self {
-        let usual = Self::usual(mode);
+    pub(crate) fn spinning(way: Way) -> Self {
+        let usual = Self::usual(way);
         Self { ring: RingConfig { wait: WaitStrategy::BusySpin, ..usual.ring }, ..usual }
     }
 }
@@ -51,19 +97,53 @@ impl Machine {
         if self.rehearsal { rehearsed } else { real }
     }
 
-    /// The backend with its ring.
-    pub(crate) fn start(self, wanted: &Wanted) -> Result<(CudaBackend, Arc<JobRing>), Failure> {
-        let Wanted { mode, ring, memory_bytes } = *wanted;
-        let options = CudaOptions { mode, device: self.device, memory_bytes, ring, screen: Default::default() };
+    /// The backend with its ring; `corpora` are those that its slots may name.
+    pub(crate) fn start(self, wanted: &Wanted, corpora: &Arc<CorpusTable>) -> Result<Running, Failure> {
+        let Wanted { way, ring, memory_bytes } = *wanted;
         let automaton = Automaton::new(&profile()?);
-        if self.rehearsal { on_twin(&options, &automaton) } else { Ok(megaring_cuda::start(&options, &automaton)?) }
+        match way {
+            Way::Cuda(mode) => {
+                let options = CudaOptions { mode, device: self.device, memory_bytes, ring, screen: Default::default() };
+                if self.rehearsal {
+                    return on_twin(&options, &automaton);
+                }
+                let (backend, ring) = megaring_cuda::start(&options, &automaton)?;
+                Ok((Box::new(backend), ring))
+            }
+            Way::Wgpu => {
+                // Every adapter's name holds the empty one, software's too.
+                let adapter = self.rehearsal.then(String::new);
+                let options = WgpuOptions { adapter, memory_bytes, ring, ..WgpuOptions::default() };
+                let (backend, ring) = megaring_wgpu::start(&options, corpora.clone(), &automaton)?;
+                Ok((Box::new(backend), ring))
+            }
+        }
     }
 
     /// An engine with the backend beside the CPU's, over a store of its own without corpora.
-    pub(crate) fn engine(self, wanted: &Wanted, store: &Arc<Store>) -> Result<Arc<Engine>, Failure> {
-        let (backend, ring) = self.start(wanted)?;
-        let config = EngineConfig { ring_slots: 256, cuda: None, ..EngineConfig::new(profile()?) };
-        Ok(Engine::start_with(config, store.clone(), vec![(Box::new(backend), ring)])?)
+    pub(crate) fn engine(self, wanted: &Wanted, store: &Arc<Store>) -> Result<Rig, Failure> {
+        let running = self.start(wanted, store.table())?;
+        let config = EngineConfig { ring_slots: 256, cuda: None, wgpu: None, ..EngineConfig::new(profile()?) };
+        let engine = Engine::start_with(config, store.clone(), vec![running])?;
+        Ok(Rig { engine, kind: wanted.way.kind() })
+    }
+}
+
+/// An engine, and the kind of its backend that is looked at.
+pub(crate) struct Rig {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) kind: BackendKind,
+}
+
+impl Rig {
+    /// Does a job on that backend and no other.
+    pub(crate) fn run(&self, job: Job) -> Result<Outcome, Failure> {
+        run_on(&self.engine, self.kind, job)
+    }
+
+    /// [`Self::run`], the answer alone.
+    pub(crate) fn answer(&self, job: Job) -> Result<Answer, Failure> {
+        self.run(job).map(|outcome| outcome.answer)
     }
 }
 
@@ -88,20 +168,14 @@ pub(crate) fn run_on(engine: &Arc<Engine>, kind: BackendKind, job: Job) -> Resul
     Ok(outcome)
 }
 
-/// [`run_on`], the answer alone.
-pub(crate) fn answer_of(engine: &Arc<Engine>, kind: BackendKind, job: Job) -> Result<Answer, Failure> {
-    run_on(engine, kind, job).map(|outcome| outcome.answer)
-}
-
 /// Holds a job's corpus where the backend finds it.
-pub(crate) fn prepared(backend: &CudaBackend, job: &Job) -> Result<Residency, Failure> {
-    use megaring_core::Backend as _;
+pub(crate) fn prepared(backend: &dyn Backend, job: &Job) -> Result<Residency, Failure> {
     Ok(backend.prepare(job)?)
 }
 
 /// The twin takes its time, and shares processors with everything else.
 #[cfg(feature = "rehearsal")]
-fn on_twin(options: &CudaOptions, automaton: &Automaton) -> Result<(CudaBackend, Arc<JobRing>), Failure> {
+fn on_twin(options: &CudaOptions, automaton: &Automaton) -> Result<Running, Failure> {
     let long = std::time::Duration::from_secs(300);
     let timings = megaring_cuda::Timings {
         silence: long,
@@ -111,10 +185,11 @@ fn on_twin(options: &CudaOptions, automaton: &Automaton) -> Result<(CudaBackend,
         budget: long,
         ..megaring_cuda::Timings::default()
     };
-    Ok(megaring_cuda::start_with(megaring_cuda::twin::Twin::load()?, options, &timings, automaton)?)
+    let (backend, ring) = megaring_cuda::start_with(megaring_cuda::twin::Twin::load()?, options, &timings, automaton)?;
+    Ok((Box::new(backend), ring))
 }
 
 #[cfg(not(feature = "rehearsal"))]
-fn on_twin(_: &CudaOptions, _: &Automaton) -> Result<(CudaBackend, Arc<JobRing>), Failure> {
+fn on_twin(_: &CudaOptions, _: &Automaton) -> Result<Running, Failure> {
     Err("this build cannot rehearse: it was made without `--features rehearsal`".into())
 }

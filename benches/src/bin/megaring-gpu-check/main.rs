@@ -1,9 +1,9 @@
-//! What `ci/gpu-check` runs on a machine with an NVIDIA GPU: checks of the CUDA backend and measurements of it, in one program that needs
-//! nothing built there.
+//! What `ci/gpu-check` runs on a machine with an NVIDIA GPU: checks of the backends that can use it, CUDA and wgpu, and measurements of them,
+//! in one program that needs nothing built there.
 //!
 //! Each subcommand writes JSON to its standard output, one object a line, and words for people to its standard error. The last line tells
 //! how it went (`"ok"`), and so does the exit status: 0, or 1 where a check failed or could not be made. With `--rehearse` the kernel's
-//! twin on the CPU stands in for the GPU, everything is tiny, and every object says `"rehearsal": true`: such figures measure nothing.
+//! twin on the CPU stands in for the GPU (for wgpu any adapter, software too), everything is tiny, and every object says `"rehearsal": true`: such figures measure nothing.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use megaring_bench::Failure;
 use megaring_cuda::CudaMode;
 use serde_json::{Map, Value, json};
 
-use crate::machine::Machine;
+use crate::machine::{Machine, Way};
 
 mod conformance;
 mod corpora;
@@ -25,7 +25,7 @@ mod stats;
 mod torture;
 
 #[derive(Parser)]
-#[command(about = "Checks and measures megaring's CUDA backend; ci/gpu-check runs it", long_about = None)]
+#[command(about = "Checks and measures megaring's backends on a GPU; ci/gpu-check runs it", long_about = None)]
 struct Arguments {
     /// Try everything on the kernel's twin on the CPU, with tiny sizes
     #[arg(long, global = true)]
@@ -41,11 +41,13 @@ struct Arguments {
 enum Task {
     /// Says what this program was built from
     Version,
+    /// Says which adapters wgpu shows
+    Adapters,
     /// Compares every operation with the naive reference and with the CPU backend
     Conformance {
-        /// How the kernel is brought to work
-        #[arg(long, default_value_t = CudaMode::Persistent)]
-        mode: CudaMode,
+        /// How the GPU is brought to work: persistent, launch or graph (by CUDA), or wgpu
+        #[arg(long, default_value_t = Way::Cuda(CudaMode::Persistent))]
+        mode: Way,
         /// Fewer sizes
         #[arg(long)]
         quick: bool,
@@ -78,9 +80,9 @@ enum Task {
     Hold,
     /// A little of everything: for compute-sanitizer, and for a first look
     Small {
-        /// How the kernel is brought to work
-        #[arg(long, default_value_t = CudaMode::Launch)]
-        mode: CudaMode,
+        /// How the GPU is brought to work: persistent, launch or graph (by CUDA), or wgpu
+        #[arg(long, default_value_t = Way::Cuda(CudaMode::Launch))]
+        mode: Way,
     },
     /// Measures what lines on the standard input ask for, such as {"case": "nop", "mode": "persistent", "path": "ring", "repeat": 1000}
     Measure,
@@ -91,6 +93,7 @@ fn main() -> ExitCode {
     let machine = Machine { rehearsal: arguments.rehearse, device: arguments.device };
     let done = match arguments.task {
         Task::Version => Ok(version()),
+        Task::Adapters => Ok(adapters()),
         Task::Conformance { mode, quick } => conformance::run(machine, mode, quick),
         Task::Torture { slots, threads, mode, seed } => {
             torture::run(machine, mode, &torture::Plan { slots, threads, seed })
@@ -145,6 +148,17 @@ pub(crate) fn object(value: Value) -> Map<String, Value> {
         Value::Object(fields) => fields,
         _ => Map::new(),
     }
+}
+
+/// Where there is no Vulkan at all, there are none.
+fn adapters() -> Report {
+    let told = megaring_wgpu::adapters().into_iter().map(|adapter| {
+        json!({
+            "name": adapter.name, "api": adapter.api, "kind": adapter.kind, "software": adapter.software, "driver": adapter.driver,
+            "limits": adapter.limits, "features": adapter.features, "lacks": adapter.lacks,
+        })
+    });
+    Report::new(json!({ "adapters": told.collect::<Vec<_>>() }), true)
 }
 
 fn version() -> Report {

@@ -9,21 +9,22 @@
 //!   `encode`: from publishing, the text lying in the ring's memory) until the completions were seen by a thread that spins; `exact` is until
 //!   the exact answer was made from them; `device` is what the device says it took, summed over slots.
 //! - `engine`: `exact` is all of [`Engine::run_blocking`]; `device` and `rescore` are the engine's own account. Mode `cpu` is the CPU backend.
+//!
+//! Mode `wgpu` is the wgpu backend, which takes its slots from a ring as well; the other modes are CUDA's.
 
 use std::io::BufRead as _;
 use std::sync::Arc;
 
 use megaring::engine::{Engine, EngineConfig};
 use megaring_bench::Failure;
-use megaring_core::{Backend as _, BackendKind};
+use megaring_core::{Backend, BackendKind};
 use megaring_corpus::Store;
-use megaring_cuda::{CudaBackend, CudaMode};
 use megaring_ring::JobRing;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::cases::{Case, Data};
-use crate::machine::{Machine, Wanted, profile, store};
+use crate::machine::{Machine, Rig, Wanted, Way, profile, store};
 use crate::{Done, Report, object, say};
 
 mod cases;
@@ -48,8 +49,8 @@ struct Request {
 
 /// What runs now.
 enum Session {
-    Ring { backend: Box<CudaBackend>, ring: Arc<JobRing> },
-    Engine { engine: Arc<Engine>, kind: BackendKind },
+    Ring { backend: Box<dyn Backend>, ring: Arc<JobRing> },
+    Engine(Rig),
 }
 
 struct Measurer {
@@ -104,24 +105,24 @@ impl Measurer {
         let Some((_, session)) = &self.session else { return Err("nothing runs".into()) };
         let repeat = self.machine.sized(request.repeat, request.repeat.min(3)).max(1);
         match session {
-            Session::Ring { backend, ring } => ring_path::measure(case, repeat, backend, ring, &mut self.data),
-            Session::Engine { engine, kind } => engine_path::measure(case, repeat, engine, *kind, &mut self.data),
+            Session::Ring { backend, ring } => ring_path::measure(case, repeat, &**backend, ring, &mut self.data),
+            Session::Engine(rig) => engine_path::measure(case, repeat, rig, &mut self.data),
         }
     }
 
     fn start(&self, request: &Request) -> Result<Session, Failure> {
         match (request.mode.as_str(), request.path.as_str()) {
             ("cpu", "engine") => {
-                let config = EngineConfig { cuda: None, ..EngineConfig::new(profile()?) };
-                Ok(Session::Engine { engine: Engine::start(config, self.store.clone())?, kind: BackendKind::Cpu })
+                let config = EngineConfig { cuda: None, wgpu: None, ..EngineConfig::new(profile()?) };
+                let engine = Engine::start(config, self.store.clone())?;
+                Ok(Session::Engine(Rig { engine, kind: BackendKind::Cpu }))
             }
-            (mode, "engine") => {
-                let engine = self.machine.engine(&Wanted::usual(mode.parse::<CudaMode>()?), &self.store)?;
-                Ok(Session::Engine { engine, kind: BackendKind::Cuda })
+            (way, "engine") => {
+                Ok(Session::Engine(self.machine.engine(&Wanted::usual(way.parse::<Way>()?), &self.store)?))
             }
-            (mode, "ring") => {
-                let (backend, ring) = self.machine.start(&Wanted::spinning(mode.parse::<CudaMode>()?))?;
-                Ok(Session::Ring { backend: Box::new(backend), ring })
+            (way, "ring") => {
+                let (backend, ring) = self.machine.start(&Wanted::spinning(way.parse::<Way>()?), self.store.table())?;
+                Ok(Session::Ring { backend, ring })
             }
             (_, path) => Err(format!("unknown path {path:?}: ring and engine are known").into()),
         }

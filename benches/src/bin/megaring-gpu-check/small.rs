@@ -4,43 +4,41 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use megaring::engine::Engine;
 use megaring_bench::Failure;
 use megaring_core::job::{Job, NearestJob, Points, ScoreJob};
-use megaring_core::{BackendKind, Metric, nearest};
+use megaring_core::{Metric, nearest};
 use megaring_corpus::Store;
-use megaring_cuda::CudaMode;
 use megaring_ring::RingConfig;
 use serde_json::json;
 
 use crate::conformance::{agreed, encode_job};
 use crate::corpora::{self, generated};
-use crate::machine::{Machine, Wanted, answer_of, store};
+use crate::machine::{Machine, Rig, Wanted, Way, store};
 use crate::{Done, Report};
 
 /// One job of each kind, and some of their edges.
-pub(crate) fn run(machine: Machine, mode: CudaMode) -> Done {
+pub(crate) fn run(machine: Machine, way: Way) -> Done {
     let begun = Instant::now();
     let (_folder, store) = store()?;
-    let usual = Wanted::usual(mode);
+    let usual = Wanted::usual(way);
     let wanted = Wanted { ring: RingConfig { arena_bytes: 64 << 20, ..usual.ring }, ..usual };
-    let engine = machine.engine(&wanted, &store)?;
+    let rig = machine.engine(&wanted, &store)?;
     let jobs = jobs(machine, &store)?;
     for (name, job) in &jobs {
-        agreed(&engine, job.clone()).map_err(|error| format!("{name}: {error}"))?;
+        agreed(&rig, job.clone()).map_err(|error| format!("{name}: {error}"))?;
         eprintln!("{name}: equal");
     }
     let seconds = begun.elapsed().as_secs_f64();
-    Ok(Report::new(json!({ "mode": mode.name(), "jobs": jobs.len(), "seconds": seconds }), true))
+    Ok(Report::new(json!({ "mode": way.name(), "jobs": jobs.len(), "seconds": seconds }), true))
 }
 
 /// What a backend is asked after each start: nothing, and one search.
-pub(crate) fn few(engine: &Arc<Engine>, store: &Arc<Store>, nops: usize) -> Result<(), Failure> {
+pub(crate) fn few(rig: &Rig, store: &Arc<Store>, nops: usize) -> Result<(), Failure> {
     for _ in 0..nops {
-        answer_of(engine, BackendKind::Cuda, Job::Nop)?;
+        rig.answer(Job::Nop)?;
     }
     let corpus = corpora::corpus(store.table(), generated(203, 37, 51), &[90]);
-    agreed(engine, corpora::search(&corpus, corpora::own_queries(&corpus, 100, 3), Metric::Cosine, 10)).map(drop)
+    agreed(rig, corpora::search(&corpus, corpora::own_queries(&corpus, 100, 3), Metric::Cosine, 10)).map(drop)
 }
 
 fn jobs(machine: Machine, store: &Store) -> Result<Vec<(String, Job)>, Failure> {

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use megaring_core::Backend as _;
 use megaring_cuda::CudaMode;
 use megaring_ring::{JobRing, RingConfig, RingStats, WaitStrategy};
 use serde_json::json;
 
 use self::jobs::Pool;
 use self::producer::{Producer, Tally};
-use crate::machine::{Machine, Wanted};
+use crate::machine::{Machine, Wanted, Way};
 use crate::{Done, Report};
 
 mod jobs;
@@ -39,10 +38,11 @@ const PATIENCE: Duration = Duration::from_micros(50);
 const TOLD: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(machine: Machine, mode: CudaMode, plan: &Plan) -> Done {
-    let (backend, ring) = machine.start(&Wanted { ring: RING, ..Wanted::usual(mode) })?;
+    let wanted = Wanted { ring: RING, ..Wanted::usual(Way::Cuda(mode)) };
+    let (backend, ring) = machine.start(&wanted, &Arc::default())?;
     let pool = Pool::new(machine.sized(512, 32))?;
     // The pool's corpora stay where the device finds them.
-    let residencies = pool.prepare(&backend)?;
+    let residencies = pool.prepare(&*backend)?;
     let begun = Instant::now();
     let tallies = send(plan, &ring, &pool);
     let took = begun.elapsed();

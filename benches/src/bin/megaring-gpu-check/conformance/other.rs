@@ -5,13 +5,12 @@ use std::sync::Arc;
 use megaring::outcome::Answer;
 use megaring_bench::Failure;
 use megaring_core::job::{EncodeJob, Job, Matrix, NearestJob, Points, ScoreJob, Texts};
-use megaring_core::{BackendKind, Metric, encode, nearest as core_nearest};
+use megaring_core::{Metric, encode, nearest as core_nearest};
 use megaring_datasets::reference;
 use rayon::prelude::*;
 
 use super::{Bench, by_reference, first};
 use crate::corpora::{self, generated};
-use crate::machine::answer_of;
 
 /// How far a coordinate may be off: the reference uses the platform's exponential.
 const COORDINATE_ERROR: f64 = 1e-12;
@@ -145,8 +144,8 @@ pub(super) fn bad_jobs(bench: &Bench) -> Result<usize, Failure> {
     let count = bench.sized(200, 200, 5);
     for _ in 0..count {
         let deadline = Some(std::time::Instant::now());
-        let terms = Terms { deadline, backend: Some(BackendKind::Cuda), ..Terms::default() };
-        match bench.engine.run_blocking(Job::Nop, terms) {
+        let terms = Terms { deadline, backend: Some(bench.rig.kind), ..Terms::default() };
+        match bench.rig.engine.run_blocking(Job::Nop, terms) {
             Err(Error::DeadlineExceeded { .. }) => {}
             other => {
                 return Err(
@@ -155,6 +154,6 @@ pub(super) fn bad_jobs(bench: &Bench) -> Result<usize, Failure> {
             }
         }
     }
-    answer_of(&bench.engine, BackendKind::Cuda, Job::Nop)?;
+    bench.rig.answer(Job::Nop)?;
     Ok(count + 1)
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use megaring::engine::Engine;
 use megaring::outcome::Answer;
 use megaring_bench::Failure;
 use megaring_core::Metric;
@@ -12,6 +11,7 @@ use megaring_datasets::{poison, reference};
 
 use super::{Bench, agreed, bits_of, by_reference, first};
 use crate::corpora::{self, generated};
+use crate::machine::Rig;
 
 type Hits = Vec<(u32, u64)>;
 
@@ -30,11 +30,11 @@ fn truth(
 }
 
 /// One search against the CPU backend and against the first `k` of each of `truth`. Answers the number of hits compared.
-fn check(engine: &Arc<Engine>, job: SearchJob, truth: &[Hits]) -> Result<usize, Failure> {
+fn check(rig: &Rig, job: SearchJob, truth: &[Hits]) -> Result<usize, Failure> {
     let SearchJob { metric, k, threshold, .. } = job;
     let told = format!("{} x {}, {metric}, k {k}, batch {}", job.corpus.rows(), job.corpus.dim(), job.queries.rows);
     let told = if threshold.is_some() { format!("{told}, threshold {threshold:?}") } else { told };
-    let answer = agreed(engine, Job::Search(job)).map_err(|error| format!("{told}: {error}"))?;
+    let answer = agreed(rig, Job::Search(job)).map_err(|error| format!("{told}: {error}"))?;
     let Answer::Hits(ranked) = answer else { return Err(format!("{told}: it is no answer to a search").into()) };
     let got: Vec<Hits> = ranked.iter().map(|ranked| bits_of(&ranked.hits)).collect();
     let want: Vec<&[(u32, u64)]> = truth.iter().map(|hits| &hits[..k.min(hits.len())]).collect();
@@ -70,7 +70,7 @@ fn batches(
                 // Another part of the rows each time, so that all serve as queries in small batches too.
                 let start = size * 37 % (rows.rows - size + 1);
                 let queries = &rows.values[start * rows.dim..(start + size) * rows.dim];
-                answers += check(&bench.engine, job(&corpus, queries, metric, k), &all[start..start + size])?;
+                answers += check(&bench.rig, job(&corpus, queries, metric, k), &all[start..start + size])?;
             }
         }
     }
@@ -110,7 +110,7 @@ pub(super) fn sizes(bench: &Bench) -> Result<usize, Failure> {
         for metric in Metric::ALL {
             let all = truth(metric, &queries.values, &rows, rows.rows, None);
             for k in [1, 2, 10, 100, rows.rows, rows.rows + 10] {
-                answers += check(&bench.engine, job(&corpus, &queries.values, metric, k), &all)?;
+                answers += check(&bench.rig, job(&corpus, &queries.values, metric, k), &all)?;
             }
         }
     }
@@ -131,7 +131,7 @@ pub(super) fn dimensions(bench: &Bench) -> Result<usize, Failure> {
         for metric in Metric::ALL {
             let all = truth(metric, &queries.values, &rows, rows.rows, None);
             for k in [1, 10, rows.rows] {
-                answers += check(&bench.engine, job(&corpus, &queries.values, metric, k), &all)?;
+                answers += check(&bench.rig, job(&corpus, &queries.values, metric, k), &all)?;
             }
         }
     }
@@ -157,7 +157,7 @@ pub(super) fn poisoned(bench: &Bench) -> Result<usize, Failure> {
         for metric in Metric::ALL {
             let all = truth(metric, &queries, &rows, rows.rows, None);
             for k in [1, 10, 100] {
-                answers += check(&bench.engine, job(&corpus, &queries, metric, k), &all)?;
+                answers += check(&bench.rig, job(&corpus, &queries, metric, k), &all)?;
             }
         }
     }
@@ -176,7 +176,7 @@ pub(super) fn thresholds(bench: &Bench) -> Result<usize, Failure> {
             let all = truth(metric, &queries.values, &rows, 100, Some(threshold));
             for k in [1, 10, 100] {
                 let job = SearchJob { threshold: Some(threshold), ..job(&corpus, &queries.values, metric, k) };
-                answers += check(&bench.engine, job, &all)?;
+                answers += check(&bench.rig, job, &all)?;
             }
         }
     }
@@ -197,7 +197,7 @@ pub(super) fn appended(bench: &Bench) -> Result<usize, Failure> {
     for corpus in versions.iter().chain(versions.iter().rev()) {
         for metric in Metric::ALL {
             let all = truth(metric, &queries.values, &rows.head(corpus.rows()), 10, None);
-            answers += check(&bench.engine, job(corpus, &queries.values, metric, 10), &all)?;
+            answers += check(&bench.rig, job(corpus, &queries.values, metric, 10), &all)?;
         }
     }
     Ok(answers)
@@ -221,7 +221,7 @@ pub(super) fn crowded(bench: &Bench) -> Result<usize, Failure> {
         for (corpus, rows) in &crowd {
             let queries = megaring_datasets::queries(rows, bench.sized(9, 5, 2), 31 + round);
             let all = truth(Metric::Cosine, &queries.values, rows, 10, None);
-            answers += check(&bench.engine, job(corpus, &queries.values, Metric::Cosine, 10), &all)?;
+            answers += check(&bench.rig, job(corpus, &queries.values, Metric::Cosine, 10), &all)?;
         }
     }
     Ok(answers)

@@ -1,38 +1,29 @@
 //! Through the engine, as a caller of the library has it.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use megaring::engine::Engine;
 use megaring_bench::Failure;
-use megaring_core::BackendKind;
 use serde_json::{Value, json};
 
 use super::cases::{Case, Data};
-use crate::machine::run_on;
+use crate::machine::Rig;
 use crate::stats::Samples;
 
 /// Jobs before the clock counts: uploads, caches, clocks.
 const WARM_UP: usize = 5;
 
-pub(super) fn measure(
-    case: Case,
-    repeat: usize,
-    engine: &Arc<Engine>,
-    kind: BackendKind,
-    data: &mut Data,
-) -> Result<Value, Failure> {
+pub(super) fn measure(case: Case, repeat: usize, rig: &Rig, data: &mut Data) -> Result<Value, Failure> {
     if matches!(case, Case::NopRate | Case::QueryRate) {
         return Err("rates are measured on the ring".into());
     }
     for _ in 0..WARM_UP {
-        run_on(engine, kind, data.job(case)?)?;
+        rig.run(data.job(case)?)?;
     }
     let (mut exact, mut device, mut rescore) = (Samples::default(), Samples::default(), Samples::default());
     for _ in 0..repeat {
         let job = data.job(case)?;
         let begun = Instant::now();
-        let outcome = run_on(engine, kind, job)?;
+        let outcome = rig.run(job)?;
         exact.push(begun.elapsed());
         device.push(outcome.made.compute);
         rescore.push(outcome.made.rescore);

@@ -10,8 +10,7 @@ use megaring::submit::{Piece, pieces, submit};
 use megaring_bench::Failure;
 use megaring_core::job::{EncodeJob, Job, Terms};
 use megaring_core::profile::Profile;
-use megaring_core::{Backend as _, Opcode};
-use megaring_cuda::CudaBackend;
+use megaring_core::{Backend, Opcode};
 use megaring_ring::{Descriptor, JobRing, Outcome, Reservation, Ticket};
 use megaring_simd::KernelSet;
 use serde_json::{Value, json};
@@ -28,7 +27,7 @@ const WINDOW: usize = 32;
 pub(super) fn measure(
     case: Case,
     repeat: usize,
-    backend: &CudaBackend,
+    backend: &dyn Backend,
     ring: &Arc<JobRing>,
     data: &mut Data,
 ) -> Result<Value, Failure> {
@@ -43,7 +42,7 @@ pub(super) fn measure(
 }
 
 struct Bench<'a> {
-    backend: &'a CudaBackend,
+    backend: &'a dyn Backend,
     ring: &'a Arc<JobRing>,
     profile: Profile,
     kernels: &'static KernelSet,

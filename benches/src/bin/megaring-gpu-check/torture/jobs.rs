@@ -10,8 +10,7 @@ use megaring_core::job::{Job, Matrix, NearestJob, Points, ScoreJob};
 use megaring_core::keyword::Automaton;
 use megaring_core::profile::Profile;
 use megaring_core::rescore::{Hit, Ranked, compare};
-use megaring_core::{Metric, Residency, exact, nearest};
-use megaring_cuda::CudaBackend;
+use megaring_core::{Backend, Metric, Residency, exact, nearest};
 use megaring_simd::KernelSet;
 
 use crate::corpora::{self, generated};
@@ -100,7 +99,7 @@ impl Pool {
     }
 
     /// Brings the corpora to the device for as long as the answer lives.
-    pub(super) fn prepare(&self, backend: &CudaBackend) -> Result<Vec<Residency>, Failure> {
+    pub(super) fn prepare(&self, backend: &dyn Backend) -> Result<Vec<Residency>, Failure> {
         self.known.iter().map(|known| prepared(backend, &known.job)).collect()
     }
 
