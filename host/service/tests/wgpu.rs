@@ -6,10 +6,10 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use megaring::outcome::Answer;
-use megaring_core::job::{EncodeJob, Job, Matrix, NearestJob, Points, ScoreJob, SearchJob, Terms};
+use megaring::outcome::{Answer, Outcome};
+use megaring_core::job::{Job, Matrix, NearestJob, Points, ScoreJob, SearchJob, Terms};
 use megaring_core::keyword::Automaton;
-use megaring_core::{BackendKind, Metric, nearest};
+use megaring_core::{BackendKind, Error, Metric, nearest};
 use megaring_datasets::{Embeddings, memories, points, poison, sample};
 use megaring_ring::{RingConfig, WaitStrategy};
 use megaring_wgpu::{WgpuBackend, WgpuOptions};
@@ -92,46 +92,72 @@ fn the_real_sample_is_searched_exactly_for_every_metric_k_and_batch() {
     }
 }
 
-/// Every operation on the real sample, bit for bit what the CPU backend says.
+/// One job of each kind on the first rows of the real sample, which the subject is given, and on points and memories.
+fn jobs(subject: &Subject, count: usize, batch: usize) -> Vec<Job> {
+    let rows = sample().expect("the sample is embedded").embeddings.head(count);
+    subject.store_rows("real", &rows, &[count / 3]);
+    let corpus = subject.engine.store().view("real").expect("the corpus is there");
+    let queries = |rows: megaring_datasets::Matrix| Matrix { rows: rows.rows, dim: rows.dim, values: rows.values };
+    let mut jobs = vec![Job::Nop];
+    for metric in Metric::ALL {
+        let (all, few) = (queries(rows.head(batch)), queries(rows.head(40)));
+        let search = SearchJob { corpus: corpus.clone(), queries: all, metric, k: 10, threshold: None };
+        jobs.push(Job::Search(search));
+        jobs.push(Job::Score(ScoreJob { corpus: corpus.clone(), queries: few, metric, rows: None }));
+    }
+    let cloud = points(8 * count, 3);
+    let columns: [Vec<f64>; 5] = std::array::from_fn(|axis| cloud.iter().map(|point| point[axis]).collect());
+    let (points, queries) = (Points::Sent(Arc::new(columns)), points(50, 4));
+    jobs.push(Job::Nearest(NearestJob { points, queries, weights: nearest::DEFAULT_WEIGHTS, k: 10 }));
+    jobs.push(Job::Encode(suite::encode_job(memories(2 * count, 7).expect("the sample is embedded").iter())));
+    jobs
+}
+
+/// What a backend answers, but for how many rows it left to be scored, which is its own affair.
+fn answer_of(outcome: Result<Outcome, Error>) -> Answer {
+    let mut answer = outcome.expect("a good job").answer;
+    if let Answer::Hits(ranked) = &mut answer {
+        ranked.iter_mut().for_each(|ranked| ranked.rescored = 0);
+    }
+    answer
+}
+
+fn forced(kind: BackendKind) -> Terms {
+    Terms { backend: Some(kind), ..Terms::default() }
+}
+
+/// Every operation on the whole real sample, bit for bit what the CPU backend says.
 #[test]
 fn the_cpu_answers_alike() {
     let Some(subject) = subject(best()) else { return };
-    let rows = sample().expect("the sample is embedded").embeddings;
-    subject.store_rows("real", &rows, &[1000]);
-    let corpus = subject.engine.store().view("real").expect("the corpus is there");
-    let queries = Matrix { rows: rows.rows, dim: rows.dim, values: rows.values.clone() };
-    let few = Matrix { rows: 40, dim: rows.dim, values: rows.head(40).values };
-    let mut jobs = Vec::new();
-    for metric in Metric::ALL {
-        let (corpus, queries) = (corpus.clone(), queries.clone());
-        jobs.push(Job::Search(SearchJob { corpus: corpus.clone(), queries, metric, k: 10, threshold: None }));
-        jobs.push(Job::Score(ScoreJob { corpus, queries: few.clone(), metric, rows: None }));
-    }
-    let columns: [Vec<f64>; 5] =
-        points(20_000, 3).iter().fold(Default::default(), |mut columns: [Vec<f64>; 5], point| {
-            columns.iter_mut().zip(point).for_each(|(column, value)| column.push(*value));
-            columns
-        });
-    let (points, queries) = (Points::Sent(Arc::new(columns)), points(100, 4));
-    jobs.push(Job::Nearest(NearestJob { points, queries, weights: nearest::DEFAULT_WEIGHTS, k: 10 }));
-    jobs.push(Job::Encode(encode_job(5_000)));
-    for job in jobs {
-        let answer = |kind| {
-            let terms = Terms { backend: Some(kind), ..Terms::default() };
-            let mut answer = subject.engine.run_blocking(job.clone(), terms).expect("a good job").answer;
-            if let Answer::Hits(ranked) = &mut answer {
-                // How many rows were left to score is each backend's own affair.
-                ranked.iter_mut().for_each(|ranked| ranked.rescored = 0);
-            }
-            answer
-        };
+    for job in jobs(&subject, 2_048, 2_048) {
+        let answer = |kind| answer_of(subject.engine.run_blocking(job.clone(), forced(kind)));
         // Not printed where it differs: thousands of hits.
         assert!(answer(BackendKind::Wgpu) == answer(BackendKind::Cpu), "{:?}", job.shape());
     }
 }
 
-fn encode_job(count: usize) -> EncodeJob {
-    suite::encode_job(memories(count, 7).expect("the sample is embedded").iter())
+/// Slots of all kinds share submissions, and workspaces that others have left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_of_all_kinds_at_once_are_answered_alike() {
+    for options in [best(), plain(), WgpuOptions { memory_bytes: 128 << 10, ..best() }] {
+        let Some(subject) = subject(options) else { return };
+        let jobs = jobs(&subject, 300, 30);
+        let cpu = |job: &Job| answer_of(subject.engine.run_blocking(job.clone(), forced(BackendKind::Cpu)));
+        let want: Vec<Answer> = jobs.iter().map(cpu).collect();
+        for round in 0..9 {
+            let begin = |at: usize| {
+                let (engine, job) = (subject.engine.clone(), jobs[at].clone());
+                (at, tokio::spawn(async move { engine.run(job, forced(BackendKind::Wgpu)).await }))
+            };
+            let calls: Vec<_> = (0..2 * jobs.len()).map(|call| begin((call * 7 + round) % jobs.len())).collect();
+            for (at, call) in calls {
+                let answer = answer_of(call.await.expect("no panic"));
+                assert!(answer == want[at], "{:?} on {}", jobs[at].shape(), subject.name);
+            }
+        }
+        memory::settles(&subject).await;
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn finding(adapter: &AdapterReport) -> Finding {
     let AdapterReport { name, api, kind, software, driver, limits, features, lacks } = adapter;
     let check = format!("adapter {name}");
     let features = if features.is_empty() { String::new() } else { format!("; {}", features.join(", ")) };
-    let found = format!("{kind} by {api}, {driver}; {limits}{features}");
+    let found = format!("{kind} through {api}, {driver}; {limits}{features}");
     match lacks {
         Some(lacks) => Finding::note(check, format!("{found}; it {lacks}"), "it is not used; a newer driver may help"),
         None if *software => Finding::ok(check, format!("{found}; used only where --wgpu-adapter names it")),
@@ -55,7 +55,7 @@ mod tests {
         };
         let Finding { check, state, found, .. } = finding(&report);
         assert_eq!((check.as_str(), state), ("adapter Some GPU", State::Ok));
-        assert_eq!(found, "discrete GPU by vulkan, some driver 1.2; 128 MiB a binding; subgroups of 32, float64");
+        assert_eq!(found, "discrete GPU through vulkan, some driver 1.2; 128 MiB a binding; subgroups of 32, float64");
         let software = finding(&AdapterReport { software: true, features: Vec::new(), ..report.clone() });
         assert!(
             software.state == State::Ok && software.found.ends_with("binding; used only where --wgpu-adapter names it")
