@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use megaring::engine::{Engine, EngineConfig};
+use megaring::engine::{Engine, EngineConfig, WgpuConfig};
 use megaring::server::{Drained, Server, ServerConfig};
 use megaring_core::job::{Job, SearchJob, Terms};
 use megaring_core::profile::{DEFAULT, Profile};
@@ -34,11 +34,12 @@ pub(crate) struct Running {
 pub(crate) struct Setup {
     pub(crate) server: ServerConfig,
     pub(crate) tenant_jobs: usize,
+    pub(crate) wgpu: Option<WgpuConfig>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { server: ServerConfig::new(([127, 0, 0, 1], 0).into()), tenant_jobs: 0 }
+        Self { server: ServerConfig::new(([127, 0, 0, 1], 0).into()), tenant_jobs: 0, wgpu: None }
     }
 }
 
@@ -52,7 +53,7 @@ impl Running {
             arena_bytes: 64 << 20,
             tenant_jobs: setup.tenant_jobs,
             cuda: None,
-            wgpu: None,
+            wgpu: setup.wgpu,
             ..EngineConfig::new(Profile::parse(DEFAULT).expect("the profile parses"))
         };
         let engine = Engine::start(config, store).expect("the engine starts");

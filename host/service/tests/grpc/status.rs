@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use megaring::engine::WgpuConfig;
 use megaring::error::{self, MAX_TEXT_BYTES, answered, rpc_status};
 use megaring_core::{BackendKind, Error};
 use megaring_datasets::poison;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::nearest_request::Among;
+use megaring_wgpu::AdapterReport;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
@@ -123,8 +125,18 @@ async fn unknown_and_existing_corpora_are_resources() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forced_backend_answers_or_says_why_not() {
+    let adapter = megaring_wgpu::adapters().into_iter().find(|adapter| adapter.lacks.is_none());
+    forced_backends(Setup::default(), false).await;
+    if let Some(AdapterReport { name, software, .. }) = adapter {
+        let wgpu = WgpuConfig { adapter: Some(name), ..WgpuConfig::default() };
+        forced_backends(Setup { wgpu: Some(wgpu), ..Setup::default() }, software).await;
+    }
+}
+
+async fn forced_backends(setup: Setup, emulated: bool) {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let with_wgpu = setup.wgpu.is_some();
+    let server = Running::start(folder.path(), setup).await;
     server.corpus("rows", &poison::constant(3, 8, 1.0)).await;
     let mut compute = server.compute().await;
     let states = server.admin().await.backends(pb::BackendsRequest {}).await.expect("an answer").into_inner();
@@ -137,10 +149,13 @@ async fn a_forced_backend_answers_or_says_why_not() {
             pb::backend_state::State::Capabilities(able) => {
                 assert!(!able.device.is_empty() && !able.instruction_set.is_empty() && able.lanes > 0);
                 assert!(able.operations.contains(&"search".to_owned()) && able.max_bytes > 0 && able.max_queries > 0);
+                let is_wgpu = state.backend() == pb::Backend::Wgpu;
+                assert_eq!((is_wgpu && !with_wgpu, able.emulated), (false, is_wgpu && emulated));
                 let made = result.expect("an answer").into_inner().made.expect("how it was made");
                 assert_eq!((made.backend, made.instruction_set), (state.backend, able.instruction_set));
             }
             pb::backend_state::State::UnavailableReason(why) => {
+                assert!(state.backend() != pb::Backend::Wgpu || !with_wgpu, "{why}");
                 let refused = result.expect_err("it is not there");
                 assert_eq!(
                     (refused.code(), reason(&refused).as_str()),
