@@ -67,7 +67,7 @@ pub(crate) struct Gpu {
 }
 
 /// How long a device may take over what is submitted before it is given up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The first thing that went wrong with a device.
 #[derive(Default)]

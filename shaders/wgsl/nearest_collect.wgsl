@@ -4,7 +4,13 @@
 // include: points
 // include: collect
 
-fn upper_of(query: u32, row: u32) -> f32 {
-    let query_point = query_of(query);
-    return upper_bound(squared(four_of_points(row / 4u), query_point)[row % 4u], query_point.error);
+fn uppers_of(query: u32, four: u32) -> vec4<f32> {
+    let point = query_of(query);
+    let squares = squared(four_of_points(four), point);
+    return vec4(
+        upper_bound(squares.x, point.error),
+        upper_bound(squares.y, point.error),
+        upper_bound(squares.z, point.error),
+        upper_bound(squares.w, point.error),
+    );
 }

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | masks | offsets, text | | masks |
 //! | nearest | what lists take, queries | thresholds, cells | lists |
+//! | score | queries, their norms, named rows and columns | sums | scores |
 //! | search | what lists take, coefficients and codes of the queries | thresholds, cells | lists |
 
 mod lists;

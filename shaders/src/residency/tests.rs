@@ -1,3 +1,5 @@
+//! What stays on the device and what makes way, on the adapter of this machine.
+
 use megaring_core::Metric;
 use megaring_core::corpus::HeapSegment;
 

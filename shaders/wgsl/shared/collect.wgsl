@@ -1,9 +1,9 @@
 // Collecting: every row of this part whose upper bound reaches its query's threshold goes into the query's list. A stage that includes this
 // (after cells.wgsl) declares `params` with a member `block`, and says
 //
-//     fn upper_of(query: u32, row: u32) -> f32      // query of the job, row of the part
+//     fn uppers_of(query: u32, four: u32) -> vec4<f32>      // query of the job, four of the part's rows
 //
-// an upper bound of a row's goodness, asked for where cells stand for many rows. Dispatched as [queries of the block, cells of the part /
+// upper bounds of four rows' goodness, asked for where cells stand for 16 rows. Dispatched as [queries of the block, cells of the part /
 // COLLECT_CELLS, 1].
 
 const COLLECT_THREADS: u32 = 128u;
@@ -47,13 +47,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
     workgroupBarrier();
-    let rows = atomicLoad(&found_count) * params.block.cell_rows;
-    for (var i = thread; i < rows; i += COLLECT_THREADS) {
-        let row = found[i / params.block.cell_rows] * params.block.cell_rows + i % params.block.cell_rows;
-        if row < params.block.rows {
-            let upper = upper_of(query, row);
-            if upper >= threshold {
-                put_into_list(query, row, upper);
+    let fours = atomicLoad(&found_count) * 4u;
+    for (var i = thread; i < fours; i += COLLECT_THREADS) {
+        let four = found[i / 4u] * 4u + i % 4u;
+        let uppers = uppers_of(query, four);
+        for (var place = 0u; place < 4u; place++) {
+            let row = four * 4u + place;
+            if row < params.block.rows && uppers[place] >= threshold {
+                put_into_list(query, row, uppers[place]);
             }
         }
     }
