@@ -6,13 +6,10 @@
 use wgpu::{Adapter, AdapterInfo, Backends, DeviceType, Features, Instance, InstanceDescriptor, InstanceFlags, Limits};
 
 use crate::Unavailable;
+use crate::stage::Shape;
 
 /// Storage buffers that a stage binds: input, scratch, output, and the two of a part of a corpus.
 const STORAGE_BUFFERS: u32 = 5;
-/// Workgroup memory that the largest stage takes, in bytes: what WebGPU promises of every adapter.
-pub(crate) const WORKGROUP_BYTES: u32 = 16 << 10;
-/// Invocations of the largest workgroup.
-pub(crate) const INVOCATIONS: u32 = 256;
 /// The least binding that is worth having.
 const LEAST_BINDING: u64 = 16 << 20;
 
@@ -155,10 +152,11 @@ fn features(has: Features, info: &AdapterInfo) -> Vec<String> {
 
 /// What of the least that the stages need is missing.
 fn lacks(limits: &Limits) -> Option<String> {
+    let Shape { invocations, workgroup_bytes } = Shape::LEAST;
     let least = [
         ("storage buffers a stage", u64::from(limits.max_storage_buffers_per_shader_stage), u64::from(STORAGE_BUFFERS)),
-        ("bytes of workgroup memory", u64::from(limits.max_compute_workgroup_storage_size), u64::from(WORKGROUP_BYTES)),
-        ("invocations a workgroup", u64::from(limits.max_compute_invocations_per_workgroup), u64::from(INVOCATIONS)),
+        ("bytes of workgroup memory", u64::from(limits.max_compute_workgroup_storage_size), u64::from(workgroup_bytes)),
+        ("invocations a workgroup", u64::from(limits.max_compute_invocations_per_workgroup), u64::from(invocations)),
         ("bytes a binding", limits.max_storage_buffer_binding_size, LEAST_BINDING),
     ];
     let (what, has, needs) = least.into_iter().find(|(_, has, needs)| has < needs)?;

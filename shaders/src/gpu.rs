@@ -16,7 +16,7 @@ use wgpu::{
 };
 
 use crate::script::PARAMS_STRIDE;
-use crate::stage::{Stage, Traits};
+use crate::stage::{Shape, Stage, Traits};
 use crate::{Unavailable, adapter};
 
 /// How a device is opened.
@@ -24,18 +24,21 @@ use crate::{Unavailable, adapter};
 pub(crate) struct GpuOptions {
     /// Make use of these where the adapter has them.
     pub(crate) traits: Traits,
+    /// The shape that workgroups may have at most; `None` is what the adapter allows.
+    pub(crate) shape: Option<Shape>,
     /// Map the buffers that shaders read and write, where memory is one.
     pub(crate) mappable: bool,
     /// Most bytes of a buffer that holds a part of a corpus; 0 is what the adapter binds.
     pub(crate) part_bytes: usize,
     /// Where the shaders come from: [`Stage::source`], but in tests.
-    pub(crate) sources: fn(Stage, Traits) -> String,
+    pub(crate) sources: fn(Stage, Traits, Shape) -> String,
 }
 
 impl Default for GpuOptions {
     fn default() -> Self {
         Self {
             traits: Traits { subgroups: true, float64: true },
+            shape: None,
             mappable: true,
             part_bytes: 0,
             sources: Stage::source,
@@ -112,11 +115,12 @@ impl Gpu {
             bind_group_layouts: &[Some(&job_layout), Some(&part_layout)],
             immediate_size: 0,
         });
+        let shape = options.shape.unwrap_or_else(|| Shape::of(&device.limits()));
         let mut pipelines = Vec::with_capacity(Stage::ALL.len());
         for stage in Stage::ALL {
             let pipeline = stage
                 .runs_with(traits)
-                .then(|| compile(&device, &layout, *stage, (options.sources)(*stage, traits)))
+                .then(|| compile(&device, &layout, *stage, (options.sources)(*stage, traits, shape)))
                 .transpose();
             pipelines.push(pipeline.map_err(|error| refused(&format!("the shader {stage:?}"), &error))?);
         }

@@ -58,20 +58,20 @@ mod tests {
     use megaring_core::profile::{DEFAULT, Profile};
 
     use super::*;
-    use crate::stage::Stage;
+    use crate::stage::{Shape, Stage};
     use crate::testing::test_adapter;
 
     const ALL: Traits = Traits { subgroups: true, float64: true };
 
-    fn opened(sources: fn(Stage, Traits) -> String) -> Option<Result<Gpu, Unavailable>> {
+    fn opened(sources: fn(Stage, Traits, Shape) -> String) -> Option<Result<Gpu, Unavailable>> {
         let automaton = Automaton::new(&Profile::parse(DEFAULT).expect("the default profile"));
         let adapter = test_adapter()?;
         Some(open_best(&adapter, GpuOptions { traits: ALL, sources, ..GpuOptions::default() }, &automaton))
     }
 
     /// A stage's text with something changed, which must be there.
-    fn changed(stage: Stage, traits: Traits, of: Stage, from: &str, to: &str) -> String {
-        let source = stage.source(traits);
+    fn changed((stage, traits, shape): (Stage, Traits, Shape), of: Stage, from: &str, to: &str) -> String {
+        let source = stage.source(traits, shape);
         assert!(stage != of || source.contains(from), "{from:?} should be in {stage:?}");
         if stage == of { source.replace(from, to) } else { source }
     }
@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn a_shader_that_does_not_compile_is_a_reason() {
-        let broken = |stage, traits| changed(stage, traits, Stage::Select, "fn main(", "fn main(nonsense");
+        let broken =
+            |stage, traits, shape| changed((stage, traits, shape), Stage::Select, "fn main(", "fn main(nonsense");
         let Some(opened) = opened(broken) else { return };
         let refused = opened.map(|_| ()).expect_err("nothing runs without it");
         assert!(refused.reason.contains("the shader Select"), "{refused}");
@@ -94,16 +95,18 @@ mod tests {
 
     #[test]
     fn a_shader_that_needs_what_only_some_adapters_have_is_done_without() {
-        let broken =
-            |stage, traits| changed(stage, traits, Stage::ScoreProductsFloat64, "fn main(", "fn main(nonsense");
+        let broken = |stage, traits, shape| {
+            changed((stage, traits, shape), Stage::ScoreProductsFloat64, "fn main(", "fn main(nonsense")
+        };
         let Some(opened) = opened(broken) else { return };
         assert!(!opened.expect("there is another way").traits.float64);
     }
 
     #[test]
     fn an_adapter_whose_sums_are_wrong_is_refused() {
-        let broken =
-            |stage, traits| changed(stage, traits, Stage::SearchMany, "dot4I8Packed(codes.x", "dot4I8Packed(codes.y");
+        let broken = |stage, traits, shape| {
+            changed((stage, traits, shape), Stage::SearchMany, "dot4I8Packed(codes.x", "dot4I8Packed(codes.y")
+        };
         let Some(opened) = opened(broken) else { return };
         let refused = opened.map(|_| ()).expect_err("its answers are not to be trusted");
         assert!(refused.reason.contains("self-test of search"), "{refused}");
@@ -111,8 +114,8 @@ mod tests {
 
     #[test]
     fn float64_that_is_not_exact_is_done_without() {
-        let broken = |stage, traits| {
-            changed(stage, traits, Stage::ScoreProductsFloat64, "even + odd;", "even + odd * 1.0000001lf;")
+        let broken = |stage, traits, shape| {
+            changed((stage, traits, shape), Stage::ScoreProductsFloat64, "even + odd;", "even + odd * 1.0000001lf;")
         };
         let Some(opened) = opened(broken) else { return };
         assert!(!opened.expect("integers are exact").traits.float64);

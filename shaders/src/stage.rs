@@ -22,6 +22,45 @@ pub(crate) struct Traits {
     pub(crate) float64: bool,
 }
 
+/// What an adapter's limits leave to the shape of a stage's workgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Invocations of a workgroup.
+    pub(crate) invocations: u32,
+    /// Memory of a workgroup, in bytes.
+    pub(crate) workgroup_bytes: u32,
+}
+
+impl Shape {
+    /// The least that the stages need, which WebGPU promises of every adapter.
+    pub(crate) const LEAST: Self = Self { invocations: 256, workgroup_bytes: 16 << 10 };
+
+    /// That of an adapter.
+    pub(crate) fn of(limits: &wgpu::Limits) -> Self {
+        Self {
+            invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        }
+    }
+
+    /// Threads that find the k-th of a query's cells together: as many as there may be.
+    fn selecting_threads(self) -> u32 {
+        if self.invocations >= MOST_SELECTING { MOST_SELECTING } else { Self::LEAST.invocations }
+    }
+
+    /// Quads that lie in workgroup memory at a time, of a tile of so many fours of rows and of queries.
+    fn tile_step(self, row_fours: u32, query_fours: u32) -> u32 {
+        const LONG: u32 = 16;
+        let bytes = LONG * (row_fours + query_fours) * size_of::<[u32; 4]>() as u32;
+        if bytes <= self.workgroup_bytes { LONG } else { LONG / 2 }
+    }
+}
+
+/// The larger of the two workgroups that `select.wgsl` is written for.
+const MOST_SELECTING: u32 = 1024;
+/// Fours of rows times fours of queries of a tile: one thread for each (`wgsl/search_many.wgsl`).
+const TILE_THREADS: u32 = 256;
+
 /// A compute shader with its constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
@@ -99,15 +138,19 @@ impl Stage {
     }
 
     /// The file's name, and the constants that differ from those in the file.
-    fn definition(self, traits: Traits) -> (&'static str, Vec<(&'static str, u32)>) {
+    fn definition(self, traits: Traits, shape: Shape) -> (&'static str, Vec<(&'static str, u32)>) {
         let team = if traits.subgroups { "search_few_subgroups" } else { "search_few" };
+        let tile = |query_fours: u32| {
+            let step = shape.tile_step(TILE_THREADS / query_fours, query_fours);
+            ("search_many", vec![("QUERY_FOURS", query_fours), ("STEP", step)])
+        };
         match self {
             Self::Masks => ("masks", vec![]),
-            Self::Select => ("select", vec![]),
+            Self::Select => ("select", vec![("THREADS", shape.selecting_threads())]),
             Self::SearchOne => (team, vec![("QUERIES", 1)]),
             Self::SearchFew => (team, vec![("QUERIES", 4)]),
-            Self::SearchSome => ("search_many", vec![("QUERY_FOURS", 4)]),
-            Self::SearchMany => ("search_many", vec![("QUERY_FOURS", 16)]),
+            Self::SearchSome => tile(4),
+            Self::SearchMany => tile(16),
             Self::SearchCollect => ("search_collect", vec![]),
             Self::Nearest => ("nearest", vec![]),
             Self::NearestCollect => ("nearest_collect", vec![]),
@@ -120,8 +163,8 @@ impl Stage {
     }
 
     /// The shader's text.
-    pub(crate) fn source(self, traits: Traits) -> String {
-        let (name, constants) = self.definition(traits);
+    pub(crate) fn source(self, traits: Traits, shape: Shape) -> String {
+        let (name, constants) = self.definition(traits, shape);
         let (_, text) = SOURCES.iter().find(|(known, _)| *known == name).copied().unwrap_or_default();
         constants.into_iter().fold(text.to_owned(), |text, (constant, value)| set_constant(&text, constant, value))
     }
@@ -140,12 +183,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn workgroups_grow_with_the_limits() {
+        let shapes = [(256, 16 << 10), (1023, 32 << 10), (1024, 48 << 10)];
+        let shapes = shapes.map(|(invocations, workgroup_bytes)| Shape { invocations, workgroup_bytes });
+        assert_eq!(shapes.map(Shape::selecting_threads), [256, 256, 1024]);
+        assert_eq!(shapes.map(|shape| shape.tile_step(64, 4)), [8, 16, 16]);
+        assert_eq!(shapes.map(|shape| shape.tile_step(16, 16)), [16; 3]);
+    }
+
+    #[test]
     fn every_stage_has_a_file_and_its_constants_are_declared_there() {
         for stage in Stage::ALL {
-            for traits in [(false, false), (true, false), (false, true), (true, true)] {
-                let traits = Traits { subgroups: traits.0, float64: traits.1 };
-                let (_, constants) = stage.definition(traits);
-                let source = stage.source(traits);
+            let more = Shape { invocations: 1024, workgroup_bytes: 32 << 10 };
+            for (traits, shape) in [(false, Shape::LEAST), (true, Shape::LEAST), (false, more), (true, more)] {
+                let traits = Traits { subgroups: traits, float64: traits };
+                let (_, constants) = stage.definition(traits, shape);
+                let source = stage.source(traits, shape);
                 assert!(source.contains("fn main("), "{stage:?}");
                 for (constant, value) in constants {
                     let line = format!("const {constant}: u32 = {value}u;");

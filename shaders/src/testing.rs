@@ -6,7 +6,7 @@ use wgpu::Adapter;
 
 use crate::gpu::{Gpu, GpuOptions};
 use crate::operation::{Operation, Part};
-use crate::stage::Traits;
+use crate::stage::{Shape, Traits};
 use crate::{adapter, trial};
 
 /// The adapter that tests run on: the one that `MEGARING_WGPU_ADAPTER` names, or the first there is, software too. Where there is none that is
@@ -24,14 +24,14 @@ pub(crate) fn test_adapter() -> Option<Adapter> {
     }
 }
 
-/// The test adapter with subgroups, float64 and mapped buffers where it has them, and without.
+/// The test adapter with subgroups, float64, mapped buffers and large workgroups where it has them, and without.
 pub(crate) fn gpus() -> Vec<Gpu> {
     let Some(adapter) = test_adapter() else { return Vec::new() };
-    let open = |(subgroups, float64, mappable)| {
-        let options = GpuOptions { traits: Traits { subgroups, float64 }, mappable, ..GpuOptions::default() };
+    let open = |(subgroups, float64, mappable, shape)| {
+        let options = GpuOptions { traits: Traits { subgroups, float64 }, mappable, shape, ..GpuOptions::default() };
         Gpu::open(&adapter, options).expect("the adapter opens")
     };
-    [(true, true, true), (false, false, false)].into_iter().map(open).collect()
+    [(true, true, true, None), (false, false, false, Some(Shape::LEAST))].into_iter().map(open).collect()
 }
 
 /// One of [`gpus`].

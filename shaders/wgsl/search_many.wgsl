@@ -12,7 +12,7 @@ const QUERY_FOURS: u32 = 16u; // one of 4, 16
 const ROW_FOURS: u32 = THREADS / QUERY_FOURS;
 const GROUPS: u32 = ROW_FOURS / 4u;
 // Quads that lie in workgroup memory.
-const STEP: u32 = 8u;
+const STEP: u32 = 8u; // one of 8, 16
 // Where the queries' codes begin there.
 const QUERIES_AT: u32 = STEP * ROW_FOURS;
 

@@ -8,7 +8,7 @@
 // Begins with a pair for each query: a threshold that the caller knows, and by how much the k-th largest bound is to be lowered.
 @group(0) @binding(1) var<storage, read> input: array<vec2<f32>>;
 
-const THREADS: u32 = 256u;
+const THREADS: u32 = 256u; // one of 256, 1024
 const DIGIT_BITS: u32 = 8u;
 const DIGITS: u32 = 256u;
 // Digits are looked through by run: first sums of runs, then one run.
