@@ -235,7 +235,11 @@ impl Dispatcher {
         let mut workspace = self.workspace(gpu, check_sizes(gpu, operation.sizes())?).map_err(no_room)?;
         let (budget, counters) = (self.shared.residency.budget(), &*self.shared.counters);
         let job = (&mut *operation, &mut *workspace);
-        let index = stream::stream(gpu, (&view, need), job, (budget, counters), || is_wanted(work))?;
+        let wanted = || match self.stop.load(Ordering::Acquire) {
+            true => Err(Status::ShuttingDown),
+            false => is_wanted(work),
+        };
+        let index = stream::stream(gpu, (&view, need), job, (budget, counters), wanted)?;
         Ok((operation.delivery(), workspace, index))
     }
 
