@@ -14,6 +14,7 @@ use megaring_ring::{JobRing, RingConfig};
 use crate::Unavailable;
 use crate::cut::Need;
 use crate::dispatch::{Device, Dispatcher, SLOTS};
+use crate::gpu::Loss;
 use crate::job::Ground;
 use crate::open::open;
 use crate::residency::Absent;
@@ -34,19 +35,31 @@ pub struct WgpuOptions {
     pub float64: bool,
     /// Map the buffers that shaders use where the device's memory is the host's.
     pub mappable: bool,
+    /// How long the device may take over a submission before it is given up.
+    pub patience: Duration,
     /// The ring.
     pub ring: RingConfig,
 }
 
 impl Default for WgpuOptions {
     fn default() -> Self {
-        let ring = RingConfig::default();
-        Self { adapter: None, memory_bytes: 0, part_bytes: 0, subgroups: true, float64: true, mappable: true, ring }
+        Self {
+            adapter: None,
+            memory_bytes: 0,
+            part_bytes: 0,
+            subgroups: true,
+            float64: true,
+            mappable: true,
+            patience: PATIENCE,
+            ring: RingConfig::default(),
+        }
     }
 }
 
 /// Bytes of device memory that corpora may take unless told otherwise. WebGPU does not tell how much there is.
 pub const DEFAULT_MEMORY: usize = 2 << 30;
+/// Far longer than any submission takes where work is cut up ([`crate::script::MOST_WORK`]), also on a program on the CPU.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Queries in one slot.
 const MAX_QUERIES: usize = 8192;
 /// A slot's result takes an eighth of `max_bytes` at most, and must fit a binding.
@@ -92,7 +105,7 @@ pub fn start(
         shared: shared.clone(),
         wait: options.ring.wait,
         stop: stop.clone(),
-        device: Device::new(gpu, ground),
+        device: Device::new(gpu, ground).map_err(Unavailable::new)?,
     };
     let thread = std::thread::Builder::new()
         .name("megaring-wgpu".into())
@@ -103,19 +116,21 @@ pub fn start(
 }
 
 impl WgpuBackend {
-    /// Destroys the device under the backend's feet, as a driver does that resets it: to see what follows.
-    pub fn lose_device(&self) {
-        self.shared.gpu().destroy();
+    /// Makes the device fail under the backend's feet, to see what follows.
+    pub fn lose_device(&self, how: Loss) {
+        self.shared.gpu().lose(how);
     }
 
     fn bring(&self, view: &CorpusView, need: Need) -> Result<Residency, Error> {
         let kind = self.kind();
-        match self.shared.residency.bring(&self.shared.gpu(), view, need) {
+        let gpu = self.shared.gpu();
+        match self.shared.residency.bring(&gpu, view, need) {
             Ok(held) => Ok(Some(Box::new(held))),
             // It is streamed.
             Err(Absent::NoRoom) => Ok(None),
-            // What a device that failed leaves undone is the dispatcher's to say; a device that is opened anew may do the job.
-            Err(Absent::Failed(_)) if self.shared.health().is_ok() && self.shared.gpu().health().is_err() => {
+            // A device that is opened anew may do the job, which the dispatcher sees to once it looks.
+            Err(Absent::Failed(_)) if gpu.health().is_err() && self.health().is_ok() => {
+                self.ring.jobs_signal().notify_all();
                 Err(Error::Exhausted { what: "the device, which is opened anew", retry_after: RETRY_AFTER })
             }
             Err(Absent::Failed(reason)) => Err(Error::BackendUnavailable { kind, reason }),
@@ -150,7 +165,11 @@ impl Backend for WgpuBackend {
     }
 
     fn health(&self) -> Result<(), String> {
-        self.shared.health()
+        self.shared.health()?;
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        // It ends when it is told to, and not before.
+        let ended = thread.as_ref().is_none_or(JoinHandle::is_finished);
+        if ended { Err("it was shut down".into()) } else { Ok(()) }
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
@@ -161,7 +180,7 @@ impl Backend for WgpuBackend {
         self.stop.store(true, Ordering::Release);
         self.ring.jobs_signal().notify_all();
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // It catches panics of the work; one that still died has nothing left to finish.
+            // It catches panics, its own too.
             let _ = thread.join();
         }
     }

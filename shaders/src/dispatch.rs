@@ -4,8 +4,9 @@
 //! submission is queued while the last one is at work, and before its answers are read. Waiting is polling: a little while in a spin, then in
 //! the driver, which returns at once when the work is done and at the latest after a millisecond, so that a new slot never waits long.
 //!
-//! What can go wrong with a slot is answered with a status. When the device itself fails, everything under way is answered as failed, the device is
-//! opened anew once, and the second time the backend is out of service: it goes on answering, as failed, whatever still comes.
+//! What can go wrong with a slot is answered with a status. When the device itself fails, or a submission takes longer than the backend's patience,
+//! everything under way is answered as failed, and the device is opened anew, once. The second time the backend is out of service: it goes
+//! on answering, as failed, whatever still comes.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,15 +15,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use megaring_ring::{Body, JobRing, PolledJob, Status, WaitStrategy, Work};
-use wgpu::{CommandEncoderDescriptor, PollError, PollType, SubmissionIndex};
+use wgpu::{PollType, SubmissionIndex};
 
-use crate::gpu::{Gpu, OutOfMemory, PATIENCE};
+use crate::batch::Batch;
+use crate::gpu::{Gpu, OutOfMemory};
 use crate::job::{Ground, Planned, Reads, plan};
 use crate::operation::{Delivery, rounds};
 use crate::residency::{Entry, parts_of};
 use crate::script::{Script, Sizes};
 use crate::shared::Shared;
 use crate::stream;
+use crate::trial::TRIAL_PATIENCE;
 use crate::workspace::Workspace;
 
 /// Slots of one submission.
@@ -34,8 +37,6 @@ pub(crate) const SLOTS: usize = DEPTH * BATCH;
 /// Workspaces kept of more than [`LARGE`] bytes.
 const MOST_LARGE: usize = 4;
 const LARGE: usize = 8 << 20;
-/// How long the driver may keep the thread from looking at the ring.
-const LOOK_UP: Duration = Duration::from_millis(1);
 /// How long a device is polled in a spin by default.
 const SPIN: Duration = Duration::from_micros(200);
 
@@ -51,7 +52,7 @@ pub(crate) struct Dispatcher {
 /// What goes with the device when it is lost.
 pub(crate) struct Device {
     gpu: Arc<Gpu>,
-    ground: Ground,
+    ground: Arc<Ground>,
     free: Vec<Workspace>,
     under_way: VecDeque<Submission>,
 }
@@ -59,7 +60,8 @@ pub(crate) struct Device {
 struct Submission {
     flights: Vec<Flight>,
     index: SubmissionIndex,
-    submitted: Instant,
+    /// When it became the oldest one under way, once that has been looked at.
+    oldest_since: Option<Instant>,
 }
 
 /// A slot whose work is on the device.
@@ -73,9 +75,24 @@ struct Flight {
 }
 
 impl Device {
-    /// A device without work.
-    pub(crate) fn new(gpu: Arc<Gpu>, ground: Ground) -> Self {
-        Self { gpu, ground, free: Vec::new(), under_way: VecDeque::new() }
+    /// A device without work, with a workspace for each slot that may be under way.
+    ///
+    /// # Errors
+    /// The device has no memory for them.
+    pub(crate) fn new(gpu: Arc<Gpu>, ground: Ground) -> Result<Self, OutOfMemory> {
+        let ground = Arc::new(ground);
+        let free: Vec<Workspace> = (0..SLOTS).map(|_| Workspace::new(&gpu)).collect::<Result<_, _>>()?;
+        gpu.settle(TRIAL_PATIENCE, || free.iter().all(Workspace::is_over));
+        Ok(Self { gpu, ground, free, under_way: VecDeque::new() })
+    }
+
+    /// Answers what is under way as failed.
+    fn fail_all(&mut self) {
+        for submission in self.under_way.drain(..) {
+            for flight in submission.flights {
+                flight.work.complete(Status::BackendFailed, elapsed_ns(flight.taken), Body::Empty);
+            }
+        }
     }
 }
 
@@ -83,32 +100,48 @@ impl Dispatcher {
     /// Works until it is told to stop and nothing is under way. Slots still in the ring stay there for the host to fail.
     pub(crate) fn run(mut self) {
         loop {
-            if self.shared.is_out() {
-                return self.refuse_all();
-            }
-            if let Err(reason) = self.device.gpu.health() {
-                self.recover(&reason);
-                continue;
-            }
-            let stopping = self.stop.load(Ordering::Acquire);
-            if !stopping && self.device.under_way.len() < DEPTH && self.submit() {
-                continue;
-            }
-            if self.finish_oldest() {
-                continue;
-            }
-            if !self.device.under_way.is_empty() {
-                self.poll();
-            } else if stopping {
-                return;
-            } else {
-                self.await_jobs();
+            match catch_unwind(AssertUnwindSafe(|| self.turn())) {
+                Ok(true) => {}
+                Ok(false) => return,
+                // Where wgpu does not say a thing otherwise, or a fault of ours: nobody is left without an answer.
+                Err(_) => {
+                    self.device.fail_all();
+                    self.shared.take_out("its dispatcher failed");
+                }
             }
         }
     }
 
+    /// Does the next thing that is to be done; false once there is nothing left and the backend is told to stop.
+    fn turn(&mut self) -> bool {
+        let stopping = self.stop.load(Ordering::Acquire);
+        if self.shared.is_out() {
+            self.refuse_all();
+            return false;
+        }
+        if let Err(reason) = self.device.gpu.health() {
+            self.device.fail_all();
+            if !stopping {
+                self.recover(&reason);
+            }
+            return !stopping;
+        }
+        if !stopping && self.device.under_way.len() < DEPTH && self.submit() || self.finish_oldest() {
+            return true;
+        }
+        if !self.device.under_way.is_empty() {
+            self.poll();
+        } else if stopping {
+            return false;
+        } else {
+            self.await_jobs();
+        }
+        true
+    }
+
     fn await_jobs(&self) {
-        let ready = || self.ring.has_jobs() || self.stop.load(Ordering::Acquire);
+        let gpu = &self.device.gpu;
+        let ready = || self.ring.has_jobs() || self.stop.load(Ordering::Acquire) || gpu.health().is_err();
         self.ring.jobs_signal().wait_until(self.wait, None, ready);
     }
 
@@ -121,13 +154,16 @@ impl Dispatcher {
                 *place = Some(job);
             }
         });
+        if taken == 0 {
+            return false;
+        }
         let gpu = self.device.gpu.clone();
-        let mut encoder = gpu.device.create_command_encoder(&CommandEncoderDescriptor::default());
+        let mut batch = Batch::new(&gpu);
         let (mut flights, mut streams) = (Vec::with_capacity(taken), Vec::new());
         for job in polled.into_iter().flatten() {
             match self.lay(&gpu, &job) {
                 Some(Laid::Resident(flight, script)) => {
-                    flight.workspace.encode(&gpu, &mut encoder, &script);
+                    flight.workspace.encode(&mut batch, &gpu, &script);
                     flights.push(flight);
                 }
                 Some(Laid::ToStream(work, begun)) => streams.push((work, begun)),
@@ -135,19 +171,19 @@ impl Dispatcher {
             }
         }
         if !flights.is_empty() {
-            let index = gpu.queue.submit([encoder.finish()]);
+            let index = batch.submit();
             flights.iter().for_each(|flight| flight.workspace.read_back());
             self.push(flights, index);
         }
         for (work, begun) in streams {
             self.stream(&gpu, work, begun);
         }
-        taken > 0
+        true
     }
 
     fn push(&mut self, flights: Vec<Flight>, index: SubmissionIndex) {
         self.shared.counters.submissions.add(1);
-        self.device.under_way.push_back(Submission { flights, index, submitted: Instant::now() });
+        self.device.under_way.push_back(Submission { flights, index, oldest_since: None });
     }
 
     /// From a slot to work that can be given to the device. A slot that cannot, or needs no device, is answered.
@@ -208,8 +244,7 @@ impl Dispatcher {
             Some(place) => Ok(Box::new(free.swap_remove(place))),
             None => {
                 let workspace = Box::new(Workspace::new(gpu)?);
-                // Nothing is under way in new buffers, so this takes no time.
-                gpu.settle(|| workspace.is_over());
+                gpu.settle(TRIAL_PATIENCE, || workspace.is_over());
                 Ok(workspace)
             }
         }
@@ -228,18 +263,21 @@ impl Dispatcher {
 
     /// Where it fails half-way, the workspace goes with it.
     fn try_stream(&mut self, gpu: &Gpu, work: &Work) -> Result<(Delivery, Box<Workspace>, SubmissionIndex), Status> {
-        let planned = plan(work, &self.shared.corpora, gpu, &self.device.ground)?;
+        // The device's part of the state, which this holds, is not what answers the jobs before it.
+        let ground = self.device.ground.clone();
+        let shared = self.shared.clone();
+        let planned = plan(work, &shared.corpora, gpu, &ground)?;
         let Some(Planned { mut operation, reads: Reads::Corpus(view, need) }) = planned else {
             return Err(Status::BackendFailed);
         };
         let mut workspace = self.workspace(gpu, check_sizes(gpu, operation.sizes())?).map_err(no_room)?;
-        let (budget, counters) = (self.shared.residency.budget(), &*self.shared.counters);
-        let job = (&mut *operation, &mut *workspace);
-        let wanted = || match self.stop.load(Ordering::Acquire) {
-            true => Err(Status::ShuttingDown),
-            false => is_wanted(work),
+        let mut meanwhile = || {
+            while self.finish_oldest() {}
+            if self.stop.load(Ordering::Acquire) { Err(Status::ShuttingDown) } else { is_wanted(work) }
         };
-        let index = stream::stream(gpu, (&view, need), job, (budget, counters), wanted)?;
+        let terms = (shared.residency.budget(), shared.patience(), &*shared.counters);
+        let job = (&mut *operation, &mut *workspace);
+        let index = stream::stream(gpu, (&view, need), job, terms, &mut meanwhile)?;
         Ok((operation.delivery(), workspace, index))
     }
 
@@ -281,9 +319,10 @@ impl Dispatcher {
     }
 
     /// Gives the oldest submission a moment.
-    fn poll(&self) {
-        let Some(Submission { index, submitted, .. }) = self.device.under_way.front() else { return };
-        let gpu = &self.device.gpu;
+    fn poll(&mut self) {
+        let Device { gpu, under_way, .. } = &mut self.device;
+        let Some(Submission { index, oldest_since, .. }) = under_way.front_mut() else { return };
+        let waited = oldest_since.get_or_insert_with(Instant::now).elapsed();
         let spins = match self.wait {
             // A program on the CPU works on the very cores that a spin would take from it.
             _ if gpu.software => Duration::ZERO,
@@ -291,32 +330,27 @@ impl Dispatcher {
             WaitStrategy::HybridSpin(spin) => spin.max(SPIN),
             WaitStrategy::Park => Duration::ZERO,
         };
-        let asked = if submitted.elapsed() < spins {
+        if waited < spins {
             std::hint::spin_loop();
-            PollType::Poll
+            gpu.poll(PollType::Poll);
         } else {
-            PollType::Wait { submission_index: Some(index.clone()), timeout: Some(LOOK_UP) }
-        };
-        match gpu.device.poll(asked) {
-            Ok(_) | Err(PollError::Timeout) if submitted.elapsed() < PATIENCE => {}
-            Ok(_) | Err(PollError::Timeout) => gpu.fail("the device does not finish its work"),
-            Err(error @ PollError::WrongSubmissionIndex(..)) => gpu.fail(&error.to_string()),
+            gpu.wait(Some(index.clone()));
+        }
+        if waited > self.shared.patience() {
+            gpu.fail("the device does not finish its work");
         }
     }
 
-    /// After a fault of the device: fails what is under way, and opens the device anew, once.
+    /// After a fault of the device: opens it anew, once.
     fn recover(&mut self, reason: &str) {
-        for submission in self.device.under_way.drain(..) {
-            for flight in submission.flights {
-                flight.work.complete(Status::BackendFailed, elapsed_ns(flight.taken), Body::Empty);
-            }
-        }
-        self.device.free.clear();
-        self.shared.residency.clear();
-        match self.shared.rebuild(reason) {
-            Ok((gpu, ground)) => {
+        let rebuilt = self
+            .shared
+            .rebuild(reason)
+            .and_then(|(gpu, ground)| Device::new(gpu, ground).map_err(|full| format!("{reason}; and then: {full}")));
+        match rebuilt {
+            Ok(device) => {
                 tracing::warn!(reason, "the GPU was opened anew");
-                self.device = Device::new(gpu, ground);
+                self.device = device;
             }
             Err(reason) => {
                 tracing::error!(reason, "the wgpu backend is out of service");

@@ -3,6 +3,7 @@
 //! wgpu reports errors to a handler, most of them after the call that caused them, and goes on with objects that do nothing. So a device here
 //! has a *fault*: the first error that no scope caught, or its loss. Whoever waits for its work looks at the fault before the answer.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use wgpu::{
     BindGroupLayoutEntry, BindingType, Buffer, BufferBinding, BufferBindingType, BufferDescriptor, BufferSize,
     BufferUsages, ComputePipeline, ComputePipelineDescriptor, Device, DeviceDescriptor, Error, ErrorFilter, Features,
     Limits, PipelineLayout, PipelineLayoutDescriptor, PollError, PollType, Queue, ShaderModuleDescriptor, ShaderSource,
-    ShaderStages,
+    ShaderStages, SubmissionIndex,
 };
 
 use crate::script::PARAMS_STRIDE;
@@ -63,14 +64,26 @@ pub(crate) struct Gpu {
     /// Most bytes of a buffer that holds a part of a corpus.
     pub(crate) part_bytes: usize,
     fault: Arc<Fault>,
+    loss: OnceLock<Loss>,
     job_layout: BindGroupLayout,
     part_layout: BindGroupLayout,
     no_part: BindGroup,
     pipelines: Vec<Option<ComputePipeline>>,
 }
 
-/// How long a device may take over what is submitted before it is given up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+/// Ways in which a device fails, to see what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The device is destroyed: what is submitted from now on comes to nothing.
+    Destroyed,
+    /// The driver resets it, and says so when it is asked next.
+    Reset,
+    /// It does not answer any more.
+    Silent,
+}
+
+/// How long the driver may keep a thread from looking elsewhere.
+pub(crate) const LOOK_UP: Duration = Duration::from_millis(1);
 
 /// The first thing that went wrong with a device.
 #[derive(Default)]
@@ -139,6 +152,7 @@ impl Gpu {
             binding_bytes: most,
             part_bytes: if options.part_bytes == 0 { most } else { options.part_bytes.min(most) },
             fault,
+            loss: OnceLock::new(),
             job_layout,
             part_layout,
             no_part,
@@ -218,33 +232,64 @@ impl Gpu {
         &self.no_part
     }
 
+    /// Lets the device tell what it has done; true if that is all that was asked about. What goes wrong is noted as a fault.
+    pub(crate) fn poll(&self, asked: PollType) -> bool {
+        let polled = catch_unwind(AssertUnwindSafe(|| match self.loss.get() {
+            Some(Loss::Reset) => panic!("the driver says that the device is lost"),
+            Some(Loss::Silent) => {
+                std::thread::park_timeout(LOOK_UP);
+                Err(PollError::Timeout)
+            }
+            Some(Loss::Destroyed) | None => self.device.poll(asked),
+        }));
+        match polled {
+            Ok(Ok(_)) => return true,
+            // Not an error: it is how long the device may keep a thread from looking.
+            Ok(Err(PollError::Timeout)) => {}
+            Ok(Err(error @ PollError::WrongSubmissionIndex(..))) => self.fail(&error.to_string()),
+            // wgpu's way to say that the driver reports in a poll what it reports of a reset, or that memory is out. Nothing is left half done.
+            Err(_) => self.fail("the driver gave the device up in a poll"),
+        }
+        false
+    }
+
+    /// Gives the device a moment to end its work on a submission, or on all of them; true once it has.
+    pub(crate) fn wait(&self, submission: Option<SubmissionIndex>) -> bool {
+        self.poll(PollType::Wait { submission_index: submission, timeout: Some(LOOK_UP) })
+    }
+
     /// Tells the device to work off what was written to its buffers, so that the driver's staging memory is freed.
     pub(crate) fn flush(&self) {
         self.queue.submit([]);
-        // Whatever that finds is noted as a fault.
-        let _ = self.device.poll(PollType::Poll);
+        self.poll(PollType::Poll);
     }
 
-    /// Polls until `done` says so; false if that takes longer than [`PATIENCE`] or the device fails.
-    pub(crate) fn settle(&self, done: impl Fn() -> bool) -> bool {
+    /// Polls until `done` says so; false if that takes longer than `patience` or the device fails.
+    pub(crate) fn settle(&self, patience: Duration, done: impl Fn() -> bool) -> bool {
         let begun = Instant::now();
-        while !done() {
-            // A timeout is not an error: it is how long the device may keep this thread from looking.
-            let wait = PollType::Wait { submission_index: None, timeout: Some(Duration::from_millis(1)) };
-            let polled = self.device.poll(wait);
-            if matches!(polled, Err(PollError::WrongSubmissionIndex(..))) || begun.elapsed() > PATIENCE {
-                return done();
-            }
-            if self.health().is_err() {
-                return done();
-            }
+        // What waits for no submission is told by the first look.
+        self.poll(PollType::Poll);
+        while !done() && self.health().is_ok() && begun.elapsed() < patience {
+            self.wait(None);
         }
-        true
+        done()
     }
 
-    /// Takes the device away, as a driver does that resets it.
-    pub(crate) fn destroy(&self) {
-        self.device.destroy();
+    /// Makes the device fail, as far as a program can.
+    pub(crate) fn lose(&self, how: Loss) {
+        match how {
+            Loss::Destroyed => self.device.destroy(),
+            Loss::Reset | Loss::Silent => _ = self.loss.set(how),
+        }
+    }
+}
+
+impl Drop for Gpu {
+    /// Before it gave a device back wgpu would wait, without a limit, for what is under way; one that failed is therefore never given back.
+    fn drop(&mut self) {
+        if self.health().is_err() {
+            std::mem::forget((self.device.clone(), self.queue.clone()));
+        }
     }
 }
 

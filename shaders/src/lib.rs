@@ -10,6 +10,7 @@
 
 mod adapter;
 mod backend;
+mod batch;
 mod counters;
 mod cut;
 mod dispatch;
@@ -30,6 +31,7 @@ mod workspace;
 
 pub use adapter::{AdapterReport, adapters};
 pub use backend::{DEFAULT_MEMORY, WgpuBackend, WgpuOptions, start};
+pub use gpu::Loss;
 
 /// Why the backend cannot be used, and what would help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -7,6 +7,10 @@ use crate::stage::Stage;
 /// Bytes between the parameters of two dispatches: the largest alignment that an adapter may ask of a uniform binding's offset.
 pub(crate) const PARAMS_STRIDE: usize = 256;
 
+/// Work of one submission, in multiply-adds: a tenth of a second of a small GPU. Drivers reset a device that is at one submission for
+/// seconds (Windows for two), so more work is cut into several, and a dispatch is to have no more than this where it can be helped.
+pub(crate) const MOST_WORK: u64 = 1 << 34;
+
 /// Bytes that a job needs in the buffers of a workspace. `output` is what the host reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Sizes {
@@ -36,17 +40,23 @@ impl Sizes {
 /// One step.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// Runs a stage on so many workgroups.
-    Dispatch {
-        stage: Stage,
-        /// What is bound as group 1: a part of a corpus or the automaton; `None` where the stage reads neither.
-        part: Option<wgpu::BindGroup>,
-        /// Place of its parameters, in units of [`PARAMS_STRIDE`].
-        params: u32,
-        workgroups: [u32; 3],
-    },
+    /// Runs a stage.
+    Dispatch(Dispatch),
     /// Zeroes bytes of the output, a multiple of four.
     ClearOutput(Range<usize>),
+}
+
+/// A stage on so many workgroups.
+#[derive(Debug, Clone)]
+pub(crate) struct Dispatch {
+    pub(crate) stage: Stage,
+    /// What is bound as group 1: a part of a corpus or the automaton; `None` where the stage reads neither.
+    pub(crate) part: Option<wgpu::BindGroup>,
+    /// Place of its parameters, in units of [`PARAMS_STRIDE`].
+    pub(crate) params: u32,
+    pub(crate) workgroups: [u32; 3],
+    /// Multiply-adds, or what takes about as long.
+    pub(crate) work: u64,
 }
 
 /// Steps in order; each sees what those before it wrote.
@@ -64,6 +74,7 @@ impl Script {
         part: Option<&wgpu::BindGroup>,
         params: &P,
         workgroups: [u32; 3],
+        work: u64,
     ) {
         const { assert!(size_of::<P>() <= PARAMS_STRIDE, "parameters fit their place") };
         if workgroups.contains(&0) {
@@ -72,7 +83,13 @@ impl Script {
         let place = self.params.len() / PARAMS_STRIDE;
         self.params.extend_from_slice(bytemuck::bytes_of(params));
         self.params.resize((place + 1) * PARAMS_STRIDE, 0);
-        self.steps.push(Step::Dispatch { stage, part: part.cloned(), params: place as u32, workgroups });
+        self.steps.push(Step::Dispatch(Dispatch {
+            stage,
+            part: part.cloned(),
+            params: place as u32,
+            workgroups,
+            work,
+        }));
     }
 
     /// Adds the steps of another script behind these.
@@ -80,9 +97,7 @@ impl Script {
         let places = (self.params.len() / PARAMS_STRIDE) as u32;
         self.params.extend(other.params);
         self.steps.extend(other.steps.into_iter().map(|step| match step {
-            Step::Dispatch { stage, part, params, workgroups } => {
-                Step::Dispatch { stage, part, params: params + places, workgroups }
-            }
+            Step::Dispatch(dispatch) => Step::Dispatch(Dispatch { params: dispatch.params + places, ..dispatch }),
             step @ Step::ClearOutput(_) => step,
         }));
     }

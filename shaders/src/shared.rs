@@ -1,6 +1,7 @@
 //! What the dispatcher and those who prepare jobs share: the device in use, what is resident, and whether the backend is in service.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use megaring_core::corpus::CorpusTable;
 use megaring_core::keyword::Automaton;
@@ -51,6 +52,11 @@ impl Shared {
         self.lock().gpu.clone()
     }
 
+    /// How long the device may take over a submission.
+    pub(crate) fn patience(&self) -> Duration {
+        self.options.patience
+    }
+
     /// Whether the backend is in service.
     ///
     /// # Errors
@@ -74,6 +80,7 @@ impl Shared {
     /// # Errors
     /// Why there is none: it has failed too often, or the adapter is gone.
     pub(crate) fn rebuild(&self, reason: &str) -> Result<(Arc<Gpu>, Ground), String> {
+        self.residency.clear();
         if self.lock().rebuilds >= REBUILDS {
             return Err(format!("{reason} (again, after it had been opened anew)"));
         }

@@ -3,13 +3,16 @@
 //! A part is written while the device works on the one before: the queue carries copies and work out in order, so a pair of buffers is enough,
 //! and the driver's staging memory is held to two parts by waiting for the round before last.
 
+use std::time::{Duration, Instant};
+
 use megaring_core::corpus::CorpusView;
 use megaring_ring::Status;
-use wgpu::{Buffer, BufferUsages, CommandEncoderDescriptor, PollType, SubmissionIndex};
+use wgpu::{Buffer, BufferUsages, SubmissionIndex};
 
+use crate::batch::Batch;
 use crate::counters::Counters;
 use crate::cut::Need;
-use crate::gpu::{Gpu, OutOfMemory, PATIENCE};
+use crate::gpu::{Gpu, OutOfMemory};
 use crate::operation::{Operation, Part};
 use crate::workspace::Workspace;
 
@@ -18,28 +21,25 @@ const MOST_PART_BYTES: usize = 32 << 20;
 /// Of the budget, the part that one of the two buffers may take.
 const BUDGET_SHARE: usize = 4;
 
-/// Does all rounds of a job but the reading of its output, which is under way when this returns.
+/// Does all rounds of a job but the reading of its output, which is under way when this returns. `meanwhile` is called before each round and while the
+/// device is waited for, at least every other millisecond.
 ///
 /// # Errors
-/// The status to answer: `wanted` said so, or there is no room even for a part.
+/// The status to answer: what `meanwhile` says, or that there is no room even for a part, or that the device failed.
 pub(crate) fn stream(
     gpu: &Gpu,
     (view, need): (&CorpusView, Need),
     (operation, workspace): (&mut (dyn Operation + '_), &mut Workspace),
-    (budget, counters): (usize, &Counters),
-    wanted: impl Fn() -> Result<(), Status>,
+    (budget, patience, counters): (usize, Duration, &Counters),
+    meanwhile: &mut dyn FnMut() -> Result<(), Status>,
 ) -> Result<SubmissionIndex, Status> {
     let most = (budget / BUDGET_SHARE).min(MOST_PART_BYTES).min(gpu.part_bytes);
-    let no_room = |full: OutOfMemory| {
-        tracing::warn!(%full, "a corpus cannot be streamed");
-        Status::BackendFailed
-    };
     let buffers = Buffers::new(gpu, view, need, most).map_err(no_room)?;
     counters.streamed.add(1);
-    let mut rounds = Rounds { gpu, operation, workspace, submitted: Vec::new() };
+    let mut rounds = Rounds { gpu, operation, workspace, patience, before: None, any: false };
     for (start, segment) in view.segments() {
         for rows in need.cuts(segment.rows(), view.dim(), most) {
-            wanted()?;
+            meanwhile()?;
             let contents = need.contents(segment, view.dim(), &rows).ok_or(Status::StaleCorpus)?;
             let [first, second] = &contents;
             gpu.queue.write_buffer(&buffers.first, 0, first);
@@ -48,13 +48,18 @@ pub(crate) fn stream(
             }
             counters.uploaded_bytes.add((first.len() + second.len()) as u64);
             let part = Part { binding: buffers.binding.clone(), rows: start + rows.start..start + rows.end };
-            rounds.next(&[part]).map_err(no_room)?;
+            rounds.next(&[part], meanwhile)?;
         }
     }
-    if rounds.submitted.is_empty() {
-        rounds.next(&[]).map_err(no_room)?;
+    if !rounds.any {
+        rounds.next(&[], meanwhile)?;
     }
     rounds.finish()
+}
+
+fn no_room(full: OutOfMemory) -> Status {
+    tracing::warn!(%full, "a corpus cannot be streamed");
+    Status::BackendFailed
 }
 
 struct Buffers {
@@ -79,36 +84,48 @@ struct Rounds<'a> {
     gpu: &'a Gpu,
     operation: &'a mut (dyn Operation + 'a),
     workspace: &'a mut Workspace,
-    submitted: Vec<SubmissionIndex>,
+    patience: Duration,
+    /// The last round's.
+    before: Option<SubmissionIndex>,
+    /// There was a round.
+    any: bool,
 }
 
 impl Rounds<'_> {
-    fn next(&mut self, parts: &[Part]) -> Result<(), OutOfMemory> {
-        let Self { gpu, operation, workspace, submitted } = self;
-        let first = submitted.is_empty();
-        let script = operation.round(parts, first);
-        let mut encoder = gpu.device.create_command_encoder(&CommandEncoderDescriptor::default());
-        if first {
-            workspace.load(gpu, &**operation, &script)?;
-            workspace.encode_up(&mut encoder, &script);
+    fn next(&mut self, parts: &[Part], meanwhile: &mut dyn FnMut() -> Result<(), Status>) -> Result<(), Status> {
+        let script = self.operation.round(parts, !self.any);
+        let mut batch = Batch::new(self.gpu);
+        if self.any {
+            self.workspace.write_params(self.gpu, &script).map_err(no_room)?;
         } else {
-            workspace.write_params(gpu, &script);
+            self.workspace.load(self.gpu, &*self.operation, &script).map_err(no_room)?;
+            self.workspace.encode_up(&mut batch, &script);
         }
-        workspace.run(gpu, &mut encoder, &script);
-        submitted.push(gpu.queue.submit([encoder.finish()]));
-        if let Some(before) = submitted.len().checked_sub(2).and_then(|place| submitted.get(place)) {
-            let wait = PollType::Wait { submission_index: Some(before.clone()), timeout: Some(PATIENCE) };
-            if let Err(error) = gpu.device.poll(wait) {
-                gpu.fail(&format!("the device does not finish its work: {error}"));
+        self.any = true;
+        self.workspace.run(&mut batch, self.gpu, &script);
+        let last = batch.submit();
+        match self.before.replace(last) {
+            Some(before) => self.wait(&before, meanwhile),
+            None => Ok(()),
+        }
+    }
+
+    fn wait(&self, index: &SubmissionIndex, meanwhile: &mut dyn FnMut() -> Result<(), Status>) -> Result<(), Status> {
+        let begun = Instant::now();
+        while !self.gpu.wait(Some(index.clone())) {
+            self.gpu.health().map_err(|_| Status::BackendFailed)?;
+            meanwhile()?;
+            if begun.elapsed() > self.patience {
+                self.gpu.fail("the device does not finish its work");
             }
         }
         Ok(())
     }
 
     fn finish(self) -> Result<SubmissionIndex, Status> {
-        let mut encoder = self.gpu.device.create_command_encoder(&CommandEncoderDescriptor::default());
-        self.workspace.copy_down(&mut encoder);
-        let index = self.gpu.queue.submit([encoder.finish()]);
+        let mut batch = Batch::new(self.gpu);
+        self.workspace.encode_down(&mut batch);
+        let index = batch.submit();
         self.workspace.read_back();
         self.gpu.health().map(|()| index).map_err(|_| Status::BackendFailed)
     }

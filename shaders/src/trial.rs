@@ -1,10 +1,16 @@
 //! A job done by itself, without a ring: for the self-test, and for tests.
 
-use wgpu::{BindGroup, BufferUsages, CommandEncoderDescriptor};
+use std::time::Duration;
 
+use wgpu::{BindGroup, BufferUsages};
+
+use crate::batch::Batch;
 use crate::gpu::{Gpu, OutOfMemory};
 use crate::operation::{Operation, Part};
 use crate::workspace::Workspace;
+
+/// How long a device may take over something small.
+pub(crate) const TRIAL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Uploads the two buffers of a part, and binds them.
 ///
@@ -33,26 +39,26 @@ pub(crate) fn run(
 ) -> Result<Vec<u8>, String> {
     let full = |full: OutOfMemory| full.to_string();
     let mut workspace = Workspace::new(gpu).map_err(full)?;
-    gpu.settle(|| workspace.is_over());
+    gpu.settle(TRIAL_PATIENCE, || workspace.is_over());
     let none = [Vec::new()];
     let rounds = if rounds.is_empty() { &none } else { rounds };
     for (number, parts) in rounds.iter().enumerate() {
         let script = operation.round(parts, number == 0);
-        let mut encoder = gpu.device.create_command_encoder(&CommandEncoderDescriptor::default());
+        let mut batch = Batch::new(gpu);
         if number == 0 {
             workspace.load(gpu, operation, &script).map_err(full)?;
-            workspace.encode_up(&mut encoder, &script);
+            workspace.encode_up(&mut batch, &script);
         } else {
-            workspace.write_params(gpu, &script);
+            workspace.write_params(gpu, &script).map_err(full)?;
         }
-        workspace.run(gpu, &mut encoder, &script);
+        workspace.run(&mut batch, gpu, &script);
         if number + 1 == rounds.len() {
-            workspace.copy_down(&mut encoder);
+            workspace.encode_down(&mut batch);
         }
-        gpu.queue.submit([encoder.finish()]);
+        batch.submit();
     }
     workspace.read_back();
-    let over = gpu.settle(|| workspace.is_over());
+    let over = gpu.settle(TRIAL_PATIENCE, || workspace.is_over());
     gpu.health()?;
     if !over {
         return Err("the device does not finish its work".into());

@@ -9,11 +9,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use wgpu::{BindGroup, Buffer, BufferUsages, CommandEncoder, ComputePassDescriptor, MapMode};
+use wgpu::{BindGroup, Buffer, BufferUsages, CommandEncoder, ComputePass, ComputePassDescriptor, MapMode};
 
+use crate::batch::Batch;
 use crate::gpu::{Gpu, OutOfMemory};
 use crate::operation::Operation;
-use crate::script::{PARAMS_STRIDE, Script, Sizes, Step};
+use crate::script::{Dispatch, PARAMS_STRIDE, Script, Sizes, Step};
+use crate::trial::TRIAL_PATIENCE;
 
 /// Parameters that a workspace has room for at first.
 const FIRST_PARAMS: usize = 64 * PARAMS_STRIDE;
@@ -84,8 +86,7 @@ impl Workspace {
     /// The device has no memory for what the job needs.
     pub(crate) fn load(&mut self, gpu: &Gpu, operation: &dyn Operation, script: &Script) -> Result<(), OutOfMemory> {
         let sizes = operation.sizes();
-        // Twice what this round needs: another one may need somewhat more.
-        self.grow(gpu, 2 * script.params.len(), sizes)?;
+        self.grow(gpu, script.params.len(), sizes)?;
         self.loaded = sizes;
         self.bytes.clear();
         self.bytes.resize(sizes.input, 0);
@@ -96,63 +97,77 @@ impl Workspace {
     }
 
     /// Adds the copies up, the steps, and the copy down: a job of one round.
-    pub(crate) fn encode(&self, gpu: &Gpu, encoder: &mut CommandEncoder, script: &Script) {
-        self.encode_up(encoder, script);
-        self.run(gpu, encoder, script);
-        self.copy_down(encoder);
+    pub(crate) fn encode(&self, batch: &mut Batch<'_>, gpu: &Gpu, script: &Script) {
+        self.encode_up(batch, script);
+        self.run(batch, gpu, script);
+        self.encode_down(batch);
     }
 
     /// Adds the copies up alone.
-    pub(crate) fn encode_up(&self, encoder: &mut CommandEncoder, script: &Script) {
-        self.params.copy(encoder, script.params.len());
-        self.input.copy(encoder, self.loaded.input);
+    pub(crate) fn encode_up(&self, batch: &mut Batch<'_>, script: &Script) {
+        self.params.copy(batch.encoder(), script.params.len());
+        self.input.copy(batch.encoder(), self.loaded.input);
     }
 
     /// Adds the steps alone.
-    pub(crate) fn run(&self, gpu: &Gpu, encoder: &mut CommandEncoder, script: &Script) {
+    pub(crate) fn run(&self, batch: &mut Batch<'_>, gpu: &Gpu, script: &Script) {
         let mut steps = script.steps.iter().peekable();
-        while let Some(step) = steps.peek() {
+        while let Some(step) = steps.next() {
             match step {
                 Step::ClearOutput(range) => {
                     let len = (range.end - range.start).next_multiple_of(4) as u64;
-                    encoder.clear_buffer(&self.output.source, range.start as u64, Some(len));
-                    steps.next();
+                    batch.encoder().clear_buffer(&self.output.source, range.start as u64, Some(len));
                 }
-                Step::Dispatch { .. } => {
-                    let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
-                    while let Some(Step::Dispatch { stage, part, params, workgroups: [x, y, z] }) =
-                        steps.next_if(|step| matches!(step, Step::Dispatch { .. }))
-                    {
-                        let Some(pipeline) = gpu.pipeline(*stage) else {
-                            gpu.fail(&format!("the stage {stage:?} is not there"));
-                            continue;
-                        };
-                        pass.set_pipeline(pipeline);
-                        pass.set_bind_group(0, &self.binding, &[params * PARAMS_STRIDE as u32]);
-                        pass.set_bind_group(1, part.as_ref().unwrap_or(gpu.no_part()), &[]);
-                        pass.dispatch_workgroups(*x, *y, *z);
+                Step::Dispatch(dispatch) => {
+                    let room = batch.make_room(dispatch.work);
+                    let mut more = 0;
+                    let mut pass = batch.encoder().begin_compute_pass(&ComputePassDescriptor::default());
+                    self.dispatch(gpu, &mut pass, dispatch);
+                    let fits =
+                        |step: &&Step, more: u64| matches!(step, Step::Dispatch(next) if more + next.work <= room);
+                    while let Some(Step::Dispatch(next)) = steps.next_if(|step| fits(step, more)) {
+                        more += next.work;
+                        self.dispatch(gpu, &mut pass, next);
                     }
+                    drop(pass);
+                    batch.make_room(more);
                 }
             }
         }
     }
 
+    fn dispatch(&self, gpu: &Gpu, pass: &mut ComputePass<'_>, dispatch: &Dispatch) {
+        let Dispatch { stage, part, params, workgroups: [x, y, z], .. } = dispatch;
+        let Some(pipeline) = gpu.pipeline(*stage) else {
+            return gpu.fail(&format!("the stage {stage:?} is not there"));
+        };
+        pass.set_pipeline(pipeline);
+        pass.set_bind_group(0, &self.binding, &[params * PARAMS_STRIDE as u32]);
+        pass.set_bind_group(1, part.as_ref().unwrap_or(gpu.no_part()), &[]);
+        pass.dispatch_workgroups(*x, *y, *z);
+    }
+
     /// Adds the copy of the output to where the host reads it.
-    pub(crate) fn copy_down(&self, encoder: &mut CommandEncoder) {
+    pub(crate) fn encode_down(&self, batch: &mut Batch<'_>) {
         if let Some(staging) = &self.output.staging {
             let bytes = self.loaded.output.next_multiple_of(4) as u64;
-            encoder.copy_buffer_to_buffer(&self.output.source, 0, staging, 0, bytes);
+            batch.encoder().copy_buffer_to_buffer(&self.output.source, 0, staging, 0, bytes);
         }
     }
 
     /// Writes another round's parameters, once the rounds before it have been submitted.
-    pub(crate) fn write_params(&mut self, gpu: &Gpu, script: &Script) {
+    ///
+    /// # Errors
+    /// The device has no memory for them.
+    pub(crate) fn write_params(&mut self, gpu: &Gpu, script: &Script) -> Result<(), OutOfMemory> {
         if script.params.len() as u64 > self.params.target.size() {
-            // Rounds of a job differ little, and there was room to spare.
-            gpu.fail("a round has more steps than the rounds before it");
-        } else {
-            gpu.queue.write_buffer(&self.params.target, 0, &script.params);
+            // The rounds before this one keep the old ones until they are done.
+            self.params = Upload::new(gpu, "params", script.params.len().next_power_of_two(), BufferUsages::UNIFORM)?;
+            let Self { params, input, scratch, output, .. } = &*self;
+            self.binding = gpu.bind_job(&params.target, &input.target, scratch, &output.source);
         }
+        gpu.queue.write_buffer(&self.params.target, 0, &script.params);
+        Ok(())
     }
 
     /// To be called when the submission has been made: maps what the host reads, and what it will fill next.
@@ -213,8 +228,7 @@ impl Workspace {
         };
         if grown != self.room() || params != self.params.target.size() as usize {
             *self = Self::with_room(gpu, params, grown)?;
-            // Nothing is under way in new buffers, so this takes no time.
-            gpu.settle(|| self.is_over());
+            gpu.settle(TRIAL_PATIENCE, || self.is_over());
         }
         Ok(())
     }

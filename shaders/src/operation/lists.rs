@@ -12,7 +12,7 @@ use bytemuck::{Pod, Zeroable};
 use megaring_core::arena_format::{self, Candidate, EVERY_ROW, ListHeader};
 
 use super::{Part, ROUND_ROWS, same_layout};
-use crate::script::{Script, Sizes};
+use crate::script::{MOST_WORK, Script, Sizes};
 use crate::stage::Stage;
 
 /// Rows that a cell stands for, where that is not one.
@@ -25,6 +25,8 @@ const TABLE_BYTES: usize = 32 << 20;
 const PAIR: usize = size_of::<[f32; 2]>();
 /// Cells that a workgroup of a collecting stage looks through (`COLLECT_CELLS` in `wgsl/shared/collect.wgsl`).
 const COLLECT_CELLS: usize = 1024;
+/// Work of the selection for a cell.
+const SELECT_WORK: u64 = 16;
 /// Most workgroups of a dispatch along one dimension, as WebGPU promises.
 const WORKGROUPS: usize = 65_535;
 
@@ -91,12 +93,32 @@ pub(crate) struct Lists {
     capacity: usize,
     /// [`TABLE_BYTES`], but in tests.
     pub(super) table_bytes: usize,
+    /// Work of the filling of a row's cell for a query.
+    pair_work: u64,
 }
 
 impl Lists {
     /// Lists for `items` queries that ask for the best `k` of `rows` rows, in a result of `result` bytes.
     pub(crate) fn new(items: usize, k: usize, rows: usize, result: usize) -> Self {
-        Self { items, k, rows, capacity: arena_format::lists_capacity(items, result), table_bytes: TABLE_BYTES }
+        Self {
+            items,
+            k,
+            rows,
+            capacity: arena_format::lists_capacity(items, result),
+            table_bytes: TABLE_BYTES,
+            pair_work: 1,
+        }
+    }
+
+    /// The same, of an operation that takes so many multiply-adds for a query and a row.
+    pub(crate) fn with_work(self, pair_work: usize) -> Self {
+        Self { pair_work: pair_work.max(1) as u64, ..self }
+    }
+
+    /// Work of the stages for a block and a part: to fill the cells, and to look through them, where some few are scored again.
+    pub(crate) fn work(&self, block: &Block) -> [u64; 2] {
+        let fill = u64::from(block.queries) * u64::from(block.rows) * self.pair_work;
+        [fill, fill / 8]
     }
 
     /// Whether screening is in vain: then every row is a candidate for every query, and the job needs nothing of the device.
@@ -143,7 +165,8 @@ impl Lists {
                 screen.fill_cells(&mut script, part, block);
             }
             let Some(any) = block.first() else { continue };
-            script.dispatch(Stage::Select, None, any, [any.queries, 1, 1]);
+            let work = u64::from(any.queries) * u64::from(any.cells) * SELECT_WORK;
+            script.dispatch(Stage::Select, None, any, [any.queries, 1, 1], work);
             for (part, block) in parts.iter().zip(&block) {
                 screen.collect(&mut script, part, block);
             }
@@ -174,7 +197,9 @@ impl Lists {
         let rows: usize = parts.clone().map(|rows| rows.len()).sum();
         let cell_rows = if rows / CELL_ROWS >= CELLS_PER_K * self.k { CELL_ROWS } else { 1 };
         let cells: usize = parts.clone().map(|rows| rows.len().div_ceil(cell_rows)).sum();
-        let block = block_of(self.table_cells() / cells.max(1));
+        let room = self.table_cells() / cells.max(1);
+        let bearable = usize::try_from(MOST_WORK / (rows as u64 * self.pair_work).max(1)).unwrap_or(usize::MAX);
+        let block = block_of(room.min(bearable), self.items);
         let of_part = |first_query: usize, first_cell: usize, rows: std::ops::Range<usize>| Block {
             first_query: first_query as u32,
             queries: block.min(self.items - first_query) as u32,
@@ -211,10 +236,11 @@ impl Lists {
     }
 }
 
-/// Queries of a block where there is room for so many: a multiple of 64, else of 4, else one by itself. So stages may take queries by 4 or 64 as
+/// Queries of a block where there is room for so many: all there are, else a multiple of 64, else of 4, else one by itself. So stages may take queries by 4 or 64 as
 /// they lie in the input.
-fn block_of(room: usize) -> usize {
+fn block_of(room: usize, items: usize) -> usize {
     match room.min(WORKGROUPS) {
+        room if room >= items => items,
         0..4 => 1,
         room @ 4..64 => room / 4 * 4,
         room => room / 64 * 64,

@@ -14,6 +14,8 @@ use crate::stage::Stage;
 
 /// Bytes of a run; more where a dispatch could not have as many runs.
 const RUN_BYTES: u32 = 64;
+/// Work of a byte, which is three loads that wait for one another.
+const BYTE_WORK: u64 = 32;
 /// Invocations of a workgroup.
 const WORKGROUP: u32 = 64;
 /// Workgroups that a dispatch may have.
@@ -128,7 +130,8 @@ impl Operation for Masks<'_> {
         script.clear_output(0..self.texts() * MASK_BYTES);
         let params = self.params();
         let automaton = parts.first().map(|part| &part.binding);
-        script.dispatch(Stage::Masks, automaton, &params, [params.runs.div_ceil(WORKGROUP), 1, 1]);
+        let work = BYTE_WORK * u64::from(params.text_bytes);
+        script.dispatch(Stage::Masks, automaton, &params, [params.runs.div_ceil(WORKGROUP), 1, 1], work);
         script
     }
 

@@ -108,7 +108,7 @@ impl Nearest {
         extent: Option<[f64; AXES]>,
         result: usize,
     ) -> Self {
-        let lists = Lists::new(queries.len(), k, points, result);
+        let lists = Lists::new(queries.len(), k, points, result).with_work(3 * AXES);
         let extent = extent.filter(|_| weights.iter().all(|weight| (0.0..=TAME_WEIGHT).contains(weight)));
         let of = |query: &[f64; AXES]| {
             let extent = extent.filter(|_| query.iter().all(is_tame))?;
@@ -151,12 +151,14 @@ impl Screen for Nearest {
         let invocations =
             if block.cell_rows as usize == CELL_ROWS { block.part_cells() } else { block.rows.div_ceil(FOUR) };
         let workgroups = [invocations.div_ceil(THREADS), block.queries.div_ceil(QUERIES), 1];
-        script.dispatch(Stage::Nearest, Some(&part.binding), &self.params(part, block), workgroups);
+        let [work, _] = self.lists.work(block);
+        script.dispatch(Stage::Nearest, Some(&part.binding), &self.params(part, block), workgroups, work);
     }
 
     fn collect(&self, script: &mut Script, part: &Part, block: &Block) {
         let params = self.params(part, block);
-        script.dispatch(Stage::NearestCollect, Some(&part.binding), &params, block.collect_workgroups());
+        let [_, work] = self.lists.work(block);
+        script.dispatch(Stage::NearestCollect, Some(&part.binding), &params, block.collect_workgroups(), work);
     }
 }
 

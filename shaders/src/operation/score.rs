@@ -18,7 +18,7 @@ use megaring_ring::Status;
 use rayon::prelude::*;
 
 use super::{Delivery, Operation, Part, same_layout};
-use crate::script::{Script, Sizes};
+use crate::script::{MOST_WORK, Script, Sizes};
 use crate::stage::{Stage, Traits};
 
 /// Most bytes of sums at a time.
@@ -31,6 +31,10 @@ const TILE_QUERIES_FLOAT64: usize = 8;
 const TILE_ENTRIES: usize = 32;
 /// Entries that a workgroup of the last stage takes, of one query.
 const FINISH_ENTRIES: usize = 256;
+/// Work of an element where GPUs have float64 (most have one unit of it for 32 of float32) and where integers stand in, and of a pair's end.
+const FLOAT64_WORK: u64 = 32;
+const INTEGER_WORK: u64 = 64;
+const FINISH_WORK: u64 = 256;
 /// Workgroups that a dispatch may have, each way.
 const MOST_WORKGROUPS: usize = 65_535;
 
@@ -85,6 +89,8 @@ pub(crate) struct Score<'a> {
     named: Vec<Entry>,
     /// Most pairs of a dispatch.
     pairs: usize,
+    /// Work of one pair, in multiply-adds.
+    pair_work: u64,
     sums: Stage,
     /// Queries that a workgroup of it takes.
     together: usize,
@@ -110,7 +116,10 @@ impl<'a> Score<'a> {
         let numbered = job.named.unwrap_or_default().iter().zip(0..);
         let mut named: Vec<Entry> = numbered.map(|(row, column)| Entry { row: *row, column }).collect();
         named.sort_unstable();
-        let pairs = cells.min(SCRATCH_BYTES.min(binding) / SUM_BYTES).max(1);
+        let element = if traits.float64 { FLOAT64_WORK } else { INTEGER_WORK };
+        let pair_work = element * job.dim as u64 + FINISH_WORK;
+        let bearable = usize::try_from(MOST_WORK / pair_work).unwrap_or(usize::MAX);
+        let pairs = cells.min(SCRATCH_BYTES.min(binding) / SUM_BYTES).min(bearable).max(1);
         let sums = match (traits.float64, job.metric == Metric::L2) {
             (true, false) => Stage::ScoreProductsFloat64,
             (true, true) => Stage::ScoreSquaresFloat64,
@@ -118,7 +127,7 @@ impl<'a> Score<'a> {
             (false, true) => Stage::ScoreSquaresInteger,
         };
         let together = if traits.float64 { TILE_QUERIES_FLOAT64 } else { TILE_QUERIES };
-        Ok(Self { job, items, width, named, pairs, sums, together })
+        Ok(Self { job, items, width, named, pairs, pair_work, sums, together })
     }
 
     /// Whether no pair is asked for: then the job needs nothing of the corpus, nor of the device.
@@ -165,9 +174,11 @@ impl<'a> Score<'a> {
                 width: self.width as u32,
             };
             let tiles = [queries.div_ceil(self.together), entries.len().div_ceil(TILE_ENTRIES), 1];
-            script.dispatch(self.sums, Some(&part.binding), &params, tiles.map(|count| count as u32));
+            let work = (queries * entries.len()) as u64 * self.pair_work;
+            script.dispatch(self.sums, Some(&part.binding), &params, tiles.map(|count| count as u32), work);
             let runs = [entries.len().div_ceil(FINISH_ENTRIES), queries, 1];
-            script.dispatch(Stage::ScoreFinish, Some(&part.binding), &params, runs.map(|count| count as u32));
+            let work = (queries * entries.len()) as u64 * FINISH_WORK;
+            script.dispatch(Stage::ScoreFinish, Some(&part.binding), &params, runs.map(|count| count as u32), work);
         }
     }
 }

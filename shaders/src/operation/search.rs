@@ -76,7 +76,7 @@ pub(crate) struct Search {
 impl Search {
     /// A search with these queries, one after the other, for a result of `result` bytes.
     pub(crate) fn new(queries: &[f32], ask: SearchAsk, corpus: SearchCorpus, result: usize) -> Self {
-        let lists = Lists::new(ask.items, ask.k, corpus.rows, result);
+        let lists = Lists::new(ask.items, ask.k, corpus.rows, result).with_work(ask.dim);
         let quads = screen::quads(ask.dim);
         let mut search = Self {
             lists,
@@ -175,12 +175,14 @@ impl Screen for Search {
         let groups = block.rows.div_ceil(screen::GROUP_ROWS as u32);
         let (stage, groups_at_once, queries_at_once) = stage_for(block.queries);
         let workgroups = [groups.div_ceil(groups_at_once).min(WORKGROUPS), block.queries.div_ceil(queries_at_once), 1];
-        script.dispatch(stage, Some(&part.binding), &self.params(block), workgroups);
+        let [work, _] = self.lists.work(block);
+        script.dispatch(stage, Some(&part.binding), &self.params(block), workgroups, work);
     }
 
     fn collect(&self, script: &mut Script, part: &Part, block: &Block) {
         let workgroups = block.collect_workgroups();
-        script.dispatch(Stage::SearchCollect, Some(&part.binding), &self.params(block), workgroups);
+        let [_, work] = self.lists.work(block);
+        script.dispatch(Stage::SearchCollect, Some(&part.binding), &self.params(block), workgroups, work);
     }
 }
 

@@ -4,7 +4,7 @@ use megaring_core::Metric;
 use megaring_core::corpus::HeapSegment;
 
 use super::*;
-use crate::gpu::GpuOptions;
+use crate::gpu::{GpuOptions, Loss};
 use crate::testing::{gpu, test_adapter};
 
 const DIM: usize = 8;
@@ -124,6 +124,6 @@ fn what_lies_on_another_device_is_not_found() {
 #[test]
 fn a_device_that_is_gone_brings_nothing() {
     let Some(gpu) = gpu() else { return };
-    gpu.destroy();
+    gpu.lose(Loss::Destroyed);
     assert!(with_room(1 << 20).bring(&gpu, &version(1), DOT).is_err());
 }

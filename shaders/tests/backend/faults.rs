@@ -1,8 +1,10 @@
 //! Devices that fail, and machines that have none.
 
+use std::time::{Duration, Instant};
+
 use megaring_core::{Backend, Error};
 use megaring_ring::Status;
-use megaring_wgpu::WgpuOptions;
+use megaring_wgpu::{Loss, WgpuOptions};
 
 use crate::rig::{Rig, job, masks, nop, options, search};
 
@@ -19,55 +21,112 @@ fn until_ok(rig: &Rig) -> Vec<Status> {
     panic!("the backend does not come back: {failed:?}");
 }
 
+/// Short, so that a device that does not answer is given up within a test; long beside anything that a test asks of a device.
+fn impatient() -> WgpuOptions {
+    WgpuOptions { patience: Duration::from_secs(3), ..options() }
+}
+
 #[test]
-fn a_lost_device_is_opened_anew_once_and_then_the_backend_is_out() {
-    let Some(rig) = Rig::start() else { return };
-    let view = rig.corpus(400, 16);
-    let held = rig.backend.prepare(&job(&view)).expect("there is room");
-    assert_eq!(rig.send(&search(&view, 4, 3)).completion.status, Status::Ok);
+fn a_device_that_fails_is_opened_anew_once_and_then_the_backend_is_out() {
+    for how in [Loss::Destroyed, Loss::Reset, Loss::Silent] {
+        let Some(rig) = Rig::start_with(&impatient()) else { return };
+        let view = rig.corpus(400, 16);
+        let held = rig.backend.prepare(&job(&view)).expect("there is room");
+        assert_eq!(rig.send(&search(&view, 4, 3)).completion.status, Status::Ok);
 
-    rig.backend.lose_device();
-    let failed = until_ok(&rig);
-    assert!(failed.iter().all(|status| *status == Status::BackendFailed), "{failed:?}");
-    assert_eq!(rig.count("rebuilds"), 1);
-    assert!(rig.backend.health().is_ok());
-    // What was resident went with the device; it is brought again.
-    drop(held);
-    let uploads = rig.count("uploads");
-    let held = rig.backend.prepare(&job(&view)).expect("there is room");
-    assert_eq!(rig.count("uploads"), uploads + 1);
-    assert_eq!(rig.send(&search(&view, 4, 3)).completion.status, Status::Ok);
+        rig.backend.lose_device(how);
+        let failed = until_ok(&rig);
+        assert!(failed.iter().all(|status| *status == Status::BackendFailed), "{how:?}: {failed:?}");
+        assert_eq!(rig.count("rebuilds"), 1, "{how:?}");
+        assert!(rig.backend.health().is_ok());
+        // What was resident went with the device; it is brought again.
+        drop(held);
+        let uploads = rig.count("uploads");
+        let held = rig.backend.prepare(&job(&view)).expect("there is room");
+        assert_eq!(rig.count("uploads"), uploads + 1);
+        assert_eq!(rig.send(&search(&view, 4, 3)).completion.status, Status::Ok);
 
-    rig.backend.lose_device();
+        rig.backend.lose_device(how);
+        assert_eq!(until_out(&rig), Status::BackendFailed, "{how:?}");
+        let reason = rig.backend.health().expect_err("a device that is lost twice is given up");
+        assert!(reason.contains("again"), "{reason}");
+        assert_eq!(rig.send(&nop()).completion.status, Status::BackendFailed, "slots are still answered");
+        let refused = rig.backend.prepare(&job(&view)).map(|_| ()).expect_err("the backend is out");
+        assert!(matches!(refused, Error::BackendUnavailable { .. }), "{refused}");
+        drop(held);
+    }
+}
+
+/// Sends jobs until the backend is out of service; what became of the last. A loss may be noticed by the next job or the one after.
+fn until_out(rig: &Rig) -> Status {
     let mut status = Status::Ok;
-    // The loss may be noticed by the next job or the one after.
     for _ in 0..1000 {
         status = rig.send(&masks(&["love"])).completion.status;
         if rig.backend.health().is_err() {
             break;
         }
     }
-    assert_eq!(status, Status::BackendFailed);
-    let reason = rig.backend.health().expect_err("a device that is lost twice is given up");
-    assert!(reason.contains("again"), "{reason}");
-    assert_eq!(rig.send(&nop()).completion.status, Status::BackendFailed, "slots are still answered");
-    let refused = rig.backend.prepare(&job(&view)).map(|_| ()).expect_err("the backend is out");
-    assert!(matches!(refused, Error::BackendUnavailable { .. }), "{refused}");
-    drop(held);
+    status
 }
 
 #[test]
 fn a_device_lost_in_the_middle_of_a_batch_loses_no_ticket() {
+    for how in [Loss::Destroyed, Loss::Reset, Loss::Silent] {
+        let Some(rig) = Rig::start_with(&impatient()) else { return };
+        let view = rig.corpus(2_000, 128);
+        let held = rig.backend.prepare(&job(&view)).expect("there is room");
+        let tickets: Vec<_> = (0..40).map(|_| rig.submit(&search(&view, 16, 10))).collect();
+        rig.backend.lose_device(how);
+        let statuses: Vec<Status> = tickets.into_iter().map(|ticket| ticket.wait().completion.status).collect();
+        assert!(statuses.iter().all(|s| matches!(s, Status::Ok | Status::BackendFailed)), "{how:?}: {statuses:?}");
+        assert_eq!(rig.ring.outstanding(), 0);
+        until_ok(&rig);
+        drop(held);
+    }
+}
+
+#[test]
+fn a_device_lost_while_a_corpus_is_streamed_is_given_up_at_once() {
+    for how in [Loss::Destroyed, Loss::Reset, Loss::Silent] {
+        let Some(rig) = Rig::start_with(&WgpuOptions { part_bytes: 64 << 10, ..impatient() }) else { return };
+        let view = rig.corpus(20_000, 64);
+        rig.backend.lose_device(how);
+        let begun = Instant::now();
+        assert_eq!(rig.send(&search(&view, 16, 10)).completion.status, Status::BackendFailed, "{how:?}");
+        assert!(begun.elapsed() < Duration::from_secs(40), "one part's patience, not that of all twenty");
+        until_ok(&rig);
+    }
+}
+
+#[test]
+fn a_device_lost_while_nothing_is_to_be_done_is_opened_anew_for_who_prepares() {
     let Some(rig) = Rig::start() else { return };
+    let view = rig.corpus(400, 16);
+    rig.backend.lose_device(Loss::Destroyed);
+    let tries = (0..1000).find(|_| {
+        std::thread::yield_now();
+        rig.backend.prepare(&job(&view)).is_ok() || {
+            std::thread::park_timeout(Duration::from_millis(10));
+            false
+        }
+    });
+    assert!(tries.is_some(), "no slot had to come first");
+    assert_eq!(rig.send(&search(&view, 4, 3)).completion.status, Status::Ok);
+}
+
+#[test]
+fn a_backend_whose_device_does_not_answer_is_shut_down() {
+    let Some(rig) = Rig::start_with(&impatient()) else { return };
     let view = rig.corpus(2_000, 128);
-    let held = rig.backend.prepare(&job(&view)).expect("there is room");
-    let tickets: Vec<_> = (0..40).map(|_| rig.submit(&search(&view, 16, 10))).collect();
-    rig.backend.lose_device();
-    let statuses: Vec<Status> = tickets.into_iter().map(|ticket| ticket.wait().completion.status).collect();
-    assert!(statuses.iter().all(|status| matches!(status, Status::Ok | Status::BackendFailed)), "{statuses:?}");
-    assert_eq!(rig.ring.outstanding(), 0);
-    until_ok(&rig);
-    drop(held);
+    let tickets: Vec<_> = (0..10).map(|_| rig.submit(&search(&view, 16, 10))).collect();
+    rig.backend.lose_device(Loss::Silent);
+    rig.backend.shutdown();
+    rig.ring.close();
+    rig.ring.fail_outstanding(Status::ShuttingDown);
+    for ticket in tickets {
+        assert!(matches!(ticket.wait().completion.status, Status::Ok | Status::BackendFailed | Status::ShuttingDown));
+    }
+    assert!(rig.backend.health().is_err());
 }
 
 #[test]

@@ -56,9 +56,18 @@ impl Rig {
 
     /// A generated corpus in one segment.
     pub(crate) fn corpus(&self, rows: usize, dim: usize) -> Arc<CorpusView> {
-        let values = Embeddings { rows, dim, seed: 11, ..Embeddings::default() }.generate().values;
-        let segment = Arc::new(SegmentView::new(Arc::new(HeapSegment::new(values, dim, None)), rows));
-        let view = Arc::new(CorpusView::new("test".into(), 7, 1, dim, vec![segment]));
+        self.corpus_of(&[rows], dim)
+    }
+
+    /// A generated corpus in segments of these rows.
+    pub(crate) fn corpus_of(&self, rows: &[usize], dim: usize) -> Arc<CorpusView> {
+        let segment = |(number, rows): (usize, &usize)| {
+            let generator = Embeddings { rows: *rows, dim, seed: 11 + number as u64, ..Embeddings::default() };
+            let data = Arc::new(HeapSegment::new(generator.generate().values, dim, None));
+            Arc::new(SegmentView::new(data, *rows))
+        };
+        let segments = rows.iter().enumerate().map(segment).collect();
+        let view = Arc::new(CorpusView::new("test".into(), 7, 1, dim, segments));
         self.table.register(&view);
         view
     }

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use megaring_core::arena_format::{CandidateLists, Candidates};
+use megaring_core::arena_format::{CandidateLists, Candidates, lists_len};
 use megaring_core::{Backend, Opcode};
 use megaring_ring::{Descriptor, Status};
 use megaring_wgpu::WgpuOptions;
@@ -62,6 +62,22 @@ fn a_corpus_nobody_prepared_is_streamed_and_one_that_was_is_not() {
     listed(&search(&view, 4, 3));
     assert_eq!((rig.count("streamed"), rig.count("uploads")), (1, 1));
     drop(held);
+}
+
+/// Rounds of a few cells and of many: a later round has more steps than the first.
+#[test]
+fn a_streamed_corpus_may_begin_with_a_small_segment() {
+    let Some(rig) = Rig::start() else { return };
+    let view = rig.corpus_of(&[16, 60_000], 8);
+    let slot = search(&view, 16, 1);
+    let many = Slot {
+        descriptor: Descriptor { items: 300, k: 1600, ..slot.descriptor },
+        payload: slot.payload.repeat(300_usize.div_ceil(16))[..300 * 8 * 4].to_vec(),
+        result: lists_len(300, 2000),
+    };
+    assert_eq!(rig.send(&many).completion.status, Status::Ok);
+    assert_eq!((rig.count("streamed"), rig.count("rebuilds")), (1, 0));
+    assert!(rig.backend.health().is_ok());
 }
 
 #[test]

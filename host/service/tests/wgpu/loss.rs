@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use megaring_core::job::{Job, Terms};
 use megaring_core::{Backend, BackendKind, BackendStatus, Capabilities, Error, Metric, Residency};
 use megaring_datasets::Embeddings;
-use megaring_wgpu::WgpuBackend;
+use megaring_wgpu::{Loss, WgpuBackend};
 
 use super::{best, subject_as};
 use crate::memory::{call, count, is_true, settles};
@@ -78,7 +78,7 @@ async fn lose_under_load(subject: &Subject, backend: &WgpuBackend, rows: &megari
     };
     let calls: Vec<_> = (0..CALLS).map(begin).collect();
     eventually("jobs are under way", || count(subject, "submissions") > before).await;
-    backend.lose_device();
+    backend.lose_device(Loss::Destroyed);
     for (number, call) in calls {
         let answered = tokio::time::timeout(Duration::from_secs(60), call).await.expect("nothing hangs");
         match answered.expect("no panic") {
@@ -137,7 +137,7 @@ async fn a_device_lost_while_idle_costs_no_answer() {
     subject.store_rows("c", &rows, &[]);
     let wanted = truth(Metric::Cosine, &rows.head(ASKED).values, &rows);
     for _ in 0..3 {
-        backend.lose_device();
+        backend.lose_device(Loss::Destroyed);
         let outcome =
             call(&subject, ("c", &rows), ASKED, Terms::default()).await.expect("no panic").expect("an answer");
         assert!(is_true(outcome, &wanted));
