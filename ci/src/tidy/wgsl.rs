@@ -24,7 +24,7 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
         if line.contains('\t') || line.ends_with([' ', '\r']) {
             found("tabs and blanks at the end of a line are not for WGSL");
         }
-        if line.len() - line.trim_start_matches(' ').len() & 3 != 0 {
+        if !(line.len() - line.trim_start_matches(' ').len()).is_multiple_of(4) {
             found("indent by four blanks");
         }
         if comment.is_some_and(|comment| !comment.is_empty() && !comment.starts_with(' ')) {
