@@ -158,27 +158,48 @@ impl Dispatcher {
             return false;
         }
         let gpu = self.device.gpu.clone();
-        let mut batch = Batch::new(&gpu);
-        let (mut flights, mut streams) = (Vec::with_capacity(taken), Vec::new());
+        let (mut flights, mut scripts, mut streams) =
+            (Vec::with_capacity(taken), Vec::with_capacity(taken), Vec::new());
         for job in polled.into_iter().flatten() {
             match self.lay(&gpu, &job) {
                 Some(Laid::Resident(flight, script)) => {
-                    flight.workspace.encode(&mut batch, &gpu, &script);
                     flights.push(flight);
+                    scripts.push(script);
                 }
                 Some(Laid::ToStream(work, begun)) => streams.push((work, begun)),
                 None => {}
             }
         }
         if !flights.is_empty() {
-            let index = batch.submit();
-            flights.iter().for_each(|flight| flight.workspace.read_back());
-            self.push(flights, index);
+            self.send(&gpu, flights, &scripts);
         }
         for (work, begun) in streams {
             self.stream(&gpu, work, begun);
         }
         true
+    }
+
+    /// Gives jobs to the device, with their scripts.
+    fn send(&mut self, gpu: &Gpu, flights: Vec<Flight>, scripts: &[Script]) {
+        let sent = gpu.validated(|| {
+            let mut batch = Batch::new(gpu);
+            for (flight, script) in flights.iter().zip(scripts) {
+                flight.workspace.encode(&mut batch, gpu, script);
+            }
+            let index = batch.submit();
+            flights.iter().for_each(|flight| flight.workspace.read_back());
+            index
+        });
+        match sent {
+            Ok(index) => self.push(flights, index),
+            // A fault of ours. The device did nothing of it and is as good as before; the workspaces may not be.
+            Err(reason) => {
+                tracing::error!(reason, "wgpu refused a submission");
+                for flight in flights {
+                    flight.work.complete(Status::BackendFailed, elapsed_ns(flight.taken), Body::Empty);
+                }
+            }
+        }
     }
 
     fn push(&mut self, flights: Vec<Flight>, index: SubmissionIndex) {
@@ -277,7 +298,11 @@ impl Dispatcher {
         };
         let terms = (shared.residency.budget(), shared.patience(), &*shared.counters);
         let job = (&mut *operation, &mut *workspace);
-        let index = stream::stream(gpu, (&view, need), job, terms, &mut meanwhile)?;
+        let streamed = gpu.validated(|| stream::stream(gpu, (&view, need), job, terms, &mut meanwhile));
+        let index = streamed.map_err(|reason| {
+            tracing::error!(reason, "wgpu refused a submission");
+            Status::BackendFailed
+        })??;
         Ok((operation.delivery(), workspace, index))
     }
 

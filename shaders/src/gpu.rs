@@ -187,6 +187,23 @@ impl Gpu {
         self.pipelines.get(stage.index())?.as_ref()
     }
 
+    /// Does something of which wgpu may find that it cannot be: then that alone has failed, and not the device.
+    ///
+    /// # Errors
+    /// What wgpu found.
+    pub(crate) fn validated<T>(&self, work: impl FnOnce() -> T) -> Result<T, String> {
+        let scope = self.device.push_error_scope(ErrorFilter::Validation);
+        let done = work();
+        match pollster::block_on(scope.pop()) {
+            None => Ok(done),
+            Some(error) => {
+                // What comes of a device that is gone is told so, too; the loss itself when it is asked.
+                self.poll(PollType::Poll);
+                self.health().and(Err(error.to_string()))
+            }
+        }
+    }
+
     /// A buffer, zeroed.
     ///
     /// # Errors
@@ -379,5 +396,45 @@ fn storage(read_only: bool) -> BindingType {
         ty: BufferBindingType::Storage { read_only },
         has_dynamic_offset: false,
         min_binding_size: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::gpu;
+
+    #[test]
+    fn what_wgpu_refuses_is_no_fault_of_the_device() {
+        let Some(gpu) = gpu() else { return };
+        let [from, to] = ["from", "to"].map(|label| gpu.buffer(label, 16, BufferUsages::COPY_SRC).expect("room"));
+        let refused = gpu.validated(|| {
+            let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            encoder.copy_buffer_to_buffer(&from, 0, &to, 0, 16);
+            gpu.queue.submit([encoder.finish()]);
+        });
+        assert!(refused.is_err(), "nothing may be copied to such a buffer");
+        assert_eq!(gpu.health(), Ok(()));
+        assert_eq!(gpu.validated(|| 7), Ok(7));
+    }
+
+    #[test]
+    fn a_device_that_is_gone_has_a_fault() {
+        for how in [Loss::Destroyed, Loss::Reset] {
+            let Some(gpu) = gpu() else { return };
+            gpu.lose(how);
+            gpu.flush();
+            assert!(gpu.health().is_err(), "{how:?}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_does_not_answer_is_waited_for_as_long_as_told() {
+        let Some(gpu) = gpu() else { return };
+        gpu.lose(Loss::Silent);
+        let begun = Instant::now();
+        assert!(!gpu.settle(Duration::from_millis(20), || false));
+        assert!(begun.elapsed() >= Duration::from_millis(20));
+        assert_eq!(gpu.health(), Ok(()));
     }
 }
