@@ -18,7 +18,7 @@ use crate::script::{Dispatch, PARAMS_STRIDE, Script, Sizes, Step};
 use crate::trial::TRIAL_PATIENCE;
 
 /// Parameters that a workspace has room for at first.
-const FIRST_PARAMS: usize = 64 * PARAMS_STRIDE;
+const FIRST_PARAMS: usize = 16 * PARAMS_STRIDE;
 /// What the other buffers have at first.
 const FIRST_SIZES: Sizes = Sizes { input: 256 << 10, scratch: 256 << 10, output: 256 << 10 };
 

@@ -71,9 +71,9 @@ fn a_streamed_corpus_may_begin_with_a_small_segment() {
     let view = rig.corpus_of(&[16, 60_000], 8);
     let slot = search(&view, 16, 1);
     let many = Slot {
-        descriptor: Descriptor { items: 300, k: 1600, ..slot.descriptor },
-        payload: slot.payload.repeat(300_usize.div_ceil(16))[..300 * 8 * 4].to_vec(),
-        result: lists_len(300, 2000),
+        descriptor: Descriptor { items: 400, k: 1600, ..slot.descriptor },
+        payload: slot.payload.repeat(400_usize.div_ceil(16))[..400 * 8 * 4].to_vec(),
+        result: lists_len(400, 2000),
     };
     assert_eq!(rig.send(&many).completion.status, Status::Ok);
     assert_eq!((rig.count("streamed"), rig.count("rebuilds")), (1, 0));
