@@ -152,11 +152,13 @@ fn prepare_one(
     (screen, Threshold { least: least_of_interest(query, ask, known.slack), slack })
 }
 
-/// What the caller's threshold means for upper bounds: those below cannot pass it. Finite.
+/// What the caller's threshold means for upper bounds: those below cannot pass it. Finite, also where a slot was sent with a threshold that is
+/// not a number: that rules out nothing here.
 fn least_of_interest(query: &[f32], ask: SearchAsk, slack: f64) -> f32 {
     let goodness = ask.metric.goodness(ask.threshold);
     let norm2 = if ask.metric == Metric::L2 { exact::dot(query, query) } else { 0.0 };
-    ((goodness + norm2 - 2.0 * slack) as f32).next_down().clamp(f32::MIN, f32::MAX)
+    let least = ((goodness + norm2 - 2.0 * slack) as f32).next_down();
+    if least.is_nan() { f32::MIN } else { least.clamp(f32::MIN, f32::MAX) }
 }
 
 /// What fills the cells of so many queries, with the groups and the queries of a workgroup. Teams take what 128 threads in subgroups of 32 take

@@ -282,6 +282,20 @@ fn thresholds_cut_lists_short_and_lose_nothing() {
 }
 
 #[test]
+fn a_threshold_is_finite_whatever_was_sent() {
+    for metric in Metric::ALL {
+        let least = |threshold| {
+            let ask = SearchAsk { metric, items: 1, dim: 2, k: 1, threshold };
+            least_of_interest(&[1.0, 2.0], ask, 0.0)
+        };
+        assert_eq!(least(f64::NAN), f32::MIN, "{metric}");
+        let mut ends = [f64::NEG_INFINITY, f64::INFINITY].map(least);
+        ends.sort_unstable_by(f32::total_cmp);
+        assert_eq!(ends, [f32::MIN, f32::MAX], "{metric}");
+    }
+}
+
+#[test]
 fn rows_much_shorter_than_a_query_are_told_apart_as_the_definition_does() {
     // So much that their squared distances to a query are all the same, and the first rows are the answer.
     let dim = 8;
