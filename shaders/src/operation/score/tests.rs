@@ -128,7 +128,7 @@ impl Case {
 fn scores_are_the_definitions() {
     let mut draws = Draws(1);
     for gpu in gpus() {
-        for dim in [1, 7, 8, 9, 128, 384, 1536, 4096] {
+        for dim in [1, 7, 8, 9, 128, 384, 768, 1536, 4096] {
             for (items, rows) in [(1, 33), (3, 1), (4, 16), (6, 65), (19, 20)] {
                 Case::new(dim, items, rows, || draws.common()).check(&gpu);
             }
