@@ -138,7 +138,7 @@ impl Gpu {
             pipelines.push(pipeline.map_err(|error| refused(&format!("the shader {stage:?}"), &error))?);
         }
         let no_part = no_part(&device, &part_layout);
-        let most = usize::try_from(device.limits().max_storage_buffer_binding_size).unwrap_or(usize::MAX) / 256 * 256;
+        let most = binding_bytes(&device.limits());
         static OPENED: AtomicU64 = AtomicU64::new(0);
         let gpu = Self {
             number: OPENED.fetch_add(1, Ordering::Relaxed),
@@ -346,6 +346,13 @@ fn limits(has: &Limits) -> Limits {
     .or_worse_values_from(has)
 }
 
+/// Most bytes of one binding, a multiple of what offsets are aligned to. No more than 2 GiB, whatever the adapter says: a shader on Metal is told
+/// the size of a binding in 32 bits, those of more than 4 GiB as if they were that large, and half of it keeps every byte's place within an i32.
+fn binding_bytes(limits: &Limits) -> usize {
+    const MOST: u64 = 2 << 30;
+    limits.max_storage_buffer_binding_size.min(MOST) as usize / 256 * 256
+}
+
 fn compile(device: &Device, layout: &PipelineLayout, stage: Stage, source: String) -> Result<ComputePipeline, Error> {
     let scope = device.push_error_scope(ErrorFilter::Validation);
     let inner = device.push_error_scope(ErrorFilter::Internal);
@@ -436,5 +443,12 @@ mod tests {
         assert!(!gpu.settle(Duration::from_millis(20), || false));
         assert!(begun.elapsed() >= Duration::from_millis(20));
         assert_eq!(gpu.health(), Ok(()));
+    }
+
+    #[test]
+    fn a_binding_has_a_size_that_every_driver_can_tell() {
+        let of = |bytes| binding_bytes(&Limits { max_storage_buffer_binding_size: bytes, ..Limits::default() });
+        assert_eq!([128 << 20, (128 << 20) + 255, 2 << 30].map(of), [128 << 20, 128 << 20, 2 << 30]);
+        assert_eq!([(2 << 30) + 256, 6 << 30, u64::MAX].map(of), [2 << 30; 3]);
     }
 }
