@@ -275,12 +275,6 @@ impl Gpu {
         self.poll(PollType::Wait { submission_index: submission, timeout: Some(LOOK_UP) })
     }
 
-    /// Tells the device to work off what was written to its buffers, so that the driver's staging memory is freed.
-    pub(crate) fn flush(&self) {
-        self.queue.submit([]);
-        self.poll(PollType::Poll);
-    }
-
     /// Polls until `done` says so; false if that takes longer than `patience` or the device fails.
     pub(crate) fn settle(&self, patience: Duration, done: impl Fn() -> bool) -> bool {
         let begun = Instant::now();
@@ -430,7 +424,8 @@ mod tests {
         for how in [Loss::Destroyed, Loss::Reset] {
             let Some(gpu) = gpu() else { return };
             gpu.lose(how);
-            gpu.flush();
+            gpu.queue.submit([]);
+            gpu.poll(PollType::Poll);
             assert!(gpu.health().is_err(), "{how:?}");
         }
     }

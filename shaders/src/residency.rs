@@ -4,10 +4,15 @@
 //! - A segment is uploaded once for all versions of its corpus, for each need of an operation; its codes once for all metrics.
 //! - What somebody holds (an [`Arc`] of an entry) is not evicted. When room is needed, segments that no corpus has any more go first, then what
 //!   was used least recently.
-//! - The sum of what is resident stays within the budget, but for memory that the device still reads after its eviction.
+//! - The sum of what is resident stays within the budget, but for memory that the device still reads after its eviction. Beside the budget are
+//!   what brings bytes up (`filler.rs`: two pieces at most, and none where the device's memory is the host's), the workspaces
+//!   of the jobs, and the buffers through which a corpus is streamed.
+//! - What a dropped corpus leaves behind is freed when a corpus is asked for next.
 //! - A lookup takes a short lock, whatever is being uploaded meanwhile. One thread uploads at a time.
 //!
 //! A corpus that finds no room is not refused: the dispatcher streams it (`stream.rs`).
+
+mod filler;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -17,13 +22,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use megaring_core::corpus::{CorpusView, SegmentView};
 use wgpu::{BindGroup, Buffer, BufferUsages};
 
+use self::filler::Filler;
 use crate::counters::Counters;
 use crate::cut::Need;
 use crate::gpu::{Gpu, OutOfMemory};
 use crate::operation::Part;
-
-/// Bytes that are copied to the driver's staging memory before it is told to work them off.
-const FLUSH_BYTES: usize = 32 << 20;
 
 /// Why a corpus is not resident.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +96,7 @@ impl Residency {
     /// # Errors
     /// See [`Absent`]. What was brought until then stays as long as there is room.
     pub(crate) fn bring(&self, gpu: &Gpu, view: &CorpusView, need: Need) -> Result<Vec<Arc<Entry>>, Absent> {
+        self.forget_dropped();
         if let Some(found) = self.find(gpu, view, need) {
             return Ok(found);
         }
@@ -101,14 +105,15 @@ impl Residency {
         if whole > self.budget {
             return Err(Absent::NoRoom);
         }
-        let mut held = Vec::new();
-        for (_, segment) in view.segments() {
-            held.push(match self.find_one(gpu, segment, need) {
-                Some(entry) => entry,
-                None => self.upload(gpu, segment, view.dim(), need)?,
-            });
-        }
-        Ok(held)
+        let largest = view.segments().flat_map(|(_, segment)| need.bytes(segment.rows(), view.dim())).max();
+        let mut filler = Filler::new(gpu, largest.unwrap_or(0));
+        let bring_one = |(_, segment)| match self.find_one(gpu, segment, need) {
+            Some(entry) => Ok(entry),
+            None => self.upload(&mut filler, segment, view.dim(), need),
+        };
+        let held = view.segments().map(bring_one).collect();
+        filler.finish();
+        held
     }
 
     /// Forgets all: the device is gone.
@@ -122,16 +127,23 @@ impl Residency {
         Some(entry)
     }
 
-    fn upload(&self, gpu: &Gpu, segment: &Arc<SegmentView>, dim: usize, need: Need) -> Result<Arc<Entry>, Absent> {
+    fn upload(
+        &self,
+        filler: &mut Filler<'_>,
+        segment: &Arc<SegmentView>,
+        dim: usize,
+        need: Need,
+    ) -> Result<Arc<Entry>, Absent> {
+        let gpu = filler.gpu;
         let codes = self.codes_of(gpu, segment, need);
         let bytes = need.bytes(segment.rows(), dim);
         let new = if codes.is_some() { bytes[1] } else { bytes[0] + bytes[1] };
         self.make_room(new)?;
-        let parts = match Self::copy(gpu, segment, dim, need, codes.as_deref()) {
+        let parts = match Self::copy(filler, segment, dim, need, codes.as_deref()) {
             Err(Trouble::Full(_)) => {
                 // The device has less than the budget says: what nobody holds makes way, and then once more.
                 self.evict_until(|_| false);
-                Self::copy(gpu, segment, dim, need, codes.as_deref())
+                Self::copy(filler, segment, dim, need, codes.as_deref())
             }
             done => done,
         };
@@ -161,25 +173,14 @@ impl Residency {
     }
 
     fn copy(
-        gpu: &Gpu,
+        filler: &mut Filler<'_>,
         segment: &SegmentView,
         dim: usize,
         need: Need,
         codes: Option<&Entry>,
     ) -> Result<Vec<Held>, Trouble> {
-        let mut pending = 0;
-        let mut buffer = |bytes: &[u8]| {
-            let buffer = gpu.buffer("corpus", bytes.len(), BufferUsages::STORAGE | BufferUsages::COPY_DST)?;
-            for (number, piece) in bytes.chunks(FLUSH_BYTES).enumerate() {
-                gpu.queue.write_buffer(&buffer, (number * FLUSH_BYTES) as u64, piece);
-                pending += piece.len();
-                if pending >= FLUSH_BYTES {
-                    gpu.flush();
-                    pending = 0;
-                }
-            }
-            Ok(buffer)
-        };
+        let gpu = filler.gpu;
+        let mut buffer = |bytes: &[u8]| filler.buffer(bytes, BufferUsages::STORAGE);
         let cuts = need.cuts(segment.rows(), dim, gpu.part_bytes);
         let mut parts = Vec::with_capacity(cuts.len());
         for (number, rows) in cuts.into_iter().enumerate() {
@@ -202,8 +203,8 @@ impl Residency {
 
     /// Evicts what nobody holds, the longest unused first, until `enough` says so of the bytes that are left.
     fn evict_until(&self, enough: impl Fn(usize) -> bool) {
+        self.forget_dropped();
         let mut entries = self.lock();
-        entries.retain(|_, entry| entry.segment.strong_count() > 0);
         while !enough(resident(&entries)) {
             let idle = entries.iter().filter(|(_, entry)| Arc::strong_count(entry) == 1);
             let oldest = idle.min_by_key(|(_, entry)| entry.used.load(Ordering::Relaxed)).map(|(key, _)| *key);
@@ -211,6 +212,12 @@ impl Residency {
             entries.remove(&oldest);
             self.counters.evictions.add(1);
         }
+    }
+
+    /// Frees what no corpus has any more; not under the lock, since a driver may take its time over that.
+    fn forget_dropped(&self) {
+        let dropped: Vec<_> = self.lock().extract_if(|_, entry| entry.segment.strong_count() == 0).collect();
+        drop(dropped);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Entry>>> {

@@ -94,6 +94,19 @@ fn segments_that_no_corpus_has_any_more_go_first() {
 }
 
 #[test]
+fn what_a_dropped_corpus_leaves_is_freed_when_another_is_asked_for() {
+    let Some(gpu) = gpu() else { return };
+    let (residency, kept, dropped) = (with_room(1 << 20), version(1), version(2));
+    for view in [&kept, &dropped] {
+        residency.bring(&gpu, view, DOT).expect("room");
+    }
+    drop(dropped);
+    residency.bring(&gpu, &kept, DOT).expect("it is there");
+    assert_eq!(resident(&residency.lock()), bytes(DOT));
+    assert_eq!(count(&residency, "evictions"), 0, "nothing of use was evicted");
+}
+
+#[test]
 fn a_version_beyond_the_budget_has_no_room_and_evicts_nothing() {
     let Some(gpu) = gpu() else { return };
     let residency = with_room(2 * bytes(DOT));
