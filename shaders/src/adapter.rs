@@ -40,37 +40,49 @@ pub fn adapters() -> Vec<AdapterReport> {
     enumerate().iter().map(report).collect()
 }
 
-/// The adapter to use: the first whose name contains `wish`, or else the best that is not software.
+/// The adapters to try, the best first: those whose name contains `wish`, or else those that are not software.
 ///
 /// # Errors
 /// Why there is none.
-pub(crate) fn choose(wish: Option<&str>) -> Result<Adapter, Unavailable> {
-    let mut all = enumerate();
-    all.sort_by_key(|adapter| preference(adapter.get_info().device_type));
-    if all.is_empty() {
+pub(crate) fn candidates(wish: Option<&str>) -> Result<Vec<Adapter>, Unavailable> {
+    let all = enumerate();
+    let infos: Vec<AdapterInfo> = all.iter().map(Adapter::get_info).collect();
+    order(&infos, wish).map(|places| places.into_iter().map(|place| all[place].clone()).collect())
+}
+
+fn order(infos: &[AdapterInfo], wish: Option<&str>) -> Result<Vec<usize>, Unavailable> {
+    if infos.is_empty() {
         return Err(Unavailable::new(
             "this machine has no Vulkan, Metal or DX12 adapter (on Debian and Ubuntu, the package mesa-vulkan-drivers brings \
              drivers, and libvulkan1 the loader)",
         ));
     }
-    let names = || all.iter().map(|adapter| adapter.get_info().name).collect::<Vec<_>>().join(", ");
-    let place = match wish {
-        Some(wish) => {
-            let wanted = wish.to_lowercase();
-            let named = |adapter: &Adapter| adapter.get_info().name.to_lowercase().contains(&wanted);
-            all.iter()
-                .position(named)
-                .ok_or_else(|| format!("no adapter's name contains {wish:?}; there is {}", names()))
-        }
-        None => all.iter().position(|adapter| !is_software(&adapter.get_info())).ok_or_else(|| {
-            format!("there is only software ({}), used where MEGARING_WGPU_ADAPTER or --wgpu-adapter names it", names())
-        }),
+    let wanted = wish.map(str::to_lowercase);
+    let is_candidate = |info: &AdapterInfo| match &wanted {
+        Some(wanted) => info.name.to_lowercase().contains(wanted),
+        None => !is_software(info),
     };
-    let adapter = all.swap_remove(place.map_err(Unavailable::new)?);
-    match lacks(&adapter.limits()) {
-        None => Ok(adapter),
-        Some(lacks) => Err(Unavailable::new(format_args!("the adapter {} {lacks}", adapter.get_info().name))),
+    let mut places: Vec<usize> = (0..infos.len()).filter(|place| is_candidate(&infos[*place])).collect();
+    places.sort_by_key(|place| preference(infos[*place].device_type));
+    if !places.is_empty() {
+        return Ok(places);
     }
+    let names = infos.iter().map(|info| &*info.name).collect::<Vec<_>>().join(", ");
+    Err(Unavailable::new(match wish {
+        Some(wish) => format!("no adapter's name contains {wish:?}; there is {names}"),
+        None => {
+            format!("there is only software ({names}), used where MEGARING_WGPU_ADAPTER or --wgpu-adapter names it")
+        }
+    }))
+}
+
+/// Whether an adapter has the least that the stages need.
+///
+/// # Errors
+/// What it lacks.
+pub(crate) fn suffices(adapter: &Adapter) -> Result<(), Unavailable> {
+    let name = adapter.get_info().name;
+    lacks(&adapter.limits()).map_or(Ok(()), |lacks| Err(Unavailable::new(format_args!("the adapter {name} {lacks}"))))
 }
 
 /// Whether an adapter is a program on the CPU.
@@ -183,7 +195,33 @@ mod tests {
 
     #[test]
     fn an_adapter_that_is_not_there_is_refused_with_the_names_of_those_that_are() {
-        let refused = choose(Some("no adapter has such a name")).expect_err("no adapter has such a name");
+        let refused = candidates(Some("no adapter has such a name")).expect_err("no adapter has such a name");
         assert!(refused.reason.contains("adapter"), "{refused}");
+    }
+
+    #[test]
+    fn candidates_are_those_asked_for_the_best_first() {
+        let info = |(name, kind): (&str, DeviceType)| AdapterInfo {
+            name: name.to_owned(),
+            ..AdapterInfo::new(kind, wgpu::Backend::Vulkan)
+        };
+        let software = ("llvmpipe", DeviceType::Cpu);
+        let many =
+            [software, ("Iris", DeviceType::IntegratedGpu), ("Radeon", DeviceType::DiscreteGpu), software].map(info);
+        for (infos, wish, wanted) in [
+            (&many[..], None, Ok(vec![2, 1])),
+            (&many[..], Some(""), Ok(vec![2, 1, 0, 3])),
+            (&many[..], Some("R"), Ok(vec![2, 1])),
+            (&many[..], Some("LLVM"), Ok(vec![0, 3])),
+            (&many[..2], Some("arc"), Err("there is llvmpipe, Iris")),
+            (&many[..1], None, Err("only software (llvmpipe)")),
+            (&[], Some(""), Err("no Vulkan, Metal or DX12 adapter")),
+        ] {
+            match (order(infos, wish), wanted) {
+                (Ok(found), Ok(wanted)) => assert_eq!(found, wanted, "{wish:?}"),
+                (Err(refused), Err(wanted)) => assert!(refused.reason.contains(wanted), "{wish:?}: {refused}"),
+                (found, wanted) => panic!("{wish:?}: {found:?} where {wanted:?} should be"),
+            }
+        }
     }
 }

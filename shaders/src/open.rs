@@ -1,52 +1,92 @@
 //! From the settings to a device that has proved itself.
 
 use megaring_core::keyword::Automaton;
-use wgpu::Adapter;
+use wgpu::{Adapter, Features};
 
 use crate::backend::WgpuOptions;
 use crate::gpu::{Gpu, GpuOptions};
-use crate::stage::Traits;
+use crate::stage::{Shape, Traits};
 use crate::{Unavailable, adapter, self_test};
 
-/// Opens the adapter that the options ask for, with as much of what it offers as passes the self-test.
+/// Opens the best of the adapters that the options allow, with as much of what it offers as passes the self-test.
 ///
 /// # Errors
-/// Why no adapter can be used.
+/// Why no adapter can be used, each by its name.
 pub(crate) fn open(options: &WgpuOptions, automaton: &Automaton) -> Result<Gpu, Unavailable> {
-    let adapter = adapter::choose(options.adapter.as_deref())?;
     let traits = Traits { subgroups: options.subgroups, float64: options.float64 };
     let all =
         GpuOptions { traits, mappable: options.mappable, part_bytes: options.part_bytes, ..GpuOptions::default() };
-    open_best(&adapter, all, automaton)
+    first(adapter::candidates(options.adapter.as_deref())?, |adapter| {
+        adapter::suffices(&adapter)?;
+        open_best(&adapter, all, automaton)
+    })
+}
+
+/// What becomes of the first candidate of which something does.
+///
+/// # Errors
+/// Why nothing becomes of any.
+pub(crate) fn first<T, U>(
+    candidates: impl IntoIterator<Item = T>,
+    open: impl Fn(T) -> Result<U, Unavailable>,
+) -> Result<U, Unavailable> {
+    let mut reasons = Vec::new();
+    for candidate in candidates {
+        match open(candidate) {
+            Ok(opened) => return Ok(opened),
+            Err(refused) => reasons.push(refused.reason),
+        }
+    }
+    Err(Unavailable::new(reasons.join("; ")))
 }
 
 /// Opens an adapter with all that the options allow, or with less where that fails.
 fn open_best(adapter: &Adapter, all: GpuOptions, automaton: &Automaton) -> Result<Gpu, Unavailable> {
+    let name = adapter.get_info().name;
     let mut refused = None;
-    for traits in fallbacks(all.traits) {
-        let opened = Gpu::open(adapter, GpuOptions { traits, ..all });
-        match opened.and_then(|gpu| self_test::run_all(&gpu, automaton).map(|()| gpu)) {
+    for way in fallbacks(offered(adapter, all)) {
+        match Gpu::open(adapter, way).and_then(|gpu| self_test::run_all(&gpu, automaton).map(|()| gpu)) {
             Ok(gpu) => return Ok(gpu),
             Err(reason) => {
-                tracing::warn!(adapter = adapter.get_info().name, ?traits, %reason, "an adapter is not used so");
+                let GpuOptions { traits, shape, mappable, .. } = way;
+                tracing::warn!(adapter = name, ?traits, ?shape, mappable, %reason, "an adapter is not used so");
                 refused.get_or_insert(reason);
             }
         }
     }
-    Err(refused.unwrap_or_else(|| Unavailable::new("no adapter was tried")))
+    let reason = refused.map_or_else(|| "it was not tried".to_owned(), |refused| refused.reason);
+    Err(Unavailable::new(if reason.contains(&name) { reason } else { format!("the adapter {name}: {reason}") }))
 }
 
-/// The traits to try, best first, each only once.
-fn fallbacks(all: Traits) -> Vec<Traits> {
+/// What is left of the options on this adapter, so that ways which differ do so in what is done.
+fn offered(adapter: &Adapter, options: GpuOptions) -> GpuOptions {
+    let has = adapter.features();
+    let Traits { subgroups, float64 } = options.traits;
+    let traits = Traits {
+        subgroups: subgroups && has.contains(Features::SUBGROUP),
+        float64: float64 && has.contains(Features::SHADER_F64),
+    };
+    let mappable = has.contains(Features::MAPPABLE_PRIMARY_BUFFERS) && adapter::shares_memory(&adapter.get_info());
+    let shape = Some(options.shape.unwrap_or_else(|| Shape::of(&adapter.limits())));
+    GpuOptions { traits, shape, mappable: options.mappable && mappable, ..options }
+}
+
+/// The ways to try, best first, each only once: all at once, then without one thing, then with nothing but what every adapter has.
+fn fallbacks(all: GpuOptions) -> Vec<GpuOptions> {
+    let least = Some(Shape::LEAST);
+    let core = Traits { subgroups: false, float64: false };
     let ways = [
         all,
-        Traits { float64: false, ..all },
-        Traits { subgroups: false, ..all },
-        Traits { subgroups: false, float64: false },
+        GpuOptions { shape: least, ..all },
+        GpuOptions { traits: Traits { float64: false, ..all.traits }, ..all },
+        GpuOptions { traits: Traits { subgroups: false, ..all.traits }, ..all },
+        GpuOptions { traits: core, shape: least, mappable: false, ..all },
     ];
-    let mut distinct = Vec::new();
+    let mut distinct: Vec<GpuOptions> = Vec::new();
     for way in ways {
-        if !distinct.contains(&way) {
+        let differs =
+            |other: &GpuOptions| (other.traits, other.shape, other.mappable) != (way.traits, way.shape, way.mappable);
+        if distinct.iter().all(differs) {
             distinct.push(way);
         }
     }
@@ -58,7 +98,7 @@ mod tests {
     use megaring_core::profile::{DEFAULT, Profile};
 
     use super::*;
-    use crate::stage::{Shape, Stage};
+    use crate::stage::Stage;
     use crate::testing::test_adapter;
 
     const ALL: Traits = Traits { subgroups: true, float64: true };
@@ -78,10 +118,48 @@ mod tests {
 
     #[test]
     fn fallbacks_begin_with_all_and_end_with_the_core() {
-        let core = Traits { subgroups: false, float64: false };
-        let ways = fallbacks(ALL);
-        assert_eq!((ways.first(), ways.last(), ways.len()), (Some(&ALL), Some(&core), 4));
-        assert_eq!(fallbacks(core), [core]);
+        let large = Some(Shape { invocations: 1024, workgroup_bytes: 32 << 10 });
+        let all = GpuOptions { traits: ALL, shape: large, ..GpuOptions::default() };
+        let told = |ways: Vec<GpuOptions>| {
+            ways.iter()
+                .map(|way| [way.traits.subgroups, way.traits.float64, way.shape == large, way.mappable])
+                .collect::<Vec<_>>()
+        };
+        let without = |place| std::array::from_fn(|each| each != place);
+        let core = [false; 4];
+        assert_eq!(told(fallbacks(all)), [[true; 4], without(2), without(1), without(0), core]);
+        let least = fallbacks(all).pop().expect("a way");
+        assert_eq!(told(fallbacks(least)), [core]);
+    }
+
+    #[test]
+    fn the_next_candidate_is_tried_where_one_fails_and_all_reasons_are_told() {
+        let large = |number: u32| {
+            if number > 2 { Ok(number) } else { Err(Unavailable::new(format_args!("{number} is small"))) }
+        };
+        assert_eq!(first([1, 2, 3, 4], large), Ok(3));
+        assert_eq!(first([1, 2], large).map_err(|refused| refused.reason), Err("1 is small; 2 is small".into()));
+    }
+
+    #[test]
+    fn a_driver_that_cannot_run_large_workgroups_is_given_small_ones() {
+        fn large_alone(to: (Stage, Traits, Shape), of: Stage, from: &str, with: &str) -> String {
+            let (stage, traits, shape) = to;
+            if shape == Shape::LEAST { stage.source(traits, shape) } else { changed(to, of, from, with) }
+        }
+        let breaks: [fn(Stage, Traits, Shape) -> String; 2] = [
+            |stage, traits, shape| large_alone((stage, traits, shape), Stage::Select, "fn main(", "fn main(nonsense"),
+            |stage, traits, shape| {
+                let (from, with) = ("dot4I8Packed(codes.x", "dot4I8Packed(codes.y");
+                large_alone((stage, traits, shape), Stage::SearchSome, from, with)
+            },
+        ];
+        let Some(adapter) = test_adapter() else { return };
+        let whole = Gpu::open(&adapter, GpuOptions::default()).expect("the adapter opens");
+        for sources in breaks {
+            let gpu = opened(sources).expect("it is there").expect("small ones run");
+            assert_eq!((gpu.traits, gpu.mappable), (whole.traits, whole.mappable));
+        }
     }
 
     #[test]

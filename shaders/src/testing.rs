@@ -7,14 +7,15 @@ use wgpu::Adapter;
 use crate::gpu::{Gpu, GpuOptions};
 use crate::operation::{Operation, Part};
 use crate::stage::{Shape, Traits};
-use crate::{adapter, trial};
+use crate::{adapter, open, trial};
 
 /// The adapter that tests run on: the one that `MEGARING_WGPU_ADAPTER` names, or the first there is, software too. Where there is none that is
 /// said, and the test has nothing to do.
 pub(crate) fn test_adapter() -> Option<Adapter> {
     let wish = std::env::var("MEGARING_WGPU_ADAPTER").ok();
     // Any name contains the empty one.
-    match adapter::choose(Some(wish.as_deref().unwrap_or(""))) {
+    let candidates = adapter::candidates(Some(wish.as_deref().unwrap_or("")));
+    match candidates.and_then(|all| open::first(all, |adapter| adapter::suffices(&adapter).map(|()| adapter))) {
         Ok(adapter) => Some(adapter),
         Err(reason) => {
             // Past the capture of tests that pass: it is to be counted.
