@@ -11,7 +11,7 @@ use megaring_core::profile::{DEFAULT, Profile};
 use megaring_core::{Backend, Metric, Opcode};
 use megaring_datasets::Embeddings;
 use megaring_ring::{Descriptor, JobRing, Outcome, RingConfig, Ticket, WaitStrategy};
-use megaring_wgpu::{WgpuBackend, WgpuOptions};
+use megaring_wgpu::{AdapterReport, WgpuBackend, WgpuOptions};
 
 pub(crate) struct Rig {
     pub(crate) ring: Arc<JobRing>,
@@ -35,6 +35,19 @@ pub(crate) fn options() -> WgpuOptions {
     WgpuOptions { adapter, ring, ..WgpuOptions::default() }
 }
 
+/// Why no adapter that the options allow can be used, where that is a matter of what this machine has. A name that no adapter has is none.
+fn lacking(options: &WgpuOptions) -> Option<String> {
+    static ADAPTERS: OnceLock<Vec<AdapterReport>> = OnceLock::new();
+    let all = ADAPTERS.get_or_init(megaring_wgpu::adapters);
+    if all.is_empty() {
+        return Some("no Vulkan, Metal or DX12 adapter".into());
+    }
+    let wish = options.adapter.as_deref().unwrap_or_default().to_lowercase();
+    let named = all.iter().filter(|adapter| adapter.name.to_lowercase().contains(&wish));
+    let lacks = named.map(|adapter| Some(format!("the adapter {} {}", adapter.name, adapter.lacks.as_ref()?)));
+    lacks.collect::<Option<Vec<_>>>().filter(|lacks| !lacks.is_empty()).map(|lacks| lacks.join("; "))
+}
+
 impl Rig {
     /// `None` where there is no adapter, having said so.
     pub(crate) fn start() -> Option<Self> {
@@ -42,10 +55,9 @@ impl Rig {
     }
 
     pub(crate) fn start_with(options: &WgpuOptions) -> Option<Self> {
-        static NONE: OnceLock<bool> = OnceLock::new();
-        if *NONE.get_or_init(|| megaring_wgpu::adapters().is_empty()) {
+        if let Some(reason) = lacking(options) {
             // Past the capture of tests that pass: it is to be counted.
-            _ = writeln!(std::io::stdout(), "\nskipped: no Vulkan, Metal or DX12 adapter");
+            _ = writeln!(std::io::stdout(), "\nskipped: {reason}");
             return None;
         }
         let table = Arc::new(CorpusTable::default());

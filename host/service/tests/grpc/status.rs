@@ -1,5 +1,6 @@
 //! Every row of the error table: the status, and the detail a program acts on.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use megaring::engine::WgpuConfig;
@@ -125,12 +126,30 @@ async fn unknown_and_existing_corpora_are_resources() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forced_backend_answers_or_says_why_not() {
-    let adapter = megaring_wgpu::adapters().into_iter().find(|adapter| adapter.lacks.is_none());
     forced_backends(Setup::default(), false).await;
-    if let Some(AdapterReport { name, software, .. }) = adapter {
-        let wgpu = WgpuConfig { adapter: Some(name), ..WgpuConfig::default() };
-        forced_backends(Setup { wgpu: Some(wgpu), ..Setup::default() }, software).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forced_wgpu_backend_answers_and_says_whether_it_is_emulated() {
+    let Some(AdapterReport { name, software, .. }) = adapter() else { return };
+    let wgpu = WgpuConfig { adapter: Some(name), ..WgpuConfig::default() };
+    forced_backends(Setup { wgpu: Some(wgpu), ..Setup::default() }, software).await;
+}
+
+/// The adapter that tests run on: the one that `MEGARING_WGPU_ADAPTER` names, or the first that has what it takes.
+fn adapter() -> Option<AdapterReport> {
+    let wish = std::env::var("MEGARING_WGPU_ADAPTER").unwrap_or_default().to_lowercase();
+    let mut usable = megaring_wgpu::adapters().into_iter().filter(|adapter| adapter.lacks.is_none());
+    let found = usable.find(|adapter| adapter.name.to_lowercase().contains(&wish));
+    assert!(wish.is_empty() || found.is_some(), "no adapter is named {wish:?}");
+    if found.is_none() {
+        // Past the capture of tests that pass: it is to be counted.
+        _ = writeln!(
+            std::io::stdout(),
+            "\nskipped: this machine has no adapter (`megaring doctor` says how to get one)"
+        );
     }
+    found
 }
 
 async fn forced_backends(setup: Setup, emulated: bool) {
