@@ -23,7 +23,7 @@ use crate::shared::Shared;
 /// How the backend is set up.
 #[derive(Debug, Clone)]
 pub struct WgpuOptions {
-    /// A part of the adapter's name; `None` is the best that is not software.
+    /// A part of the adapter's name; `None` is any that is not software. The best of those that pass the self-test is taken.
     pub adapter: Option<String>,
     /// Most bytes of device memory that corpora may take; 0 is [`DEFAULT_MEMORY`].
     pub memory_bytes: usize,
@@ -97,8 +97,10 @@ pub fn start(
         max_queries: MAX_QUERIES,
         max_bytes: ring.max_job_bytes().min(gpu.binding_bytes.saturating_mul(SLOT_TO_BINDING)),
     };
+    // Should it be lost, this very adapter is opened anew, since what was said of it goes on to hold.
+    let same_again = WgpuOptions { adapter: Some(gpu.name.clone()), ..options.clone() };
     let budget = if options.memory_bytes == 0 { DEFAULT_MEMORY } else { options.memory_bytes };
-    let shared = Arc::new(Shared::new(gpu.clone(), options.clone(), corpora, automaton.clone(), budget));
+    let shared = Arc::new(Shared::new(gpu.clone(), same_again, corpora, automaton.clone(), budget));
     let stop = Arc::new(AtomicBool::new(false));
     let dispatcher = Dispatcher {
         ring: ring.clone(),
