@@ -1,5 +1,7 @@
 //! From the settings to a device that has proved itself.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use megaring_core::keyword::Automaton;
 use wgpu::{Adapter, Features};
 
@@ -45,7 +47,10 @@ fn open_best(adapter: &Adapter, all: GpuOptions, automaton: &Automaton) -> Resul
     let name = adapter.get_info().name;
     let mut refused = None;
     for way in fallbacks(offered(adapter, all)) {
-        match Gpu::open(adapter, way).and_then(|gpu| self_test::run_all(&gpu, automaton).map(|()| gpu)) {
+        let tried = || Gpu::open(adapter, way).and_then(|gpu| self_test::run_all(&gpu, automaton).map(|()| gpu));
+        // What wgpu and a driver's compiler make of a shader is out of our hands; where they panic, there is another way or another adapter.
+        let opened = catch_unwind(AssertUnwindSafe(tried));
+        match opened.unwrap_or_else(|_| Err(Unavailable::new("wgpu panicked on it"))) {
             Ok(gpu) => return Ok(gpu),
             Err(reason) => {
                 let GpuOptions { traits, shape, mappable, .. } = way;
@@ -178,6 +183,13 @@ mod tests {
         };
         let Some(opened) = opened(broken) else { return };
         assert!(!opened.expect("there is another way").traits.float64);
+    }
+
+    #[test]
+    fn a_compiler_that_panics_is_a_reason() {
+        let Some(opened) = opened(|_, _, _| panic!("as naga might")) else { return };
+        let refused = opened.map(|_| ()).expect_err("nothing was compiled");
+        assert!(refused.reason.contains("panicked"), "{refused}");
     }
 
     #[test]
