@@ -72,7 +72,10 @@ fn offered(adapter: &Adapter, options: GpuOptions) -> GpuOptions {
         float64: float64 && has.contains(Features::SHADER_F64),
     };
     let mappable = has.contains(Features::MAPPABLE_PRIMARY_BUFFERS) && adapter::shares_memory(&adapter.get_info());
-    let shape = Some(options.shape.unwrap_or_else(|| Shape::of(&adapter.limits())));
+    // A program on the CPU takes the threads of a workgroup in turn, and pays for each.
+    let software = adapter::is_software(&adapter.get_info());
+    let largest = || if software { Shape::LEAST } else { Shape::of(&adapter.limits()) };
+    let shape = Some(options.shape.unwrap_or_else(largest));
     GpuOptions { traits, shape, mappable: options.mappable && mappable, ..options }
 }
 
