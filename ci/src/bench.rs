@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the criterion benches of megaring-bench.
+//! `cargo xtask bench`: the criterion benches of megaring-bench. What they stand beside is in `peers.rs`.
 
 use std::process::ExitCode;
 

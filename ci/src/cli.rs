@@ -1,5 +1,6 @@
 //! The command line, read by hand: five commands do not need a parser's compile time.
 
+use crate::peers::Wanted;
 use crate::{Result, test};
 
 /// Shown by `--help` on standard output, and after a usage error on standard error.
@@ -13,6 +14,10 @@ Usage: cargo xtask <command>
        [--ci]       count what could not run here as failed (also where CI=true)
   tidy              run the tidy checks alone
   bench [NAME]      run the criterion benches, or the one bench NAME
+  bench peers       measure megaring beside numpy, faiss, usearch, aho-corasick and Hyperscan
+       [--with WHAT]   torch: beside torch, too (several gigabytes); gpu: let megaring use a GPU
+       [--quick]       fewer cases, shorter
+       [--out FILE]    where the JSON lines go (target/peers/peers.jsonl)
   help              this text";
 
 /// One thing to do.
@@ -43,6 +48,8 @@ pub(crate) enum Task {
         /// One bench's name, or all.
         name: Option<String>,
     },
+    /// Measure megaring beside others.
+    BenchPeers(Wanted),
 }
 
 /// Reads the arguments after `cargo xtask`; the error names the one that is wrong.
@@ -94,10 +101,29 @@ fn parse_test(rest: &[String]) -> Result<Task> {
 fn parse_bench(rest: &[String]) -> Result<Task> {
     match rest {
         [] => Ok(Task::Bench { name: None }),
+        [name, options @ ..] if name == "peers" => parse_peers(options).map(Task::BenchPeers),
         [name] if !name.starts_with('-') => Ok(Task::Bench { name: Some(name.clone()) }),
         [option] => Err(format!("`bench` does not know `{option}`")),
         _ => Err("`bench` takes one name at most".into()),
     }
+}
+
+fn parse_peers(options: &[String]) -> Result<Wanted> {
+    let mut wanted = Wanted::default();
+    let mut options = options.iter().map(String::as_str);
+    while let Some(option) = options.next() {
+        match option {
+            "--quick" => wanted.quick = true,
+            "--with" => match options.next() {
+                Some("torch") => wanted.torch = true,
+                Some("gpu") => wanted.gpu = true,
+                other => return Err(format!("`--with` takes `torch` or `gpu`, not `{}`", other.unwrap_or_default())),
+            },
+            "--out" => wanted.out = Some(options.next().ok_or("`--out` takes a file")?.into()),
+            other => return Err(format!("`bench peers` does not know `{other}`")),
+        }
+    }
+    Ok(wanted)
 }
 
 fn no_more(command: &str, rest: &[String]) -> Result<()> {
@@ -128,6 +154,10 @@ mod tests {
         assert_eq!(parsed("test zig --ci loom"), test(false, true, &["zig", "loom"]));
         assert_eq!(parsed("bench"), Ok(Task::Bench { name: None }));
         assert_eq!(parsed("bench search"), Ok(Task::Bench { name: Some("search".into()) }));
+        assert_eq!(parsed("bench peers"), Ok(Task::BenchPeers(Wanted::default())));
+        let wanted = Wanted { torch: true, gpu: true, quick: true, out: Some("a.jsonl".into()) };
+        let line = "bench peers --with torch --quick --out a.jsonl --with gpu";
+        assert_eq!(parsed(line), Ok(Task::BenchPeers(wanted)));
         assert_eq!(parsed("demo"), Ok(Task::Demo { arguments: vec![] }));
         assert_eq!(parsed("demo -- --json -h"), Ok(Task::Demo { arguments: vec!["--json".into(), "-h".into()] }));
         for line in ["help", "--help", "-h", "test --help", "demo -h"] {
@@ -147,6 +177,10 @@ mod tests {
             ("test --quick --ci", "do not go together"),
             ("bench --all", "`--all`"),
             ("bench a b", "one name"),
+            ("bench peers --with numpy", "`numpy`"),
+            ("bench peers --with", "`torch` or `gpu`"),
+            ("bench peers --out", "takes a file"),
+            ("bench peers faiss", "`faiss`"),
         ];
         for (line, part) in cases {
             let reason = parsed(line).expect_err(line);

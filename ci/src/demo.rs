@@ -32,11 +32,16 @@ pub(crate) fn start(workspace: &Workspace, flags: &[&str], arguments: &[String])
 
 /// Builds the program megaring with cargo's `flags` and answers where cargo put it.
 pub(crate) fn build(workspace: &Workspace, flags: &[&str]) -> Result<PathBuf> {
+    build_program(workspace, "megaring", flags)
+}
+
+/// As [`build`], of any program of the workspace.
+pub(crate) fn build_program(workspace: &Workspace, program: &str, flags: &[&str]) -> Result<PathBuf> {
     let mut cargo = workspace.cargo();
-    cargo.args(["build", "--bin", "megaring", "--message-format=json-render-diagnostics"]).args(flags);
+    cargo.args(["build", "--bin", program, "--message-format=json-render-diagnostics"]).args(flags);
     let built = tee(&mut cargo, Keep::StdoutUnseen)?;
     if !built.status.success() {
-        return Err(format!("megaring could not be built (cargo's {}).", ending(built.status)));
+        return Err(format!("{program} could not be built (cargo's {}).", ending(built.status)));
     }
-    messages::executable(&built.output).ok_or_else(|| "cargo did not say where it put the program megaring.".into())
+    messages::executable(&built.output).ok_or_else(|| format!("cargo did not say where it put the program {program}."))
 }

@@ -14,6 +14,7 @@ mod demo;
 mod kernels;
 mod messages;
 mod nvcc;
+mod peers;
 mod ptxas;
 mod python;
 mod report;
@@ -67,5 +68,6 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test { quick, ci, only } => test::run(&workspace, quick, ci, &only),
         Task::Tidy => Ok(tidy::run(&workspace)),
         Task::Bench { name } => bench::run(&workspace, name.as_deref()),
+        Task::BenchPeers(wanted) => peers::run(&workspace, &wanted),
     }
 }

@@ -25,6 +25,11 @@ fn interpreters(workspace: &Workspace) -> Vec<PathBuf> {
         .collect()
 }
 
+/// An interpreter, for scripts that need no package.
+pub(crate) fn interpreter(workspace: &Workspace) -> Result<PathBuf> {
+    interpreters(workspace).into_iter().next().ok_or_else(|| format!("{MISSING}."))
+}
+
 /// An interpreter that has pip: one of [`interpreters`], or else a virtual environment's (which brings its own pip) in
 /// `scratch`. The error says what is missing and how to get it.
 pub(crate) fn with_pip(workspace: &Workspace, scratch: &Path) -> Result<PathBuf> {
@@ -65,9 +70,11 @@ pub(crate) fn environment(workspace: &Workspace, folder: &Path, packages: &[&str
     let found = interpreters(workspace);
     let base = found.first().ok_or(MISSING)?;
     venv(workspace, base, folder)?;
-    let status = stream(pip_install(workspace, &python).arg("--quiet").args(packages))?;
-    if !status.success() {
-        return Err(format!("pip could not install {} ({})", packages.join(", "), ending(status)));
+    if !packages.is_empty() {
+        let status = stream(pip_install(workspace, &python).arg("--quiet").args(packages))?;
+        if !status.success() {
+            return Err(format!("pip could not install {} ({})", packages.join(", "), ending(status)));
+        }
     }
     fs::write(&stamp, wanted).map_err(|error| format!("{} could not be written: {error}", stamp.display()))?;
     Ok(python)
