@@ -21,8 +21,9 @@ class Plan:
     most: int = 25
 
 
-# A turn lasts about this long, so that a short call is not all start-up, and has at most so many calls.
-TURN_US, MOST_CALLS = 30_000, 64
+# A turn is measured for about this long, behind as many calls to warm up, and each has at most so many: threads that slept may wake on one
+# processor and be spread over all only tens of milliseconds later.
+TURN_US, MOST_CALLS = 100_000, 1_000
 # A call that is longer than this is its own warm-up.
 WARM_UP_US = 200_000
 
@@ -46,13 +47,13 @@ def alternate(first, ask, plan, clock=time.monotonic, sleep=time.sleep):
         order = names[turn % len(names):] + names[: turn % len(names)] if names else []
         for name in order:
             sleep(plan.pause)
-            warm = 0 if first[name] > WARM_UP_US else 1
+            warm = 0 if first[name] > WARM_UP_US else calls(first[name])
             try:
                 samples[name] += ask(name, begin, warm + calls(first[name]))[warm:]
             except LeftOut as error:
                 left_out[name] = str(error)
                 names.remove(name)
-        begin += 1 + max((calls(first[name]) for name in names), default=0)
+        begin += max((2 * calls(first[name]) for name in names), default=0)
     return {name: samples[name] for name in names}, left_out
 
 
