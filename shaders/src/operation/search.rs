@@ -17,7 +17,7 @@ use super::{Delivery, Operation, Part, same_layout};
 use crate::script::{Script, Sizes};
 use crate::stage::Stage;
 
-/// Queries whose codes lie together: [query / 4][quad], a word of four codes for each.
+/// Queries whose codes lie together: `[query / 4][quad]`, a word of four codes for each.
 const TOGETHER: usize = 4;
 /// So many queries are worth a tile of 16, and so many one of 64.
 const SOME: u32 = 8;
