@@ -1,0 +1,6 @@
+//! Measuring: subjects in alternation until their medians are certain enough, what is told of the samples, where one backend begins to
+//! win, and the report that shows it.
+//!
+//! Nothing here knows megaring's engine: whoever measures brings closures, and gets records that can be written as JSON or drawn.
+
+pub mod record;
