@@ -3,4 +3,9 @@
 //!
 //! Nothing here knows megaring's engine: whoever measures brings closures, and gets records that can be written as JSON or drawn.
 
+pub mod crossover;
+pub mod disturbance;
+mod random;
 pub mod record;
+pub mod sampler;
+pub mod stats;
