@@ -9,10 +9,11 @@ const exact = @import("exact.zig");
 const screen = @import("screen.zig");
 const keyword = @import("keyword.zig");
 const points = @import("points.zig");
+const roofline = @import("roofline.zig");
 const Element = @import("element.zig").Element;
 
 /// Raised with every change of a signature or of the order below.
-const abi_version = 1;
+const abi_version = 2;
 
 const Table = extern struct {
     abi_version: u64 = abi_version,
@@ -26,9 +27,11 @@ const Table = extern struct {
     screen_i8: *const @TypeOf(screenI8) = screenI8,
     keyword_masks: *const @TypeOf(keywordMasks) = keywordMasks,
     distances5: *const @TypeOf(distances5) = distances5,
+    multiply_adds: *const @TypeOf(multiplyAdds) = multiplyAdds,
+    read_pieces: *const @TypeOf(readPieces) = readPieces,
 
     comptime {
-        std.debug.assert(@sizeOf(Table) == 8 + (1 + 3 * 4 + 6) * @sizeOf(usize));
+        std.debug.assert(@sizeOf(Table) == 8 + (1 + 3 * 4 + 8) * @sizeOf(usize));
     }
 };
 
@@ -101,6 +104,19 @@ fn distances5(
     out: [*]f64,
 ) callconv(.c) void {
     points.distances(columns, query, weights, count, out);
+}
+
+fn multiplyAdds(
+    codes: *const roofline.Codes,
+    query_codes: *const roofline.Queries,
+    iterations: usize,
+    out: *roofline.Sums,
+) callconv(.c) void {
+    roofline.multiplyAdds(codes, query_codes, iterations, out);
+}
+
+fn readPieces(pieces: [*]const roofline.Piece, count: usize, out: *roofline.Piece) callconv(.c) void {
+    roofline.read(pieces, count, out);
 }
 
 /// Does nothing: what a call costs.

@@ -17,6 +17,7 @@ mod isa;
 mod kernels;
 mod keyword;
 mod points;
+pub mod roofline;
 mod rows;
 mod screen;
 mod table;

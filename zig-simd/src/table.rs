@@ -3,11 +3,12 @@
 use std::ffi::c_void;
 
 use crate::keyword::Mask;
+use crate::roofline::{Codes, Piece, QueryCodes, Sums};
 use crate::screen::ScreenJob;
 
 /// The version of the table below; the Zig side writes its own into the first field, and a test compares them.
 #[cfg(test)]
-pub(crate) const ABI_VERSION: u64 = 1;
+pub(crate) const ABI_VERSION: u64 = 2;
 
 /// query, rows, scales (int8 only), rows' count, dim, out.
 pub(crate) type RowKernel<T> = unsafe extern "C" fn(*const f32, *const T, *const f32, usize, usize, *mut f32);
@@ -49,9 +50,11 @@ pub(crate) struct KernelTable {
     pub(crate) keyword_masks: unsafe extern "C" fn(*const RawAutomaton, *const u8, *const u64, usize, *mut Mask),
     pub(crate) distances5:
         unsafe extern "C" fn(*const [*const f64; 5], *const [f64; 5], *const [f64; 5], usize, *mut f64),
+    pub(crate) multiply_adds: unsafe extern "C" fn(*const Codes, *const QueryCodes, usize, *mut Sums),
+    pub(crate) read_pieces: unsafe extern "C" fn(*const Piece, usize, *mut Piece),
 }
 
-const _: () = assert!(size_of::<KernelTable>() == 8 + (1 + 3 * 4 + 6) * size_of::<*const c_void>());
+const _: () = assert!(size_of::<KernelTable>() == 8 + (1 + 3 * 4 + 8) * size_of::<*const c_void>());
 const _: () = assert!(size_of::<RawAutomaton>() == 3 * size_of::<*const c_void>() + 8);
 
 #[cfg(target_arch = "x86_64")]

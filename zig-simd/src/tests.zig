@@ -8,4 +8,5 @@ test {
     _ = @import("screen_test.zig");
     _ = @import("keyword.zig");
     _ = @import("points.zig");
+    _ = @import("roofline.zig");
 }

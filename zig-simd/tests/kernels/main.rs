@@ -7,6 +7,7 @@ mod exact;
 mod isa;
 mod keyword;
 mod layout;
+mod roofline;
 mod rows;
 mod screen;
 mod symbols;
