@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use megaring_core::job::Job;
 use megaring_core::keyword::Automaton;
-use megaring_core::{Backend, BackendKind, Capabilities, Error, Opcode};
+use megaring_core::{Backend, BackendKind, Capabilities, Error, Lacking, Opcode};
 use megaring_ring::{JobRing, RingConfig, RingLayout};
 
 use crate::abi::{self, AutomatonView, Corpus, KernelParams, RingView};
@@ -285,6 +285,10 @@ impl Backend for CudaBackend {
         self.kernel.health().map_err(|reason| Error::BackendUnavailable { kind, reason })?;
         let guard = self.residency.prepare(job).map_err(|refusal| refusal.into_error(RETRY_AFTER))?;
         Ok(guard.map(|guard| Box::new(guard) as _))
+    }
+
+    fn lacking(&self, job: &Job) -> Lacking {
+        self.residency.lacking(job)
     }
 
     fn health(&self) -> Result<(), String> {

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use megaring_core::corpus::{CorpusView, SegmentView};
 use megaring_core::job::Job;
-use megaring_core::{BackendKind, Error, Metric};
+use megaring_core::{BackendKind, Error, Lacking, Metric};
 use megaring_ring::Memory;
 
 use self::parts::{Demand, Needs, Part};
@@ -182,6 +182,26 @@ impl Residency {
             Demand::Screen(_, metric) => self.bring_screen(view, metric)?,
         }
         Ok(Some(Guard { inner: self.inner.clone(), key: key_of(view) }))
+    }
+
+    /// What [`Self::prepare`] would have to bring for a job now.
+    #[must_use]
+    pub fn lacking(&self, job: &Job) -> Lacking {
+        let (view, needs, may_stream) = match Demand::of(job) {
+            Demand::Nothing => return Lacking::default(),
+            Demand::Parts(view, needs) => (view, needs, false),
+            Demand::Screen(view, _) if self.screen == CudaScreen::Float32 => (view, Needs::screen_by_rows(), true),
+            Demand::Screen(view, metric) => (view, Needs::of(&[Part::Codes, Part::Columns(metric)]), true),
+        };
+        let bytes = |segment: &SegmentView, part: Part| part.bytes(segment.rows(), view.dim()) as u64;
+        let state = self.inner.lock();
+        // What another job is bringing now is there by the time this one needs it.
+        let (absent, _) = state.missing(view, needs);
+        if may_stream && !absent.is_empty() && !state.pool.holds(&needs.sizes(view)) {
+            let parts = view.segments().flat_map(|(_, segment)| needs.parts().map(move |part| (segment, part)));
+            return Lacking { bytes: parts.map(|(segment, part)| bytes(segment, part)).sum(), stays: false };
+        }
+        Lacking { bytes: absent.iter().map(|(segment, part)| bytes(segment, *part)).sum(), stays: true }
     }
 
     /// Rows that find no room are no reason to refuse a search: codes take a quarter of it, or none.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use megaring_core::corpus::{CorpusTable, CorpusView};
 use megaring_core::job::{Job, Points};
 use megaring_core::keyword::Automaton;
-use megaring_core::{Backend, BackendKind, Capabilities, Error, Opcode, Residency};
+use megaring_core::{Backend, BackendKind, Capabilities, Error, Lacking, Opcode, Residency};
 use megaring_ring::{JobRing, RingConfig};
 
 use crate::Unavailable;
@@ -140,6 +140,21 @@ impl WgpuBackend {
     }
 }
 
+/// What a job reads of which corpus. Where every row is a candidate it reads nothing.
+fn read_by(job: &Job) -> Option<(&CorpusView, Need)> {
+    match job {
+        Job::Nop | Job::Encode(_) => None,
+        Job::Search(job) if job.k.saturating_mul(2) >= job.corpus.rows() => None,
+        Job::Search(job) => Some((&job.corpus, Need::Screen(job.metric))),
+        Job::Score(job) => Some((&job.corpus, Need::Rows)),
+        Job::Nearest(job) => match &job.points {
+            Points::Sent(_) => None,
+            Points::Corpus(view) if job.k.saturating_mul(2) >= view.rows() => None,
+            Points::Corpus(view) => Some((view, Need::Coordinates)),
+        },
+    }
+}
+
 impl Backend for WgpuBackend {
     fn kind(&self) -> BackendKind {
         BackendKind::Wgpu
@@ -152,18 +167,15 @@ impl Backend for WgpuBackend {
     fn prepare(&self, job: &Job) -> Result<Residency, Error> {
         let kind = self.kind();
         self.health().map_err(|reason| Error::BackendUnavailable { kind, reason })?;
-        match job {
-            Job::Nop | Job::Encode(_) => Ok(None),
-            // Every row is a candidate then, and nothing of the corpus is read.
-            Job::Search(job) if job.k.saturating_mul(2) >= job.corpus.rows() => Ok(None),
-            Job::Search(job) => self.bring(&job.corpus, Need::Screen(job.metric)),
-            Job::Score(job) => self.bring(&job.corpus, Need::Rows),
-            Job::Nearest(job) => match &job.points {
-                Points::Sent(_) => Ok(None),
-                Points::Corpus(view) if job.k.saturating_mul(2) >= view.rows() => Ok(None),
-                Points::Corpus(view) => self.bring(view, Need::Coordinates),
-            },
+        match read_by(job) {
+            Some((view, need)) => self.bring(view, need),
+            None => Ok(None),
         }
+    }
+
+    fn lacking(&self, job: &Job) -> Lacking {
+        let Some((view, need)) = read_by(job) else { return Lacking::default() };
+        self.shared.residency.lacking(&self.shared.gpu(), view, need)
     }
 
     fn health(&self) -> Result<(), String> {

@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use megaring_core::Lacking;
 use megaring_core::corpus::{CorpusView, SegmentView};
 use wgpu::{BindGroup, Buffer, BufferUsages};
 
@@ -114,6 +115,21 @@ impl Residency {
         let held = view.segments().map(bring_one).collect();
         filler.finish();
         held
+    }
+
+    /// What [`Self::bring`] would have to bring now.
+    pub(crate) fn lacking(&self, gpu: &Gpu, view: &CorpusView, need: Need) -> Lacking {
+        let bytes = |segment: &SegmentView| -> usize { need.bytes(segment.rows(), view.dim()).iter().sum() };
+        let whole: usize = view.segments().map(|(_, segment)| bytes(segment)).sum();
+        if whole > self.budget {
+            return Lacking { bytes: whole as u64, stays: false };
+        }
+        let entries = self.lock();
+        let is_absent = |segment: &Arc<SegmentView>| {
+            !entries.get(&key(segment, need)).is_some_and(|entry| entry.is_of(gpu, segment))
+        };
+        let absent = view.segments().filter(|(_, segment)| is_absent(segment));
+        Lacking { bytes: absent.map(|(_, segment)| bytes(segment) as u64).sum(), stays: true }
     }
 
     /// Forgets all: the device is gone.

@@ -87,6 +87,15 @@ pub enum BackendStatus {
 /// What [`Backend::prepare`] brought for a job, kept where the backend finds it for as long as this lives; `None` where nothing had to be.
 pub type Residency = Option<Box<dyn Any + Send + Sync>>;
 
+/// What a backend would have to bring to its device before a job's slots can be worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lacking {
+    /// Bytes that are not there; 0 where all is.
+    pub bytes: u64,
+    /// They stay, for the jobs that come after; otherwise they are streamed through, and each job brings them anew.
+    pub stays: bool,
+}
+
 /// A running consumer of a ring.
 pub trait Backend: Send + Sync {
     /// Which kind of hardware does the work.
@@ -108,6 +117,12 @@ pub trait Backend: Send + Sync {
     fn prepare(&self, job: &Job) -> Result<Residency, Error> {
         let _ = job;
         Ok(None)
+    }
+
+    /// What [`Self::prepare`] would have to bring for a job now: the router weighs it. Quick, and may be outdated as soon as it is told.
+    fn lacking(&self, job: &Job) -> Lacking {
+        let _ = job;
+        Lacking::default()
     }
 
     /// Whether it works. It does not recover: once it fails it is out of service until the process is started again.

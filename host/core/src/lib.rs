@@ -20,6 +20,6 @@ pub mod profile;
 pub mod rescore;
 pub mod screen;
 
-pub use backend::{Backend, BackendKind, BackendStatus, Capabilities, Residency};
+pub use backend::{Backend, BackendKind, BackendStatus, Capabilities, Lacking, Residency};
 pub use error::{Error, Violation};
 pub use op::{Dtype, Metric, Opcode};

@@ -23,7 +23,7 @@ use crate::admission::{Admission, Limits};
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::router::Router;
+use crate::router::{Router, Routing};
 use crate::submit::DEPTH;
 use crate::telemetry::Telemetry;
 
@@ -50,6 +50,8 @@ pub struct EngineConfig {
     pub cuda: Option<CudaConfig>,
     /// The wgpu backend, which is started where this machine has what it needs and CUDA does not run already; `None` leaves it out.
     pub wgpu: Option<WgpuConfig>,
+    /// How the router goes about choosing a backend.
+    pub routing: Routing,
     /// A file for the event ring, so that other processes can follow; `None` keeps it in memory.
     pub events_file: Option<std::path::PathBuf>,
 }
@@ -68,6 +70,7 @@ impl EngineConfig {
             isa: None,
             cuda: Some(CudaConfig::default()),
             wgpu: Some(WgpuConfig::default()),
+            routing: Routing::default(),
             events_file: None,
         }
     }
@@ -145,7 +148,7 @@ impl Engine {
         }
         let absent = add_gpus(&config, &store, &automaton, &mut lanes)?;
         let admission = Admission::new(limits(&config, &lanes));
-        let router = Router::new(lanes, absent);
+        let router = Router::new(lanes, absent, config.routing);
         let profile = Arc::new(config.profile);
         Ok(Arc::new(Self { store, profile, kernels, router, admission, metrics: Metrics::default(), telemetry }))
     }
@@ -160,6 +163,12 @@ impl Engine {
     #[must_use]
     pub fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// What chooses a backend.
+    #[must_use]
+    pub fn router(&self) -> &Router {
+        &self.router
     }
 
     /// The gate: what is in flight.

@@ -63,6 +63,12 @@ impl Lane {
         &self.ring
     }
 
+    /// Whether it takes jobs: [`Self::fault`] without the words.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.backend.health().is_ok() && !self.ring.is_closed()
+    }
+
     /// Why it takes no jobs, where it takes none: the backend says that it has failed, or its ring is closed.
     #[must_use]
     pub fn fault(&self) -> Option<String> {

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod cli;
 pub mod config;
+pub mod cost;
 pub mod demo;
 pub mod doctor;
 pub mod engine;

@@ -1,93 +1,120 @@
 //! Step 4, the router: which backend does a job, and why.
 //!
-//! A caller's wish comes first: a backend that was asked for by name is used or refused, never replaced. Otherwise [`choose`] decides among
-//! the lanes that work and serve the operation. One on an emulated device is not among them: it would be slower than the CPU backend.
+//! A caller's wish comes first: a backend that was asked for by name is used or refused, never replaced. Otherwise the lane is taken that
+//! answers soonest, by the books it keeps of each (`router/book.rs`, `router/choice.rs`): a cost model that was measured on this machine or is
+//! assumed until it is, what is under way, what a device lacks, and what outcomes have taught since. A backend on an emulated device is not
+//! among them: it would be slower than the CPU backend.
 
-use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use megaring_core::job::Shape;
-use megaring_core::{BackendKind, Error, Opcode};
+use megaring_core::job::{Job, Points, Shape};
+use megaring_core::{BackendKind, Error, Lacking, Opcode};
 
+use self::book::{Belief, Book, Entry};
+use self::choice::{Ask, Choice, Chooser, Lanes, MAX_LANES};
+use self::corrections::{Cell, Corrections};
+use crate::cost::{CostModel, Parts};
 use crate::lane::Lane;
 
-/// A choice, with its reason in plain words.
+mod book;
+mod choice;
+mod corrections;
+mod prospect;
+#[cfg(test)]
+mod simulation;
+
+pub use self::book::Basis;
+pub use self::choice::Why;
+pub use self::prospect::{Forecast, Prospect, Times};
+
+/// How a router goes about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routing {
+    /// Whether it learns from outcomes, and spends a little time on seeing whether what it believes still holds.
+    pub adapts: bool,
+    /// How long a backend that failed a job is left alone; twice as long each time it fails again, a minute at most.
+    pub cooling: Duration,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self { adapts: true, cooling: Duration::from_secs(1) }
+    }
+}
+
+/// A choice, with its reason.
 pub struct Route<'a> {
     /// Where the job goes.
     pub lane: &'a Lane,
     /// Its place in [`Router::lanes`].
     pub index: usize,
     /// Why there.
-    pub reason: Cow<'static, str>,
+    pub why: Why,
+    /// What the job is expected to take there once it is its turn.
+    pub expected: Duration,
+    choice: Choice,
+    book: &'a Arc<Book>,
+    clock: Instant,
+}
+
+/// A job's entry in a lane's book: it counts as under way as long as this lives.
+pub(crate) struct Booking {
+    book: Arc<Book>,
+    entry: Entry,
+    clock: Instant,
 }
 
 /// Backends that run, and those that do not.
 pub struct Router {
     lanes: Vec<Lane>,
     absent: Vec<(BackendKind, String)>,
-}
-
-/// Multiply-adds from which on a job is worth a GPU's round trip: some milliseconds of a CPU.
-const GPU_WORK: u128 = 1 << 26;
-/// Bytes of text from which on encoding is.
-const GPU_TEXT: usize = 4 << 20;
-
-/// Which of the kinds that `has` tells to be there does a job of this shape, and why. A fixed rule of thumb: one that is measured on
-/// the machine replaces it.
-#[must_use]
-pub fn choose(shape: &Shape, has: impl Fn(BackendKind) -> bool) -> Option<(BackendKind, &'static str)> {
-    let gpu = [BackendKind::Cuda, BackendKind::Wgpu].into_iter().find(|kind| has(*kind));
-    if let Some(gpu) = gpu.filter(|_| is_large(shape)) {
-        return Some((gpu, "the job is large enough for a GPU"));
-    }
-    if has(BackendKind::Cpu) {
-        return Some((BackendKind::Cpu, "nothing that serves the operation answers such a job sooner"));
-    }
-    let kind = BackendKind::ALL.into_iter().find(|kind| has(*kind))?;
-    Some((kind, "nothing else that serves the operation is there"))
-}
-
-fn is_large(shape: &Shape) -> bool {
-    match shape.opcode {
-        Opcode::Masks => shape.rows >= GPU_TEXT,
-        // Every row is a candidate then, and scored by the CPU.
-        Opcode::Search if shape.k.saturating_mul(2) >= shape.rows => false,
-        Opcode::Nop | Opcode::Search | Opcode::Score | Opcode::Nearest => {
-            shape.items as u128 * shape.rows as u128 * shape.dim as u128 >= GPU_WORK
-        }
-    }
+    books: Vec<Arc<Book>>,
+    chooser: Chooser,
+    clock: Instant,
 }
 
 impl Router {
-    /// A router over running lanes; `absent` says of the other kinds why they are not there.
+    /// A router over running lanes; `absent` says of the other kinds why they are not there. Lanes beyond the eighth get no jobs. What they
+    /// cost is assumed until [`Self::adopt`].
     #[must_use]
-    pub fn new(lanes: Vec<Lane>, absent: Vec<(BackendKind, String)>) -> Self {
-        Self { lanes, absent }
+    pub fn new(lanes: Vec<Lane>, absent: Vec<(BackendKind, String)>, routing: Routing) -> Self {
+        let Routing { adapts, cooling } = routing;
+        let books = lanes.iter().take(MAX_LANES).map(|lane| Arc::new(Book::new(lane.kind(), cooling, adapts)));
+        let books = books.collect();
+        Self { lanes, absent, books, chooser: Chooser::new(adapts), clock: Instant::now() }
     }
 
-    /// Picks the lane for a job of this shape. Lanes that have failed get no jobs, and those in `tried` not this one.
+    /// Picks the lane for a job. Lanes that have failed get no jobs, and those in `tried` not this one.
     ///
     /// # Errors
     /// [`Error::BackendUnavailable`] with the reason, when the wish cannot be met or nothing serves the operation.
-    pub fn route(&self, shape: &Shape, wish: Option<BackendKind>, tried: &[usize]) -> Result<Route<'_>, Error> {
-        let unavailable = |kind| Error::BackendUnavailable { kind, reason: self.absence(kind, shape) };
-        let able = |index: &usize| {
-            let lane = &self.lanes[*index];
-            let able = lane.capabilities();
-            let serves = able.operations.contains(&shape.opcode) && (wish.is_some() || !able.emulated);
-            serves && !tried.contains(index) && lane.fault().is_none()
+    pub fn route(&self, job: &Job, wish: Option<BackendKind>, tried: &[usize]) -> Result<Route<'_>, Error> {
+        let lacking = |lane: usize| self.lanes[lane].backend().lacking(job);
+        self.choose(&job.shape(), corpus_of(job), wish, tried, &lacking)
+    }
+
+    /// The time until the answer that [`Self::route`] would expect of a job of this shape on idle backends that have what it reads; zero where
+    /// nothing serves it.
+    #[must_use]
+    pub fn estimate(&self, shape: &Shape, wish: Option<BackendKind>) -> Duration {
+        let (parts, cell) = (Parts::of(shape), Cell::of(shape));
+        let able = (0..self.books.len()).filter(|lane| self.is_able(*lane, shape, wish));
+        let least = able.map(|lane| self.books[lane].quote(shape, &parts, cell).ns).min_by(f64::total_cmp);
+        Duration::from_nanos(least.unwrap_or(0.0) as u64)
+    }
+
+    /// Goes by measurements from now on, of the lanes of a kind: its model, and the samples that it was fitted to, by shape.
+    pub fn adopt(&self, kind: BackendKind, model: CostModel, samples: &[(Shape, f64)]) {
+        let error = |(shape, ns): &(Shape, f64)| {
+            let predicted = model.of(shape.opcode).ns(&Parts::of(shape));
+            (Cell::of(shape), (ns / predicted).ln())
         };
-        let of_kind = |kind| (0..self.lanes.len()).filter(|index| self.lanes[*index].kind() == kind).find(able);
-        let (index, reason) = match wish {
-            Some(kind) => (of_kind(kind).ok_or_else(|| unavailable(kind))?, Cow::Borrowed("the caller asked for it")),
-            None => {
-                let (kind, reason) =
-                    choose(shape, |kind| of_kind(kind).is_some()).ok_or_else(|| unavailable(BackendKind::Cpu))?;
-                // Asked again: the lane may have failed since.
-                (of_kind(kind).ok_or_else(|| unavailable(kind))?, self.explained(reason))
-            }
-        };
-        Ok(Route { lane: &self.lanes[index], index, reason })
+        let errors: Vec<(Cell, f64)> = samples.iter().map(error).filter(|(_, error)| error.is_finite()).collect();
+        for (lane, book) in self.lanes.iter().zip(&self.books).filter(|(lane, _)| lane.kind() == kind) {
+            tracing::debug!(backend = %lane.kind(), samples = errors.len(), "measured costs are adopted");
+            book.believe(Belief { basis: Basis::Measured, model, corrections: Corrections::seeded(&errors) });
+        }
     }
 
     /// Lanes that run.
@@ -102,16 +129,40 @@ impl Router {
         &self.absent
     }
 
-    /// A reason, and which lanes are out of service, if any: that is why a job may be where it would not be otherwise.
-    fn explained(&self, reason: &'static str) -> Cow<'static, str> {
-        let mut explained = Cow::Borrowed(reason);
-        for lane in &self.lanes {
-            if let Some(fault) = lane.fault() {
-                // Writing to a string does not fail.
-                let _ = write!(explained.to_mut(), "; {} is out of service: {fault}", lane.kind());
-            }
-        }
-        explained
+    fn choose(
+        &self,
+        shape: &Shape,
+        corpus: Option<u32>,
+        wish: Option<BackendKind>,
+        tried: &[usize],
+        lacking: &dyn Fn(usize) -> Lacking,
+    ) -> Result<Route<'_>, Error> {
+        let able = (0..self.books.len()).filter(|lane| !tried.contains(lane) && self.is_able(*lane, shape, wish));
+        let able = able.fold(Lanes::default(), Lanes::with);
+        let ask = Ask { shape: *shape, corpus, able, lacking, now_ns: self.now_ns() };
+        let choice = match wish {
+            // The first of its kind.
+            Some(_) => self.chooser.first(&self.books, &ask),
+            None => self.chooser.choose(&self.books, &ask),
+        };
+        let choice = choice.ok_or_else(|| {
+            let kind = wish.unwrap_or(BackendKind::Cpu);
+            Error::BackendUnavailable { kind, reason: self.absence(kind, shape) }
+        })?;
+        let expected = Duration::from_nanos(choice.quote.ns as u64);
+        let (lane, book) = (&self.lanes[choice.lane], &self.books[choice.lane]);
+        Ok(Route { lane, index: choice.lane, why: choice.why, expected, choice, book, clock: self.clock })
+    }
+
+    fn is_able(&self, lane: usize, shape: &Shape, wish: Option<BackendKind>) -> bool {
+        let lane = &self.lanes[lane];
+        let able = lane.capabilities();
+        let wanted = wish.map_or(!able.emulated, |kind| lane.kind() == kind);
+        wanted && able.operations.contains(&shape.opcode) && lane.is_well()
+    }
+
+    fn now_ns(&self) -> u64 {
+        since(self.clock)
     }
 
     fn absence(&self, kind: BackendKind, shape: &Shape) -> String {
@@ -121,37 +172,67 @@ impl Router {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl Route<'_> {
+    /// The job is given to the lane.
+    pub(crate) fn book(&self) -> Booking {
+        let Choice { why, cell, quote, .. } = self.choice;
+        let (expected_ns, began_ns) = (quote.ns as u64, since(self.clock));
+        let entry = Entry { cell, expected_ns, began_ns, is_trial: why == Why::Trial };
+        self.book.arrive(&entry);
+        Booking { book: self.book.clone(), entry, clock: self.clock }
+    }
+}
 
-    #[test]
-    fn large_jobs_go_to_a_gpu_and_the_rest_to_the_cpu() {
-        use BackendKind::{Cpu, Cuda, Wgpu};
-        let shape = |opcode, items, rows, dim| Shape { opcode, items, rows, dim, k: 10 };
-        let search = |items| shape(Opcode::Search, items, 1 << 10, 1 << 8);
-        let (all, none): (&[_], &[_]) = (&[Cpu, Cuda, Wgpu], &[]);
-        for (shape, there, expected) in [
-            (search(1 << 8), all, Some(Cuda)),
-            (search((1 << 8) - 1), all, Some(Cpu)),
-            (search(1 << 8), &[Cpu, Wgpu], Some(Wgpu)),
-            (search((1 << 8) - 1), &[Cpu, Wgpu], Some(Cpu)),
-            (search(1 << 8), &[Cpu], Some(Cpu)),
-            (search(1), &[Cuda, Wgpu], Some(Cuda)),
-            (search(1 << 20), &[Wgpu], Some(Wgpu)),
-            (search(1), none, None),
-            (shape(Opcode::Score, 1 << 8, 1 << 10, 1 << 8), all, Some(Cuda)),
-            (shape(Opcode::Score, 1, 1 << 10, 1 << 8), all, Some(Cpu)),
-            (shape(Opcode::Nearest, 1 << 12, 3_276, 5), all, Some(Cpu)),
-            (shape(Opcode::Nearest, 1 << 12, 3_277, 5), all, Some(Cuda)),
-            (shape(Opcode::Masks, 1, GPU_TEXT, 1), all, Some(Cuda)),
-            (shape(Opcode::Masks, 1 << 20, GPU_TEXT - 1, 1), all, Some(Cpu)),
-            (shape(Opcode::Nop, 0, 0, 0), all, Some(Cpu)),
-            (shape(Opcode::Search, usize::MAX, u32::MAX as usize, 1 << 15), all, Some(Cuda)),
-        ] {
-            let chosen = choose(&shape, |kind| there.contains(&kind));
-            assert_eq!(chosen.map(|(kind, _)| kind), expected, "{shape:?} with {there:?}");
-            assert!(chosen.is_none_or(|(_, reason)| !reason.is_empty()));
-        }
+impl Booking {
+    /// What the device lacked has been brought: the job's own time begins.
+    pub(crate) fn prepared(&mut self) {
+        self.entry.began_ns = since(self.clock);
+    }
+
+    /// The lane has answered: what it took is compared with what was expected.
+    pub(crate) fn answered(&self) {
+        self.book.answered(&self.entry, since(self.clock));
+    }
+
+    /// The lane did not do it, by its own fault.
+    pub(crate) fn failed(&self) {
+        self.book.failed(since(self.clock));
+    }
+}
+
+impl Drop for Booking {
+    fn drop(&mut self) {
+        self.book.leave(&self.entry);
+    }
+}
+
+fn since(clock: Instant) -> u64 {
+    u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What a device would have to be brought for a job whose corpus it does not have. The processor reads corpora where they are.
+fn is_cold(kind: BackendKind, shape: &Shape) -> Lacking {
+    let (rows, dim) = (shape.rows as u64, shape.dim as u64);
+    let bytes = match (kind, shape.opcode) {
+        (BackendKind::Cpu, _) | (_, Opcode::Nop | Opcode::Masks) => 0,
+        // Codes, and four numbers a row.
+        (_, Opcode::Search) => rows.saturating_mul(dim.saturating_add(16)),
+        // Rows and norms.
+        (_, Opcode::Score) => rows.saturating_mul(dim.saturating_mul(4).saturating_add(8)),
+        (_, Opcode::Nearest) => rows.saturating_mul(40),
+    };
+    Lacking { bytes, stays: true }
+}
+
+/// The corpus that a job reads, by its number in slots.
+fn corpus_of(job: &Job) -> Option<u32> {
+    match job {
+        Job::Nop | Job::Encode(_) => None,
+        Job::Search(job) => Some(job.corpus.handle()),
+        Job::Score(job) => Some(job.corpus.handle()),
+        Job::Nearest(job) => match &job.points {
+            Points::Sent(_) => None,
+            Points::Corpus(view) => Some(view.handle()),
+        },
     }
 }

@@ -20,7 +20,7 @@ use crate::lane::{Lane, Setback};
 use crate::outcome::{Answer, Made, Outcome};
 use crate::reaper::{await_ticket, wait_ticket};
 use crate::rescore::Rescorer;
-use crate::router::Route;
+use crate::router::{Booking, Route};
 use crate::submit::{DEPTH, Piece, pieces, refusal, submit};
 
 /// How long a job waits before it asks a full ring again for the room its permit promised. Only blocks scattered among other jobs' make it wait.
@@ -43,9 +43,12 @@ pub(super) struct Flight {
 /// the backend that waits for such slots before it reuses memory ([`megaring_core::Backend::prepare`]).
 struct Attempt {
     lane: usize,
+    booking: Booking,
     ahead: VecDeque<Piece>,
     under_way: VecDeque<(Piece, Ticket)>,
     prepared: bool,
+    /// Whether there was anything to do at all.
+    submitted: bool,
     /// Held until every slot is answered.
     residency: Residency,
     answer: Answer,
@@ -57,7 +60,7 @@ impl Attempt {
     fn new(job: &Job, route: &Route<'_>) -> Self {
         let (shape, capabilities) = (job.shape(), route.lane.capabilities());
         let backend = route.lane.kind();
-        tracing::debug!(op = shape.opcode.name(), items = shape.items, %backend, why = %route.reason);
+        tracing::debug!(op = shape.opcode.name(), items = shape.items, %backend, expected = ?route.expected, why = route.why.text());
         let made = Made {
             backend,
             instruction_set: capabilities.instruction_set.clone(),
@@ -70,9 +73,11 @@ impl Attempt {
         };
         Self {
             lane: route.index,
+            booking: route.book(),
             ahead: pieces(job, capabilities).into(),
             under_way: VecDeque::with_capacity(DEPTH),
             prepared: false,
+            submitted: false,
             residency: None,
             answer: Answer::empty(shape.opcode, shape.rows),
             hits: 0,
@@ -92,7 +97,7 @@ impl Flight {
         let admitted = Instant::now();
         let refused = |_: &Error| engine.metrics.refused();
         let mut permit = engine.admission.admit(&terms).inspect_err(refused)?;
-        let route = engine.router.route(&job.shape(), terms.backend, &[])?;
+        let route = engine.router.route(&job, terms.backend, &[])?;
         let attempt = Attempt::new(&job, &route);
         permit.hold(attempt.bytes()).inspect_err(refused)?;
         Ok(Self { engine, job: Arc::new(job), terms, attempt, tried: Vec::new(), admitted, permit })
@@ -132,6 +137,10 @@ impl Flight {
             Setback::Final(error) => return Err(error),
             Setback::Backend(error) => error,
         };
+        // A refusal is no failure.
+        if !matches!(error, Error::BackendUnavailable { .. } | Error::Exhausted { .. }) {
+            self.attempt.booking.failed();
+        }
         let from = self.lane();
         let kind = from.kind();
         if self.terms.backend.is_some() {
@@ -144,7 +153,7 @@ impl Flight {
         }
         self.check_deadline("waiting for another backend")?;
         self.tried.push(self.attempt.lane);
-        let Ok(route) = self.engine.router.route(&self.job.shape(), None, &self.tried) else { return Err(error) };
+        let Ok(route) = self.engine.router.route(&self.job, None, &self.tried) else { return Err(error) };
         let to = route.lane.kind();
         match &error {
             // Told by the backend itself, or as usual as a corpus that does not fit a device.
@@ -196,17 +205,23 @@ impl Flight {
             error => Setback::Final(error),
         })?;
         self.attempt.prepared = true;
+        if self.attempt.residency.is_some() {
+            self.attempt.booking.prepared();
+        }
         Ok(self.check_deadline("being prepared")?)
     }
 
     /// Step 5, up to [`DEPTH`] pieces ahead. Fails only where nothing is under way that would make room.
     fn submit_ahead(&mut self) -> Result<(), ReserveError> {
         let ring = self.engine.lane(self.attempt.lane).ring();
-        let Attempt { ahead, under_way, .. } = &mut self.attempt;
+        let Attempt { ahead, under_way, submitted, .. } = &mut self.attempt;
         while under_way.len() < DEPTH {
             let Some(piece) = ahead.front() else { break };
             match submit(ring, &self.job, piece, &self.terms) {
-                Ok(ticket) => under_way.extend(ahead.pop_front().map(|piece| (piece, ticket))),
+                Ok(ticket) => {
+                    *submitted = true;
+                    under_way.extend(ahead.pop_front().map(|piece| (piece, ticket)));
+                }
                 Err(_) if !under_way.is_empty() => break,
                 Err(full) => return Err(full),
             }
@@ -289,7 +304,10 @@ impl Flight {
 
     pub(super) fn land(self) -> Outcome {
         let took = self.admitted.elapsed();
-        let Attempt { answer, mut made, .. } = self.attempt;
+        let Attempt { answer, mut made, booking, submitted, .. } = self.attempt;
+        if submitted {
+            booking.answered();
+        }
         made.queue = took.saturating_sub(made.compute).saturating_sub(made.rescore);
         self.engine.metrics.answered(&self.job.shape(), took);
         self.engine.telemetry.answered(&self.job.shape(), &self.terms.tenant, took);

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use megaring::cost::{Coefficients, CostModel};
 use megaring::engine::{Engine, EngineConfig, Running, WgpuConfig};
 use megaring::lane::Lane;
 use megaring::outcome::{Answer, Outcome};
-use megaring::router::Router;
-use megaring_core::job::{Job, Matrix, ScoreJob, SearchJob, Shape, Terms};
+use megaring::router::{Router, Routing, Why};
+use megaring_core::job::{Job, Matrix, ScoreJob, SearchJob, Terms};
 use megaring_core::profile::{DEFAULT, Profile};
 use megaring_core::rescore::Hit;
-use megaring_core::{BackendKind, BackendStatus, Error, Metric, Opcode};
+use megaring_core::{BackendKind, BackendStatus, Error, Metric};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::Embeddings;
 use megaring_ring::event_ring::{Read, Start};
@@ -28,6 +29,15 @@ const DIM: usize = 64;
 const LARGE: usize = 400;
 const K: usize = 10;
 
+/// Goes by what is assumed, whatever the fakes take, and forgives a failure at once.
+const STEADY: Routing = Routing { adapts: false, cooling: Duration::ZERO };
+
+/// As if fakes were measured: large jobs are worth waiting for a dozen others there, small ones are not worth their way.
+fn costs(kind: BackendKind) -> CostModel {
+    let fixed_ns = if kind == BackendKind::Cuda { 5e4 } else { 6e4 };
+    CostModel { search: Coefficients { fixed_ns, ..Coefficients::default() }, ..CostModel::assumed(kind) }
+}
+
 struct Rig {
     engine: Arc<Engine>,
     fakes: Vec<Arc<Handle>>,
@@ -35,6 +45,10 @@ struct Rig {
 }
 
 fn rig(kinds: &[BackendKind]) -> Rig {
+    rig_with(kinds, STEADY)
+}
+
+fn rig_with(kinds: &[BackendKind], routing: Routing) -> Rig {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path(), Access::Exclusive).expect("a fresh folder");
     let rows = Embeddings { rows: ROWS, dim: DIM, ..Embeddings::default() }.generate();
@@ -49,9 +63,14 @@ fn rig(kinds: &[BackendKind]) -> Rig {
         ring_slots: 64,
         cuda: None,
         wgpu: None,
+        routing,
         ..EngineConfig::new(Profile::parse(DEFAULT).expect("the default profile"))
     };
-    Rig { engine: Engine::start_with(config, store, extra).expect("an engine"), fakes, _folder: folder }
+    let engine = Engine::start_with(config, store, extra).expect("an engine");
+    for kind in kinds {
+        engine.router().adopt(*kind, costs(*kind), &[]);
+    }
+    Rig { engine, fakes, _folder: folder }
 }
 
 impl Rig {
@@ -152,25 +171,29 @@ fn the_router_says_why_a_job_goes_where_it_goes() {
         .map(fake)
         .map(|(handle, (backend, ring))| (handle, Lane::new(backend, ring).expect("a thread")))
         .unzip();
-    let router = Router::new(lanes, vec![(BackendKind::Wgpu, "there is none".into())]);
-    let shape = Shape { opcode: Opcode::Search, items: LARGE, rows: ROWS, dim: DIM, k: K };
+    let router = Router::new(lanes, vec![(BackendKind::Wgpu, "there is none".into())], STEADY);
+    let job = rig(&[]).search(LARGE);
     let route = |wish, tried: &[usize]| {
-        let route = router.route(&shape, wish, tried).map_err(|error| error.to_string())?;
+        let route = router.route(&job, wish, tried).map_err(|error| error.to_string())?;
         assert!(std::ptr::eq(route.lane, &router.lanes()[route.index]));
-        Ok((route.lane.kind(), route.reason.into_owned()))
+        Ok((route.lane.kind(), route.why))
     };
     let chosen = |found: Result<_, String>| found.expect("a lane");
-    assert_eq!(chosen(route(None, &[])), (BackendKind::Cuda, "the job is large enough for a GPU".into()));
-    assert_eq!(chosen(route(Some(BackendKind::Cpu), &[])).1, "the caller asked for it");
-    assert_eq!(chosen(route(None, &[1])).0, BackendKind::Cpu);
+    assert_eq!(chosen(route(None, &[])), (BackendKind::Cuda, Why::Soonest));
+    assert_eq!(chosen(route(Some(BackendKind::Cpu), &[])), (BackendKind::Cpu, Why::Wish));
+    assert_eq!(chosen(route(None, &[1])), (BackendKind::Cpu, Why::Only));
     assert!(route(Some(BackendKind::Wgpu), &[]).is_err_and(|error| error.contains("there is none")));
     fakes[1].fall_ill("its heart stopped");
-    let (kind, reason) = chosen(route(None, &[]));
-    assert_eq!(kind, BackendKind::Cpu);
-    assert!(reason.contains("cuda is out of service: its heart stopped"), "{reason}");
+    assert_eq!(chosen(route(None, &[])).0, BackendKind::Cpu);
     assert!(route(Some(BackendKind::Cuda), &[]).is_err_and(|error| error.contains("its heart stopped")));
+    let told = router.explain(&job.shape(), None, None);
+    assert_eq!(told.chosen.map(|chosen| told.prospects[chosen].kind), Some(BackendKind::Cpu));
+    let reasons: Vec<&str> =
+        told.prospects.iter().filter_map(|one| one.times.as_ref().err()).map(String::as_str).collect();
+    assert_eq!(reasons, ["out of service: its heart stopped", "there is none"]);
     fakes[0].ring.close();
     assert!(route(None, &[]).is_err_and(|error| error.contains("its ring is closed")));
+    assert_eq!(router.explain(&job.shape(), None, None).chosen, None);
 }
 
 #[test]
@@ -180,9 +203,9 @@ fn an_emulated_device_works_for_those_who_ask_for_it() {
         .map(|(kind, emulated)| fake_on(kind, emulated))
         .map(|(handle, (backend, ring))| (handle, Lane::new(backend, ring).expect("a thread")))
         .unzip();
-    let router = Router::new(lanes, Vec::new());
-    let shape = Shape { opcode: Opcode::Search, items: LARGE, rows: ROWS, dim: DIM, k: K };
-    let kind = |wish| router.route(&shape, wish, &[]).map(|route| route.lane.kind()).map_err(|error| error.to_string());
+    let router = Router::new(lanes, Vec::new(), STEADY);
+    let job = rig(&[]).search(LARGE);
+    let kind = |wish| router.route(&job, wish, &[]).map(|route| route.lane.kind()).map_err(|error| error.to_string());
     assert_eq!(kind(None), Ok(BackendKind::Cpu));
     assert_eq!(kind(Some(BackendKind::Wgpu)), Ok(BackendKind::Wgpu));
     fakes[0].fall_ill("its heart stopped");
@@ -278,6 +301,29 @@ async fn each_lane_gets_one_try() {
     let outcome = rig.engine.run(rig.search(LARGE), Terms::default()).await.expect("the CPU does it");
     check(outcome, BackendKind::Cpu, &truth);
     assert_eq!(rig.failovers(), 3);
+    rig.settles().await;
+}
+
+#[tokio::test]
+async fn a_backend_that_fails_is_left_alone_and_tried_again() {
+    let rig = rig_with(&[BackendKind::Cuda], Routing { cooling: Duration::from_secs(3600), ..STEADY });
+    let run = async || {
+        let outcome = rig.engine.run(rig.search(LARGE), Terms::default()).await.expect("one of them does it");
+        outcome.made.backend
+    };
+    assert_eq!(run().await, BackendKind::Cuda);
+    rig.fake().set(Mode::Answer(0));
+    for _ in 0..3 {
+        assert_eq!(run().await, BackendKind::Cpu);
+    }
+    assert_eq!(rig.failovers(), 1, "the others did not go there at all");
+    let told = rig.engine.router().explain(&rig.search(LARGE).shape(), None, None);
+    let cuda = told.prospects.iter().find(|one| one.kind == BackendKind::Cuda).expect("told");
+    assert!(cuda.reserve.as_ref().is_some_and(|reason| reason.contains("left alone")), "{cuda:?}");
+    // Who insists on it is not kept from it, and its answer ends the wait.
+    rig.fake().set(Mode::Answer(usize::MAX));
+    rig.engine.run(rig.search(1), forced(BackendKind::Cuda)).await.expect("it is well again");
+    assert_eq!(run().await, BackendKind::Cuda);
     rig.settles().await;
 }
 

@@ -1,0 +1,270 @@
+//! The choice among lanes: the least time until the answer, by what the books say.
+//!
+//! - Time until the answer = what is under way on the lane + bringing what the device lacks + the job itself.
+//! - At the boundary a job goes where the last one of its size went, unless another lane is clearly sooner: hysteresis.
+//! - A corpus is uploaded once the time it would have saved adds up to its cost.
+//! - A small share of the time is spent on asking a lane that is believed to be a little slower, or was not when it was measured: how else would
+//!   its getting faster be noticed?
+//! - A lane that failed a job is left alone for a while, then tried with one.
+//!
+//! No clock, no engine: all this can be run against a simulation.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+use megaring_core::Lacking;
+use megaring_core::job::Shape;
+
+use super::book::{Book, Quote};
+use super::corrections::Cell;
+use crate::cost::Parts;
+
+/// Lanes that can be told apart; further ones get no jobs.
+pub(crate) const MAX_LANES: usize = 8;
+/// By how much another lane must be sooner than the one that jobs of this size go to.
+const CLEARLY: f64 = 1.05;
+/// The share of a cell's time that is spent on asking lanes that are not the best, in thousandths.
+const TRIAL_SHARE: u32 = 20;
+/// A lane is asked where it is, or was when it was measured, at most this many times as slow as the best.
+const TRIAL_REACH: f64 = 2.0;
+/// An asking costs at least this share of the best one's time, so that lanes that are equally good do not take turns.
+const TRIAL_LEAST: f64 = 0.25;
+/// What may be spent at once: a trial of a lane that was within reach when it was measured and has become far slower since.
+const MOST_ALLOWED: u32 = 20_000;
+
+/// Lanes, one a bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Lanes(u8);
+
+impl Lanes {
+    pub(crate) fn with(self, lane: usize) -> Self {
+        if lane < MAX_LANES { Self(self.0 | 1 << lane) } else { self }
+    }
+
+    pub(crate) fn without(self, lane: usize) -> Self {
+        Self(self.0 & !(1 << lane))
+    }
+
+    fn has(self, lane: usize) -> bool {
+        self.0 >> lane & 1 == 1
+    }
+
+    fn iter(self) -> impl Iterator<Item = usize> {
+        (0..MAX_LANES).filter(move |lane| self.has(*lane))
+    }
+}
+
+/// Why a lane was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The caller asked for it.
+    Wish,
+    /// No other lane can do it.
+    Only,
+    /// It answers soonest.
+    Soonest,
+    /// Others of its size go there, and no other lane is clearly sooner.
+    Habit,
+    /// It would answer soonest if it had the corpus, which has been asked for often enough to bring it.
+    Upload,
+    /// To see whether it is still slower than the best.
+    Trial,
+}
+
+/// A lane for a job, and what is expected of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Choice {
+    pub(crate) lane: usize,
+    pub(crate) why: Why,
+    pub(crate) cell: Cell,
+    /// The job itself.
+    pub(crate) quote: Quote,
+}
+
+/// What a job asks of the choice.
+pub(crate) struct Ask<'a> {
+    pub(crate) shape: Shape,
+    /// The corpus that it reads, if any.
+    pub(crate) corpus: Option<u32>,
+    /// Lanes that may do it.
+    pub(crate) able: Lanes,
+    /// What of the corpus a lane lacks. Asked of lanes that may be the best, since it takes a lock.
+    pub(crate) lacking: &'a dyn Fn(usize) -> Lacking,
+    pub(crate) now_ns: u64,
+}
+
+/// Chooses, and remembers what the next choice needs.
+pub(crate) struct Chooser {
+    /// By cell: where its jobs go, plus one.
+    habits: Box<[AtomicU8]>,
+    /// By cell: what may be spent on trials, in thousandths of the best lane's time for one job.
+    allowance: Box<[AtomicU32]>,
+    /// Whether anything is spent on them.
+    tries: bool,
+}
+
+/// One choice being made.
+struct Table<'a> {
+    books: &'a [Arc<Book>],
+    ask: &'a Ask<'a>,
+    cell: Cell,
+    quotes: [Quote; MAX_LANES],
+    /// Until the answer.
+    totals: [f64; MAX_LANES],
+    /// Lanes that were asked what they lack, and those of them that lack something.
+    asked: Lanes,
+    lacks: Lanes,
+}
+
+impl Chooser {
+    pub(crate) fn new(tries: bool) -> Self {
+        let habits = (0..Cell::COUNT).map(|_| AtomicU8::new(0)).collect();
+        let allowance = (0..Cell::COUNT).map(|_| AtomicU32::new(0)).collect();
+        Self { habits, allowance, tries }
+    }
+
+    /// The lane for a job; none where none is able.
+    pub(crate) fn choose(&self, books: &[Arc<Book>], ask: &Ask<'_>) -> Option<Choice> {
+        let rested = ask.able.iter().filter(|lane| !books[*lane].is_cooling(ask.now_ns));
+        let mut able = rested.fold(Lanes::default(), Lanes::with);
+        // Better one that has failed than none.
+        let in_need = able == Lanes::default();
+        if in_need {
+            able = ask.able;
+        }
+        loop {
+            let mut table = Table::new(books, ask, able);
+            let (lane, why) = self.pick(&mut table, able)?;
+            let others = able.without(lane);
+            if in_need || books[lane].may_try(ask.now_ns) || others == Lanes::default() {
+                return Some(Choice { lane, why, cell: table.cell, quote: table.quotes[lane] });
+            }
+            // Another job tries it already.
+            able = others;
+        }
+    }
+
+    /// The first able lane, for a caller who insists on its kind.
+    pub(crate) fn first(&self, books: &[Arc<Book>], ask: &Ask<'_>) -> Option<Choice> {
+        let lane = ask.able.iter().next()?;
+        let table = Table::new(books, ask, Lanes::default().with(lane));
+        Some(Choice { lane, why: Why::Wish, cell: table.cell, quote: table.quotes[lane] })
+    }
+
+    /// What [`Self::choose`] would answer if nothing were tried, without noting anything.
+    pub(crate) fn preview(&self, books: &[Arc<Book>], ask: &Ask<'_>) -> Option<(usize, Why)> {
+        let rested = ask.able.iter().filter(|lane| !books[*lane].is_cooling(ask.now_ns));
+        let rested = rested.fold(Lanes::default(), Lanes::with);
+        let able = if rested == Lanes::default() { ask.able } else { rested };
+        let mut table = Table::new(books, ask, able);
+        for lane in able.iter() {
+            table.totals[lane] += books[lane].upload_ns((ask.lacking)(lane).bytes);
+        }
+        let best = table.least(able)?;
+        let habit = usize::from(self.habits[table.cell.index()].load(Ordering::Relaxed)).checked_sub(1);
+        let stays =
+            |lane: &usize| *lane != best && able.has(*lane) && table.totals[*lane] <= table.totals[best] * CLEARLY;
+        Some(match habit.filter(stays) {
+            _ if able.without(best) == Lanes::default() => (best, Why::Only),
+            Some(last) => (last, Why::Habit),
+            None => (best, Why::Soonest),
+        })
+    }
+
+    fn pick(&self, table: &mut Table<'_>, able: Lanes) -> Option<(usize, Why)> {
+        let (best, uploads) = table.soonest(able)?;
+        if able.without(best) == Lanes::default() {
+            return Some((best, Why::Only));
+        }
+        let habit = &self.habits[table.cell.index()];
+        if uploads {
+            habit.store(best as u8 + 1, Ordering::Relaxed);
+            return Some((best, Why::Upload));
+        }
+        if let Some(trial) = self.trial(table, able, best) {
+            return Some((trial, Why::Trial));
+        }
+        if let Some(last) = usize::from(habit.load(Ordering::Relaxed)).checked_sub(1)
+            && last != best
+            && able.has(last)
+            && table.totals[last] <= table.totals[best] * CLEARLY
+            && !table.lacks(last)
+        {
+            return Some((last, Why::Habit));
+        }
+        habit.store(best as u8 + 1, Ordering::Relaxed);
+        Some((best, Why::Soonest))
+    }
+
+    /// A lane other than the best that is worth asking now.
+    fn trial(&self, table: &mut Table<'_>, able: Lanes, best: usize) -> Option<usize> {
+        if !self.tries {
+            return None;
+        }
+        let best_ns = table.quotes[best].ns;
+        let allowance = &self.allowance[table.cell.index()];
+        // Two choices at once may both spend it, or one may be forgotten: it need not be exact.
+        let allowed = allowance.load(Ordering::Relaxed).saturating_add(TRIAL_SHARE).min(MOST_ALLOWED);
+        allowance.store(allowed, Ordering::Relaxed);
+        for lane in able.without(best).iter() {
+            let Quote { line_ns, ns } = table.quotes[lane];
+            let costs = ((table.totals[lane] - table.totals[best]) / best_ns).max(TRIAL_LEAST) * 1e3;
+            if line_ns.min(ns) <= best_ns * TRIAL_REACH && costs <= f64::from(allowed) && !table.lacks(lane) {
+                allowance.store(allowed - costs as u32, Ordering::Relaxed);
+                return Some(lane);
+            }
+        }
+        None
+    }
+}
+
+impl<'a> Table<'a> {
+    fn new(books: &'a [Arc<Book>], ask: &'a Ask<'a>, able: Lanes) -> Self {
+        let (parts, cell) = (Parts::of(&ask.shape), Cell::of(&ask.shape));
+        let mut quotes = [Quote { line_ns: f64::INFINITY, ns: f64::INFINITY }; MAX_LANES];
+        let mut totals = [f64::INFINITY; MAX_LANES];
+        for lane in able.iter().filter(|lane| *lane < books.len()) {
+            quotes[lane] = books[lane].quote(&ask.shape, &parts, cell);
+            totals[lane] = quotes[lane].ns + books[lane].wait_ns(ask.now_ns);
+        }
+        Self { books, ask, cell, quotes, totals, asked: Lanes::default(), lacks: Lanes::default() }
+    }
+
+    /// The lane that answers soonest, and whether that is worth an upload which this job alone is not.
+    fn soonest(&mut self, able: Lanes) -> Option<(usize, bool)> {
+        loop {
+            let best = self.least(able)?;
+            if self.asked.has(best) {
+                return Some((best, false));
+            }
+            self.asked = self.asked.with(best);
+            let lacking = (self.ask.lacking)(best);
+            if lacking.bytes == 0 {
+                return Some((best, false));
+            }
+            self.lacks = self.lacks.with(best);
+            let upload = self.books[best].upload_ns(lacking.bytes);
+            if let (Some(next), Some(corpus), true) = (self.least(able.without(best)), self.ask.corpus, lacking.stays) {
+                let saved = self.totals[next] - self.totals[best];
+                if self.books[best].save_up(corpus, saved, upload) {
+                    return Some((best, true));
+                }
+            }
+            self.totals[best] += upload;
+        }
+    }
+
+    fn least(&self, able: Lanes) -> Option<usize> {
+        able.iter().filter(|lane| *lane < self.books.len()).min_by(|a, b| self.totals[*a].total_cmp(&self.totals[*b]))
+    }
+
+    fn lacks(&mut self, lane: usize) -> bool {
+        if !self.asked.has(lane) {
+            self.asked = self.asked.with(lane);
+            if (self.ask.lacking)(lane).bytes > 0 {
+                self.lacks = self.lacks.with(lane);
+            }
+        }
+        self.lacks.has(lane)
+    }
+}

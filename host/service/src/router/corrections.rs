@@ -1,0 +1,215 @@
+//! What a backend's line misses, learnt from outcomes: a factor for jobs of about one size, and one that all sizes share.
+//!
+//! - A cell holds jobs of one operation whose batch and whose corpus are each of one power of two. Its factor bends the line where caches and
+//!   occupancy do.
+//! - The shared factor follows a drift that hits every size, such as a processor that is throttled. It learns from a job only where the one
+//!   before was of another cell: one size's error alone says nothing of the others.
+//! - A factor moves by a share of the error, towards the mean of what was seen; one outlier moves it little.
+//! - Relaxed atomics: of two threads that learn at once one may be overwritten, which does not matter to an average.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use megaring_core::Opcode;
+use megaring_core::job::Shape;
+
+/// Powers of two of the batch that are told apart: 1 to 65,536 and more.
+const BATCHES: usize = 17;
+/// Powers of two of the corpus's elements, or the text's bytes, that are told apart.
+const SIZES: usize = 40;
+/// Cells of one operation.
+const CELLS: usize = BATCHES * SIZES;
+/// The share of an error that a factor takes over at once.
+const STEP: f64 = 1.0 / 16.0;
+/// The same for the outcome of a trial, since there are few of them.
+const TRIAL_STEP: f64 = 1.0 / 3.0;
+/// No outcome counts as more than so many times what was predicted.
+const LARGEST_RATIO: f64 = 3.0;
+/// Logarithms of factors stay within this: a thousand times either way.
+const LARGEST_LOG: f64 = 6.9;
+/// A cell that was not measured takes over what its neighbours say, as if one more measurement, this far away, had found no error.
+const PRIOR_DISTANCE: f64 = 2.0;
+
+/// Jobs of about one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Cell {
+    opcode: Opcode,
+    batch: u8,
+    size: u8,
+}
+
+impl Cell {
+    /// The cell of a job.
+    pub(crate) fn of(shape: &Shape) -> Self {
+        let log = |number: usize| number.max(1).ilog2() as usize;
+        let batch = log(shape.items).min(BATCHES - 1) as u8;
+        let size = log(shape.rows.saturating_mul(shape.dim)).min(SIZES - 1) as u8;
+        Self { opcode: shape.opcode, batch, size }
+    }
+
+    /// A number of its own, below [`Cell::COUNT`].
+    pub(crate) fn index(self) -> usize {
+        operation(self.opcode) * CELLS + usize::from(self.batch) * SIZES + usize::from(self.size)
+    }
+
+    /// How many there are.
+    pub(crate) const COUNT: usize = Opcode::ALL.len() * CELLS;
+
+    /// Steps of a power of two between two cells of one operation.
+    fn distance2(self, other: Self) -> f64 {
+        let batch = f64::from(self.batch) - f64::from(other.batch);
+        let size = f64::from(self.size) - f64::from(other.size);
+        batch * batch + size * size
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        Opcode::ALL.into_iter().flat_map(|opcode| {
+            let cell = move |index: usize| Self { opcode, batch: (index / SIZES) as u8, size: (index % SIZES) as u8 };
+            (0..CELLS).map(cell)
+        })
+    }
+}
+
+fn operation(opcode: Opcode) -> usize {
+    opcode as usize - 1
+}
+
+/// The factors of one backend. Each cell holds the logarithm of its factor.
+pub(crate) struct Corrections {
+    cells: Box<[AtomicU32]>,
+    shared: [Shared; Opcode::ALL.len()],
+}
+
+#[derive(Default)]
+struct Shared {
+    log: AtomicU32,
+    /// The cell that it learnt from last.
+    from: AtomicU32,
+}
+
+impl Corrections {
+    /// Factors that begin with what a calibration's measurements missed the line by: `errors` are the logarithms of measured over predicted.
+    pub(crate) fn seeded(errors: &[(Cell, f64)]) -> Self {
+        let seed = |cell: Cell| {
+            let (mut sum, mut weight) = (0.0, (PRIOR_DISTANCE * PRIOR_DISTANCE).recip());
+            for (measured, error) in errors.iter().filter(|(measured, _)| measured.opcode == cell.opcode) {
+                // A measurement in the cell itself counts most.
+                let near = (cell.distance2(*measured) + 0.1).recip();
+                (sum, weight) = (sum + near * near * error, weight + near * near);
+            }
+            AtomicU32::new(((sum / weight) as f32).to_bits())
+        };
+        Self { cells: Cell::all().map(seed).collect(), shared: Default::default() }
+    }
+
+    /// What the line's time is to be multiplied with.
+    pub(crate) fn factor(&self, cell: Cell) -> f64 {
+        f64::from(load(&self.cells[cell.index()]) + load(&self.shared[operation(cell.opcode)].log)).exp()
+    }
+
+    /// Learns that a job took `ratio` times what [`Self::factor`] and the line had said.
+    pub(crate) fn learn(&self, cell: Cell, ratio: f64, is_trial: bool) {
+        if !ratio.is_finite() || ratio < 0.0 {
+            return;
+        }
+        let step = |share: f64| (share * (ratio.min(LARGEST_RATIO) - 1.0)).ln_1p();
+        add(&self.cells[cell.index()], step(if is_trial { TRIAL_STEP } else { STEP }));
+        let shared = &self.shared[operation(cell.opcode)];
+        // Off by one, so that the first cell is not taken for the one before the first job.
+        let from = cell.index() as u32 + 1;
+        if shared.from.swap(from, Ordering::Relaxed) != from {
+            add(&shared.log, step(STEP));
+        }
+    }
+}
+
+fn load(log: &AtomicU32) -> f32 {
+    f32::from_bits(log.load(Ordering::Relaxed))
+}
+
+fn add(log: &AtomicU32, step: f64) {
+    let sum = (f64::from(load(log)) + step).clamp(-LARGEST_LOG, LARGEST_LOG);
+    log.store((sum as f32).to_bits(), Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(items: usize, rows: usize) -> Cell {
+        Cell::of(&Shape { opcode: Opcode::Search, items, rows, dim: 1, k: 1 })
+    }
+
+    /// Jobs of a cell that take `truth` times the line, until it is known.
+    fn teach(corrections: &Corrections, cell: Cell, truth: f64, jobs: usize) {
+        for _ in 0..jobs {
+            corrections.learn(cell, truth / corrections.factor(cell), false);
+        }
+    }
+
+    #[test]
+    fn every_size_has_a_cell_of_its_own() {
+        let mut seen = vec![false; Cell::COUNT];
+        for cell in Cell::all() {
+            assert!(!std::mem::replace(&mut seen[cell.index()], true));
+        }
+        assert!(seen.iter().all(|seen| *seen));
+        assert_eq!(cell(0, 0), cell(1, 1));
+        assert_eq!(cell(usize::MAX, usize::MAX).index() % CELLS, CELLS - 1);
+        assert_ne!(cell(1, 1_024), cell(1, 2_048));
+        assert_eq!(cell(5, 1_024), cell(7, 2_047));
+    }
+
+    #[test]
+    fn one_size_is_learnt_without_the_others() {
+        let corrections = Corrections::seeded(&[]);
+        teach(&corrections, cell(1, 1_000), 2.0, 100);
+        assert!((corrections.factor(cell(1, 1_000)) - 2.0).abs() < 0.05);
+        assert!((corrections.factor(cell(64, 1_000)) - 1.0).abs() < 0.1, "{}", corrections.factor(cell(64, 1_000)));
+        let other = Cell::of(&Shape { opcode: Opcode::Score, items: 1, rows: 1_000, dim: 1, k: 1 });
+        assert_eq!(corrections.factor(other), 1.0);
+    }
+
+    #[test]
+    fn a_drift_of_all_is_learnt_for_all() {
+        for truth in [3.0, 1.0 / 3.0] {
+            let corrections = Corrections::seeded(&[]);
+            for round in 0..100 {
+                let cell = cell(1 << (round % 8), 1_000);
+                teach(&corrections, cell, truth, 1);
+            }
+            let unseen = corrections.factor(cell(512, 1 << 20));
+            assert!((unseen / truth).ln().abs() < 0.5, "{unseen} for {truth}");
+        }
+    }
+
+    #[test]
+    fn an_outlier_moves_it_little_and_what_is_no_ratio_not_at_all() {
+        let corrections = Corrections::seeded(&[]);
+        corrections.learn(cell(1, 1), 1e9, false);
+        let moved = corrections.factor(cell(1, 1));
+        assert!(moved > 1.1 && moved < 1.3, "{moved}");
+        for bad in [f64::NAN, f64::INFINITY, -1.0] {
+            corrections.learn(cell(1, 1), bad, true);
+        }
+        assert_eq!(corrections.factor(cell(1, 1)), moved);
+    }
+
+    #[test]
+    fn factors_stay_within_bounds() {
+        let corrections = Corrections::seeded(&[]);
+        for _ in 0..10_000 {
+            corrections.learn(cell(1, 1), 0.0, true);
+        }
+        assert!(corrections.factor(cell(1, 1)) > 1e-7);
+    }
+
+    #[test]
+    fn what_was_measured_is_where_it_begins_and_fades_with_distance() {
+        let corrections = Corrections::seeded(&[(cell(1, 1 << 10), 2f64.ln()), (cell(1 << 10, 1 << 10), 0.5f64.ln())]);
+        assert!((corrections.factor(cell(1, 1 << 10)) - 2.0).abs() < 0.1);
+        assert!((corrections.factor(cell(1 << 10, 1 << 10)) - 0.5).abs() < 0.05);
+        let (near, far) = (corrections.factor(cell(2, 1 << 10)), corrections.factor(cell(1, 1 << 30)));
+        assert!(near > 1.3 && near < 2.0, "{near}");
+        assert!((far - 1.0).abs() < 0.05, "{far}");
+    }
+}
