@@ -7,5 +7,6 @@ pub mod crossover;
 pub mod disturbance;
 mod random;
 pub mod record;
+pub mod report;
 pub mod sampler;
 pub mod stats;

@@ -1,0 +1,173 @@
+//! What the figures say, in a few sentences.
+
+use std::collections::BTreeSet;
+
+use super::map::winner;
+use super::numbers::{clean, count, factor, plottable, rate, shape, time};
+use super::series::throughput;
+use crate::record::{Axis, Crossover, Device, Point, Record, Residence};
+
+/// The backend that others are held against.
+const CPU: &str = "cpu";
+
+/// The sentences, the most important first.
+pub(super) fn sentences(record: &Record) -> Vec<String> {
+    let searches: Vec<&Point> = timed(record, "search").collect();
+    let backends: BTreeSet<&str> = searches.iter().map(|point| point.backend.as_str()).collect();
+    if record.points.is_empty() {
+        return vec!["Nothing was measured.".into()];
+    }
+    if searches.is_empty() {
+        return vec!["No search was measured in this run.".into()];
+    }
+    let others: Vec<&Device> =
+        record.backends.iter().filter(|d| d.backend != CPU && backends.contains(d.backend.as_str())).collect();
+    if others.is_empty() {
+        return alone(record, &searches);
+    }
+    let mut told: Vec<String> = others.iter().map(|device| verdict(record, device)).collect();
+    told.extend(advantage(record, &searches));
+    told
+}
+
+fn timed<'a>(record: &'a Record, suite: &'a str) -> impl Iterator<Item = &'a Point> {
+    record.points.iter().filter(move |p| p.suite == suite && plottable(p.times.p50_ns).is_some())
+}
+
+/// A device with the backend that serves it.
+fn named(device: &Device) -> String {
+    format!("{} ({})", clean(&device.device), clean(&device.backend))
+}
+
+fn alone(record: &Record, searches: &[&Point]) -> Vec<String> {
+    let name = record.backends.first().map_or_else(|| "one backend".into(), named);
+    let mut told = vec![format!("Only {name} was measured: there is nothing to compare it with.")];
+    let quickest = searches.iter().min_by_key(|p| (p.sizes.items, p.sizes.rows));
+    if let Some(point) = quickest {
+        let Point { sizes, times, .. } = point;
+        told.push(format!("It answers {} in {}.", batch_over(sizes.items, sizes.rows, sizes.dim), time(times.p50_ns)));
+    }
+    told
+}
+
+fn batch_over(items: u64, rows: u64, dim: u64) -> String {
+    let queries = if items == 1 { "a single query".to_owned() } else { format!("a batch of {} queries", count(items)) };
+    format!("{queries} over {}", shape(rows, dim))
+}
+
+/// Where one device begins to win.
+fn verdict(record: &Record, device: &Device) -> String {
+    let crossovers = comparable(record, &device.backend);
+    let who = if device.emulated {
+        format!("{}, a program on the processor that stands in for a GPU,", named(device))
+    } else {
+        format!("the GPU, {},", named(device))
+    };
+    let Some(first) = crossovers.first() else {
+        return format!("On this machine {who} was measured, but not beside the CPU.");
+    };
+    let (dim, up_to) = (first.at.dim, crossovers.iter().map(|c| c.up_to).max().unwrap_or(0));
+    let wins: Vec<(u64, u64)> = crossovers.iter().filter_map(|c| Some((c.at.rows, c.from?))).collect();
+    let never: Vec<u64> = crossovers.iter().filter(|c| c.from.is_none()).map(|c| c.at.rows).collect();
+    let uploaded = if first.residence == Residence::Cold { ", the upload included" } else { "" };
+    if wins.is_empty() {
+        let rows = range(&never, dim);
+        return format!(
+            "On this machine {who} never wins over the CPU{uploaded}: measured up to {} queries at {rows}.",
+            count(up_to)
+        );
+    }
+    // Sizes of corpora beside each other with the same crossover are told as one.
+    let places: Vec<String> = wins
+        .chunk_by(|a, b| a.1 == b.1)
+        .map(|same| {
+            let rows: Vec<u64> = same.iter().map(|(rows, _)| *rows).collect();
+            format!("from {} on at {}", batch_word(same[0].1), range(&rows, dim))
+        })
+        .collect();
+    let below = if wins.iter().any(|(_, from)| *from > 1) { "; below, the CPU does" } else { "" };
+    let mut told = format!("On this machine {who} wins over the CPU {}{uploaded}{below}.", listed(&places));
+    if !never.is_empty() {
+        told += &format!(" At {} it never does.", range(&never, dim));
+    }
+    told
+}
+
+fn batch_word(from: u64) -> String {
+    match from {
+        0 | 1 => "the first query".into(),
+        more => format!("a batch of {} queries", count(more)),
+    }
+}
+
+/// The crossovers of `backend` along the batch that one sentence can tell: of one case, dimension and k, resident where there are any.
+fn comparable<'a>(record: &'a Record, backend: &str) -> Vec<&'a Crossover> {
+    let measured = |c: &Crossover| record.points.iter().any(|p| p.suite == "search" && p.case == c.case);
+    let all = record.crossovers.iter().filter(|c| c.backend == backend && c.axis == Axis::Items && measured(c));
+    let mut all: Vec<&Crossover> = all.collect();
+    all.sort_by_key(|c| (c.residence, c.at.rows));
+    let Some(first) = all.first().copied() else { return all };
+    all.retain(|c| {
+        (&c.case, c.residence, c.at.dim, c.at.k) == (&first.case, first.residence, first.at.dim, first.at.k)
+    });
+    all
+}
+
+fn range(rows: &[u64], dim: u64) -> String {
+    match rows {
+        [] => "no rows".into(),
+        [one] => shape(*one, dim),
+        [first, .., last] => format!("{} to {}", count(*first), shape(*last, dim)),
+    }
+}
+
+fn listed(parts: &[String]) -> String {
+    match parts {
+        [] => String::new(),
+        [one] => one.clone(),
+        [init @ .., last] => format!("{} and {last}", init.join(", ")),
+    }
+}
+
+/// By how much the quickest device beats the CPU where it does so the most.
+fn advantage(record: &Record, searches: &[&Point]) -> Option<String> {
+    let key = |p: &Point| (p.case.clone(), p.sizes);
+    let resident = || searches.iter().copied().filter(|p| p.residence == Residence::Resident);
+    let of_cpu = resident().filter(|p| p.backend == CPU);
+    let ratio = |cpu: &Point, other: &Point| cpu.times.p50_ns / other.times.p50_ns;
+    let wins = of_cpu.filter_map(|cpu| {
+        let here = resident().filter(|p| key(p) == key(cpu));
+        let win = winner(here).filter(|win| !win.tie && win.best.backend != CPU)?;
+        Some((cpu, win.best))
+    });
+    let (cpu, best) = wins.max_by(|a, b| ratio(a.0, a.1).total_cmp(&ratio(b.0, b.1)))?;
+    let device = record.backends.iter().find(|device| device.backend == best.backend);
+    let name = device.map_or_else(|| clean(&best.backend), named);
+    let sizes = cpu.sizes;
+    let mut told = format!(
+        "At best {name} is {} as fast: {} takes {} rather than {}",
+        factor(ratio(cpu, best)),
+        batch_over(sizes.items, sizes.rows, sizes.dim),
+        time(best.times.p50_ns),
+        time(cpu.times.p50_ns),
+    );
+    if let Some(per_s) = throughput(best) {
+        told += &format!(" ({})", rate(per_s, "queries"));
+    }
+    told.push('.');
+    Some(told)
+}
+
+/// How many measurements are doubted, and each reason with the number of times it was given, the most frequent first.
+pub(super) fn doubts(record: &Record) -> (usize, Vec<(String, usize)>) {
+    let doubted = record.points.iter().filter(|p| !p.times.doubts.is_empty()).count();
+    let mut reasons: Vec<(String, usize)> = Vec::new();
+    for doubt in record.points.iter().flat_map(|p| &p.times.doubts) {
+        match reasons.iter_mut().find(|(reason, _)| reason == doubt) {
+            Some((_, times)) => *times += 1,
+            None => reasons.push((doubt.clone(), 1)),
+        }
+    }
+    reasons.sort_by_key(|(_, times)| std::cmp::Reverse(*times));
+    (doubted, reasons)
+}

@@ -1,0 +1,84 @@
+//! The one picture that stands for a run: latency against the batch, as a file that reads on light and dark pages.
+
+use std::error::Error;
+use std::fmt;
+
+use super::canvas::{Align, Canvas, Sheet, picture};
+use super::curves::{Layout, Measure, Plot};
+use super::numbers::{count, shape, short};
+use super::series::{Group, groups};
+use super::theme::{Looks, MUTED, TEXT};
+use crate::record::{Axis, Record};
+
+/// Why there is no picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoPicture {
+    /// What was measured instead: rows, dimensions and k.
+    pub measured: Vec<(u64, u64, u64)>,
+}
+
+impl fmt::Display for NoPicture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.measured.is_empty() {
+            return write!(f, "no search was measured, so there is nothing to draw");
+        }
+        let list: Vec<String> =
+            self.measured.iter().map(|(rows, dim, k)| format!("{rows} rows x {dim}, k {k}")).collect();
+        write!(f, "no search of these sizes was measured; there are: {}", list.join("; "))
+    }
+}
+
+impl Error for NoPicture {}
+
+const WIDTH: f64 = 860.0;
+const HEIGHT: f64 = 500.0;
+
+/// Latency of searches against the batch, all backends in one picture, for one corpus and `k`. Without `sizes` (rows, dimensions, `k`) it
+/// shows those of the most points, of several the first with the most backends.
+///
+/// The file has a background of its own and dark colours for readers whose system is dark.
+///
+/// # Errors
+/// If no search of the sizes was measured; the error lists those that were.
+pub fn svg_latency(record: &Record, sizes: Option<(u64, u64, u64)>) -> Result<String, NoPicture> {
+    let looks = Looks::of(record);
+    let groups = groups(record, &looks, "search", Axis::Items);
+    let of = |group: &Group<'_>| (group.subject.rows, group.subject.dim, group.subject.k);
+    let points = |group: &Group<'_>| group.lines.iter().map(|line| line.points.len()).sum::<usize>();
+    let fitting = groups.iter().filter(|group| sizes.is_none_or(|sizes| sizes == of(group)));
+    // `max_by_key` would return the last of equals.
+    let best = fitting.rev().max_by_key(|group| (points(group), group.lines.len()));
+    let Some(group) = best else {
+        return Err(NoPicture { measured: groups.iter().map(of).collect() });
+    };
+    let range: Vec<f64> = group.times().collect();
+    let plot =
+        Plot { group, looks: &looks, suite: "search", axis: Axis::Items, measure: Measure::Latency, range: &range };
+    let (rows, dim, k) = of(group);
+    let title = format!("Time of a batch of searches over {}, k = {}", shape(rows, dim), count(k));
+    let sheet = Sheet { width: WIDTH, height: HEIGHT, title: &title, alone: true };
+    Ok(picture(&sheet, |canvas| {
+        heading(canvas, record, &title);
+        let layout = Layout {
+            left: 74.0,
+            right: WIDTH - 112.0,
+            top: 96.0,
+            bottom: HEIGHT - 58.0,
+            type_size: 14.5,
+            point: 4.5,
+            line: 2.5,
+        };
+        plot.draw(canvas, &layout);
+    }))
+}
+
+fn heading(canvas: &mut Canvas<'_>, record: &Record, title: &str) {
+    canvas.bold((20.0, 26.0), title, 18.0, TEXT, Align::Start);
+    let device = |device: &crate::record::Device| {
+        let emulated = if device.emulated { ", emulated" } else { "" };
+        format!("{}: {}{emulated}", device.backend, device.device)
+    };
+    let devices: Vec<String> = record.backends.iter().map(device).collect();
+    let line = if devices.is_empty() { record.machine.processor.clone() } else { devices.join("  ·  ") };
+    canvas.text((20.0, 50.0), &short(&line, 118), 13.0, MUTED, Align::Start);
+}

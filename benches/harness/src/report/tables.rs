@@ -1,0 +1,242 @@
+//! Tables of the report.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::numbers::{NONE, count, escape, percent, prefixed, rate, shape, tick_count, time};
+use super::roofline::share;
+use super::series::{things, throughput};
+use super::theme::{Looks, suffix};
+use crate::record::{Axis, Crossover, Point, Record, Residence};
+
+/// A table's head and rows; cells are HTML already.
+struct Table {
+    html: String,
+}
+
+impl Table {
+    /// `texts` columns of words on the left, the others of numbers.
+    fn new(caption: &str, texts: usize, heads: &[&str]) -> Self {
+        let mut html = format!(
+            "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\"><table class=\"t{texts}\">\
+             <caption>{0}</caption><thead><tr>",
+            escape(caption)
+        );
+        for head in heads {
+            let _ = write!(html, "<th scope=\"col\">{}</th>", escape(head));
+        }
+        html += "</tr></thead><tbody>\n";
+        Self { html }
+    }
+
+    fn row(&mut self, class: &str, cells: &[String]) {
+        let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
+        let _ = write!(self.html, "<tr{class}>");
+        for cell in cells {
+            let _ = write!(self.html, "<td>{cell}</td>");
+        }
+        self.html += "</tr>\n";
+    }
+
+    fn end(mut self) -> String {
+        self.html += "</tbody></table></div>\n";
+        self.html
+    }
+}
+
+/// A backend's name in its colour.
+pub(super) fn backend(looks: &Looks<'_>, name: &str, residence: Residence) -> String {
+    let ink = looks.get(name).ink.css();
+    format!("<b style=\"color:{ink}\">{}</b>{}", escape(name), suffix(residence))
+}
+
+fn or_none(value: Option<String>) -> String {
+    value.unwrap_or_else(|| NONE.into())
+}
+
+/// The crossovers along `axis`: a line for each size, a column for each backend.
+pub(super) fn crossovers(record: &Record, looks: &Looks<'_>, axis: Axis) -> String {
+    let all: Vec<&Crossover> = record.crossovers.iter().filter(|c| c.axis == axis).collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    let mut columns: Vec<(&str, Residence)> = all.iter().map(|c| (c.backend.as_str(), c.residence)).collect();
+    columns.sort_by_key(|(name, residence)| (looks.order(name), *residence));
+    columns.dedup();
+    let mut lines: BTreeMap<(&str, u64, u64, u64, u64), Vec<&Crossover>> = BTreeMap::new();
+    for c in all {
+        lines.entry((c.case.as_str(), c.at.dim, c.at.k, c.at.rows, c.at.items)).or_default().push(c);
+    }
+    let (caption, fixed) = match axis {
+        Axis::Items => ("Smallest batch from which on the backend always wins over the CPU", "rows × dim"),
+        Axis::Rows => ("Smallest corpus from which on the backend always wins over the CPU", "batch"),
+    };
+    let heads: Vec<String> = columns.iter().map(|(name, r)| format!("{name}{}", suffix(*r))).collect();
+    let mut all_heads = vec!["case", fixed, "k"];
+    all_heads.extend(heads.iter().map(String::as_str));
+    let mut table = Table::new(caption, 1, &all_heads);
+    for ((case, dim, k, rows, items), crossovers) in lines {
+        let at = match axis {
+            Axis::Items => shape(rows, dim),
+            Axis::Rows => format!("{} at dim {}", count(items), count(dim)),
+        };
+        let mut cells = vec![escape(case), at, count(k)];
+        cells.extend(columns.iter().map(|(name, residence)| {
+            let here = crossovers.iter().find(|c| c.backend == *name && c.residence == *residence);
+            or_none(here.map(|c| from(c, axis)))
+        }));
+        table.row("", &cells);
+    }
+    table.end()
+}
+
+fn from(crossover: &Crossover, axis: Axis) -> String {
+    let (one, many) = match axis {
+        Axis::Items => ("query", "queries"),
+        Axis::Rows => ("row", "rows"),
+    };
+    match crossover.from {
+        Some(1) => format!("<b>from 1 {one} on</b>"),
+        Some(from) => format!("<b>from {} {many} on</b>", count(from)),
+        None => format!("never <small>(up to {})</small>", count(crossover.up_to)),
+    }
+}
+
+/// What the devices can do at most, and how that is known.
+pub(super) fn peaks(record: &Record, looks: &Looks<'_>) -> String {
+    let heads = ["backend", "measured by", "multiply-adds/s", "bytes/s"];
+    let mut table = Table::new("Peaks measured in this run", 2, &heads);
+    for device in &record.backends {
+        let peak = record.peaks.iter().find(|peak| peak.backend == device.backend);
+        let told = |value: Option<f64>, unit: &str| value.map_or("not measured".into(), |v| prefixed(v, unit));
+        table.row(
+            "",
+            &[
+                backend(looks, &device.backend, Residence::Resident),
+                peak.map_or(NONE.into(), |peak| escape(&peak.how)),
+                told(peak.and_then(|p| p.multiply_adds_per_s), "/s"),
+                told(peak.and_then(|p| p.bytes_per_s), "B/s"),
+            ],
+        );
+    }
+    table.end()
+}
+
+/// How much of the peaks each measurement of a job with multiply-adds reached.
+pub(super) fn shares(record: &Record, looks: &Looks<'_>) -> String {
+    let heads = ["backend", "case", "rows × dim", "k", "batch", "multiply-adds/s", "of peak", "bytes/s", "of peak"];
+    let mut table = Table::new("Share of the peaks at the median", 2, &heads);
+    let mut any = false;
+    for point in record.points.iter().filter(|point| point.multiply_adds > 0.0) {
+        any = true;
+        let share = share(record, point);
+        table.row(
+            doubtful(point),
+            &[
+                backend(looks, &point.backend, point.residence),
+                escape(&point.case),
+                shape(point.sizes.rows, point.sizes.dim),
+                count(point.sizes.k),
+                count(point.sizes.items),
+                or_none(share.multiply_adds_per_s.map(|v| prefixed(v, "/s"))),
+                share.of_arithmetic.map_or("not measured".into(), meter),
+                or_none(share.bytes_per_s.map(|v| prefixed(v, "B/s"))),
+                share.of_memory.map_or("not measured".into(), meter),
+            ],
+        );
+    }
+    if any { table.end() } else { String::new() }
+}
+
+/// A percentage with a bar behind it.
+fn meter(share: f64) -> String {
+    let width = (share * 100.0).clamp(0.0, 100.0);
+    let width = if width.is_finite() { width } else { 0.0 };
+    format!("<span class=\"meter\" style=\"--share:{width:.1}%\">{}</span>", percent(share))
+}
+
+/// Every measurement, as it was taken.
+pub(super) fn measurements(record: &Record, looks: &Looks<'_>) -> String {
+    let heads = [
+        "suite",
+        "case",
+        "backend",
+        "rows × dim",
+        "k",
+        "batch",
+        "p50",
+        "95 % interval of p50",
+        "p95",
+        "p99",
+        "min",
+        "max",
+        "items/s",
+        "samples",
+        "outliers",
+        "doubts",
+    ];
+    let mut table = Table::new("All measurements", 3, &heads);
+    for point in &record.points {
+        table.row(doubtful(point), &measurement(looks, point));
+    }
+    table.end()
+}
+
+fn doubtful(point: &Point) -> &'static str {
+    if point.times.doubts.is_empty() { "" } else { "doubtful" }
+}
+
+fn sizes(point: &Point) -> String {
+    if point.sizes.rows == 0 && point.sizes.dim == 0 { NONE.into() } else { shape(point.sizes.rows, point.sizes.dim) }
+}
+
+fn measurement(looks: &Looks<'_>, point: &Point) -> Vec<String> {
+    let (s, t) = (point.sizes, &point.times);
+    let optional = |value: u64| if value == 0 { NONE.into() } else { count(value) };
+    let outliers = match t.outliers {
+        0 => "0".to_owned(),
+        some => format!("<b>{}</b>", count(some as u64)),
+    };
+    vec![
+        escape(&point.suite),
+        escape(&point.case),
+        backend(looks, &point.backend, point.residence),
+        sizes(point),
+        optional(s.k),
+        optional(s.items),
+        format!("<b>{}</b>", time(t.p50_ns)),
+        format!("{} to {}", time(t.ci_ns[0]), time(t.ci_ns[1])),
+        time(t.p95_ns),
+        time(t.p99_ns),
+        time(t.min_ns),
+        time(t.max_ns),
+        or_none(throughput(point).map(|v| rate(v, things(&point.suite, true)))),
+        count(t.samples as u64),
+        outliers,
+        t.doubts.iter().map(|doubt| escape(doubt)).collect::<Vec<_>>().join("; "),
+    ]
+}
+
+/// The measurements of one suite, in short.
+pub(super) fn suite(record: &Record, looks: &Looks<'_>, suite: &str) -> String {
+    let of = |residence| things(suite, residence);
+    let batch = of(true);
+    let per_s = format!("{batch}/s");
+    let heads = ["case", "backend", batch, "p50", "p95", "p99", &per_s];
+    let mut table = Table::new(&format!("Measurements of {suite}"), 2, &heads);
+    for point in record.points.iter().filter(|point| point.suite == suite) {
+        table.row(
+            doubtful(point),
+            &[
+                escape(&point.case),
+                backend(looks, &point.backend, point.residence),
+                tick_count(point.sizes.items as f64),
+                format!("<b>{}</b>", time(point.times.p50_ns)),
+                time(point.times.p95_ns),
+                time(point.times.p99_ns),
+                or_none(throughput(point).map(|v| rate(v, batch))),
+            ],
+        );
+    }
+    table.end()
+}
