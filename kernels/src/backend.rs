@@ -161,18 +161,22 @@ pub fn start(options: &CudaOptions, automaton: &Automaton) -> Result<(CudaBacken
     let image = fatbin::image();
     let (facts, found) = driver::gather(options.device, image.err().map(str::to_owned));
     probe::check(&facts)?;
+    let driver = facts.driver;
     let (Ok(image), Some((api, device)), Some(facts)) = (image, found, &facts.device) else {
         return Err(Unavailable::new("the NVIDIA driver tells too little of its device"));
     };
     let context = Context::new(api, device).map_err(Unavailable::new)?;
     let gpu = Gpu::open(context, facts, image).map_err(Unavailable::new)?;
-    if !facts.watched || options.mode != CudaMode::Persistent {
-        return start_on(Arc::new(gpu), options, automaton);
-    }
     // A device that drives a display has a watchdog, which ends kernels that stay.
-    let options = CudaOptions { mode: CudaMode::Launch, ..options.clone() };
-    let (mut backend, ring) = start_on(Arc::new(gpu), &options, automaton)?;
-    backend.capabilities.device += " (it drives a display, so the kernel is launched for each batch)";
+    let watched = facts.watched && options.mode == CudaMode::Persistent;
+    let mode = if watched { CudaMode::Launch } else { options.mode };
+    let (mut backend, ring) = start_on(Arc::new(gpu), &CudaOptions { mode, ..options.clone() }, automaton)?;
+    if watched {
+        backend.capabilities.device += " (it drives a display, so the kernel is launched for each batch)";
+    }
+    if let Some(version) = driver {
+        backend.capabilities.driver = format!("CUDA {}.{}", version / 1000, version % 1000 / 10);
+    }
     Ok((backend, ring))
 }
 
@@ -218,6 +222,7 @@ pub fn start_with(
     let capabilities = Capabilities {
         device: info.name.clone(),
         instruction_set: info.arch.clone(),
+        driver: String::new(),
         lanes: params.workers as usize,
         operations: OPERATIONS.to_vec(),
         max_queries: (params.scratch_bytes as usize / QUERY_SCRATCH).clamp(LEAST_QUERIES, MAX_QUERIES),

@@ -119,6 +119,11 @@ fn preference(kind: DeviceType) -> u32 {
     }
 }
 
+/// The driver and its version.
+pub(crate) fn driver(info: &AdapterInfo) -> String {
+    format!("{} {}", info.driver, info.driver_info).trim().to_owned()
+}
+
 fn report(adapter: &Adapter) -> AdapterReport {
     let (info, limits) = (adapter.get_info(), adapter.limits());
     let kind = match info.device_type {
@@ -132,7 +137,7 @@ fn report(adapter: &Adapter) -> AdapterReport {
         api: api(&info),
         kind,
         software: is_software(&info),
-        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        driver: driver(&info),
         limits: format!(
             "{} MiB a binding, {} MiB a buffer, {} KiB of workgroup memory, workgroups of {}",
             limits.max_storage_buffer_binding_size >> 20,

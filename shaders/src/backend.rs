@@ -91,6 +91,7 @@ pub fn start(
     let capabilities = Capabilities {
         device: format!("{} through {}", gpu.name, gpu.api),
         instruction_set: gpu.instruction_set(),
+        driver: gpu.driver.clone(),
         lanes: SLOTS,
         emulated: gpu.software,
         operations: Opcode::ALL.to_vec(),

@@ -53,6 +53,8 @@ pub(crate) struct Gpu {
     pub(crate) number: u64,
     pub(crate) name: String,
     pub(crate) api: &'static str,
+    /// The driver and its version.
+    pub(crate) driver: String,
     pub(crate) software: bool,
     pub(crate) device: Device,
     pub(crate) queue: Queue,
@@ -143,6 +145,7 @@ impl Gpu {
         let gpu = Self {
             number: OPENED.fetch_add(1, Ordering::Relaxed),
             api: adapter::api(&info),
+            driver: adapter::driver(&info),
             software: adapter::is_software(&info),
             name: info.name,
             device,

@@ -60,6 +60,8 @@ pub struct Capabilities {
     pub device: String,
     /// Instruction set or device architecture the kernels run on, such as `avx512`.
     pub instruction_set: String,
+    /// The driver with its version; empty where there is none.
+    pub driver: String,
     /// Threads or resident blocks that share a job.
     pub lanes: usize,
     /// Operations served.

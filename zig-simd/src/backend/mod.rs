@@ -97,6 +97,7 @@ impl CpuBackend {
         let capabilities = Capabilities {
             device: options.device,
             instruction_set: kernels.isa().name().to_owned(),
+            driver: String::new(),
             lanes: workers,
             operations: Opcode::ALL.to_vec(),
             max_queries: MAX_QUERIES,

@@ -77,6 +77,7 @@ pub(crate) fn fake_on(kind: BackendKind, emulated: bool) -> (Arc<Handle>, Runnin
     let capabilities = Capabilities {
         device: "a fake".into(),
         instruction_set: "fake".into(),
+        driver: "1.0".into(),
         lanes: 1,
         operations: vec![Opcode::Nop, Opcode::Search, Opcode::Nearest],
         max_queries: 100,

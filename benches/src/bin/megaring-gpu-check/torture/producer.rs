@@ -65,6 +65,7 @@ impl<'a> Producer<'a> {
         let capabilities = Capabilities {
             device: String::new(),
             instruction_set: String::new(),
+            driver: String::new(),
             lanes: 1,
             operations: Opcode::ALL.to_vec(),
             max_queries: 1,
