@@ -1,0 +1,254 @@
+//! What this machine's backends were measured to cost: made by `measure.rs` over the sizes of `plan.rs`, kept in one file (`file.rs`), and
+//! believed by the router as long as machine and build are those of its fingerprint.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use megaring_core::job::Shape;
+use megaring_core::{BackendKind, BackendStatus, Opcode};
+use serde::{Deserialize, Serialize};
+
+use crate::cost::{CostModel, FitError, Parts, Sample, fit, fit_upload};
+use crate::engine::Engine;
+use crate::router::Router;
+
+mod file;
+mod measure;
+mod plan;
+
+pub use self::file::{Found, load, save};
+pub use self::measure::{Effort, Progress, measure};
+
+/// Raised when the file's form or the meaning of a coefficient changes.
+pub const SCHEMA: u32 = 1;
+/// A model that misses half of its own samples by more than this is no help.
+const WORST_FIT: f64 = 0.5;
+
+/// What the figures hold for: another processor, device, driver or build may be faster or slower.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fingerprint {
+    /// The processor's name.
+    pub processor: String,
+    /// Worker threads of the CPU backend.
+    pub threads: usize,
+    /// Version, commit where known, and kind of build.
+    pub build: String,
+    /// The backends that ran.
+    pub backends: Vec<Identity>,
+}
+
+/// One backend of a fingerprint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// `cpu`, `cuda` or `wgpu`.
+    pub backend: String,
+    /// The device.
+    pub device: String,
+    /// Instruction set or architecture.
+    pub instruction_set: String,
+    /// The driver with its version.
+    pub driver: String,
+}
+
+impl Fingerprint {
+    /// Of a running engine.
+    #[must_use]
+    pub fn of(engine: &Engine) -> Self {
+        let (mut backends, mut threads) = (Vec::new(), 0);
+        for (kind, status) in engine.backends() {
+            let BackendStatus::Available(able) = status else { continue };
+            if kind == BackendKind::Cpu {
+                threads = able.lanes;
+            }
+            let backend = kind.name().to_owned();
+            let (device, instruction_set, driver) = (able.device, able.instruction_set, able.driver);
+            backends.push(Identity { backend, device, instruction_set, driver });
+        }
+        let build = build_name();
+        Self { processor: crate::machine::processor_name(), threads, build, backends }
+    }
+
+    /// What differs from another in a few words; nothing where they are equal.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let differs = |what: &str, here: &str, there: &str| Some(format!("{what} is {here}, and was {there}"));
+        if self.processor != other.processor {
+            return differs("the processor", &self.processor, &other.processor);
+        }
+        if self.threads != other.threads {
+            return differs("the number of threads", &self.threads.to_string(), &other.threads.to_string());
+        }
+        if self.build != other.build {
+            return differs("the build", &self.build, &other.build);
+        }
+        for identity in &self.backends {
+            match other.backends.iter().find(|other| other.backend == identity.backend) {
+                None => return Some(format!("{} was not measured", identity.backend)),
+                Some(other) if other != identity => {
+                    return differs(&identity.backend, &identity.text(), &other.text());
+                }
+                Some(_) => {}
+            }
+        }
+        // A backend that is not started this time is no reason to measure the others anew.
+        None
+    }
+}
+
+impl Identity {
+    fn text(&self) -> String {
+        [&self.device, &self.instruction_set, &self.driver].map(String::as_str).join(" ").trim().to_owned()
+    }
+}
+
+/// Names the build: figures of another one, or of one that is not optimised, are not this one's.
+#[must_use]
+pub fn build_name() -> String {
+    let commit = option_env!("MEGARING_COMMIT").unwrap_or("");
+    let kind = if cfg!(debug_assertions) { "debug" } else { "release" };
+    format!("{} {commit} {kind}", env!("CARGO_PKG_VERSION")).replace("  ", " ")
+}
+
+/// A calibration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What it holds for.
+    pub fingerprint: Fingerprint,
+    /// Seconds since 1970 when it was made.
+    pub made_unix_s: u64,
+    /// Seconds it took.
+    pub took_s: f64,
+    /// Whether it was a quick one.
+    pub quick: bool,
+    /// The backends that were measured.
+    pub backends: Vec<Costs>,
+    /// Backends that failed meanwhile, and how; they go by what is assumed.
+    pub failed: Vec<Failed>,
+    /// Why the figures are to be doubted; none where the machine was quiet.
+    pub doubts: Vec<String>,
+}
+
+/// A backend that could not be measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failed {
+    /// The backend.
+    pub backend: String,
+    /// What happened.
+    pub reason: String,
+}
+
+/// What one backend costs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Costs {
+    /// The backend.
+    pub backend: String,
+    /// The lines through the samples.
+    pub model: CostModel,
+    /// What was measured.
+    pub samples: Vec<Measurement>,
+    /// Uploads: bytes and nanoseconds.
+    pub uploads: Vec<[f64; 2]>,
+    /// By how much the model misses half of an operation's samples at most, relative to their times.
+    pub typical_errors: Vec<(String, f64)>,
+}
+
+/// One measured size.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measurement {
+    /// Number of the operation ([`Opcode`]).
+    pub opcode: u16,
+    /// Queries or memories.
+    pub items: usize,
+    /// Rows, points, or bytes of text.
+    pub rows: usize,
+    /// Elements of a row.
+    pub dim: usize,
+    /// Answers of each query.
+    pub k: usize,
+    /// Median of its times.
+    pub ns: f64,
+    /// Half the width of the median's confidence interval, relative to it.
+    pub uncertainty: f64,
+}
+
+impl Measurement {
+    /// The job's shape; none where the operation is unknown.
+    #[must_use]
+    pub fn shape(&self) -> Option<Shape> {
+        let Self { items, rows, dim, k, .. } = *self;
+        Opcode::from_u16(self.opcode).map(|opcode| Shape { opcode, items, rows, dim, k })
+    }
+}
+
+impl Costs {
+    /// Fits the lines. An operation without samples goes by what is assumed.
+    ///
+    /// # Errors
+    /// A sample that is no time.
+    pub fn fitted(kind: BackendKind, samples: Vec<Measurement>, uploads: Vec<[f64; 2]>) -> Result<Self, FitError> {
+        let mut model = CostModel::assumed(kind);
+        let mut typical_errors = Vec::new();
+        for opcode in Opcode::ALL {
+            let of_it: Vec<Sample> = samples
+                .iter()
+                .filter_map(|one| one.shape().filter(|shape| shape.opcode == opcode).map(|shape| (shape, one.ns)))
+                .map(|(shape, ns)| Sample { parts: Parts::of(&shape), ns })
+                .collect();
+            if of_it.is_empty() {
+                continue;
+            }
+            let found = fit(&of_it)?;
+            *model.of_mut(opcode) = found.coefficients;
+            typical_errors.push((opcode.name().to_owned(), found.typical_error));
+        }
+        if !uploads.is_empty() {
+            model.upload = fit_upload(&uploads.iter().map(|[bytes, ns]| (*bytes, *ns)).collect::<Vec<_>>())?;
+        }
+        Ok(Self { backend: kind.name().into(), model, samples, uploads, typical_errors })
+    }
+}
+
+impl Calibration {
+    /// Makes the router go by it.
+    pub fn apply(&self, router: &Router) {
+        for costs in &self.backends {
+            let Ok(kind) = costs.backend.parse::<BackendKind>() else { continue };
+            let samples: Vec<(Shape, f64)> =
+                costs.samples.iter().filter_map(|one| Some((one.shape()?, one.ns))).collect();
+            router.adopt(kind, costs.model, &samples);
+        }
+    }
+
+    /// Why it should not be kept, where it should not: the lines do not go through what was measured.
+    #[must_use]
+    pub fn unfit(&self) -> Option<String> {
+        self.backends.iter().find_map(|costs| {
+            let (operation, error) = costs.typical_errors.iter().find(|(_, error)| *error > WORST_FIT)?;
+            let percent = error * 100.0;
+            Some(format!(
+                "the times of {operation} on {} differ by {percent:.0} % from any line through them: the machine was too noisy",
+                costs.backend
+            ))
+        })
+    }
+
+    /// Whether every number in it can be part of a time.
+    fn is_sane(&self) -> bool {
+        let sane = |costs: &Costs| {
+            let samples = costs.samples.iter().all(|one| one.shape().is_some() && one.ns.is_finite() && one.ns > 0.0);
+            costs.model.is_sane() && samples && costs.backend.parse::<BackendKind>().is_ok()
+        };
+        self.backends.iter().all(sane)
+    }
+}
+
+fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,195 @@
+//! The file that a calibration is kept in: one JSON object, replaced as a whole. Whatever is wrong with it costs a new calibration, nothing more.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use megaring_core::Error;
+
+use super::{Calibration, Fingerprint, SCHEMA};
+
+/// What a file had.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// It holds for this machine and build.
+    Good(Box<Calibration>),
+    /// There is none.
+    Nothing,
+    /// It was made for something else, which is told.
+    Other(String),
+    /// It cannot be read or makes no sense, which is told.
+    Broken(String),
+}
+
+impl Found {
+    /// Why there is nothing to go by; none where there is.
+    #[must_use]
+    pub fn want(&self) -> Option<String> {
+        match self {
+            Self::Good(_) => None,
+            Self::Nothing => Some("nothing was measured yet".into()),
+            Self::Other(difference) => Some(format!("what was measured is not for this: {difference}")),
+            Self::Broken(reason) => Some(format!("the measurements cannot be read: {reason}")),
+        }
+    }
+}
+
+/// Reads a file, and judges whether it holds for `fingerprint`.
+#[must_use]
+pub fn load(path: &Path, fingerprint: &Fingerprint) -> Found {
+    let broken = |reason: &dyn std::fmt::Display| Found::Broken(format!("{}: {reason}", path.display()));
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
+        Err(error) => return broken(&error),
+    };
+    // Looked at first: another schema's fields are another's.
+    #[derive(serde::Deserialize)]
+    struct Form {
+        schema: u32,
+    }
+    match serde_json::from_str::<Form>(&text) {
+        Ok(Form { schema: SCHEMA }) => {}
+        Ok(Form { schema }) => return Found::Other(format!("its form is number {schema}, and this build's {SCHEMA}")),
+        Err(error) => return broken(&error),
+    }
+    match serde_json::from_str::<Calibration>(&text) {
+        Ok(calibration) if !calibration.is_sane() => broken(&"a number in it is no time"),
+        Ok(calibration) => match fingerprint.difference(&calibration.fingerprint) {
+            Some(difference) => Found::Other(difference),
+            None => Found::Good(Box::new(calibration)),
+        },
+        Err(error) => broken(&error),
+    }
+}
+
+/// Writes a file beside the old one and puts it in its place, so that whoever reads sees one or the other. Makes the folder where it is
+/// missing.
+///
+/// # Errors
+/// [`Error::Storage`] that names the file; the old one is as it was.
+pub fn save(path: &Path, calibration: &Calibration) -> Result<(), Error> {
+    let failed = |error: &dyn std::fmt::Display| Error::Storage(format!("{}: {error}", path.display()));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(|error| failed(&error))?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
+    serde_json::to_writer_pretty(&mut file, calibration).map_err(|error| failed(&error))?;
+    file.write_all(b"\n").and_then(|()| file.as_file().sync_all()).map_err(|error| failed(&error))?;
+    file.persist(path).map_err(|error| failed(&error.error))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use megaring_core::{BackendKind, Opcode};
+
+    use super::super::{Costs, Identity, Measurement};
+    use super::*;
+
+    fn fingerprint() -> Fingerprint {
+        let identity = |backend: &str| Identity {
+            backend: backend.into(),
+            device: "d".into(),
+            instruction_set: "i".into(),
+            driver: "1".into(),
+        };
+        let backends = vec![identity("cpu"), identity("wgpu")];
+        Fingerprint { processor: "p".into(), threads: 2, build: "b".into(), backends }
+    }
+
+    fn calibration() -> Calibration {
+        let sample = |items: usize| Measurement {
+            opcode: Opcode::Search as u16,
+            items,
+            rows: 100,
+            dim: 8,
+            k: 1,
+            ns: 1e3 * items as f64,
+            uncertainty: 0.01,
+        };
+        let costs = Costs::fitted(BackendKind::Cpu, (1..5).map(sample).collect(), vec![[1e6, 1e5]]).expect("times");
+        Calibration {
+            schema: SCHEMA,
+            fingerprint: fingerprint(),
+            made_unix_s: 1,
+            took_s: 2.0,
+            quick: true,
+            backends: vec![costs],
+            failed: Vec::new(),
+            doubts: vec!["a <doubt>".into()],
+        }
+    }
+
+    #[test]
+    fn what_was_saved_is_found_again_and_an_old_file_is_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("deep/er/calibration.json");
+        assert_eq!(load(&path, &fingerprint()), Found::Nothing);
+        for quick in [true, false] {
+            let calibration = Calibration { quick, ..calibration() };
+            save(&path, &calibration).expect("room");
+            assert_eq!(load(&path, &fingerprint()), Found::Good(Box::new(calibration)));
+        }
+        assert_eq!(
+            std::fs::read_dir(path.parent().expect("a folder")).expect("readable").count(),
+            1,
+            "nothing is left"
+        );
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_not_believed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("c.json");
+        save(&path, &calibration()).expect("room");
+        let told = |change: &dyn Fn(&mut Fingerprint)| {
+            let mut here = fingerprint();
+            change(&mut here);
+            match load(&path, &here) {
+                Found::Other(difference) => difference,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(told(&|here| here.processor = "q".into()).contains("processor is q, and was p"));
+        assert!(told(&|here| here.threads = 8).contains("threads is 8, and was 2"));
+        assert!(told(&|here| here.build = "c".into()).contains("build is c, and was b"));
+        assert!(told(&|here| here.backends[1].driver = "2".into()).contains("wgpu is d i 2, and was d i 1"));
+        assert!(told(&|here| here.backends[1].backend = "cuda".into()).contains("cuda was not measured"));
+        let mut fewer = fingerprint();
+        fewer.backends.pop();
+        assert!(matches!(load(&path, &fewer), Found::Good(_)), "one that is switched off is no difference");
+        let text = std::fs::read_to_string(&path).expect("a file").replace("\"schema\": 1", "\"schema\": 7");
+        std::fs::write(&path, text).expect("room");
+        assert!(matches!(load(&path, &fingerprint()), Found::Other(reason) if reason.contains("number 7")));
+    }
+
+    #[test]
+    fn a_broken_file_is_told_and_harms_nobody() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("c.json");
+        save(&path, &calibration()).expect("room");
+        let whole = std::fs::read_to_string(&path).expect("a file");
+        let half = whole[..whole.len() / 2].to_owned();
+        let negative = whole.replace("\"ns\": 1000.0", "\"ns\": -1000.0");
+        let unknown = whole.replace("\"opcode\": 2", "\"opcode\": 77");
+        assert!(negative != whole && unknown != whole);
+        for text in ["", "{}", "null", "[1]", "\u{0}", &half, &negative, &unknown] {
+            std::fs::write(&path, text).expect("room");
+            let found = load(&path, &fingerprint());
+            assert!(matches!(&found, Found::Broken(reason) if reason.contains("c.json")), "{text:?}: {found:?}");
+            assert!(found.want().is_some());
+        }
+        std::fs::write(&path, [0xFF, 0xFE]).expect("room");
+        assert!(matches!(load(&path, &fingerprint()), Found::Broken(_)));
+        assert!(matches!(load(folder.path(), &fingerprint()), Found::Broken(_)), "a folder");
+    }
+
+    #[test]
+    fn where_it_cannot_be_written_that_is_told_and_the_old_one_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "old").expect("room");
+        let below = file.join("calibration.json");
+        assert!(save(&below, &calibration()).is_err_and(|error| error.to_string().contains("calibration.json")));
+        assert_eq!(std::fs::read_to_string(&file).expect("it stays"), "old");
+    }
+}
