@@ -15,6 +15,8 @@ mod roofline;
 mod sections;
 mod series;
 mod tables;
+#[cfg(test)]
+mod testing;
 mod theme;
 
 pub use page::html;

@@ -39,7 +39,7 @@ pub(super) struct Layout {
 
 /// Sizes of a picture on the page, in pixels before a narrow screen shrinks it.
 const WIDTH: f64 = 440.0;
-const HEIGHT: f64 = 300.0;
+const HEIGHT: f64 = 306.0;
 
 impl Plot<'_> {
     /// The picture for the page.
@@ -47,7 +47,7 @@ impl Plot<'_> {
         let layout = Layout {
             left: 58.0,
             right: WIDTH - 88.0,
-            top: 26.0,
+            top: 32.0,
             bottom: HEIGHT - 44.0,
             type_size: 12.5,
             point: 3.5,
@@ -79,7 +79,7 @@ impl Plot<'_> {
             canvas.line(&[(layout.left, at), (layout.right, at)], GRID, 1.0);
             let label = match self.measure {
                 Measure::Latency => numbers::tick_time(tick),
-                Measure::Throughput => numbers::tick_count(tick),
+                Measure::Throughput => numbers::tick_rate(tick),
             };
             canvas.text((layout.left - 8.0, at), &label, size, MUTED, Align::End);
         }
@@ -93,7 +93,7 @@ impl Plot<'_> {
         let (across, upwards) = self.axis_names();
         let middle = (layout.left + layout.right) / 2.0;
         canvas.text((middle, layout.bottom + size * 2.7), &across, size, TEXT, Align::Middle);
-        canvas.text((4.0_f64.max(layout.left - 54.0), layout.top - size), &upwards, size, TEXT, Align::Start);
+        canvas.text((4.0_f64.max(layout.left - 54.0), layout.top - size * 1.45), &upwards, size, TEXT, Align::Start);
     }
 
     fn axis_names(&self) -> (String, String) {
@@ -121,11 +121,13 @@ impl Plot<'_> {
             return;
         }
         let ink = self.looks.get(line.backend).ink;
+        // A cold line's band is fainter: it is often as wide as the axis is high there.
+        let opacity = if line.residence == Residence::Cold { 0.08 } else { 0.16 };
         // Both are laid over each other: darker up to p95, lighter up to p99.
         for upper in [|dot: &Dot<'_>| dot.p95, |dot: &Dot<'_>| dot.p99] {
             let above = line.points.iter().map(|dot| (x.at(dot.x), y.at(upper(dot))));
             let below = line.points.iter().rev().map(|dot| (x.at(dot.x), y.at(dot.p50)));
-            canvas.polygon(&above.chain(below).collect::<Vec<Place>>(), ink, 0.16);
+            canvas.polygon(&above.chain(below).collect::<Vec<Place>>(), ink, opacity);
         }
     }
 
@@ -180,7 +182,7 @@ impl Plot<'_> {
         for (((_, at), name, look), height) in ends.into_iter().zip(heights) {
             let from = layout.right + 2.0;
             if (height - at).abs() > 3.0 {
-                canvas.line(&[(from - 6.0, at), (from + 4.0, height)], look.ink, 0.75);
+                canvas.line(&[(from - 5.0, at), (from + 4.0, height)], look.ink, 0.75);
             }
             canvas.bold((from + 6.0, height), &name, layout.type_size, look.ink, Align::Start);
         }
@@ -189,17 +191,27 @@ impl Plot<'_> {
 
 /// Heights as close to the `wanted`, which rise, as they can be when each keeps `gap` from the next and all lie between the ends.
 fn spread(wanted: &[f64], gap: f64, top: f64, bottom: f64) -> Vec<f64> {
-    let mut heights: Vec<f64> = Vec::with_capacity(wanted.len());
+    // Blocks of labels that touch, each with its middle and number of labels: the middle is where the labels on average want to be.
+    let mut blocks: Vec<(f64, f64)> = Vec::new();
     for height in wanted {
-        let least = heights.last().map_or(top, |last| last + gap);
-        heights.push(height.max(least));
+        let mut block = (*height, 1.0);
+        while let Some(above) = blocks.last().copied() {
+            if block.0 - above.0 >= gap * f64::midpoint(above.1, block.1) {
+                break;
+            }
+            blocks.pop();
+            let labels = above.1 + block.1;
+            block = ((above.0 * above.1 + block.0 * block.1) / labels, labels);
+        }
+        blocks.push(block);
     }
-    let mut most = bottom;
-    for height in heights.iter_mut().rev() {
-        *height = height.min(most);
-        most = *height - gap;
-    }
-    heights
+    let place = |(middle, labels): (f64, f64)| {
+        let half = gap * (labels - 1.0) / 2.0;
+        // The upper end goes first where there is no room for all.
+        let middle = middle.min(bottom - half).max(top + half);
+        (0..labels as usize).map(move |nth| middle - half + gap * nth as f64)
+    };
+    blocks.into_iter().flat_map(place).collect()
 }
 
 #[cfg(test)]
@@ -209,7 +221,9 @@ mod tests {
     #[test]
     fn labels_keep_their_distance_and_their_order() {
         let heights = spread(&[10.0, 11.0, 12.0, 99.0], 14.0, 0.0, 100.0);
-        assert_eq!(heights, [10.0, 24.0, 38.0, 99.0]);
+        assert_eq!(heights, [0.0, 14.0, 28.0, 99.0]);
+        let heights = spread(&[50.0, 51.0, 90.0], 14.0, 0.0, 100.0);
+        assert_eq!(heights, [43.5, 57.5, 90.0]);
         let heights = spread(&[97.0, 98.0, 99.0], 14.0, 0.0, 100.0);
         assert_eq!(heights, [72.0, 86.0, 100.0]);
         assert!(spread(&[], 14.0, 0.0, 100.0).is_empty());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::map::winner;
 use super::numbers::{clean, count, factor, plottable, rate, shape, time};
-use super::series::throughput;
+use super::series::{throughput, usual_rows};
 use crate::record::{Axis, Crossover, Device, Point, Record, Residence};
 
 /// The backend that others are held against.
@@ -26,6 +26,13 @@ pub(super) fn sentences(record: &Record) -> Vec<String> {
         return alone(record, &searches);
     }
     let mut told: Vec<String> = others.iter().map(|device| verdict(record, device)).collect();
+    if let Some(first) = told.first_mut() {
+        *first = format!("On this machine {first}");
+    }
+    // Each of the others is a sentence of its own.
+    for sentence in told.iter_mut().skip(1) {
+        *sentence = capitalised(sentence);
+    }
     told.extend(advantage(record, &searches));
     told
 }
@@ -34,18 +41,35 @@ fn timed<'a>(record: &'a Record, suite: &'a str) -> impl Iterator<Item = &'a Poi
     record.points.iter().filter(move |p| p.suite == suite && plottable(p.times.p50_ns).is_some())
 }
 
+fn capitalised(sentence: &str) -> String {
+    let mut chars = sentence.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
 /// A device with the backend that serves it.
 fn named(device: &Device) -> String {
     format!("{} ({})", clean(&device.device), clean(&device.backend))
 }
 
 fn alone(record: &Record, searches: &[&Point]) -> Vec<String> {
-    let name = record.backends.first().map_or_else(|| "one backend".into(), named);
-    let mut told = vec![format!("Only {name} was measured: there is nothing to compare it with.")];
-    let quickest = searches.iter().min_by_key(|p| (p.sizes.items, p.sizes.rows));
-    if let Some(point) = quickest {
-        let Point { sizes, times, .. } = point;
-        told.push(format!("It answers {} in {}.", batch_over(sizes.items, sizes.rows, sizes.dim), time(times.p50_ns)));
+    let who = match record.backends.first() {
+        Some(device) if device.backend == CPU => format!("the CPU ({})", clean(&device.device)),
+        Some(device) => named(device),
+        None => "one backend".into(),
+    };
+    let mut told = vec![format!("Only {who} was measured: there is nothing to compare it with.")];
+    let rows = usual_rows(searches.iter().copied());
+    let usual = || searches.iter().filter(|p| Some(p.sizes.rows) == rows);
+    let first = usual().min_by_key(|p| p.sizes.items);
+    let most = usual().filter_map(|p| Some((throughput(p)?, p))).max_by(|a, b| a.0.total_cmp(&b.0));
+    if let (Some(first), Some((per_s, most))) = (first, most) {
+        told.push(format!(
+            "It answers {} in {}, and at most {} in batches of {}.",
+            batch_over(first.sizes.items, first.sizes.rows, first.sizes.dim),
+            time(first.times.p50_ns),
+            rate(per_s, "queries"),
+            count(most.sizes.items),
+        ));
     }
     told
 }
@@ -59,12 +83,16 @@ fn batch_over(items: u64, rows: u64, dim: u64) -> String {
 fn verdict(record: &Record, device: &Device) -> String {
     let crossovers = comparable(record, &device.backend);
     let who = if device.emulated {
-        format!("{}, a program on the processor that stands in for a GPU,", named(device))
+        format!(
+            "{} on {}, a program on the processor that stands in for a GPU,",
+            clean(&device.backend),
+            clean(&device.device)
+        )
     } else {
-        format!("the GPU, {},", named(device))
+        format!("the GPU ({}, {})", clean(&device.device), clean(&device.backend))
     };
     let Some(first) = crossovers.first() else {
-        return format!("On this machine {who} was measured, but not beside the CPU.");
+        return format!("{who} was measured, but not beside the CPU.");
     };
     let (dim, up_to) = (first.at.dim, crossovers.iter().map(|c| c.up_to).max().unwrap_or(0));
     let wins: Vec<(u64, u64)> = crossovers.iter().filter_map(|c| Some((c.at.rows, c.from?))).collect();
@@ -73,7 +101,7 @@ fn verdict(record: &Record, device: &Device) -> String {
     if wins.is_empty() {
         let rows = range(&never, dim);
         return format!(
-            "On this machine {who} never wins over the CPU{uploaded}: measured up to {} queries at {rows}.",
+            "{who} never wins{uploaded}, up to a batch of {} queries at {rows}: the CPU answers sooner.",
             count(up_to)
         );
     }
@@ -86,7 +114,7 @@ fn verdict(record: &Record, device: &Device) -> String {
         })
         .collect();
     let below = if wins.iter().any(|(_, from)| *from > 1) { "; below, the CPU does" } else { "" };
-    let mut told = format!("On this machine {who} wins over the CPU {}{uploaded}{below}.", listed(&places));
+    let mut told = format!("{who} wins {}{uploaded}{below}.", listed(&places));
     if !never.is_empty() {
         told += &format!(" At {} it never does.", range(&never, dim));
     }

@@ -77,9 +77,9 @@ fn cells<'a>(record: &'a Record, of: &Subject<'_>) -> Vec<Cell<'a>> {
     places.into_iter().map(cell).collect()
 }
 
-const CELL: (f64, f64) = (84.0, 34.0);
+const CELL: (f64, f64) = (84.0, 42.0);
 const LEFT: f64 = 64.0;
-const TOP: f64 = 26.0;
+const TOP: f64 = 38.0;
 const TYPE: f64 = 12.5;
 
 struct Map<'a> {
@@ -95,7 +95,7 @@ pub(super) fn svg(record: &Record, looks: &Looks<'_>, of: &Subject<'_>, title: &
     let rows: BTreeSet<u64> = cells.iter().map(|((rows, _), _)| *rows).collect();
     let items: BTreeSet<u64> = cells.iter().map(|((_, items), _)| *items).collect();
     let map = Map { rows: rows.into_iter().collect(), items: items.into_iter().collect(), cells, looks };
-    let width = LEFT + CELL.0 * map.rows.len() as f64 + 14.0;
+    let width = LEFT + CELL.0 * map.rows.len() as f64 + 36.0;
     let height = TOP + CELL.1 * map.items.len() as f64 + 44.0;
     picture(&Sheet { width, height, title, alone: false }, |canvas| {
         map.axes(canvas);
@@ -125,7 +125,7 @@ impl Map<'_> {
 
     fn axes(&self, canvas: &mut Canvas<'_>) {
         let bottom = TOP + CELL.1 * self.items.len() as f64;
-        canvas.text((4.0, TOP - TYPE), "batch (queries)", TYPE, TEXT, Align::Start);
+        canvas.text((4.0, TYPE), "batch (queries)", TYPE, TEXT, Align::Start);
         for items in &self.items {
             let y = self.floor(*items).unwrap_or(bottom) - CELL.1 / 2.0;
             canvas.text((LEFT - 8.0, y), &tick_count(*items as f64), TYPE, MUTED, Align::End);
@@ -148,7 +148,7 @@ impl Map<'_> {
         };
         let look = self.looks.get(&win.best.backend);
         canvas.rectangle(from, to, look.ink, 1.0);
-        let name = short(&win.best.backend, 6);
+        let name = short(&win.best.backend, 11);
         let (ink, told) = if win.tie {
             canvas.rectangle((from.0 + 2.0, from.1 + 2.0), (to.0 - 2.0, to.1 - 2.0), SURFACE, 1.0);
             (TEXT, "tie".to_owned())
@@ -156,8 +156,8 @@ impl Map<'_> {
             (ON_COLOUR, factor(win.factor))
         };
         let sign = if win.tie { format!("{name}?") } else { name };
-        canvas.bold((centre.0 - 4.0, centre.1), &told, TYPE + 0.5, ink, Align::End);
-        canvas.text((centre.0 + 2.0, centre.1), &sign, TYPE - 1.5, ink, Align::Start);
+        canvas.bold((centre.0, centre.1 - 8.5), &told, TYPE + 1.0, ink, Align::Middle);
+        canvas.text((centre.0, centre.1 + 6.5), &sign, TYPE - 1.0, ink, Align::Middle);
         canvas.tip(centre, CELL.1 / 2.0, &tip(win));
     }
 
@@ -169,15 +169,21 @@ impl Map<'_> {
             if of_one.iter().all(|c| c.from.is_none()) {
                 continue;
             }
+            // Lines fall to the right; the next lies to the upper right of the one before, so that both are seen where they go together.
+            let aside = 4.0 * nth as f64;
             let mut places: Vec<Place> = Vec::new();
             for crossover in of_one {
                 let Some(left) = self.column(crossover.at.rows) else { continue };
                 // Where it never wins, the line leaves the map at the top.
                 let height = crossover.from.and_then(|from| self.floor(from)).unwrap_or(TOP);
-                places.extend([(left, height), (left + CELL.0, height)]);
+                places.extend([(left + aside, height - aside), (left + CELL.0 + aside, height - aside)]);
+            }
+            if let Some(end) = places.last_mut() {
+                // So do the marks at the ends.
+                end.0 += 7.0 + 11.0 * nth as f64;
             }
             let look = self.looks.get(&of_one[0].backend);
-            canvas.line(&places, SURFACE, 7.0);
+            canvas.line(&places, SURFACE, 6.0);
             if nth == 0 {
                 canvas.line(&places, TEXT, 3.0);
             } else {
@@ -203,4 +209,29 @@ fn tip(win: &Win<'_>) -> String {
         second.backend,
         time(second.times.p50_ns),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::search;
+    use super::winner;
+
+    #[test]
+    fn the_smallest_median_wins_unless_the_intervals_overlap() {
+        let (cpu, cuda) = (search("cpu", 120.0, [110.0, 130.0]), search("cuda", 40.0, [39.0, 41.0]));
+        let win = winner([&cpu, &cuda]).unwrap();
+        assert_eq!((win.best.backend.as_str(), win.factor, win.tie), ("cuda", 3.0, false));
+        let close = search("wgpu", 42.0, [40.5, 44.0]);
+        let win = winner([&cpu, &cuda, &close]).unwrap();
+        assert_eq!((win.best.backend.as_str(), win.second.backend.as_str(), win.tie), ("cuda", "wgpu", true));
+    }
+
+    #[test]
+    fn nobody_wins_alone_or_without_a_time() {
+        let (cpu, broken) = (search("cpu", 120.0, [110.0, 130.0]), search("cuda", f64::NAN, [0.0, 0.0]));
+        assert!(winner([&cpu]).is_none());
+        assert!(winner([&cpu, &cpu]).is_none());
+        assert!(winner([&cpu, &broken]).is_none());
+        assert!(winner([]).is_none());
+    }
 }

@@ -74,9 +74,17 @@ fn unit_of(number: &str, unit: &str) -> String {
     }
 }
 
-/// A rate of things that are counted: `61,200 queries/s`.
+/// A rate of things that are counted: `61,200 queries/s`, `24.5 M queries/s`.
 pub(super) fn rate(per_s: f64, things: &str) -> String {
-    unit_of(&three_digits(per_s), &format!("{things}/s"))
+    if per_s < 999.5e3 {
+        return unit_of(&three_digits(per_s), &format!("{things}/s"));
+    }
+    prefixed(per_s, &format!("\u{202f}{things}/s"))
+}
+
+/// The same without a unit, for the columns of tables: `61,200`, `24.5 M`.
+pub(super) fn bare(value: f64) -> String {
+    rate(value, "").trim_end_matches("/s").trim_end().to_owned()
 }
 
 /// How many times as fast: `12×`, `3.4×`, `1.04×`.
@@ -104,10 +112,15 @@ pub(super) fn percent(share: f64) -> String {
 /// A label of an axis: the shortest writing of a tick such as 1, 20 or 500,000, from a million on with a prefix.
 pub(super) fn tick_count(value: f64) -> String {
     match value {
-        v if v >= 1e6 => prefixed(v, "").replace(".00", "").replace(".0", "").trim_end().replace('\u{202f}', ""),
+        v if v >= 1e6 => tick_rate(v),
         v if v >= 1.0 => count(v.round() as u64),
         v => format!("{v}"),
     }
+}
+
+/// A label of an axis of rates: `20`, `500k`, `10M`.
+pub(super) fn tick_rate(per_s: f64) -> String {
+    prefixed(per_s, "").replace(".00", "").replace(".0", "").replace('\u{202f}', "")
 }
 
 /// A label of an axis of times in nanoseconds: `1 µs`, `200 µs`.
@@ -196,7 +209,7 @@ mod tests {
             told,
             ["0.00 ns", "850 ns", "999 ns", "1.00 µs", "12.3 µs", "1.00 ms", "1.25 ms", "3.40 s", "5,000 s"]
         );
-        assert_eq!(plain(&rate(171_977_974.0, "queries")), "172,000,000 queries/s");
+        assert_eq!(plain(&rate(171_977_974.0, "queries")), "172 M queries/s");
         assert_eq!([f64::NAN, f64::INFINITY, -1.0].map(time), [NONE, NONE, NONE]);
     }
 
@@ -225,6 +238,7 @@ mod tests {
     #[test]
     fn ticks_are_short() {
         assert_eq!([1.0, 20.0, 5e5, 1e6, 2e7].map(tick_count), ["1", "20", "500,000", "1M", "20M"]);
+        assert_eq!([20.0, 1e4, 5e5, 1e7].map(tick_rate), ["20", "10k", "500k", "10M"]);
         assert_eq!([1e3, 2e5, 1e6, 1e9].map(|v| plain(&tick_time(v))), ["1 µs", "200 µs", "1 ms", "1 s"]);
     }
 

@@ -8,7 +8,7 @@ use super::curves::{Layout, Measure, Plot};
 use super::numbers::{count, shape, short};
 use super::series::{Group, groups};
 use super::theme::{Looks, MUTED, TEXT};
-use crate::record::{Axis, Record};
+use crate::record::{Axis, Record, Residence};
 
 /// Why there is no picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,10 +31,10 @@ impl fmt::Display for NoPicture {
 impl Error for NoPicture {}
 
 const WIDTH: f64 = 860.0;
-const HEIGHT: f64 = 500.0;
+const HEIGHT: f64 = 520.0;
 
 /// Latency of searches against the batch, all backends in one picture, for one corpus and `k`. Without `sizes` (rows, dimensions, `k`) it
-/// shows those of the most points, of several the first with the most backends.
+/// shows those of the most points, of several the one in the middle.
 ///
 /// The file has a background of its own and dark colours for readers whose system is dark.
 ///
@@ -46,8 +46,9 @@ pub fn svg_latency(record: &Record, sizes: Option<(u64, u64, u64)>) -> Result<St
     let of = |group: &Group<'_>| (group.subject.rows, group.subject.dim, group.subject.k);
     let points = |group: &Group<'_>| group.lines.iter().map(|line| line.points.len()).sum::<usize>();
     let fitting = groups.iter().filter(|group| sizes.is_none_or(|sizes| sizes == of(group)));
-    // `max_by_key` would return the last of equals.
-    let best = fitting.rev().max_by_key(|group| (points(group), group.lines.len()));
+    let most = fitting.clone().map(&points).max();
+    let fullest: Vec<&Group<'_>> = fitting.filter(|group| Some(points(group)) == most).collect();
+    let best = fullest.get(fullest.len().saturating_sub(1) / 2).copied();
     let Some(group) = best else {
         return Err(NoPicture { measured: groups.iter().map(of).collect() });
     };
@@ -63,12 +64,13 @@ pub fn svg_latency(record: &Record, sizes: Option<(u64, u64, u64)>) -> Result<St
             left: 74.0,
             right: WIDTH - 112.0,
             top: 96.0,
-            bottom: HEIGHT - 58.0,
+            bottom: HEIGHT - 80.0,
             type_size: 14.5,
             point: 4.5,
             line: 2.5,
         };
         plot.draw(canvas, &layout);
+        footing(canvas, record, group);
     }))
 }
 
@@ -81,4 +83,17 @@ fn heading(canvas: &mut Canvas<'_>, record: &Record, title: &str) {
     let devices: Vec<String> = record.backends.iter().map(device).collect();
     let line = if devices.is_empty() { record.machine.processor.clone() } else { devices.join("  ·  ") };
     canvas.text((20.0, 50.0), &short(&line, 118), 13.0, MUTED, Align::Start);
+}
+
+/// How to read the lines, and what made them.
+fn footing(canvas: &mut Canvas<'_>, record: &Record, group: &Group<'_>) {
+    let mut notes = Vec::new();
+    if group.lines.iter().any(|line| line.residence == Residence::Cold) {
+        notes.push("dashed: the corpus is uploaded within the time".to_owned());
+    }
+    if group.lines.iter().flat_map(|line| &line.points).any(|dot| !dot.point.times.doubts.is_empty()) {
+        notes.push("ringed: doubtful".to_owned());
+    }
+    notes.push(format!("megaring {}", record.machine.version));
+    canvas.text((20.0, HEIGHT - 16.0), &short(&notes.join("  ·  "), 120), 12.5, MUTED, Align::Start);
 }

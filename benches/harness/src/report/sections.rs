@@ -1,11 +1,9 @@
 //! The sections of the page, from the backends at a glance to the last measurement.
 
-use std::collections::BTreeSet;
-
 use super::canvas::{Sheet, picture};
 use super::curves::{Measure, Plot};
-use super::numbers::{count, escape, percent, plottable, prefixed, rate, shape, time};
-use super::series::{Group, by_rows, groups, suites, things, throughput};
+use super::numbers::{count, escape, percent, plottable, rate, shape, time};
+use super::series::{Group, by_rows, groups, suites, things, throughput, usual_rows};
 use super::theme::{Looks, suffix};
 use super::{map, roofline, tables};
 use crate::record::{Axis, Device, Point, Record, Residence};
@@ -54,12 +52,9 @@ fn card(record: &Record, looks: &Looks<'_>, device: &Device) -> String {
             && plottable(p.times.p50_ns).is_some()
     };
     let mine: Vec<&Point> = record.points.iter().filter(of).collect();
-    let rows: BTreeSet<u64> = mine.iter().map(|p| p.sizes.rows).collect();
-    let rows: Vec<u64> = rows.into_iter().collect();
-    // A corpus of usual size, and the largest.
-    let told = [rows.get(rows.len().saturating_sub(1) / 2), rows.last().filter(|_| rows.len() > 1)];
-    for rows in told.into_iter().flatten() {
-        html += &facts(mine.iter().copied().filter(|p| p.sizes.rows == *rows));
+    let (usual, largest) = (usual_rows(mine.iter().copied()), mine.iter().map(|p| p.sizes.rows).max());
+    for rows in usual.into_iter().chain(largest.filter(|rows| Some(*rows) != usual)) {
+        html += &facts(mine.iter().copied().filter(|p| p.sizes.rows == rows));
     }
     html + "</dl>\n</article>\n"
 }
@@ -121,7 +116,7 @@ fn legend(looks: &Looks<'_>, groups: &[Group<'_>]) -> String {
     format!("<ul class=\"legend\">\n{entries}{ring}</ul>\n")
 }
 
-/// One picture for each group, all with the same upward axis.
+/// One figure for each group, all with the same upward axis.
 fn panels(looks: &Looks<'_>, suite: &str, axis: Axis, measure: Measure, groups: &[Group<'_>]) -> String {
     let range: Vec<f64> = match measure {
         Measure::Latency => groups.iter().flat_map(Group::times).collect(),
@@ -136,7 +131,7 @@ fn panels(looks: &Looks<'_>, suite: &str, axis: Axis, measure: Measure, groups: 
         let plot = Plot { group, looks, suite, axis, measure, range: &range };
         figure(&caption, &plot.svg(&format!("{what}, {suite}: {caption}")))
     };
-    grid(&groups.iter().map(panel).collect::<String>())
+    groups.iter().map(panel).collect()
 }
 
 fn caption(group: &Group<'_>, suite: &str, axis: Axis) -> String {
@@ -156,19 +151,16 @@ pub(super) fn searches(record: &Record, looks: &Looks<'_>) -> String {
     if along.is_empty() {
         return String::new();
     }
-    let latency = legend(looks, &along) + &panels(looks, "search", Axis::Items, Measure::Latency, &along);
-    let rates = panels(looks, "search", Axis::Items, Measure::Throughput, &along);
+    let latency = legend(looks, &along) + &grid(&panels(looks, "search", Axis::Items, Measure::Latency, &along));
+    let rates = grid(&panels(looks, "search", Axis::Items, Measure::Throughput, &along));
     let rows = by_rows(record, looks, "search");
+    let rows = grid(&panels(looks, "search", Axis::Rows, Measure::Latency, &rows));
     section(
         "How long a search takes",
         "Down is better. One picture for each size of corpus, all with the same axes.",
         &latency,
     ) + &section("How many queries a second", "Up is better.", &rates)
-        + &section(
-            "How the corpus’ size counts",
-            "The smallest batch: what one user waits for.",
-            &panels(looks, "search", Axis::Rows, Measure::Latency, &rows),
-        )
+        + &section("How the corpus’ size counts", "The smallest batch: what one user waits for.", &rows)
 }
 
 /// The maps of winners.
@@ -244,8 +236,8 @@ pub(super) fn others(record: &Record, looks: &Looks<'_>) -> String {
             let mut content = String::new();
             if !along.is_empty() {
                 content += &legend(looks, &along);
-                content += &panels(looks, suite, Axis::Items, Measure::Latency, &along);
-                content += &panels(looks, suite, Axis::Items, Measure::Throughput, &along);
+                let times = panels(looks, suite, Axis::Items, Measure::Latency, &along);
+                content += &grid(&(times + &panels(looks, suite, Axis::Items, Measure::Throughput, &along)));
             }
             content += &tables::suite(record, looks, suite);
             let (title, text) = of_suite(suite);
@@ -268,7 +260,7 @@ pub(super) fn all(record: &Record, looks: &Looks<'_>) -> String {
     if record.points.is_empty() {
         return String::new();
     }
-    let bytes = record.points.iter().map(|p| p.times.samples as f64).sum::<f64>();
-    let text = format!("{} samples in all. Doubtful lines are marked.", prefixed(bytes, "").trim_end());
+    let samples = record.points.iter().fold(0_u64, |sum, p| sum.saturating_add(p.times.samples as u64));
+    let text = format!("{} samples in all. Doubtful lines are marked.", count(samples));
     section("All measurements", &text, &tables::measurements(record, looks))
 }

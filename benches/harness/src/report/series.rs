@@ -146,3 +146,9 @@ pub(super) fn things(suite: &str, many: bool) -> &'static str {
         (_, false) => "item",
     }
 }
+
+/// A corpus of usual size among those measured: the middle one.
+pub(super) fn usual_rows<'a>(points: impl Iterator<Item = &'a Point>) -> Option<u64> {
+    let rows: BTreeSet<u64> = points.map(|point| point.sizes.rows).collect();
+    rows.iter().nth(rows.len().saturating_sub(1) / 2).copied()
+}

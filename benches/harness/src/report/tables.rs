@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::numbers::{NONE, count, escape, percent, prefixed, rate, shape, tick_count, time};
+use super::numbers::{NONE, bare, count, escape, percent, prefixed, shape, tick_count, time};
 use super::roofline::share;
 use super::series::{things, throughput};
-use super::theme::{Looks, suffix};
-use crate::record::{Axis, Crossover, Point, Record, Residence};
+use super::theme::{Ink, Looks, suffix};
+use crate::record::{Axis, Crossover, Point, Record, Residence, Sizes, Times};
 
 /// A table's head and rows; cells are HTML already.
 struct Table {
@@ -17,8 +17,10 @@ struct Table {
 impl Table {
     /// `texts` columns of words on the left, the others of numbers.
     fn new(caption: &str, texts: usize, heads: &[&str]) -> Self {
+        // Tables of many columns may be wider than the text.
+        let wide = if heads.len() > 10 { " wide" } else { "" };
         let mut html = format!(
-            "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\"><table class=\"t{texts}\">\
+            "<div class=\"scroll{wide}\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\"><table class=\"t{texts}\">\
              <caption>{0}</caption><thead><tr>",
             escape(caption)
         );
@@ -69,37 +71,27 @@ pub(super) fn crossovers(record: &Record, looks: &Looks<'_>, axis: Axis) -> Stri
     }
     let (caption, fixed) = match axis {
         Axis::Items => ("Smallest batch from which on the backend always wins over the CPU", "rows × dim"),
-        Axis::Rows => ("Smallest corpus from which on the backend always wins over the CPU", "batch"),
+        Axis::Rows => ("Smallest corpus (rows) from which on the backend always wins over the CPU", "batch"),
     };
     let heads: Vec<String> = columns.iter().map(|(name, r)| format!("{name}{}", suffix(*r))).collect();
     let mut all_heads = vec!["case", fixed, "k"];
     all_heads.extend(heads.iter().map(String::as_str));
+    all_heads.push("measured up to");
     let mut table = Table::new(caption, 1, &all_heads);
     for ((case, dim, k, rows, items), crossovers) in lines {
         let at = match axis {
-            Axis::Items => shape(rows, dim),
+            Axis::Items => corpus(Sizes { rows, dim, k, items }),
             Axis::Rows => format!("{} at dim {}", count(items), count(dim)),
         };
         let mut cells = vec![escape(case), at, count(k)];
         cells.extend(columns.iter().map(|(name, residence)| {
             let here = crossovers.iter().find(|c| c.backend == *name && c.residence == *residence);
-            or_none(here.map(|c| from(c, axis)))
+            or_none(here.map(|c| c.from.map_or("never".into(), |from| format!("<b>{}</b>", count(from)))))
         }));
+        cells.push(count(crossovers.iter().map(|c| c.up_to).max().unwrap_or(0)));
         table.row("", &cells);
     }
     table.end()
-}
-
-fn from(crossover: &Crossover, axis: Axis) -> String {
-    let (one, many) = match axis {
-        Axis::Items => ("query", "queries"),
-        Axis::Rows => ("row", "rows"),
-    };
-    match crossover.from {
-        Some(1) => format!("<b>from 1 {one} on</b>"),
-        Some(from) => format!("<b>from {} {many} on</b>", count(from)),
-        None => format!("never <small>(up to {})</small>", count(crossover.up_to)),
-    }
 }
 
 /// What the devices can do at most, and how that is known.
@@ -130,6 +122,8 @@ pub(super) fn shares(record: &Record, looks: &Looks<'_>) -> String {
     for point in record.points.iter().filter(|point| point.multiply_adds > 0.0) {
         any = true;
         let share = share(record, point);
+        let ink = looks.get(&point.backend).ink;
+        let of_peak = |share: Option<f64>| share.map_or("not measured".into(), |share| meter(ink, share));
         table.row(
             doubtful(point),
             &[
@@ -139,9 +133,9 @@ pub(super) fn shares(record: &Record, looks: &Looks<'_>) -> String {
                 count(point.sizes.k),
                 count(point.sizes.items),
                 or_none(share.multiply_adds_per_s.map(|v| prefixed(v, "/s"))),
-                share.of_arithmetic.map_or("not measured".into(), meter),
+                of_peak(share.of_arithmetic),
                 or_none(share.bytes_per_s.map(|v| prefixed(v, "B/s"))),
-                share.of_memory.map_or("not measured".into(), meter),
+                of_peak(share.of_memory),
             ],
         );
     }
@@ -149,23 +143,23 @@ pub(super) fn shares(record: &Record, looks: &Looks<'_>) -> String {
 }
 
 /// A percentage with a bar behind it.
-fn meter(share: f64) -> String {
+fn meter(ink: Ink, share: f64) -> String {
     let width = (share * 100.0).clamp(0.0, 100.0);
     let width = if width.is_finite() { width } else { 0.0 };
-    format!("<span class=\"meter\" style=\"--share:{width:.1}%\">{}</span>", percent(share))
+    let ink = ink.css();
+    format!("<span class=\"meter\" style=\"--share:{width:.1}%;--accent:{ink}\">{}</span>", percent(share))
 }
 
 /// Every measurement, as it was taken.
 pub(super) fn measurements(record: &Record, looks: &Looks<'_>) -> String {
     let heads = [
-        "suite",
         "case",
         "backend",
         "rows × dim",
         "k",
         "batch",
         "p50",
-        "95 % interval of p50",
+        "interval",
         "p95",
         "p99",
         "min",
@@ -175,7 +169,8 @@ pub(super) fn measurements(record: &Record, looks: &Looks<'_>) -> String {
         "outliers",
         "doubts",
     ];
-    let mut table = Table::new("All measurements", 3, &heads);
+    let mut table =
+        Table::new("Times of all measurements, with the 95 % interval of the median and outliers", 2, &heads);
     for point in &record.points {
         table.row(doubtful(point), &measurement(looks, point));
     }
@@ -186,8 +181,8 @@ fn doubtful(point: &Point) -> &'static str {
     if point.times.doubts.is_empty() { "" } else { "doubtful" }
 }
 
-fn sizes(point: &Point) -> String {
-    if point.sizes.rows == 0 && point.sizes.dim == 0 { NONE.into() } else { shape(point.sizes.rows, point.sizes.dim) }
+fn corpus(sizes: Sizes) -> String {
+    if sizes.rows == 0 && sizes.dim == 0 { NONE.into() } else { shape(sizes.rows, sizes.dim) }
 }
 
 fn measurement(looks: &Looks<'_>, point: &Point) -> Vec<String> {
@@ -198,29 +193,40 @@ fn measurement(looks: &Looks<'_>, point: &Point) -> Vec<String> {
         some => format!("<b>{}</b>", count(some as u64)),
     };
     vec![
-        escape(&point.suite),
-        escape(&point.case),
+        if point.suite == point.case {
+            escape(&point.case)
+        } else {
+            escape(&format!("{}: {}", point.suite, point.case))
+        },
         backend(looks, &point.backend, point.residence),
-        sizes(point),
+        corpus(s),
         optional(s.k),
         optional(s.items),
         format!("<b>{}</b>", time(t.p50_ns)),
-        format!("{} to {}", time(t.ci_ns[0]), time(t.ci_ns[1])),
+        interval(t),
         time(t.p95_ns),
         time(t.p99_ns),
         time(t.min_ns),
         time(t.max_ns),
-        or_none(throughput(point).map(|v| rate(v, things(&point.suite, true)))),
+        or_none(throughput(point).map(bare)),
         count(t.samples as u64),
         outliers,
         t.doubts.iter().map(|doubt| escape(doubt)).collect::<Vec<_>>().join("; "),
     ]
 }
 
+/// How far the median's confidence interval reaches from it, to the farther side.
+fn interval(times: &Times) -> String {
+    let reach = (times.p50_ns - times.ci_ns[0]).max(times.ci_ns[1] - times.p50_ns);
+    match percent(reach / times.p50_ns) {
+        unknown if unknown == NONE => unknown,
+        share => format!("±{share}"),
+    }
+}
+
 /// The measurements of one suite, in short.
 pub(super) fn suite(record: &Record, looks: &Looks<'_>, suite: &str) -> String {
-    let of = |residence| things(suite, residence);
-    let batch = of(true);
+    let batch = things(suite, true);
     let per_s = format!("{batch}/s");
     let heads = ["case", "backend", batch, "p50", "p95", "p99", &per_s];
     let mut table = Table::new(&format!("Measurements of {suite}"), 2, &heads);
@@ -234,7 +240,7 @@ pub(super) fn suite(record: &Record, looks: &Looks<'_>, suite: &str) -> String {
                 format!("<b>{}</b>", time(point.times.p50_ns)),
                 time(point.times.p95_ns),
                 time(point.times.p99_ns),
-                or_none(throughput(point).map(|v| rate(v, batch))),
+                or_none(throughput(point).map(bare)),
             ],
         );
     }
