@@ -4,7 +4,7 @@
 use std::thread;
 
 use megaring_core::op::Metric::{Cosine, Dot, L2};
-use megaring_core::{BackendKind, Error, job::Job};
+use megaring_core::{BackendKind, Error, Lacking, job::Job};
 use megaring_cuda::abi::{CORPORA_MASK, CORPUS_WILD, corpus_home};
 use megaring_cuda::residency::Refusal;
 
@@ -50,6 +50,25 @@ fn an_append_uploads_the_new_segment_alone() {
     let _guard = world.residency.prepare(&job).unwrap();
     assert_eq!((world.counters.uploads.get(), world.counters.uploaded_bytes.get()), (4, 192 * 24));
     world.run(&job);
+    world.finish();
+}
+
+#[test]
+fn what_would_have_to_be_brought_is_told() {
+    let world = World::new(1 << 20);
+    let old = segment(1, 128);
+    let first = view(7, 1, std::slice::from_ref(&old));
+    let lacking = |job: &Job| world.residency.lacking(job);
+    assert_eq!(lacking(&search(&first, Dot)), Lacking { bytes: 128 * 24, stays: true });
+    let guard = world.residency.prepare(&search(&first, Dot)).unwrap();
+    assert_eq!(lacking(&search(&first, Dot)).bytes, 0);
+    assert!(lacking(&search(&first, Cosine)).bytes > 0, "another metric's columns");
+    drop(guard);
+    let second = view(7, 2, &[old, segment(2, 64)]);
+    assert_eq!(lacking(&search(&second, Dot)), Lacking { bytes: 64 * 24, stays: true }, "the new segment alone");
+    assert_eq!(lacking(&Job::Nop), Lacking::default());
+    let large = corpus(8, 1 << 20);
+    assert!(!lacking(&search(&large, Dot)).stays, "it is streamed each time");
     world.finish();
 }
 

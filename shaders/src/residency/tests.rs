@@ -117,6 +117,20 @@ fn a_version_beyond_the_budget_has_no_room_and_evicts_nothing() {
 }
 
 #[test]
+fn what_would_have_to_be_brought_is_told() {
+    let Some(gpu) = gpu() else { return };
+    let (residency, view) = (with_room(2 * bytes(DOT)), version(2));
+    let lacking = |bytes: usize, stays| Lacking { bytes: bytes as u64, stays };
+    assert_eq!(residency.lacking(&gpu, &view, DOT), lacking(2 * bytes(DOT), true));
+    let first = CorpusView::new("test".into(), 1, 0, DIM, view.segments().take(1).map(|(_, one)| one.clone()).collect());
+    residency.bring(&gpu, &first, DOT).expect("room");
+    assert_eq!(residency.lacking(&gpu, &view, DOT), lacking(bytes(DOT), true), "one of two");
+    residency.bring(&gpu, &view, DOT).expect("room");
+    assert_eq!(residency.lacking(&gpu, &view, DOT).bytes, 0);
+    assert_eq!(residency.lacking(&gpu, &version(3), DOT), lacking(3 * bytes(DOT), false), "it is streamed each time");
+}
+
+#[test]
 fn what_a_segment_lacks_is_said() {
     let Some(gpu) = gpu() else { return };
     let lacking = with_room(1 << 20).bring(&gpu, &version(1), Need::Coordinates).err();
