@@ -25,7 +25,7 @@ pub(super) fn sentences(record: &Record) -> Vec<String> {
     if others.is_empty() {
         return alone(record, &searches);
     }
-    let mut told: Vec<String> = others.iter().map(|device| verdict(record, device)).collect();
+    let mut told: Vec<String> = others.iter().map(|device| verdict(record, device, others.len() > 1)).collect();
     if let Some(first) = told.first_mut() {
         *first = format!("On this machine {first}");
     }
@@ -79,8 +79,8 @@ fn batch_over(items: u64, rows: u64, dim: u64) -> String {
     format!("{queries} over {}", shape(rows, dim))
 }
 
-/// Where one device begins to win.
-fn verdict(record: &Record, device: &Device) -> String {
+/// Where one device begins to win; where it has `rivals`, what lies below may be theirs as well as the CPU's.
+fn verdict(record: &Record, device: &Device, rivals: bool) -> String {
     let crossovers = comparable(record, &device.backend);
     let who = if device.emulated {
         format!(
@@ -95,30 +95,51 @@ fn verdict(record: &Record, device: &Device) -> String {
         return format!("{who} was measured, but not beside the CPU.");
     };
     let (dim, up_to) = (first.at.dim, crossovers.iter().map(|c| c.up_to).max().unwrap_or(0));
-    let wins: Vec<(u64, u64)> = crossovers.iter().filter_map(|c| Some((c.at.rows, c.from?))).collect();
-    let never: Vec<u64> = crossovers.iter().filter(|c| c.from.is_none()).map(|c| c.at.rows).collect();
     let uploaded = if first.residence == Residence::Cold { ", the upload included" } else { "" };
-    if wins.is_empty() {
-        let rows = range(&never, dim);
-        return format!(
-            "{who} never wins{uploaded}, up to a batch of {} queries at {rows}: the CPU answers sooner.",
-            count(up_to)
-        );
-    }
     // Sizes of corpora beside each other with the same crossover are told as one.
-    let places: Vec<String> = wins
-        .chunk_by(|a, b| a.1 == b.1)
-        .map(|same| {
-            let rows: Vec<u64> = same.iter().map(|(rows, _)| *rows).collect();
-            format!("from {} on at {}", batch_word(same[0].1), range(&rows, dim))
-        })
-        .collect();
-    let below = if wins.iter().any(|(_, from)| *from > 1) { "; below, the CPU does" } else { "" };
-    let mut told = format!("{who} wins {}{uploaded}{below}.", listed(&places));
+    let (mut wins, mut never) = (Vec::new(), Vec::new());
+    for same in crossovers.chunk_by(|a, b| a.from == b.from) {
+        let rows = range(same[0].at.rows, same[same.len() - 1].at.rows, dim);
+        match same[0].from {
+            Some(from) => wins.push(format!("from {} on at {rows}", batch_word(from))),
+            None => never.push(rows),
+        }
+    }
+    if wins.is_empty() {
+        let (rows, up_to) = (listed(&never), count(up_to));
+        return match ahead(record, first, device) {
+            0 => format!(
+                "{who} never wins{uploaded}, up to a batch of {up_to} queries at {rows}: the CPU answers sooner."
+            ),
+            some => format!(
+                "{who} never wins for good{uploaded}, up to a batch of {up_to} queries at {rows}, though it is ahead at {} of the sizes \
+                 measured.",
+                count(some)
+            ),
+        };
+    }
+    let mut told = match crossovers.iter().any(|c| c.from.is_some_and(|from| from > 1)) && !rivals {
+        true => format!("{who} wins {}{uploaded}; below, the CPU does.", listed(&wins)),
+        false => format!("{who} wins over the CPU {}{uploaded}.", listed(&wins)),
+    };
     if !never.is_empty() {
-        told += &format!(" At {} it never does.", range(&never, dim));
+        told += &format!(" At {} it never does.", listed(&never));
     }
     told
+}
+
+/// At how many of the sizes that `crossover` is about the device is ahead of the CPU beyond doubt.
+fn ahead(record: &Record, crossover: &Crossover, device: &Device) -> u64 {
+    let of = |p: &&Point| {
+        p.suite == "search" && (&p.case, p.sizes.dim, p.sizes.k) == (&crossover.case, crossover.at.dim, crossover.at.k)
+    };
+    let mine =
+        record.points.iter().filter(of).filter(|p| p.backend == device.backend && p.residence == crossover.residence);
+    let wins = mine.filter(|mine| {
+        let cpu = record.points.iter().filter(of).filter(|p| p.backend == CPU && p.sizes == mine.sizes);
+        winner(cpu.chain([*mine])).is_some_and(|win| !win.tie && win.best.backend == device.backend)
+    });
+    wins.count() as u64
 }
 
 fn batch_word(from: u64) -> String {
@@ -141,12 +162,8 @@ fn comparable<'a>(record: &'a Record, backend: &str) -> Vec<&'a Crossover> {
     all
 }
 
-fn range(rows: &[u64], dim: u64) -> String {
-    match rows {
-        [] => "no rows".into(),
-        [one] => shape(*one, dim),
-        [first, .., last] => format!("{} to {}", count(*first), shape(*last, dim)),
-    }
+fn range(first: u64, last: u64, dim: u64) -> String {
+    if first == last { shape(first, dim) } else { format!("{} to {}", count(first), shape(last, dim)) }
 }
 
 fn listed(parts: &[String]) -> String {

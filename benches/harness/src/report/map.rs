@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::canvas::{Align, Canvas, Place, Sheet, picture};
 use super::numbers::{count, factor, plottable, shape, short, tick_count, time};
-use super::theme::{GRID, Looks, MUTED, ON_COLOUR, SURFACE, TEXT};
+use super::theme::{GRID, Look, Looks, MUTED, ON_COLOUR, SURFACE, TEXT};
 use crate::record::{Axis, Crossover, Point, Record, Residence};
 
 /// What one map is of.
@@ -165,6 +165,7 @@ impl Map<'_> {
     fn frontiers<'c>(&self, canvas: &mut Canvas<'_>, crossovers: impl Iterator<Item = &'c Crossover>) {
         let mut all: Vec<&Crossover> = crossovers.filter(|c| self.column(c.at.rows).is_some()).collect();
         all.sort_by_key(|c| (self.looks.order(&c.backend), c.at.rows));
+        let mut ends: Vec<(Place, Look)> = Vec::new();
         for (nth, of_one) in all.chunk_by(|a, b| a.backend == b.backend).enumerate() {
             if of_one.iter().all(|c| c.from.is_none()) {
                 continue;
@@ -182,16 +183,16 @@ impl Map<'_> {
                 // So do the marks at the ends.
                 end.0 += 7.0 + 11.0 * nth as f64;
             }
-            let look = self.looks.get(&of_one[0].backend);
+            ends.extend(places.last().map(|end| (*end, self.looks.get(&of_one[0].backend))));
             canvas.line(&places, SURFACE, 6.0);
             if nth == 0 {
                 canvas.line(&places, TEXT, 3.0);
             } else {
                 canvas.dashes(&places, TEXT, 3.0);
             }
-            if let Some(last) = places.last() {
-                canvas.marker(*last, 5.5, look, false);
-            }
+        }
+        for (end, look) in ends {
+            canvas.marker(end, 5.5, look, false);
         }
     }
 }
