@@ -65,6 +65,12 @@ pub enum Error {
     /// The service drains and takes no new work.
     #[error("the service is draining and takes no new work")]
     Draining,
+    /// Only one of these can be done at a time.
+    #[error("{what} is under way already; wait until it is done")]
+    UnderWay {
+        /// What is done.
+        what: &'static str,
+    },
     /// A forced backend is not there, or the state does not allow the call.
     #[error("backend {kind} is not available: {reason}")]
     BackendUnavailable {

@@ -12,11 +12,15 @@ use crate::engine::Engine;
 use crate::router::Router;
 
 mod file;
+mod keeper;
 mod measure;
+mod noise;
 mod plan;
 
-pub use self::file::{Found, load, save};
+pub use self::file::{Found, check_writable, load, save};
+pub use self::keeper::{Fate, Keeper, Kept, Turn};
 pub use self::measure::{Effort, Progress, measure};
+pub use self::noise::Noise;
 
 /// Raised when the file's form or the meaning of a coefficient changes.
 pub const SCHEMA: u32 = 1;
@@ -128,6 +132,8 @@ pub struct Calibration {
     pub backends: Vec<Costs>,
     /// Backends that failed meanwhile, and how; they go by what is assumed.
     pub failed: Vec<Failed>,
+    /// How noisy the machine was.
+    pub noise: Noise,
     /// Why the figures are to be doubted; none where the machine was quiet.
     pub doubts: Vec<String>,
 }
@@ -226,9 +232,16 @@ impl Calibration {
         }
     }
 
-    /// Why it should not be kept, where it should not: the lines do not go through what was measured.
+    /// Why it should not be kept, where it should not: the machine was too noisy, or the lines do not go through what was measured.
     #[must_use]
     pub fn unfit(&self) -> Option<String> {
+        if self.backends.is_empty() {
+            return Some("no backend could be measured".into());
+        }
+        self.noise.is_too_much().or_else(|| self.misfit())
+    }
+
+    fn misfit(&self) -> Option<String> {
         self.backends.iter().find_map(|costs| {
             let (operation, error) = costs.typical_errors.iter().find(|(_, error)| *error > WORST_FIT)?;
             let percent = error * 100.0;

@@ -15,9 +15,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Settings, file};
 
+mod calibrate;
 mod corpus;
 mod corpus_report;
 mod encode;
+mod explain;
 mod failure;
 mod import;
 mod json_lines;
@@ -74,6 +76,10 @@ enum Command {
     Encode(encode::EncodeArgs),
     /// The nearest points in 5-D
     Nearest(nearest::NearestArgs),
+    /// Measure what each backend takes, so that every job goes where it is answered soonest
+    Calibrate(calibrate::CalibrateArgs),
+    /// Which backend would do a job of a size, and why
+    Explain(explain::ExplainArgs),
     /// What this machine has, what is missing, and how to get it
     Doctor,
     /// Completions for a shell, on stdout
@@ -127,6 +133,8 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Search(args) => search::run(&args, settings, output),
         Command::Encode(args) => encode::run(&args, settings, output),
         Command::Nearest(args) => nearest::run(&args, settings, output),
+        Command::Calibrate(args) => calibrate::run(&args, settings, output),
+        Command::Explain(args) => explain::run(&args, settings, output),
         Command::Doctor => crate::doctor::run(settings, output),
         Command::Completions { shell } => completions(shell, output),
     }

@@ -19,6 +19,7 @@ use megaring_cuda::{CudaMode, CudaScreen};
 use megaring_ring::WaitStrategy;
 use tracing_subscriber::EnvFilter;
 
+use crate::calibration::Keeper;
 use crate::engine::{CudaConfig, Engine, EngineConfig, WgpuConfig};
 
 pub mod file;
@@ -84,6 +85,12 @@ pub struct Settings {
     /// Encoder profile (TOML) [default: whitemagic-v1, built in]
     #[arg(long, global = true, env = "MEGARING_PROFILE", value_name = "FILE")]
     pub profile: Option<PathBuf>,
+    /// File that keeps what the backends were measured to cost [default: .calibration.json in the data folder]
+    #[arg(long, global = true, env = "MEGARING_CALIBRATION", value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+    /// Whether a server measures them by itself where there is a choice and nothing is known: auto or off
+    #[arg(long, global = true, env = "MEGARING_CALIBRATE", value_name = "WHEN", default_value_t = Calibrating::Auto)]
+    pub calibrate: Calibrating,
     /// File to map the event ring from, so that other processes can follow it [default: in memory]
     #[arg(long, global = true, env = "MEGARING_EVENTS_FILE", value_name = "FILE")]
     pub events_file: Option<PathBuf>,
@@ -104,23 +111,43 @@ pub enum GpuUse {
     Off,
 }
 
-impl fmt::Display for GpuUse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Off => "off",
-        })
-    }
+/// Whether a server measures its backends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Calibrating {
+    /// Where more than one could do the work, and no calibration holds for this machine.
+    Auto,
+    /// Never: only `megaring calibrate` and the API's call do.
+    Off,
 }
 
-impl FromStr for GpuUse {
-    type Err = String;
+/// A setting that is `auto` or `off`.
+macro_rules! auto_or_off {
+    ($name:ident) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    Self::Auto => "auto",
+                    Self::Off => "off",
+                })
+            }
+        }
 
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let choices = [Self::Auto, Self::Off];
-        choices.into_iter().find(|choice| choice.to_string() == name).ok_or_else(|| "it is auto or off".into())
-    }
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(name: &str) -> Result<Self, Self::Err> {
+                let choices = [Self::Auto, Self::Off];
+                choices.into_iter().find(|choice| choice.to_string() == name).ok_or_else(|| "it is auto or off".into())
+            }
+        }
+    };
 }
+
+auto_or_off!(GpuUse);
+auto_or_off!(Calibrating);
+
+/// Name of the calibration's file in the data folder. A name with a dot is no corpus's.
+const CALIBRATION: &str = ".calibration.json";
 
 /// Loopback only: nothing here asks callers who they are.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7272);
@@ -149,7 +176,18 @@ impl Settings {
         let config = self.engine_config()?;
         let cuda = config.cuda.filter(|_| kinds.contains(&BackendKind::Cuda));
         let wgpu = config.wgpu.filter(|_| kinds.contains(&BackendKind::Wgpu));
-        Engine::start(EngineConfig { events_file: None, cuda, wgpu, ..config }, store)
+        let engine = Engine::start(EngineConfig { events_file: None, cuda, wgpu, ..config }, store)?;
+        if engine.router().lanes().len() > 1 {
+            // What is found does not matter here: without it costs are assumed, and commands that are about it say so.
+            let _ = Keeper::new(engine.clone(), Some(self.calibration_file())).restore();
+        }
+        Ok(engine)
+    }
+
+    /// Where calibrations are kept.
+    #[must_use]
+    pub fn calibration_file(&self) -> PathBuf {
+        self.calibration.clone().unwrap_or_else(|| self.data.join(CALIBRATION))
     }
 
     /// How the engine of a server is set up.

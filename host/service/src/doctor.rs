@@ -15,6 +15,7 @@ use crate::engine::{CudaConfig, Engine};
 use crate::machine;
 
 mod adapters;
+mod calibration;
 mod data;
 mod self_test;
 
@@ -70,6 +71,7 @@ pub fn run(settings: &Settings, output: &mut Output) -> Result<(), Failure> {
         Ok(engine) => {
             findings.extend(backends(&engine, settings));
             findings.extend(self_test::findings(&engine));
+            findings.push(calibration::finding(&engine, settings));
         }
         Err(error) => {
             let help = "the settings and what the system allows (threads, memory) decide whether it starts";

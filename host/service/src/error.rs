@@ -44,6 +44,10 @@ pub fn status(error: &Error) -> Status {
         Error::DeadlineExceeded { .. } => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", ErrorDetails::new()),
         Error::Cancelled => (Code::Cancelled, "CANCELLED", ErrorDetails::new()),
         Error::Draining => (Code::Unavailable, "DRAINING", ErrorDetails::new()),
+        Error::UnderWay { what } => {
+            let details = ErrorDetails::with_precondition_failure_violation("NOT_UNDER_WAY", *what, text.clone());
+            (Code::FailedPrecondition, "UNDER_WAY", details)
+        }
         Error::BackendUnavailable { kind, reason } => {
             let details =
                 ErrorDetails::with_precondition_failure_violation("BACKEND_AVAILABLE", kind.name(), short(reason));

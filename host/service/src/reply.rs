@@ -16,6 +16,10 @@ use prost::Message;
 use crate::outcome::{Answer, Made, Outcome};
 use crate::validate::too_large;
 
+mod admin;
+
+pub use admin::{calibrated, explain, step};
+
 /// The response of a search of `corpus`.
 ///
 /// # Errors
@@ -158,17 +162,20 @@ fn neighbours(found: &[Neighbour], corpus: Option<&CorpusView>, titles: bool) ->
 }
 
 fn made(made: Made) -> pb::Made {
-    let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     pb::Made {
         backend: backend(made.backend).into(),
         instruction_set: made.instruction_set,
         exact: made.exact,
         rows_rescored: made.rows_rescored,
         bytes_read: made.bytes_read,
-        queue_ns: ns(made.queue),
-        compute_ns: ns(made.compute),
-        rescore_ns: ns(made.rescore),
+        queue_ns: nanoseconds(made.queue),
+        compute_ns: nanoseconds(made.compute),
+        rescore_ns: nanoseconds(made.rescore),
     }
+}
+
+fn nanoseconds(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn backend(kind: BackendKind) -> pb::Backend {

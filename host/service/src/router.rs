@@ -21,12 +21,14 @@ mod book;
 mod choice;
 mod corrections;
 mod prospect;
+mod question;
 #[cfg(test)]
 mod simulation;
 
 pub use self::book::Basis;
 pub use self::choice::Why;
 pub use self::prospect::{Forecast, Prospect, Times};
+pub use self::question::Question;
 
 /// How a router goes about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,13 +22,14 @@ use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
+use crate::calibration::Keeper;
 use crate::engine::Engine;
 use crate::service::{Service, Settings};
 
 mod deadline;
 
 /// How a server is set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
     /// Where to listen; port 0 takes a free one.
     pub address: SocketAddr,
@@ -37,13 +39,16 @@ pub struct ServerConfig {
     pub stream_in_flight: usize,
     /// How long draining may take.
     pub drain_limit: Duration,
+    /// The file that calibrations are kept in; without one they end with the process.
+    pub calibration: Option<PathBuf>,
 }
 
 impl ServerConfig {
-    /// 64 MiB a message, 16 requests of a stream at once, 20 s to drain.
+    /// 64 MiB a message, 16 requests of a stream at once, 10 s to drain, no file for calibrations.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, max_message_bytes: 64 << 20, stream_in_flight: 16, drain_limit: Duration::from_secs(10) }
+        let drain_limit = Duration::from_secs(10);
+        Self { address, max_message_bytes: 64 << 20, stream_in_flight: 16, drain_limit, calibration: None }
     }
 }
 
@@ -81,6 +86,7 @@ pub enum Drained {
 pub struct Server {
     config: ServerConfig,
     engine: Arc<Engine>,
+    keeper: Arc<Keeper>,
     incoming: TcpIncoming,
     address: SocketAddr,
 }
@@ -104,7 +110,8 @@ impl Server {
         };
         let incoming = TcpIncoming::bind(config.address).map_err(listen)?.with_nodelay(Some(true));
         let address = incoming.local_addr().map_err(listen)?;
-        Ok(Self { config, engine, incoming, address })
+        let keeper = Keeper::new(engine.clone(), config.calibration.clone());
+        Ok(Self { config, engine, keeper, incoming, address })
     }
 
     /// Where it listens; the port is the real one.
@@ -113,17 +120,23 @@ impl Server {
         self.address
     }
 
+    /// Keeps the calibration.
+    #[must_use]
+    pub fn keeper(&self) -> &Arc<Keeper> {
+        &self.keeper
+    }
+
     /// Serves until `shutdown` resolves, then drains.
     ///
     /// # Errors
     /// A transport that fails while serving.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<Drained, ServeError> {
-        let Self { config, engine, incoming, address } = self;
+        let Self { config, engine, keeper, incoming, address } = self;
         let (drain, draining) = watch::channel(false);
         let (close, closed) = oneshot::channel::<()>();
         let (mut health, health_service) = health_reporter();
         report(&health, ServingStatus::Serving).await;
-        let routes = routes(&config, engine.clone(), draining)?.add_service(health_service);
+        let routes = routes(&config, engine.clone(), keeper, draining)?.add_service(health_service);
         let serving = builder().add_routes(routes).serve_with_incoming_shutdown(incoming, async {
             // A sender that is gone means the same as one that sent.
             let _ = closed.await;
@@ -167,9 +180,14 @@ fn builder() -> Builder {
         .layer(deadline::DeadlineLayer)
 }
 
-fn routes(config: &ServerConfig, engine: Arc<Engine>, draining: watch::Receiver<bool>) -> Result<Routes, ServeError> {
+fn routes(
+    config: &ServerConfig,
+    engine: Arc<Engine>,
+    keeper: Arc<Keeper>,
+    draining: watch::Receiver<bool>,
+) -> Result<Routes, ServeError> {
     let ServerConfig { max_message_bytes, stream_in_flight, .. } = *config;
-    let service = Service::new(engine, Settings { max_message_bytes, stream_in_flight }, draining);
+    let service = Service::new(engine, keeper, Settings { max_message_bytes, stream_in_flight }, draining);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(megaring_proto::FILE_DESCRIPTOR_SET)

@@ -13,6 +13,7 @@ use megaring_core::job::Terms;
 use tokio::sync::watch;
 use tonic::Request;
 
+use crate::calibration::Keeper;
 use crate::engine::Engine;
 use crate::validate;
 
@@ -28,6 +29,7 @@ pub const LIGHT_BYTES: usize = 256 << 10;
 #[derive(Clone)]
 pub struct Service {
     engine: Arc<Engine>,
+    keeper: Arc<Keeper>,
     settings: Settings,
     /// Turns true when the server begins to drain.
     draining: watch::Receiver<bool>,
@@ -47,10 +49,10 @@ pub struct Settings {
 pub struct Deadline(pub Instant);
 
 impl Service {
-    /// Handlers over an engine. `draining` turns true once, when no new work is to be taken.
+    /// Handlers over an engine and what keeps its calibration. `draining` turns true once, when no new work is to be taken.
     #[must_use]
-    pub fn new(engine: Arc<Engine>, settings: Settings, draining: watch::Receiver<bool>) -> Self {
-        Self { engine, settings, draining }
+    pub fn new(engine: Arc<Engine>, keeper: Arc<Keeper>, settings: Settings, draining: watch::Receiver<bool>) -> Self {
+        Self { engine, keeper, settings, draining }
     }
 
     /// For calls that never reach the engine's own gate.

@@ -14,10 +14,12 @@ use megaring_core::nearest::{DEFAULT_WEIGHTS, MAX_COORDINATE, MAX_WEIGHT, is_coo
 use megaring_core::{BackendKind, Error, Metric};
 use megaring_proto::v1 as pb;
 
+mod explain;
 mod rows;
 mod terms;
 mod vectors;
 
+pub use explain::explain;
 pub use rows::rows;
 pub use terms::{MAX_TENANT_BYTES, TENANT, tenant, timeout};
 pub use vectors::vectors;
@@ -184,11 +186,17 @@ fn corpus_points(view: Arc<CorpusView>) -> Result<Points, Error> {
         // A corpus without rows has no columns either.
         return Ok(Points::Sent(Arc::default()));
     }
-    if !view.has_coordinates() {
-        let reason = "has rows without coordinates; only one whose rows all have them can be searched in 5-D";
-        return Err(Error::Precondition { name: view.name().into(), reason: reason.into() });
-    }
+    require_coordinates(&view)?;
     Ok(Points::Corpus(view))
+}
+
+fn require_coordinates(view: &CorpusView) -> Result<(), Error> {
+    // A corpus without rows has no columns either.
+    if view.rows() == 0 || view.has_coordinates() {
+        return Ok(());
+    }
+    let reason = "has rows without coordinates; only one whose rows all have them can be searched in 5-D";
+    Err(Error::Precondition { name: view.name().into(), reason: reason.into() })
 }
 
 fn numbers(index: usize, memory: &pb::Memory) -> Result<Features, Error> {

@@ -62,6 +62,32 @@ pub fn load(path: &Path, fingerprint: &Fingerprint) -> Found {
     }
 }
 
+/// Whether [`save`] would find room at a path: to be asked before the time is spent on measuring. Makes the folder where it is missing.
+///
+/// # Errors
+/// [`Error::Storage`] that names the file: it is read-only, it is no file, or its folder cannot be written to.
+pub fn check_writable(path: &Path) -> Result<(), Error> {
+    room(path).map(drop)
+}
+
+/// A new file beside the old one.
+fn room(path: &Path) -> Result<tempfile::NamedTempFile, Error> {
+    let failed = |error: &dyn std::fmt::Display| Error::Storage(format!("{}: {error}", path.display()));
+    match std::fs::metadata(path) {
+        Ok(old) if !old.is_file() => return Err(failed(&"it is no file")),
+        // It could be replaced all the same, but whoever made it so does not want that.
+        Ok(old) if old.permissions().readonly() => return Err(failed(&"it is read-only")),
+        _ => {}
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(|error| failed(&error))?;
+    let mut builder = tempfile::Builder::new();
+    // Like any other file of the folder: as the process's mask says, not its owner's alone.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder).map_err(|error| failed(&error))
+}
+
 /// Writes a file beside the old one and puts it in its place, so that whoever reads sees one or the other. Makes the folder where it is
 /// missing.
 ///
@@ -69,9 +95,7 @@ pub fn load(path: &Path, fingerprint: &Fingerprint) -> Found {
 /// [`Error::Storage`] that names the file; the old one is as it was.
 pub fn save(path: &Path, calibration: &Calibration) -> Result<(), Error> {
     let failed = |error: &dyn std::fmt::Display| Error::Storage(format!("{}: {error}", path.display()));
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(|error| failed(&error))?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
+    let mut file = room(path)?;
     serde_json::to_writer_pretty(&mut file, calibration).map_err(|error| failed(&error))?;
     file.write_all(b"\n").and_then(|()| file.as_file().sync_all()).map_err(|error| failed(&error))?;
     file.persist(path).map_err(|error| failed(&error.error))?;
@@ -82,7 +106,7 @@ pub fn save(path: &Path, calibration: &Calibration) -> Result<(), Error> {
 mod tests {
     use megaring_core::{BackendKind, Opcode};
 
-    use super::super::{Costs, Identity, Measurement};
+    use super::super::{Costs, Identity, Measurement, Noise};
     use super::*;
 
     fn fingerprint() -> Fingerprint {
@@ -115,6 +139,7 @@ mod tests {
             quick: true,
             backends: vec![costs],
             failed: Vec::new(),
+            noise: Noise::default(),
             doubts: vec!["a <doubt>".into()],
         }
     }
@@ -191,5 +216,29 @@ mod tests {
         let below = file.join("calibration.json");
         assert!(save(&below, &calibration()).is_err_and(|error| error.to_string().contains("calibration.json")));
         assert_eq!(std::fs::read_to_string(&file).expect("it stays"), "old");
+        // One that is read-only stays, too: the mode counts, even for those whom it would not stop.
+        let mut locked = std::fs::metadata(&file).expect("a file").permissions();
+        locked.set_readonly(true);
+        std::fs::set_permissions(&file, locked).expect("it is ours");
+        for (path, reason) in [(&below, "calibration.json"), (&file, "read-only"), (&folder.path().into(), "no file")] {
+            for refused in [check_writable(path), save(path, &calibration())] {
+                assert!(refused.is_err_and(|error| error.to_string().contains(reason)), "{reason}");
+            }
+        }
+        assert_eq!(std::fs::read_to_string(&file).expect("it stays"), "old");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1, "nothing is left");
+    }
+
+    #[test]
+    fn what_is_of_no_use_is_told() {
+        let good = calibration();
+        assert_eq!(good.unfit(), None, "{good:?}");
+        let noisy = Calibration { noise: Noise { others: 0.9, ..Noise::default() }, ..good.clone() };
+        assert!(noisy.unfit().is_some_and(|reason| reason.contains("90 %")));
+        let empty = Calibration { backends: Vec::new(), ..good.clone() };
+        assert!(empty.unfit().is_some_and(|reason| reason.contains("no backend")));
+        let mut crooked = good;
+        crooked.backends[0].typical_errors[0].1 = 0.51;
+        assert!(crooked.unfit().is_some_and(|reason| reason.contains("search on cpu differ by 51 %")));
     }
 }

@@ -101,7 +101,8 @@ impl Effort {
 /// Measures the backends of an engine. `progress` hears of each step before it is begun, and may end it all.
 ///
 /// # Errors
-/// [`Error::Cancelled`] where `progress` says so, [`Error::Internal`] where the data cannot be made. A backend's failure is no error.
+/// [`Error::Cancelled`] where `progress` says so, [`Error::Draining`] where the engine takes no more jobs, [`Error::Internal`] where the data
+/// cannot be made. A backend's failure is no error.
 pub fn measure(
     engine: &Arc<Engine>,
     effort: Effort,
@@ -241,6 +242,7 @@ impl<'a> Session<'a> {
             });
             let found = sampler::alternate(&self.effort.plan(), subjects.collect(), &sampler::clock(), &mut |_| {});
             self.watch.look();
+            self.refuse_if_draining()?;
             let others =
                 self.engine.metrics().snapshot().jobs_answered.saturating_sub(before + own.iter().sum::<u64>());
             if others > 0 && attempt < ATTEMPTS && !self.is_over() {
@@ -339,6 +341,10 @@ impl<'a> Session<'a> {
             self.left_out += 1;
             return;
         }
+        if self.engine.admission().is_closed() {
+            // No fault of its own.
+            return;
+        }
         tracing::warn!(backend = %kind, %error, "a backend failed while it was measured");
         self.measured.retain(|under| under.kind != kind);
         self.failed.push(Failed { backend: kind.name().into(), reason: error.to_string() });
@@ -346,9 +352,14 @@ impl<'a> Session<'a> {
 
     fn wait_for_callers(&self) {
         let begun = Instant::now();
-        while self.engine.admission().in_flight() > 0 && begun.elapsed() < PATIENCE {
+        let admission = self.engine.admission();
+        while admission.in_flight() > 0 && begun.elapsed() < PATIENCE && !admission.is_closed() {
             std::thread::park_timeout(LOOK);
         }
+    }
+
+    fn refuse_if_draining(&self) -> Result<(), Error> {
+        if self.engine.admission().is_closed() { Err(Error::Draining) } else { Ok(()) }
     }
 
     fn is_over(&self) -> bool {
@@ -361,6 +372,7 @@ impl<'a> Session<'a> {
     }
 
     fn tell(&mut self, what: &str) -> Result<(), Error> {
+        self.refuse_if_draining()?;
         let left = (self.done > 0).then(|| {
             let each = self.begun.elapsed().as_secs_f64() / self.done as f64;
             let whole = Duration::from_secs_f64(each * self.steps.saturating_sub(self.done) as f64);
@@ -374,7 +386,8 @@ impl<'a> Session<'a> {
     }
 
     fn end(mut self) -> Result<Calibration, Error> {
-        let mut doubts = self.watch.doubts();
+        let disturbance = self.watch.whole();
+        let mut doubts = disturbance.doubts();
         if self.disturbed > 0 {
             doubts.push(format!("other jobs ran while {} of the sizes were measured", self.disturbed));
         }
@@ -400,6 +413,7 @@ impl<'a> Session<'a> {
             quick: self.effort == Effort::Quick,
             backends,
             failed: self.failed,
+            noise: disturbance.into(),
             doubts,
         })
     }

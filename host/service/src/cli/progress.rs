@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::failure::message;
-use super::table::bytes_text;
+use super::table::{bytes_text, duration_text};
 
 /// How often a plain line is written at most.
 const PLAIN_EVERY: Duration = Duration::from_secs(2);
@@ -64,12 +64,53 @@ impl Drop for Progress {
     }
 }
 
+/// Progress over steps that differ: what is left is told by whoever does them.
+pub(crate) struct Steps {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+    last: Option<Instant>,
+}
+
+impl Steps {
+    /// Begins.
+    pub(crate) fn start(what: &'static str) -> Self {
+        let template = "{prefix} [{bar:30}] {pos}/{len} {msg}";
+        let bar = std::io::stderr().is_terminal().then(|| styled(ProgressBar::new(0), template, what));
+        Self { what, bar, last: None }
+    }
+
+    /// Tells which step is begun, and how long all the rest takes.
+    pub(crate) fn at(&mut self, done: usize, steps: usize, note: &str, left: Option<Duration>) {
+        let left = left.map(|left| format!(" ({} left)", duration_text(left))).unwrap_or_default();
+        if let Some(bar) = &self.bar {
+            bar.set_length(steps as u64);
+            bar.set_position(done as u64);
+            bar.set_message(format!("{note}{left}"));
+        } else if self.last.is_none_or(|last| last.elapsed() >= PLAIN_EVERY) {
+            self.last = Some(Instant::now());
+            message(&format!("{}: {done} of {steps}, {note}{left}", self.what));
+        }
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 fn bar(what: &str, total: u64) -> ProgressBar {
     let (bar, template) = if total == 0 {
         (ProgressBar::new_spinner(), "{prefix} {spinner} {bytes} {msg}")
     } else {
         (ProgressBar::new(total), "{prefix} [{bar:30}] {percent} % {msg} ({eta})")
     };
+    styled(bar, template, what)
+}
+
+fn styled(bar: ProgressBar, template: &str, what: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.with_style(style).with_prefix(what.to_owned())
 }

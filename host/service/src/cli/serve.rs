@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::failure::message;
 use super::table::{counted, duration_text};
 use super::{Failure, Output};
-use crate::config::Settings;
+use crate::config::{Calibrating, Settings};
 use crate::engine::Engine;
 use crate::server::{Drained, Server, ServerConfig};
 
@@ -29,7 +29,12 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
         let mut signals =
             Signals::listen().map_err(|error| Failure::Work(format!("signals cannot be awaited: {error}")))?;
         let server = Server::bind(config(settings), engine.clone()).map_err(Failure::work)?;
+        let turn = server.keeper().prepare(settings.calibrate == Calibrating::Auto);
         announce(&server, settings, output)?;
+        if let Some(turn) = turn {
+            // It ends by itself when the server drains, and is not waited for any longer than other threads.
+            drop(tokio::task::spawn_blocking(move || turn.measure_quietly()));
+        }
         serve(server, &mut signals, settings.drain_timeout).await
     });
     runtime.shutdown_timeout(LINGER);
@@ -77,6 +82,7 @@ pub(crate) fn config(settings: &Settings) -> ServerConfig {
         max_message_bytes: settings.message_limit,
         stream_in_flight: settings.stream_in_flight,
         drain_limit: settings.drain_timeout,
+        calibration: Some(settings.calibration_file()),
     }
 }
 

@@ -1,8 +1,10 @@
 //! The program as people and scripts use it: each test runs the built binary in a folder of its own.
 
+mod calibrate;
 mod common;
 mod compute;
 mod corpus;
+mod explain;
 #[cfg(unix)]
 mod serve;
 mod settings;

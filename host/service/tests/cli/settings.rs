@@ -48,6 +48,7 @@ fn every_option_but_the_files_name_has_its_key() {
         "\"auto\"",
         "\"launch\"",
         "\"int8\"",
+        "\"search\"",
         "\"127.0.0.1:1\"",
         "\"text\"",
     ];
@@ -160,6 +161,8 @@ fn keys_and_values_that_do_not_fit_are_named() {
     run("cuda_memory = \"0\"", &["\"cuda_memory\"", "above 0"]);
     run("wgpu = \"perhaps\"", &["\"wgpu\"", "auto or off"]);
     run("wgpu_memory = \"0\"", &["\"wgpu_memory\"", "above 0"]);
+    run("calibrate = \"perhaps\"", &["\"calibrate\"", "auto or off"]);
+    run("[explain]\ndim = 0", &["\"explain.dim\""]);
     run("json = \"perhaps\"", &["\"json\"", "true or false"]);
     run("data = [1]", &["\"data\"", "text or a number"]);
     run("[search]\nk = 0", &["\"search.k\""]);
@@ -179,6 +182,7 @@ fn values_of_the_environment_are_checked_too() {
         ("MEGARING_CUDA_MEMORY", "much"),
         ("MEGARING_WGPU", "seldom"),
         ("MEGARING_WGPU_MEMORY", "much"),
+        ("MEGARING_CALIBRATE", "never"),
     ] {
         let output = run(name, value);
         assert_eq!(output.status.code(), Some(2), "{name}: {output:?}");

@@ -17,7 +17,7 @@ fn doctor_finds_this_machine_in_order() {
     for check in ["ring", "search", "backend cpu", "instruction set in use", "encoder profile", "processor"] {
         assert_eq!(state(check), "ok", "{check}");
     }
-    for check in ["backend cuda", "backend wgpu", "data folder"] {
+    for check in ["backend cuda", "backend wgpu", "data folder", "calibration"] {
         assert_eq!(state(check), "note", "{check}");
     }
     assert_eq!(records.last().unwrap()["healthy"], true);
@@ -110,7 +110,19 @@ fn usage_help_and_version() {
     folder.run(&["fly"]).failed(2, &["fly"]);
     folder.run(&["search", "x", "--wings"]).failed(2, &["--wings"]);
     let help = folder.run(&["--help"]).succeeded().stdout;
-    for word in ["serve", "demo", "corpus", "search", "encode", "nearest", "doctor", "completions", "MEGARING_DATA"] {
+    for word in [
+        "serve",
+        "demo",
+        "corpus",
+        "search",
+        "encode",
+        "nearest",
+        "calibrate",
+        "explain",
+        "doctor",
+        "completions",
+        "MEGARING_DATA",
+    ] {
         assert!(help.contains(word), "{word}");
     }
     assert_eq!(folder.run(&["--version"]).succeeded().stdout.trim(), format!("megaring {}", env!("CARGO_PKG_VERSION")));

@@ -8,7 +8,7 @@ use megaring_datasets::{memories, points, sample};
 use serde_json::Value;
 
 /// The adapter that tests run on: the one that `MEGARING_WGPU_ADAPTER` names, or the first there is, software too.
-fn adapter() -> Option<String> {
+pub(crate) fn adapter() -> Option<String> {
     let wish = std::env::var("MEGARING_WGPU_ADAPTER").ok().filter(|name| !name.is_empty());
     let first = || megaring_wgpu::adapters().into_iter().find(|adapter| adapter.lacks.is_none());
     let found = wish.or_else(|| first().map(|adapter| adapter.name));
@@ -23,7 +23,7 @@ fn adapter() -> Option<String> {
 }
 
 /// The program with the backend left to itself, and Vulkan as this process has it.
-fn command(folder: &Folder, args: &[&str]) -> Command {
+pub(crate) fn command(folder: &Folder, args: &[&str]) -> Command {
     let mut command = folder.command(args);
     command.env_remove("MEGARING_WGPU");
     command.envs(std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("VK_")));

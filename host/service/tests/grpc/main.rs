@@ -4,6 +4,7 @@ mod bad_input;
 mod common;
 mod corpora;
 mod encode;
+mod explain;
 mod raw;
 mod search;
 mod server;

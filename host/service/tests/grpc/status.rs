@@ -33,6 +33,7 @@ fn each_error_has_its_status_and_reason() {
         (Error::DeadlineExceeded { stage: "queued" }, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
         (Error::Cancelled, Code::Cancelled, "CANCELLED"),
         (Error::Draining, Code::Unavailable, "DRAINING"),
+        (Error::UnderWay { what: "it" }, Code::FailedPrecondition, "UNDER_WAY"),
         (
             Error::BackendUnavailable { kind: BackendKind::Cuda, reason: "no driver".into() },
             Code::FailedPrecondition,

@@ -1,0 +1,258 @@
+//! A running engine's calibration: where it is kept, that only one is made at a time, and what a server does about it when it starts.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use megaring_core::Error;
+
+use super::{Calibration, Effort, Fingerprint, Found, Progress, check_writable, load, measure, save};
+use crate::engine::Engine;
+
+/// Keeps an engine's calibration.
+pub struct Keeper {
+    engine: Arc<Engine>,
+    file: Option<PathBuf>,
+    is_measuring: AtomicBool,
+}
+
+/// The right to measure: nobody else has it as long as this lives.
+pub struct Turn {
+    keeper: Arc<Keeper>,
+}
+
+/// A calibration that was made, and what became of it.
+#[derive(Debug)]
+pub struct Kept {
+    /// What was found.
+    pub calibration: Calibration,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of a calibration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// The router goes by it, and will after a restart.
+    Saved(PathBuf),
+    /// The router goes by it until the process ends; why no longer.
+    Unsaved(String),
+    /// It is of no use, which is told: the router goes by what it went by before.
+    Refused(String),
+}
+
+impl Keeper {
+    /// Of an engine. Without a file, calibrations end with the process.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, file: Option<PathBuf>) -> Arc<Self> {
+        Arc::new(Self { engine, file, is_measuring: AtomicBool::new(false) })
+    }
+
+    /// Reads the file, and goes by it where it holds for this machine.
+    pub fn restore(&self) -> Found {
+        let found = self.file.as_deref().map_or(Found::Nothing, |file| load(file, &Fingerprint::of(&self.engine)));
+        if let Found::Good(calibration) = &found {
+            calibration.apply(self.engine.router());
+        }
+        found
+    }
+
+    /// Whether a calibration could be saved, to be asked before the time is spent on making one.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] that names the file.
+    pub fn check_writable(&self) -> Result<(), Error> {
+        self.file.as_deref().map_or(Ok(()), check_writable)
+    }
+
+    /// Takes the turn.
+    ///
+    /// # Errors
+    /// [`Error::UnderWay`] where somebody has it.
+    pub fn begin(self: &Arc<Self>) -> Result<Turn, Error> {
+        if self.is_measuring.swap(true, Ordering::AcqRel) {
+            return Err(Error::UnderWay { what: "a calibration" });
+        }
+        Ok(Turn { keeper: self.clone() })
+    }
+
+    /// What a server begins with: a calibration that is there, or the turn to make one where that is of use. Says which in the log.
+    #[must_use]
+    pub fn prepare(self: &Arc<Self>, by_itself: bool) -> Option<Turn> {
+        let found = self.restore();
+        if let Found::Broken(reason) = &found {
+            tracing::warn!(%reason, "the calibration cannot be read");
+        }
+        let Some(want) = found.want() else {
+            tracing::info!("backends are chosen by what was measured on this machine");
+            return None;
+        };
+        let lanes = self.engine.router().lanes().iter();
+        if lanes.filter(|lane| !lane.capabilities().emulated).count() < 2 {
+            tracing::info!("one backend does all the work: there is nothing to choose, and nothing is measured");
+            return None;
+        }
+        if !by_itself {
+            tracing::info!(reason = %want, "backends are chosen by assumed costs: `megaring calibrate` measures them");
+            return None;
+        }
+        tracing::info!(reason = %want, "backends are measured meanwhile, which takes some ten seconds");
+        self.begin().ok()
+    }
+}
+
+impl Turn {
+    /// Measures; what is good is gone by and saved, and with `anyway` what is not good, too.
+    ///
+    /// # Errors
+    /// As [`measure`]; nothing is changed then.
+    pub fn measure(
+        self,
+        effort: Effort,
+        anyway: bool,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<Kept, Error> {
+        let Keeper { engine, .. } = &*self.keeper;
+        let calibration = measure(engine, effort, progress)?;
+        Ok(self.keep(calibration, anyway))
+    }
+
+    /// Measures quickly and tells the log: for a server that has begun to serve already.
+    pub fn measure_quietly(self) {
+        match self.measure(Effort::Quick, false, &mut |_| ControlFlow::Continue(())) {
+            Ok(Kept { calibration, fate }) => {
+                let Calibration { took_s, doubts, .. } = &calibration;
+                match fate {
+                    Fate::Saved(file) => {
+                        tracing::info!(took_s, ?doubts, file = %file.display(), "backends were measured");
+                    }
+                    Fate::Unsaved(reason) => {
+                        tracing::warn!(took_s, ?doubts, %reason, "backends were measured; that cannot be saved");
+                    }
+                    Fate::Refused(reason) => {
+                        tracing::warn!(%reason, "what was measured is not kept: `megaring calibrate` tries again");
+                    }
+                }
+            }
+            Err(Error::Cancelled | Error::Draining) => tracing::info!("measuring ended early: the server drains"),
+            Err(error) => tracing::warn!(%error, "backends cannot be measured"),
+        }
+    }
+
+    /// Decides what becomes of a calibration.
+    fn keep(self, calibration: Calibration, anyway: bool) -> Kept {
+        let Keeper { engine, file, .. } = &*self.keeper;
+        if let Some(reason) = calibration.unfit().filter(|_| !anyway || calibration.backends.is_empty()) {
+            return Kept { calibration, fate: Fate::Refused(reason) };
+        }
+        calibration.apply(engine.router());
+        let fate = match file.as_deref().map(|file| (file, save(file, &calibration))) {
+            Some((file, Ok(()))) => Fate::Saved(file.to_owned()),
+            Some((_, Err(error))) => Fate::Unsaved(error.to_string()),
+            None => Fate::Unsaved("no file is set for it".into()),
+        };
+        Kept { calibration, fate }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.keeper.is_measuring.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use megaring_core::profile::{DEFAULT, Profile};
+    use megaring_core::{BackendKind, Opcode};
+    use megaring_corpus::{Access, Store};
+    use tempfile::TempDir;
+
+    use super::super::{Costs, Measurement, Noise, SCHEMA};
+    use super::*;
+    use crate::engine::EngineConfig;
+    use crate::router::Basis;
+
+    fn rig() -> (TempDir, Arc<Engine>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Access::Exclusive).expect("a fresh folder");
+        let profile = Profile::parse(DEFAULT).expect("the profile parses");
+        let config =
+            EngineConfig { cpu_workers: 1, cuda: None, wgpu: None, arena_bytes: 8 << 20, ..EngineConfig::new(profile) };
+        (folder, Engine::start(config, store).expect("an engine"))
+    }
+
+    fn calibration(engine: &Engine, others: f64, measured: bool) -> Calibration {
+        let sample = |items| Measurement {
+            opcode: Opcode::Search as u16,
+            items,
+            rows: 100,
+            dim: 8,
+            k: 1,
+            ns: 1e3 * items as f64,
+            uncertainty: 0.0,
+        };
+        let costs = || Costs::fitted(BackendKind::Cpu, (1..5).map(sample).collect(), Vec::new()).expect("times");
+        Calibration {
+            schema: SCHEMA,
+            fingerprint: Fingerprint::of(engine),
+            made_unix_s: 1,
+            took_s: 1.0,
+            quick: true,
+            backends: if measured { vec![costs()] } else { Vec::new() },
+            failed: Vec::new(),
+            noise: Noise { others, ..Noise::default() },
+            doubts: Vec::new(),
+        }
+    }
+
+    fn basis(engine: &Engine) -> Basis {
+        let shape = megaring_core::job::Shape { opcode: Opcode::Search, items: 1, rows: 100, dim: 8, k: 1 };
+        engine.router().explain(&shape, None, None).prospects[0].times.as_ref().expect("the CPU does it").basis
+    }
+
+    #[test]
+    fn what_is_good_is_kept_and_what_is_not_only_on_demand() {
+        let (folder, engine) = rig();
+        let file = folder.path().join("c.json");
+        let keeper = Keeper::new(engine.clone(), Some(file.clone()));
+        let keep = |others, measured, anyway| {
+            let turn = keeper.begin().expect("nobody measures");
+            turn.keep(calibration(&engine, others, measured), anyway).fate
+        };
+        let refused = |fate: Fate, reason: &str| matches!(&fate, Fate::Refused(text) if text.contains(reason));
+        assert!(refused(keep(0.9, true, false), "too noisy"));
+        assert!(refused(keep(0.0, false, false), "no backend"));
+        assert!(refused(keep(0.0, false, true), "no backend"), "nothing is not kept on demand either");
+        assert!(!file.exists() && basis(&engine) == Basis::Assumed, "nothing is changed");
+        assert_eq!(keep(0.9, true, true), Fate::Saved(file.clone()));
+        assert_eq!(basis(&engine), Basis::Measured);
+        assert_eq!(keep(0.1, true, false), Fate::Saved(file.clone()));
+        assert_eq!(keeper.restore(), Found::Good(Box::new(calibration(&engine, 0.1, true))));
+    }
+
+    #[test]
+    fn where_it_cannot_be_saved_it_holds_until_the_end() {
+        let (folder, engine) = rig();
+        std::fs::write(folder.path().join("file"), "").expect("room");
+        let below = folder.path().join("file/c.json");
+        for (file, reason) in [(Some(below), "c.json"), (None, "no file is set")] {
+            let keeper = Keeper::new(engine.clone(), file.clone());
+            assert_eq!(keeper.check_writable().is_err(), file.is_some());
+            let kept = keeper.begin().expect("nobody measures").keep(calibration(&engine, 0.0, true), false);
+            assert!(matches!(&kept.fate, Fate::Unsaved(text) if text.contains(reason)), "{:?}", kept.fate);
+            assert_eq!(basis(&engine), Basis::Measured);
+        }
+    }
+
+    #[test]
+    fn one_measures_at_a_time() {
+        let (_folder, engine) = rig();
+        let keeper = Keeper::new(engine, None);
+        let turn = keeper.begin().expect("nobody measures");
+        assert!(matches!(keeper.begin(), Err(Error::UnderWay { .. })));
+        drop(turn);
+        assert!(keeper.begin().is_ok());
+    }
+}
