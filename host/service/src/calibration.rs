@@ -204,8 +204,9 @@ impl Costs {
         for opcode in Opcode::ALL {
             let of_it: Vec<Sample> = samples
                 .iter()
-                .filter_map(|one| one.shape().filter(|shape| shape.opcode == opcode).map(|shape| (shape, one.ns)))
-                .map(|(shape, ns)| Sample { parts: Parts::of(&shape), ns })
+                .filter_map(|one| one.shape().map(|shape| (shape, one)))
+                .filter(|(shape, _)| shape.opcode == opcode)
+                .map(|(shape, one)| Sample::new(Parts::of(&shape), one.ns, one.uncertainty))
                 .collect();
             if of_it.is_empty() {
                 continue;

@@ -45,6 +45,9 @@ impl Default for Routing {
     }
 }
 
+/// No job counts as longer: the sum of all that are under way must fit its type.
+const LONGEST_NS: f64 = 1e15;
+
 /// A choice, with its reason.
 pub struct Route<'a> {
     /// Where the job goes.
@@ -178,7 +181,7 @@ impl Route<'_> {
     /// The job is given to the lane.
     pub(crate) fn book(&self) -> Booking {
         let Choice { why, cell, quote, .. } = self.choice;
-        let (expected_ns, began_ns) = (quote.ns as u64, since(self.clock));
+        let (expected_ns, began_ns) = (quote.ns.min(LONGEST_NS) as u64, since(self.clock));
         let entry = Entry { cell, expected_ns, began_ns, is_trial: why == Why::Trial };
         self.book.arrive(&entry);
         Booking { book: self.book.clone(), entry, clock: self.clock }

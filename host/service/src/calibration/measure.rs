@@ -57,6 +57,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
 /// Uploads of one corpus.
 const UPLOADS: usize = 5;
+/// The largest uncertainty that is told.
+const MOST_UNCERTAIN: f64 = 1e3;
 /// Characters of a text are counted in memories of this number at most.
 const MEMORIES: usize = 4_096;
 
@@ -111,11 +113,11 @@ pub fn measure(
     let plan = Plan::new(effort == Effort::Quick);
     let mut session = Session::new(engine, effort, progress, plan.steps());
     session.step("the empty job", &[Job::Nop])?;
-    for ground in &plan.grounds {
-        session.ground(ground)?;
-    }
     for texts in &plan.texts {
         session.texts(*texts)?;
+    }
+    for ground in &plan.grounds {
+        session.ground(ground)?;
     }
     session.end()
 }
@@ -261,7 +263,8 @@ impl<'a> Session<'a> {
                             dim: shape.dim,
                             k: shape.k,
                             ns: times.p50_ns,
-                            uncertainty: stats::uncertainty(&times),
+                            // JSON has no infinity, which few samples give.
+                            uncertainty: stats::uncertainty(&times).min(MOST_UNCERTAIN),
                         };
                         self.under(*kind, |under| under.samples.push(measurement));
                     }

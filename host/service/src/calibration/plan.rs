@@ -33,7 +33,7 @@ pub(super) struct Texts {
     pub(super) length: usize,
 }
 
-/// What is measured, the smallest first.
+/// What is measured: the texts, then the corpora, the smallest first.
 pub(super) struct Plan {
     pub(super) grounds: Vec<Ground>,
     pub(super) texts: Vec<Texts>,
@@ -53,14 +53,22 @@ impl Plan {
                 384,
                 &[search(1, 10), search(8, 10), search(64, 10), search(8, 500), search(64, 100), score(1), score(16)],
             ),
-            ground(2_048, 64, &[search(1, 10), search(64, 10), score(16), nearest(1, 10), nearest(64, 100)]),
+            ground(
+                2_048,
+                64,
+                &[search(1, 10), search(64, 10), score(16), nearest(1, 10), nearest(64, 10), nearest(64, 100)],
+            ),
             ground(
                 16_384,
                 384,
                 &[search(1, 10), search(8, 10), search(64, 10), search(512, 10), score(1), score(8), Case::Upload],
             ),
             ground(16_384, 32, &[search(1, 10), search(256, 10), score(16), nearest(1, 10), nearest(256, 10)]),
-            ground(65_536, 384, &[search(1, 10), search(16, 10), search(64, 10), nearest(64, 10), Case::Upload]),
+            ground(
+                65_536,
+                384,
+                &[search(1, 10), search(16, 10), search(64, 10), nearest(1, 10), nearest(64, 10), Case::Upload],
+            ),
         ];
         let texts = |memories, length| Texts { memories, length };
         let mut all_texts = vec![texts(1, 1), texts(16, 1), texts(256, 1), texts(4_096, 1), texts(16, 100)];

@@ -14,6 +14,19 @@ pub struct Sample {
     pub parts: Parts,
     /// How long it took, in nanoseconds; above zero.
     pub ns: f64,
+    /// How much it counts: 1 for a time that is known well, less for one that is not.
+    pub weight: f64,
+}
+
+impl Sample {
+    /// A time whose median has a confidence interval of so many times itself either way. It counts half where that is a tenth.
+    #[must_use]
+    pub fn new(parts: Parts, ns: f64, uncertainty: f64) -> Self {
+        let doubt = uncertainty / HALF_DOUBTED;
+        // An interval that cannot be told says that there are few samples, not that they are bad.
+        let weight = if doubt.is_finite() { (1.0 + doubt * doubt).recip() } else { LEAST_WEIGHT };
+        Self { parts, ns, weight: weight.max(LEAST_WEIGHT) }
+    }
 }
 
 /// A model of measurements.
@@ -38,6 +51,10 @@ pub enum FitError {
     BadSample(usize),
 }
 
+/// The uncertainty at which a sample counts half.
+const HALF_DOUBTED: f64 = 0.1;
+/// What the most doubtful sample counts: where there is no other, it has to do.
+const LEAST_WEIGHT: f64 = 1e-3;
 /// Rounds of weighting.
 const ROUNDS: usize = 8;
 /// Huber's constant: residuals up to this many standard deviations count in full.
@@ -64,13 +81,13 @@ pub fn fit(samples: &[Sample]) -> Result<Fit, FitError> {
     }
     let relative: Vec<[f64; COEFFICIENTS]> =
         rows.iter().zip(samples).map(|(row, sample)| row.map(|term| term / sample.ns)).collect();
-    let mut weights = vec![1.0; samples.len()];
+    let mut weights: Vec<f64> = samples.iter().map(|sample| sample.weight).collect();
     let mut solution = non_negative(&relative, &weights);
     for _ in 0..ROUNDS {
         let residuals: Vec<f64> = relative.iter().map(|row| dot(row, &solution) - 1.0).collect();
         let sigma = (median(residuals.iter().map(|r| r.abs()).collect()) * MAD_TO_SIGMA).max(LEAST_SIGMA);
-        for (weight, residual) in weights.iter_mut().zip(&residuals) {
-            *weight = (HUBER * sigma / residual.abs()).min(1.0);
+        for ((weight, residual), sample) in weights.iter_mut().zip(&residuals).zip(samples) {
+            *weight = sample.weight * (HUBER * sigma / residual.abs()).min(1.0);
         }
         solution = non_negative(&relative, &weights);
     }
@@ -89,7 +106,7 @@ pub fn fit_upload(samples: &[(f64, f64)]) -> Result<Upload, FitError> {
         .iter()
         .map(|(bytes, ns)| {
             let parts = Parts { items: 0.0, bytes: *bytes, multiply_adds: 0.0, candidates: 0.0 };
-            Sample { parts, ns: *ns }
+            Sample { parts, ns: *ns, weight: 1.0 }
         })
         .collect();
     let Coefficients { fixed_ns, per_byte_ns, .. } = fit(&samples)?.coefficients;
@@ -207,7 +224,8 @@ mod tests {
 
     fn measured(size: f64) -> Vec<Sample> {
         let time = |parts: &Parts| Coefficients::from_array(TRUTH).ns(parts);
-        let sample = |(index, parts): (usize, Parts)| Sample { parts, ns: time(&parts) * noise(index, size) };
+        let sample =
+            |(index, parts): (usize, Parts)| Sample { parts, ns: time(&parts) * noise(index, size), weight: 1.0 };
         grid().into_iter().enumerate().map(sample).collect()
     }
 
@@ -236,12 +254,27 @@ mod tests {
     }
 
     #[test]
+    fn times_that_are_not_known_well_count_little() {
+        let mut samples = measured(0.0);
+        for (index, sample) in samples.iter_mut().enumerate() {
+            let doubtful = index % 3 == 0;
+            let ns = if doubtful { sample.ns * 4.0 } else { sample.ns };
+            *sample = Sample::new(sample.parts, ns, if doubtful { 2.0 } else { 0.01 });
+        }
+        check(fit(&samples).expect("good samples").coefficients, 0.05);
+        assert!(Sample::new(samples[0].parts, 1.0, 0.1).weight == 0.5);
+        for unknown in [f64::INFINITY, f64::NAN] {
+            assert!(Sample::new(samples[0].parts, 1.0, unknown).weight > 0.0);
+        }
+    }
+
+    #[test]
     fn no_coefficient_is_negative() {
         // Falls with the number of items, which no cost does.
         let samples: Vec<Sample> = (1..10)
             .map(|items| {
                 let parts = Parts { items: f64::from(items), bytes: 0.0, multiply_adds: 0.0, candidates: 0.0 };
-                Sample { parts, ns: 100.0 - 5.0 * f64::from(items) }
+                Sample { parts, ns: 100.0 - 5.0 * f64::from(items), weight: 1.0 }
             })
             .collect();
         let found = fit(&samples).expect("good samples").coefficients;

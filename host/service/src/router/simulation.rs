@@ -91,7 +91,7 @@ impl Simulated {
                 })
                 .collect();
             let samples: Vec<Sample> =
-                measured.iter().map(|(shape, ns)| Sample { parts: Parts::of(shape), ns: *ns }).collect();
+                measured.iter().map(|(shape, ns)| Sample::new(Parts::of(shape), *ns, 0.0)).collect();
             *model.of_mut(opcode) = fit(&samples).expect("good samples").coefficients;
             let error =
                 |(shape, ns): &(Shape, f64)| (Cell::of(shape), (ns / model.of(opcode).ns(&Parts::of(shape))).ln());
