@@ -140,8 +140,9 @@ impl Turn {
         }
     }
 
-    /// Decides what becomes of a calibration.
-    fn keep(self, calibration: Calibration, anyway: bool) -> Kept {
+    /// Decides what becomes of a calibration, and does it.
+    #[must_use]
+    pub fn keep(self, calibration: Calibration, anyway: bool) -> Kept {
         let Keeper { engine, file, .. } = &*self.keeper;
         if let Some(reason) = calibration.unfit().filter(|_| !anyway || calibration.backends.is_empty()) {
             return Kept { calibration, fate: Fate::Refused(reason) };
@@ -159,100 +160,5 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         self.keeper.is_measuring.store(false, Ordering::Release);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use megaring_core::profile::{DEFAULT, Profile};
-    use megaring_core::{BackendKind, Opcode};
-    use megaring_corpus::{Access, Store};
-    use tempfile::TempDir;
-
-    use super::super::{Costs, Measurement, Noise, SCHEMA};
-    use super::*;
-    use crate::engine::EngineConfig;
-    use crate::router::Basis;
-
-    fn rig() -> (TempDir, Arc<Engine>) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path(), Access::Exclusive).expect("a fresh folder");
-        let profile = Profile::parse(DEFAULT).expect("the profile parses");
-        let config =
-            EngineConfig { cpu_workers: 1, cuda: None, wgpu: None, arena_bytes: 8 << 20, ..EngineConfig::new(profile) };
-        (folder, Engine::start(config, store).expect("an engine"))
-    }
-
-    fn calibration(engine: &Engine, others: f64, measured: bool) -> Calibration {
-        let sample = |items| Measurement {
-            opcode: Opcode::Search as u16,
-            items,
-            rows: 100,
-            dim: 8,
-            k: 1,
-            ns: 1e3 * items as f64,
-            uncertainty: 0.0,
-        };
-        let costs = || Costs::fitted(BackendKind::Cpu, (1..5).map(sample).collect(), Vec::new()).expect("times");
-        Calibration {
-            schema: SCHEMA,
-            fingerprint: Fingerprint::of(engine),
-            made_unix_s: 1,
-            took_s: 1.0,
-            quick: true,
-            backends: if measured { vec![costs()] } else { Vec::new() },
-            failed: Vec::new(),
-            noise: Noise { others, ..Noise::default() },
-            doubts: Vec::new(),
-        }
-    }
-
-    fn basis(engine: &Engine) -> Basis {
-        let shape = megaring_core::job::Shape { opcode: Opcode::Search, items: 1, rows: 100, dim: 8, k: 1 };
-        engine.router().explain(&shape, None, None).prospects[0].times.as_ref().expect("the CPU does it").basis
-    }
-
-    #[test]
-    fn what_is_good_is_kept_and_what_is_not_only_on_demand() {
-        let (folder, engine) = rig();
-        let file = folder.path().join("c.json");
-        let keeper = Keeper::new(engine.clone(), Some(file.clone()));
-        let keep = |others, measured, anyway| {
-            let turn = keeper.begin().expect("nobody measures");
-            turn.keep(calibration(&engine, others, measured), anyway).fate
-        };
-        let refused = |fate: Fate, reason: &str| matches!(&fate, Fate::Refused(text) if text.contains(reason));
-        assert!(refused(keep(0.9, true, false), "too noisy"));
-        assert!(refused(keep(0.0, false, false), "no backend"));
-        assert!(refused(keep(0.0, false, true), "no backend"), "nothing is not kept on demand either");
-        assert!(!file.exists() && basis(&engine) == Basis::Assumed, "nothing is changed");
-        assert_eq!(keep(0.9, true, true), Fate::Saved(file.clone()));
-        assert_eq!(basis(&engine), Basis::Measured);
-        assert_eq!(keep(0.1, true, false), Fate::Saved(file.clone()));
-        assert_eq!(keeper.restore(), Found::Good(Box::new(calibration(&engine, 0.1, true))));
-    }
-
-    #[test]
-    fn where_it_cannot_be_saved_it_holds_until_the_end() {
-        let (folder, engine) = rig();
-        std::fs::write(folder.path().join("file"), "").expect("room");
-        let below = folder.path().join("file/c.json");
-        for (file, reason) in [(Some(below), "c.json"), (None, "no file is set")] {
-            let keeper = Keeper::new(engine.clone(), file.clone());
-            assert_eq!(keeper.check_writable().is_err(), file.is_some());
-            let kept = keeper.begin().expect("nobody measures").keep(calibration(&engine, 0.0, true), false);
-            assert!(matches!(&kept.fate, Fate::Unsaved(text) if text.contains(reason)), "{:?}", kept.fate);
-            assert_eq!(basis(&engine), Basis::Measured);
-        }
-    }
-
-    #[test]
-    fn one_measures_at_a_time() {
-        let (_folder, engine) = rig();
-        let keeper = Keeper::new(engine, None);
-        let turn = keeper.begin().expect("nobody measures");
-        assert!(matches!(keeper.begin(), Err(Error::UnderWay { .. })));
-        drop(turn);
-        assert!(keeper.begin().is_ok());
     }
 }

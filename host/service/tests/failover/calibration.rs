@@ -1,10 +1,13 @@
-//! Measuring backends of which some fail, and what a server begins with.
+//! Measuring backends of which some fail, what becomes of what was measured, and what a server begins with.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use megaring::calibration::{Effort, Fate, Found, Keeper, Kept, Progress, load, measure, save};
+use megaring::calibration::{
+    Calibration, Costs, Effort, Fate, Fingerprint, Found, Keeper, Kept, Measurement, Noise, Progress, SCHEMA, load,
+    measure, save,
+};
 use megaring::engine::{Engine, EngineConfig, Running};
 use megaring::router::{Basis, Routing};
 use megaring_core::job::Shape;
@@ -157,9 +160,39 @@ fn a_file_is_gone_by_where_it_holds_and_made_anew_where_it_does_not() {
     assert!(matches!(load(&rig.file(), &calibration.fingerprint), Found::Broken(_)), "it is not touched before");
 }
 
+#[test]
+fn what_is_good_is_kept_and_what_is_not_only_on_demand() {
+    let rig = rig(&[]);
+    let keeper = rig.keeper();
+    let noisy = || Calibration { noise: Noise { others: 0.9, ..Noise::default() }, ..calibration(&rig.engine) };
+    let empty = || Calibration { backends: Vec::new(), ..calibration(&rig.engine) };
+    let keep = |calibration, anyway| keeper.begin().expect("nobody measures").keep(calibration, anyway).fate;
+    let refused = |fate: Fate, reason: &str| matches!(&fate, Fate::Refused(text) if text.contains(reason));
+    assert!(refused(keep(noisy(), false), "too noisy"));
+    assert!(refused(keep(empty(), false), "no backend"));
+    assert!(refused(keep(empty(), true), "no backend"), "nothing is not kept on demand either");
+    assert!(!rig.file().exists() && rig.bases() == [Basis::Assumed], "nothing is changed");
+    assert_eq!(keep(noisy(), true), Fate::Saved(rig.file()));
+    assert_eq!(rig.bases(), [Basis::Measured]);
+    assert_eq!(keep(calibration(&rig.engine), false), Fate::Saved(rig.file()));
+    assert_eq!(keeper.restore(), Found::Good(Box::new(calibration(&rig.engine))));
+}
+
+#[test]
+fn where_it_cannot_be_saved_it_holds_until_the_end() {
+    for (file, reason) in [(Some("file/c.json"), "c.json"), (None, "no file is set")] {
+        let rig = rig(&[]);
+        std::fs::write(rig.folder.path().join("file"), "").expect("room");
+        let keeper = Keeper::new(rig.engine.clone(), file.map(|file| rig.folder.path().join(file)));
+        assert_eq!(keeper.check_writable().is_err(), file.is_some());
+        let kept = keeper.begin().expect("nobody measures").keep(calibration(&rig.engine), false);
+        assert!(matches!(&kept.fate, Fate::Unsaved(text) if text.contains(reason)), "{:?}", kept.fate);
+        assert_eq!(rig.bases(), [Basis::Measured]);
+    }
+}
+
 /// As if the CPU alone had been measured.
-fn calibration(engine: &Engine) -> megaring::calibration::Calibration {
-    use megaring::calibration::{Calibration, Costs, Fingerprint, Measurement, Noise, SCHEMA};
+fn calibration(engine: &Engine) -> Calibration {
     let sample = |items| {
         let opcode = Opcode::Search as u16;
         Measurement { opcode, items, rows: 100, dim: 8, k: 1, ns: 1e3 * items as f64, uncertainty: 0.0 }
