@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Settings, file};
 
+mod bench;
 mod calibrate;
 mod corpus;
 mod corpus_report;
@@ -35,6 +36,7 @@ pub use failure::Failure;
 pub(crate) use failure::message;
 pub use import::{Imported, import_file};
 pub use output::Output;
+pub(crate) use progress::Progress;
 pub(crate) use serve::config as server_config;
 pub use table::{Align, Table, bytes_text, counted, duration_text, grouped};
 
@@ -80,6 +82,8 @@ enum Command {
     Calibrate(calibrate::CalibrateArgs),
     /// Which backend would do a job of a size, and why
     Explain(explain::ExplainArgs),
+    /// Measure how fast each backend of this machine is, and from where on which one wins
+    Bench(bench::BenchArgs),
     /// What this machine has, what is missing, and how to get it
     Doctor,
     /// Completions for a shell, on stdout
@@ -135,6 +139,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Nearest(args) => nearest::run(&args, settings, output),
         Command::Calibrate(args) => calibrate::run(&args, settings, output),
         Command::Explain(args) => explain::run(&args, settings, output),
+        Command::Bench(args) => bench::run(&args, settings, output),
         Command::Doctor => crate::doctor::run(settings, output),
         Command::Completions { shell } => completions(shell, output),
     }

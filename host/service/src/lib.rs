@@ -1,6 +1,7 @@
 //! The service: validate, admit, route, submit, consume, reap, rescore, reply; and the command line
 
 pub mod admission;
+pub mod bench;
 pub mod calibration;
 pub mod cli;
 pub mod config;

@@ -1,5 +1,6 @@
 //! The program as people and scripts use it: each test runs the built binary in a folder of its own.
 
+mod bench;
 mod calibrate;
 mod common;
 mod compute;

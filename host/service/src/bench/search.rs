@@ -1,0 +1,150 @@
+//! Searches: over a grid of sizes, where backends cross, and as people ask for them.
+
+use std::sync::Arc;
+
+use megaring_core::BackendKind;
+use megaring_core::job::{Job, SearchJob};
+use megaring_harness::record::{Residence, Sizes};
+use megaring_harness::sampler::Subject;
+
+use super::corpora::{Corpus, METRIC};
+use super::session::{Case, Entrant, Session, timed};
+use crate::cli::grouped;
+use crate::engine::Engine;
+
+/// A batch over a corpus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cell {
+    residence: Residence,
+    k: usize,
+    items: usize,
+}
+
+/// A corpus and what is asked of it.
+pub(super) struct Block {
+    rows: usize,
+    dim: usize,
+    cells: Vec<Cell>,
+}
+
+/// The grid in which backends cross: corpora by rows and dimensions, and for each answers by batches. The batches with 1 are also those along
+/// which the corpus grows. Cold corpora are asked for fewer batches.
+pub(super) fn crossover(quick: bool) -> Vec<Block> {
+    let rows: &[usize] =
+        if quick { &[1_000, 5_562, 20_000, 110_000] } else { &[1_000, 5_562, 20_000, 110_000, 1_000_000] };
+    let (dims, answers): (&[usize], &[usize]) = if quick { (&[384], &[10]) } else { (&[384, 768], &[10, 100]) };
+    let most = if quick { 10 } else { 12 };
+    let block = |rows, dim| {
+        let resident = answers.iter().flat_map(|k| (0..=most).map(|power| (Residence::Resident, *k, 1 << power)));
+        let cold = [1, 32, 1_024].map(|items| (Residence::Cold, 10, items));
+        let cells = resident.chain(cold).map(|(residence, k, items)| Cell { residence, k, items });
+        Block { rows, dim, cells: cells.collect() }
+    };
+    // More of the largest corpus than its usual dimension would take most of the time.
+    let all = dims.iter().flat_map(|dim| rows.iter().map(|rows| (*rows, *dim)));
+    all.filter(|(rows, dim)| *rows < 1_000_000 || *dim == 384).map(|(rows, dim)| block(rows, dim)).collect()
+}
+
+/// What people ask for.
+pub(super) fn usual(quick: bool) -> Vec<Block> {
+    let block = |rows, batches: &[usize]| {
+        let both = [Residence::Resident, Residence::Cold];
+        let cells = both
+            .into_iter()
+            .flat_map(|at| batches.iter().map(move |items| Cell { residence: at, k: 10, items: *items }));
+        Block { rows, dim: 384, cells: cells.collect() }
+    };
+    let mut blocks = vec![block(100, &[1]), block(5_562, &[1, 16, 64, 256, 5_562]), block(110_000, &[1, 64])];
+    if !quick {
+        blocks.push(block(1_000_000, &[1, 64]));
+    }
+    blocks
+}
+
+/// The cells that backends of these kinds have.
+pub(super) fn cells<'a>(blocks: &'a [Block], kinds: &'a [BackendKind]) -> impl Iterator<Item = &'a Cell> {
+    blocks.iter().flat_map(|block| &block.cells).filter(|cell| !able(kinds, cell.residence).is_empty())
+}
+
+/// The backends that there is something to upload for, where it is to be uploaded.
+fn able(kinds: &[BackendKind], residence: Residence) -> Vec<BackendKind> {
+    let able = |kind: &&BackendKind| residence == Residence::Resident || **kind != BackendKind::Cpu;
+    kinds.iter().filter(able).copied().collect()
+}
+
+/// Measures all blocks, one corpus after the other.
+pub(super) fn run(session: &mut Session, suite: &'static str, blocks: &[Block]) {
+    for Block { rows, dim, cells } in blocks {
+        let kinds = session.kinds();
+        let cells: Vec<&Cell> = cells.iter().filter(|cell| !able(&kinds, cell.residence).is_empty()).collect();
+        if session.lacks_time() {
+            cells.iter().for_each(|_| session.miss());
+            continue;
+        }
+        let most = cells.iter().map(|cell| cell.items).max().unwrap_or(0);
+        match Corpus::make(session.engine(), *rows, *dim, most) {
+            Some(corpus) => cells.iter().for_each(|cell| measure(session, suite, &corpus, (*rows, *dim), cell)),
+            None => {
+                cells.iter().for_each(|_| session.skip());
+                session.note(format!("{suite}: {} x {dim} was left out: memory is too short", grouped(*rows as u64)));
+            }
+        }
+    }
+}
+
+fn measure(session: &mut Session, suite: &'static str, corpus: &Corpus, (rows, dim): (usize, usize), cell: &Cell) {
+    let Cell { residence, k, items } = *cell;
+    let sizes = Sizes { rows: rows as u64, dim: dim as u64, k: k as u64, items: items as u64 };
+    let (multiply_adds, bytes) =
+        ((rows * dim) as f64 * items as f64, (rows * dim + items * dim * size_of::<f32>()) as f64);
+    let case = Case { suite, name: "search", residence, sizes, multiply_adds, bytes };
+    let engine = session.engine().clone();
+    let entrants = able(&session.kinds(), residence).into_iter().map(|kind| entrant(&engine, kind, corpus, cell));
+    session.measure(&case, entrants.collect());
+}
+
+fn entrant<'a>(engine: &'a Arc<Engine>, kind: BackendKind, corpus: &'a Corpus, cell: &'a Cell) -> Entrant<'a> {
+    let subject = Subject::new(move |call| {
+        let view = match cell.residence {
+            Residence::Resident => corpus.resident(),
+            Residence::Cold => corpus.fresh(engine),
+        };
+        let queries = corpus.queries(call.number, cell.items);
+        timed(
+            engine,
+            kind,
+            Job::Search(SearchJob { corpus: view, queries, metric: METRIC, k: cell.k, threshold: None }),
+        )
+    });
+    (kind, subject)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grid_holds_what_crossovers_need() {
+        for quick in [true, false] {
+            let blocks = crossover(quick);
+            let both = [BackendKind::Cpu, BackendKind::Cuda];
+            for block in &blocks {
+                let batches = |residence, k| -> Vec<usize> {
+                    let of = block.cells.iter().filter(|cell| (cell.residence, cell.k) == (residence, k));
+                    of.map(|cell| cell.items).collect()
+                };
+                let resident = batches(Residence::Resident, 10);
+                assert_eq!((resident[0], *resident.last().unwrap()), (1, if quick { 1_024 } else { 4_096 }));
+                assert!(resident.windows(2).all(|pair| pair[1] == 2 * pair[0]));
+                assert!(batches(Residence::Cold, 10).iter().all(|items| resident.contains(items)));
+                assert!(quick || batches(Residence::Resident, 100) == resident);
+            }
+            assert_eq!(blocks.len(), if quick { 4 } else { 9 });
+            assert!(cells(&blocks, &both).count() > cells(&blocks, &both[..1]).count());
+            assert!(
+                cells(&blocks, &both[..1]).all(|cell| cell.residence == Residence::Resident),
+                "nothing is uploaded"
+            );
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `megaring bench`: what it writes, what it refuses before it measures, and what it says of a machine with one backend. Nothing here depends on
+//! how fast anything is.
+
+use crate::common::{Folder, Ran};
+use crate::wgpu::{adapter, command};
+use serde_json::Value;
+
+/// A run that ends soon, whatever the machine.
+const SOON: &str = "--time-limit=300ms";
+
+fn record(folder: &Folder, name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(folder.path(name)).unwrap()).unwrap()
+}
+
+fn list<'a>(record: &'a Value, key: &str) -> &'a [Value] {
+    record[key].as_array().unwrap_or_else(|| panic!("{key} is no list in {record}"))
+}
+
+fn has_note(record: &Value, part: &str) -> bool {
+    list(record, "notes").iter().any(|note| note.as_str().unwrap().contains(part))
+}
+
+/// Times that a person can believe: rising, above nothing, with an interval around the median.
+#[track_caller]
+fn is_sound(point: &Value) {
+    let of = |key: &str| point["times"][key].as_f64().unwrap_or_else(|| panic!("{key} in {point}"));
+    let interval: Vec<f64> = point["times"]["ci_ns"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+    let rising = [of("min_ns"), interval[0], of("p50_ns"), interval[1], of("max_ns")];
+    assert!(rising.is_sorted() && rising[0] > 0.0, "{point}");
+    assert!([of("p50_ns"), of("p95_ns"), of("p99_ns"), of("max_ns")].is_sorted(), "{point}");
+    assert!(of("samples") >= 6.0, "{point}");
+}
+
+#[test]
+fn every_suite_writes_a_record_and_a_report() {
+    let folder = Folder::new();
+    for suite in ["crossover", "search", "encode", "ring", "grpc"] {
+        let args = ["bench", suite, "--quick", SOON, "--json", "out.json", "--html", "out.html"];
+        let ran = folder.run(&args).succeeded();
+        assert!(ran.stdout.starts_with(&format!("{suite}\nCASE ")), "{ran:?}");
+        assert!(ran.stderr.contains("points in"), "{ran:?}");
+        let record = record(&folder, "out.json");
+        assert_eq!(record["schema"], 1);
+        let points = list(&record, "points");
+        assert!(!points.is_empty() && points.iter().all(|point| point["suite"] == suite), "{record}");
+        points.iter().for_each(is_sound);
+        assert!(points.iter().all(|point| point["backend"] == "cpu" && point["residence"] == "resident"), "{record}");
+        assert!(list(&record, "crossovers").is_empty());
+        assert!(has_note(&record, "cpu is the only backend that runs here"), "{record}");
+        assert!(has_note(&record, "cuda was not measured: it is switched off by the settings"), "{record}");
+        let device = &list(&record, "backends")[0];
+        assert_eq!((&device["backend"], &device["emulated"]), (&Value::from("cpu"), &Value::from(false)));
+        assert!(list(&record, "peaks")[0]["multiply_adds_per_s"].as_f64().unwrap() > 0.0, "{record}");
+        let command = record["machine"]["command"].as_str().unwrap();
+        assert!(command.starts_with(&format!("megaring bench {suite} --quick")), "{command}");
+        let report = std::fs::read_to_string(folder.path("out.html")).unwrap();
+        assert!(report.to_ascii_lowercase().starts_with("<!doctype html") && report.contains("<svg"), "{suite}");
+    }
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "only the two files are left: {left:?}");
+}
+
+#[test]
+fn what_there_is_no_time_for_is_left_out_and_said_to_be() {
+    let folder = Folder::new();
+    folder.run(&["bench", "all", "--time-limit", "1ms", "--json", "out.json"]).succeeded();
+    let record = record(&folder, "out.json");
+    assert!(has_note(&record, "the time limit of 1.00 ms was used up before "), "{record}");
+}
+
+#[test]
+fn programs_get_a_line_for_each_point() {
+    let records = Folder::new().run(&["bench", "ring", "--time-limit=5s", "--json"]).succeeded().records();
+    let (rest, points) = records.split_last().unwrap();
+    points.iter().for_each(is_sound);
+    let cases: Vec<&str> = points.iter().map(|point| point["case"].as_str().unwrap()).collect();
+    assert_eq!(cases, ["empty job", "slot there and back, one thread", "event publish"]);
+    assert_eq!(rest["machine"]["threads"], std::thread::available_parallelism().unwrap().get());
+    assert!(has_note(rest, "each sample is the mean of"), "{rest}");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_refused_before_anything_is_measured() {
+    let folder = Folder::new();
+    folder.write("kept", "as it was");
+    std::fs::create_dir(folder.path("inner")).unwrap();
+    let refused = |args: &[&str], path: &str| {
+        let ran = folder.run(&[&["bench", "all"], args].concat());
+        let ran = ran.failed(1, &[path, "cannot be written", "nothing was measured"]);
+        assert!(ran.stdout.is_empty() && !ran.stderr.contains("points in"), "{ran:?}");
+    };
+    refused(&["--json", "no/such/folder/out.json"], "no/such/folder/out.json");
+    refused(&["--json", "good.json", "--html", "inner"], "inner");
+    refused(&["--html", "kept/out.html"], "kept/out.html");
+    assert_eq!(std::fs::read_to_string(folder.path("kept")).unwrap(), "as it was");
+    assert!(!folder.path("good.json").exists(), "nothing is left of the one that could have been written");
+}
+
+#[test]
+fn wrong_usage_is_told() {
+    let folder = Folder::new();
+    folder.run(&["bench"]).failed(2, &["<SUITE>"]);
+    folder.run(&["bench", "everything"]).failed(2, &["everything", "crossover", "grpc"]);
+    folder.run(&["bench", "ring", "--time-limit", "0"]).failed(2, &["--time-limit", "no time"]);
+    folder.run(&["bench", "ring", "--time-limit", "soon"]).failed(2, &["--time-limit"]);
+    folder.run(&["bench", "ring", "out.json"]).failed(2, &["out.json", "--json"]);
+    folder.run(&["bench", "ring", "--rows", "0"]).failed(2, &["--rows"]);
+}
+
+#[test]
+fn two_backends_are_measured_in_alternation_and_crossed() {
+    let Some(adapter) = adapter() else { return };
+    let folder = Folder::new();
+    let args =
+        ["bench", "crossover", "--quick", "--time-limit", "6s", "--json", "out.json", "--wgpu-adapter", &adapter];
+    let ran = Ran::of(command(&folder, &args).output().unwrap()).succeeded();
+    assert!(ran.stdout.contains("wgpu over cpu"), "{ran:?}");
+    let record = record(&folder, "out.json");
+    let points = list(&record, "points");
+    points.iter().for_each(is_sound);
+    for backend in ["cpu", "wgpu"] {
+        assert!(points.iter().any(|point| point["backend"] == backend), "{backend} in {record}");
+    }
+    let cold: Vec<&Value> = points.iter().filter(|point| point["residence"] == "cold").collect();
+    assert!(!cold.is_empty() && cold.iter().all(|point| point["backend"] == "wgpu"), "{record}");
+    assert!(!list(&record, "crossovers").is_empty(), "{record}");
+    assert!(!has_note(&record, "only backend"), "{record}");
+    let emulated = list(&record, "backends").iter().any(|device| device["emulated"] == true);
+    assert_eq!(has_note(&record, "its times say nothing of a GPU"), emulated, "{record}");
+}
