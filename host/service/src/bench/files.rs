@@ -65,30 +65,31 @@ mod tests {
     fn reason(refused: Result<Draft, Failure>) -> String {
         match refused.err() {
             Some(Failure::Work(reason)) => reason,
-            other => panic!("{other:?}"),
+            other => format!("{other:?}"),
         }
     }
 
     #[test]
-    fn a_file_appears_whole_and_replaces_what_was_there() {
-        let folder = tempfile::tempdir().unwrap();
+    fn a_file_appears_whole_and_replaces_what_was_there() -> Result<(), Failure> {
+        let folder = tempfile::tempdir()?;
         let path = folder.path().join("a.json");
         for text in ["first", "2"] {
-            let draft = Draft::begin(&path).unwrap();
+            let draft = Draft::begin(&path)?;
             assert_eq!(fs::read_to_string(&path).unwrap_or_default(), if text == "2" { "first" } else { "" });
-            draft.finish(text).unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            draft.finish(text)?;
+            assert_eq!(fs::read_to_string(&path)?, text);
         }
-        drop(Draft::begin(&path).unwrap());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left of one that is given up");
+        drop(Draft::begin(&path)?);
+        assert_eq!(fs::read_dir(folder.path())?.count(), 1, "nothing is left of one that is given up");
+        Ok(())
     }
 
     #[test]
-    fn what_cannot_be_written_is_refused_by_name() {
-        let folder = tempfile::tempdir().unwrap();
+    fn what_cannot_be_written_is_refused_by_name() -> Result<(), Failure> {
+        let folder = tempfile::tempdir()?;
         let (file, inner) = (folder.path().join("file"), folder.path().join("inner"));
-        fs::write(&file, "kept").unwrap();
-        fs::create_dir(&inner).unwrap();
+        fs::write(&file, "kept")?;
+        fs::create_dir(&inner)?;
         for (path, why) in [
             (folder.path().join("no/such/a.json"), "a.json cannot be written"),
             (inner, "inner cannot be written: it is there already, and is no file"),
@@ -99,24 +100,26 @@ mod tests {
             let reason = reason(Draft::begin(&path));
             assert!(reason.contains(why) && reason.ends_with("nothing was measured"), "{reason}");
         }
-        assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+        assert_eq!(fs::read_to_string(&file)?, "kept");
+        Ok(())
     }
 
     #[test]
     #[cfg(unix)]
-    fn a_link_stays_one_and_a_device_is_left_alone() {
+    fn a_link_stays_one_and_a_device_is_left_alone() -> Result<(), Failure> {
         use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir()?;
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
-        fs::write(&file, "old").unwrap();
-        std::os::unix::fs::symlink("file", &link).unwrap();
-        Draft::begin(&link).unwrap().finish("new").unwrap();
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        fs::write(&file, "old")?;
+        std::os::unix::fs::symlink("file", &link)?;
+        Draft::begin(&link)?.finish("new")?;
+        assert!(fs::symlink_metadata(&link)?.is_symlink());
+        assert_eq!(fs::read_to_string(&file)?, "new");
+        let mode = |path: &Path| fs::metadata(path).map(|found| found.permissions().mode());
         let usual = folder.path().join("usual");
-        fs::write(&usual, "").unwrap();
-        assert_eq!(mode(&file), mode(&usual));
+        fs::write(&usual, "")?;
+        assert_eq!(mode(&file)?, mode(&usual)?);
         assert!(reason(Draft::begin(Path::new("/dev/null"))).contains("no file"));
+        Ok(())
     }
 }

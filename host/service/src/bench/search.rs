@@ -134,7 +134,7 @@ mod tests {
                     of.map(|cell| cell.items).collect()
                 };
                 let resident = batches(Residence::Resident, 10);
-                assert_eq!((resident[0], *resident.last().unwrap()), (1, if quick { 1_024 } else { 4_096 }));
+                assert_eq!((resident.first(), resident.last()), (Some(&1), Some(&if quick { 1_024 } else { 4_096 })));
                 assert!(resident.windows(2).all(|pair| pair[1] == 2 * pair[0]));
                 assert!(batches(Residence::Cold, 10).iter().all(|items| resident.contains(items)));
                 assert!(quick || batches(Residence::Resident, 100) == resident);
