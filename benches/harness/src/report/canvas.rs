@@ -292,3 +292,32 @@ impl Axis {
         kept
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Axis;
+
+    #[test]
+    fn an_axis_has_ends_and_some_ticks_whatever_lies_on_it() {
+        for values in [vec![], vec![5.0], vec![1e-6, 1e24], vec![3.0, 3.1], vec![1.0, 5_562.0]] {
+            let axis = Axis::around(values.iter().copied(), 100.0, 400.0);
+            let (low, high) = axis.ends();
+            assert!(low > 0.0 && high.is_finite() && high / low >= 4.0, "{low} to {high}");
+            let ticks = axis.ticks();
+            assert!((1..=9).contains(&ticks.len()), "{values:?}: {ticks:?}");
+            for value in values {
+                assert!((100.0..=400.0).contains(&axis.at(value)), "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn labels_of_an_axis_keep_their_distance_and_the_ends_are_among_them() {
+        let values = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1_024.0, 5_562.0];
+        let axis = Axis::around(values, 0.0, 300.0);
+        let labelled = axis.labelled(&values, 40.0);
+        assert_eq!((labelled.first(), labelled.last()), (Some(&1.0), Some(&5_562.0)));
+        assert!(labelled.windows(2).all(|pair| axis.at(pair[1]) - axis.at(pair[0]) >= 40.0), "{labelled:?}");
+        assert!(axis.labelled(&[], 40.0).is_empty());
+    }
+}

@@ -190,7 +190,7 @@ fn advantage(record: &Record, searches: &[&Point]) -> Option<String> {
     let name = device.map_or_else(|| clean(&best.backend), named);
     let sizes = cpu.sizes;
     let mut told = format!(
-        "At best {name} is {} as fast: {} takes {} rather than {}",
+        "At best {name} is {} as fast as the CPU: {} takes {} rather than {}",
         factor(ratio(cpu, best)),
         batch_over(sizes.items, sizes.rows, sizes.dim),
         time(best.times.p50_ns),

@@ -152,3 +152,39 @@ pub(super) fn usual_rows<'a>(points: impl Iterator<Item = &'a Point>) -> Option<
     let rows: BTreeSet<u64> = points.map(|point| point.sizes.rows).collect();
     rows.iter().nth(rows.len().saturating_sub(1) / 2).copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::search;
+    use super::{Axis, Dot, usual_rows};
+
+    #[test]
+    fn a_point_is_drawn_with_percentiles_in_order_or_not_at_all() {
+        let mut point = search("cpu", 10.0, [9.0, 11.0]);
+        (point.times.p95_ns, point.times.p99_ns) = (f64::NAN, f64::INFINITY);
+        let dot = Dot::of(&point, Axis::Items).unwrap();
+        assert_eq!((dot.x, dot.p50, dot.p95, dot.p99), (1.0, 10.0, 10.0, 10.0));
+        (point.times.p95_ns, point.times.p99_ns) = (30.0, 20.0);
+        let dot = Dot::of(&point, Axis::Rows).unwrap();
+        assert_eq!((dot.x, dot.p95, dot.p99), (100.0, 30.0, 30.0));
+        point.sizes.items = 0;
+        assert!(Dot::of(&point, Axis::Items).is_none());
+        assert!(Dot::of(&search("cpu", 0.0, [0.0, 0.0]), Axis::Items).is_none());
+    }
+
+    #[test]
+    fn the_usual_corpus_is_the_middle_one() {
+        let of = |all: &[u64]| {
+            let points: Vec<_> = all.iter().map(|rows| (*rows, search("cpu", 1.0, [1.0, 1.0]))).collect();
+            let points: Vec<_> = points
+                .into_iter()
+                .map(|(rows, mut point)| {
+                    point.sizes.rows = rows;
+                    point
+                })
+                .collect();
+            usual_rows(points.iter())
+        };
+        assert_eq!([of(&[]), of(&[7]), of(&[9, 1, 5]), of(&[4, 3, 2, 1])], [None, Some(7), Some(5), Some(2)]);
+    }
+}
