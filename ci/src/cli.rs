@@ -1,5 +1,7 @@
 //! The command line, read by hand: five commands do not need a parser's compile time.
 
+use std::path::PathBuf;
+
 use crate::peers::Wanted;
 use crate::{Result, test};
 
@@ -14,6 +16,8 @@ Usage: cargo xtask <command>
        [--ci]       count what could not run here as failed (also where CI=true)
   tidy              run the tidy checks alone
   bench [NAME]      run the criterion benches, or the one bench NAME
+  bench gates       measure what everything else rests on, and fail beyond the gates
+       [--json FILE]   also write the figures to FILE
   bench peers       measure megaring beside numpy, faiss, usearch, aho-corasick and Hyperscan
        [--with WHAT]   torch: beside torch, too (several gigabytes); gpu: let megaring use a GPU
        [--quick]       fewer cases, shorter
@@ -47,6 +51,11 @@ pub(crate) enum Task {
     Bench {
         /// One bench's name, or all.
         name: Option<String>,
+    },
+    /// Check the gates.
+    BenchGates {
+        /// Where the figures go, too.
+        json: Option<PathBuf>,
     },
     /// Measure megaring beside others.
     BenchPeers(Wanted),
@@ -101,10 +110,21 @@ fn parse_test(rest: &[String]) -> Result<Task> {
 fn parse_bench(rest: &[String]) -> Result<Task> {
     match rest {
         [] => Ok(Task::Bench { name: None }),
+        [name, options @ ..] if name == "gates" => parse_gates(options),
         [name, options @ ..] if name == "peers" => parse_peers(options).map(Task::BenchPeers),
         [name] if !name.starts_with('-') => Ok(Task::Bench { name: Some(name.clone()) }),
         [option] => Err(format!("`bench` does not know `{option}`")),
         _ => Err("`bench` takes one name at most".into()),
+    }
+}
+
+fn parse_gates(options: &[String]) -> Result<Task> {
+    match options {
+        [] => Ok(Task::BenchGates { json: None }),
+        [option, file] if option == "--json" => Ok(Task::BenchGates { json: Some(file.into()) }),
+        [option] if option == "--json" => Err("`--json` takes a file".into()),
+        [option, ..] if option != "--json" => Err(format!("`bench gates` does not know `{option}`")),
+        _ => Err("`bench gates` takes one `--json FILE` at most".into()),
     }
 }
 
@@ -154,6 +174,9 @@ mod tests {
         assert_eq!(parsed("test zig --ci loom"), test(false, true, &["zig", "loom"]));
         assert_eq!(parsed("bench"), Ok(Task::Bench { name: None }));
         assert_eq!(parsed("bench search"), Ok(Task::Bench { name: Some("search".into()) }));
+        assert_eq!(parsed("bench gates"), Ok(Task::BenchGates { json: None }));
+        let json = Some("gates.json".into());
+        assert_eq!(parsed("bench gates --json gates.json"), Ok(Task::BenchGates { json }));
         assert_eq!(parsed("bench peers"), Ok(Task::BenchPeers(Wanted::default())));
         let wanted = Wanted { torch: true, gpu: true, quick: true, out: Some("a.jsonl".into()) };
         let line = "bench peers --with torch --quick --out a.jsonl --with gpu";
@@ -177,6 +200,9 @@ mod tests {
             ("test --quick --ci", "do not go together"),
             ("bench --all", "`--all`"),
             ("bench a b", "one name"),
+            ("bench gates --json", "takes a file"),
+            ("bench gates --json a b", "one `--json FILE`"),
+            ("bench gates search", "`search`"),
             ("bench peers --with numpy", "`numpy`"),
             ("bench peers --with", "`torch` or `gpu`"),
             ("bench peers --out", "takes a file"),

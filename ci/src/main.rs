@@ -68,6 +68,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test { quick, ci, only } => test::run(&workspace, quick, ci, &only),
         Task::Tidy => Ok(tidy::run(&workspace)),
         Task::Bench { name } => bench::run(&workspace, name.as_deref()),
+        Task::BenchGates { json } => bench::gates(&workspace, json.as_deref()),
         Task::BenchPeers(wanted) => peers::run(&workspace, &wanted),
     }
 }
