@@ -12,7 +12,7 @@ use megaring_core::BackendKind;
 use megaring_harness::record::{Residence, Sizes};
 
 /// Shares that a case may take when it is slow.
-const SHARES: u32 = 6;
+const SHARES: u32 = 4;
 
 /// What a time is known of: what is done, by whom, and where the corpus lies.
 pub(super) type Kind = (&'static str, BackendKind, Residence);
@@ -128,7 +128,7 @@ mod tests {
         let mut budget = Budget::new(10 * SECOND, 10);
         budget.learn(CPU, sizes(1_000, 10, 1), 0.5e9);
         let slow = |items, now| budget.too_slow(CPU, sizes(1_000, 10, items), 8, now);
-        // Six shares of a second for eight calls: 0.75 s each.
+        // Four shares of a second for eight calls: 0.5 s each.
         assert_eq!((slow(1, Duration::ZERO), slow(2, Duration::ZERO)), (None, Some(SECOND)));
         assert_eq!(slow(1, 5 * SECOND), Some(SECOND / 2), "half the time is gone");
         assert_eq!(budget.too_slow(CPU, sizes(10, 10, 1), 8, Duration::ZERO), None, "nobody knows");
