@@ -9,7 +9,7 @@ use megaring::calibration::{
     measure, save,
 };
 use megaring::engine::{Engine, EngineConfig, Running};
-use megaring::router::{Basis, Routing};
+use megaring::router::{Basis, Question, Routing};
 use megaring_core::job::Shape;
 use megaring_core::profile::{DEFAULT, Profile};
 use megaring_core::{BackendKind, Error, Opcode};
@@ -189,6 +189,24 @@ fn where_it_cannot_be_saved_it_holds_until_the_end() {
         assert!(matches!(&kept.fate, Fate::Unsaved(text) if text.contains(reason)), "{:?}", kept.fate);
         assert_eq!(rig.bases(), [Basis::Measured]);
     }
+}
+
+#[test]
+fn what_a_device_lacks_counts_where_that_is_asked_for() {
+    let rig = rig(&[(BackendKind::Cuda, false)]);
+    rig.engine.store().create("c", 8).expect("a new name");
+    let corpus = rig.engine.store().view("c").expect("it is there");
+    let shape = Shape { opcode: Opcode::Search, items: 1, rows: 1_000_000, dim: 8, k: 1 };
+    let uploads = |corpus, cold| {
+        let forecast = rig.engine.router().answer(&Question { shape, wish: None, corpus, cold });
+        let times = forecast.prospects.into_iter().filter_map(|prospect| prospect.times.ok());
+        times.map(|times| times.upload.as_nanos()).collect::<Vec<_>>()
+    };
+    assert_eq!(uploads(None, false), [0, 0]);
+    let [cpu, cuda] = uploads(None, true)[..] else { panic!("two backends run") };
+    assert!(cpu == 0 && cuda > 1_000_000, "{cpu} {cuda}");
+    // The fake says that it lacks nothing.
+    assert_eq!((uploads(Some(corpus.clone()), true), uploads(Some(corpus), false)), (vec![0, 0], vec![0, 0]));
 }
 
 /// As if the CPU alone had been measured.
