@@ -55,6 +55,9 @@ pub struct Settings {
     /// Jobs of one tenant that may be in flight; 0 is no limit of its own
     #[arg(long, global = true, env = "MEGARING_TENANT_JOBS", value_name = "N", default_value_t = 0)]
     pub tenant_jobs: usize,
+    /// Most that a small search waits for others like it, to be done as one batch; only while one is under way. 0 is never
+    #[arg(long, global = true, env = "MEGARING_GATHER", value_name = "TIME", default_value = "200us", value_parser = duration)]
+    pub gather: Duration,
     /// Instruction set of the CPU kernels: baseline, avx2, avx512 or neon [default: the best of this machine]
     #[arg(long, global = true, env = "MEGARING_ISA", value_name = "NAME")]
     pub isa: Option<String>,
@@ -201,6 +204,7 @@ impl Settings {
             ring_slots: self.ring_slots,
             arena_bytes: self.arena_bytes,
             tenant_jobs: self.tenant_jobs,
+            gather: self.gather,
             isa: self.isa.clone(),
             cuda: (self.cuda == GpuUse::Auto).then(|| self.cuda_config()),
             wgpu: (self.wgpu == GpuUse::Auto).then(|| self.wgpu_config()),

@@ -6,6 +6,7 @@
 //! costs the caller time, not the answer: see `flight.rs`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use megaring_core::job::{Job, Terms};
 use megaring_core::keyword::Automaton;
@@ -18,8 +19,10 @@ use megaring_simd::KernelSet;
 use megaring_simd::backend::{CpuBackend, CpuOptions};
 use megaring_wgpu::WgpuOptions;
 
+use self::batch::{Place, Seat};
 use self::flight::Flight;
 use crate::admission::{Admission, Limits};
+use crate::gather::Gatherer;
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
@@ -27,6 +30,7 @@ use crate::router::{Router, Routing};
 use crate::submit::DEPTH;
 use crate::telemetry::Telemetry;
 
+mod batch;
 mod flight;
 
 /// How an engine is set up. [`EngineConfig::new`] suits a machine that megaring shares with other programs.
@@ -42,6 +46,9 @@ pub struct EngineConfig {
     pub arena_bytes: usize,
     /// Jobs of one tenant that may be in flight; 0 is no limit of its own.
     pub tenant_jobs: usize,
+    /// Most that a small search waits for others like it, where the model says that one batch of them is sooner done; zero is never. Of
+    /// [`Engine::run`] alone.
+    pub gather: Duration,
     /// The encoder's profile.
     pub profile: Profile,
     /// The instruction set to use, by name; `None` is `MEGARING_ISA` or the best there is.
@@ -66,6 +73,7 @@ impl EngineConfig {
             ring_slots: 256,
             arena_bytes: 256 << 20,
             tenant_jobs: 0,
+            gather: Duration::from_micros(200),
             profile,
             isa: None,
             cuda: Some(CudaConfig::default()),
@@ -114,6 +122,7 @@ pub struct Engine {
     kernels: &'static KernelSet,
     router: Router,
     admission: Arc<Admission>,
+    gatherer: Option<Gatherer<Seat>>,
     metrics: Metrics,
     telemetry: Telemetry,
 }
@@ -149,8 +158,10 @@ impl Engine {
         let absent = add_gpus(&config, &store, &automaton, &mut lanes)?;
         let admission = Admission::new(limits(&config, &lanes));
         let router = Router::new(lanes, absent, config.routing);
+        let gatherer = (!config.gather.is_zero()).then(|| Gatherer::new(config.gather));
         let profile = Arc::new(config.profile);
-        Ok(Arc::new(Self { store, profile, kernels, router, admission, metrics: Metrics::default(), telemetry }))
+        let metrics = Metrics::default();
+        Ok(Arc::new(Self { store, profile, kernels, router, admission, gatherer, metrics, telemetry }))
     }
 
     /// The corpora.
@@ -223,20 +234,17 @@ impl Engine {
         self.admission.emptied().await;
     }
 
-    /// Does a job. Await it within a tokio runtime with time enabled.
+    /// Does a job. Await it within a tokio runtime with time enabled. Small searches that come while others like them are under way may be done
+    /// as one batch with others' (see `gather.rs`); each is answered as if it were alone.
     ///
     /// # Errors
     /// Refusals of admission and routing, the deadline, or a backend's failure. Nothing half-done is kept.
     pub async fn run(self: &Arc<Self>, job: Job, terms: Terms) -> Result<Outcome, Error> {
         let mut flight = Flight::start(self.clone(), job, terms)?;
-        while !flight.is_done() {
-            match flight.next_answer().await {
-                Ok(Some((piece, outcome))) => flight = flight.finish_elsewhere(piece, outcome).await?,
-                Ok(None) => {}
-                Err(setback) => flight.divert(setback)?,
-            }
+        match flight.board() {
+            Place::Own(under_way) => Ok(flight.fly(under_way).await?.land()),
+            Place::Shared(share) => flight.ride(share).await,
         }
-        Ok(flight.land())
     }
 
     /// Does a job on the calling thread's time.

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod doctor;
 pub mod engine;
 pub mod error;
+mod gather;
 pub mod lane;
 pub mod machine;
 pub mod metrics;

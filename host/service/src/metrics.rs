@@ -11,6 +11,7 @@ use megaring_core::job::Shape;
 pub struct Metrics {
     jobs_answered: AtomicU64,
     jobs_refused: AtomicU64,
+    jobs_gathered: AtomicU64,
     failovers: AtomicU64,
     items_answered: AtomicU64,
     busy_ns: AtomicU64,
@@ -23,7 +24,9 @@ pub struct Snapshot {
     pub jobs_answered: u64,
     /// Jobs that got no permit.
     pub jobs_refused: u64,
-    /// Times that a job was begun anew on another backend.
+    /// Of those answered, searches that were done in one batch with others'.
+    pub jobs_gathered: u64,
+    /// Times that a job was begun anew on another backend; a batch of gathered ones is one.
     pub failovers: u64,
     /// Queries and memories answered.
     pub items_answered: u64,
@@ -42,6 +45,10 @@ impl Metrics {
         self.jobs_refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn gathered(&self) {
+        self.jobs_gathered.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn failed_over(&self) {
         self.failovers.fetch_add(1, Ordering::Relaxed);
     }
@@ -52,6 +59,7 @@ impl Metrics {
         Snapshot {
             jobs_answered: self.jobs_answered.load(Ordering::Relaxed),
             jobs_refused: self.jobs_refused.load(Ordering::Relaxed),
+            jobs_gathered: self.jobs_gathered.load(Ordering::Relaxed),
             failovers: self.failovers.load(Ordering::Relaxed),
             items_answered: self.items_answered.load(Ordering::Relaxed),
             busy: Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed)),

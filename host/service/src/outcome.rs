@@ -81,4 +81,7 @@ pub struct Made {
     pub compute: Duration,
     /// Making candidates exact, or masks coordinates, summed over slots.
     pub rescore: Duration,
+    /// Queries of other calls that were done in the same batch. Where there are any, the bytes read and the times of compute and rescoring are
+    /// the whole batch's.
+    pub gathered: u32,
 }

@@ -171,6 +171,7 @@ fn made(made: Made) -> pb::Made {
         queue_ns: nanoseconds(made.queue),
         compute_ns: nanoseconds(made.compute),
         rescore_ns: nanoseconds(made.rescore),
+        gathered_queries: made.gathered,
     }
 }
 

@@ -81,6 +81,7 @@ struct MadeFields {
     queue_ns: u64,
     compute_ns: u64,
     rescore_ns: u64,
+    gathered_queries: u32,
 }
 
 pub(crate) fn run(args: &SearchArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
@@ -212,6 +213,7 @@ impl MadeRecord {
             queue_ns: nanoseconds(made.queue),
             compute_ns: nanoseconds(made.compute),
             rescore_ns: nanoseconds(made.rescore),
+            gathered_queries: made.gathered,
         };
         Self { made }
     }

@@ -45,6 +45,7 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
         "drained": drained == Drained::Fully,
         "jobs_answered": sums.jobs_answered,
         "jobs_refused": sums.jobs_refused,
+        "jobs_gathered": sums.jobs_gathered,
         "items_answered": sums.items_answered,
         "failovers": sums.failovers,
         "counters": counters(&engine),

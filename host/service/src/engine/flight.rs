@@ -15,7 +15,9 @@ use megaring_core::{BackendKind, Error, Residency};
 use megaring_ring::{ReserveError, Ticket};
 
 use super::Engine;
+use super::batch::Seat;
 use crate::admission::Permit;
+use crate::gather::UnderWay;
 use crate::lane::{Lane, Setback};
 use crate::outcome::{Answer, Made, Outcome};
 use crate::reaper::{await_ticket, wait_ticket};
@@ -28,22 +30,23 @@ const ROOM_RETRY: Duration = Duration::from_micros(200);
 
 /// One job on its way through the steps.
 pub(super) struct Flight {
-    engine: Arc<Engine>,
-    job: Arc<Job>,
-    terms: Terms,
+    pub(super) engine: Arc<Engine>,
+    pub(super) job: Arc<Job>,
+    pub(super) terms: Terms,
     attempt: Attempt,
     /// Lanes that did not do it.
     tried: Vec<usize>,
     admitted: Instant,
-    /// Held until the flight ends, whichever way.
-    permit: Permit,
+    /// Held until the flight ends, whichever way. A batch has none: its members have.
+    permit: Option<Permit>,
 }
 
 /// What one lane has done of a job. Dropped before its end, it abandons the slots under way, then what the backend keeps for them: it is
 /// the backend that waits for such slots before it reuses memory ([`megaring_core::Backend::prepare`]).
 struct Attempt {
     lane: usize,
-    booking: Booking,
+    /// None while the flight waits for others.
+    booking: Option<Booking>,
     ahead: VecDeque<Piece>,
     under_way: VecDeque<(Piece, Ticket)>,
     prepared: bool,
@@ -70,10 +73,11 @@ impl Attempt {
             queue: Duration::ZERO,
             compute: Duration::ZERO,
             rescore: Duration::ZERO,
+            gathered: 0,
         };
         Self {
             lane: route.index,
-            booking: route.book(),
+            booking: Some(route.book()),
             ahead: pieces(job, capabilities).into(),
             under_way: VecDeque::with_capacity(DEPTH),
             prepared: false,
@@ -83,6 +87,12 @@ impl Attempt {
             hits: 0,
             made,
         }
+    }
+
+    fn into_outcome(self) -> Outcome {
+        let Self { answer, made, booking, submitted, .. } = self;
+        booking.filter(|_| submitted).inspect(Booking::answered);
+        Outcome { answer, made }
     }
 
     /// Bytes of the arena that it holds at most.
@@ -100,7 +110,51 @@ impl Flight {
         let route = engine.router.route(&job, terms.backend, &[])?;
         let attempt = Attempt::new(&job, &route);
         permit.hold(attempt.bytes()).inspect_err(refused)?;
-        Ok(Self { engine, job: Arc::new(job), terms, attempt, tried: Vec::new(), admitted, permit })
+        Ok(Self { engine, job: Arc::new(job), terms, attempt, tried: Vec::new(), admitted, permit: Some(permit) })
+    }
+
+    /// Step 4 for a batch whose members have their permits.
+    pub(super) fn start_batch(engine: Arc<Engine>, job: Job, terms: Terms) -> Result<Self, Error> {
+        let admitted = Instant::now();
+        let route = engine.router.route(&job, terms.backend, &[])?;
+        let attempt = Attempt::new(&job, &route);
+        Ok(Self { engine, job: Arc::new(job), terms, attempt, tried: Vec::new(), admitted, permit: None })
+    }
+
+    /// Waits for others, or for its turn: its lane does not expect it meanwhile.
+    pub(super) fn step_aside(&mut self) {
+        self.attempt.booking = None;
+    }
+
+    /// Step 4 again, for a flight that stepped aside.
+    pub(super) fn resume(&mut self) -> Result<(), Error> {
+        let route = self.engine.router.route(&self.job, self.terms.backend, &[])?;
+        self.begin(Attempt::new(&self.job, &route));
+        Ok(())
+    }
+
+    fn begin(&mut self, attempt: Attempt) {
+        if let Some(permit) = &mut self.permit {
+            permit.exchange(attempt.bytes());
+        }
+        self.attempt = attempt;
+    }
+
+    /// Steps 5 to 8, awaited. Its place among those under way is given up as soon as no backend works on it.
+    pub(super) async fn fly(mut self, mut under_way: Option<UnderWay<Seat>>) -> Result<Self, Error> {
+        while !self.is_done() {
+            match self.next_answer().await {
+                Ok(Some((piece, outcome))) => {
+                    if self.is_done() {
+                        drop(under_way.take());
+                    }
+                    self = self.finish_elsewhere(piece, outcome).await?;
+                }
+                Ok(None) => {}
+                Err(setback) => self.divert(setback)?,
+            }
+        }
+        Ok(self)
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -139,7 +193,7 @@ impl Flight {
         };
         // A refusal is no failure.
         if !matches!(error, Error::BackendUnavailable { .. } | Error::Exhausted { .. }) {
-            self.attempt.booking.failed();
+            self.attempt.booking.as_ref().inspect(|booking| booking.failed());
         }
         let from = self.lane();
         let kind = from.kind();
@@ -162,15 +216,27 @@ impl Flight {
             }
             error => tracing::warn!(from = %kind, %to, %error, "a backend failed a job; it is done again elsewhere"),
         }
-        let attempt = Attempt::new(&self.job, &route);
-        self.permit.exchange(attempt.bytes());
-        self.attempt = attempt;
+        self.begin(Attempt::new(&self.job, &route));
         self.engine.metrics.failed_over();
         Ok(())
     }
 
     fn lane(&self) -> &Lane {
         self.engine.lane(self.attempt.lane)
+    }
+
+    pub(super) fn lane_index(&self) -> usize {
+        self.attempt.lane
+    }
+
+    /// Takes a batch's answer for its own, where it is not more than the caller can take.
+    pub(super) fn take_share(&mut self, share: Outcome) -> Result<(), Error> {
+        self.check_hits(&share.answer)?;
+        let Attempt { answer, made, ahead, .. } = &mut self.attempt;
+        (*answer, *made) = (share.answer, share.made);
+        ahead.clear();
+        self.engine.metrics.gathered();
+        Ok(())
     }
 
     /// Lets the backend bring what the slots will need, on this thread's time.
@@ -206,7 +272,7 @@ impl Flight {
         })?;
         self.attempt.prepared = true;
         if self.attempt.residency.is_some() {
-            self.attempt.booking.prepared();
+            self.attempt.booking.as_mut().map(Booking::prepared);
         }
         Ok(self.check_deadline("being prepared")?)
     }
@@ -302,16 +368,19 @@ impl Flight {
         finished.await.map_err(|_| Error::Internal("rescoring was given up".into()))?
     }
 
+    /// The answer of a batch; its members' flights land.
+    pub(super) fn into_outcome(self) -> Outcome {
+        self.attempt.into_outcome()
+    }
+
     pub(super) fn land(self) -> Outcome {
         let took = self.admitted.elapsed();
-        let Attempt { answer, mut made, booking, submitted, .. } = self.attempt;
-        if submitted {
-            booking.answered();
-        }
+        let mut outcome = self.attempt.into_outcome();
+        let made = &mut outcome.made;
         made.queue = took.saturating_sub(made.compute).saturating_sub(made.rescore);
         self.engine.metrics.answered(&self.job.shape(), took);
         self.engine.telemetry.answered(&self.job.shape(), &self.terms.tenant, took);
-        Outcome { answer, made }
+        outcome
     }
 }
 
