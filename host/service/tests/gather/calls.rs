@@ -8,27 +8,31 @@ use megaring_ring::event_ring::{Read, Start};
 
 use super::*;
 
+/// Long enough that a batch leaves when the test says so, short enough that whoever has [`SOON`] has the time to wait for it.
+const LIMIT: Duration = Duration::from_millis(200);
+/// Long enough to get a batch under way.
+const SOON: Duration = Duration::from_millis(500);
+
 #[tokio::test]
 async fn one_members_time_limit_is_its_own() {
-    let rig = rig(Duration::from_millis(5));
-    let alone = rig.busy().await;
-    // It has the time to wait for its batch, which is then kept.
-    let soon = Terms { deadline: Some(Instant::now() + Duration::from_millis(400)), ..wish(BackendKind::Cuda) };
+    let rig = rig(LIMIT);
+    let [first, second] = rig.busy().await;
+    let soon = Terms { deadline: Some(Instant::now() + SOON), ..wish(BackendKind::Cuda) };
     let hurried = rig.call(rig.search(2, 1), soon);
     let others = [rig.one(3), rig.one(4)];
+    rig.admits(5).await;
+    first.abort();
     rig.keeps(3).await;
     let error = hurried.await.expect("no panic").expect_err("nobody answers it in time");
     assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
-    rig.admits(4).await;
+    rig.admits(3).await;
     rig.let_go();
     for (number, call) in (3..).zip(others) {
         let outcome = answer(call).await;
         assert_eq!(outcome.made.gathered, 2, "the one that gave up is done all the same");
         assert!(hits(&outcome) == rig.truth(rig.search(number, 1)), "the answer differs");
     }
-    for call in alone {
-        answer(call).await;
-    }
+    answer(second).await;
     rig.settles().await;
 }
 
@@ -212,13 +216,15 @@ async fn each_is_reported_under_its_tenant() {
 /// The slot says when nobody wants it any more: not before the last.
 #[tokio::test]
 async fn a_batch_has_the_latest_of_its_time_limits() {
-    let rig = rig(Duration::from_millis(5));
-    let alone = rig.busy().await;
+    let rig = rig(LIMIT);
+    let [first, second] = rig.busy().await;
     rig.fake.set(fake::Mode::FailLate);
-    let until = |ms| Terms { deadline: Some(Instant::now() + Duration::from_millis(ms)), ..wish(BackendKind::Cuda) };
+    let until = |time| Terms { deadline: Some(Instant::now() + time), ..wish(BackendKind::Cuda) };
     // Were it the first's, or none, the second would be told of a failure before its time is over.
-    let terms = [300, 600].map(until);
+    let terms = [SOON, 2 * SOON].map(until);
     let calls = terms.clone().map(|terms| rig.call(rig.search(2, 1), terms));
+    rig.admits(4).await;
+    first.abort();
     for (call, terms) in calls.into_iter().zip(terms) {
         let error = call.await.expect("no panic").expect_err("the fake does not answer in time");
         assert!(terms.deadline.is_some_and(|deadline| deadline <= Instant::now()), "{error}");
@@ -226,27 +232,27 @@ async fn a_batch_has_the_latest_of_its_time_limits() {
     eventually("the slot is answered", || rig.engine.outstanding() == 2).await;
     assert_eq!(rig.submitted(), 3);
     rig.let_go();
-    for call in alone {
-        answer(call).await;
-    }
+    answer(second).await;
     rig.settles().await;
 }
 
 /// Preparing a batch may take long, too.
 #[tokio::test]
 async fn members_wait_for_a_device_no_longer_than_they_can() {
-    let rig = rig(Duration::from_millis(5));
-    let alone = rig.busy().await;
+    let rig = rig(LIMIT);
+    let [first, second] = rig.busy().await;
     rig.fake.set_open(false);
-    let soon = Terms { deadline: Some(Instant::now() + Duration::from_millis(300)), ..wish(BackendKind::Cuda) };
+    let soon = Terms { deadline: Some(Instant::now() + SOON), ..wish(BackendKind::Cuda) };
     let calls = [rig.call(rig.search(2, 1), soon), rig.one(3), rig.one(4)];
+    rig.admits(5).await;
+    first.abort();
     eventually("the batch prepares", || rig.fake.preparing.load(Ordering::SeqCst) == 3).await;
     let [hurried, calls @ ..] = calls;
     assert!(matches!(hurried.await.expect("no panic"), Err(Error::DeadlineExceeded { .. })));
     rig.fake.set_open(true);
     rig.keeps(3).await;
     rig.let_go();
-    for call in calls.into_iter().chain(alone) {
+    for call in calls.into_iter().chain([second]) {
         answer(call).await;
     }
     rig.settles().await;
