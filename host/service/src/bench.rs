@@ -9,6 +9,7 @@
 //! begun before anything is measured, so that a path that cannot be written is refused before the wait, and appear whole or not at all.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use megaring_core::BackendKind;
@@ -19,9 +20,11 @@ use megaring_harness::report;
 use self::budget::Budget;
 use self::files::Draft;
 use self::machine::Rig;
+use self::search::Block;
 use self::session::Session;
 use crate::cli::{Failure, Output};
 use crate::config::Settings;
+use crate::engine::Engine;
 
 mod budget;
 mod corpora;
@@ -52,41 +55,41 @@ pub enum Suite {
 }
 
 impl Suite {
-    /// The suites that this one stands for.
-    fn parts(self) -> &'static [Self] {
-        // Crossover, which can use any amount of time, comes last.
-        const ALL: [Suite; 5] = [Suite::Ring, Suite::Grpc, Suite::Encode, Suite::Search, Suite::Crossover];
+    /// What [`Self::All`] measures before its searches, which can use any amount of time.
+    const BRIEF: [Self; 3] = [Self::Ring, Self::Grpc, Self::Encode];
+
+    /// The searches that it has. However they are asked for, their points are those of the suite `search`.
+    fn searches(self, quick: bool) -> Vec<Block> {
         match self {
-            Self::Ring => &ALL[..1],
-            Self::Grpc => &ALL[1..2],
-            Self::Encode => &ALL[2..3],
-            Self::Search => &ALL[3..4],
-            Self::Crossover => &ALL[4..],
-            Self::All => &ALL,
+            Self::Crossover => search::crossover(quick),
+            Self::Search => search::usual(quick),
+            Self::All => search::all(quick),
+            Self::Encode | Self::Ring | Self::Grpc => Vec::new(),
         }
     }
 
     /// Cases that it has for these backends, so many that share the time.
     fn cases(self, quick: bool, kinds: &[BackendKind]) -> usize {
-        match self {
-            Self::Crossover => search::cells(&search::crossover(quick), kinds).count(),
-            Self::Search => search::cells(&search::usual(quick), kinds).count(),
+        let others = match self {
+            Self::Crossover | Self::Search => 0,
             Self::Encode => encode::BATCHES.len(),
             Self::Ring => ring::CASES,
             Self::Grpc => grpc::BATCHES.len(),
-            Self::All => self.parts().iter().map(|part| part.cases(quick, kinds)).sum(),
-        }
+            Self::All => Self::BRIEF.iter().map(|part| part.cases(quick, kinds)).sum(),
+        };
+        others + search::cells(&self.searches(quick), kinds).count()
     }
 
     fn run(self, session: &mut Session, quick: bool) -> Result<(), Failure> {
+        if self == Self::All {
+            Self::BRIEF.iter().try_for_each(|part| part.run(session, quick))?;
+        }
         session.begin();
         match self {
-            Self::Crossover => search::run(session, "crossover", &search::crossover(quick)),
-            Self::Search => search::run(session, "search", &search::usual(quick)),
+            Self::Crossover | Self::Search | Self::All => search::run(session, &self.searches(quick)),
             Self::Encode => encode::run(session)?,
             Self::Ring => ring::run(session)?,
             Self::Grpc => grpc::run(session)?,
-            Self::All => self.parts().iter().try_for_each(|part| part.run(session, quick))?,
         }
         Ok(())
     }
@@ -105,16 +108,24 @@ pub struct Options {
     pub json: Option<PathBuf>,
     /// Where the report goes.
     pub html: Option<PathBuf>,
+    /// Where the one picture goes that stands for the run, as SVG.
+    pub svg: Option<PathBuf>,
 }
 
 /// Measures, tells, and writes the files.
 ///
 /// # Errors
-/// A file that cannot be written, before anything is measured; an engine that does not start; a closed output.
+/// A file that cannot be written, or a picture of a suite that has none, before anything is measured; an engine that does not start; a
+/// closed output.
 pub fn run(options: &Options, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    if options.svg.is_some() && options.suite.searches(true).is_empty() {
+        return Err(Failure::Usage(
+            "the picture shows searches, and this suite has none: bench crossover, search or all".into(),
+        ));
+    }
     let draft = |path: &Option<PathBuf>| path.as_deref().map(Draft::begin).transpose();
-    let (json, html) = (draft(&options.json)?, draft(&options.html)?);
-    let record = measure(options, settings)?;
+    let (json, html, svg) = (draft(&options.json)?, draft(&options.html)?, draft(&options.svg)?);
+    let record = measure(options, settings, Rig::start(settings)?)?;
     told::tell(&record, output)?;
     if let Some(draft) = json {
         let text = serde_json::to_string_pretty(&record).map_err(Failure::work)?;
@@ -123,11 +134,21 @@ pub fn run(options: &Options, settings: &Settings, output: &mut Output) -> Resul
     if let Some(draft) = html {
         draft.finish(&report::html(&record))?;
     }
+    if let Some(draft) = svg {
+        draft.finish(&report::svg_latency(&record, None).map_err(Failure::work)?)?;
+    }
     Ok(())
 }
 
-fn measure(options: &Options, settings: &Settings) -> Result<Record, Failure> {
-    let rig = Rig::start(settings)?;
+/// Measures the backends of an engine that runs already, and writes nothing.
+///
+/// # Errors
+/// What cannot be begun at all, such as a server on loopback. A backend that fails is none: the record's notes tell of it.
+pub fn of_engine(options: &Options, settings: &Settings, engine: Arc<Engine>) -> Result<Record, Failure> {
+    measure(options, settings, Rig::over(engine))
+}
+
+fn measure(options: &Options, settings: &Settings, rig: Rig) -> Result<Record, Failure> {
     let cases = options.suite.cases(options.quick, &rig.kinds());
     let mut session = Session::new(rig, Budget::new(options.time_limit, cases));
     session.measure_peaks(settings);
@@ -138,7 +159,7 @@ fn measure(options: &Options, settings: &Settings) -> Result<Record, Failure> {
         .into_iter()
         .flat_map(|axis| {
             // What is crossed: work that grows; an empty job and a call's way do not.
-            let grows = record.points.iter().filter(|point| matches!(&*point.suite, "crossover" | "search" | "encode"));
+            let grows = record.points.iter().filter(|point| matches!(&*point.suite, "search" | "encode"));
             crossovers(&grows.cloned().collect::<Vec<_>>(), against, axis)
         })
         .collect();

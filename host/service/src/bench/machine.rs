@@ -13,10 +13,10 @@ use crate::config::Settings;
 use crate::engine::Engine;
 use crate::machine;
 
-/// An engine over a folder of its own, which goes with it.
+/// An engine, as a rule over a folder of its own, which goes with it.
 pub(super) struct Rig {
     pub(super) engine: Arc<Engine>,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
 
 impl Rig {
@@ -25,7 +25,12 @@ impl Rig {
         let no_folder = |error| Error::Storage(format!("no temporary folder can be made: {error}"));
         let folder = tempfile::tempdir().map_err(no_folder)?;
         let store = Store::open(folder.path(), Access::Exclusive)?;
-        Ok(Self { engine: settings.engine(store, &BackendKind::ALL)?, _folder: folder })
+        Ok(Self { engine: settings.engine(store, &BackendKind::ALL)?, _folder: Some(folder) })
+    }
+
+    /// What runs already.
+    pub(super) fn over(engine: Arc<Engine>) -> Self {
+        Self { engine, _folder: None }
     }
 
     /// The backends that run.

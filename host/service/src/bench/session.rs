@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use megaring_core::job::{Job, Terms};
 use megaring_core::{BackendKind, Error};
 use megaring_harness::disturbance::Watch;
-use megaring_harness::record::{Machine, Peak, Point, Record, Residence, SCHEMA, Sizes};
+use megaring_harness::record::{Device, Machine, Peak, Point, Record, Residence, SCHEMA, Sizes};
 use megaring_harness::sampler::{self, Measured, Plan, Subject};
 
 use super::budget::Budget;
@@ -53,6 +53,8 @@ pub(super) struct Session {
     watch: Watch,
     progress: Progress,
     machine: Machine,
+    /// What ran at the start: one that fails on the way was measured all the same.
+    devices: Vec<Device>,
     peaks: Vec<Peak>,
     points: Vec<Point>,
     notes: Vec<String>,
@@ -66,7 +68,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(rig: Rig, budget: Budget) -> Self {
         let kinds = rig.kinds();
-        let notes = rig.notes();
+        let (devices, notes) = (rig.devices(), rig.notes());
         Self {
             rig,
             kinds,
@@ -77,6 +79,7 @@ impl Session {
             watch: Watch::start(),
             progress: Progress::start("bench".into(), STEPS),
             machine: machine::machine(),
+            devices,
             peaks: Vec::new(),
             points: Vec::new(),
             notes,
@@ -214,7 +217,7 @@ impl Session {
         Record {
             schema: SCHEMA,
             machine: Machine { took_s: took.as_secs_f64(), ..self.machine },
-            backends: self.rig.devices(),
+            backends: self.devices,
             peaks: self.peaks,
             points: self.points,
             crossovers: Vec::new(),
