@@ -187,21 +187,21 @@ impl Residency {
     /// What [`Self::prepare`] would have to bring for a job now.
     #[must_use]
     pub fn lacking(&self, job: &Job) -> Lacking {
-        let (view, needs, may_stream) = match Demand::of(job) {
+        let (view, needs) = match Demand::of(job) {
             Demand::Nothing => return Lacking::default(),
-            Demand::Parts(view, needs) => (view, needs, false),
-            Demand::Screen(view, _) if self.screen == CudaScreen::Float32 => (view, Needs::screen_by_rows(), true),
-            Demand::Screen(view, metric) => (view, Needs::of(&[Part::Codes, Part::Columns(metric)]), true),
+            Demand::Parts(view, needs) => (view, needs),
+            Demand::Screen(view, _) if self.screen == CudaScreen::Float32 => (view, Needs::screen_by_rows()),
+            Demand::Screen(view, metric) => (view, Needs::of(&[Part::Codes, Part::Columns(metric)])),
         };
         let bytes = |segment: &SegmentView, part: Part| part.bytes(segment.rows(), view.dim()) as u64;
         let state = self.inner.lock();
-        // What another job is bringing now is there by the time this one needs it.
-        let (absent, _) = state.missing(view, needs);
-        if may_stream && !absent.is_empty() && !state.pool.holds(&needs.sizes(view)) {
+        let unready = state.unready(view, needs);
+        // What never fits is streamed, or refused: nothing of it stays.
+        if !unready.is_empty() && !state.pool.holds(&needs.sizes(view)) {
             let parts = view.segments().flat_map(|(_, segment)| needs.parts().map(move |part| (segment, part)));
             return Lacking { bytes: parts.map(|(segment, part)| bytes(segment, part)).sum(), stays: false };
         }
-        Lacking { bytes: absent.iter().map(|(segment, part)| bytes(segment, *part)).sum(), stays: true }
+        Lacking { bytes: unready.iter().map(|(segment, part)| bytes(segment, *part)).sum(), stays: true }
     }
 
     /// Rows that find no room are no reason to refuse a search: codes take a quarter of it, or none.

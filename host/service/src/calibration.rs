@@ -24,6 +24,10 @@ pub use self::noise::Noise;
 
 /// Raised when the file's form or the meaning of a coefficient changes.
 pub const SCHEMA: u32 = 1;
+/// No time in a file is longer: some eleven days.
+const LONGEST_NS: f64 = 1e15;
+/// Sizes of search that a backend must have been measured with.
+const LEAST_SEARCHES: usize = 4;
 /// A model that misses half of its own samples by more than this is no help.
 const WORST_FIT: f64 = 0.5;
 
@@ -35,8 +39,10 @@ pub struct Fingerprint {
     pub processor: String,
     /// Worker threads of the CPU backend.
     pub threads: usize,
-    /// Version, commit where known, and kind of build.
+    /// Version, commit where known, kind of build, and the program's file.
     pub build: String,
+    /// Settings that change what jobs take.
+    pub setup: String,
     /// The backends that ran.
     pub backends: Vec<Identity>,
 }
@@ -69,8 +75,8 @@ impl Fingerprint {
             let (device, instruction_set, driver) = (able.device, able.instruction_set, able.driver);
             backends.push(Identity { backend, device, instruction_set, driver });
         }
-        let build = build_name();
-        Self { processor: crate::machine::processor_name(), threads, build, backends }
+        let (build, setup) = (build_name(), engine.setup().to_owned());
+        Self { processor: crate::machine::processor_name(), threads, build, setup, backends }
     }
 
     /// What differs from another in a few words; nothing where they are equal.
@@ -85,6 +91,9 @@ impl Fingerprint {
         }
         if self.build != other.build {
             return differs("the build", &self.build, &other.build);
+        }
+        if self.setup != other.setup {
+            return differs("the setup", &self.setup, &other.setup);
         }
         for identity in &self.backends {
             match other.backends.iter().find(|other| other.backend == identity.backend) {
@@ -106,12 +115,20 @@ impl Identity {
     }
 }
 
-/// Names the build: figures of another one, or of one that is not optimised, are not this one's.
+/// Names the build: figures of another one, or of one that is not optimised, are not this one's. Where the program's file can be looked at, its
+/// size and time tell one build from the next.
 #[must_use]
 pub fn build_name() -> String {
     let commit = option_env!("MEGARING_COMMIT").unwrap_or("");
     let kind = if cfg!(debug_assertions) { "debug" } else { "release" };
-    format!("{} {commit} {kind}", env!("CARGO_PKG_VERSION")).replace("  ", " ")
+    let file = std::env::current_exe().and_then(std::fs::metadata).ok();
+    let written = file.as_ref().and_then(|file| file.modified().ok()?.duration_since(UNIX_EPOCH).ok());
+    let file = match (file, written) {
+        (Some(file), Some(written)) => format!("{:x}-{:x}", file.len(), written.as_secs()),
+        _ => String::new(),
+    };
+    let words = [env!("CARGO_PKG_VERSION"), commit, kind, &file];
+    words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// A calibration.
@@ -185,6 +202,12 @@ pub struct Measurement {
 }
 
 impl Measurement {
+    /// A job's median time in nanoseconds with its uncertainty.
+    fn new(shape: &Shape, (ns, uncertainty): (f64, f64)) -> Self {
+        let Shape { opcode, items, rows, dim, k } = *shape;
+        Self { opcode: opcode as u16, items, rows, dim, k, ns, uncertainty }
+    }
+
     /// The job's shape; none where the operation is unknown.
     #[must_use]
     pub fn shape(&self) -> Option<Shape> {
@@ -227,8 +250,11 @@ impl Calibration {
     pub fn apply(&self, router: &Router) {
         for costs in &self.backends {
             let Ok(kind) = costs.backend.parse::<BackendKind>() else { continue };
-            let samples: Vec<(Shape, f64)> =
-                costs.samples.iter().filter_map(|one| Some((one.shape()?, one.ns))).collect();
+            let sample = |one: &Measurement| {
+                let shape = one.shape()?;
+                Some((shape, Sample::new(Parts::of(&shape), one.ns, one.uncertainty)))
+            };
+            let samples: Vec<(Shape, Sample)> = costs.samples.iter().filter_map(sample).collect();
             router.adopt(kind, costs.model, &samples);
         }
     }
@@ -239,7 +265,18 @@ impl Calibration {
         if self.backends.is_empty() {
             return Some("no backend could be measured".into());
         }
-        self.noise.is_too_much().or_else(|| self.misfit())
+        self.noise.is_too_much().or_else(|| self.gap()).or_else(|| self.misfit())
+    }
+
+    /// Searches are what a router is there for: without them the rest is no calibration.
+    fn gap(&self) -> Option<String> {
+        let searches = |costs: &&Costs| costs.samples.iter().filter(|one| one.opcode == Opcode::Search as u16).count();
+        let lacking = self.backends.iter().find(|costs| searches(costs) < LEAST_SEARCHES)?;
+        let found = searches(&lacking);
+        Some(format!(
+            "{found} sizes of search were measured on {}, too few: others kept the machine busy",
+            lacking.backend
+        ))
     }
 
     fn misfit(&self) -> Option<String> {
@@ -256,7 +293,7 @@ impl Calibration {
     /// Whether every number in it can be part of a time.
     fn is_sane(&self) -> bool {
         let sane = |costs: &Costs| {
-            let samples = costs.samples.iter().all(|one| one.shape().is_some() && one.ns.is_finite() && one.ns > 0.0);
+            let samples = costs.samples.iter().all(|one| one.shape().is_some() && one.ns > 0.0 && one.ns < LONGEST_NS);
             costs.model.is_sane() && samples && costs.backend.parse::<BackendKind>().is_ok()
         };
         self.backends.iter().all(sane)

@@ -32,6 +32,8 @@ pub struct Parts {
     pub candidates: f64,
 }
 
+/// The largest coefficient that is believed, in nanoseconds: with it a sum of terms stays a number.
+const LARGEST: f64 = 1e15;
 /// Number of coefficients: a fixed one, and one for each part.
 pub const COEFFICIENTS: usize = 5;
 
@@ -113,7 +115,7 @@ impl Coefficients {
     #[must_use]
     pub fn are_sane(&self) -> bool {
         let values = self.to_array();
-        values.iter().all(|value| value.is_finite() && *value >= 0.0) && values.iter().any(|value| *value > 0.0)
+        values.iter().all(|value| (0.0..=LARGEST).contains(value)) && values.iter().any(|value| *value > 0.0)
     }
 }
 
@@ -137,7 +139,7 @@ impl Upload {
     /// Whether they are numbers that a time can be made of.
     #[must_use]
     pub fn is_sane(&self) -> bool {
-        [self.fixed_ns, self.per_byte_ns].iter().all(|value| value.is_finite() && *value >= 0.0)
+        [self.fixed_ns, self.per_byte_ns].iter().all(|value| (0.0..=LARGEST).contains(value))
     }
 }
 

@@ -83,6 +83,12 @@ impl EngineConfig {
         }
     }
 
+    /// What of it changes how long jobs take, beside the instruction set and the number of workers.
+    fn setup(&self) -> String {
+        let cuda = self.cuda.map(|cuda| format!(", cuda {} {}", cuda.mode, cuda.screen)).unwrap_or_default();
+        format!("wait {}{cuda}", self.wait)
+    }
+
     fn ring(&self) -> RingConfig {
         let Self { ring_slots: capacity, arena_bytes, wait, .. } = *self;
         RingConfig { capacity, arena_bytes, block_bytes: BLOCK_BYTES, wait }
@@ -123,6 +129,7 @@ pub struct Engine {
     router: Router,
     admission: Arc<Admission>,
     gatherer: Option<Gatherer<Seat>>,
+    setup: String,
     metrics: Metrics,
     telemetry: Telemetry,
 }
@@ -159,9 +166,10 @@ impl Engine {
         let admission = Admission::new(limits(&config, &lanes));
         let router = Router::new(lanes, absent, config.routing);
         let gatherer = (!config.gather.is_zero()).then(|| Gatherer::new(config.gather));
+        let setup = config.setup();
         let profile = Arc::new(config.profile);
         let metrics = Metrics::default();
-        Ok(Arc::new(Self { store, profile, kernels, router, admission, gatherer, metrics, telemetry }))
+        Ok(Arc::new(Self { store, profile, kernels, router, admission, gatherer, setup, metrics, telemetry }))
     }
 
     /// The corpora.
@@ -180,6 +188,12 @@ impl Engine {
     #[must_use]
     pub fn router(&self) -> &Router {
         &self.router
+    }
+
+    /// Settings that change how long jobs take.
+    #[must_use]
+    pub fn setup(&self) -> &str {
+        &self.setup
     }
 
     /// The gate: what is in flight.

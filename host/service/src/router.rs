@@ -8,17 +8,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use megaring_core::job::{Job, Points, Shape};
+use megaring_core::job::{Job, Points, Shape, Terms};
 use megaring_core::{BackendKind, Error, Lacking, Opcode};
 
 use self::book::{Belief, Book, Entry};
 use self::choice::{Ask, Choice, Chooser, Lanes, MAX_LANES};
 use self::corrections::{Cell, Corrections};
-use crate::cost::{CostModel, Parts};
+use crate::cost::{CostModel, Parts, Sample};
 use crate::lane::Lane;
 
 mod book;
 mod choice;
+mod cooling;
 mod corrections;
 mod prospect;
 mod question;
@@ -68,6 +69,8 @@ pub(crate) struct Booking {
     book: Arc<Book>,
     entry: Entry,
     clock: Instant,
+    /// Answered, or failed.
+    settled: bool,
 }
 
 /// Backends that run, and those that do not.
@@ -90,13 +93,13 @@ impl Router {
         Self { lanes, absent, books, chooser: Chooser::new(adapts), clock: Instant::now() }
     }
 
-    /// Picks the lane for a job. Lanes that have failed get no jobs, and those in `tried` not this one.
+    /// Picks the lane for a job, by its size and its caller's terms. Lanes that have failed get no jobs, and those in `tried` not this one.
     ///
     /// # Errors
     /// [`Error::BackendUnavailable`] with the reason, when the wish cannot be met or nothing serves the operation.
-    pub fn route(&self, job: &Job, wish: Option<BackendKind>, tried: &[usize]) -> Result<Route<'_>, Error> {
+    pub fn route(&self, job: &Job, terms: &Terms, tried: &[usize]) -> Result<Route<'_>, Error> {
         let lacking = |lane: usize| self.lanes[lane].backend().lacking(job);
-        self.choose(&job.shape(), corpus_of(job), wish, tried, &lacking)
+        self.choose(&job.shape(), corpus_of(job), terms, tried, &lacking)
     }
 
     /// The time until the answer that [`Self::route`] would expect of a job of this shape on idle backends that have what it reads; zero where
@@ -110,15 +113,17 @@ impl Router {
     }
 
     /// Goes by measurements from now on, of the lanes of a kind: its model, and the samples that it was fitted to, by shape.
-    pub fn adopt(&self, kind: BackendKind, model: CostModel, samples: &[(Shape, f64)]) {
-        let error = |(shape, ns): &(Shape, f64)| {
+    pub fn adopt(&self, kind: BackendKind, model: CostModel, samples: &[(Shape, Sample)]) {
+        let error = |(shape, sample): &(Shape, Sample)| {
             let predicted = model.of(shape.opcode).ns(&Parts::of(shape));
-            (Cell::of(shape), (ns / predicted).ln())
+            (Cell::of(shape), (sample.ns / predicted).ln(), sample.weight)
         };
-        let errors: Vec<(Cell, f64)> = samples.iter().map(error).filter(|(_, error)| error.is_finite()).collect();
+        let errors: Vec<_> = samples.iter().map(error).filter(|(_, error, _)| error.is_finite()).collect();
+        let is_measured = |opcode: &Opcode| samples.iter().any(|(shape, _)| shape.opcode == *opcode);
         for (lane, book) in self.lanes.iter().zip(&self.books).filter(|(lane, _)| lane.kind() == kind) {
             tracing::debug!(backend = %lane.kind(), samples = errors.len(), "measured costs are adopted");
-            book.believe(Belief { basis: Basis::Measured, model, corrections: Corrections::seeded(&errors) });
+            let measured = Opcode::ALL.into_iter().filter(is_measured).collect();
+            book.believe(Belief { measured, model, corrections: Corrections::seeded(&errors) });
         }
     }
 
@@ -138,13 +143,16 @@ impl Router {
         &self,
         shape: &Shape,
         corpus: Option<u32>,
-        wish: Option<BackendKind>,
+        terms: &Terms,
         tried: &[usize],
         lacking: &dyn Fn(usize) -> Lacking,
     ) -> Result<Route<'_>, Error> {
+        let wish = terms.backend;
         let able = (0..self.books.len()).filter(|lane| !tried.contains(lane) && self.is_able(*lane, shape, wish));
         let able = able.fold(Lanes::default(), Lanes::with);
-        let ask = Ask { shape: *shape, corpus, able, lacking, now_ns: self.now_ns() };
+        let left = terms.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left_ns = left.map_or(f64::INFINITY, |left| left.as_nanos() as f64);
+        let ask = Ask { shape: *shape, corpus, able, lacking, now_ns: self.now_ns(), left_ns };
         let choice = match wish {
             // The first of its kind.
             Some(_) => self.chooser.first(&self.books, &ask),
@@ -180,33 +188,51 @@ impl Router {
 impl Route<'_> {
     /// The job is given to the lane.
     pub(crate) fn book(&self) -> Booking {
-        let Choice { why, cell, quote, .. } = self.choice;
-        let (expected_ns, began_ns) = (quote.ns.min(LONGEST_NS) as u64, since(self.clock));
-        let entry = Entry { cell, expected_ns, began_ns, is_trial: why == Why::Trial };
+        let Choice { why, cell, quote, upload_ns, .. } = self.choice;
+        let bounded = |ns: f64| ns.min(LONGEST_NS) as u64;
+        let entry = Entry {
+            cell,
+            line_ns: quote.line_ns,
+            expected_ns: bounded(quote.ns),
+            upload_ns: bounded(upload_ns),
+            began_ns: since(self.clock),
+            is_trial: why == Why::Trial,
+        };
         self.book.arrive(&entry);
-        Booking { book: self.book.clone(), entry, clock: self.clock }
+        Booking { book: self.book.clone(), entry, clock: self.clock, settled: false }
     }
 }
 
 impl Booking {
     /// What the device lacked has been brought: the job's own time begins.
     pub(crate) fn prepared(&mut self) {
-        self.entry.began_ns = since(self.clock);
+        self.book.brought(&mut self.entry, since(self.clock));
     }
 
     /// The lane has answered: what it took is compared with what was expected.
-    pub(crate) fn answered(&self) {
+    pub(crate) fn answered(&mut self) {
+        self.settled = true;
         self.book.answered(&self.entry, since(self.clock));
     }
 
     /// The lane did not do it, by its own fault.
-    pub(crate) fn failed(&self) {
-        self.book.failed(since(self.clock));
+    pub(crate) fn failed(&mut self) {
+        self.settled = true;
+        self.book.cooling.failed(self.entry.began_ns, since(self.clock));
+    }
+
+    /// The lane refused it: nothing was done.
+    pub(crate) fn refused(&mut self) {
+        self.settled = true;
     }
 }
 
 impl Drop for Booking {
     fn drop(&mut self) {
+        if !self.settled {
+            // Its caller went away, or its time was over.
+            self.book.given_up(&self.entry, since(self.clock));
+        }
         self.book.leave(&self.entry);
     }
 }

@@ -13,7 +13,8 @@ fn fingerprint() -> Fingerprint {
         driver: "1".into(),
     };
     let backends = vec![identity("cpu"), identity("wgpu")];
-    Fingerprint { processor: "p".into(), threads: 2, build: "b".into(), backends }
+    let (processor, build, setup) = ("p".into(), "b".into(), "s".into());
+    Fingerprint { processor, threads: 2, build, setup, backends }
 }
 
 fn calibration() -> Calibration {
@@ -69,6 +70,7 @@ fn a_file_of_something_else_is_not_believed() {
     assert!(told(&|here| here.processor = "q".into()).contains("processor is q, and was p"));
     assert!(told(&|here| here.threads = 8).contains("threads is 8, and was 2"));
     assert!(told(&|here| here.build = "c".into()).contains("build is c, and was b"));
+    assert!(told(&|here| here.setup = "t".into()).contains("setup is t, and was s"));
     assert!(told(&|here| here.backends[1].driver = "2".into()).contains("wgpu is d i 2, and was d i 1"));
     assert!(told(&|here| here.backends[1].backend = "cuda".into()).contains("cuda was not measured"));
     let mut fewer = fingerprint();

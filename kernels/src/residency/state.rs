@@ -221,6 +221,13 @@ impl State {
         (absent, loading)
     }
 
+    /// Those of the parts that are not there yet, whether or not somebody is loading them.
+    pub(crate) fn unready<'a>(&self, view: &'a CorpusView, needs: Needs) -> Vec<(&'a SegmentView, Part)> {
+        let pairs = parts_of(view).flat_map(|segment| needs.parts().map(move |part| (segment, part)));
+        let is_ready = |segment, part| matches!(self.stage(address_of(segment), part), Some(Stage::Ready(_)));
+        pairs.filter(|(segment, part)| !is_ready(segment, *part)).map(|(segment, part)| (&**segment, part)).collect()
+    }
+
     /// The caller begins to load a part, which it has said it wants.
     pub(crate) fn load(&mut self, segment: &Arc<SegmentView>, part: Part) {
         self.set(address_of(segment), part, Stage::Loading);

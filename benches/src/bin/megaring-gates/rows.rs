@@ -141,7 +141,7 @@ impl Stage {
         Subject::repeated(|Call { repeats, .. }| {
             let begun = Instant::now();
             for index in 0..repeats as usize {
-                black_box(self.router.route(black_box(&self.jobs[index % VARIETY]), None, &[])?);
+                black_box(self.router.route(black_box(&self.jobs[index % VARIETY]), &Terms::default(), &[])?);
             }
             Ok(begun.elapsed())
         })

@@ -47,11 +47,21 @@ impl Plan {
         let score = |queries| Case::Score { queries };
         let ground = |rows, dim, cases: &[Case]| Ground { rows, dim, cases: cases.to_vec() };
         let mut grounds = vec![
-            ground(256, 384, &[search(1, 10), search(64, 10), search(8, 200), score(1), score(16)]),
+            ground(256, 384, &[search(1, 10), search(64, 10), search(512, 10), search(8, 200), score(1), score(16)]),
             ground(
                 2_048,
                 384,
-                &[search(1, 10), search(8, 10), search(64, 10), search(8, 500), search(64, 100), score(1), score(16)],
+                &[
+                    search(1, 10),
+                    search(4, 10),
+                    search(16, 10),
+                    search(64, 10),
+                    search(512, 10),
+                    search(8, 500),
+                    search(64, 100),
+                    score(1),
+                    score(16),
+                ],
             ),
             ground(
                 2_048,
@@ -63,11 +73,20 @@ impl Plan {
                 384,
                 &[search(1, 10), search(8, 10), search(64, 10), search(512, 10), score(1), score(8), Case::Upload],
             ),
+            ground(8_192, 128, &[search(1, 10), search(4, 10), search(16, 10), search(256, 10)]),
             ground(16_384, 32, &[search(1, 10), search(256, 10), score(16), nearest(1, 10), nearest(256, 10)]),
             ground(
                 65_536,
                 384,
-                &[search(1, 10), search(16, 10), search(64, 10), nearest(1, 10), nearest(64, 10), Case::Upload],
+                &[
+                    search(1, 10),
+                    search(4, 10),
+                    search(16, 10),
+                    search(64, 10),
+                    nearest(1, 10),
+                    nearest(64, 10),
+                    Case::Upload,
+                ],
             ),
         ];
         let texts = |memories, length| Texts { memories, length };

@@ -54,7 +54,8 @@ mod tests {
 
     #[test]
     fn a_calibration_is_told_with_its_age_and_its_doubts() {
-        let fingerprint = Fingerprint { processor: "p".into(), threads: 1, build: "b".into(), backends: Vec::new() };
+        let (processor, build, setup) = ("p".into(), "b".into(), "s".into());
+        let fingerprint = Fingerprint { processor, threads: 1, build, setup, backends: Vec::new() };
         let costs = |kind: BackendKind| Costs {
             backend: kind.name().into(),
             model: CostModel::assumed(kind),

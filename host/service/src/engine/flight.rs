@@ -91,7 +91,9 @@ impl Attempt {
 
     fn into_outcome(self) -> Outcome {
         let Self { answer, made, booking, submitted, .. } = self;
-        booking.filter(|_| submitted).inspect(Booking::answered);
+        if let Some(mut booking) = booking.filter(|_| submitted) {
+            booking.answered();
+        }
         Outcome { answer, made }
     }
 
@@ -107,7 +109,7 @@ impl Flight {
         let admitted = Instant::now();
         let refused = |_: &Error| engine.metrics.refused();
         let mut permit = engine.admission.admit(&terms).inspect_err(refused)?;
-        let route = engine.router.route(&job, terms.backend, &[])?;
+        let route = engine.router.route(&job, &terms, &[])?;
         let attempt = Attempt::new(&job, &route);
         permit.hold(attempt.bytes()).inspect_err(refused)?;
         Ok(Self { engine, job: Arc::new(job), terms, attempt, tried: Vec::new(), admitted, permit: Some(permit) })
@@ -116,19 +118,21 @@ impl Flight {
     /// Step 4 for a batch whose members have their permits.
     pub(super) fn start_batch(engine: Arc<Engine>, job: Job, terms: Terms) -> Result<Self, Error> {
         let admitted = Instant::now();
-        let route = engine.router.route(&job, terms.backend, &[])?;
+        let route = engine.router.route(&job, &terms, &[])?;
         let attempt = Attempt::new(&job, &route);
         Ok(Self { engine, job: Arc::new(job), terms, attempt, tried: Vec::new(), admitted, permit: None })
     }
 
     /// Waits for others, or for its turn: its lane does not expect it meanwhile.
     pub(super) fn step_aside(&mut self) {
-        self.attempt.booking = None;
+        if let Some(mut booking) = self.attempt.booking.take() {
+            booking.refused();
+        }
     }
 
     /// Step 4 again, for a flight that stepped aside.
     pub(super) fn resume(&mut self) -> Result<(), Error> {
-        let route = self.engine.router.route(&self.job, self.terms.backend, &[])?;
+        let route = self.engine.router.route(&self.job, &self.terms, &[])?;
         self.begin(Attempt::new(&self.job, &route));
         Ok(())
     }
@@ -192,8 +196,9 @@ impl Flight {
             Setback::Backend(error) => error,
         };
         // A refusal is no failure.
-        if !matches!(error, Error::BackendUnavailable { .. } | Error::Exhausted { .. }) {
-            self.attempt.booking.as_ref().inspect(|booking| booking.failed());
+        let is_fault = !matches!(error, Error::BackendUnavailable { .. } | Error::Exhausted { .. });
+        if let Some(booking) = &mut self.attempt.booking {
+            if is_fault { booking.failed() } else { booking.refused() }
         }
         let from = self.lane();
         let kind = from.kind();
@@ -207,7 +212,7 @@ impl Flight {
         }
         self.check_deadline("waiting for another backend")?;
         self.tried.push(self.attempt.lane);
-        let Ok(route) = self.engine.router.route(&self.job, None, &self.tried) else { return Err(error) };
+        let Ok(route) = self.engine.router.route(&self.job, &self.terms, &self.tried) else { return Err(error) };
         let to = route.lane.kind();
         match &error {
             // Told by the backend itself, or as usual as a corpus that does not fit a device.

@@ -3,20 +3,19 @@
 //! Times are nanoseconds since the router's start, so that a test can be the clock.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use megaring_core::BackendKind;
 use megaring_core::job::Shape;
+use megaring_core::{BackendKind, Opcode};
 
-use super::corrections::{Cell, Corrections};
+use super::cooling::Cooling;
+use super::corrections::{Cell, Corrections, Lesson};
 use crate::cost::{CostModel, Parts};
 
 /// Corpora whose uploads are being saved up for, at most; beyond it, all begin anew.
 const SAVERS: usize = 1024;
-/// A backend that goes on failing is tried again after this at the latest.
-const LONGEST_COOLING: Duration = Duration::from_secs(60);
 
 /// Where a model's numbers are from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,14 +28,19 @@ pub enum Basis {
 
 /// What is believed of a backend.
 pub(crate) struct Belief {
-    pub(crate) basis: Basis,
+    /// The operations that were measured.
+    pub(crate) measured: Vec<Opcode>,
     pub(crate) model: CostModel,
     pub(crate) corrections: Corrections,
 }
 
 impl Belief {
     pub(crate) fn assumed(kind: BackendKind) -> Self {
-        Self { basis: Basis::Assumed, model: CostModel::assumed(kind), corrections: Corrections::seeded(&[]) }
+        Self { measured: Vec::new(), model: CostModel::assumed(kind), corrections: Corrections::seeded(&[]) }
+    }
+
+    pub(crate) fn basis(&self, opcode: Opcode) -> Basis {
+        if self.measured.contains(&opcode) { Basis::Measured } else { Basis::Assumed }
     }
 }
 
@@ -53,7 +57,11 @@ pub(crate) struct Quote {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) cell: Cell,
+    /// By the line alone.
+    pub(crate) line_ns: f64,
+    /// What it adds to what has to be waited for: the job, and until it is there, what is brought for it.
     pub(crate) expected_ns: u64,
+    pub(crate) upload_ns: u64,
     pub(crate) began_ns: u64,
     pub(crate) is_trial: bool,
 }
@@ -66,21 +74,34 @@ pub(crate) struct Book {
     /// When the lane was given its first job since it was idle, and when the last one left it.
     busy_since_ns: AtomicU64,
     departed_ns: AtomicU64,
-    cooling: Cooling,
+    pub(crate) cooling: Cooling,
+    flow: Mutex<Flow>,
     /// For each corpus that is not on the device: what its uploads would have saved so far, in nanoseconds.
     savings: Mutex<HashMap<u32, f64>>,
     /// Whether outcomes are learnt from.
     adapts: bool,
 }
 
-/// Leaves a backend alone that fails, longer each time.
+/// What passes through a lane, to tell whose time a span is.
+///
+/// A job that has the lane to itself from its beginning to its answer takes what it takes. Where jobs overlap, nobody knows which of them a
+/// span belongs to, and lanes do some of their work for several at once; but a busy span that is longer than all that was answered in it and
+/// all that is under way would take one after the other shows a lane that is slower than it is believed.
 #[derive(Default)]
-struct Cooling {
-    first: Duration,
-    /// Failures since the last success.
-    failures: AtomicU32,
-    until_ns: AtomicU64,
+struct Flow {
+    under_way: usize,
+    /// Of the job that is alone, if one is: when it came.
+    alone: Option<u64>,
+    /// The busy span that is looked at: its beginning, the times expected of what was answered in it, and the cell of most of that.
+    since_ns: u64,
+    answered_ns: f64,
+    largest: Option<(Cell, f64)>,
 }
+
+/// A busy span is judged once what was answered in it is so many times what is under way.
+const SPAN_TO_BACKLOG: f64 = 4.0;
+/// And at least so many times the largest job's time.
+const SPAN_TO_LARGEST: f64 = 8.0;
 
 impl Book {
     pub(crate) fn new(kind: BackendKind, cooling: Duration, adapts: bool) -> Self {
@@ -89,7 +110,8 @@ impl Book {
             backlog_ns: AtomicU64::new(0),
             busy_since_ns: AtomicU64::new(0),
             departed_ns: AtomicU64::new(0),
-            cooling: Cooling { first: cooling, ..Cooling::default() },
+            cooling: Cooling::new(cooling),
+            flow: Mutex::default(),
             savings: Mutex::default(),
             adapts,
         }
@@ -126,50 +148,89 @@ impl Book {
 
     /// A job is given to the lane.
     pub(crate) fn arrive(&self, job: &Entry) {
-        if self.backlog_ns.fetch_add(job.expected_ns, Ordering::Relaxed) == 0 {
+        if self.backlog_ns.fetch_add(job.expected_ns + job.upload_ns, Ordering::Relaxed) == 0 {
             self.busy_since_ns.store(job.began_ns, Ordering::Relaxed);
         }
+        let mut flow = self.flow();
+        flow.under_way += 1;
+        flow.alone = (flow.under_way == 1).then_some(job.began_ns);
+        if flow.under_way == 1 {
+            *flow = Flow { under_way: 1, alone: flow.alone, since_ns: job.began_ns, ..Flow::default() };
+        }
+    }
+
+    /// What was brought for a job is there: its own time begins.
+    pub(crate) fn brought(&self, job: &mut Entry, now_ns: u64) {
+        self.backlog_ns.fetch_sub(job.upload_ns, Ordering::Relaxed);
+        job.upload_ns = 0;
+        let mut flow = self.flow();
+        if flow.alone == Some(job.began_ns) {
+            flow.alone = Some(now_ns);
+        }
+        job.began_ns = now_ns;
+        // Whoever else was under way may have been waiting for the same.
+        (flow.since_ns, flow.answered_ns, flow.largest) = (now_ns, 0.0, None);
     }
 
     /// It is gone, whichever way.
     pub(crate) fn leave(&self, job: &Entry) {
-        self.backlog_ns.fetch_sub(job.expected_ns, Ordering::Relaxed);
+        self.backlog_ns.fetch_sub(job.expected_ns + job.upload_ns, Ordering::Relaxed);
+        let mut flow = self.flow();
+        flow.under_way = flow.under_way.saturating_sub(1);
+        flow.alone = None;
     }
 
-    /// A job is answered. What the backend took for it is the time since it began, or since the job before it left.
+    /// A job is answered: what it took, or the span that it ends, is compared with what is believed by now. (By what was believed when it
+    /// came, all jobs under way would correct the same error once more.)
     pub(crate) fn answered(&self, job: &Entry, now_ns: u64) {
-        let departed = self.departed_ns.fetch_max(now_ns, Ordering::Relaxed);
-        if self.cooling.failures.load(Ordering::Relaxed) != 0 {
-            self.cooling.failures.store(0, Ordering::Relaxed);
-            self.cooling.until_ns.store(0, Ordering::Relaxed);
+        self.departed_ns.fetch_max(now_ns, Ordering::Relaxed);
+        self.cooling.answered(job.began_ns);
+        if !self.adapts {
+            return;
         }
-        if self.adapts {
-            let took = now_ns.saturating_sub(job.began_ns.max(departed));
-            self.belief().corrections.learn(job.cell, took as f64 / job.expected_ns.max(1) as f64, job.is_trial);
+        let belief = self.belief();
+        let expected_ns = job.line_ns * belief.corrections.factor(job.cell);
+        let mut flow = self.flow();
+        if flow.alone == Some(job.began_ns) {
+            drop(flow);
+            let took = now_ns.saturating_sub(job.began_ns) as f64;
+            belief.corrections.learn(
+                job.cell,
+                took / expected_ns,
+                if job.is_trial { Lesson::Trial } else { Lesson::Job },
+            );
+            return;
+        }
+        flow.answered_ns += expected_ns;
+        if flow.largest.is_none_or(|(_, largest)| largest < expected_ns) {
+            flow.largest = Some((job.cell, expected_ns));
+        }
+        let backlog_ns = self.backlog_ns.load(Ordering::Relaxed) as f64;
+        let Some((cell, largest_ns)) = flow.largest else { return };
+        if flow.answered_ns < SPAN_TO_BACKLOG * backlog_ns || flow.answered_ns < SPAN_TO_LARGEST * largest_ns {
+            return;
+        }
+        let span_ns = now_ns.saturating_sub(flow.since_ns) as f64;
+        let ratio = span_ns / (flow.answered_ns + backlog_ns);
+        (flow.since_ns, flow.answered_ns, flow.largest) = (now_ns, 0.0, None);
+        drop(flow);
+        if ratio > 1.0 {
+            belief.corrections.learn(cell, ratio, Lesson::Span);
         }
     }
 
-    /// A job failed: the lane is left alone for a while.
-    pub(crate) fn failed(&self, now_ns: u64) {
-        let failures = self.cooling.failures.fetch_add(1, Ordering::Relaxed);
-        self.cooling.until_ns.store(now_ns.saturating_add(self.cooling.span_ns(failures)), Ordering::Relaxed);
-    }
-
-    /// Whether it is left alone now.
-    pub(crate) fn is_cooling(&self, now_ns: u64) -> bool {
-        self.cooling.until_ns.load(Ordering::Relaxed) > now_ns
-    }
-
-    /// Whether a job may go there that has failed and was left alone for its time: one does, and the others wait for how it fares.
-    pub(crate) fn may_try(&self, now_ns: u64) -> bool {
-        let failures = self.cooling.failures.load(Ordering::Relaxed);
-        if failures == 0 {
-            return true;
+    /// A job is given up after a time. If it had the lane to itself, it would have taken at least that.
+    pub(crate) fn given_up(&self, job: &Entry, now_ns: u64) {
+        let took = now_ns.saturating_sub(job.began_ns) as f64;
+        let belief = self.belief();
+        let expected_ns = job.line_ns * belief.corrections.factor(job.cell);
+        if self.adapts && job.upload_ns == 0 && took > expected_ns && self.flow().alone == Some(job.began_ns) {
+            belief.corrections.learn(job.cell, took / expected_ns, Lesson::Job);
         }
-        let until = self.cooling.until_ns.load(Ordering::Relaxed);
-        let next = now_ns.saturating_add(self.cooling.span_ns(failures - 1));
-        until <= now_ns
-            && self.cooling.until_ns.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    fn flow(&self) -> MutexGuard<'_, Flow> {
+        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether an upload of a corpus pays by now: this job would have been answered sooner by `saved_ns` with it, and earlier ones too. Like
@@ -189,19 +250,9 @@ impl Book {
     }
 }
 
-impl Cooling {
-    fn span_ns(&self, failures: u32) -> u64 {
-        let span = self.first.saturating_mul(1 << failures.min(20)).min(LONGEST_COOLING.max(self.first));
-        u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use megaring_core::Opcode;
-
-    const SECOND: u64 = 1_000_000_000;
 
     fn book() -> Book {
         Book::new(BackendKind::Cuda, Duration::from_secs(1), true)
@@ -212,7 +263,8 @@ mod tests {
     }
 
     fn entry(expected_ns: u64, began_ns: u64) -> Entry {
-        Entry { cell: cell(), expected_ns, began_ns, is_trial: false }
+        let line_ns = 1_000.0;
+        Entry { cell: cell(), line_ns, expected_ns, upload_ns: 0, began_ns, is_trial: false }
     }
 
     #[test]
@@ -231,33 +283,101 @@ mod tests {
         assert_eq!(book.wait_ns(70), 0.0);
     }
 
-    #[test]
-    fn a_job_behind_another_is_judged_by_its_own_time() {
+    fn factor(book: &Book) -> f64 {
+        book.belief().corrections.factor(cell())
+    }
+
+    /// Jobs that a lane does one after the other in `each_ns`, with `most` under way together; answers the factor that is believed at the end.
+    fn run(most: usize, jobs: u64, each_ns: u64) -> f64 {
         let book = book();
-        let factor = |book: &Book| book.belief().corrections.factor(cell());
-        book.answered(&entry(100, 0), 100);
-        book.answered(&entry(100, 0), 200);
-        assert!((factor(&book) - 1.0).abs() < 1e-6, "each took what was expected");
-        book.answered(&entry(100, 0), 500);
-        assert!(factor(&book) > 1.05);
+        let mut under_way = std::collections::VecDeque::new();
+        let mut now = 0;
+        let mut range = (f64::INFINITY, 0.0f64);
+        for number in 0..jobs {
+            while under_way.len() < most {
+                let expected = 1_000.0 * factor(&book);
+                // No two begin at one time.
+                let job = entry(expected as u64, now + under_way.len() as u64);
+                book.arrive(&job);
+                under_way.push_back(job);
+            }
+            now += each_ns + number % 7 * each_ns / 60;
+            if let Some(job) = under_way.pop_front() {
+                book.answered(&job, now);
+                book.leave(&job);
+            }
+            range = (range.0.min(factor(&book)), range.1.max(factor(&book)));
+        }
+        assert!(range.0 > 0.8 && range.1 < 1.3 * each_ns.max(1_000) as f64 / 1e3, "{range:?} with {most} under way");
+        factor(&book)
     }
 
     #[test]
-    fn failures_cool_for_longer_each_time_and_one_job_tries() {
-        let book = book();
-        assert!(book.may_try(0) && book.may_try(0) && !book.is_cooling(0));
-        book.failed(0);
-        assert!(book.is_cooling(SECOND - 1) && !book.may_try(SECOND - 1));
-        assert!(!book.is_cooling(SECOND) && book.may_try(SECOND), "one tries");
-        assert!(book.is_cooling(SECOND + 1) && !book.may_try(SECOND + 1), "and no other");
-        book.failed(SECOND);
-        assert!(book.is_cooling(3 * SECOND - 1) && !book.is_cooling(3 * SECOND), "two seconds now");
-        for _ in 0..40 {
-            book.failed(0);
+    fn however_many_are_under_way_what_is_believed_stays_steady() {
+        for most in [1, 2, 8, 32, 85, 256] {
+            let steady = run(most, 20_000, 1_000);
+            assert!((0.95..1.1).contains(&steady), "{steady} with {most} under way");
         }
-        assert!(!book.is_cooling(60 * SECOND), "a minute at most");
-        book.answered(&entry(1, 0), 1);
-        assert!(!book.is_cooling(0) && book.may_try(0) && book.may_try(0));
+    }
+
+    #[test]
+    fn a_lane_that_became_slower_is_found_out_also_where_it_is_never_idle() {
+        for most in [1, 2, 8, 85] {
+            let slower = run(most, 20_000, 3_000);
+            assert!((2.2..3.4).contains(&slower), "{slower} with {most} under way");
+        }
+    }
+
+    #[test]
+    fn a_large_job_among_small_ones_is_not_taken_for_a_small_one() {
+        let book = book();
+        for round in 0..200 {
+            let start = round * 1_000_000;
+            let large = entry(500_000, start);
+            book.arrive(&large);
+            // Small ones overtake it; the last just before it is answered.
+            for small in 1..10 {
+                let job = Entry { line_ns: 100.0, ..entry(100, start + small * 50_000) };
+                book.arrive(&job);
+                book.answered(&job, start + small * 50_000 + 100);
+                book.leave(&job);
+            }
+            book.answered(&Entry { line_ns: 500_000.0, ..large }, start + 450_200);
+            book.leave(&large);
+        }
+        assert!((0.9..1.1).contains(&factor(&book)), "{}", factor(&book));
+    }
+
+    #[test]
+    fn one_that_is_given_up_took_at_least_its_time() {
+        let book = book();
+        let job = entry(1_000, 0);
+        for (after, learnt) in [(500, false), (1_000_000, true)] {
+            book.arrive(&job);
+            book.given_up(&job, after);
+            book.leave(&job);
+            assert_eq!(factor(&book) > 1.0, learnt);
+        }
+        let before = factor(&book);
+        let other = entry(1_000, 7);
+        book.arrive(&job);
+        book.arrive(&other);
+        book.given_up(&other, 1_000_000);
+        assert_eq!(factor(&book), before, "it may have waited for the other");
+    }
+
+    #[test]
+    fn what_is_brought_has_to_be_waited_for_and_is_no_part_of_the_job() {
+        let book = book();
+        let mut job = Entry { upload_ns: 1_000_000, ..entry(1_000, 5) };
+        book.arrive(&job);
+        assert_eq!(book.wait_ns(5), 1_001_000.0);
+        book.brought(&mut job, 900_000);
+        assert!(book.wait_ns(900_000) <= 1_000.0);
+        book.answered(&job, 901_000);
+        book.leave(&job);
+        assert!((factor(&book) - 1.0).abs() < 1e-6);
+        assert_eq!(book.wait_ns(901_000), 0.0);
     }
 
     #[test]
@@ -275,6 +395,6 @@ mod tests {
     fn one_that_does_not_adapt_learns_nothing() {
         let book = Book::new(BackendKind::Cpu, Duration::ZERO, false);
         book.answered(&entry(1, 0), 1_000);
-        assert_eq!(book.belief().corrections.factor(cell()), 1.0);
+        assert_eq!(factor(&book), 1.0);
     }
 }

@@ -79,6 +79,8 @@ pub(crate) struct Choice {
     pub(crate) cell: Cell,
     /// The job itself.
     pub(crate) quote: Quote,
+    /// Bringing what the lane lacks.
+    pub(crate) upload_ns: f64,
 }
 
 /// What a job asks of the choice.
@@ -91,6 +93,8 @@ pub(crate) struct Ask<'a> {
     /// What of the corpus a lane lacks. Asked of lanes that may be the best, since it takes a lock.
     pub(crate) lacking: &'a dyn Fn(usize) -> Lacking,
     pub(crate) now_ns: u64,
+    /// What is left until the answer is of no use any more; infinite where there is no limit.
+    pub(crate) left_ns: f64,
 }
 
 /// Chooses, and remembers what the next choice needs.
@@ -111,6 +115,7 @@ struct Table<'a> {
     quotes: [Quote; MAX_LANES],
     /// Until the answer.
     totals: [f64; MAX_LANES],
+    uploads: [f64; MAX_LANES],
     /// Lanes that were asked what they lack, and those of them that lack something.
     asked: Lanes,
     lacks: Lanes,
@@ -125,7 +130,7 @@ impl Chooser {
 
     /// The lane for a job; none where none is able.
     pub(crate) fn choose(&self, books: &[Arc<Book>], ask: &Ask<'_>) -> Option<Choice> {
-        let rested = ask.able.iter().filter(|lane| !books[*lane].is_cooling(ask.now_ns));
+        let rested = ask.able.iter().filter(|lane| !books[*lane].cooling.is_on(ask.now_ns));
         let mut able = rested.fold(Lanes::default(), Lanes::with);
         // Better one that has failed than none.
         let in_need = able == Lanes::default();
@@ -136,8 +141,14 @@ impl Chooser {
             let mut table = Table::new(books, ask, able);
             let (lane, why) = self.pick(&mut table, able)?;
             let others = able.without(lane);
-            if in_need || books[lane].may_try(ask.now_ns) || others == Lanes::default() {
-                return Some(Choice { lane, why, cell: table.cell, quote: table.quotes[lane] });
+            if in_need || books[lane].cooling.may_try(ask.now_ns) || others == Lanes::default() {
+                return Some(Choice {
+                    lane,
+                    why,
+                    cell: table.cell,
+                    quote: table.quotes[lane],
+                    upload_ns: table.uploads[lane],
+                });
             }
             // Another job tries it already.
             able = others;
@@ -148,12 +159,13 @@ impl Chooser {
     pub(crate) fn first(&self, books: &[Arc<Book>], ask: &Ask<'_>) -> Option<Choice> {
         let lane = ask.able.iter().next()?;
         let table = Table::new(books, ask, Lanes::default().with(lane));
-        Some(Choice { lane, why: Why::Wish, cell: table.cell, quote: table.quotes[lane] })
+        let upload_ns = books[lane].upload_ns((ask.lacking)(lane).bytes);
+        Some(Choice { lane, why: Why::Wish, cell: table.cell, quote: table.quotes[lane], upload_ns })
     }
 
     /// What [`Self::choose`] would answer if nothing were tried, without noting anything.
     pub(crate) fn preview(&self, books: &[Arc<Book>], ask: &Ask<'_>) -> Option<(usize, Why)> {
-        let rested = ask.able.iter().filter(|lane| !books[*lane].is_cooling(ask.now_ns));
+        let rested = ask.able.iter().filter(|lane| !books[*lane].cooling.is_on(ask.now_ns));
         let rested = rested.fold(Lanes::default(), Lanes::with);
         let able = if rested == Lanes::default() { ask.able } else { rested };
         let mut table = Table::new(books, ask, able);
@@ -209,7 +221,10 @@ impl Chooser {
         for lane in able.without(best).iter() {
             let Quote { line_ns, ns } = table.quotes[lane];
             let costs = ((table.totals[lane] - table.totals[best]) / best_ns).max(TRIAL_LEAST) * 1e3;
-            if line_ns.min(ns) <= best_ns * TRIAL_REACH && costs <= f64::from(allowed) && !table.lacks(lane) {
+            // However far off it is believed to be: what can be saved up pays for it.
+            let costs = costs.min(f64::from(MOST_ALLOWED));
+            let is_in_reach = line_ns.min(ns) <= best_ns * TRIAL_REACH && table.totals[lane] < table.ask.left_ns;
+            if is_in_reach && costs <= f64::from(allowed) && !table.lacks(lane) {
                 allowance.store(allowed - costs as u32, Ordering::Relaxed);
                 return Some(lane);
             }
@@ -227,31 +242,40 @@ impl<'a> Table<'a> {
             quotes[lane] = books[lane].quote(&ask.shape, &parts, cell);
             totals[lane] = quotes[lane].ns + books[lane].wait_ns(ask.now_ns);
         }
-        Self { books, ask, cell, quotes, totals, asked: Lanes::default(), lacks: Lanes::default() }
+        let (uploads, asked, lacks) = ([0.0; MAX_LANES], Lanes::default(), Lanes::default());
+        Self { books, ask, cell, quotes, totals, uploads, asked, lacks }
     }
 
     /// The lane that answers soonest, and whether that is worth an upload which this job alone is not.
     fn soonest(&mut self, able: Lanes) -> Option<(usize, bool)> {
-        loop {
+        // The lane that would be the soonest with the corpus, and when.
+        let mut with_corpus = None;
+        let best = loop {
             let best = self.least(able)?;
             if self.asked.has(best) {
-                return Some((best, false));
+                break best;
             }
             self.asked = self.asked.with(best);
             let lacking = (self.ask.lacking)(best);
             if lacking.bytes == 0 {
-                return Some((best, false));
+                break best;
             }
             self.lacks = self.lacks.with(best);
             let upload = self.books[best].upload_ns(lacking.bytes);
-            if let (Some(next), Some(corpus), true) = (self.least(able.without(best)), self.ask.corpus, lacking.stays) {
-                let saved = self.totals[next] - self.totals[best];
-                if self.books[best].save_up(corpus, saved, upload) {
-                    return Some((best, true));
-                }
+            self.uploads[best] = upload;
+            let is_in_time = self.totals[best] + upload < self.ask.left_ns;
+            if with_corpus.is_none() && lacking.stays && is_in_time {
+                with_corpus = Some((best, self.totals[best]));
             }
             self.totals[best] += upload;
+        };
+        if let (Some((lane, total)), Some(corpus)) = (with_corpus, self.ask.corpus)
+            && lane != best
+            && self.books[lane].save_up(corpus, self.totals[best] - total, self.uploads[lane])
+        {
+            return Some((lane, true));
         }
+        Some((best, false))
     }
 
     fn least(&self, able: Lanes) -> Option<usize> {

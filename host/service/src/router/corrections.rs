@@ -22,6 +22,8 @@ const CELLS: usize = BATCHES * SIZES;
 const STEP: f64 = 1.0 / 16.0;
 /// The same for the outcome of a trial, since there are few of them.
 const TRIAL_STEP: f64 = 1.0 / 3.0;
+/// The same for a busy span of several jobs.
+const SPAN_STEP: f64 = 1.0 / 2.0;
 /// No outcome counts as more than so many times what was predicted.
 const LARGEST_RATIO: f64 = 3.0;
 /// Logarithms of factors stay within this: a thousand times either way.
@@ -73,6 +75,17 @@ fn operation(opcode: Opcode) -> usize {
     opcode as usize - 1
 }
 
+/// What an outcome is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lesson {
+    /// A job that had the backend to itself.
+    Job,
+    /// The same, and it was sent there to learn.
+    Trial,
+    /// Several jobs, one after the other.
+    Span,
+}
+
 /// The factors of one backend. Each cell holds the logarithm of its factor.
 pub(crate) struct Corrections {
     cells: Box<[AtomicU32]>,
@@ -87,16 +100,18 @@ struct Shared {
 }
 
 impl Corrections {
-    /// Factors that begin with what a calibration's measurements missed the line by: `errors` are the logarithms of measured over predicted.
-    pub(crate) fn seeded(errors: &[(Cell, f64)]) -> Self {
+    /// Factors that begin with what a calibration's measurements missed the line by: `errors` are the logarithms of measured over predicted,
+    /// and what each counts, 1 at most.
+    pub(crate) fn seeded(errors: &[(Cell, f64, f64)]) -> Self {
         let seed = |cell: Cell| {
             let (mut sum, mut weight) = (0.0, (PRIOR_DISTANCE * PRIOR_DISTANCE).recip());
-            for (measured, error) in errors.iter().filter(|(measured, _)| measured.opcode == cell.opcode) {
+            for (measured, error, counts) in errors.iter().filter(|(measured, ..)| measured.opcode == cell.opcode) {
                 // A measurement in the cell itself counts most.
                 let near = (cell.distance2(*measured) + 0.1).recip();
-                (sum, weight) = (sum + near * near * error, weight + near * near);
+                let near = near * near * counts;
+                (sum, weight) = (sum + near * error, weight + near);
             }
-            AtomicU32::new(((sum / weight) as f32).to_bits())
+            AtomicU32::new(((sum / weight).clamp(-LARGEST_LOG, LARGEST_LOG) as f32).to_bits())
         };
         Self { cells: Cell::all().map(seed).collect(), shared: Default::default() }
     }
@@ -107,12 +122,17 @@ impl Corrections {
     }
 
     /// Learns that a job took `ratio` times what [`Self::factor`] and the line had said.
-    pub(crate) fn learn(&self, cell: Cell, ratio: f64, is_trial: bool) {
+    pub(crate) fn learn(&self, cell: Cell, ratio: f64, from: Lesson) {
         if !ratio.is_finite() || ratio < 0.0 {
             return;
         }
+        let share = match from {
+            Lesson::Job => STEP,
+            Lesson::Trial => TRIAL_STEP,
+            Lesson::Span => SPAN_STEP,
+        };
         let step = |share: f64| (share * (ratio.min(LARGEST_RATIO) - 1.0)).ln_1p();
-        add(&self.cells[cell.index()], step(if is_trial { TRIAL_STEP } else { STEP }));
+        add(&self.cells[cell.index()], step(share));
         let shared = &self.shared[operation(cell.opcode)];
         // Off by one, so that the first cell is not taken for the one before the first job.
         let from = cell.index() as u32 + 1;
@@ -142,7 +162,7 @@ mod tests {
     /// Jobs of a cell that take `truth` times the line, until it is known.
     fn teach(corrections: &Corrections, cell: Cell, truth: f64, jobs: usize) {
         for _ in 0..jobs {
-            corrections.learn(cell, truth / corrections.factor(cell), false);
+            corrections.learn(cell, truth / corrections.factor(cell), Lesson::Job);
         }
     }
 
@@ -185,11 +205,11 @@ mod tests {
     #[test]
     fn an_outlier_moves_it_little_and_what_is_no_ratio_not_at_all() {
         let corrections = Corrections::seeded(&[]);
-        corrections.learn(cell(1, 1), 1e9, false);
+        corrections.learn(cell(1, 1), 1e9, Lesson::Job);
         let moved = corrections.factor(cell(1, 1));
         assert!(moved > 1.1 && moved < 1.3, "{moved}");
         for bad in [f64::NAN, f64::INFINITY, -1.0] {
-            corrections.learn(cell(1, 1), bad, true);
+            corrections.learn(cell(1, 1), bad, Lesson::Trial);
         }
         assert_eq!(corrections.factor(cell(1, 1)), moved);
     }
@@ -198,14 +218,18 @@ mod tests {
     fn factors_stay_within_bounds() {
         let corrections = Corrections::seeded(&[]);
         for _ in 0..10_000 {
-            corrections.learn(cell(1, 1), 0.0, true);
+            corrections.learn(cell(1, 1), 0.0, Lesson::Trial);
         }
         assert!(corrections.factor(cell(1, 1)) > 1e-7);
     }
 
     #[test]
     fn what_was_measured_is_where_it_begins_and_fades_with_distance() {
-        let corrections = Corrections::seeded(&[(cell(1, 1 << 10), 2f64.ln()), (cell(1 << 10, 1 << 10), 0.5f64.ln())]);
+        let corrections = Corrections::seeded(&[
+            (cell(1, 1 << 10), 2f64.ln(), 1.0),
+            (cell(1, 1 << 10), 9.0, 1e-3),
+            (cell(1 << 10, 1 << 10), 0.5f64.ln(), 1.0),
+        ]);
         assert!((corrections.factor(cell(1, 1 << 10)) - 2.0).abs() < 0.1);
         assert!((corrections.factor(cell(1 << 10, 1 << 10)) - 0.5).abs() < 0.05);
         let (near, far) = (corrections.factor(cell(2, 1 << 10)), corrections.factor(cell(1, 1 << 30)));

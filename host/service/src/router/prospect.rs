@@ -72,7 +72,7 @@ impl Router {
         let lacking = lacking.unwrap_or(&cold);
         let able = (0..self.books.len()).filter(|lane| self.is_able(*lane, shape, wish));
         let able = able.fold(Lanes::default(), Lanes::with);
-        let ask = Ask { shape: *shape, corpus: None, able, lacking, now_ns: self.now_ns() };
+        let ask = Ask { shape: *shape, corpus: None, able, lacking, now_ns: self.now_ns(), left_ns: f64::INFINITY };
         let chosen = match wish {
             Some(_) => self.chooser.first(&self.books, &ask).map(|choice| (choice.lane, choice.why)),
             None => self.chooser.preview(&self.books, &ask),
@@ -104,7 +104,7 @@ impl Router {
             || {
                 let quote = book.quote(shape, &Parts::of(shape), Cell::of(shape));
                 Ok(Times {
-                    basis: book.belief().basis,
+                    basis: book.belief().basis(shape.opcode),
                     model: duration(quote.line_ns),
                     alone: duration(quote.ns),
                     wait: duration(book.wait_ns(ask.now_ns)),
@@ -115,7 +115,7 @@ impl Router {
         );
         let reserve = if able.emulated {
             Some("a program on the processor stands in for the device: it does only what names this backend".to_owned())
-        } else if book.is_cooling(ask.now_ns) {
+        } else if book.cooling.is_on(ask.now_ns) {
             Some("it failed a job a moment ago and is left alone for a while".to_owned())
         } else {
             None

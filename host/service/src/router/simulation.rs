@@ -6,7 +6,7 @@ use std::time::Duration;
 use megaring_core::job::Shape;
 use megaring_core::{BackendKind, Lacking, Opcode};
 
-use super::book::{Basis, Belief, Book, Entry};
+use super::book::{Belief, Book, Entry};
 use super::choice::{Ask, Choice, Chooser, Lanes, Why};
 use super::corrections::{Cell, Corrections};
 use crate::cost::{COEFFICIENTS, Coefficients, CostModel, Parts, Sample, fit};
@@ -94,10 +94,10 @@ impl Simulated {
                 measured.iter().map(|(shape, ns)| Sample::new(Parts::of(shape), *ns, 0.0)).collect();
             *model.of_mut(opcode) = fit(&samples).map_or_else(|_| Coefficients::default(), |fit| fit.coefficients);
             let error =
-                |(shape, ns): &(Shape, f64)| (Cell::of(shape), (ns / model.of(opcode).ns(&Parts::of(shape))).ln());
+                |(shape, ns): &(Shape, f64)| (Cell::of(shape), (ns / model.of(opcode).ns(&Parts::of(shape))).ln(), 1.0);
             errors.extend(measured.iter().map(error));
         }
-        Belief { basis: Basis::Measured, model, corrections: Corrections::seeded(&errors) }
+        Belief { measured: Opcode::ALL.to_vec(), model, corrections: Corrections::seeded(&errors) }
     }
 }
 
@@ -188,7 +188,14 @@ impl World {
     fn job(&mut self, shape: &Shape) -> f64 {
         let mut able = self.lanes();
         loop {
-            let ask = Ask { shape: *shape, corpus: None, able, lacking: &|_| Lacking::default(), now_ns: self.now_ns };
+            let ask = Ask {
+                shape: *shape,
+                corpus: None,
+                able,
+                lacking: &|_| Lacking::default(),
+                now_ns: self.now_ns,
+                left_ns: f64::INFINITY,
+            };
             // No lane at all is the worst of choices.
             let Some(choice) = self.chooser.choose(&self.books, &ask) else { return f64::INFINITY };
             let lane = if self.by_chance { (self.draw.unit() * self.books.len() as f64) as usize } else { choice.lane };
@@ -197,7 +204,7 @@ impl World {
             book.arrive(&entry);
             if backend.broken {
                 self.now_ns += 1_000;
-                book.failed(self.now_ns);
+                book.cooling.failed(entry.began_ns, self.now_ns);
                 book.leave(&entry);
                 self.failed[lane] += 1;
                 able = able.without(lane);
@@ -214,8 +221,8 @@ impl World {
 }
 
 fn entry(choice: &Choice, began_ns: u64) -> Entry {
-    let (cell, expected_ns) = (choice.cell, choice.quote.ns as u64);
-    Entry { cell, expected_ns, began_ns, is_trial: choice.why == Why::Trial }
+    let (cell, line_ns, expected_ns) = (choice.cell, choice.quote.line_ns, choice.quote.ns as u64);
+    Entry { cell, line_ns, expected_ns, upload_ns: 0, began_ns, is_trial: choice.why == Why::Trial }
 }
 
 fn three() -> World {
@@ -310,6 +317,18 @@ fn a_drift_of_one_size_is_followed_too() {
     }
 }
 
+/// Slow by far for long enough to be given up for good, then better than ever.
+#[test]
+fn however_slow_a_lane_was_it_is_asked_again() {
+    let shape = |_: &mut Draw| Shape { opcode: Opcode::Search, items: 512, rows: 100_000, dim: 384, k: 10 };
+    let mut world = three();
+    world.backends[CUDA].drift = 60.0;
+    world.run(3_000, shape);
+    world.backends[CUDA].drift = 1.0;
+    world.run(30_000, shape);
+    keeps_the_promise(&world.run(1_000, shape));
+}
+
 #[test]
 fn a_backend_that_fails_is_left_and_comes_back_when_it_heals() {
     let mut world = three();
@@ -337,8 +356,14 @@ fn a_lane_that_is_busy_shares_its_work() {
     let world = three();
     let shape = Shape { opcode: Opcode::Search, items: 512, rows: 100_000, dim: 384, k: 10 };
     let chosen = || {
-        let ask =
-            Ask { shape, corpus: None, able: world.lanes(), lacking: &|_| Lacking::default(), now_ns: world.now_ns };
+        let ask = Ask {
+            shape,
+            corpus: None,
+            able: world.lanes(),
+            lacking: &|_| Lacking::default(),
+            now_ns: world.now_ns,
+            left_ns: f64::INFINITY,
+        };
         world.chooser.choose(&world.books, &ask)
     };
     let mut given = [0.0; 3];
@@ -356,14 +381,15 @@ fn a_corpus_is_uploaded_when_it_has_been_asked_for_often_enough() {
     let world = three();
     let shape = Shape { opcode: Opcode::Search, items: 64, rows: 100_000, dim: 384, k: 10 };
     let bytes = 400_000_000;
-    let choice = |corpus: u32, stays: bool, resident: bool| {
+    let choice_within = |left_ns: f64, corpus: u32, stays: bool, resident: bool| {
         let lacking = |lane: usize| match (lane, resident) {
             (CPU, _) | (_, true) => Lacking::default(),
             _ => Lacking { bytes, stays },
         };
-        let ask = Ask { shape, corpus: Some(corpus), able: world.lanes(), lacking: &lacking, now_ns: 0 };
+        let ask = Ask { shape, corpus: Some(corpus), able: world.lanes(), lacking: &lacking, now_ns: 0, left_ns };
         world.chooser.choose(&world.books, &ask).map(|choice| (choice.lane, choice.why))
     };
+    let choice = |corpus, stays, resident| choice_within(f64::INFINITY, corpus, stays, resident);
     let saved = world.backends[CPU].ns(&shape) - world.backends[CUDA].ns(&shape);
     let upload = world.books[CUDA].upload_ns(bytes);
     let needed = (upload / saved).ceil() as usize;
@@ -373,6 +399,8 @@ fn a_corpus_is_uploaded_when_it_has_been_asked_for_often_enough() {
     assert!(first.abs_diff(needed) <= 1 + needed / 5, "after {first} jobs, where {needed} save its cost");
     let lane = |choice: Option<(usize, Why)>| choice.map(|(lane, _)| lane);
     assert_eq!(lane(choice(1, true, true)), Some(CUDA), "and then it is used");
+    let hurried = (0..10 * needed).all(|_| lane(choice_within(upload, 3, true, false)) == Some(CPU));
+    assert!(hurried, "who has no time for the upload does not pay for it");
     let streamed = (0..10 * needed).all(|_| lane(choice(2, false, false)) == Some(CPU));
     assert!(streamed, "what is streamed is never paid for ahead");
 }

@@ -135,8 +135,12 @@ fn check(outcome: Outcome, kind: BackendKind, truth: &[Vec<Hit>]) {
     assert!(hits(outcome) == truth, "the answer differs");
 }
 
+fn wishing(backend: Option<BackendKind>) -> Terms {
+    Terms { backend, ..Terms::default() }
+}
+
 fn forced(kind: BackendKind) -> Terms {
-    Terms { backend: Some(kind), ..Terms::default() }
+    wishing(Some(kind))
 }
 
 async fn eventually(what: &str, holds: impl Fn() -> bool) {
@@ -175,7 +179,7 @@ fn the_router_says_why_a_job_goes_where_it_goes() {
     let router = Router::new(lanes, vec![(BackendKind::Wgpu, "there is none".into())], STEADY);
     let job = rig(&[]).search(LARGE);
     let route = |wish, tried: &[usize]| {
-        let route = router.route(&job, wish, tried).map_err(|error| error.to_string())?;
+        let route = router.route(&job, &wishing(wish), tried).map_err(|error| error.to_string())?;
         assert!(std::ptr::eq(route.lane, &router.lanes()[route.index]));
         Ok((route.lane.kind(), route.why))
     };
@@ -206,7 +210,9 @@ fn an_emulated_device_works_for_those_who_ask_for_it() {
         .unzip();
     let router = Router::new(lanes, Vec::new(), STEADY);
     let job = rig(&[]).search(LARGE);
-    let kind = |wish| router.route(&job, wish, &[]).map(|route| route.lane.kind()).map_err(|error| error.to_string());
+    let kind = |wish| {
+        router.route(&job, &wishing(wish), &[]).map(|route| route.lane.kind()).map_err(|error| error.to_string())
+    };
     assert_eq!(kind(None), Ok(BackendKind::Cpu));
     assert_eq!(kind(Some(BackendKind::Wgpu)), Ok(BackendKind::Wgpu));
     fakes[0].fall_ill("its heart stopped");

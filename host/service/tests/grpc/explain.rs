@@ -169,7 +169,8 @@ async fn one_calibrates_at_a_time_and_a_client_that_goes_away_ends_it() {
 }
 
 fn made(fate: Fate) -> Kept {
-    let fingerprint = Fingerprint { processor: "p".into(), threads: 1, build: "b".into(), backends: Vec::new() };
+    let (processor, build, setup) = ("p".into(), "b".into(), "s".into());
+    let fingerprint = Fingerprint { processor, threads: 1, build, setup, backends: Vec::new() };
     let sample = |items| {
         let opcode = Opcode::Search as u16;
         Measurement { opcode, items, rows: 100, dim: 8, k: 1, ns: 1e3 * items as f64, uncertainty: 0.0 }
