@@ -68,7 +68,7 @@ fn the_headline_says_from_where_on_the_gpu_wins_or_that_it_never_does() {
     one_gpu.crossovers.iter_mut().filter(|c| c.at.rows == 110_000).for_each(|c| c.from = None);
     let told = text(&html(&one_gpu));
     let wins = "wins from a batch of 1,024 queries on at 100 × 384, from the first query on at 5,562 × 384 and from the first query on \
-                at 1,000,000 × 384; below, the CPU does. At 110,000 × 384 it never does.";
+                at 1,000,000 × 384; below, the CPU does. At 110,000 × 384 (up to a batch of 5,562 queries) it never does.";
     assert!(told.contains(wins), "{told:.600}");
     one_gpu.crossovers.iter_mut().for_each(|c| c.from = None);
     assert!(text(&html(&one_gpu)).contains("never wins for good"));
@@ -84,12 +84,28 @@ fn the_headline_says_from_where_on_the_gpu_wins_or_that_it_never_does() {
 }
 
 #[test]
+fn a_backend_that_stopped_earlier_does_not_look_measured_further() {
+    let mut record = synthetic::emulated();
+    let largest = |c: &&mut Crossover| c.axis == Axis::Items && c.at.rows == 1_000_000;
+    record.crossovers.iter_mut().filter(largest).for_each(|c| c.up_to = 64);
+    let cold = |c: &&mut Crossover| c.at.rows == 5_562 && c.residence == Residence::Cold;
+    record.crossovers.iter_mut().filter(cold).for_each(|c| c.up_to = 256);
+    let page = html(&record);
+    let told = text(&page);
+    let ends = "never wins, up to a batch of 5,562 queries at 100 to 110,000 × 384 and up to a batch of 64 queries at 1,000,000 × 384: ";
+    assert!(told.contains(ends), "{told:.600}");
+    let lines = lines(&page);
+    assert!(lines.contains(&"search|5,562 × 384|10|never|never (up to 256)|5,562".to_owned()), "{lines:?}");
+    assert!(lines.contains(&"search|1,000,000 × 384|10|never|never|64".to_owned()), "{lines:?}");
+}
+
+#[test]
 fn doubts_missing_peaks_and_names_are_told_as_they_are() {
     let record = synthetic::emulated();
     let doubted = record.points.iter().filter(|point| !point.times.doubts.is_empty()).count();
     let told = text(&html(&record));
     assert!(doubted > 0 && told.contains(&format!("{doubted} of {} measurements are doubtful", record.points.len())));
-    assert!(told.contains("Not both peaks were measured for wgpu"));
+    assert!(told.contains("What wgpu could do at most was not measured"));
     assert!(told.contains("Synthetic CPU \"8 cores\" <made up> & co"), "the page shows a name as it is");
     assert!(told.contains("cuda is missing: no driver was found"));
 }
@@ -130,11 +146,7 @@ fn the_map_names_the_quickest_backend_of_every_cell_and_the_table_every_crossove
         assert!(told.contains(&cell), "{cell}");
     }
     // cuda, cuda cold, wgpu and wgpu cold at 5,562 rows, as the synthetic costs give them.
-    let document = parse(&page);
-    let lines = document.descendants().filter(|n| n.has_tag_name("tr"));
-    let lines: Vec<String> = lines
-        .map(|tr| tr.children().map(|td| all_text(td).replace('\u{202f}', " ")).collect::<Vec<_>>().join("|"))
-        .collect();
+    let lines = lines(&page);
     let of_rows = |rows: u64| {
         let from = |backend: &str, residence: Residence| {
             let fits = |c: &&Crossover| {
@@ -149,6 +161,16 @@ fn the_map_names_the_quickest_backend_of_every_cell_and_the_table_every_crossove
     for rows in [100, 5_562, 110_000, 1_000_000] {
         assert!(lines.contains(&of_rows(rows)), "{}", of_rows(rows));
     }
+}
+
+/// The lines of all tables, cells apart by a bar.
+fn lines(page: &str) -> Vec<String> {
+    let document = parse(page);
+    let lines = document.descendants().filter(|n| n.has_tag_name("tr"));
+    let line = |tr: roxmltree::Node<'_, '_>| {
+        tr.children().map(|td| all_text(td).replace('\u{202f}', " ")).collect::<Vec<_>>().join("|")
+    };
+    lines.map(line).collect()
 }
 
 fn all_text(node: roxmltree::Node<'_, '_>) -> String {

@@ -94,26 +94,26 @@ fn verdict(record: &Record, device: &Device, rivals: bool) -> String {
     let Some(first) = crossovers.first() else {
         return format!("{who} was measured, but not beside the CPU.");
     };
-    let (dim, up_to) = (first.at.dim, crossovers.iter().map(|c| c.up_to).max().unwrap_or(0));
+    let dim = first.at.dim;
     let uploaded = if first.residence == Residence::Cold { ", the upload included" } else { "" };
     // Sizes of corpora beside each other with the same crossover are told as one.
     let (mut wins, mut never) = (Vec::new(), Vec::new());
-    for same in crossovers.chunk_by(|a, b| a.from == b.from) {
+    for same in crossovers.chunk_by(|a, b| a.from == b.from && (a.from.is_some() || a.up_to == b.up_to)) {
         let rows = range(same[0].at.rows, same[same.len() - 1].at.rows, dim);
         match same[0].from {
             Some(from) => wins.push(format!("from {} on at {rows}", batch_word(from))),
-            None => never.push(rows),
+            None => never.push((same[0].up_to, rows)),
         }
     }
     if wins.is_empty() {
-        let (rows, up_to) = (listed(&never), count(up_to));
+        // How far each was measured, which is not as far where it took too long.
+        let ends: Vec<String> =
+            never.iter().map(|(up_to, rows)| format!("{} at {rows}", up_to_batch(*up_to))).collect();
+        let ends = listed(&ends);
         return match ahead(record, first, device) {
-            0 => format!(
-                "{who} never wins{uploaded}, up to a batch of {up_to} queries at {rows}: the CPU answers sooner."
-            ),
+            0 => format!("{who} never wins{uploaded}, {ends}: the CPU answers sooner."),
             some => format!(
-                "{who} never wins for good{uploaded}, up to a batch of {up_to} queries at {rows}, though it is ahead at {} of the sizes \
-                 measured.",
+                "{who} never wins for good{uploaded}, {ends}, though it is ahead at {} of the sizes measured.",
                 count(some)
             ),
         };
@@ -123,6 +123,8 @@ fn verdict(record: &Record, device: &Device, rivals: bool) -> String {
         false => format!("{who} wins over the CPU {}{uploaded}.", listed(&wins)),
     };
     if !never.is_empty() {
+        let never: Vec<String> =
+            never.into_iter().map(|(up_to, rows)| format!("{rows} ({})", up_to_batch(up_to))).collect();
         told += &format!(" At {} it never does.", listed(&never));
     }
     told
@@ -140,6 +142,10 @@ fn ahead(record: &Record, crossover: &Crossover, device: &Device) -> u64 {
         winner(cpu.chain([*mine])).is_some_and(|win| !win.tie && win.best.backend == device.backend)
     });
     wins.count() as u64
+}
+
+fn up_to_batch(up_to: u64) -> String {
+    format!("up to a batch of {} quer{}", count(up_to), if up_to == 1 { "y" } else { "ies" })
 }
 
 fn batch_word(from: u64) -> String {

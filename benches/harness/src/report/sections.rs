@@ -207,7 +207,10 @@ pub(super) fn peaks(record: &Record, looks: &Looks<'_>) -> String {
          the bytes means that a cache holds the corpus.",
     );
     if !missing.is_empty() {
-        text += &format!(" Not both peaks were measured for {}: no picture.", missing.join(", "));
+        text += &format!(
+            " What {} could do at most was not measured, so what share of it was used is not known, and there is no picture.",
+            missing.join(" and ")
+        );
     }
     let best = record.points.iter().filter_map(|p| {
         let share = roofline::share(record, p);

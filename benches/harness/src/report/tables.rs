@@ -56,7 +56,8 @@ fn or_none(value: Option<String>) -> String {
     value.unwrap_or_else(|| NONE.into())
 }
 
-/// The crossovers along `axis`: a line for each size, a column for each backend.
+/// The crossovers along `axis`: a line for each size, a column for each backend. Where a backend's measurements end before those of another
+/// on its line, its own end stands with it.
 pub(super) fn crossovers(record: &Record, looks: &Looks<'_>, axis: Axis) -> String {
     let all: Vec<&Crossover> = record.crossovers.iter().filter(|c| c.axis == axis).collect();
     if all.is_empty() {
@@ -83,15 +84,22 @@ pub(super) fn crossovers(record: &Record, looks: &Looks<'_>, axis: Axis) -> Stri
             Axis::Items => corpus(Sizes { rows, dim, k, items }),
             Axis::Rows => format!("{} at dim {}", count(items), count(dim)),
         };
+        let up_to = crossovers.iter().map(|c| c.up_to).max().unwrap_or(0);
         let mut cells = vec![escape(case), at, count(k)];
         cells.extend(columns.iter().map(|(name, residence)| {
             let here = crossovers.iter().find(|c| c.backend == *name && c.residence == *residence);
-            or_none(here.map(|c| c.from.map_or("never".into(), |from| format!("<b>{}</b>", count(from)))))
+            or_none(here.map(|c| begins(c, up_to)))
         }));
-        cells.push(count(crossovers.iter().map(|c| c.up_to).max().unwrap_or(0)));
+        cells.push(count(up_to));
         table.row("", &cells);
     }
     table.end()
+}
+
+/// Where a backend begins to win on a line that was measured `up_to` there.
+fn begins(crossover: &Crossover, up_to: u64) -> String {
+    let from = crossover.from.map_or("never".into(), |from| format!("<b>{}</b>", count(from)));
+    if crossover.up_to == up_to { from } else { format!("{from} <small>(up to {})</small>", count(crossover.up_to)) }
 }
 
 /// What the devices can do at most, and how that is known.

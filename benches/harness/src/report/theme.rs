@@ -150,7 +150,32 @@ pub(super) fn page_properties() -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::canvas::{Align, Sheet, picture};
     use super::*;
+
+    /// The way plotters writes a colour is its own affair, and could change with it: then dark pictures would stay light.
+    #[test]
+    fn every_colour_stands_in_a_picture_as_the_dark_style_looks_for_it() {
+        for ink in inks() {
+            let sheet = Sheet { width: 40.0, height: 40.0, title: "a colour", alone: false };
+            let drawn = picture(&sheet, |canvas| {
+                canvas.line(&[(1.0, 1.0), (9.0, 9.0)], ink, 1.0);
+                canvas.dashes(&[(1.0, 1.0), (9.0, 9.0)], ink, 1.0);
+                canvas.ring((20.0, 20.0), 3.0, ink, 1.0);
+                canvas.polygon(&[(1.0, 1.0), (9.0, 9.0), (1.0, 9.0)], ink, 0.5);
+                canvas.rectangle((1.0, 1.0), (9.0, 9.0), ink, 1.0);
+                canvas.text((20.0, 20.0), "word", 12.0, ink, Align::Start);
+            });
+            let style = dark_pictures("");
+            for (attribute, times) in [("fill", 3), ("stroke", 3)] {
+                let colour = format!("{attribute}=\"#{:06X}\"", ink.light);
+                assert!(style.contains(&format!("[{colour}]{{{attribute}:#{:06x}}}", ink.dark)), "{colour}: {style}");
+                assert_eq!(drawn.matches(&colour).count(), times, "{colour} in {drawn}");
+            }
+            let colours = drawn.split(['"', '\'']).filter(|value| value.starts_with('#') || value.starts_with("rgb"));
+            assert_eq!(colours.count(), 6, "no other colour, and none written otherwise: {drawn}");
+        }
+    }
 
     /// Relative luminance as WCAG defines it.
     fn luminance(colour: u32) -> f64 {
