@@ -102,13 +102,13 @@ impl Router {
         self.choose(&job.shape(), corpus_of(job), terms, tried, &lacking)
     }
 
-    /// The time until the answer that [`Self::route`] would expect of a job of this shape on idle backends that have what it reads; zero where
-    /// nothing serves it.
+    /// What a job of this shape takes by the model on the best of the backends, idle and with what it reads; zero where nothing serves it.
+    /// Without what was learnt of jobs of about this size: whoever asks compares sizes, and what is learnt of each has an error of its own.
     #[must_use]
     pub fn estimate(&self, shape: &Shape, wish: Option<BackendKind>) -> Duration {
         let (parts, cell) = (Parts::of(shape), Cell::of(shape));
         let able = (0..self.books.len()).filter(|lane| self.is_able(*lane, shape, wish));
-        let least = able.map(|lane| self.books[lane].quote(shape, &parts, cell).ns).min_by(f64::total_cmp);
+        let least = able.map(|lane| self.books[lane].quote(shape, &parts, cell).line_ns).min_by(f64::total_cmp);
         Duration::from_nanos(least.unwrap_or(0.0) as u64)
     }
 
