@@ -125,7 +125,7 @@ pub fn run(options: &Options, settings: &Settings, output: &mut Output) -> Resul
     }
     let draft = |path: &Option<PathBuf>| path.as_deref().map(Draft::begin).transpose();
     let (json, html, svg) = (draft(&options.json)?, draft(&options.html)?, draft(&options.svg)?);
-    let record = measure(options, settings, Rig::start(settings)?)?;
+    let record = measure(options, Rig::start(settings)?)?;
     told::tell(&record, output)?;
     if let Some(draft) = json {
         let text = serde_json::to_string_pretty(&record).map_err(Failure::work)?;
@@ -144,14 +144,14 @@ pub fn run(options: &Options, settings: &Settings, output: &mut Output) -> Resul
 ///
 /// # Errors
 /// What cannot be begun at all, such as a server on loopback. A backend that fails is none: the record's notes tell of it.
-pub fn of_engine(options: &Options, settings: &Settings, engine: Arc<Engine>) -> Result<Record, Failure> {
-    measure(options, settings, Rig::over(engine))
+pub fn of_engine(options: &Options, engine: Arc<Engine>) -> Result<Record, Failure> {
+    measure(options, Rig::over(engine))
 }
 
-fn measure(options: &Options, settings: &Settings, rig: Rig) -> Result<Record, Failure> {
+fn measure(options: &Options, rig: Rig) -> Result<Record, Failure> {
     let cases = options.suite.cases(options.quick, &rig.kinds());
     let mut session = Session::new(rig, Budget::new(options.time_limit, cases));
-    session.measure_peaks(settings);
+    session.measure_peaks();
     options.suite.run(&mut session, options.quick)?;
     let mut record = session.finish();
     let against = BackendKind::Cpu.name();

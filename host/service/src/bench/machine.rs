@@ -86,6 +86,9 @@ impl Rig {
         if let [(only, _)] = &running[..] {
             notes.push(format!("{only} is the only backend that runs here, so there is nothing to compare it with"));
         }
+        for (kind, _) in running.iter().filter(|(kind, _)| *kind != BackendKind::Cpu) {
+            notes.push(format!("what {kind} could do at most was not measured, so its share of that is not known"));
+        }
         let emulated = running.iter().filter(|(_, able)| able.emulated);
         notes.extend(emulated.map(|(kind, able)| {
             format!("{kind} runs on {}, a program on the processor: its times say nothing of a GPU", able.device)
@@ -120,7 +123,7 @@ fn command(args: impl Iterator<Item = String>) -> String {
 }
 
 /// What each backend can do at most. The processor's is measured, on as many threads as its backend has; others' is not yet.
-pub(super) fn peaks(rig: &Rig, settings: &Settings) -> Vec<Peak> {
+pub(super) fn peaks(rig: &Rig) -> Vec<Peak> {
     let peak = |(kind, able): (BackendKind, Capabilities)| {
         let none = Peak {
             backend: kind.name().into(),
@@ -131,8 +134,7 @@ pub(super) fn peaks(rig: &Rig, settings: &Settings) -> Vec<Peak> {
         if kind != BackendKind::Cpu {
             return none;
         }
-        let set = settings.isa.as_deref().map_or_else(KernelSet::from_env, KernelSet::named);
-        let Ok(set) = set else { return none };
+        let Ok(set) = KernelSet::named(&able.instruction_set) else { return none };
         let peaks = roofline::peaks(set, able.lanes);
         Peak {
             multiply_adds_per_s: Some(peaks.multiply_adds_per_s),

@@ -13,7 +13,6 @@ use megaring_harness::sampler::{self, Measured, Plan, Subject};
 use super::budget::Budget;
 use super::machine::{self, Rig};
 use crate::cli::{Progress, duration_text, grouped};
-use crate::config::Settings;
 use crate::engine::Engine;
 use crate::outcome::Outcome;
 
@@ -103,8 +102,8 @@ impl Session {
     }
 
     /// Before any suite, and not within the time of their cases.
-    pub(super) fn measure_peaks(&mut self, settings: &Settings) {
-        self.peaks = machine::peaks(&self.rig, settings);
+    pub(super) fn measure_peaks(&mut self) {
+        self.peaks = machine::peaks(&self.rig);
         self.counted = Instant::now();
     }
 

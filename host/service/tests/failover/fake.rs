@@ -17,6 +17,8 @@ use megaring_ring::{JobRing, RingConfig, Status, WaitStrategy, Work};
 pub(crate) enum Mode {
     /// As many are answered, all later ones fail.
     Answer(usize),
+    /// Those of at most as many items are answered, all others fail.
+    Small(usize),
     /// They are taken, and kept.
     Keep,
     /// They fail as soon as their deadline has passed.
@@ -147,7 +149,8 @@ impl Handle {
         let mode = *lock(&self.mode);
         match mode {
             Mode::Answer(well) if self.answered.fetch_add(1, Ordering::Relaxed) < well => answer(work),
-            Mode::Answer(_) => work.complete(Status::BackendFailed, 0, megaring_ring::Body::Empty),
+            Mode::Small(most) if work.descriptor().items as usize <= most => answer(work),
+            Mode::Answer(_) | Mode::Small(_) => work.complete(Status::BackendFailed, 0, megaring_ring::Body::Empty),
             Mode::Keep => lock(&self.kept).push(work),
             Mode::FailLate => {
                 let deadline = u128::from(work.descriptor().deadline_ns);

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::fake::{Handle, Mode, fake, fake_on};
 
+mod bench;
 mod calibration;
 mod fake;
 
