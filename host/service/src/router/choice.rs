@@ -23,8 +23,8 @@ use crate::cost::Parts;
 pub(crate) const MAX_LANES: usize = 8;
 /// By how much another lane must be sooner than the one that jobs of this size go to.
 const CLEARLY: f64 = 1.05;
-/// The share of a cell's time that is spent on asking lanes that are not the best, in thousandths.
-const TRIAL_SHARE: u32 = 20;
+/// The share of a cell's time that is spent on asking a lane that is not the best, in thousandths.
+const TRIAL_SHARE: u32 = 15;
 /// A lane is asked where it is, or was when it was measured, at most this many times as slow as the best.
 const TRIAL_REACH: f64 = 2.0;
 /// An asking costs at least this share of the best one's time, so that lanes that are equally good do not take turns.
@@ -101,7 +101,7 @@ pub(crate) struct Ask<'a> {
 pub(crate) struct Chooser {
     /// By cell: where its jobs go, plus one.
     habits: Box<[AtomicU8]>,
-    /// By cell: what may be spent on trials, in thousandths of the best lane's time for one job.
+    /// By cell and lane: what may be spent on trials, in thousandths of the best lane's time for one job.
     allowance: Box<[AtomicU32]>,
     /// Whether anything is spent on them.
     tries: bool,
@@ -124,7 +124,7 @@ struct Table<'a> {
 impl Chooser {
     pub(crate) fn new(tries: bool) -> Self {
         let habits = (0..Cell::COUNT).map(|_| AtomicU8::new(0)).collect();
-        let allowance = (0..Cell::COUNT).map(|_| AtomicU32::new(0)).collect();
+        let allowance = (0..Cell::COUNT * MAX_LANES).map(|_| AtomicU32::new(0)).collect();
         Self { habits, allowance, tries }
     }
 
@@ -214,11 +214,12 @@ impl Chooser {
             return None;
         }
         let best_ns = table.quotes[best].ns;
-        let allowance = &self.allowance[table.cell.index()];
-        // Two choices at once may both spend it, or one may be forgotten: it need not be exact.
-        let allowed = allowance.load(Ordering::Relaxed).saturating_add(TRIAL_SHARE).min(MOST_ALLOWED);
-        allowance.store(allowed, Ordering::Relaxed);
+        // Each saves for itself: asking one that is cheap to ask would leave nothing for one that is not.
         for lane in able.without(best).iter() {
+            let allowance = &self.allowance[table.cell.index() * MAX_LANES + lane];
+            // Two choices at once may both spend it, or one may be forgotten: it need not be exact.
+            let allowed = allowance.load(Ordering::Relaxed).saturating_add(TRIAL_SHARE).min(MOST_ALLOWED);
+            allowance.store(allowed, Ordering::Relaxed);
             let Quote { line_ns, ns } = table.quotes[lane];
             let costs = ((table.totals[lane] - table.totals[best]) / best_ns).max(TRIAL_LEAST) * 1e3;
             // However far off it is believed to be: what can be saved up pays for it.
