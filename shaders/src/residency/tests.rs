@@ -122,7 +122,8 @@ fn what_would_have_to_be_brought_is_told() {
     let (residency, view) = (with_room(2 * bytes(DOT)), version(2));
     let lacking = |bytes: usize, stays| Lacking { bytes: bytes as u64, stays };
     assert_eq!(residency.lacking(&gpu, &view, DOT), lacking(2 * bytes(DOT), true));
-    let first = CorpusView::new("test".into(), 1, 0, DIM, view.segments().take(1).map(|(_, one)| one.clone()).collect());
+    let first =
+        CorpusView::new("test".into(), 1, 0, DIM, view.segments().take(1).map(|(_, one)| one.clone()).collect());
     residency.bring(&gpu, &first, DOT).expect("room");
     assert_eq!(residency.lacking(&gpu, &view, DOT), lacking(bytes(DOT), true), "one of two");
     residency.bring(&gpu, &view, DOT).expect("room");
