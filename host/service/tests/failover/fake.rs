@@ -17,8 +17,6 @@ use megaring_ring::{JobRing, RingConfig, Status, WaitStrategy, Work};
 pub(crate) enum Mode {
     /// As many are answered, all later ones fail.
     Answer(usize),
-    /// Those of at most as many items are answered, all others fail.
-    Small(usize),
     /// They are taken, and kept.
     Keep,
     /// They fail as soon as their deadline has passed.
@@ -42,6 +40,8 @@ pub(crate) struct Handle {
     pub(crate) resident: Arc<AtomicUsize>,
     /// Slots of callers still there that came while no residency lived.
     pub(crate) unprepared: AtomicUsize,
+    /// Slots of more items than this fail instead of being answered.
+    pub(crate) most_items: AtomicUsize,
     answered: AtomicUsize,
     stop: AtomicBool,
 }
@@ -73,6 +73,7 @@ pub(crate) fn fake_on(kind: BackendKind, emulated: bool) -> (Arc<Handle>, Runnin
         preparing: AtomicUsize::new(0),
         resident: Arc::default(),
         unprepared: AtomicUsize::new(0),
+        most_items: AtomicUsize::new(usize::MAX),
         answered: AtomicUsize::new(0),
         stop: AtomicBool::new(false),
     });
@@ -146,11 +147,15 @@ impl Handle {
         if self.resident.load(Ordering::SeqCst) == 0 && work.is_wanted() {
             self.unprepared.fetch_add(1, Ordering::Relaxed);
         }
-        let mode = *lock(&self.mode);
+        let mode = match *lock(&self.mode) {
+            Mode::Answer(_) if work.descriptor().items as usize > self.most_items.load(Ordering::Relaxed) => {
+                Mode::Answer(0)
+            }
+            mode => mode,
+        };
         match mode {
             Mode::Answer(well) if self.answered.fetch_add(1, Ordering::Relaxed) < well => answer(work),
-            Mode::Small(most) if work.descriptor().items as usize <= most => answer(work),
-            Mode::Answer(_) | Mode::Small(_) => work.complete(Status::BackendFailed, 0, megaring_ring::Body::Empty),
+            Mode::Answer(_) => work.complete(Status::BackendFailed, 0, megaring_ring::Body::Empty),
             Mode::Keep => lock(&self.kept).push(work),
             Mode::FailLate => {
                 let deadline = u128::from(work.descriptor().deadline_ns);
