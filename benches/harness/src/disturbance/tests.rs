@@ -91,6 +91,15 @@ fn usage_is_of_the_span_alone_and_of_nothing_too_short() {
 }
 
 #[test]
+fn the_whole_goes_back_to_the_start() {
+    // Ten seconds for what takes a millisecond: so slow that what this machine does now does not matter.
+    let looks = vec![look(0, 10_000_000), look(500, 1_000)];
+    let mut watch = Watch { clock: Instant::now(), looks, lap: 1 };
+    assert!(watch.lap().slower < 100.0, "the lap began after it");
+    assert!(watch.whole().slower > 1_000.0 && watch.doubts()[0].contains("throttled or shared"));
+}
+
+#[test]
 fn a_watch_looks_by_itself() {
     let mut watch = Watch::start();
     watch.lap();

@@ -182,8 +182,13 @@ pub(super) fn winners(record: &Record, looks: &Looks<'_>) -> String {
 /// The crossovers as tables.
 pub(super) fn crossovers(record: &Record, looks: &Looks<'_>) -> String {
     let tables = tables::crossovers(record, looks, Axis::Items) + &tables::crossovers(record, looks, Axis::Rows);
-    let text = "“Always” is meant: from there on at every larger size that was measured, and not only at some of them.";
-    section("Where a backend begins to win", text, &tables)
+    let mut text =
+        "“Always” is meant: from there on at every larger size that was measured, and not only at some of them."
+            .to_owned();
+    if record.crossovers.iter().any(|c| c.residence == Residence::Cold) {
+        text += " The CPU uploads nothing, so what another takes cold stands beside its usual times.";
+    }
+    section("Where a backend begins to win", &text, &tables)
 }
 
 /// Shares of the measured peaks.
