@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::map::winner;
 use super::numbers::{clean, count, factor, plottable, rate, shape, time};
 use super::series::{throughput, usual_rows};
-use crate::record::{Axis, Crossover, Device, Point, Record, Residence};
+use crate::record::{Axis, Crossover, Device, Point, Record, Residence, Sizes};
 
 /// The backend that others are held against.
 const CPU: &str = "cpu";
@@ -106,10 +106,14 @@ fn verdict(record: &Record, device: &Device, rivals: bool) -> String {
         }
     }
     if wins.is_empty() {
-        // How far each was measured, which is not as far where it took too long.
-        let ends: Vec<String> =
-            never.iter().map(|(up_to, rows)| format!("{} at {rows}", up_to_batch(*up_to))).collect();
-        let ends = listed(&ends);
+        // How far it was measured, which is not as far where it took too long.
+        let up_to = || crossovers.iter().map(|c| c.up_to);
+        let (least, most) = (up_to().min().unwrap_or(0), up_to().max().unwrap_or(0));
+        let rows = range(first.at.rows, crossovers[crossovers.len() - 1].at.rows, dim);
+        let ends = match least == most {
+            true => format!("{} at {rows}", up_to_batch(most)),
+            false => format!("up to batches of {} to {} queries at {rows}", count(least), count(most)),
+        };
         return match ahead(record, first, device) {
             0 => format!("{who} never wins{uploaded}, {ends}: the CPU answers sooner."),
             some => format!(
@@ -130,7 +134,7 @@ fn verdict(record: &Record, device: &Device, rivals: bool) -> String {
     told
 }
 
-/// At how many of the sizes that `crossover` is about the device is ahead of the CPU beyond doubt.
+/// At how many of the sizes that `crossover` is about the device is ahead of the CPU beyond doubt, by times that are not doubted.
 fn ahead(record: &Record, crossover: &Crossover, device: &Device) -> u64 {
     let of = |p: &&Point| {
         p.suite == "search" && (&p.case, p.sizes.dim, p.sizes.k) == (&crossover.case, crossover.at.dim, crossover.at.k)
@@ -139,7 +143,7 @@ fn ahead(record: &Record, crossover: &Crossover, device: &Device) -> u64 {
         record.points.iter().filter(of).filter(|p| p.backend == device.backend && p.residence == crossover.residence);
     let wins = mine.filter(|mine| {
         let cpu = record.points.iter().filter(of).filter(|p| p.backend == CPU && p.sizes == mine.sizes);
-        winner(cpu.chain([*mine])).is_some_and(|win| !win.tie && win.best.backend == device.backend)
+        winner(cpu.chain([*mine])).is_some_and(|win| !win.tie && !win.doubted() && win.best.backend == device.backend)
     });
     wins.count() as u64
 }
@@ -180,7 +184,8 @@ fn listed(parts: &[String]) -> String {
     }
 }
 
-/// By how much the quickest device beats the CPU where it does so the most.
+/// By how much the quickest device beats the CPU where it does so the most. Doubted times count only where it wins for good: one that was
+/// disturbed would else be the best of all.
 fn advantage(record: &Record, searches: &[&Point]) -> Option<String> {
     let key = |p: &Point| (p.case.clone(), p.sizes);
     let resident = || searches.iter().copied().filter(|p| p.residence == Residence::Resident);
@@ -189,6 +194,9 @@ fn advantage(record: &Record, searches: &[&Point]) -> Option<String> {
     let wins = of_cpu.filter_map(|cpu| {
         let here = resident().filter(|p| key(p) == key(cpu));
         let win = winner(here).filter(|win| !win.tie && win.best.backend != CPU)?;
+        if win.doubted() && !for_good(record, win.best) {
+            return None;
+        }
         Some((cpu, win.best))
     });
     let (cpu, best) = wins.max_by(|a, b| ratio(a.0, a.1).total_cmp(&ratio(b.0, b.1)))?;
@@ -209,16 +217,77 @@ fn advantage(record: &Record, searches: &[&Point]) -> Option<String> {
     Some(told)
 }
 
-/// How many measurements are doubted, and each reason with the number of times it was given, the most frequent first.
+/// Whether a point lies where its backend always wins.
+fn for_good(record: &Record, point: &Point) -> bool {
+    let at = Sizes { items: 0, ..point.sizes };
+    record.crossovers.iter().any(|c| {
+        (&c.case, &c.backend, c.residence, c.axis, c.at)
+            == (&point.case, &point.backend, point.residence, Axis::Items, at)
+            && c.from.is_some_and(|from| from <= point.sizes.items)
+    })
+}
+
+/// How many measurements are doubted, and each kind of reason with the number of times it was given, the most frequent first. Reasons that
+/// differ in their figures alone are of one kind, told with the least and the most of each.
 pub(super) fn doubts(record: &Record) -> (usize, Vec<(String, usize)>) {
     let doubted = record.points.iter().filter(|p| !p.times.doubts.is_empty()).count();
-    let mut reasons: Vec<(String, usize)> = Vec::new();
+    let mut kinds: Vec<(Vec<&str>, Vec<(u64, u64)>, usize)> = Vec::new();
     for doubt in record.points.iter().flat_map(|p| &p.times.doubts) {
-        match reasons.iter_mut().find(|(reason, _)| reason == doubt) {
-            Some((_, times)) => *times += 1,
-            None => reasons.push((doubt.clone(), 1)),
+        let (words, figures) = apart(doubt);
+        match kinds.iter_mut().find(|(kind, ..)| *kind == words) {
+            Some((_, ranges, times)) => {
+                for (range, figure) in ranges.iter_mut().zip(figures) {
+                    *range = (range.0.min(figure), range.1.max(figure));
+                }
+                *times += 1;
+            }
+            None => kinds.push((words, figures.into_iter().map(|figure| (figure, figure)).collect(), 1)),
         }
     }
-    reasons.sort_by_key(|(_, times)| std::cmp::Reverse(*times));
-    (doubted, reasons)
+    kinds.sort_by_key(|(.., times)| std::cmp::Reverse(*times));
+    let told = kinds.into_iter().map(|(words, ranges, times)| {
+        let range = |(least, most): (u64, u64)| match least == most {
+            true => least.to_string(),
+            false => format!("{least} to {most}"),
+        };
+        let mut ranges = ranges.into_iter().map(range);
+        let reason: String =
+            words.iter().flat_map(|word| [(*word).to_owned(), ranges.next().unwrap_or_default()]).collect();
+        (reason, times)
+    });
+    (doubted, told.collect())
+}
+
+/// The words of a sentence and the figures between them. What is no figure stays with its words.
+fn apart(sentence: &str) -> (Vec<&str>, Vec<u64>) {
+    let (mut words, mut figures, mut rest) = (Vec::new(), Vec::new(), sentence);
+    let mut from = 0;
+    while let Some(begin) = rest[from..].find(|c: char| c.is_ascii_digit()).map(|found| from + found) {
+        let end = rest[begin..].find(|c: char| !c.is_ascii_digit()).map_or(rest.len(), |length| begin + length);
+        let Ok(figure) = rest[begin..end].parse() else {
+            from = end;
+            continue;
+        };
+        words.push(&rest[..begin]);
+        figures.push(figure);
+        (rest, from) = (&rest[end..], 0);
+    }
+    words.push(rest);
+    (words, figures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::apart;
+
+    #[test]
+    fn a_sentence_is_its_words_and_its_figures() {
+        assert_eq!(
+            apart("after 6 samples within 84 % only"),
+            (vec!["after ", " samples within ", " % only"], vec![6, 84])
+        );
+        assert_eq!(apart("7"), (vec!["", ""], vec![7]));
+        assert_eq!(apart(""), (vec![""], vec![]));
+        assert_eq!(apart("é99999999999999999999 x"), (vec!["é99999999999999999999 x"], vec![]), "too long for one");
+    }
 }

@@ -26,6 +26,13 @@ pub(super) struct Win<'a> {
     pub(super) tie: bool,
 }
 
+impl Win<'_> {
+    /// Whether one of the two times is doubted.
+    pub(super) fn doubted(&self) -> bool {
+        [self.best, self.second].iter().any(|point| !point.times.doubts.is_empty())
+    }
+}
+
 /// Who wins among measurements of one size; none where fewer than two backends have a time.
 pub(super) fn winner<'a>(points: impl IntoIterator<Item = &'a Point>) -> Option<Win<'a>> {
     let mut timed: Vec<&Point> = points.into_iter().filter(|p| plottable(p.times.p50_ns).is_some()).collect();
@@ -156,6 +163,7 @@ impl Map<'_> {
             (ON_COLOUR, factor(win.factor))
         };
         let sign = if win.tie { format!("{name}?") } else { name };
+        let sign = if win.doubted() { format!("{sign} !") } else { sign };
         canvas.bold((centre.0, centre.1 - 8.5), &told, TYPE + 1.0, ink, Align::Middle);
         canvas.text((centre.0, centre.1 + 6.5), &sign, TYPE - 1.0, ink, Align::Middle);
         canvas.tip(centre, CELL.1 / 2.0, &tip(win));

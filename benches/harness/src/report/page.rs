@@ -68,20 +68,11 @@ fn head(record: &Record) -> String {
 /// What a reader has to know before believing a figure.
 fn doubts(record: &Record) -> String {
     let (doubted, reasons) = headline::doubts(record);
-    let emulated = record.backends.iter().filter(|device| device.emulated);
-    let mut items: Vec<String> = emulated
-        .map(|device| {
-            format!(
-                "<b>{}</b> ran on {}, a program on the processor that stands in for a GPU: its times say nothing about one.",
-                escape(&device.backend),
-                escape(&device.device)
-            )
-        })
-        .collect();
+    let mut items = Vec::new();
     if doubted > 0 {
         let why =
-            reasons.iter().take(5).map(|(reason, times)| format!("{} ({}×)", escape(reason), count(*times as u64)));
-        let more = if reasons.len() > 5 { ", …" } else { "" };
+            reasons.iter().take(6).map(|(reason, times)| format!("{} ({}×)", escape(reason), count(*times as u64)));
+        let more = if reasons.len() > 6 { ", …" } else { "" };
         items.push(format!(
             "<b>{} of {} measurements are doubtful</b>, ringed in the pictures: {}{more}.",
             count(doubted as u64),

@@ -1,5 +1,7 @@
 //! The sections of the page, from the backends at a glance to the last measurement.
 
+use std::collections::BTreeSet;
+
 use super::canvas::{Sheet, picture};
 use super::curves::{Measure, Plot};
 use super::numbers::{count, escape, percent, plottable, rate, shape, time};
@@ -26,11 +28,25 @@ fn grid(figures: &str) -> String {
 
 /// A card for each backend with the figures that one asks for first.
 pub(super) fn backends(record: &Record, looks: &Looks<'_>) -> String {
-    let cards: String = record.backends.iter().map(|device| card(record, looks, device)).collect();
+    // Of corpora that all backends searched, so that cards can be held beside each other; where there are none, each of its own.
+    let all =
+        record.backends.iter().map(|device| resident(record, device).map(|p| p.sizes.rows).collect::<BTreeSet<u64>>());
+    let shared = all.filter(|rows| !rows.is_empty()).reduce(|a, b| &a & &b).unwrap_or_default();
+    let cards: String = record.backends.iter().map(|device| card(record, looks, device, &shared)).collect();
     if cards.is_empty() { cards } else { format!("<div class=\"cards\">\n{cards}</div>\n") }
 }
 
-fn card(record: &Record, looks: &Looks<'_>, device: &Device) -> String {
+/// Searches of corpora in place.
+fn resident<'a>(record: &'a Record, device: &'a Device) -> impl Iterator<Item = &'a Point> {
+    record.points.iter().filter(|p| {
+        p.backend == device.backend
+            && p.suite == "search"
+            && p.residence == Residence::Resident
+            && plottable(p.times.p50_ns).is_some()
+    })
+}
+
+fn card(record: &Record, looks: &Looks<'_>, device: &Device, shared: &BTreeSet<u64>) -> String {
     let look = looks.get(&device.backend);
     let badge = if device.emulated { " <span class=\"badge\">emulated</span>" } else { "" };
     let mut html = format!(
@@ -45,13 +61,10 @@ fn card(record: &Record, looks: &Looks<'_>, device: &Device) -> String {
             format!(" · {}", escape(&device.instruction_set))
         },
     );
-    let of = |p: &&Point| {
-        p.backend == device.backend
-            && p.suite == "search"
-            && p.residence == Residence::Resident
-            && plottable(p.times.p50_ns).is_some()
-    };
-    let mine: Vec<&Point> = record.points.iter().filter(of).collect();
+    let mut mine: Vec<&Point> = resident(record, device).collect();
+    if !shared.is_empty() {
+        mine.retain(|p| shared.contains(&p.sizes.rows));
+    }
     let (usual, largest) = (usual_rows(mine.iter().copied()), mine.iter().map(|p| p.sizes.rows).max());
     for rows in usual.into_iter().chain(largest.filter(|rows| Some(*rows) != usual)) {
         html += &facts(mine.iter().copied().filter(|p| p.sizes.rows == rows));
@@ -174,7 +187,8 @@ pub(super) fn winners(record: &Record, looks: &Looks<'_>) -> String {
         figure(&caption, &map::svg(record, looks, &subject, &format!("Map of winners, {caption}")))
     });
     let text = "Each cell names the quickest backend and how many times as fast as the next it is. A tie is a cell whose confidence \
-                intervals overlap; the name is that of the smaller median. Above the thick line a backend always wins over the CPU; its \
+                intervals overlap; the name is that of the smaller median. At an exclamation mark one of the two times is doubtful; where a \
+                cell is grey, only one backend was measured. Above the thick line a backend always wins over the CPU; its \
                 mark is at the line’s end.";
     section("Who wins where", text, &grid(&maps.collect::<String>()))
 }

@@ -203,6 +203,12 @@ fn time_and_samples_are_bounded() {
     let few = Plan { certainty: 0.0, most: 50, ..plan() };
     let done = machine.measure(&few, vec![restless(&machine, 200.0 * MICRO)]);
     assert!((50..=50 + 6).contains(&done[0].samples.len()), "{}", done[0].samples.len());
+    // A turn that is longer than the limit ends with it, and those that follow take one sample each.
+    let machine = Machine::default();
+    let long = Plan { turn: Duration::from_secs(5), limit: Duration::from_millis(100), ..plan() };
+    let done = machine.measure(&long, vec![steady(&machine, MILLI)]);
+    assert!(machine.now.get() < Duration::from_millis(125), "{:?}", machine.now.get());
+    assert_eq!(done[0].turns, plan().least);
 }
 
 #[test]

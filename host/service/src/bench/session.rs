@@ -1,6 +1,6 @@
 //! A run: measures one case after another, within the time, and keeps what is to be told of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,8 +58,8 @@ pub(super) struct Session {
     points: Vec<Point>,
     notes: Vec<String>,
     failures: HashMap<BackendKind, usize>,
-    /// What was said to be left out, so that it is said once: backend, case and sizes but for the batch.
-    told: HashSet<(BackendKind, &'static str, Residence, Sizes)>,
+    /// What would have taken too long: of a backend and case, by dimensions and rows, the smallest batch.
+    left_out: BTreeMap<(&'static str, &'static str), BTreeMap<(u64, u64), u64>>,
     /// Cases for which there was no time.
     missed: usize,
 }
@@ -83,7 +83,7 @@ impl Session {
             points: Vec::new(),
             notes,
             failures: HashMap::new(),
-            told: HashSet::new(),
+            left_out: BTreeMap::new(),
             missed: 0,
         }
     }
@@ -157,15 +157,14 @@ impl Session {
     fn is_too_slow(&mut self, kind: BackendKind, case: &Case) -> bool {
         let now = self.counted.elapsed();
         let which = (case.name, kind, case.residence);
-        let Some(expected) = self.budget.too_slow(which, case.sizes, LEAST as u32 + 1, now) else { return false };
-        let line = Sizes { items: 0, ..case.sizes };
-        if self.told.insert((kind, case.name, case.residence, line)) {
-            let (items, expected) = (grouped(case.sizes.items), duration_text(expected));
-            let what = label(&Case { sizes: line, ..*case });
-            let reason = format!("one may take {expected}, which is too long for the time limit");
-            self.note(format!("{kind}: {what}: batches of {items} and more were left out, since {reason}"));
+        let slow = self.budget.too_slow(which, case.sizes, LEAST as u32 + 1, now).is_some();
+        if slow {
+            let Sizes { rows, dim, items, .. } = case.sizes;
+            let smallest =
+                self.left_out.entry((kind.name(), case.name)).or_default().entry((dim, rows)).or_insert(items);
+            *smallest = items.min(*smallest);
         }
-        true
+        slow
     }
 
     fn keep(
@@ -203,6 +202,16 @@ impl Session {
     /// The record, but for the crossovers.
     pub(super) fn finish(mut self) -> Record {
         let limit = duration_text(self.budget.limit());
+        for ((kind, name), corpora) in std::mem::take(&mut self.left_out) {
+            let from = |((dim, rows), items): ((u64, u64), u64)| match rows {
+                0 => format!("batches from {}", grouped(items)),
+                _ => format!("batches from {} over {} x {dim}", grouped(items), grouped(rows)),
+            };
+            let list = corpora.into_iter().map(from).collect::<Vec<_>>().join(", ");
+            self.note(format!(
+                "{kind}: {name}: left out, since they would take too long for the time limit of {limit}: {list}"
+            ));
+        }
         if self.missed > 0 {
             self.note(format!(
                 "the time limit of {limit} was used up before {} cases, which were left out: give more with --time-limit",
