@@ -105,11 +105,7 @@ impl Disturbance {
     pub fn doubts(&self) -> Vec<String> {
         let per_cent = |share: f64| format!("{:.0} %", 100.0 * share);
         let found = [
-            (
-                self.slower,
-                SLOWER,
-                "fixed work took up to {} longer than at best: the processor was throttled or shared",
-            ),
+            (self.slower, SLOWER, "fixed work took {} longer than at best: the processor was throttled or shared"),
             (self.others, OTHERS, "other processes used {} of all processors"),
             (self.stolen, STOLEN, "the host gave {} of this machine's processors to others"),
             (self.withheld, WITHHELD, "the container's quota withheld processors for {} of the time"),

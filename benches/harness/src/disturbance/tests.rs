@@ -45,10 +45,7 @@ fn a_quiet_machine_is_not_doubted() {
 #[test]
 fn each_disturbance_is_told() {
     let slow = judge(&[look(0, 1_000), look(500, 1_150), look(900, 1_000)], 0);
-    assert_eq!(
-        slow.doubts(),
-        ["fixed work took up to 15 % longer than at best: the processor was throttled or shared"]
-    );
+    assert_eq!(slow.doubts(), ["fixed work took 15 % longer than at best: the processor was throttled or shared"]);
     let second = Duration::from_secs(1);
     let before = usage(100, 60, 800, 0, 0);
     for (after, doubt) in [
