@@ -186,6 +186,15 @@ fn thousands(value: u64) -> String {
 }
 
 #[test]
+fn the_picture_of_no_particular_size_is_of_the_corpus_in_the_middle() {
+    let mut record = synthetic::emulated();
+    // There was less time for larger corpora, and hardly any for the largest.
+    record.points.retain(|p| p.sizes.rows < 5_562 || p.sizes.items < if p.sizes.rows < 1_000_000 { 128 } else { 2 });
+    let svg = svg_latency(&record, None).unwrap();
+    assert!(text(&svg).contains("searches over 5,562 × 384, k = 10"), "{svg:.600}");
+}
+
+#[test]
 fn a_picture_of_sizes_that_were_not_measured_says_which_were() {
     let error = svg_latency(&synthetic::cpu_alone(), Some((7, 384, 10))).unwrap_err();
     assert!(error.to_string().contains("5562 rows x 384, k 10"), "{error}");

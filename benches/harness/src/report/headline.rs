@@ -231,7 +231,7 @@ fn for_good(record: &Record, point: &Point) -> bool {
 /// differ in their figures alone are of one kind, told with the least and the most of each.
 pub(super) fn doubts(record: &Record) -> (usize, Vec<(String, usize)>) {
     let doubted = record.points.iter().filter(|p| !p.times.doubts.is_empty()).count();
-    let mut kinds: Vec<(Vec<&str>, Vec<(u64, u64)>, usize)> = Vec::new();
+    let mut kinds: Vec<Kind<'_>> = Vec::new();
     for doubt in record.points.iter().flat_map(|p| &p.times.doubts) {
         let (words, figures) = apart(doubt);
         match kinds.iter_mut().find(|(kind, ..)| *kind == words) {
@@ -257,6 +257,9 @@ pub(super) fn doubts(record: &Record) -> (usize, Vec<(String, usize)>) {
     });
     (doubted, told.collect())
 }
+
+/// Reasons of the same words: those, the least and the most of each figure between them, and how often.
+type Kind<'a> = (Vec<&'a str>, Vec<(u64, u64)>, usize);
 
 /// The words of a sentence and the figures between them. What is no figure stays with its words.
 fn apart(sentence: &str) -> (Vec<&str>, Vec<u64>) {

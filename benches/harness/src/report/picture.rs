@@ -34,7 +34,8 @@ const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 520.0;
 
 /// Latency of searches against the batch, all backends in one picture, for one corpus and `k`. Without `sizes` (rows, dimensions, `k`) it
-/// shows those of the most points, of several the one in the middle.
+/// shows the corpus in the middle of those with as many lines as any and at least half as many points as the fullest: small corpora, of
+/// which there is time for every batch, say little.
 ///
 /// The file has a background of its own and dark colours for readers whose system is dark.
 ///
@@ -45,10 +46,18 @@ pub fn svg_latency(record: &Record, sizes: Option<(u64, u64, u64)>) -> Result<St
     let groups = groups(record, &looks, "search", Axis::Items);
     let of = |group: &Group<'_>| (group.subject.rows, group.subject.dim, group.subject.k);
     let points = |group: &Group<'_>| group.lines.iter().map(|line| line.points.len()).sum::<usize>();
-    let fitting = groups.iter().filter(|group| sizes.is_none_or(|sizes| sizes == of(group)));
-    let most = fitting.clone().map(&points).max();
-    let fullest: Vec<&Group<'_>> = fitting.filter(|group| Some(points(group)) == most).collect();
-    let best = fullest.get(fullest.len().saturating_sub(1) / 2).copied();
+    let mut fitting: Vec<&Group<'_>> =
+        groups.iter().filter(|group| sizes.is_none_or(|sizes| sizes == of(group))).collect();
+    let lines = fitting.iter().map(|group| group.lines.len()).max();
+    fitting.retain(|group| Some(group.lines.len()) == lines);
+    let most = fitting.iter().map(|group| points(group)).max().unwrap_or(0);
+    fitting.retain(|group| 2 * points(group) >= most);
+    // Of one case, dimension and k, which come in this order.
+    let alike = |a: &Group<'_>, b: &Group<'_>| {
+        (a.subject.case, a.subject.dim, a.subject.k) == (b.subject.case, b.subject.dim, b.subject.k)
+    };
+    let like_first = fitting.iter().take_while(|group| alike(group, fitting[0])).count();
+    let best = fitting.get(like_first.saturating_sub(1) / 2).copied();
     let Some(group) = best else {
         return Err(NoPicture { measured: groups.iter().map(of).collect() });
     };

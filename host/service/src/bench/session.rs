@@ -32,6 +32,9 @@ pub(super) struct Case {
 /// A backend in a case.
 pub(super) type Entrant<'a> = (BackendKind, Subject<'a, Error>);
 
+/// By dimensions and rows, the smallest batch of which something holds.
+type Corpora = BTreeMap<(u64, u64), u64>;
+
 /// Steps of the progress bar.
 const STEPS: u64 = 1_000;
 /// Cases that a backend may fail in before it is left out.
@@ -58,8 +61,8 @@ pub(super) struct Session {
     points: Vec<Point>,
     notes: Vec<String>,
     failures: HashMap<BackendKind, usize>,
-    /// What would have taken too long: of a backend and case, by dimensions and rows, the smallest batch.
-    left_out: BTreeMap<(&'static str, &'static str), BTreeMap<(u64, u64), u64>>,
+    /// What would have taken too long, of a backend and case.
+    left_out: BTreeMap<(&'static str, &'static str), Corpora>,
     /// Cases for which there was no time.
     missed: usize,
 }
@@ -214,8 +217,10 @@ impl Session {
         }
         if self.missed > 0 {
             self.note(format!(
-                "the time limit of {limit} was used up before {} cases, which were left out: give more with --time-limit",
-                grouped(self.missed as u64)
+                "the time limit of {limit} was used up before {} {}, which {} left out: give more with --time-limit",
+                grouped(self.missed as u64),
+                if self.missed == 1 { "case" } else { "cases" },
+                if self.missed == 1 { "was" } else { "were" },
             ));
         }
         let doubts = self.watch.doubts();
