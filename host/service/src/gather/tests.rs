@@ -22,8 +22,7 @@ impl Member for Noted {
 
     fn depart(members: Vec<Self>, under_way: UnderWay<Self>) {
         let names = members.iter().map(|member| member.name).collect();
-        // A test that has failed does not listen any more.
-        let _ = members[0].reports.send((names, under_way));
+        assert!(members[0].reports.send((names, under_way)).is_ok(), "the test listens");
     }
 }
 
@@ -50,24 +49,29 @@ impl Rig {
         self.gatherer.enter(self.kind.get(), request, |_| Duration::from_millis(1), member)
     }
 
-    fn alone(&self) -> Option<UnderWay<Noted>> {
-        let under_way = match self.enter("alone", &Arc::default()) {
-            Way::Alone(under_way) => Some(under_way),
-            Way::Gathered => None,
-        };
-        assert!(under_way.is_some(), "it waits");
-        under_way
-    }
-
-    /// What has left by now.
-    fn left(&self) -> (Vec<&'static str>, Option<UnderWay<Noted>>) {
-        self.reported.try_recv().map_or_else(|_| (Vec::new(), None), |(names, batch)| (names, Some(batch)))
+    fn alone(&self) -> UnderWay<Noted> {
+        match self.enter("alone", &Arc::default()) {
+            Way::Alone(under_way) => under_way,
+            Way::Gathered => unreachable!("it waits"),
+        }
     }
 
     fn gathers(&self, name: &'static str) -> Arc<AtomicBool> {
         let gone = Arc::default();
         assert!(matches!(self.enter(name, &gone), Way::Gathered), "{name} goes at once");
         gone
+    }
+
+    /// The batch that has left.
+    fn left(&self) -> (Vec<&'static str>, UnderWay<Noted>) {
+        let Ok(left) = self.reported.try_recv() else { unreachable!("it did not leave") };
+        left
+    }
+
+    /// The batch that leaves by itself.
+    fn leaves(&self) -> (Vec<&'static str>, UnderWay<Noted>) {
+        let Ok(left) = self.reported.recv_timeout(Duration::from_secs(60)) else { unreachable!("it never leaves") };
+        left
     }
 
     fn is_idle(&self) -> bool {
@@ -121,10 +125,7 @@ fn the_clock_lets_a_batch_leave_that_has_waited_long_enough() {
         let _under_way = (rig.alone(), rig.alone());
         let begun = Instant::now();
         ["x", "y"].into_iter().for_each(|name| drop(rig.gathers(name)));
-        let (names, batch) = match rig.reported.recv_timeout(Duration::from_secs(60)) {
-            Ok((names, batch)) => (names, Some(batch)),
-            Err(_) => (Vec::new(), None),
-        };
+        let (names, batch) = rig.leaves();
         assert!(begun.elapsed() >= limit, "round {round}: too soon");
         assert_eq!(names, ["x", "y"]);
         drop(batch);

@@ -211,12 +211,10 @@ fn mean_size(callers: usize) -> f64 {
             match rig.one("a") {
                 Became::Alone(number) => jobs.push_back((number, 1)),
                 Became::Waits => {}
-                // So few do not fill a batch; it would count as no answer at all.
-                Became::Filled(..) => return 0.0,
+                Became::Filled(..) => unreachable!("so few do not fill a batch"),
             }
         }
-        // Callers wait only while something is under way.
-        let Some((number, size)) = jobs.pop_front() else { return 0.0 };
+        let Some((number, size)) = jobs.pop_front() else { unreachable!("they wait for nothing") };
         rig.now += with_fixed_cost(size);
         jobs.extend(rig.answered("a", number).map(|(number, members)| (number, members.len())));
         (done, asking) = (done + size, size);
