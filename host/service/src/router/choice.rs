@@ -193,29 +193,34 @@ impl Chooser {
             habit.store(best as u8 + 1, Ordering::Relaxed);
             return Some((best, Why::Upload));
         }
-        if let Some(trial) = self.trial(table, able, best) {
+        let last = usize::from(habit.load(Ordering::Relaxed)).checked_sub(1);
+        let stays = |last: &usize| {
+            *last != best
+                && able.has(*last)
+                && table.totals[*last] <= table.totals[best] * CLEARLY
+                && !table.lacks(*last)
+        };
+        let (usual, why) = match last.filter(stays) {
+            Some(last) => (last, Why::Habit),
+            None => (best, Why::Soonest),
+        };
+        if let Some(trial) = self.trial(table, able.without(usual), best) {
             return Some((trial, Why::Trial));
         }
-        if let Some(last) = usize::from(habit.load(Ordering::Relaxed)).checked_sub(1)
-            && last != best
-            && able.has(last)
-            && table.totals[last] <= table.totals[best] * CLEARLY
-            && !table.lacks(last)
-        {
-            return Some((last, Why::Habit));
+        if why == Why::Soonest {
+            habit.store(best as u8 + 1, Ordering::Relaxed);
         }
-        habit.store(best as u8 + 1, Ordering::Relaxed);
-        Some((best, Why::Soonest))
+        Some((usual, why))
     }
 
-    /// A lane other than the best that is worth asking now.
-    fn trial(&self, table: &mut Table<'_>, able: Lanes, best: usize) -> Option<usize> {
+    /// One of the lanes that the job does not go to anyway, if one is worth asking now.
+    fn trial(&self, table: &mut Table<'_>, others: Lanes, best: usize) -> Option<usize> {
         if !self.tries {
             return None;
         }
         let best_ns = table.quotes[best].ns;
         // Each saves for itself: asking one that is cheap to ask would leave nothing for one that is not.
-        for lane in able.without(best).iter() {
+        for lane in others.iter() {
             let allowance = &self.allowance[table.cell.index() * MAX_LANES + lane];
             // Two choices at once may both spend it, or one may be forgotten: it need not be exact.
             let allowed = allowance.load(Ordering::Relaxed).saturating_add(TRIAL_SHARE).min(MOST_ALLOWED);

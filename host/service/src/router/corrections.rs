@@ -4,7 +4,8 @@
 //!   occupancy do.
 //! - The shared factor follows a drift that hits every size, such as a processor that is throttled. It learns from a job only where the one
 //!   before was of another cell: one size's error alone says nothing of the others.
-//! - A factor moves by a share of the error, towards the mean of what was seen; one outlier moves it little.
+//! - A factor moves by a share of the error, towards the median of what was seen rather than the mean: threads that wait for a processor make a few
+//!   jobs look many times as long, and are no reason to send the others elsewhere.
 //! - Relaxed atomics: of two threads that learn at once one may be overwritten, which does not matter to an average.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,14 +19,13 @@ const BATCHES: usize = 17;
 const SIZES: usize = 40;
 /// Cells of one operation.
 const CELLS: usize = BATCHES * SIZES;
-/// The share of an error that a factor takes over at once.
-const STEP: f64 = 1.0 / 16.0;
+/// The share of an error that a factor takes over at once, in logarithms, and the largest error that counts: beyond it, how far a job was off says
+/// more of a thread that had to wait for its processor than of the job.
+const STEP: Step = Step { share: 1.0 / 12.0, most: 0.7 };
 /// The same for the outcome of a trial, since there are few of them.
-const TRIAL_STEP: f64 = 1.0 / 3.0;
+const TRIAL_STEP: Step = Step { share: 1.0 / 3.0, most: 1.1 };
 /// The same for a busy span of several jobs.
-const SPAN_STEP: f64 = 1.0 / 2.0;
-/// No outcome counts as more than so many times what was predicted.
-const LARGEST_RATIO: f64 = 3.0;
+const SPAN_STEP: Step = Step { share: 1.0 / 2.0, most: 1.1 };
 /// Logarithms of factors stay within this: a thousand times either way.
 const LARGEST_LOG: f64 = 6.9;
 /// A cell that was not measured takes over what its neighbours say, as if one more measurement, this far away, had found no error.
@@ -73,6 +73,20 @@ impl Cell {
 
 fn operation(opcode: Opcode) -> usize {
     opcode as usize - 1
+}
+
+/// How far a factor goes for an outcome.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    share: f64,
+    most: f64,
+}
+
+impl Step {
+    /// In logarithms.
+    fn of(self, ratio: f64) -> f64 {
+        self.share * ratio.ln().clamp(-self.most, self.most)
+    }
 }
 
 /// What an outcome is of.
@@ -126,18 +140,17 @@ impl Corrections {
         if !ratio.is_finite() || ratio < 0.0 {
             return;
         }
-        let share = match from {
+        let step = match from {
             Lesson::Job => STEP,
             Lesson::Trial => TRIAL_STEP,
             Lesson::Span => SPAN_STEP,
         };
-        let step = |share: f64| (share * (ratio.min(LARGEST_RATIO) - 1.0)).ln_1p();
-        add(&self.cells[cell.index()], step(share));
+        add(&self.cells[cell.index()], step.of(ratio));
         let shared = &self.shared[operation(cell.opcode)];
         // Off by one, so that the first cell is not taken for the one before the first job.
         let from = cell.index() as u32 + 1;
         if shared.from.swap(from, Ordering::Relaxed) != from {
-            add(&shared.log, step(STEP));
+            add(&shared.log, STEP.of(ratio));
         }
     }
 }
@@ -200,6 +213,17 @@ mod tests {
             let unseen = corrections.factor(cell(512, 1 << 20));
             assert!((unseen / truth).ln().abs() < 0.5, "{unseen} for {truth}");
         }
+    }
+
+    #[test]
+    fn a_few_jobs_that_took_far_too_long_are_no_drift() {
+        let corrections = Corrections::seeded(&[]);
+        for job in 0..2_000 {
+            let took = if job % 10 == 0 { 50.0 } else { 1.0 };
+            corrections.learn(cell(1, 1), took / corrections.factor(cell(1, 1)), Lesson::Job);
+        }
+        let factor = corrections.factor(cell(1, 1));
+        assert!((1.0..1.2).contains(&factor), "{factor}");
     }
 
     #[test]
