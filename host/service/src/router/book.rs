@@ -87,9 +87,13 @@ pub(crate) struct Book {
 /// A job that has the lane to itself from its beginning to its answer takes what it takes. Where jobs overlap, nobody knows which of them a
 /// span belongs to, and lanes do some of their work for several at once; but a busy span that is longer than all that was answered in it and
 /// all that is under way would take one after the other shows a lane that is slower than it is believed.
-#[derive(Default)]
+///
+/// Among callers whose jobs overlap, the few that do not are no fair sample either: they are those whose threads waited for a processor. So a
+/// job counts as alone only where the ones before it were, too.
 struct Flow {
     under_way: usize,
+    /// Jobs that were alone since two last overlapped.
+    calm: usize,
     /// Of the job that is alone, if one is: when it came.
     alone: Option<u64>,
     /// The busy span that is looked at: its beginning, the times expected of what was answered in it, and the cell of most of that.
@@ -98,10 +102,18 @@ struct Flow {
     largest: Option<(Cell, f64)>,
 }
 
+/// So many jobs that were alone make the next one count.
+const CALM: usize = 8;
 /// A busy span is judged once what was answered in it is so many times what is under way.
 const SPAN_TO_BACKLOG: f64 = 4.0;
 /// And at least so many times the largest job's time.
 const SPAN_TO_LARGEST: f64 = 8.0;
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self { under_way: 0, calm: CALM, alone: None, since_ns: 0, answered_ns: 0.0, largest: None }
+    }
+}
 
 impl Book {
     pub(crate) fn new(kind: BackendKind, cooling: Duration, adapts: bool) -> Self {
@@ -153,9 +165,11 @@ impl Book {
         }
         let mut flow = self.flow();
         flow.under_way += 1;
-        flow.alone = (flow.under_way == 1).then_some(job.began_ns);
         if flow.under_way == 1 {
-            *flow = Flow { under_way: 1, alone: flow.alone, since_ns: job.began_ns, ..Flow::default() };
+            let (alone, since_ns) = (Some(job.began_ns), job.began_ns);
+            *flow = Flow { under_way: 1, calm: flow.calm, alone, since_ns, answered_ns: 0.0, largest: None };
+        } else {
+            (flow.alone, flow.calm) = (None, 0);
         }
     }
 
@@ -192,7 +206,12 @@ impl Book {
         let expected_ns = job.line_ns * belief.corrections.factor(job.cell);
         let mut flow = self.flow();
         if flow.alone == Some(job.began_ns) {
+            let counts = job.is_trial || flow.calm >= CALM;
+            flow.calm = (flow.calm + 1).min(CALM);
             drop(flow);
+            if !counts {
+                return;
+            }
             let took = now_ns.saturating_sub(job.began_ns) as f64;
             belief.corrections.learn(
                 job.cell,
@@ -224,7 +243,8 @@ impl Book {
         let took = now_ns.saturating_sub(job.began_ns) as f64;
         let belief = self.belief();
         let expected_ns = job.line_ns * belief.corrections.factor(job.cell);
-        if self.adapts && job.upload_ns == 0 && took > expected_ns && self.flow().alone == Some(job.began_ns) {
+        let alone = |flow: &Flow| flow.alone == Some(job.began_ns) && flow.calm >= CALM;
+        if self.adapts && job.upload_ns == 0 && took > expected_ns && alone(&self.flow()) {
             belief.corrections.learn(job.cell, took / expected_ns, Lesson::Job);
         }
     }
@@ -326,6 +346,34 @@ mod tests {
             let slower = run(most, 20_000, 3_000);
             assert!((2.2..3.4).contains(&slower), "{slower} with {most} under way");
         }
+    }
+
+    #[test]
+    fn those_that_happen_to_be_alone_among_others_do_not_count() {
+        let book = book();
+        for round in 0..200 {
+            let (one, other) = (entry(1_000, round * 100_000), entry(1_000, round * 100_000 + 10));
+            book.arrive(&one);
+            book.arrive(&other);
+            for job in [one, other] {
+                book.answered(&job, round * 100_000 + 1_900);
+                book.leave(&job);
+            }
+            // Its thread waited for a processor, as those of the others did, or they would have come.
+            let alone = entry(1_000, round * 100_000 + 5_000);
+            book.arrive(&alone);
+            book.answered(&alone, round * 100_000 + 55_000);
+            book.leave(&alone);
+        }
+        assert!(factor(&book) < 1.1, "{}", factor(&book));
+        // Until nobody overlaps any more.
+        for round in 1_000..1_100 {
+            let alone = entry(1_000, round * 100_000);
+            book.arrive(&alone);
+            book.answered(&alone, round * 100_000 + 2_000);
+            book.leave(&alone);
+        }
+        assert!((1.8..2.1).contains(&factor(&book)), "{}", factor(&book));
     }
 
     #[test]
