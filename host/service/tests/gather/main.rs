@@ -22,7 +22,6 @@ use crate::fake::{Handle, fake};
 mod answers;
 mod calls;
 #[path = "../failover/fake.rs"]
-#[expect(dead_code, reason = "the tests that it was made for use all of it")]
 mod fake;
 mod kinds;
 
