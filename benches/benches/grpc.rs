@@ -6,7 +6,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use megaring::server::{Server, ServerConfig};
 use megaring_bench::Bench;
-use megaring_core::job::Matrix;
+use megaring_core::matrix::Matrix;
 use megaring_proto::v1::compute_client::ComputeClient;
 use megaring_proto::v1::{Dtype, Metric, SearchRequest, Vectors};
 use tokio::runtime::Runtime;

@@ -7,8 +7,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use megaring_core::Metric;
-use megaring_core::keyword::Automaton;
-use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::encode::keyword::Automaton;
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::screen::{self, QueryScreen};
 use megaring_datasets::embeddings::Embeddings;
 use megaring_datasets::memories::memories;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use megaring::engine::{Engine, EngineConfig};
 use megaring_core::encode::Features;
 use megaring_core::job::{EncodeJob, Matrix, Texts};
-use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::{Embeddings, Memories};
 

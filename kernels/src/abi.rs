@@ -238,7 +238,7 @@ pub fn corpus_home(handle: u32, generation: u32) -> u64 {
     (mixed >> 32) & CORPORA_MASK
 }
 
-/// The keyword automaton's tables (`megaring_core::keyword`) in device memory.
+/// The keyword automaton's tables (`megaring_core::encode::keyword`) in device memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct AutomatonView {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use megaring_core::job::Job;
-use megaring_core::keyword::Automaton;
+use megaring_core::encode::keyword::Automaton;
 use megaring_core::{Backend, BackendKind, Capabilities, Error, Lacking, Opcode};
 use megaring_ring::{JobRing, RingConfig, RingLayout};
 
@@ -130,7 +130,7 @@ const QUERY_SCRATCH: usize = 16 << 10;
 /// this factor they take three quarters of the area.
 const SLOT_TO_SCRATCH: usize = 4;
 /// What the kernel serves.
-const OPERATIONS: [Opcode; 5] = [Opcode::Nop, Opcode::Search, Opcode::Score, Opcode::Masks, Opcode::Nearest];
+const OPERATIONS: [Opcode; 5] = [Opcode::Nop, Opcode::Search, Opcode::Score, Opcode::Encode, Opcode::Nearest];
 /// Most scratch memory of all jobs under way together, and least of one.
 const MOST_SCRATCH: usize = 1 << 30;
 const LEAST_AREA: usize = 16 << 20;

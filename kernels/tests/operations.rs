@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytemuck::allocation::pod_collect_to_vec;
 use bytemuck::cast_slice;
-use megaring_core::arena_format::{CandidateLists, Candidates, FLAG_ALL_ROWS, FLAG_POINTS, lists_len};
+use megaring_core::lists::{CandidateLists, Candidates, FLAG_ALL_ROWS, FLAG_POINTS, len};
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
 use megaring_core::job::{self, Job, NearestJob, Points, ScoreJob};
-use megaring_core::keyword::Automaton;
-use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::encode::keyword::Automaton;
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::{Backend, Metric, Opcode, exact, nearest};
 use megaring_cuda::twin::Twin;
 use megaring_cuda::{CudaBackend, CudaMode, CudaOptions, Timings, start_with};
@@ -109,7 +109,7 @@ impl Rig {
             }
         }
         let job = NearestJob { points: points.clone(), queries: asked.to_vec(), weights, k };
-        let answer = self.run(&Job::Nearest(job), descriptor, &payload, lists_len(asked.len(), k + 256));
+        let answer = self.run(&Job::Nearest(job), descriptor, &payload, len(asked.len(), k + 256));
         let aligned: Vec<u64> = pod_collect_to_vec(&answer);
         let lists = CandidateLists::read(cast_slice(&aligned), asked.len()).expect("well-formed lists");
         let ranked = asked.iter().enumerate().map(|(query, at)| {
@@ -125,7 +125,7 @@ impl Rig {
 }
 
 fn masks_of(texts: &[&str]) -> Descriptor {
-    Descriptor { opcode: Opcode::Masks as u16, items: texts.len() as u32, ..Descriptor::default() }
+    Descriptor { opcode: Opcode::Encode as u16, items: texts.len() as u32, ..Descriptor::default() }
 }
 
 fn payload_of(texts: &[&str]) -> Vec<u8> {
@@ -360,19 +360,19 @@ fn wrong_slots_are_refused_and_the_next_ones_served() {
         (masks, offsets(&[1, 2, 4]), 32, BadDescriptor),
         (Descriptor { items: 0, ..masks }, offsets(&[0]), 0, BadDescriptor),
         (Descriptor { items: u32::MAX, ..masks }, offsets(&[0, 2, 4]), 32, BadDescriptor),
-        (near, points.clone(), lists_len(1, 4), Ok),
+        (near, points.clone(), len(1, 4), Ok),
         (near, points.clone(), 7, ResultTooSmall),
-        (Descriptor { k: 0, ..near }, points.clone(), lists_len(1, 4), BadDescriptor),
-        (Descriptor { dim: 11, ..near }, points.clone(), lists_len(1, 4), BadDescriptor),
-        (Descriptor { dim: u32::MAX, ..near }, points.clone(), lists_len(1, 4), BadDescriptor),
-        (Descriptor { items: u32::MAX, ..near }, points.clone(), lists_len(1, 4), BadDescriptor),
+        (Descriptor { k: 0, ..near }, points.clone(), len(1, 4), BadDescriptor),
+        (Descriptor { dim: 11, ..near }, points.clone(), len(1, 4), BadDescriptor),
+        (Descriptor { dim: u32::MAX, ..near }, points.clone(), len(1, 4), BadDescriptor),
+        (Descriptor { items: u32::MAX, ..near }, points.clone(), len(1, 4), BadDescriptor),
         (
             Descriptor { flags: 0, corpus: 7, corpus_generation: 9, ..near },
             points.clone(),
-            lists_len(1, 4),
+            len(1, 4),
             StaleCorpus,
         ),
-        (Descriptor { flags: 0, corpus: 7, corpus_generation: 1, ..near }, points, lists_len(1, 4), StaleCorpus),
+        (Descriptor { flags: 0, corpus: 7, corpus_generation: 1, ..near }, points, len(1, 4), StaleCorpus),
     ];
     // Offsets that fall at the border of two threads' pairs, two warps' and two chunks'.
     for border in [2, 64, 512, 4096] {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use megaring_core::corpus::{CorpusTable, CorpusView};
 use megaring_core::job::{Job, Points};
-use megaring_core::keyword::Automaton;
+use megaring_core::encode::keyword::Automaton;
 use megaring_core::{Backend, BackendKind, Capabilities, Error, Lacking, Opcode, Residency};
 use megaring_ring::{JobRing, RingConfig};
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use megaring_core::arena_format::{FLAG_ALL_ROWS, FLAG_POINTS, ListHeader};
+use megaring_core::lists::{FLAG_ALL_ROWS, FLAG_POINTS, ListHeader};
 use megaring_core::corpus::{CorpusTable, CorpusView, SegmentView};
-use megaring_core::keyword::Automaton;
+use megaring_core::encode::keyword::Automaton;
 use megaring_core::{Metric, Opcode};
 use megaring_ring::{Status, Work};
 
@@ -88,7 +88,7 @@ pub(crate) fn plan<'a>(
     let opcode = Opcode::from_u16(work.descriptor().opcode).ok_or(Status::UnknownOpcode)?;
     let planned = match opcode {
         Opcode::Nop => return Ok(None),
-        Opcode::Masks => plan_masks(work, ground)?,
+        Opcode::Encode => plan_masks(work, ground)?,
         Opcode::Search => plan_search(work, corpora)?,
         Opcode::Nearest => plan_nearest(work, corpora, gpu, ground)?,
         Opcode::Score => plan_score(work, corpora, gpu)?,

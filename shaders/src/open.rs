@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use megaring_core::keyword::Automaton;
+use megaring_core::encode::keyword::Automaton;
 use wgpu::{Adapter, Features};
 
 use crate::backend::WgpuOptions;
@@ -103,7 +103,7 @@ fn fallbacks(all: GpuOptions) -> Vec<GpuOptions> {
 
 #[cfg(test)]
 mod tests {
-    use megaring_core::profile::{DEFAULT, Profile};
+    use megaring_core::encode::profile::{DEFAULT, Profile};
 
     use super::*;
     use crate::stage::Stage;

@@ -4,10 +4,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use megaring_core::arena_format::{CandidateLists, Candidates, lists_len};
+use megaring_core::lists::{CandidateLists, Candidates, len};
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
 use megaring_core::exact::{self, ScalarKernel};
-use megaring_core::keyword::Automaton;
+use megaring_core::encode::keyword::Automaton;
 use megaring_core::rescore::{Ask, Hit, compare, rank};
 use megaring_core::screen::QueryScreen;
 use megaring_core::{Metric, nearest as points};
@@ -79,7 +79,7 @@ fn test_search(gpu: &Gpu, view: &CorpusView, queries: &[f32]) -> Result<(), Stri
         for (items, k) in BATCHES.into_iter().flat_map(|items| [(items, FEW), (items, MANY)]) {
             let threshold = if metric == Metric::L2 { f64::INFINITY } else { f64::NEG_INFINITY };
             let ask = SearchAsk { metric, items, dim: DIM, k, threshold };
-            let len = lists_len(items, ROWS);
+            let len = len(items, ROWS);
             let queries = &queries[..items * DIM];
             let mut job = Search::new(queries, ask, corpus, len);
             let found = run(gpu, &mut job, std::slice::from_ref(&parts), len)?;
@@ -149,7 +149,7 @@ fn test_nearest(gpu: &Gpu, numbers: &mut Numbers) -> Result<(), String> {
     let parts = vec![Part { binding, rows: 0..ROWS }];
     let point = |row: u32| columns.map(|column| column[row as usize]);
     for k in [FEW, MANY] {
-        let len = lists_len(queries.len(), ROWS);
+        let len = len(queries.len(), ROWS);
         let weights = points::DEFAULT_WEIGHTS;
         let mut job = Nearest::new(&queries, weights, k, ROWS, nearest::extent(&columns), len);
         let found = run(gpu, &mut job, std::slice::from_ref(&parts), len)?;
@@ -204,7 +204,7 @@ impl Numbers {
 
 #[cfg(test)]
 mod tests {
-    use megaring_core::profile::{DEFAULT, Profile};
+    use megaring_core::encode::profile::{DEFAULT, Profile};
 
     use super::*;
     use crate::testing::gpus;

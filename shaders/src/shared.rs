@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use megaring_core::corpus::CorpusTable;
-use megaring_core::keyword::Automaton;
+use megaring_core::encode::keyword::Automaton;
 
 use crate::WgpuOptions;
 use crate::counters::Counters;

@@ -20,7 +20,7 @@
 
 use std::ops::Range;
 
-use megaring_core::job::MAX_DIM;
+use megaring_core::matrix::MAX_DIM;
 use megaring_core::screen::{COLUMNS, GROUP_ROWS, QUAD, quads};
 
 use crate::error::{SimdError, check_length};

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use bytemuck::cast_slice;
-use megaring_core::arena_format::{CandidateLists, FLAG_ALL_ROWS, FLAG_POINTS, lists_len};
+use megaring_core::lists::{CandidateLists, FLAG_ALL_ROWS, FLAG_POINTS, len};
 use megaring_core::corpus::{CorpusTable, CorpusView, HeapSegment, SegmentView};
-use megaring_core::keyword::Automaton;
-use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::encode::keyword::Automaton;
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::rescore::{Ask, rank};
 use megaring_core::{Backend, Metric, Opcode, nearest};
 use megaring_datasets::{Embeddings, Matrix, memories, points, poison, queries, reference};
@@ -72,7 +72,7 @@ impl Rig {
     }
 
     fn search(&self, view: &CorpusView, queries: &Matrix, ask: Ask, spare: usize) -> Vec<Vec<(u32, f64)>> {
-        let result = lists_len(queries.rows, (4 * ask.k + spare).min(view.rows()));
+        let result = len(queries.rows, (4 * ask.k + spare).min(view.rows()));
         let worst = if ask.metric == Metric::L2 { f64::INFINITY } else { f64::NEG_INFINITY };
         let descriptor = Descriptor {
             opcode: Opcode::Search as u16,
@@ -248,7 +248,7 @@ fn masks_equal_one_substring_search_per_keyword() {
     }
     let want: Vec<u128> = texts.iter().map(|text| reference::keyword_mask(text, profile.words())).collect();
     let payload = [cast_slice::<u64, u8>(&offsets), &bytes].concat();
-    let descriptor = Descriptor { opcode: Opcode::Masks as u16, items: texts.len() as u32, ..Descriptor::default() };
+    let descriptor = Descriptor { opcode: Opcode::Encode as u16, items: texts.len() as u32, ..Descriptor::default() };
     // The same bytes as one last text: leaves words in the arena where the empty texts' masks will be.
     let mut last = vec![0_u64; offsets.len()];
     last[texts.len()] = bytes.len() as u64;
@@ -280,13 +280,13 @@ fn nearest_points_equal_the_reference_with_ties() {
                 flags: FLAG_POINTS,
                 ..Descriptor::default()
             };
-            let found = rig.run(descriptor, &payload, lists_len(9, k as usize + 256));
+            let found = rig.run(descriptor, &payload, len(9, k as usize + 256));
             let aligned: Vec<u64> = bytemuck::allocation::pod_collect_to_vec(&found);
             let lists = CandidateLists::read(&cast_slice(&aligned)[..found.len()], 9).expect("well-formed lists");
             for (query, point) in asked.iter().enumerate() {
                 let rows: Vec<u32> = match lists.of(query) {
-                    megaring_core::arena_format::Candidates::Listed(listed) => listed.iter().map(|c| c.row).collect(),
-                    megaring_core::arena_format::Candidates::EveryRow => (0..40_000).collect(),
+                    megaring_core::lists::Candidates::Listed(listed) => listed.iter().map(|c| c.row).collect(),
+                    megaring_core::lists::Candidates::EveryRow => (0..40_000).collect(),
                 };
                 assert!(rows.len() < 40_000, "40,000 points have fewer ties than that");
                 let ranked = nearest::rank(rows.into_iter(), |row| cloud[row as usize], *point, weights, k as usize);
@@ -326,7 +326,7 @@ fn faulty_slots_get_an_error_completion_and_the_workers_go_on() {
             (Descriptor { metric: 9, ..good }, Status::BadDescriptor),
             (Descriptor { items: 2, ..good }, Status::BadDescriptor),
             (Descriptor { deadline_ns: 1, ..good }, Status::DeadlineExceeded),
-            (Descriptor { opcode: Opcode::Masks as u16, items: 1, ..good }, Status::BadDescriptor),
+            (Descriptor { opcode: Opcode::Encode as u16, items: 1, ..good }, Status::BadDescriptor),
             (Descriptor { opcode: Opcode::Nearest as u16, flags: FLAG_POINTS, ..good }, Status::BadDescriptor),
             (Descriptor { opcode: Opcode::Score as u16, k: 1, ..good }, Status::BadDescriptor),
         ];

@@ -5,9 +5,9 @@ use std::any::Any;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::corpus::Columns;
 use crate::error::Error;
-use crate::job::Job;
-use crate::op::Opcode;
+use crate::operation::{Reads, Served};
 
 /// The kinds of hardware that can do the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,8 +64,8 @@ pub struct Capabilities {
     pub driver: String,
     /// Threads or resident blocks that share a job.
     pub lanes: usize,
-    /// Operations served.
-    pub operations: Vec<Opcode>,
+    /// Operations served, and why not the others.
+    pub operations: Served,
     /// Largest number of queries in one slot; a larger batch is split before it is submitted.
     pub max_queries: usize,
     /// Largest payload and result of one slot together, in bytes.
@@ -106,9 +106,9 @@ pub trait Backend: Send + Sync {
     /// What it can do. Fixed while it runs.
     fn capabilities(&self) -> &Capabilities;
 
-    /// Brings what a job's slots will need to where the backend works, such as a corpus into a device's memory, and keeps it there until
-    /// the answer is dropped. Called before the first slot of a job is submitted; may block for as long as an upload takes where the job
-    /// names a corpus, and never where it does not.
+    /// Brings what a job reads to where the backend works, such as a corpus into a device's memory, and keeps it there until the answer is
+    /// dropped. Called before the first slot of a job is submitted; may block for as long as an upload takes where the job reads a corpus, and
+    /// never where it does not.
     ///
     /// A caller that goes away drops the answer while its slots are still in the ring. A backend that frees memory therefore waits for
     /// those slots to be settled, and does not take the drop for their end.
@@ -116,15 +116,21 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`Error::BackendUnavailable`] where this backend cannot do the job, [`Error::Exhausted`] where it cannot now: another one may.
     /// Anything else is the job's answer.
-    fn prepare(&self, job: &Job) -> Result<Residency, Error> {
-        let _ = job;
+    fn prepare(&self, reads: Option<Reads<'_>>) -> Result<Residency, Error> {
+        let _ = reads;
         Ok(None)
     }
 
-    /// What [`Self::prepare`] would have to bring for a job now: the router weighs it. Quick, and may be outdated as soon as it is told.
-    fn lacking(&self, job: &Job) -> Lacking {
-        let _ = job;
+    /// What [`Self::prepare`] would have to bring now: the router weighs it. Quick, and may be outdated as soon as it is told.
+    fn lacking(&self, reads: Reads<'_>) -> Lacking {
+        let _ = reads;
         Lacking::default()
+    }
+
+    /// Bytes that it would have to bring of a corpus that it has nothing of.
+    fn upload_bytes(&self, columns: Columns, rows: u64, dim: u64) -> u64 {
+        let _ = (columns, rows, dim);
+        0
     }
 
     /// Whether it works. It does not recover: once it fails it is out of service until the process is started again.

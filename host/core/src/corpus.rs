@@ -6,8 +6,124 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, RwLock, Weak};
 
-use crate::op::Metric;
+use crate::error::Error;
+use crate::metric::Metric;
 use crate::screen::{self, CodesView};
+
+/// What of a segment an operation reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Column {
+    /// The rows, float32.
+    Embeddings,
+    /// `dot(x, x)` of each row, float64.
+    Norms,
+    /// The packed int8 codes.
+    Codes,
+    /// The int8 screen's columns under a metric ([`SegmentView::columns`]).
+    Screen(Metric),
+    /// The 5-D coordinates, float64.
+    Coordinates,
+}
+
+impl Column {
+    /// How many there are.
+    pub const COUNT: usize = 7;
+    /// Every column, in the order of [`Self::index`].
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Codes,
+        Self::Screen(Metric::Cosine),
+        Self::Screen(Metric::Dot),
+        Self::Screen(Metric::L2),
+        Self::Embeddings,
+        Self::Norms,
+        Self::Coordinates,
+    ];
+
+    /// Its place in [`Self::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Codes => 0,
+            Self::Screen(metric) => metric as usize,
+            Self::Embeddings => 4,
+            Self::Norms => 5,
+            Self::Coordinates => 6,
+        }
+    }
+
+    /// Bytes for a segment of `rows` rows with `dim` elements.
+    #[must_use]
+    pub fn bytes(self, rows: usize, dim: usize) -> usize {
+        match self {
+            Self::Codes => screen::packed_len(rows, dim),
+            Self::Screen(_) => screen::groups(rows) * screen::COLUMNS * screen::GROUP_ROWS * size_of::<f32>(),
+            Self::Embeddings => rows * dim * size_of::<f32>(),
+            Self::Norms => rows * size_of::<f64>(),
+            Self::Coordinates => rows * size_of::<[f64; 5]>(),
+        }
+    }
+}
+
+/// A set of columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Columns(u8);
+
+impl Columns {
+    /// No column.
+    pub const NONE: Self = Self(0);
+
+    /// These columns.
+    #[must_use]
+    pub const fn of(columns: &[Column]) -> Self {
+        let (mut bits, mut at) = (0, 0);
+        while at < columns.len() {
+            bits |= 1 << columns[at].index();
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    /// Whether all of `others` are among them.
+    #[must_use]
+    pub const fn contains(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Those that `other` lacks.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// One after the other, in the order of [`Column::index`].
+    pub fn iter(self) -> impl Iterator<Item = Column> {
+        Column::ALL.into_iter().filter(move |column| self.0 & 1 << column.index() != 0)
+    }
+
+    /// The metric that a screen among them is for.
+    #[must_use]
+    pub fn screen(self) -> Option<Metric> {
+        Metric::ALL.into_iter().find(|metric| self.contains(Self::of(&[Column::Screen(*metric)])))
+    }
+
+    /// Bytes of all of them, for a segment of `rows` rows with `dim` elements.
+    #[must_use]
+    pub fn bytes(self, rows: usize, dim: usize) -> usize {
+        self.iter().map(|column| column.bytes(rows, dim)).sum()
+    }
+}
 
 /// The columns of one segment that the compute path reads.
 pub trait SegmentData: Send + Sync {
@@ -136,6 +252,18 @@ impl CorpusView {
     #[must_use]
     pub fn has_coordinates(&self) -> bool {
         !self.segments.is_empty() && self.segments.iter().all(|segment| segment.data().coordinates().is_some())
+    }
+
+    /// Refuses a corpus that cannot be searched in 5-D.
+    ///
+    /// # Errors
+    /// [`Error::Precondition`] where a row has no coordinates. A corpus without rows has no columns either, and passes.
+    pub fn require_coordinates(&self) -> Result<(), Error> {
+        if self.rows == 0 || self.has_coordinates() {
+            return Ok(());
+        }
+        let reason = "has rows without coordinates; only one whose rows all have them can be searched in 5-D";
+        Err(Error::Precondition { name: self.name.clone(), reason: reason.into() })
     }
 }
 

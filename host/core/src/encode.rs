@@ -1,5 +1,5 @@
 //! The 5-D holographic encoder: from a keyword mask and a few numbers to a point and a zone. Backends find the mask
-//! ([`crate::keyword`]); everything after it is computed here, in float64, with a portable exponential, so that coordinates are the
+//! ([`keyword`]); everything after it is computed here, in float64, with a portable exponential, so that coordinates are the
 //! same bits on every machine.
 //!
 //! | axis | from |
@@ -9,8 +9,96 @@
 //! | z | age: 1 - 2 / (1 + exp(-days / 180)), and 1 where age is not positive |
 //! | w | importance, accesses and length, at most 2.5 |
 //! | v | vitality: nearness, accesses and importance, within [0, 1] |
+//!
+//! | payload | result |
+//! |---|---|
+//! | `items + 1` offsets u64, then the bytes ([`crate::texts`]) | `items` masks of two u64, low half first |
 
-use crate::profile::{Element, Profile};
+use rayon::prelude::*;
+
+use self::profile::{Element, Profile};
+use crate::corpus::Columns;
+use crate::describe;
+use crate::error::Error;
+use crate::operation::{
+    Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape, Size,
+    SlotFields, misshapen,
+};
+use crate::texts::Texts;
+
+pub mod keyword;
+pub mod profile;
+
+/// Memories to encode. All parts are of one length.
+#[derive(Debug, Clone, Default)]
+pub struct Encode {
+    /// Contents.
+    pub texts: Texts,
+    /// Numbers of each memory.
+    pub features: Vec<Features>,
+    /// Garden of each memory, possibly empty.
+    pub gardens: Vec<String>,
+}
+
+/// Memories that one task encodes.
+const PARALLEL_MEMORIES: usize = 512;
+/// Memories of a piece that are encoded within some 100 µs.
+const LIGHT_MEMORIES: usize = 256;
+
+impl Operation for Encode {
+    fn opcode(&self) -> Opcode {
+        Self::OPCODE
+    }
+
+    fn size(&self) -> Size {
+        size(self.texts.len() as u64, self.texts.bytes.len() as u64)
+    }
+
+    fn reads(&self) -> Option<Reads<'_>> {
+        None
+    }
+
+    fn pieces(&self, _: &Limits) -> Vec<Piece> {
+        self.texts.pieces(size_of::<[u64; 2]>())
+    }
+
+    fn write(&self, piece: &Piece, payload: &mut Payload<'_>, _: &mut SlotFields) {
+        self.texts.write(piece, payload);
+    }
+}
+
+impl Answered for Encode {
+    type Answer = Vec<Encoded>;
+    const CLASS: Class = Class::Text;
+    const ITEMS: &'static str = "memories";
+
+    fn describe(shape: &Shape) -> Result<Description, Error> {
+        let size = size(describe::items(shape)?, describe::text_bytes(shape)?);
+        Ok(Description { size, columns: Columns::NONE, rows: 0, dim: 0 })
+    }
+
+    fn is_light(&self, piece: &Piece, _: &[u8]) -> bool {
+        piece.items.len() <= LIGHT_MEMORIES
+    }
+
+    fn finish(&self, piece: &Piece, result: &[u8], by: &Exact<'_>) -> Result<Finished<Vec<Encoded>>, Error> {
+        let masks: &[[u64; 2]] = bytemuck::try_cast_slice(result).map_err(|_| misshapen())?;
+        let masks = masks.get(..piece.items.len()).ok_or_else(misshapen)?;
+        let one = |(item, [low, high]): (usize, &[u64; 2])| {
+            let mask = u128::from(*high) << 64 | u128::from(*low);
+            let memory = piece.items.start + item;
+            let bytes = self.texts.byte_len(memory);
+            encode(by.profile, mask, bytes, &self.features[memory], &self.gardens[memory])
+        };
+        let answer: Vec<Encoded> = masks.par_iter().enumerate().with_min_len(PARALLEL_MEMORIES).map(one).collect();
+        let bytes_read = Texts::piece_bytes(piece);
+        Ok(Finished { answers: answer.len(), answer, rows_rescored: 0, bytes_read })
+    }
+}
+
+fn size(items: u64, bytes: u64) -> Size {
+    Size { items, bytes, ..Size::default() }
+}
 
 /// What is known of a memory beside its text. Missing numbers are 0. All are finite.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

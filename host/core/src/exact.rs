@@ -8,7 +8,7 @@
 //! Vectorised twins of [`dot`] and [`l2`] live in zig-simd and must return the same bits; [`ExactKernel`] is how rescoring
 //! reaches them without this crate knowing.
 
-use crate::op::Metric;
+use crate::metric::Metric;
 
 /// Sum of products in the canonical order. Slices of different length count as cut to the shorter.
 #[must_use]

@@ -8,10 +8,10 @@ use std::collections::BinaryHeap;
 
 use rayon::prelude::*;
 
-use crate::arena_format::{Candidate, Candidates};
+use crate::lists::{Candidate, Candidates};
 use crate::corpus::CorpusView;
 use crate::exact::{self, ExactKernel};
-use crate::op::Metric;
+use crate::metric::Metric;
 use crate::screen::QueryScreen;
 
 /// A row in the answer.

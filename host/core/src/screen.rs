@@ -28,7 +28,7 @@ use rayon::prelude::*;
 
 use crate::aligned::AlignedBytes;
 use crate::exact;
-use crate::op::Metric;
+use crate::metric::Metric;
 
 /// Rows that lie interleaved in one group.
 pub const GROUP_ROWS: usize = 16;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use megaring_core::arena_format::{Candidate, Candidates};
+use megaring_core::lists::{Candidate, Candidates};
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
 use megaring_core::exact::ScalarKernel;
 use megaring_core::rescore::{Ask, rank};

@@ -1,7 +1,7 @@
 //! How far before a byte a reader must start to be in the right state there: far enough, and no further than needed.
 
-use megaring_core::keyword::{Automaton, State};
-use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::encode::keyword::{Automaton, State};
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use proptest::prelude::*;
 
 fn automaton_of(words: &[String]) -> Automaton {

@@ -8,7 +8,7 @@ use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
 use arrow_select::concat::concat_batches;
 use megaring_core::Error;
 use megaring_core::error::first_non_finite;
-use megaring_core::job::Matrix;
+use megaring_core::matrix::Matrix;
 use megaring_core::nearest::{MAX_COORDINATE, is_coordinate};
 
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};

@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use megaring_core::Error;
 use megaring_core::corpus::{CorpusTable, CorpusView};
-use megaring_core::job::MAX_DIM;
+use megaring_core::matrix::MAX_DIM;
 
 use crate::append::{Appended, Appender};
 use crate::corpus::{Corpus, Description, Settings};

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use megaring_core::profile::{self, Profile};
+use megaring_core::encode::profile::{self, Profile};
 use megaring_core::{BackendKind, Error};
 use megaring_corpus::{Access, Store};
 use megaring_cuda::{CudaMode, CudaScreen};

@@ -59,7 +59,7 @@ impl Parts {
                 Self { items, bytes, multiply_adds: items * rows * dim, candidates: items * rows }
             }
             // Here the rows are the bytes of all texts.
-            Opcode::Masks => Self { items, bytes: rows, multiply_adds: 0.0, candidates: 0.0 },
+            Opcode::Encode => Self { items, bytes: rows, multiply_adds: 0.0, candidates: 0.0 },
             Opcode::Nearest => {
                 let bytes = rows * dim * size_of::<f64>() as f64;
                 Self { items, bytes, multiply_adds: items * rows * dim, candidates: items * listed * dim }
@@ -198,7 +198,7 @@ impl CostModel {
             Opcode::Nop => &self.nop,
             Opcode::Search => &self.search,
             Opcode::Score => &self.score,
-            Opcode::Masks => &self.masks,
+            Opcode::Encode => &self.masks,
             Opcode::Nearest => &self.nearest,
         }
     }
@@ -209,7 +209,7 @@ impl CostModel {
             Opcode::Nop => &mut self.nop,
             Opcode::Search => &mut self.search,
             Opcode::Score => &mut self.score,
-            Opcode::Masks => &mut self.masks,
+            Opcode::Encode => &mut self.masks,
             Opcode::Nearest => &mut self.nearest,
         }
     }
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(parts(shape(Opcode::Search, 3, 100, 8, 10)), [1.0, 3.0, 800.0, 2_400.0, 240.0]);
         assert_eq!(parts(shape(Opcode::Search, 3, 100, 8, 50)), [1.0, 3.0, 0.0, 0.0, 2_400.0], "all rows are scored");
         assert_eq!(parts(shape(Opcode::Score, 3, 100, 8, 0)), [1.0, 3.0, 3_200.0, 2_400.0, 300.0]);
-        assert_eq!(parts(shape(Opcode::Masks, 3, 100, 1, 0)), [1.0, 3.0, 100.0, 0.0, 0.0]);
+        assert_eq!(parts(shape(Opcode::Encode, 3, 100, 1, 0)), [1.0, 3.0, 100.0, 0.0, 0.0]);
         assert_eq!(parts(shape(Opcode::Nearest, 3, 100, 5, 2)), [1.0, 3.0, 4_000.0, 1_500.0, 30.0]);
         assert_eq!(parts(shape(Opcode::Nop, 0, 0, 0, 0)), [1.0, 0.0, 0.0, 0.0, 0.0]);
     }
@@ -257,7 +257,7 @@ mod tests {
             assert!(cpu.alone(&small) < cuda.alone(&small) && cuda.alone(&small) < wgpu.alone(&small));
             assert!(wgpu.alone(&large) < cpu.alone(&large), "{opcode:?}");
         }
-        let texts = |bytes| shape(Opcode::Masks, bytes / 400, bytes, 1, 0);
+        let texts = |bytes| shape(Opcode::Encode, bytes / 400, bytes, 1, 0);
         assert!(cpu.alone(&texts(4_000)) < cuda.alone(&texts(4_000)));
         assert!(wgpu.alone(&texts(4 << 20)) < cpu.alone(&texts(4 << 20)));
     }

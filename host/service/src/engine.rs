@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use megaring_core::job::{Job, Terms};
-use megaring_core::keyword::Automaton;
-use megaring_core::profile::Profile;
+use megaring_core::encode::keyword::Automaton;
+use megaring_core::encode::profile::Profile;
 use megaring_core::{Backend, BackendKind, BackendStatus, Error};
 use megaring_corpus::Store;
 use megaring_cuda::{CudaMode, CudaOptions, CudaScreen};

@@ -44,7 +44,7 @@ impl Answer {
             Opcode::Nop => Self::Nothing,
             Opcode::Search => Self::Hits(Vec::new()),
             Opcode::Score => Self::Scores { rows, values: Vec::new() },
-            Opcode::Masks => Self::Encoded(Vec::new()),
+            Opcode::Encode => Self::Encoded(Vec::new()),
             Opcode::Nearest => Self::Neighbours(Vec::new()),
         }
     }

@@ -6,7 +6,7 @@
 use megaring_core::corpus::CorpusView;
 use megaring_core::exact::reported;
 use megaring_core::nearest::Neighbour;
-use megaring_core::profile::Profile;
+use megaring_core::encode::profile::Profile;
 use megaring_core::rescore::Ranked;
 use megaring_core::{BackendKind, BackendStatus, Error};
 use megaring_corpus::{Appended, Description, State};

@@ -4,12 +4,12 @@
 use std::ops::Range;
 
 use megaring_core::Error;
-use megaring_core::arena_format::{CandidateLists, Candidates};
+use megaring_core::lists::{CandidateLists, Candidates};
 use megaring_core::encode::{self, Encoded};
 use megaring_core::exact::ExactKernel;
 use megaring_core::job::{EncodeJob, Job, NearestJob, SearchJob};
 use megaring_core::nearest::{self, Neighbour};
-use megaring_core::profile::Profile;
+use megaring_core::encode::profile::Profile;
 use megaring_core::rescore::{Ask, Ranked, rank};
 use rayon::prelude::*;
 

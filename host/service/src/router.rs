@@ -245,7 +245,7 @@ fn since(clock: Instant) -> u64 {
 fn is_cold(kind: BackendKind, shape: &Shape) -> Lacking {
     let (rows, dim) = (shape.rows as u64, shape.dim as u64);
     let bytes = match (kind, shape.opcode) {
-        (BackendKind::Cpu, _) | (_, Opcode::Nop | Opcode::Masks) => 0,
+        (BackendKind::Cpu, _) | (_, Opcode::Nop | Opcode::Encode) => 0,
         // Codes, and four numbers a row.
         (_, Opcode::Search) => rows.saturating_mul(dim.saturating_add(16)),
         // Rows and norms.

@@ -1,13 +1,13 @@
 //! Step 5, submit: cuts a job into pieces that fit a slot, copies each piece's payload into the backend's arena, and publishes it.
 //!
 //! A batch larger than a backend takes at once becomes several slots; it is never refused for that. How payloads lie in the arena is
-//! [`megaring_core::arena_format`].
+//! [`megaring_core::lists`].
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use megaring_core::arena_format::{self, FLAG_ALL_ROWS, FLAG_POINTS};
+use megaring_core::lists::{self, FLAG_ALL_ROWS, FLAG_POINTS};
 use megaring_core::job::{EncodeJob, Job, NearestJob, Points, ScoreJob, SearchJob, Terms};
 use megaring_core::{Capabilities, Error};
 use megaring_ring::{Descriptor, JobRing, ReserveError, Ticket, fnv1a64};
@@ -52,7 +52,7 @@ pub fn pieces(job: &Job, capabilities: &Capabilities) -> Vec<Piece> {
     match job {
         Job::Nop => vec![Piece { items: 0..0, payload: 0, result: 0 }],
         Job::Search(job) => {
-            let result = arena_format::lists_len(1, candidates_of(job.k, job.corpus.rows(), 4));
+            let result = lists::len(1, candidates_of(job.k, job.corpus.rows(), 4));
             let most = most.min(PIECE_HITS / job.k.min(job.corpus.rows()).max(1)).max(1);
             even_pieces(job.queries.rows, job.queries.dim * size_of::<f32>(), result, 0, most, budget)
         }
@@ -67,7 +67,7 @@ pub fn pieces(job: &Job, capabilities: &Capabilities) -> Vec<Piece> {
                 Points::Sent(columns) => columns[0].len() * size_of::<[f64; 5]>(),
                 Points::Corpus(_) => 0,
             };
-            let result = arena_format::lists_len(1, candidates_of(job.k, job.points.len(), 1));
+            let result = lists::len(1, candidates_of(job.k, job.points.len(), 1));
             let fixed = sent + size_of::<[f64; 5]>();
             even_pieces(job.queries.len(), size_of::<[f64; 5]>(), result, fixed, most, budget)
         }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use megaring_core::Backend;
-use megaring_core::keyword::Automaton;
-use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::encode::keyword::Automaton;
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_cuda::{CudaBackend, CudaMode, CudaOptions, Timings, Unavailable, start_with};
 use megaring_ring::{Descriptor, JobRing, RingConfig, Status, Ticket, WaitStrategy};
 

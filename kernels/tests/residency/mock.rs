@@ -11,7 +11,7 @@ use std::thread::ScopedJoinHandle;
 
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
 use megaring_core::job::{Job, Matrix, NearestJob, Points, ScoreJob, SearchJob};
-use megaring_core::op::Metric;
+use megaring_core::metric::Metric;
 use megaring_cuda::abi::{CORPORA_MASK, Corpus, KernelParams};
 use megaring_cuda::counters::Counters;
 use megaring_cuda::device::{Device, DeviceError, DeviceInfo, DevicePtr};

@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use megaring_core::op::Metric::{Cosine, Dot, L2};
+use megaring_core::metric::Metric::{Cosine, Dot, L2};
 use megaring_core::{BackendKind, Error, Lacking, job::Job};
 use megaring_cuda::abi::{CORPORA_MASK, CORPUS_WILD, corpus_home};
 use megaring_cuda::residency::Refusal;

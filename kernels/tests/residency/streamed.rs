@@ -7,7 +7,7 @@ use std::thread;
 use bytemuck::cast_slice;
 use megaring_core::corpus::CorpusView;
 use megaring_core::job::Job;
-use megaring_core::op::Metric::{self, Cosine, Dot, L2};
+use megaring_core::metric::Metric::{self, Cosine, Dot, L2};
 use megaring_cuda::abi::{CORPUS_SCREENED, Corpus};
 use megaring_cuda::residency::Refusal;
 use megaring_cuda::stream::{Cut, buffer_of, consumed_before};

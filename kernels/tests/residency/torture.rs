@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use megaring_core::corpus::{CorpusView, SegmentView};
-use megaring_core::op::Metric;
+use megaring_core::metric::Metric;
 use megaring_cuda::residency::Refusal;
 
 use crate::mock::{Random, World, nearest, score, search, segment, view};

@@ -9,7 +9,7 @@
 //! Blocks are as large as the table allows, which has [`TABLE_BYTES`], or one query's cells where those are more.
 
 use bytemuck::{Pod, Zeroable};
-use megaring_core::arena_format::{self, Candidate, EVERY_ROW, ListHeader};
+use megaring_core::lists::{self, Candidate, EVERY_ROW, ListHeader};
 
 use super::{Part, ROUND_ROWS, same_layout};
 use crate::script::{MOST_WORK, Script, Sizes};
@@ -104,7 +104,7 @@ impl Lists {
             items,
             k,
             rows,
-            capacity: arena_format::lists_capacity(items, result),
+            capacity: lists::capacity(items, result),
             table_bytes: TABLE_BYTES,
             pair_work: 1,
         }
@@ -134,7 +134,7 @@ impl Lists {
         Sizes {
             input: self.input_len() + input,
             scratch: self.table_at() + self.table_cells() * PAIR,
-            output: arena_format::lists_len(self.items, self.capacity),
+            output: lists::len(self.items, self.capacity),
         }
     }
 
@@ -286,13 +286,13 @@ mod tests {
 
     #[test]
     fn a_list_that_does_not_fit_and_one_that_is_not_there_mean_every_row() {
-        let lists = Lists::new(3, 1, 100, arena_format::lists_len(3, 2));
+        let lists = Lists::new(3, 1, 100, lists::len(3, 2));
         let mut output = vec![0_u8; lists.sizes(0).output];
         let counts = [2_u32, 0, 3, 0, 1, 0];
         output[..24].copy_from_slice(bytemuck::cast_slice(&counts));
         output[24..].copy_from_slice(bytemuck::cast_slice(&[7_u32, 8, 9, 10, 1, 2, 3, 4, 5, 6, 0, 0]));
         let told = |output: &[u8], whole: fn(usize) -> bool| {
-            let mut result = vec![0_u8; arena_format::lists_len(3, 2)];
+            let mut result = vec![0_u8; lists::len(3, 2)];
             lists.deliver(output, &mut result, whole);
             bytemuck::pod_collect_to_vec::<u8, u32>(&result)
         };

@@ -5,7 +5,7 @@
 //! that its warm-up is the smaller part of the reading.
 
 use bytemuck::{Pod, Zeroable};
-use megaring_core::keyword::Automaton;
+use megaring_core::encode::keyword::Automaton;
 use megaring_ring::Status;
 
 use super::{Delivery, Operation, Part, same_layout};
@@ -144,7 +144,7 @@ impl Operation for Masks<'_> {
 mod tests {
     use std::ops::Range;
 
-    use megaring_core::profile::{DEFAULT, Profile};
+    use megaring_core::encode::profile::{DEFAULT, Profile};
     use proptest::collection::vec;
     use proptest::sample::select;
     use proptest::strategy::Strategy;

@@ -193,7 +193,7 @@ impl Operation for Nearest {
 
 #[cfg(test)]
 mod tests {
-    use megaring_core::arena_format::{self, CandidateLists, Candidates};
+    use megaring_core::lists::{self, CandidateLists, Candidates};
     use megaring_core::nearest::{self, DEFAULT_WEIGHTS};
     use megaring_datasets::points;
 
@@ -236,7 +236,7 @@ mod tests {
         fn check(&self, gpu: &Gpu) -> Vec<Option<usize>> {
             let columns = axes(self.points);
             let extent = extent(&columns.each_ref().map(Vec::as_slice));
-            let len = arena_format::lists_len(self.queries.len(), self.capacity);
+            let len = lists::len(self.queries.len(), self.capacity);
             let mut job = Nearest::new(self.queries, self.weights, self.k, self.points.len(), extent, len);
             let result = testing::run(gpu, &mut job, &self.parts(gpu), len);
             // Lists are read where they are aligned.

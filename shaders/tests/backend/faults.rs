@@ -132,8 +132,8 @@ fn a_backend_whose_device_does_not_answer_is_shut_down() {
 #[test]
 fn an_adapter_that_is_not_there_is_a_reason() {
     let options = WgpuOptions { adapter: Some("no adapter has such a name".into()), ..options() };
-    let automaton = megaring_core::keyword::Automaton::new(
-        &megaring_core::profile::Profile::parse(megaring_core::profile::DEFAULT).expect("the default profile"),
+    let automaton = megaring_core::encode::keyword::Automaton::new(
+        &megaring_core::encode::profile::Profile::parse(megaring_core::encode::profile::DEFAULT).expect("the default profile"),
     );
     let refused = megaring_wgpu::start(&options, Default::default(), &automaton).map(|_| ()).expect_err("no adapter");
     assert!(refused.reason.contains("adapter"), "{refused}");

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
 use bytemuck::cast_slice;
-use megaring_core::arena_format::lists_len;
+use megaring_core::lists::len;
 use megaring_core::corpus::{CorpusTable, CorpusView, HeapSegment, SegmentView};
-use megaring_core::keyword::Automaton;
-use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::encode::keyword::Automaton;
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::{Backend, Metric, Opcode};
 use megaring_datasets::Embeddings;
 use megaring_ring::{Descriptor, JobRing, Outcome, RingConfig, Ticket, WaitStrategy};
@@ -114,7 +114,7 @@ pub(crate) fn masks(texts: &[&str]) -> Slot {
     let offsets: Vec<u64> = std::iter::once(0).chain(ends).collect();
     let mut payload: Vec<u8> = cast_slice(&offsets).to_vec();
     payload.extend(texts.iter().flat_map(|text| text.bytes()));
-    let descriptor = Descriptor { opcode: Opcode::Masks as u16, items: texts.len() as u32, ..Descriptor::default() };
+    let descriptor = Descriptor { opcode: Opcode::Encode as u16, items: texts.len() as u32, ..Descriptor::default() };
     Slot { descriptor, payload, result: 16 * texts.len() }
 }
 
@@ -133,11 +133,11 @@ pub(crate) fn search(view: &CorpusView, items: usize, k: usize) -> Slot {
         threshold: f64::NEG_INFINITY,
         ..Descriptor::default()
     };
-    Slot { descriptor, payload, result: lists_len(items, 4 * k + 256) }
+    Slot { descriptor, payload, result: len(items, 4 * k + 256) }
 }
 
 pub(crate) fn job(view: &Arc<CorpusView>) -> megaring_core::job::Job {
-    let queries = megaring_core::job::Matrix { rows: 1, dim: view.dim(), values: vec![1.0; view.dim()] };
+    let queries = megaring_core::matrix::Matrix { rows: 1, dim: view.dim(), values: vec![1.0; view.dim()] };
     megaring_core::job::Job::Search(megaring_core::job::SearchJob {
         corpus: view.clone(),
         queries,

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use megaring_core::arena_format::{CandidateLists, Candidates, lists_len};
+use megaring_core::lists::{CandidateLists, Candidates, len};
 use megaring_core::{Backend, Opcode};
 use megaring_ring::{Descriptor, Status};
 use megaring_wgpu::WgpuOptions;
@@ -73,7 +73,7 @@ fn a_streamed_corpus_may_begin_with_a_small_segment() {
     let many = Slot {
         descriptor: Descriptor { items: 400, k: 1600, ..slot.descriptor },
         payload: slot.payload.repeat(400_usize.div_ceil(16))[..400 * 8 * 4].to_vec(),
-        result: lists_len(400, 2000),
+        result: len(400, 2000),
     };
     assert_eq!(rig.send(&many).completion.status, Status::Ok);
     assert_eq!((rig.count("streamed"), rig.count("rebuilds")), (1, 0));

@@ -3,7 +3,7 @@
 //! With L the k-th largest lower bound seen, a row whose upper bound is below L cannot be in the answer: k rows are surely better.
 //! The collector raises its threshold to L whenever it is tidied, and forgets everything below. It never forgets a row it may need.
 
-use megaring_core::arena_format::{self, ListWriter};
+use megaring_core::lists::{self, ListWriter};
 
 use crate::Candidate as Bounded;
 
@@ -81,10 +81,10 @@ impl Collector {
         if self.overflowed {
             return list.every_row();
         }
-        let cells: Vec<arena_format::Candidate> = self
+        let cells: Vec<lists::Candidate> = self
             .kept
             .iter()
-            .map(|bounded| arena_format::Candidate { row: bounded.row, upper: bounded.upper })
+            .map(|bounded| lists::Candidate { row: bounded.row, upper: bounded.upper })
             .collect();
         list.put(&cells);
     }
@@ -93,7 +93,7 @@ impl Collector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use megaring_core::arena_format::{Candidate, ListHeader};
+    use megaring_core::lists::{Candidate, ListHeader};
 
     fn bounded(row: u32, lower: f32, upper: f32) -> Bounded {
         Bounded { row, lower, upper }
@@ -131,7 +131,7 @@ mod tests {
         collector.extend((0..5).map(|row| bounded(row, 1.0, 1.0)));
         let mut header = ListHeader { count: 9, flags: 0 };
         collector.write(|kth| kth, ListWriter { header: &mut header, cells: &mut [] });
-        assert_eq!(header, ListHeader { count: 0, flags: megaring_core::arena_format::EVERY_ROW });
+        assert_eq!(header, ListHeader { count: 0, flags: megaring_core::lists::EVERY_ROW });
         assert_eq!(collector.threshold(), f32::INFINITY);
     }
 

@@ -1,6 +1,6 @@
 //! Where candidate lists go: one header and one run of cells per query, written by whichever worker finishes that query.
 
-use megaring_core::arena_format::{self, Candidate, ListHeader, ListWriter};
+use megaring_core::lists::{self, Candidate, ListHeader, ListWriter};
 use megaring_ring::Status;
 
 use super::memory::JobSlice;
@@ -18,7 +18,7 @@ impl Lists {
     /// Lays the lists over the job's result region.
     pub(crate) fn new(inputs: &Inputs) -> Result<Self, Status> {
         let items = inputs.items();
-        let capacity = arena_format::lists_capacity(items, inputs.result.len());
+        let capacity = lists::capacity(items, inputs.result.len());
         let headers = inputs.output(0, items)?;
         let cells = inputs.output(items * size_of::<ListHeader>(), items * capacity)?;
         Ok(Self { headers, cells, capacity })

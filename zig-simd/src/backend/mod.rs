@@ -9,10 +9,11 @@
 
 mod board;
 mod collector;
+mod encode;
 mod lists;
-mod masks;
 mod memory;
 mod nearest;
+mod nop;
 mod plan;
 mod score;
 mod search;
@@ -25,8 +26,9 @@ use std::thread::JoinHandle;
 
 use megaring_core::corpus::CorpusTable;
 use megaring_core::exact::ExactKernel;
-use megaring_core::keyword::Automaton;
-use megaring_core::{Backend, BackendKind, Capabilities, Opcode};
+use megaring_core::encode::keyword::Automaton;
+use megaring_core::operation::Served;
+use megaring_core::{Backend, BackendKind, Capabilities};
 use megaring_ring::{JobRing, WaitStrategy};
 
 use self::board::Board;
@@ -99,7 +101,7 @@ impl CpuBackend {
             instruction_set: kernels.isa().name().to_owned(),
             driver: String::new(),
             lanes: workers,
-            operations: Opcode::ALL.to_vec(),
+            operations: Served::by(plan::serves),
             max_queries: MAX_QUERIES,
             max_bytes: ring.max_job_bytes(),
             emulated: false,

@@ -4,31 +4,32 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use megaring_core::arena_format::{Candidate, FLAG_POINTS};
 use megaring_core::corpus::{CorpusTable, CorpusView};
-use megaring_core::nearest;
+use megaring_core::lists::Candidate;
+use megaring_core::nearest::{self, AXES, FLAG_POINTS};
 use megaring_ring::Status;
 
+use super::Context;
 use super::lists::Lists;
 use super::memory::JobSlice;
-use super::plan::{Inputs, cut};
-use crate::{KernelSet, PointColumns};
+use super::plan::{Inputs, Planned, Work, cut};
+use super::search::Scratch;
+use crate::{PointColumns, SimdError};
 
 /// Points per call: their distances stay in the first-level cache.
 const BLOCK: usize = 1024;
 /// Points that are worth a chunk of their own.
 const CHUNK_POINTS: usize = 16 * BLOCK;
-const AXES: usize = 5;
 
 /// A nearest job in work. Chunk c is part `c % parts` of the points for query `c / parts`.
-pub(crate) struct NearestWork {
+struct Nearest {
     points: Columns,
     queries: JobSlice<[f64; AXES]>,
     weights: [f64; AXES],
     k: usize,
     parts: usize,
     lists: Lists,
-    merged: Vec<Mutex<Nearest>>,
+    merged: Vec<Mutex<Closest>>,
 }
 
 enum Columns {
@@ -36,47 +37,46 @@ enum Columns {
     Corpus(Arc<CorpusView>),
 }
 
-impl NearestWork {
-    /// Checks the slot and decides how to share the work.
-    pub(crate) fn plan(inputs: &Inputs, corpora: &CorpusTable) -> Result<(Self, u32), Status> {
-        let (items, k) = (inputs.items(), inputs.descriptor.k as usize);
-        let queries: JobSlice<[f64; AXES]> = inputs.input(0, items)?;
-        let after_queries = items * size_of::<[f64; AXES]>();
-        let weights: JobSlice<[f64; AXES]> = inputs.input(after_queries, 1)?;
-        // SAFETY: the job is not completed yet and nobody writes to its payload.
-        let weights = *unsafe { weights.shared() }.first().ok_or(Status::BadDescriptor)?;
-        let points = Columns::plan(inputs, corpora, after_queries + size_of::<[f64; AXES]>())?;
-        if k == 0 {
-            return Err(Status::BadDescriptor);
-        }
-        let lists = Lists::new(inputs)?;
-        let parts = (points.len() / CHUNK_POINTS).clamp(1, 4 * inputs.workers);
-        let chunks = u32::try_from(items.max(1) * parts).map_err(|_| Status::BadDescriptor)?;
-        let merged = (0..items).map(|_| Mutex::new(Nearest::new(k))).collect();
-        Ok((Self { points, queries, weights, k, parts, lists, merged }, chunks))
+/// Checks the slot and decides how to share the work.
+pub(super) fn plan(inputs: &Inputs, context: &Context) -> Result<Planned, Status> {
+    let (items, k) = (inputs.items(), inputs.descriptor.k as usize);
+    let queries: JobSlice<[f64; AXES]> = inputs.input(0, items)?;
+    let after_queries = items * size_of::<[f64; AXES]>();
+    let weights: JobSlice<[f64; AXES]> = inputs.input(after_queries, 1)?;
+    // SAFETY: the job is not completed yet and nobody writes to its payload.
+    let weights = *unsafe { weights.shared() }.first().ok_or(Status::BadDescriptor)?;
+    let points = Columns::plan(inputs, &context.corpora, after_queries + size_of::<[f64; AXES]>())?;
+    if k == 0 {
+        return Err(Status::BadDescriptor);
     }
+    let lists = Lists::new(inputs)?;
+    let parts = (points.len() / CHUNK_POINTS).clamp(1, 4 * inputs.workers);
+    let chunks = u32::try_from(items.max(1) * parts).map_err(|_| Status::BadDescriptor)?;
+    let merged = (0..items).map(|_| Mutex::new(Closest::new(k))).collect();
+    Ok((Box::new(Nearest { points, queries, weights, k, parts, lists, merged }), chunks))
+}
 
-    /// Does one chunk.
-    pub(crate) fn run(&self, chunk: usize, kernels: &KernelSet) {
+impl Work for Nearest {
+    fn run(&self, chunk: usize, context: &Context, _: &mut Scratch) -> Result<(), SimdError> {
         let (query, part) = (chunk / self.parts, chunk % self.parts);
         // SAFETY: the job is not completed while chunks run, and nobody writes to its payload.
-        let Some(point) = unsafe { self.queries.shared() }.get(query) else { return };
-        let mut found = Nearest::new(self.k);
+        let Some(point) = unsafe { self.queries.shared() }.get(query) else { return Ok(()) };
+        let mut found = Closest::new(self.k);
         self.points.for_each_run(cut(self.points.len(), self.parts, part), |first, columns| {
             let mut squared = [0.0; BLOCK];
             let squared = &mut squared[..columns[0].len()];
             let columns = PointColumns::new(columns);
-            if columns.and_then(|c| kernels.distances5(c, point, &self.weights, squared)).is_err() {
+            if columns.and_then(|c| context.kernels.distances5(c, point, &self.weights, squared)).is_err() {
                 return found.gives_up = true; // a fault of ours; ranking every row keeps the answer right
             }
             found.extend(first, squared);
         });
         let mut merged = self.merged[query].lock().unwrap_or_else(PoisonError::into_inner);
         merged.absorb(&found);
+        Ok(())
     }
 
-    /// Called once, after the last chunk.
-    pub(crate) fn merge(&self) {
+    fn merge(&self) {
         for (query, merged) in self.merged.iter().enumerate() {
             let mut merged = merged.lock().unwrap_or_else(PoisonError::into_inner);
             merged.tidy();
@@ -138,14 +138,14 @@ fn blocks(first: usize, columns: [&[f64]; AXES], range: Range<usize>, each: &mut
 }
 
 /// The k nearest so far, and whatever ties with the last of them.
-struct Nearest {
+struct Closest {
     k: usize,
     limit: f64,
     kept: Vec<(f64, u32)>,
     gives_up: bool,
 }
 
-impl Nearest {
+impl Closest {
     fn new(k: usize) -> Self {
         Self { k, limit: f64::INFINITY, kept: Vec::new(), gives_up: false }
     }

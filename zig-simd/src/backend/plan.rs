@@ -4,40 +4,54 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use megaring_core::corpus::{CorpusTable, CorpusView};
+use megaring_core::operation::Serves;
 use megaring_core::{Metric, Opcode};
 use megaring_ring::{Descriptor, Status};
 
-use super::masks::MasksWork;
-use super::nearest::NearestWork;
-use super::score::ScoreWork;
-use super::search::SearchWork;
-use super::{Context, memory::JobSlice};
+use super::memory::JobSlice;
+use super::search::Scratch;
+use super::{Context, encode, nearest, nop, score, search};
+use crate::SimdError;
 
-/// One job's work, by operation.
-pub(crate) enum Work {
-    Nop,
-    Search(SearchWork),
-    Score(ScoreWork),
-    Masks(MasksWork),
-    Nearest(NearestWork),
+/// One job's work: chunks that any worker may take.
+pub(crate) trait Work: Send + Sync {
+    /// Does one chunk.
+    ///
+    /// # Errors
+    /// What a kernel refuses; none that a planned job can cause.
+    fn run(&self, chunk: usize, context: &Context, scratch: &mut Scratch) -> Result<(), SimdError>;
+
+    /// Called once, after the last chunk.
+    fn merge(&self) {}
 }
 
-/// Checks a descriptor and prepares its work; the number of chunks comes along.
-pub(crate) fn plan(slot: &mut megaring_ring::Work, context: &Context) -> Result<(Work, u32), Status> {
+/// Work with the number of its chunks.
+pub(crate) type Planned = (Box<dyn Work>, u32);
+
+/// Checks a slot and decides how to share its work.
+type Plan = fn(&Inputs, &Context) -> Result<Planned, Status>;
+
+/// What does an operation here.
+pub(crate) fn serves(opcode: Opcode) -> Serves<Plan> {
+    match opcode {
+        Opcode::Nop => Serves::By(nop::plan),
+        Opcode::Search => Serves::By(search::plan),
+        Opcode::Score => Serves::By(score::plan),
+        Opcode::Encode => Serves::By(encode::plan),
+        Opcode::Nearest => Serves::By(nearest::plan),
+    }
+}
+
+/// Checks a slot and prepares its work.
+pub(crate) fn plan(slot: &mut megaring_ring::Work, context: &Context) -> Result<Planned, Status> {
     let descriptor = *slot.descriptor();
     let payload = NonNull::from(slot.payload());
     let result = NonNull::from(slot.result_mut());
     let inputs = Inputs { descriptor, payload, result, workers: context.workers };
-    match Opcode::from_u16(descriptor.opcode).ok_or(Status::UnknownOpcode)? {
-        Opcode::Nop => Ok((Work::Nop, 1)),
-        Opcode::Search => {
-            SearchWork::plan(&inputs, &context.corpora).map(|(work, chunks)| (Work::Search(work), chunks))
-        }
-        Opcode::Score => ScoreWork::plan(&inputs, &context.corpora).map(|(work, chunks)| (Work::Score(work), chunks)),
-        Opcode::Masks => MasksWork::plan(&inputs).map(|(work, chunks)| (Work::Masks(work), chunks)),
-        Opcode::Nearest => {
-            NearestWork::plan(&inputs, &context.corpora).map(|(work, chunks)| (Work::Nearest(work), chunks))
-        }
+    let opcode = Opcode::from_u16(descriptor.opcode).ok_or(Status::UnknownOpcode)?;
+    match serves(opcode) {
+        Serves::By(plan) => plan(&inputs, context),
+        Serves::Not(_) => Err(Status::UnknownOpcode),
     }
 }
 

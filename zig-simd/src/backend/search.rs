@@ -9,14 +9,16 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use megaring_core::Metric;
-use megaring_core::corpus::{CorpusTable, CorpusView, SegmentView};
+use megaring_core::corpus::{CorpusView, SegmentView};
+use megaring_core::lists::wants_every_row;
 use megaring_core::screen::{GROUP_ROWS, QueryScreen, groups, packed_len};
 use megaring_ring::Status;
 
+use super::Context;
 use super::collector::Collector;
 use super::lists::Lists;
 use super::memory::JobSlice;
-use super::plan::{Inputs, cut};
+use super::plan::{Inputs, Planned, Work, cut};
 use crate::{CandidateBuffers, KernelSet, QueryParams, ScreenQueries, ScreenRows, SimdError};
 
 /// Queries screened together: a tile's accumulators are reused for every block of codes that is in the cache.
@@ -27,7 +29,7 @@ const BLOCK_GROUPS: usize = 32;
 const CHUNK_BYTES: usize = 192 << 10;
 
 /// A search job in work.
-pub(crate) struct SearchWork {
+struct Search {
     view: Arc<CorpusView>,
     metric: Metric,
     k: usize,
@@ -47,47 +49,25 @@ enum Sharing {
     Rows { chunks: usize, tile: Tile, shared: Vec<SharedThreshold>, merged: Mutex<Vec<Collector>> },
 }
 
-impl SearchWork {
-    /// Checks the slot and decides how to share the work.
-    pub(crate) fn plan(inputs: &Inputs, corpora: &CorpusTable) -> Result<(Self, u32), Status> {
-        let view = inputs.corpus(corpora)?;
-        let (items, k) = (inputs.items(), inputs.descriptor.k as usize);
-        if k == 0 {
-            return Err(Status::BadDescriptor);
-        }
-        let queries = inputs.input(0, items.checked_mul(view.dim()).ok_or(Status::BadDescriptor)?)?;
-        let lists = Lists::new(inputs)?;
-        let metric = inputs.metric()?;
-        let score_threshold = inputs.descriptor.threshold;
-        let mut work = Self { view, metric, k, score_threshold, queries, items, lists, sharing: Sharing::EveryRow };
-        let chunks = work.share(inputs.workers);
-        Ok((work, chunks as u32))
+/// Checks the slot and decides how to share the work.
+pub(super) fn plan(inputs: &Inputs, context: &Context) -> Result<Planned, Status> {
+    let view = inputs.corpus(&context.corpora)?;
+    let (items, k) = (inputs.items(), inputs.descriptor.k as usize);
+    if k == 0 {
+        return Err(Status::BadDescriptor);
     }
+    let queries = inputs.input(0, items.checked_mul(view.dim()).ok_or(Status::BadDescriptor)?)?;
+    let lists = Lists::new(inputs)?;
+    let metric = inputs.metric()?;
+    let score_threshold = inputs.descriptor.threshold;
+    let mut work = Search { view, metric, k, score_threshold, queries, items, lists, sharing: Sharing::EveryRow };
+    let chunks = work.share(inputs.workers);
+    Ok((Box::new(work), chunks as u32))
+}
 
-    fn share(&mut self, workers: usize) -> usize {
-        let rows = self.view.rows();
-        if 2 * self.k >= rows || self.k > self.lists.capacity() || self.has_wild_segment() {
-            return 1;
-        }
-        if self.items >= 2 * workers {
-            let chunks = (self.items.div_ceil(TILE)).max((4 * workers).min(self.items.div_ceil(8)));
-            self.sharing = Sharing::Queries { chunks };
-            return chunks;
-        }
-        let Ok(tile) = self.tile(0..self.items) else { return 1 };
-        let chunks = (packed_len(rows, self.view.dim()) / CHUNK_BYTES).clamp(1, 8 * workers);
-        let shared = tile.collectors.iter().map(|collector| SharedThreshold::new(collector.threshold())).collect();
-        let merged = Mutex::new(tile.collectors.clone());
-        self.sharing = Sharing::Rows { chunks, tile, shared, merged };
-        chunks
-    }
-
-    fn has_wild_segment(&self) -> bool {
-        self.view.segments().any(|(_, segment)| segment.data().codes().wild)
-    }
-
-    /// Does one chunk.
-    pub(crate) fn run(&self, chunk: usize, kernels: &KernelSet, scratch: &mut Scratch) {
+impl Work for Search {
+    fn run(&self, chunk: usize, context: &Context, scratch: &mut Scratch) -> Result<(), SimdError> {
+        let kernels = context.kernels;
         match &self.sharing {
             Sharing::EveryRow => (0..self.items).for_each(|query| self.put_every_row(query)),
             Sharing::Queries { chunks } => {
@@ -105,14 +85,38 @@ impl SearchWork {
                 }
             }
         }
+        Ok(())
     }
 
-    /// Called once, after the last chunk.
-    pub(crate) fn merge(&self) {
+    fn merge(&self) {
         if let Sharing::Rows { tile, merged, .. } = &self.sharing {
             let mut merged = merged.lock().unwrap_or_else(PoisonError::into_inner);
             self.write(0, tile, &mut merged);
         }
+    }
+}
+
+impl Search {
+    fn share(&mut self, workers: usize) -> usize {
+        let rows = self.view.rows();
+        if wants_every_row(self.k as u64, rows as u64) || self.k > self.lists.capacity() || self.has_wild_segment() {
+            return 1;
+        }
+        if self.items >= 2 * workers {
+            let chunks = (self.items.div_ceil(TILE)).max((4 * workers).min(self.items.div_ceil(8)));
+            self.sharing = Sharing::Queries { chunks };
+            return chunks;
+        }
+        let Ok(tile) = self.tile(0..self.items) else { return 1 };
+        let chunks = (packed_len(rows, self.view.dim()) / CHUNK_BYTES).clamp(1, 8 * workers);
+        let shared = tile.collectors.iter().map(|collector| SharedThreshold::new(collector.threshold())).collect();
+        let merged = Mutex::new(tile.collectors.clone());
+        self.sharing = Sharing::Rows { chunks, tile, shared, merged };
+        chunks
+    }
+
+    fn has_wild_segment(&self) -> bool {
+        self.view.segments().any(|(_, segment)| segment.data().codes().wild)
     }
 
     fn run_tile(&self, queries: Range<usize>, kernels: &KernelSet, scratch: &mut Scratch) {

@@ -9,9 +9,8 @@ use megaring_ring::{Body, JobRing, PolledJob, Status};
 
 use super::Context;
 use super::board::{Active, Board};
-use super::plan::{Work, plan};
+use super::plan::{Planned, Work, plan};
 use super::search::Scratch;
-use crate::SimdError;
 
 /// Slots taken from the ring at once: enough to keep the others busy, few enough that they are shared fairly.
 const BURST: usize = 4;
@@ -24,7 +23,7 @@ pub(crate) struct Taken {
     taken: Instant,
     /// The first thing that went wrong; `Status::Ok` as long as nothing did.
     status: AtomicU16,
-    work: Work,
+    work: Box<dyn Work>,
 }
 
 /// Runs until the context says stop and no taken chunk is left.
@@ -78,7 +77,7 @@ fn take(ring: &Arc<JobRing>, board: &Board<Taken>, context: &Context) -> usize {
     count
 }
 
-fn prepare(slot: &mut megaring_ring::Work, context: &Context) -> Result<(Work, u32), Status> {
+fn prepare(slot: &mut megaring_ring::Work, context: &Context) -> Result<Planned, Status> {
     if !slot.is_wanted() {
         return Err(Status::Cancelled);
     }
@@ -94,7 +93,7 @@ fn run_chunk(job: &Active<Taken>, chunk: u32, context: &Context, scratch: &mut S
         taken.check_wanted();
     }
     if taken.is_ok() {
-        let done = catch_unwind(AssertUnwindSafe(|| taken.run(chunk as usize, context, scratch)));
+        let done = catch_unwind(AssertUnwindSafe(|| taken.work.run(chunk as usize, context, scratch)));
         if !matches!(done, Ok(Ok(()))) {
             // Scratch may be half-written; the job's own parts are given up with it.
             *scratch = Scratch::default();
@@ -107,29 +106,9 @@ fn run_chunk(job: &Active<Taken>, chunk: u32, context: &Context, scratch: &mut S
 }
 
 impl Taken {
-    fn run(&self, chunk: usize, context: &Context, scratch: &mut Scratch) -> Result<(), SimdError> {
-        let kernels = context.kernels;
-        match &self.work {
-            Work::Nop => {}
-            Work::Search(work) => work.run(chunk, kernels, scratch),
-            Work::Score(work) => work.run(chunk, kernels),
-            Work::Masks(work) => work.run(chunk, &context.automaton, kernels)?,
-            Work::Nearest(work) => work.run(chunk, kernels),
-        }
-        Ok(())
-    }
-
-    fn merge(&self) {
-        match &self.work {
-            Work::Search(work) => work.merge(),
-            Work::Nearest(work) => work.merge(),
-            Work::Nop | Work::Score(_) | Work::Masks(_) => {}
-        }
-    }
-
     /// Completes the slot; called once, by whoever finished the last chunk.
     fn complete(&self) {
-        if self.is_ok() && catch_unwind(AssertUnwindSafe(|| self.merge())).is_err() {
+        if self.is_ok() && catch_unwind(AssertUnwindSafe(|| self.work.merge())).is_err() {
             self.fail(Status::BackendFailed);
         }
         let Some(slot) = self.lock().take() else { return };

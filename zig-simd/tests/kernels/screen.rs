@@ -3,7 +3,7 @@
 use crate::common::{DIMS, Random};
 use crate::layout::{Column, pack_codes, pack_columns};
 use megaring_core::aligned::AlignedBytes;
-use megaring_core::job::MAX_DIM;
+use megaring_core::matrix::MAX_DIM;
 use megaring_core::screen::GROUP_ROWS;
 use megaring_simd::{Candidate, CandidateBuffers, KernelSet, QueryParams, ScreenQueries, ScreenRows, SimdError};
 

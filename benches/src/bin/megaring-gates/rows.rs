@@ -10,7 +10,7 @@ use megaring::router::{Router, Routing};
 use megaring_bench::{Bench, Failure, encode_job, queries};
 use megaring_core::corpus::CorpusTable;
 use megaring_core::job::{Job, Matrix, NearestJob, Points, SearchJob, Terms};
-use megaring_core::keyword::Automaton;
+use megaring_core::encode::keyword::Automaton;
 use megaring_core::{Backend, BackendKind, Capabilities, Metric, Opcode};
 use megaring_datasets::memories;
 use megaring_harness::sampler::{Call, Subject};

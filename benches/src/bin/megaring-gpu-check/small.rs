@@ -52,7 +52,7 @@ fn jobs(machine: Machine, store: &Store) -> Result<Vec<(String, Job)>, Failure> 
         let all = generated(rows, dim, 50);
         let corpus = corpora::corpus(table, all.clone(), &[rows / 3]);
         let queries = megaring_datasets::queries(&all, batch, 51);
-        let queries = megaring_core::job::Matrix { rows: batch, dim, values: queries.values };
+        let queries = megaring_core::matrix::Matrix { rows: batch, dim, values: queries.values };
         for metric in Metric::ALL {
             jobs.push((
                 format!("search {rows} x {dim}, {metric}"),

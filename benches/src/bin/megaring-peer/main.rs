@@ -14,7 +14,7 @@ use std::time::Instant;
 use clap::Parser;
 use megaring::engine::{CudaConfig, Engine, EngineConfig, WgpuConfig};
 use megaring_bench::Failure;
-use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_corpus::{Access, Store};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -10,7 +10,7 @@ use megaring::engine::Engine;
 use megaring::outcome::Answer;
 use megaring_bench::{Failure, encode_job};
 use megaring_core::job::{EncodeJob, Job, Terms, Texts};
-use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_datasets::memories;
 use rayon::prelude::*;
 use serde::Deserialize;

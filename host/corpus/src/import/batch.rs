@@ -5,7 +5,7 @@ use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow_schema::{DataType, Schema};
 use arrow_select::filter::filter_record_batch;
 use megaring_core::error::first_non_finite;
-use megaring_core::job::Matrix;
+use megaring_core::matrix::Matrix;
 
 use super::numbers::{self, Column};
 use super::{Bad, Chunk};

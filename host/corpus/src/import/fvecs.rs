@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use megaring_core::error::first_non_finite;
-use megaring_core::job::{MAX_DIM, Matrix};
+use megaring_core::matrix::{MAX_DIM, Matrix};
 use megaring_core::{Dtype, Error};
 
 use super::{Bad, Chunk, Source, chunk_rows, open_file, shown};

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use megaring_core::job::{MAX_DIM, Matrix};
+use megaring_core::matrix::{MAX_DIM, Matrix};
 use megaring_core::{Error, Violation};
 use serde::Deserialize;
 use serde::de::IgnoredAny;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use megaring_core::corpus::CorpusView;
-use megaring_core::job::Matrix;
+use megaring_core::matrix::Matrix;
 use megaring_core::{Error, Violation};
 use megaring_corpus::{Access, Rows, Store};
 

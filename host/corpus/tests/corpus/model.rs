@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use megaring_core::Error;
-use megaring_core::job::Matrix;
+use megaring_core::matrix::Matrix;
 use megaring_corpus::{Access, Rows, Store};
 use proptest::prelude::*;
 

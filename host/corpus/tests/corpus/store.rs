@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::common::{append, assert_derived, assert_rows, assert_says, rows, store, values, violation};
 use megaring_core::Error;
-use megaring_core::job::MAX_DIM;
+use megaring_core::matrix::MAX_DIM;
 use megaring_corpus::{Access, OpenOptions, Rows, State, Store};
 
 const SEGMENT: &str = "seg-000001.arrow";

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use megaring_core::Metric;
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentData, SegmentView};
-use megaring_core::job::Matrix;
+use megaring_core::matrix::Matrix;
 use megaring_datasets::Embeddings;
 
 use crate::engine::Engine;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use megaring_core::job::Matrix;
+use megaring_core::matrix::Matrix;
 use megaring_core::{BackendKind, Error};
 use megaring_corpus::Rows;
 use megaring_datasets::Embeddings;

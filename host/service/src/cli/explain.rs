@@ -20,7 +20,7 @@ use crate::router::{Basis, Forecast, Prospect, Question, Times};
 
 /// Operations by the names of their commands.
 const OPERATIONS: [(&str, Opcode); 4] =
-    [("search", Opcode::Search), ("score", Opcode::Score), ("nearest", Opcode::Nearest), ("encode", Opcode::Masks)];
+    [("search", Opcode::Search), ("score", Opcode::Score), ("nearest", Opcode::Nearest), ("encode", Opcode::Encode)];
 /// Elements of a point.
 const POINT: usize = 5;
 
@@ -92,7 +92,7 @@ fn sizes(args: &ExplainArgs) -> Result<(usize, usize), Failure> {
     let usage = |text: &str| Err(Failure::Usage(text.into()));
     let ExplainArgs { op, rows, dim, corpus, bytes, .. } = args;
     let (rows, dim) = (rows.map(|rows| rows as usize), dim.map(|dim| dim as usize));
-    if *op == Opcode::Masks {
+    if *op == Opcode::Encode {
         return match bytes {
             _ if rows.is_some() || dim.is_some() => usage("--rows and --dim do not go with --op encode: give --bytes"),
             _ if corpus.is_some() => usage("--corpus does not go with --op encode, which reads texts: give --bytes"),

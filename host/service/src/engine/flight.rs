@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use megaring_core::arena_format::{CandidateLists, Candidates};
+use megaring_core::lists::{CandidateLists, Candidates};
 use megaring_core::job::{Job, Points, Terms};
 use megaring_core::screen::packed_len;
 use megaring_core::{BackendKind, Error, Residency};

@@ -50,6 +50,6 @@ fn smallest(opcode: Opcode, corpus: &Arc<CorpusView>) -> Job {
             let (points, queries) = (Points::Corpus(corpus), vec![[0.0; 5]]);
             Job::Nearest(NearestJob { points, queries, weights: [1.0; 5], k: 1 })
         }
-        Opcode::Nop | Opcode::Masks => Job::Nop,
+        Opcode::Nop | Opcode::Encode => Job::Nop,
     }
 }

@@ -49,7 +49,7 @@ impl Draw {
             u if u < 0.6 => Shape { opcode: Opcode::Search, items, rows, dim, k },
             u if u < 0.7 => Shape { opcode: Opcode::Score, items: items.min(64), rows: rows.min(20_000), dim, k: 0 },
             u if u < 0.85 => Shape { opcode: Opcode::Nearest, items, rows, dim: 5, k },
-            _ => Shape { opcode: Opcode::Masks, items, rows: items * self.size(20.0, 4_000.0), dim: 1, k: 0 },
+            _ => Shape { opcode: Opcode::Encode, items, rows: items * self.size(20.0, 4_000.0), dim: 1, k: 0 },
         }
     }
 }
@@ -109,7 +109,7 @@ fn grid(opcode: Opcode) -> Vec<Shape> {
         {
             let dim = if opcode == Opcode::Nearest { 5 } else { dim };
             shapes.push(match opcode {
-                Opcode::Masks => Shape { opcode, items, rows: items * rows / 100, dim: 1, k: 0 },
+                Opcode::Encode => Shape { opcode, items, rows: items * rows / 100, dim: 1, k: 0 },
                 Opcode::Nop => Shape { opcode, items: 0, rows: 0, dim: 0, k: 0 },
                 _ => Shape { opcode, items, rows, dim, k },
             });

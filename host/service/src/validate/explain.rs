@@ -23,7 +23,7 @@ pub fn explain(request: &pb::ExplainRequest, corpus: Option<Arc<CorpusView>>) ->
     let items = at_least_one("items", request.items)?;
     let k = if matches!(opcode, Opcode::Search | Opcode::Nearest) { hits(request.k)? } else { 0 };
     let (rows, dim) = match &corpus {
-        Some(_) if opcode == Opcode::Masks => return Err(Error::field("corpus", "encoding reads texts, no corpus")),
+        Some(_) if opcode == Opcode::Encode => return Err(Error::field("corpus", "encoding reads texts, no corpus")),
         Some(view) => of_corpus(request, opcode, view)?,
         None => sizes(request, opcode)?,
     };
@@ -37,7 +37,7 @@ fn operation(number: i32) -> Result<Opcode, Error> {
         Ok(pb::Operation::Search) => Ok(Opcode::Search),
         Ok(pb::Operation::Score) => Ok(Opcode::Score),
         Ok(pb::Operation::Nearest) => Ok(Opcode::Nearest),
-        Ok(pb::Operation::Encode) => Ok(Opcode::Masks),
+        Ok(pb::Operation::Encode) => Ok(Opcode::Encode),
         Ok(pb::Operation::Unspecified) => Err(Error::field("operation", "search, score, nearest or encode is needed")),
         Err(_) => Err(Error::field("operation", format!("{number} is no operation"))),
     }
@@ -58,7 +58,7 @@ fn of_corpus(request: &pb::ExplainRequest, opcode: Opcode, view: &Arc<CorpusView
 
 fn sizes(request: &pb::ExplainRequest, opcode: Opcode) -> Result<(usize, usize), Error> {
     match opcode {
-        Opcode::Masks => Ok((at_least_one("text_bytes", request.text_bytes)?, 1)),
+        Opcode::Encode => Ok((at_least_one("text_bytes", request.text_bytes)?, 1)),
         Opcode::Nearest => match request.dim as usize {
             0 | POINT => Ok((rows(request)?, POINT)),
             dim => Err(Error::field("dim", format!("{dim}; points have five dimensions, leave it out"))),

@@ -1,7 +1,7 @@
 //! Vectors off the wire: length, type and dimension first, then one pass that decodes and one that looks for non-finite values.
 
 use megaring_core::error::first_non_finite;
-use megaring_core::job::{MAX_DIM, Matrix};
+use megaring_core::matrix::{MAX_DIM, Matrix};
 use megaring_core::{Dtype, Error};
 use megaring_proto::v1 as pb;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use megaring::bench::{Options, Suite, of_engine};
 use megaring::engine::{Engine, EngineConfig};
 use megaring_core::BackendKind;
-use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_corpus::{Access, Store};
 use megaring_harness::record::{Axis, Point, Record};
 

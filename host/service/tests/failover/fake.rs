@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use megaring::engine::Running;
-use megaring_core::arena_format::{EVERY_ROW, ListHeader};
+use megaring_core::lists::{EVERY_ROW, ListHeader};
 use megaring_core::job::Job;
 use megaring_core::{Backend, BackendKind, Capabilities, Error, Opcode, Residency};
 use megaring_ring::{JobRing, RingConfig, Status, WaitStrategy, Work};

@@ -11,7 +11,7 @@ use megaring::lane::Lane;
 use megaring::outcome::{Answer, Outcome};
 use megaring::router::{Router, Routing, Why};
 use megaring_core::job::{Job, Matrix, ScoreJob, SearchJob, Terms};
-use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::rescore::Hit;
 use megaring_core::{BackendKind, BackendStatus, Error, Metric};
 use megaring_corpus::{Access, Rows, Store};

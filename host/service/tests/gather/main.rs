@@ -10,7 +10,7 @@ use megaring::engine::{Engine, EngineConfig};
 use megaring::outcome::{Answer, Outcome};
 use megaring::router::Routing;
 use megaring_core::job::{Job, Matrix, SearchJob, Terms};
-use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::rescore::Hit;
 use megaring_core::{BackendKind, Error, Metric};
 use megaring_corpus::{Access, Rows, Store};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use megaring::engine::{Engine, EngineConfig, WgpuConfig};
 use megaring::server::{Drained, Server, ServerConfig};
 use megaring_core::job::{Job, SearchJob, Terms};
-use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_corpus::{Access, Store};
 use megaring_datasets::Matrix;
 use megaring_proto::v1 as pb;
@@ -166,7 +166,7 @@ pub(crate) struct Held(#[expect(dead_code, reason = "held, not looked at")] Pin<
 pub(crate) fn hold(engine: &Arc<Engine>, tenant: &str) -> Held {
     let corpus = engine.store().view("rows").expect("the corpus");
     let (rows, dim) = (2000, corpus.dim());
-    let queries = megaring_core::job::Matrix { rows, dim, values: vec![1.0; rows * dim] };
+    let queries = megaring_core::matrix::Matrix { rows, dim, values: vec![1.0; rows * dim] };
     let (metric, k) = (megaring_core::Metric::Dot, corpus.rows());
     let job = Job::Search(SearchJob { corpus, queries, metric, k, threshold: None });
     let terms = Terms { tenant: tenant.into(), ..Terms::default() };

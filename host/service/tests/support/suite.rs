@@ -7,7 +7,7 @@ use megaring::engine::{Engine, EngineConfig, Running};
 use megaring::outcome::Answer;
 use megaring_core::encode::Features;
 use megaring_core::job::{EncodeJob, Job, Matrix, NearestJob, Points, ScoreJob, SearchJob, Terms, Texts};
-use megaring_core::profile::{DEFAULT, Profile};
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::{BackendKind, Metric, nearest};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::{Embeddings, Memories, golden, reference};

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use megaring_core::arena_format::{CandidateLists, Candidates, lists_len};
+use megaring_core::lists::{CandidateLists, Candidates, len};
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
 use megaring_core::exact::ScalarKernel;
 use megaring_core::rescore::{Ask, rank};
@@ -70,7 +70,7 @@ impl<'a> Job<'a> {
             wild: codes.iter().any(|codes| codes.wild),
         };
         let ask = SearchAsk { metric: self.metric, items, dim, k: self.k, threshold };
-        let mut search = Search::new(self.queries, ask, facts, lists_len(items, self.capacity));
+        let mut search = Search::new(self.queries, ask, facts, len(items, self.capacity));
         search.lists.table_bytes = self.table_bytes;
         search
     }
@@ -99,7 +99,7 @@ impl<'a> Job<'a> {
 
     /// Runs the job and checks the answer; gives back how many candidates each query has, `None` for every row.
     fn check(&self, gpu: &Gpu, what: &str) -> Vec<Option<usize>> {
-        let result = run(gpu, &mut self.search(), &self.rounds(gpu), lists_len(self.items(), self.capacity));
+        let result = run(gpu, &mut self.search(), &self.rounds(gpu), len(self.items(), self.capacity));
         let lists = CandidateLists::read(&result, self.items()).expect("well-formed lists");
         let ask = Ask { metric: self.metric, k: self.k, threshold: self.threshold };
         let queries = self.queries.chunks_exact(self.view.dim()).enumerate();
@@ -129,7 +129,7 @@ impl<'a> Job<'a> {
     }
 
     /// Bounds are above what they bound, and no row is listed twice.
-    fn check_bounds(&self, query: &[f32], listed: &[megaring_core::arena_format::Candidate], what: &str) {
+    fn check_bounds(&self, query: &[f32], listed: &[megaring_core::lists::Candidate], what: &str) {
         let norm2 = exact::dot(query, query);
         let mut seen = vec![false; self.view.rows()];
         for candidate in listed {

@@ -9,7 +9,7 @@ use megaring::rescore::Rescorer;
 use megaring::submit::{Piece, pieces, submit};
 use megaring_bench::Failure;
 use megaring_core::job::{EncodeJob, Job, Terms};
-use megaring_core::profile::Profile;
+use megaring_core::encode::profile::Profile;
 use megaring_core::{Backend, Opcode};
 use megaring_ring::{Descriptor, JobRing, Outcome, Reservation, Ticket};
 use megaring_simd::KernelSet;
@@ -99,7 +99,7 @@ impl Bench<'_> {
         let begun = Instant::now();
         let publish = |(reservation, piece): (Reservation, &Piece)| {
             let items = piece.items.len() as u32;
-            self.ring.submit(reservation, Descriptor { opcode: Opcode::Masks as u16, items, ..Descriptor::default() })
+            self.ring.submit(reservation, Descriptor { opcode: Opcode::Encode as u16, items, ..Descriptor::default() })
         };
         let tickets = filled.into_iter().zip(&pieces).map(publish).collect();
         self.finish(job, &pieces, tickets, begun)

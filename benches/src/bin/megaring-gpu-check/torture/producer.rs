@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use megaring::outcome::Answer;
 use megaring::submit::{pieces, submit};
-use megaring_core::arena_format::{CandidateLists, Candidates};
+use megaring_core::lists::{CandidateLists, Candidates};
 use megaring_core::job::{Job, Terms};
 use megaring_core::{Capabilities, Opcode};
 use megaring_ring::{Descriptor, JobRing, Outcome, ReserveError, Status, Ticket};
@@ -134,7 +134,7 @@ impl<'a> Producer<'a> {
         let payload = reservation.payload_mut();
         payload[..head.len()].copy_from_slice(&head);
         payload[head.len()..len].copy_from_slice(&bytes);
-        let descriptor = Descriptor { opcode: Opcode::Masks as u16, items: count as u32, ..Descriptor::default() };
+        let descriptor = Descriptor { opcode: Opcode::Encode as u16, items: count as u32, ..Descriptor::default() };
         Ok((self.ring.submit(reservation, descriptor), Expected::Masks(masks)))
     }
 
@@ -163,7 +163,7 @@ impl<'a> Producer<'a> {
             ..Descriptor::default()
         };
         // One empty text: its two offsets are the payload.
-        let text = Descriptor { opcode: Opcode::Masks as u16, items: 1, ..Descriptor::default() };
+        let text = Descriptor { opcode: Opcode::Encode as u16, items: 1, ..Descriptor::default() };
         let (descriptor, len, status) = match self.draw.below(3) {
             0 => (Descriptor { opcode: 77, ..nop }, 0, Status::UnknownOpcode),
             1 => (Descriptor { deadline_ns: 1, ..text }, 16, Status::DeadlineExceeded),

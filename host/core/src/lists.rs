@@ -1,19 +1,16 @@
-//! How payloads and results lie in an arena: the part of the slot protocol that is not in the slot. Native little-endian, every
-//! part starting at a multiple of 8 bytes; regions themselves are aligned to 64.
+//! Candidate lists: what a screen leaves of a corpus, one list for each query. The result region of every operation that ranks rows.
 //!
-//! | opcode | payload | result |
-//! |---|---|---|
-//! | search | `items` queries of `dim` float32 | [`CandidateLists`] |
-//! | score | `items` queries of `dim` float32, then, unless [`FLAG_ALL_ROWS`], `k` row numbers u32 | `items` x rows float32, row-major |
-//! | masks | `items + 1` offsets u64, then the bytes | `items` masks of two u64, low half first |
-//! | nearest | `items` queries of 5 float64, 5 weights float64, then, if [`FLAG_POINTS`], 5 columns of `dim` float64 | [`CandidateLists`] |
+//! Native little-endian: a [`ListHeader`] for each query, then equally long runs of [`Candidate`] cells.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Score: every row of the corpus is meant; no row numbers follow.
-pub const FLAG_ALL_ROWS: u16 = 1;
-/// Nearest: the points travel in the payload (their number in `dim`), no corpus is meant.
-pub const FLAG_POINTS: u16 = 2;
+use crate::error::Error;
+use crate::operation::misshapen;
+
+/// Room for candidates beyond those wanted: what a screen typically leaves open, and ties.
+const SPARE: usize = 256;
+/// Rows that are all scored within some 100 µs.
+const FEW_ROWS: usize = 1024;
 
 /// A row that may belong to the answer, with the best goodness its bound allows (search; unused for nearest).
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
@@ -57,21 +54,54 @@ pub struct CandidateLists<'a> {
 
 /// Bytes of a result for `items` queries with room for `capacity` candidates each.
 #[must_use]
-pub fn lists_len(items: usize, capacity: usize) -> usize {
+pub const fn len(items: usize, capacity: usize) -> usize {
     items * (size_of::<ListHeader>() + capacity * size_of::<Candidate>())
 }
 
 /// Candidates that fit for each of `items` queries in a result of `len` bytes.
 #[must_use]
-pub fn lists_capacity(items: usize, len: usize) -> usize {
+pub fn capacity(items: usize, len: usize) -> usize {
     (len / items.max(1)).saturating_sub(size_of::<ListHeader>()) / size_of::<Candidate>()
 }
 
+/// Whether so many answers are wanted that no list is written at all: every row is a candidate then. The device code has one twin of this rule
+/// (`wants_every_row` in `kernels/cuda/plan.cuh`).
+#[must_use]
+pub const fn wants_every_row(k: u64, rows: u64) -> bool {
+    k.saturating_mul(2) >= rows
+}
+
+/// Candidates that a query's list should have room for: `factor` for each answer wanted, and some to spare.
+#[must_use]
+pub fn capacity_for(k: usize, rows: usize, factor: usize) -> usize {
+    if wants_every_row(k as u64, rows as u64) { 0 } else { rows.min(k * factor + SPARE) }
+}
+
+/// Whether no query of a result needs more rows scored than a short list has, as far as the headers say.
+#[must_use]
+pub fn is_short(result: &[u8], items: usize, rows: usize) -> bool {
+    let headers = result.get(..items * size_of::<ListHeader>());
+    let headers: Option<&[ListHeader]> = headers.and_then(|headers| bytemuck::try_cast_slice(headers).ok());
+    rows <= FEW_ROWS || headers.is_some_and(|headers| headers.iter().all(|header| header.flags & EVERY_ROW == 0))
+}
+
 impl<'a> CandidateLists<'a> {
-    /// Reads a result region. `None` if it is too short, misaligned or a count exceeds the capacity.
-    #[must_use]
-    pub fn read(result: &'a [u8], items: usize) -> Option<Self> {
-        let capacity = lists_capacity(items, result.len());
+    /// Reads a result region over a corpus of `rows` rows.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where it is too short or misaligned, a count exceeds the capacity, or a row is not there: a device's memory is not
+    /// to be trusted with an index.
+    pub fn read(result: &'a [u8], items: usize, rows: usize) -> Result<Self, Error> {
+        let lists = Self::split(result, items).ok_or_else(misshapen)?;
+        let is_there = |query: usize| match lists.of(query) {
+            Candidates::Listed(listed) => listed.iter().all(|candidate| (candidate.row as usize) < rows),
+            Candidates::EveryRow => true,
+        };
+        (0..items).all(is_there).then_some(lists).ok_or_else(misshapen)
+    }
+
+    fn split(result: &'a [u8], items: usize) -> Option<Self> {
+        let capacity = capacity(items, result.len());
         let (headers, rest) = result.split_at_checked(items * size_of::<ListHeader>())?;
         let headers: &[ListHeader] = bytemuck::try_cast_slice(headers).ok()?;
         let cells = rest.get(..items * capacity * size_of::<Candidate>())?;

@@ -1,45 +1,6 @@
-//! Operations, metrics and element types, with the numbers they have in a slot.
+//! Metrics and element types, with the numbers they have in a slot.
 
 use serde::{Deserialize, Serialize};
-
-/// What a job asks for. The number is the opcode in a submission slot; 0 is never a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u16)]
-pub enum Opcode {
-    /// Answers at once, with nothing. Measures the path itself.
-    Nop = 1,
-    /// Candidates for the top k rows of a corpus, for each query.
-    Search = 2,
-    /// Scores of all pairs of queries and rows.
-    Score = 3,
-    /// Keyword masks of texts.
-    Masks = 4,
-    /// Candidates for the k nearest points in 5-D, for each query.
-    Nearest = 5,
-}
-
-impl Opcode {
-    /// Every opcode, in rising order.
-    pub const ALL: [Self; 5] = [Self::Nop, Self::Search, Self::Score, Self::Masks, Self::Nearest];
-
-    /// The opcode with this number, if there is one.
-    #[must_use]
-    pub fn from_u16(code: u16) -> Option<Self> {
-        Self::ALL.into_iter().find(|op| *op as u16 == code)
-    }
-
-    /// The stem that this operation has in file names and logs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Nop => "nop",
-            Self::Search => "search",
-            Self::Score => "score",
-            Self::Masks => "masks",
-            Self::Nearest => "nearest",
-        }
-    }
-}
 
 /// How a query and a row are compared. [`crate::exact::score`] is the definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

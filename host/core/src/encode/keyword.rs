@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::profile::Profile;
+use crate::encode::profile::Profile;
 
 /// A state number. 0 is the root; states from [`Automaton::first_accepting`] on have words.
 pub type State = u16;

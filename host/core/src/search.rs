@@ -1,0 +1,149 @@
+//! Search: the top k rows of a corpus for each query, by the exact score. Backends screen; [`crate::rescore`] makes the answer exact.
+//!
+//! | payload | result |
+//! |---|---|
+//! | `items` queries of `dim` float32 | [`crate::lists`] |
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::corpus::{Column, Columns, CorpusView};
+use crate::describe;
+use crate::error::Error;
+use crate::lists::{CandidateLists, is_short, wants_every_row};
+use crate::matrix::Matrix;
+use crate::metric::{Dtype, Metric};
+use crate::operation::{
+    Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape, Size,
+    SlotFields, even_pieces,
+};
+use crate::rescore::{Ask, Ranked, rank};
+use crate::{lists, screen};
+
+/// Top k rows for each query.
+#[derive(Clone)]
+pub struct Search {
+    /// The version searched.
+    pub corpus: Arc<CorpusView>,
+    /// The queries; their dimension is the corpus's.
+    pub queries: Matrix,
+    /// How rows compare.
+    pub metric: Metric,
+    /// Hits wanted, at least 1; more than the rows answers all rows.
+    pub k: usize,
+    /// Scores a hit must pass (see [`Metric::passes`]).
+    pub threshold: Option<f64>,
+}
+
+/// Hits that one piece may answer: 64 MiB of them.
+const PIECE_HITS: usize = 4 << 20;
+/// Room in a list for each hit wanted: what a screen typically leaves open.
+const CANDIDATES_PER_HIT: usize = 4;
+/// Queries of a piece from which on rescoring is worth sharing out; about 5 µs each.
+const PARALLEL_QUERIES: usize = 16;
+/// Hits of a piece that are rescored within some 100 µs.
+const LIGHT_HITS: usize = 256;
+
+impl Operation for Search {
+    fn opcode(&self) -> Opcode {
+        Self::OPCODE
+    }
+
+    fn size(&self) -> Size {
+        size(self.queries.rows as u64, self.corpus.rows() as u64, self.corpus.dim() as u64, self.k as u64)
+    }
+
+    fn reads(&self) -> Option<Reads<'_>> {
+        Some(Reads { corpus: &self.corpus, columns: columns(self.metric, self.k as u64, self.corpus.rows() as u64) })
+    }
+
+    fn pieces(&self, limits: &Limits) -> Vec<Piece> {
+        let rows = self.corpus.rows();
+        let most = limits.max_items.min(PIECE_HITS / self.k.min(rows).max(1)).max(1);
+        let result = lists::len(1, lists::capacity_for(self.k, rows, CANDIDATES_PER_HIT));
+        let payload = self.queries.dim * size_of::<f32>();
+        even_pieces(self.queries.rows, payload, result, 0, &Limits { max_items: most, ..*limits })
+    }
+
+    fn write(&self, piece: &Piece, payload: &mut Payload<'_>, slot: &mut SlotFields) {
+        payload.put(self.queries.range(&piece.items));
+        slot.name_corpus(&self.corpus);
+        slot.dim = self.queries.dim as u32;
+        slot.k = u32::try_from(self.k).unwrap_or(u32::MAX);
+        slot.metric = self.metric as u8;
+        slot.dtype = Dtype::Float32 as u8;
+        if let Some(threshold) = self.threshold {
+            slot.threshold = threshold;
+        } else if self.metric == Metric::L2 {
+            slot.threshold = f64::INFINITY;
+        }
+    }
+}
+
+impl Answered for Search {
+    type Answer = Vec<Ranked>;
+    const CLASS: Class = Class::Screen;
+    const ITEMS: &'static str = "queries";
+
+    fn describe(shape: &Shape) -> Result<Description, Error> {
+        let (items, k) = (describe::items(shape)?, describe::hits(shape)?);
+        let (rows, dim) = describe::corpus_size(shape)?;
+        // Under any metric the columns are of one size.
+        Ok(Description { size: size(items, rows, dim, k), columns: columns(Metric::Cosine, k, rows), rows, dim })
+    }
+
+    fn is_light(&self, piece: &Piece, result: &[u8]) -> bool {
+        let hits = piece.items.len().saturating_mul(self.k);
+        hits <= LIGHT_HITS && is_short(result, piece.items.len(), self.corpus.rows())
+    }
+
+    fn finish(&self, piece: &Piece, result: &[u8], by: &Exact<'_>) -> Result<Finished<Vec<Ranked>>, Error> {
+        let lists = CandidateLists::read(result, piece.items.len(), self.corpus.rows())?;
+        let ask = Ask { metric: self.metric, k: self.k, threshold: self.threshold };
+        let one = |query: usize| {
+            rank(&self.corpus, self.queries.row(piece.items.start + query), ask, &lists.of(query), by.kernel)
+        };
+        let answer: Vec<Ranked> = if piece.items.len() < PARALLEL_QUERIES {
+            (0..piece.items.len()).map(one).collect()
+        } else {
+            (0..piece.items.len()).into_par_iter().with_min_len(PARALLEL_QUERIES / 2).map(one).collect()
+        };
+        let rows_rescored: u64 = answer.iter().map(|ranked| ranked.rescored).sum();
+        let (rows, dim) = (self.corpus.rows(), self.corpus.dim());
+        let rescored_bytes = rows_rescored * (dim * size_of::<f32>()) as u64;
+        let bytes_read = rescored_bytes + screen::packed_len(rows, dim) as u64;
+        Ok(Finished { answers: hits(&answer), answer, rows_rescored, bytes_read })
+    }
+}
+
+impl Search {
+    /// What a batch of so many of its queries would consist of.
+    #[must_use]
+    pub fn size_of_batch(&self, queries: usize) -> Size {
+        size(queries as u64, self.corpus.rows() as u64, self.corpus.dim() as u64, self.k as u64)
+    }
+}
+
+/// Hits in an answer.
+#[must_use]
+pub fn hits(ranked: &[Ranked]) -> usize {
+    ranked.iter().map(|ranked| ranked.hits.len()).sum()
+}
+
+fn size(items: u64, rows: u64, dim: u64, k: u64) -> Size {
+    let elements = rows.saturating_mul(dim);
+    if wants_every_row(k, rows) {
+        // Nothing is screened: every row is a candidate.
+        return Size { items, candidates: items.saturating_mul(elements), ..Size::default() };
+    }
+    let candidates = items.saturating_mul(k).saturating_mul(dim);
+    Size { items, bytes: elements, multiply_adds: items.saturating_mul(elements), candidates }
+}
+
+fn columns(metric: Metric, k: u64, rows: u64) -> Columns {
+    if wants_every_row(k, rows) {
+        return Columns::NONE;
+    }
+    Columns::of(&[Column::Codes, Column::Screen(metric)])
+}

@@ -1,0 +1,82 @@
+//! Texts as jobs carry them, and how a batch of them is cut and laid out: `items + 1` offsets u64, then the bytes.
+
+use crate::operation::{Payload, Piece};
+
+/// Texts of one piece, in bytes: enough that a slot's cost does not show, little enough that all workers are busy in a stream.
+const PIECE_BYTES: usize = 2 << 20;
+/// Texts of one piece.
+const PIECE_TEXTS: usize = 16_384;
+
+/// Texts back to back.
+#[derive(Debug, Clone, Default)]
+pub struct Texts {
+    /// Start of each text, and the end of the last: one more than there are texts.
+    pub offsets: Vec<u64>,
+    /// UTF-8 of all texts.
+    pub bytes: Vec<u8>,
+}
+
+impl Texts {
+    /// Number of texts.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.offsets.len().saturating_sub(1)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Length of one text in bytes.
+    #[must_use]
+    pub fn byte_len(&self, text: usize) -> usize {
+        (self.offsets[text + 1] - self.offsets[text]) as usize
+    }
+
+    /// Adds a text.
+    pub fn push(&mut self, text: impl AsRef<[u8]>) {
+        if self.offsets.is_empty() {
+            self.offsets.push(0);
+        }
+        self.bytes.extend_from_slice(text.as_ref());
+        self.offsets.push(self.bytes.len() as u64);
+    }
+
+    /// Cuts them into pieces with `each` bytes of result a text.
+    #[must_use]
+    pub fn pieces(&self, each: usize) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        let mut begin = 0;
+        while begin < self.len() {
+            let start = self.offsets[begin];
+            let fits = |end: &u64| (*end - start) as usize <= PIECE_BYTES;
+            let ends = &self.offsets[begin + 1..(begin + 1 + PIECE_TEXTS).min(self.offsets.len())];
+            let len = ends.iter().take_while(|end| fits(end)).count().max(1);
+            let bytes = (self.offsets[begin + len] - start) as usize;
+            pieces.push(Piece { items: begin..begin + len, payload: header_len(len) + bytes, result: len * each });
+            begin += len;
+        }
+        pieces
+    }
+
+    /// Writes a piece's payload.
+    pub fn write(&self, piece: &Piece, payload: &mut Payload<'_>) {
+        let offsets = &self.offsets[piece.items.start..=piece.items.end];
+        let (start, end) = (offsets[0], offsets[piece.items.len()]);
+        let local: Vec<u64> = offsets.iter().map(|offset| offset - start).collect();
+        payload.put(&local);
+        payload.put(&self.bytes[start as usize..end as usize]);
+    }
+
+    /// Bytes of text in a piece.
+    #[must_use]
+    pub fn piece_bytes(piece: &Piece) -> u64 {
+        (piece.payload - header_len(piece.items.len())) as u64
+    }
+}
+
+fn header_len(texts: usize) -> usize {
+    (texts + 1) * size_of::<u64>()
+}
