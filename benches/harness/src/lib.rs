@@ -1,12 +1,6 @@
-//! Measuring: subjects in alternation until their medians are certain enough, what is told of the samples, where one backend begins to
-//! win, and the report that shows it.
-//!
-//! Nothing here knows megaring's engine: whoever measures brings closures, and gets records that can be written as JSON or drawn.
+//! What a run of `megaring bench` measured: the record that is written as JSON, where one backend begins to win, and the report that shows it.
+//! The measuring itself is [`megaring_engine::measure`].
 
 pub mod crossover;
-pub mod disturbance;
-mod random;
 pub mod record;
 pub mod report;
-pub mod sampler;
-pub mod stats;

@@ -1,5 +1,6 @@
 //! What a run of `megaring bench` measured, as it is written to JSON and drawn. Times are nanoseconds unless a name says otherwise.
 
+pub use megaring_engine::measure::stats::Times;
 use serde::{Deserialize, Serialize};
 
 /// Raised when a field changes its meaning.
@@ -115,28 +116,6 @@ pub struct Point {
     pub bytes: f64,
 }
 
-/// What is told of the samples of one case.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Times {
-    /// Samples taken, outliers included.
-    pub samples: usize,
-    /// Median.
-    pub p50_ns: f64,
-    /// 95 of 100 samples took no longer.
-    pub p95_ns: f64,
-    /// 99 of 100 samples took no longer.
-    pub p99_ns: f64,
-    /// Smallest sample.
-    pub min_ns: f64,
-    /// Largest sample.
-    pub max_ns: f64,
-    /// The median's 95 % confidence interval.
-    pub ci_ns: [f64; 2],
-    /// Samples above the upper quartile by more than three times the quartiles' distance.
-    pub outliers: usize,
-    /// Why the figures are to be doubted, such as a throttled processor or an interval that stayed wide; none where they are not.
-    pub doubts: Vec<String>,
-}
 
 /// From where on a backend always wins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

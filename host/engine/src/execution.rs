@@ -1,0 +1,397 @@
+//! One job's way through the steps: admitted, routed, prepared, submitted piece by piece, made exact.
+//!
+//! Failover: where a backend fails a job that did not insist on it, the job begins anew on the next lane that serves it
+//! ([`Execution::fail_over`]). What was answered so far is forgotten, so nothing is answered twice. Each lane gets one try, and the caller's
+//! time limit goes on meanwhile.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use megaring_core::operation::{Append, Exact, Finished, Piece, Size};
+use megaring_core::{Answered, BackendKind, Error, Residency};
+use megaring_ring::{ReserveError, Ticket};
+
+use crate::admission::Permit;
+use crate::engine::Engine;
+use crate::lane::{Lane, Setback};
+use crate::outcome::{Made, Outcome};
+use crate::reaper::{await_ticket, wait_ticket};
+use crate::router::{LedgerEntry, Route};
+use crate::submit::{DEPTH, limits, refusal, submit};
+use crate::terms::Terms;
+
+/// How long a job waits before it asks a full ring again for the room its permit promised. Only blocks scattered among other jobs' make it wait.
+const ROOM_RETRY: Duration = Duration::from_micros(200);
+
+/// A job that holds its permit and waits for its turn.
+pub(crate) struct Admitted<O: Answered> {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) job: Arc<O>,
+    pub(crate) terms: Terms,
+    pub(crate) size: Size,
+    /// As the engine's smallest limits have it.
+    pieces: Vec<Piece>,
+    since: Instant,
+    /// A batch has none: its members have.
+    permit: Option<Permit>,
+}
+
+/// A job that a lane was chosen for.
+pub(crate) struct Execution<O: Answered> {
+    engine: Arc<Engine>,
+    job: Arc<O>,
+    terms: Terms,
+    size: Size,
+    attempt: Attempt<O>,
+    /// Lanes that did not do it.
+    tried: Vec<usize>,
+    since: Instant,
+    /// Held until the end, whichever way.
+    permit: Option<Permit>,
+}
+
+/// What one lane has done of a job. Dropped before its end, it abandons the slots under way, then what the backend keeps for them: it is
+/// the backend that waits for such slots before it reuses memory ([`megaring_core::Backend::prepare`]).
+struct Attempt<O: Answered> {
+    lane: usize,
+    entry: LedgerEntry,
+    waiting: VecDeque<Piece>,
+    in_flight: VecDeque<(Piece, Ticket)>,
+    prepared: bool,
+    /// Whether there was anything to do at all.
+    submitted: bool,
+    /// Held until every slot is answered.
+    residency: Residency,
+    answer: O::Answer,
+    answers: usize,
+    made: Made,
+}
+
+impl<O: Answered> Admitted<O> {
+    /// Step 3: a permit.
+    pub(crate) fn new(engine: Arc<Engine>, job: O, terms: Terms) -> Result<Self, Error> {
+        let since = Instant::now();
+        let pieces = job.pieces(&engine.limits);
+        let permit = engine.admission().admit(&terms, arena_bytes(&pieces));
+        let permit = Some(permit.inspect_err(|_| engine.metrics().refused())?);
+        let size = job.size();
+        Ok(Self { engine, job: Arc::new(job), terms, size, pieces, since, permit })
+    }
+
+    /// A batch, whose members have their permits.
+    pub(crate) fn batch(engine: Arc<Engine>, job: O, terms: Terms) -> Self {
+        let (pieces, size) = (job.pieces(&engine.limits), job.size());
+        Self { engine, job: Arc::new(job), terms, size, pieces, since: Instant::now(), permit: None }
+    }
+
+    /// Step 4: a backend.
+    pub(crate) fn route(self) -> Result<Execution<O>, Error> {
+        let Self { engine, job, terms, size, pieces, since, mut permit } = self;
+        let route = engine.router().route(&*job, &size, &terms, &[])?;
+        let attempt = Attempt::new(&engine, &*job, &size, &route, Some(pieces), permit.as_mut());
+        Ok(Execution { engine, job, terms, size, attempt, tried: Vec::new(), since, permit })
+    }
+
+    /// Takes a batch's answer for its own, where it is not more than the caller can take.
+    pub(crate) fn answered(self, mut outcome: Outcome<O::Answer>, answers: usize) -> Result<Outcome<O::Answer>, Error> {
+        check_answers::<O>(&self.terms, answers)?;
+        self.engine.metrics().batched();
+        report::<O>(&self.engine, &self.size, &self.terms, self.since, &mut outcome.made);
+        Ok(outcome)
+    }
+}
+
+impl<O: Answered> Attempt<O> {
+    fn new(
+        engine: &Engine,
+        job: &O,
+        size: &Size,
+        route: &Route<'_>,
+        pieces: Option<Vec<Piece>>,
+        permit: Option<&mut Permit>,
+    ) -> Self {
+        let (capabilities, backend) = (route.lane.capabilities(), route.lane.kind());
+        let expected = route.expected;
+        tracing::debug!(op = O::OPCODE.name(), items = size.items, %backend, ?expected, why = route.reason.text());
+        let limits = limits(capabilities);
+        let pieces = pieces.filter(|_| limits == engine.limits).unwrap_or_else(|| job.pieces(&limits));
+        if let Some(permit) = permit {
+            permit.exchange(arena_bytes(&pieces));
+        }
+        let made = Made {
+            backend,
+            instruction_set: capabilities.instruction_set.clone(),
+            exact: true,
+            rows_rescored: 0,
+            bytes_read: 0,
+            queue: Duration::ZERO,
+            compute: Duration::ZERO,
+            rescore: Duration::ZERO,
+            batched_with: 0,
+        };
+        Self {
+            lane: route.index,
+            entry: route.enter(),
+            waiting: pieces.into(),
+            in_flight: VecDeque::with_capacity(DEPTH),
+            prepared: false,
+            submitted: false,
+            residency: None,
+            answer: O::Answer::default(),
+            answers: 0,
+            made,
+        }
+    }
+}
+
+impl<O: Answered> Execution<O> {
+    /// Steps 5 to 8, awaited. `on_last` is called as soon as no backend works on it.
+    pub(crate) async fn run(mut self, mut on_last: impl FnMut() + Send) -> Result<Outcome<O::Answer>, Error> {
+        while !self.is_done() {
+            match self.next_answer().await {
+                Ok(Some((piece, completed))) => {
+                    if self.is_done() {
+                        on_last();
+                    }
+                    self = self.finish_elsewhere(piece, completed).await?;
+                }
+                Ok(None) => {}
+                Err(setback) => self.fail_over(setback)?,
+            }
+        }
+        Ok(self.into_outcome())
+    }
+
+    /// Steps 5 to 8 on this thread's time.
+    pub(crate) fn run_blocking(mut self) -> Result<Outcome<O::Answer>, Error> {
+        while !self.is_done() {
+            match self.wait_answer() {
+                Ok(Some((piece, completed))) => self.finish(&piece, &completed)?,
+                Ok(None) => {}
+                Err(setback) => self.fail_over(setback)?,
+            }
+        }
+        Ok(self.into_outcome())
+    }
+
+    pub(crate) fn lane_index(&self) -> usize {
+        self.attempt.lane
+    }
+
+    fn is_done(&self) -> bool {
+        self.attempt.waiting.is_empty() && self.attempt.in_flight.is_empty()
+    }
+
+    /// Steps 5 to 7, awaited: the oldest piece in flight, once it is answered.
+    async fn next_answer(&mut self) -> Result<Option<(Piece, megaring_ring::Outcome)>, Setback> {
+        self.prepare_elsewhere().await?;
+        while let Err(full) = self.submit_ahead() {
+            self.check_room(&full)?;
+            tokio::time::sleep(ROOM_RETRY).await;
+            self.check_deadline("waiting for room")?;
+        }
+        let Some((piece, ticket)) = self.attempt.in_flight.pop_front() else { return Ok(None) };
+        Ok(Some((piece, await_ticket(ticket, self.terms.deadline).await?)))
+    }
+
+    /// Steps 5 to 7 on this thread's time.
+    fn wait_answer(&mut self) -> Result<Option<(Piece, megaring_ring::Outcome)>, Setback> {
+        self.prepare()?;
+        while let Err(full) = self.submit_ahead() {
+            self.check_room(&full)?;
+            std::thread::park_timeout(ROOM_RETRY);
+            self.check_deadline("waiting for room")?;
+        }
+        let Some((piece, ticket)) = self.attempt.in_flight.pop_front() else { return Ok(None) };
+        Ok(Some((piece, wait_ticket(ticket)?)))
+    }
+
+    /// After a setback: begins the job anew on the next lane that serves it. An error where the caller insisted on this one, or none is left.
+    fn fail_over(&mut self, setback: Setback) -> Result<(), Error> {
+        let error = match setback {
+            Setback::Final(error) => return Err(error),
+            Setback::Backend(error) => error,
+        };
+        // A refusal is no failure.
+        let is_refusal = matches!(error, Error::BackendUnavailable { .. } | Error::Exhausted { .. });
+        if is_refusal { self.attempt.entry.refused() } else { self.attempt.entry.failed() }
+        let from = self.lane();
+        let kind = from.kind();
+        if self.terms.backend.is_some() {
+            return Err(match (from.fault(), error) {
+                (Some(reason), _) => Error::BackendUnavailable { kind, reason },
+                // It goes on, with a device that it opened anew.
+                (None, Error::Internal(what)) => Error::Internal(format!("backend {kind} failed: {what}")),
+                (None, error) => error,
+            });
+        }
+        self.check_deadline("waiting for another backend")?;
+        self.tried.push(self.attempt.lane);
+        let engine = self.engine.clone();
+        let Ok(route) = engine.router().route(&*self.job, &self.size, &self.terms, &self.tried) else {
+            return Err(error);
+        };
+        let to = route.lane.kind();
+        if is_refusal {
+            // Logged by the backend itself, or as usual as a corpus that does not fit a device.
+            tracing::debug!(from = %kind, %to, %error, "a job moves to another backend");
+        } else {
+            tracing::warn!(from = %kind, %to, %error, "a backend failed a job; it is done again elsewhere");
+        }
+        self.attempt = Attempt::new(&engine, &*self.job, &self.size, &route, None, self.permit.as_mut());
+        engine.metrics().failed_over();
+        Ok(())
+    }
+
+    fn lane(&self) -> &Lane {
+        self.engine.lane(self.attempt.lane)
+    }
+
+    /// Lets the backend bring what the slots will need, on this thread's time.
+    fn prepare(&mut self) -> Result<(), Setback> {
+        if !self.attempt.prepared {
+            let brought = self.lane().backend().prepare(self.job.reads());
+            self.prepared(brought)?;
+        }
+        Ok(())
+    }
+
+    /// [`Self::prepare`] off the async threads where it may block. The CPU needs nothing brought.
+    async fn prepare_elsewhere(&mut self) -> Result<(), Setback> {
+        if self.attempt.prepared || self.job.reads().is_none() || self.lane().kind() == BackendKind::Cpu {
+            return self.prepare();
+        }
+        let (engine, job, lane) = (self.engine.clone(), self.job.clone(), self.attempt.lane);
+        // Where the call is cancelled meanwhile, what was brought is let go as soon as it is there.
+        let preparing = tokio::task::spawn_blocking(move || engine.lane(lane).backend().prepare(job.reads()));
+        let brought = match self.terms.deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), preparing)
+                .await
+                .map_err(|_| Error::DeadlineExceeded { stage: "being prepared" })?,
+            None => preparing.await,
+        };
+        self.prepared(brought.map_err(|_| Error::Internal("preparing panicked".into()))?)
+    }
+
+    fn prepared(&mut self, brought: Result<Residency, Error>) -> Result<(), Setback> {
+        self.attempt.residency = brought.map_err(|error| match error {
+            error @ (Error::BackendUnavailable { .. } | Error::Exhausted { .. }) => Setback::Backend(error),
+            error => Setback::Final(error),
+        })?;
+        self.attempt.prepared = true;
+        if self.attempt.residency.is_some() {
+            self.attempt.entry.prepared();
+        }
+        Ok(self.check_deadline("being prepared")?)
+    }
+
+    /// Step 5, up to [`DEPTH`] pieces ahead. Fails only where nothing is in flight that would make room.
+    fn submit_ahead(&mut self) -> Result<(), ReserveError> {
+        let ring = self.engine.lane(self.attempt.lane).ring();
+        let Attempt { waiting, in_flight, submitted, .. } = &mut self.attempt;
+        while in_flight.len() < DEPTH {
+            let Some(piece) = waiting.front() else { break };
+            match submit(ring, &*self.job, piece, &self.terms) {
+                Ok(ticket) => {
+                    *submitted = true;
+                    in_flight.extend(waiting.pop_front().map(|piece| (piece, ticket)));
+                }
+                Err(_) if !in_flight.is_empty() => break,
+                Err(full) => return Err(full),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether waiting can help a piece that found no room: not on a lane that has failed, whose arena may never be given back.
+    fn check_room(&self, full: &ReserveError) -> Result<(), Setback> {
+        let kind = self.lane().kind();
+        let failed = self.lane().fault().map(|reason| Error::BackendUnavailable { kind, reason });
+        match (full, failed) {
+            (ReserveError::RingFull | ReserveError::ArenaFull, None) => Ok(()),
+            (_, Some(failed)) => Err(Setback::Backend(failed)),
+            // Another lane's arena may be larger.
+            (full, None) => Err(Setback::Backend(refusal(full, self.engine.admission().retry_after()))),
+        }
+    }
+
+    fn check_deadline(&self, stage: &'static str) -> Result<(), Error> {
+        let passed = self.terms.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        if passed { Err(Error::DeadlineExceeded { stage }) } else { Ok(()) }
+    }
+
+    /// Step 8 for one piece.
+    fn finish(&mut self, piece: &Piece, completed: &megaring_ring::Outcome) -> Result<(), Error> {
+        let begun = Instant::now();
+        let by = Exact { kernel: self.engine.kernel(), profile: self.engine.profile() };
+        let Finished { answer, answers, rows_rescored, bytes_read } =
+            self.job.finish(piece, completed.result(), &by)?;
+        let Attempt { answer: all, answers: found, made, .. } = &mut self.attempt;
+        *found += answers;
+        check_answers::<O>(&self.terms, *found)?;
+        all.append(answer);
+        made.rows_rescored += rows_rescored;
+        made.bytes_read += bytes_read;
+        made.compute += Duration::from_nanos(completed.completion.device_ns);
+        made.rescore += begun.elapsed();
+        Ok(())
+    }
+
+    /// Step 8 off the async threads where it takes long.
+    async fn finish_elsewhere(mut self, piece: Piece, completed: megaring_ring::Outcome) -> Result<Self, Error> {
+        if self.job.is_light(&piece, completed.result()) {
+            self.finish(&piece, &completed)?;
+            return Ok(self);
+        }
+        let (done, finished) = tokio::sync::oneshot::channel();
+        rayon::spawn(move || {
+            // Rayon ends the process where a spawned task panics; the execution is lost here, and with it only this job.
+            let finish = AssertUnwindSafe(|| self.finish(&piece, &completed).map(|()| self));
+            let result = catch_unwind(finish).unwrap_or_else(|_| Err(Error::Internal("rescoring panicked".into())));
+            // Before the caller goes on: its next job may need the room.
+            drop(completed);
+            // A receiver that is gone belongs to a cancelled call; dropping the execution gives everything back.
+            let _ = done.send(result);
+        });
+        finished.await.map_err(|_| Error::Internal("rescoring was given up".into()))?
+    }
+
+    fn into_outcome(self) -> Outcome<O::Answer> {
+        let Self { engine, terms, size, attempt, since, permit, .. } = self;
+        let Attempt { answer, mut made, mut entry, submitted, .. } = attempt;
+        if submitted {
+            entry.answered();
+        }
+        // A batch is reported by each of its members.
+        if permit.is_some() {
+            report::<O>(&engine, &size, &terms, since, &mut made);
+        }
+        Outcome { answer, made }
+    }
+}
+
+/// Bytes of the arena that a job holds at most.
+fn arena_bytes(pieces: &[Piece]) -> usize {
+    pieces.iter().map(Piece::bytes).max().unwrap_or(0) * DEPTH.min(pieces.len())
+}
+
+/// Counts answers against what the caller can take.
+fn check_answers<O: Answered>(terms: &Terms, found: usize) -> Result<(), Error> {
+    match terms.max_answers {
+        Some(most) if found > most => {
+            let text = format!("the reply would hold more than the {most} hits that fit a message; send fewer at a time");
+            Err(Error::field(O::ITEMS, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Tells metrics and telemetry of an answered job, and the answer how long the job waited.
+fn report<O: Answered>(engine: &Engine, size: &Size, terms: &Terms, since: Instant, made: &mut Made) {
+    let took = since.elapsed();
+    made.queue = took.saturating_sub(made.compute).saturating_sub(made.rescore);
+    engine.metrics().answered(size.items, took);
+    engine.telemetry().answered(O::OPCODE, size, &terms.tenant, took);
+}

@@ -1,0 +1,270 @@
+//! Step 4, the router: which backend does a job, and why.
+//!
+//! A caller's wish comes first: a backend that was asked for by name is used or refused, never replaced. Otherwise the lane is taken that
+//! answers soonest, by the ledgers it keeps of each (`router/ledger.rs`, `router/choice.rs`): a cost model that was measured on this machine or is
+//! assumed until it is, what is in flight, what a device lacks, and what outcomes have taught since. A backend on an emulated device is not
+//! among them: it would be slower than the CPU backend.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use megaring_core::operation::{Class, Size};
+use megaring_core::{BackendKind, Error, Lacking, Opcode, Operation};
+
+use self::ledger::{Estimates, Ledger, PendingJob};
+use self::choice::{RouteRequest, Choice, Chooser, Lanes, MAX_LANES};
+use self::corrections::{Cell, Corrections};
+use crate::cost::{CostModel, Sample, Workload};
+use crate::lane::Lane;
+use crate::terms::Terms;
+
+mod ledger;
+mod choice;
+mod cooling;
+mod corrections;
+mod forecast;
+#[cfg(test)]
+mod simulation;
+
+pub use self::ledger::Basis;
+pub use self::choice::Reason;
+pub use self::forecast::{Forecast, Prospect, Question, Times};
+
+/// How a router goes about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routing {
+    /// Whether it learns from outcomes, and spends a little time on seeing whether what it believes still holds.
+    pub adapts: bool,
+    /// How long a backend that failed a job is left alone; twice as long each time it fails again, a minute at most.
+    pub cooling: Duration,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self { adapts: true, cooling: Duration::from_secs(1) }
+    }
+}
+
+/// No job counts as longer: the sum of all that are in flight must fit its type.
+const LONGEST_NS: f64 = 1e15;
+
+/// A choice, with its reason.
+pub struct Route<'a> {
+    /// Where the job goes.
+    pub lane: &'a Lane,
+    /// Its place in [`Router::lanes`].
+    pub index: usize,
+    /// Reason there.
+    pub reason: Reason,
+    /// What the job is expected to take there once it is its turn.
+    pub expected: Duration,
+    choice: Choice,
+    ledger: &'a Arc<Ledger>,
+    clock: Instant,
+}
+
+/// A job's entry in a lane's ledger: it counts as in flight as long as this lives.
+pub(crate) struct LedgerEntry {
+    ledger: Arc<Ledger>,
+    entry: PendingJob,
+    clock: Instant,
+    /// Answered, or failed.
+    settled: bool,
+}
+
+/// Backends that run, and those that do not.
+pub struct Router {
+    lanes: Vec<Lane>,
+    absent: Vec<(BackendKind, String)>,
+    ledgers: Vec<Arc<Ledger>>,
+    chooser: Chooser,
+    clock: Instant,
+}
+
+impl Router {
+    /// A router over running lanes; `absent` says of the other kinds reason they are not there. Lanes beyond the eighth get no jobs. What they
+    /// cost is assumed until [`Self::adopt`].
+    #[must_use]
+    pub fn new(lanes: Vec<Lane>, absent: Vec<(BackendKind, String)>, routing: Routing) -> Self {
+        let Routing { adapts, cooling } = routing;
+        let ledgers = lanes.iter().take(MAX_LANES).map(|lane| Arc::new(Ledger::new(lane.kind(), cooling, adapts)));
+        let ledgers = ledgers.collect();
+        Self { lanes, absent, ledgers, chooser: Chooser::new(adapts), clock: Instant::now() }
+    }
+
+    /// Picks the lane for a job, by its size and its caller's terms. Lanes that have failed get no jobs, and those in `tried` not this one.
+    ///
+    /// # Errors
+    /// [`Error::BackendUnavailable`] with the reason, when the wish cannot be met or nothing serves the operation.
+    pub fn route(
+        &self,
+        job: &dyn Operation,
+        size: &Size,
+        terms: &Terms,
+        tried: &[usize],
+    ) -> Result<Route<'_>, Error> {
+        let lacking = |lane: usize| self.lacking(lane, job);
+        let load = Workload { opcode: job.opcode(), size: *size };
+        let corpus = job.reads().map(|reads| reads.corpus.handle());
+        self.choose(&load, corpus, terms, tried, &lacking)
+    }
+
+    /// Where [`Self::route`] would most likely send a job, without noting anything; the first lane where none can do it.
+    #[must_use]
+    pub fn likely_lane(&self, job: &dyn Operation, size: &Size, wish: Option<BackendKind>) -> usize {
+        let lacking = |lane: usize| self.lacking(lane, job);
+        let load = Workload { opcode: job.opcode(), size: *size };
+        let able = self.able(&load, wish, &[]);
+        let request =
+            RouteRequest { load, corpus: None, able, lacking: &lacking, now_ns: self.now_ns(), left_ns: f64::INFINITY };
+        self.chooser.preview(&self.ledgers, &request).map_or(0, |(lane, _)| lane)
+    }
+
+    /// What a job of this size takes by the model on the best of the backends, idle and with what it reads; zero where nothing serves it.
+    /// Without what was learnt of jobs of about this size: whoever asks compares sizes, and what is learnt of each has an error of its own.
+    #[must_use]
+    pub fn estimate(&self, opcode: Opcode, size: &Size, wish: Option<BackendKind>) -> Duration {
+        let load = Workload { opcode, size: *size };
+        let able = (0..self.ledgers.len()).filter(|lane| self.is_able(*lane, &load, wish));
+        let least = able.map(|lane| self.ledgers[lane].estimates().model.ns(&load)).min_by(f64::total_cmp);
+        Duration::from_nanos(least.unwrap_or(0.0) as u64)
+    }
+
+    /// Goes by measurements from now on, of the lanes of a kind: its model, and the samples that it was fitted to, by load.
+    pub fn adopt(&self, kind: BackendKind, model: CostModel, samples: &[(Workload, Sample)]) {
+        let error = |(load, sample): &(Workload, Sample)| {
+            let predicted = model.ns(load);
+            (Cell::of(load), (sample.ns / predicted).ln(), sample.weight)
+        };
+        let errors: Vec<_> = samples.iter().map(error).filter(|(_, error, _)| error.is_finite()).collect();
+        let is_measured = |class: &Class| samples.iter().any(|(load, _)| load.opcode.class() == *class);
+        for (lane, ledger) in self.lanes.iter().zip(&self.ledgers).filter(|(lane, _)| lane.kind() == kind) {
+            tracing::debug!(backend = %lane.kind(), samples = errors.len(), "measured costs are adopted");
+            let measured = Class::ALL.into_iter().filter(is_measured).collect();
+            ledger.adopt(Estimates { measured, model, corrections: Corrections::seeded(&errors) });
+        }
+    }
+
+    /// Lanes that run.
+    #[must_use]
+    pub fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    /// Kinds that do not run, with the reason.
+    #[must_use]
+    pub fn absent(&self) -> &[(BackendKind, String)] {
+        &self.absent
+    }
+
+    fn choose(
+        &self,
+        load: &Workload,
+        corpus: Option<u32>,
+        terms: &Terms,
+        tried: &[usize],
+        lacking: &dyn Fn(usize) -> Lacking,
+    ) -> Result<Route<'_>, Error> {
+        let wish = terms.backend;
+        let able = self.able(load, wish, tried);
+        let left = terms.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left_ns = left.map_or(f64::INFINITY, |left| left.as_nanos() as f64);
+        let request = RouteRequest { load: *load, corpus, able, lacking, now_ns: self.now_ns(), left_ns };
+        let choice = match wish {
+            // The first of its kind.
+            Some(_) => self.chooser.first(&self.ledgers, &request),
+            None => self.chooser.choose(&self.ledgers, &request),
+        };
+        let choice = choice.ok_or_else(|| {
+            let kind = wish.unwrap_or(BackendKind::Cpu);
+            Error::BackendUnavailable { kind, reason: self.absence(kind, load) }
+        })?;
+        let expected = Duration::from_nanos(choice.estimate.ns as u64);
+        let (lane, ledger) = (&self.lanes[choice.lane], &self.ledgers[choice.lane]);
+        Ok(Route { lane, index: choice.lane, reason: choice.reason, expected, choice, ledger, clock: self.clock })
+    }
+
+    fn able(&self, load: &Workload, wish: Option<BackendKind>, tried: &[usize]) -> Lanes {
+        let able = (0..self.ledgers.len()).filter(|lane| !tried.contains(lane) && self.is_able(*lane, load, wish));
+        able.fold(Lanes::default(), Lanes::with)
+    }
+
+    fn lacking(&self, lane: usize, job: &dyn Operation) -> Lacking {
+        job.reads().map_or_else(Lacking::default, |reads| self.lanes[lane].backend().lacking(reads))
+    }
+
+    fn is_able(&self, lane: usize, load: &Workload, wish: Option<BackendKind>) -> bool {
+        let lane = &self.lanes[lane];
+        let able = lane.capabilities();
+        let wanted = wish.map_or(!able.emulated, |kind| lane.kind() == kind);
+        wanted && able.operations.contains(load.opcode) && lane.is_well()
+    }
+
+    fn now_ns(&self) -> u64 {
+        since(self.clock)
+    }
+
+    fn absence(&self, kind: BackendKind, load: &Workload) -> String {
+        let known = self.absent.iter().find(|(absent, _)| *absent == kind).map(|(_, reason)| reason.clone());
+        let failed = || self.lanes.iter().filter(|lane| lane.kind() == kind).find_map(Lane::fault);
+        let lanes = || self.lanes.iter().filter(|lane| lane.kind() == kind);
+        let unserved = || lanes().find_map(|lane| lane.capabilities().operations.refusal(load.opcode));
+        known.or_else(failed).or_else(unserved).unwrap_or_else(|| "no such backend runs".into())
+    }
+}
+
+impl Route<'_> {
+    /// The job is given to the lane.
+    pub(crate) fn enter(&self) -> LedgerEntry {
+        let Choice { reason, cell, estimate, upload_ns, .. } = self.choice;
+        let bounded = |ns: f64| ns.min(LONGEST_NS) as u64;
+        let entry = PendingJob {
+            cell,
+            line_ns: estimate.line_ns,
+            expected_ns: bounded(estimate.ns),
+            upload_ns: bounded(upload_ns),
+            began_ns: since(self.clock),
+            is_trial: reason == Reason::Trial,
+        };
+        self.ledger.add(&entry);
+        LedgerEntry { ledger: self.ledger.clone(), entry, clock: self.clock, settled: false }
+    }
+}
+
+impl LedgerEntry {
+    /// What the device lacked has been brought: the job's own time begins.
+    pub(crate) fn prepared(&mut self) {
+        self.ledger.brought(&mut self.entry, since(self.clock));
+    }
+
+    /// The lane has answered: what it took is compared with what was expected.
+    pub(crate) fn answered(&mut self) {
+        self.settled = true;
+        self.ledger.answered(&self.entry, since(self.clock));
+    }
+
+    /// The lane did not do it, by its own fault.
+    pub(crate) fn failed(&mut self) {
+        self.settled = true;
+        self.ledger.cooling.failed(self.entry.began_ns, since(self.clock));
+    }
+
+    /// The lane refused it: nothing was done.
+    pub(crate) fn refused(&mut self) {
+        self.settled = true;
+    }
+}
+
+impl Drop for LedgerEntry {
+    fn drop(&mut self) {
+        if !self.settled {
+            // Its caller went away, or its time was over.
+            self.ledger.given_up(&self.entry, since(self.clock));
+        }
+        self.ledger.remove(&self.entry);
+    }
+}
+
+fn since(clock: Instant) -> u64 {
+    u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}

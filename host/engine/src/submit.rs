@@ -1,0 +1,78 @@
+//! Step 5, submit: copies a piece's payload into the backend's arena and publishes its slot. How a job is cut, and how its payload lies, the
+//! operation itself says ([`megaring_core::Operation`]).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use megaring_core::operation::{Limits, Payload, Piece, SlotFields};
+use megaring_core::{Capabilities, Error, Operation};
+use megaring_ring::{Descriptor, JobRing, ReserveError, Ticket, fnv1a64};
+
+use crate::Terms;
+
+/// Slots of one job that are under way together: while one is rescored, the backend has the next.
+pub const DEPTH: usize = 3;
+/// A piece's payload and result fill at most this part of the arena.
+const ARENA_SHARE: usize = 8;
+
+/// What a piece may hold on a backend.
+#[must_use]
+pub fn limits(capabilities: &Capabilities) -> Limits {
+    Limits { max_items: capabilities.max_queries, max_bytes: capabilities.max_bytes / ARENA_SHARE }
+}
+
+/// Publishes one piece.
+///
+/// # Errors
+/// [`ReserveError`] as the ring gives it: full, too large, closed.
+pub fn submit(
+    ring: &Arc<JobRing>,
+    job: &dyn Operation,
+    piece: &Piece,
+    terms: &Terms,
+) -> Result<Ticket, ReserveError> {
+    let mut reservation = ring.try_reserve(piece.payload, piece.result)?;
+    let mut slot = SlotFields::default();
+    job.write(piece, &mut Payload::new(reservation.payload_mut()), &mut slot);
+    let SlotFields { corpus, corpus_generation, dim, k, metric, dtype, flags, threshold } = slot;
+    let descriptor = Descriptor {
+        opcode: job.opcode() as u16,
+        tenant: fnv1a64(terms.tenant.as_bytes()),
+        items: piece.items.len() as u32,
+        deadline_ns: unix_deadline_ns(terms.deadline),
+        corpus,
+        corpus_generation,
+        dim,
+        k,
+        metric,
+        dtype,
+        flags,
+        threshold,
+        ..Descriptor::default()
+    };
+    Ok(ring.submit(reservation, descriptor))
+}
+
+/// The refusal a caller sees.
+#[must_use]
+pub fn refusal(error: &ReserveError, retry_after: Duration) -> Error {
+    match error {
+        ReserveError::RingFull => Error::Exhausted { what: "the ring", retry_after },
+        ReserveError::ArenaFull => Error::Exhausted { what: "the arena", retry_after },
+        ReserveError::TooLarge { limit } => Error::field(
+            "request",
+            format!(
+                "one item needs more than the {limit} bytes that a backend takes at once; ask for fewer rows or a smaller k"
+            ),
+        ),
+        ReserveError::Closed => Error::Draining,
+    }
+}
+
+/// A deadline on this process's clock as Unix nanoseconds; 0 is none.
+fn unix_deadline_ns(deadline: Option<Instant>) -> u64 {
+    let Some(deadline) = deadline else { return 0 };
+    let left = deadline.saturating_duration_since(Instant::now());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from((now + left).as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,18 @@
+//! Who asks, and on what terms.
+
+use std::time::Instant;
+
+use megaring_core::BackendKind;
+
+/// A caller's terms.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// The tenant's name; empty where callers are not told apart.
+    pub tenant: String,
+    /// When the answer stops being of use.
+    pub deadline: Option<Instant>,
+    /// The backend the caller insists on.
+    pub backend: Option<BackendKind>,
+    /// Answers the caller can take in all, such as hits; a job that finds more fails as soon as it does. `None` is no limit.
+    pub max_answers: Option<usize>,
+}

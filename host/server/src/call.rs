@@ -1,0 +1,77 @@
+//! The calls of `megaring.v1.Compute`: one [`Call`] for each message. How it becomes a job and what comes out becomes its response stand in one
+//! file, named after the operation; what they share is in [`crate::validate`] and [`crate::reply`].
+
+use std::sync::Arc;
+
+use megaring_core::corpus::CorpusView;
+use megaring_core::{Answered, Error};
+use megaring_engine::{Engine, Outcome, Terms};
+use prost::Message;
+
+use crate::reply_limit::ReplyLimit;
+
+mod encode;
+mod nearest;
+mod score;
+mod search;
+
+/// A request, as the one handler of all operations knows it.
+pub trait Call: Message + Default + Sized + 'static {
+    /// The operation that it asks for.
+    type Operation: Answered;
+    /// What its caller gets.
+    type Response: Message + Send + 'static;
+
+    /// The corpus that it names, if any.
+    fn corpus(&self) -> Option<&str>;
+
+    /// The backend that it forces, as the wire numbers it.
+    fn backend(&self) -> i32;
+
+    /// Bytes that [`Self::validate`] touches.
+    fn payload_bytes(&self) -> usize;
+
+    /// The job, or what is wrong with it: the field as the wire has it, and the row. `corpus` is the one that it names.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], or [`Error::Precondition`] for a corpus that lacks what the operation reads.
+    fn validate(self, corpus: Option<Arc<CorpusView>>, limit: ReplyLimit) -> Result<Validated<Self>, Error>;
+
+    /// Answers that a reply can carry, where it shows only as they are found how many there are.
+    fn max_answers(_limit: ReplyLimit) -> Option<usize> {
+        None
+    }
+
+    /// Does the job.
+    fn run(
+        engine: &Arc<Engine>,
+        job: Self::Operation,
+        terms: Terms,
+    ) -> impl Future<Output = Result<AnswerOf<Self>, Error>> + Send {
+        engine.run(job, terms)
+    }
+}
+
+/// What comes out of a call's job.
+pub type AnswerOf<C> = Outcome<<<C as Call>::Operation as Answered>::Answer>;
+
+/// Makes the response of what came out.
+type Reply<C> = Box<dyn FnOnce(AnswerOf<C>, &Engine) -> <C as Call>::Response + Send>;
+
+/// A call that is valid.
+pub struct Validated<C: Call> {
+    /// The job.
+    pub job: C::Operation,
+    /// About what its reply takes in memory.
+    pub reply_bytes: usize,
+    /// The reply.
+    pub reply: Reply<C>,
+}
+
+/// What a hit takes in memory: id, score and a look at the corpus's labels included.
+const HIT_BYTES: usize = 32;
+
+/// The corpus that a call must name.
+fn named(corpus: Option<Arc<CorpusView>>) -> Result<Arc<CorpusView>, Error> {
+    corpus.ok_or_else(|| Error::field("corpus", "name a corpus"))
+}

@@ -1,0 +1,59 @@
+//! `rpc Score`.
+
+use std::sync::Arc;
+
+use megaring_core::corpus::CorpusView;
+use megaring_core::score::Score;
+use megaring_core::{Answered, Error};
+use megaring_engine::Outcome;
+use megaring_proto::v1 as pb;
+
+use super::{Call, Validated, named};
+use crate::reply::made;
+use crate::reply_limit::ReplyLimit;
+use crate::validate::{metric, vector_bytes, vectors};
+
+impl Call for pb::ScoreRequest {
+    type Operation = Score;
+    type Response = pb::ScoreResponse;
+
+    fn corpus(&self) -> Option<&str> {
+        Some(&self.corpus)
+    }
+
+    fn backend(&self) -> i32 {
+        self.backend
+    }
+
+    fn payload_bytes(&self) -> usize {
+        let rows = self.rows.as_ref().map_or(0, |rows| rows.numbers.len() * size_of::<u32>());
+        vector_bytes(self.queries.as_ref()) + rows
+    }
+
+    fn validate(self, corpus: Option<Arc<CorpusView>>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
+        let corpus = named(corpus)?;
+        let metric = metric(self.metric)?;
+        let rows = self.rows.map(|rows| rows.numbers);
+        if let Some(at) = rows.iter().flatten().position(|row| *row as usize >= corpus.rows()) {
+            let text = format!("no such row; the corpus has {}", corpus.rows());
+            return Err(Error::row("rows.numbers", at as u64, text));
+        }
+        let queries = vectors(Score::ITEMS, self.queries, corpus.dim())?;
+        let (count, generation) = (queries.rows, u64::from(corpus.generation()));
+        let job = Score { corpus, queries, metric, rows };
+        let width = job.width();
+        limit.expect(Score::ITEMS, count, width, size_of::<f32>())?;
+        let reply = move |outcome: Outcome<Vec<f32>>, _: &_| {
+            let data: Vec<u8> = outcome.answer.iter().flat_map(|score| score.to_le_bytes()).collect();
+            let scores = pb::Vectors {
+                data: data.into(),
+                dtype: pb::Dtype::Float32.into(),
+                rows: count as u32,
+                dim: width as u32,
+                int8_scale: None,
+            };
+            pb::ScoreResponse { scores: Some(scores), made: Some(made(outcome.made)), generation }
+        };
+        Ok(Validated { job, reply_bytes: count * width * size_of::<f32>(), reply: Box::new(reply) })
+    }
+}

@@ -1,0 +1,83 @@
+//! `rpc Search`.
+
+use std::sync::Arc;
+
+use megaring_core::corpus::CorpusView;
+use megaring_core::exact::reported;
+use megaring_core::rescore::{Hit, Ranked};
+use megaring_core::search::Search;
+use megaring_core::{Answered, Error};
+use megaring_engine::{Engine, Outcome, Terms};
+use megaring_proto::v1 as pb;
+
+use super::{AnswerOf, Call, HIT_BYTES, Validated, named};
+use crate::reply::made;
+use crate::reply_limit::ReplyLimit;
+use crate::validate::{at_least_one_answer, metric, not_finite_field, vector_bytes, vectors};
+
+/// A hit is a row, an id and a score: six bytes where all numbers are small.
+const LEAST_HIT_BYTES: usize = 6;
+
+impl Call for pb::SearchRequest {
+    type Operation = Search;
+    type Response = pb::SearchResponse;
+
+    fn corpus(&self) -> Option<&str> {
+        Some(&self.corpus)
+    }
+
+    fn backend(&self) -> i32 {
+        self.backend
+    }
+
+    fn payload_bytes(&self) -> usize {
+        vector_bytes(self.queries.as_ref())
+    }
+
+    fn validate(self, corpus: Option<Arc<CorpusView>>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
+        let corpus = named(corpus)?;
+        let metric = metric(self.metric)?;
+        let k = at_least_one_answer(self.k)?;
+        if let Some(threshold) = self.threshold.filter(|threshold| !threshold.is_finite()) {
+            return Err(not_finite_field("threshold", threshold));
+        }
+        let queries = vectors(Search::ITEMS, self.queries, corpus.dim())?;
+        let hits = k.min(corpus.rows());
+        if self.threshold.is_none() {
+            limit.expect(Search::ITEMS, queries.rows, hits, LEAST_HIT_BYTES)?;
+        }
+        let reply_bytes = queries.rows.saturating_mul(hits).saturating_mul(HIT_BYTES);
+        let (view, titles) = (corpus.clone(), self.with_titles);
+        let job = Search { corpus, queries, metric, k, threshold: self.threshold };
+        Ok(Validated { job, reply_bytes, reply: Box::new(move |outcome, _| reply(outcome, &view, titles)) })
+    }
+
+    /// How many hits pass a threshold shows only as they are found: the search ends with the first that no reply could carry.
+    fn max_answers(limit: ReplyLimit) -> Option<usize> {
+        Some(limit.answers(LEAST_HIT_BYTES))
+    }
+
+    /// Small searches of several callers may be done as one batch.
+    fn run(
+        engine: &Arc<Engine>,
+        job: Search,
+        terms: Terms,
+    ) -> impl Future<Output = Result<AnswerOf<Self>, Error>> + Send {
+        engine.run_batched(job, terms)
+    }
+}
+
+fn reply(outcome: Outcome<Vec<Ranked>>, corpus: &CorpusView, titles: bool) -> pb::SearchResponse {
+    let results = outcome.answer.iter().map(|ranked| hits(ranked, corpus, titles)).collect();
+    pb::SearchResponse { results, made: Some(made(outcome.made)), generation: u64::from(corpus.generation()) }
+}
+
+fn hits(ranked: &Ranked, corpus: &CorpusView, titles: bool) -> pb::Hits {
+    let label = |hit: &Hit| corpus.label(hit.row);
+    pb::Hits {
+        rows: ranked.hits.iter().map(|hit| hit.row).collect(),
+        memory_ids: ranked.hits.iter().map(|hit| label(hit).0).collect(),
+        scores: ranked.hits.iter().map(|hit| reported(hit.score)).collect(),
+        titles: if titles { ranked.hits.iter().map(|hit| label(hit).1.into()).collect() } else { Vec::new() },
+    }
+}

@@ -1,0 +1,19 @@
+//! Steps 1, 2 and the reply: gRPC in front of the engine.
+//!
+//! | step | module | |
+//! |---|---|---|
+//! | 1 | [`service`] | takes the call |
+//! | 2 | [`call`], [`validate`] | makes a job of the message, or names the field and the row that are wrong |
+//! | 8 | [`call`], [`reply`] | makes the response of what came out |
+//!
+//! [`Server`] listens, tells of its health, and drains.
+
+pub mod call;
+pub mod error;
+pub mod reply;
+pub mod reply_limit;
+mod server;
+pub mod service;
+pub mod validate;
+
+pub use server::{Drained, ServeError, Server, ServerConfig};

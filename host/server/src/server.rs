@@ -1,0 +1,228 @@
+//! The server: a port, the three services of `megaring.v1`, health and reflection on it, and an orderly end.
+//!
+//! Draining: health answers NOT_SERVING, streams read no further, new work is UNAVAILABLE, work under way is answered, then
+//! connections close. That takes at most [`ServerConfig::drain_limit`]; what is not done by then ends with the runtime. Messages are
+//! limited to [`ServerConfig::max_message_bytes`] either way. Connections whose peer is gone are noticed by HTTP/2 pings.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use megaring_engine::Engine;
+use megaring_engine::calibration::Keeper;
+use megaring_proto::v1::admin_server::AdminServer;
+use megaring_proto::v1::compute_server::ComputeServer;
+use megaring_proto::v1::corpora_server::CorporaServer;
+use thiserror::Error;
+use tokio::sync::{oneshot, watch};
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, health_reporter};
+
+use crate::reply_limit::ReplyLimit;
+use crate::service::{Service, Settings};
+
+mod deadline;
+
+/// How a server is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Largest message in bytes, either way.
+    pub max_message_bytes: usize,
+    /// Requests of one stream that are worked on at once.
+    pub stream_in_flight: usize,
+    /// How long draining may take.
+    pub drain_limit: Duration,
+    /// The file that calibrations are kept in; without one they end with the process.
+    pub calibration: Option<PathBuf>,
+}
+
+impl ServerConfig {
+    /// 64 MiB a message, 16 requests of a stream at once, 10 s to drain, no file for calibrations.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        let drain_limit = Duration::from_secs(10);
+        Self { address, max_message_bytes: 64 << 20, stream_in_flight: 16, drain_limit, calibration: None }
+    }
+}
+
+/// Why a server cannot serve.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// Another program has the port.
+    #[error(
+        "cannot listen on {0}: another program uses this port; stop it, or choose another port (0 takes a free one)"
+    )]
+    PortInUse(SocketAddr),
+    /// The system refuses the address.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The transport failed while serving.
+    #[error("the server failed: {0}")]
+    Failed(String),
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// All work was answered and all connections closed.
+    Fully,
+    /// The time limit passed first. The port is closed; what is left ends with the runtime.
+    CutOff,
+}
+
+/// A server that listens already: connections wait until [`Server::serve`].
+pub struct Server {
+    config: ServerConfig,
+    engine: Arc<Engine>,
+    keeper: Arc<Keeper>,
+    incoming: TcpIncoming,
+    address: SocketAddr,
+}
+
+/// Flow control: enough in flight that a message of some MiB does not wait for round trips.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// Flow control of all streams of a connection together.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// How often a silent peer is asked whether it is still there.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Server {
+    /// Listens. Call it within a tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    /// The port is in use, or the system refuses the address.
+    pub fn bind(config: ServerConfig, engine: Arc<Engine>) -> Result<Self, ServeError> {
+        let listen = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => ServeError::PortInUse(config.address),
+            _ => ServeError::Listen { address: config.address, source },
+        };
+        let incoming = TcpIncoming::bind(config.address).map_err(listen)?.with_nodelay(Some(true));
+        let address = incoming.local_addr().map_err(listen)?;
+        let keeper = Keeper::new(engine.clone(), config.calibration.clone());
+        Ok(Self { config, engine, keeper, incoming, address })
+    }
+
+    /// Where it listens; the port is the real one.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Keeps the calibration.
+    #[must_use]
+    pub fn keeper(&self) -> &Arc<Keeper> {
+        &self.keeper
+    }
+
+    /// Serves until `shutdown` resolves, then drains.
+    ///
+    /// # Errors
+    /// A transport that fails while serving.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<Drained, ServeError> {
+        let Self { config, engine, keeper, incoming, address } = self;
+        let (drain, draining) = watch::channel(false);
+        let (close, closed) = oneshot::channel::<()>();
+        let (mut health, health_service) = health_reporter();
+        report(&health, ServingStatus::Serving).await;
+        let routes = routes(&config, engine.clone(), keeper, draining)?.add_service(health_service);
+        let serving = builder().add_routes(routes).serve_with_incoming_shutdown(incoming, async {
+            // A sender that is gone means the same as one that sent.
+            let _ = closed.await;
+        });
+        let mut serving = tokio::spawn(serving);
+        tracing::info!(%address, "serving");
+        tokio::select! {
+            () = shutdown => {}
+            ended = &mut serving => return Err(ServeError::Failed(format!("{ended:?}"))),
+        }
+        tracing::info!(limit = ?config.drain_limit, "draining");
+        report(&health, ServingStatus::NotServing).await;
+        // Nobody listens where no stream is open.
+        let _ = drain.send(true);
+        let drained = tokio::time::timeout(config.drain_limit, async {
+            engine.drain().await;
+            forget(&mut health).await;
+            drop(close);
+            (&mut serving).await
+        });
+        match drained.await {
+            Ok(Ok(Ok(()))) => Ok(Drained::Fully),
+            Ok(failed) => Err(ServeError::Failed(format!("{failed:?}"))),
+            Err(_) => {
+                serving.abort();
+                tracing::warn!("the time to drain is over; what is left ends with the process");
+                Ok(Drained::CutOff)
+            }
+        }
+    }
+}
+
+type Builder =
+    tonic::transport::Server<tower::layer::util::Stack<deadline::DeadlineLayer, tower::layer::util::Identity>>;
+
+fn builder() -> Builder {
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .layer(deadline::DeadlineLayer)
+}
+
+fn routes(
+    config: &ServerConfig,
+    engine: Arc<Engine>,
+    keeper: Arc<Keeper>,
+    draining: watch::Receiver<bool>,
+) -> Result<Routes, ServeError> {
+    let ServerConfig { max_message_bytes, stream_in_flight, .. } = *config;
+    let service = Service::new(engine, keeper, Settings { reply_limit: ReplyLimit(max_message_bytes), stream_in_flight }, draining);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(megaring_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // So that clients can print the details of errors.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    let unusable = |error: tonic_reflection::server::Error| ServeError::Failed(format!("reflection: {error}"));
+    Ok(Routes::new(ComputeServer::new(service.clone()).max_decoding_message_size(max_message_bytes))
+        .add_service(CorporaServer::new(service.clone()).max_decoding_message_size(max_message_bytes))
+        .add_service(AdminServer::new(service).max_decoding_message_size(max_message_bytes))
+        .add_service(reflection().build_v1().map_err(unusable)?)
+        .add_service(reflection().build_v1alpha().map_err(unusable)?))
+}
+
+/// The services that health knows, the empty name standing for the server as a whole.
+fn services() -> [&'static str; 4] {
+    [
+        "",
+        <ComputeServer<Service> as NamedService>::NAME,
+        <CorporaServer<Service> as NamedService>::NAME,
+        <AdminServer<Service> as NamedService>::NAME,
+    ]
+}
+
+async fn report(health: &HealthReporter, status: ServingStatus) {
+    for name in services() {
+        health.set_service_status(name, status).await;
+    }
+}
+
+/// Ends the streams of those who watch the health, which would otherwise keep their connections open.
+async fn forget(health: &mut HealthReporter) {
+    for name in services() {
+        health.clear_service_status(name).await;
+    }
+}

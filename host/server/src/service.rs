@@ -1,0 +1,92 @@
+//! Step 1, the service: one short handler for each call of `megaring.v1`.
+//!
+//! A compute handler lists the steps in order: validate the message, run the job (admission, routing, submission, the backend's
+//! work, reaping and finishing are [`Engine::run`]), reply. Handlers never block an async thread for long: what touches more than
+//! [`LIGHT_BYTES`] of payload, and whatever touches the disk, runs on a thread for blocking work. Dropping a handler's future, as
+//! tonic does for a cancelled call, drops the job and gives its memory back. A panic becomes INTERNAL; the process goes on.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use megaring_core::Error;
+use megaring_engine::Engine;
+use megaring_engine::calibration::Keeper;
+use tokio::sync::watch;
+use tonic::Request;
+
+use crate::reply_limit::ReplyLimit;
+use crate::validate;
+
+mod admin;
+mod compute;
+mod corpora;
+mod stream;
+
+/// Payload that an async thread may convert by itself: some 50 µs of work.
+pub const LIGHT_BYTES: usize = 256 << 10;
+
+/// The handlers of all three services. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    engine: Arc<Engine>,
+    keeper: Arc<Keeper>,
+    settings: Settings,
+    /// Turns true when the server begins to drain.
+    draining: watch::Receiver<bool>,
+}
+
+/// What a server sets for its handlers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// The largest reply.
+    pub reply_limit: ReplyLimit,
+    /// Requests of one stream that are worked on at once; further ones are not read.
+    pub stream_in_flight: usize,
+}
+
+/// When a call's answer stops being of use: put into a request's extensions by the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline(pub Instant);
+
+impl Service {
+    /// Handlers over an engine and what keeps its calibration. `draining` turns true once, when no new work is to be taken.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, keeper: Arc<Keeper>, settings: Settings, draining: watch::Receiver<bool>) -> Self {
+        Self { engine, keeper, settings, draining }
+    }
+
+    /// For calls that never reach the engine's own gate.
+    fn refuse_if_draining(&self) -> Result<(), Error> {
+        if *self.draining.borrow() { Err(Error::Draining) } else { Ok(()) }
+    }
+}
+
+/// Who calls, and until when: the metadata's part of the terms.
+#[derive(Debug, Clone)]
+struct Caller {
+    tenant: String,
+    deadline: Option<Instant>,
+}
+
+impl Caller {
+    fn of<T>(request: &Request<T>) -> Result<Self, Error> {
+        let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
+        Ok(Self { tenant: validate::tenant(request.metadata())?, deadline })
+    }
+}
+
+/// Converts here what is light, elsewhere what is not. `bytes` is what `work` touches.
+async fn convert<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    if bytes <= LIGHT_BYTES { work() } else { blocking(work).await }
+}
+
+/// Runs what may take long or touch the disk on a thread for blocking work. Dropping the future does not stop it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(failed) => Err(Error::Internal(failed.to_string())),
+    }
+}

@@ -1,0 +1,131 @@
+//! `megaring.v1.Compute`: the handlers that use the ring. All calls take one way ([`Service::answer`]), and so do all streams
+//! ([`Service::stream`]).
+
+use megaring_core::{Answered, Error};
+use megaring_engine::Terms;
+use megaring_proto::RpcStatus;
+use megaring_proto::v1 as pb;
+use megaring_proto::v1::compute_server::Compute;
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::stream::{Bounds, pipeline};
+use super::{Caller, Service, convert};
+use crate::call::{Call, Validated};
+use crate::error::{answered, rpc_status, status};
+use crate::validate;
+
+#[tonic::async_trait]
+impl Compute for Service {
+    type SearchStreamStream = BoxStream<pb::SearchStreamResponse>;
+    type EncodeStreamStream = BoxStream<pb::EncodeStreamResponse>;
+
+    async fn search(&self, request: Request<pb::SearchRequest>) -> Result<Response<pb::SearchResponse>, Status> {
+        self.unary(request).await
+    }
+
+    async fn search_stream(
+        &self,
+        request: Request<Streaming<pb::SearchStreamRequest>>,
+    ) -> Result<Response<Self::SearchStreamStream>, Status> {
+        self.stream(request)
+    }
+
+    async fn score(&self, request: Request<pb::ScoreRequest>) -> Result<Response<pb::ScoreResponse>, Status> {
+        self.unary(request).await
+    }
+
+    async fn encode(&self, request: Request<pb::EncodeRequest>) -> Result<Response<pb::EncodeResponse>, Status> {
+        self.unary(request).await
+    }
+
+    async fn encode_stream(
+        &self,
+        request: Request<Streaming<pb::EncodeStreamRequest>>,
+    ) -> Result<Response<Self::EncodeStreamStream>, Status> {
+        self.stream(request)
+    }
+
+    async fn nearest(&self, request: Request<pb::NearestRequest>) -> Result<Response<pb::NearestResponse>, Status> {
+        self.unary(request).await
+    }
+}
+
+/// A message of a stream both ways: a call under a number of its client's.
+trait Streamed: Send + 'static {
+    type Call: Call;
+    type Reply: Send + 'static;
+
+    fn into_call(self) -> (u64, Self::Call);
+
+    fn reply(request_id: u64, result: Result<<Self::Call as Call>::Response, RpcStatus>) -> Self::Reply;
+}
+
+/// A message of a stream, by the names of its request, its call, its response and its response's oneof.
+macro_rules! streamed {
+    ($request:ident { $field:ident: $call:ident }, $response:ident, $module:ident) => {
+        impl Streamed for pb::$request {
+            type Call = pb::$call;
+            type Reply = pb::$response;
+
+            fn into_call(self) -> (u64, Self::Call) {
+                (self.request_id, self.$field.unwrap_or_default())
+            }
+
+            fn reply(request_id: u64, result: Result<<pb::$call as Call>::Response, RpcStatus>) -> Self::Reply {
+                use pb::$module::Result as Reply;
+                let result = result.map_or_else(Reply::Error, Reply::Response);
+                pb::$response { request_id, result: Some(result) }
+            }
+        }
+    };
+}
+
+streamed!(SearchStreamRequest { search: SearchRequest }, SearchStreamResponse, search_stream_response);
+streamed!(EncodeStreamRequest { encode: EncodeRequest }, EncodeStreamResponse, encode_stream_response);
+
+impl Service {
+    async fn unary<C: Call>(&self, request: Request<C>) -> Result<Response<C::Response>, Status> {
+        let caller = Caller::of(&request).map_err(|error| status(&error))?;
+        answered(self.answer(caller, request.into_inner())).await.map(Response::new)
+    }
+
+    fn stream<S: Streamed>(&self, request: Request<Streaming<S>>) -> Result<Response<BoxStream<S::Reply>>, Status> {
+        let caller = Caller::of(&request).map_err(|error| status(&error))?;
+        let service = self.clone();
+        let (in_flight, draining) = (self.settings.stream_in_flight, self.draining.clone());
+        let bounds = Bounds { in_flight, deadline: caller.deadline, draining };
+        Ok(Response::new(pipeline(request.into_inner(), bounds, move |message: S| {
+            let (service, caller) = (service.clone(), caller.clone());
+            async move {
+                let (request_id, call) = message.into_call();
+                let result = answered(bounded(caller.deadline, service.answer(caller, call))).await;
+                S::reply(request_id, result.map_err(|refusal| rpc_status(&refusal)))
+            }
+        })))
+    }
+
+    /// Validates a call, has its job done, and replies.
+    async fn answer<C: Call>(&self, caller: Caller, call: C) -> Result<C::Response, Error> {
+        let limit = self.settings.reply_limit;
+        let backend = validate::backend(call.backend())?;
+        let Caller { tenant, deadline } = caller;
+        let terms = Terms { tenant, deadline, backend, max_answers: C::max_answers(limit) };
+        let corpus = call.corpus().map(|name| self.engine.store().view(name)).transpose()?;
+        let bytes = call.payload_bytes();
+        let Validated { job, reply_bytes, reply } = convert(bytes, move || call.validate(corpus, limit)).await?;
+        let outcome = C::run(&self.engine, job, terms).await?;
+        let engine = self.engine.clone();
+        convert(reply_bytes, move || limit.check(C::Operation::ITEMS, reply(outcome, &engine))).await
+    }
+}
+
+/// Puts a deadline over work inside a stream; a call that is no stream has the server's layer for that.
+async fn bounded<T>(
+    deadline: Option<std::time::Instant>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Some(deadline) = deadline else { return work.await };
+    let passed = |_| Err(Error::DeadlineExceeded { stage: "worked on" });
+    tokio::time::timeout_at(deadline.into(), work).await.unwrap_or_else(passed)
+}

@@ -1,0 +1,80 @@
+//! Step 2, validation: what the [calls](crate::call) share when a wire message becomes a job, or an error that names the field as the wire has
+//! it and the row.
+//!
+//! Nothing behind validation looks at wire messages, and nothing before it trusts one. Every length is compared before a byte is
+//! read, with arithmetic that cannot overflow; every value is checked to be finite. An empty batch is legal and keeps the type and
+//! dimension of an empty `Vectors` unread.
+
+use megaring_core::nearest::{AXES, MAX_COORDINATE, is_coordinate};
+use megaring_core::{BackendKind, Error, Metric};
+use megaring_proto::v1 as pb;
+
+mod explain;
+mod rows;
+mod terms;
+mod vectors;
+
+pub use explain::explain;
+pub use rows::rows;
+pub use terms::{MAX_TENANT_BYTES, TENANT, tenant, timeout};
+pub use vectors::{vector_bytes, vectors};
+
+/// The axes of a point, in order.
+const AXIS_NAMES: [&str; AXES] = ["x", "y", "z", "w", "v"];
+
+/// The backend a request forces, if any.
+///
+/// # Errors
+/// [`Error::Invalid`] for a number that is no backend.
+pub fn backend(number: i32) -> Result<Option<BackendKind>, Error> {
+    match pb::Backend::try_from(number) {
+        Ok(pb::Backend::Unspecified) => Ok(None),
+        Ok(pb::Backend::Cpu) => Ok(Some(BackendKind::Cpu)),
+        Ok(pb::Backend::Cuda) => Ok(Some(BackendKind::Cuda)),
+        Ok(pb::Backend::Wgpu) => Ok(Some(BackendKind::Wgpu)),
+        Err(_) => Err(Error::field("backend", format!("{number} is no backend"))),
+    }
+}
+
+/// How rows compare; cosine where the request does not say.
+///
+/// # Errors
+/// [`Error::Invalid`] for a number that is no metric.
+pub fn metric(number: i32) -> Result<Metric, Error> {
+    match pb::Metric::try_from(number) {
+        Ok(pb::Metric::Unspecified | pb::Metric::Cosine) => Ok(Metric::Cosine),
+        Ok(pb::Metric::Dot) => Ok(Metric::Dot),
+        Ok(pb::Metric::L2) => Ok(Metric::L2),
+        Err(_) => Err(Error::field("metric", format!("{number} is no metric"))),
+    }
+}
+
+/// Answers wanted of each query.
+///
+/// # Errors
+/// [`Error::Invalid`] for none.
+pub fn at_least_one_answer(k: u32) -> Result<usize, Error> {
+    match k {
+        0 => Err(Error::field("k", "0 answers are asked for; ask for at least 1")),
+        k => Ok(k as usize),
+    }
+}
+
+/// Points out of flat numbers, five each.
+pub(crate) fn points(field: &str, flat: &[f64]) -> Result<Vec<[f64; AXES]>, Error> {
+    let (points, rest) = flat.as_chunks::<AXES>();
+    if !rest.is_empty() {
+        return Err(Error::field(field, format!("{} numbers; a point has five", flat.len())));
+    }
+    if let Some(at) = flat.iter().position(|value| !is_coordinate(*value)) {
+        let (axis, value) = (AXIS_NAMES[at % AXES], flat[at]);
+        let text = format!("{axis} is {value:e}; every number must be finite, and within ±{MAX_COORDINATE:e}");
+        return Err(Error::row(field, (at / AXES) as u64, text));
+    }
+    Ok(points.to_vec())
+}
+
+/// The refusal of a number that is not finite.
+pub(crate) fn not_finite_field(field: &str, value: f64) -> Error {
+    Error::field(field, format!("{value}; the number must be finite"))
+}
