@@ -6,7 +6,7 @@
 //!
 //! - The body holds the generation, so a search that finds the handle finds the generation that belongs to it, provided it reads both with
 //!   one load or the handle first. A handle is 4 aligned bytes, which no copy tears.
-//! - A version that gets more parts gets a new list and a *second* entry with the same key; then the first is removed. A search meanwhile
+//! - A version that gets more columns gets a new list and a *second* entry with the same key; then the first is removed. A search meanwhile
 //!   finds one or the other, and both are right for jobs of before; a job of afterwards finds the second. That is why there is no need to
 //!   wait for a version's jobs before another metric of it can be searched.
 //! - A removed entry is used again once the jobs that may have found it are settled.

@@ -9,7 +9,7 @@ use megaring_core::corpus::{CorpusView, SegmentView};
 use megaring_core::metric::Metric;
 use megaring_cuda::residency::Refusal;
 
-use crate::mock::{Random, World, nearest, score, search, segment, view};
+use crate::mock::{Random, World, nearest, score, search, search_for, segment, view};
 use crate::reader::Running;
 
 const CORPORA: usize = 5;
@@ -79,12 +79,14 @@ fn call(world: &World, store: &Store, under_way: &Mutex<Vec<Running>>, seed: u64
             store.change(&mut random);
         }
         let view = store.pick(&mut random);
-        let job = match random.below(8) {
+        let job = match random.below(9) {
             0 => score(&view),
             1 | 2 => nearest(&view),
+            // An entry alone.
+            3 => search_for(&view, Metric::Cosine, view.rows()),
             metric => search(&view, Metric::ALL[metric % 3]),
         };
-        match world.residency.prepare(&job) {
+        match world.prepare(&job) {
             Ok(guard) => {
                 served += 1;
                 let running = world.begin(&job);
@@ -119,8 +121,8 @@ fn nothing_is_read_that_is_not_there() {
         // With nobody using anything, one more of everything finds room.
         for corpus in 0..CORPORA {
             let (_, view) = &store.corpora.lock().unwrap()[corpus];
-            drop(world.residency.prepare(&nearest(view)).unwrap());
-            drop(world.residency.prepare(&score(view)).unwrap());
+            drop(world.prepare(&nearest(view)).unwrap());
+            drop(world.prepare(&score(view)).unwrap());
         }
         world.finish();
     }
