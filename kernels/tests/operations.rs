@@ -69,14 +69,14 @@ impl Rig {
         slots(job).into_iter().flat_map(answer).collect()
     }
 
-    fn masks(&self, texts: &[&str]) -> Vec<u128> {
+    fn encode(&self, texts: &[&str]) -> Vec<u128> {
         let answer = self.run(&encode(texts));
         answer.as_chunks().0.iter().map(|mask| u128::from_le_bytes(*mask)).collect()
     }
 
     /// Against the tables and against one search per word.
-    fn check_masks(&self, texts: &[&str]) {
-        let found = self.masks(texts);
+    fn check_encode(&self, texts: &[&str]) {
+        let found = self.encode(texts);
         assert_eq!(found.len(), texts.len());
         for (text, found) in texts.iter().zip(found) {
             assert_eq!(found, self.automaton.mask(text.as_bytes()), "{text:?}");
@@ -143,7 +143,7 @@ fn swallowing(rows: usize, dim: usize) -> Matrix {
 }
 
 #[test]
-fn masks_of_the_golden_file_and_of_real_texts() {
+fn encode_finds_the_masks_of_the_golden_file_and_of_real_texts() {
     let cases = golden().expect("the golden file");
     let contents: Vec<&str> = cases.iter().map(|case| case.content.as_str()).collect();
     let memories = memories(3_000, 4).expect("the sample is embedded");
@@ -151,15 +151,15 @@ fn masks_of_the_golden_file_and_of_real_texts() {
     for mode in CudaMode::ALL {
         let Some(rig) = Rig::new(mode) else { return };
         let expected: Vec<u128> = cases.iter().map(|case| case.mask).collect();
-        assert_eq!(rig.masks(&contents), expected, "{mode}");
+        assert_eq!(rig.encode(&contents), expected, "{mode}");
         if mode == CudaMode::Persistent {
-            rig.check_masks(&texts);
+            rig.check_encode(&texts);
         }
     }
 }
 
 #[test]
-fn masks_of_texts_that_are_hard_to_share_out() {
+fn encode_finds_the_masks_of_texts_that_are_hard_to_share_out() {
     let Some(rig) = Rig::new(CudaMode::Persistent) else { return };
     let kelvin =
         ["to\u{212A}en", "\u{212A}ey", "STAC\u{212A}", "b\u{130}t", "\u{130}ndex", "\u{212A}", "framewor\u{212A}s"];
@@ -175,11 +175,11 @@ fn masks_of_texts_that_are_hard_to_share_out() {
     for texts in
         [borrowed(&letters), borrowed(&inside), alone, halves, before_nothing.to_vec(), vec![""; 9_000], vec![]]
     {
-        rig.check_masks(&texts);
+        rig.check_encode(&texts);
     }
     // An even and an odd number of texts begin at different places of the first piece of 16 bytes.
-    rig.check_masks(&["vision"]);
-    rig.check_masks(&["vision", "hope"]);
+    rig.check_encode(&["vision"]);
+    rig.check_encode(&["vision", "hope"]);
 }
 
 fn borrowed(texts: &[String]) -> Vec<&str> {
@@ -372,6 +372,6 @@ fn wrong_slots_are_refused_and_the_next_ones_served() {
         let (status, _) = rig.send(&Sent { descriptor, payload, result });
         assert_eq!(status, expected, "{descriptor:?}");
     }
-    rig.check_masks(&["after all this, wisdom"]);
+    rig.check_encode(&["after all this, wisdom"]);
     assert_eq!(rig.backend.health(), Result::Ok(()));
 }

@@ -105,7 +105,7 @@ fn it_starts_and_stops_in_every_mode() {
 }
 
 #[test]
-fn masks_are_those_of_the_tables() {
+fn encode_finds_what_the_tables_do() {
     let Some(twin) = twin() else { return };
     let texts = ["", "A Vision of the \u{212A}ernel", "growth, and algorithms", "nothing", "str\u{130}ng structure"];
     let automaton = automaton();
