@@ -9,7 +9,7 @@ use megaring_core::corpus::{Column, Columns, CorpusView, SegmentView};
 
 use super::columns::{self, Contents};
 use super::session::Session;
-use super::table::{Table, probes};
+use super::table::{Table, probes_behind};
 use crate::abi::Segment;
 use crate::device::{DeviceError, DevicePtr};
 use crate::pool::{Pool, Span};
@@ -411,12 +411,14 @@ impl State {
         }
     }
 
-    /// A slot of the table for a key, or what has to be done first.
+    /// A slot of the table for a key's next entry, or what has to be done first.
     pub(crate) fn slot(&mut self, key: Key, is_settled: IsSettled<'_>) -> Result<usize, Room> {
-        if let Some(slot) = self.table.claim(key, is_settled) {
+        let entry = self.versions.get(&key).and_then(|version| version.entry.as_ref());
+        let replaces = entry.map(|(slot, _)| *slot);
+        if let Some(slot) = self.table.claim(key, replaces, is_settled) {
             return Ok(slot);
         }
-        let reach: Vec<usize> = probes(key).collect();
+        let reach: Vec<usize> = probes_behind(key, replaces).collect();
         let in_reach = |version: &Version| version.entry.as_ref().is_some_and(|(slot, _)| reach.contains(slot));
         let idle = self.versions.iter().filter(|(_, version)| in_reach(version) && version.is_idle(is_settled));
         match idle.min_by_key(|(_, version)| (version.view.strong_count() > 0, version.used)) {

@@ -27,6 +27,8 @@ impl World {
     pub(crate) fn find(&self, handle: u32, generation: u32) -> Option<(DevicePtr, Corpus)> {
         let home = corpus_home(handle, generation);
         for probe in 0..CORPORA_PROBES {
+            // Entries come and go while it looks.
+            std::thread::yield_now();
             let slot = (home + probe) & CORPORA_MASK;
             let at = self.corpora.offset(slot as usize * size_of::<Corpus>());
             let entry: Corpus = pod_read_unaligned(&self.device.read(at, size_of::<Corpus>()));

@@ -139,6 +139,25 @@ fn another_metric_gets_a_new_list_while_jobs_read_the_old_one() {
     world.finish();
 }
 
+/// A search that is on its way through the table must not find the old entry gone and the new one behind its back.
+#[test]
+fn a_new_entry_lies_behind_the_one_that_it_replaces() {
+    let world = World::new(1 << 20);
+    let home = corpus_home(7, 1);
+    let other = (8..).find(|handle| corpus_home(*handle, 1) == home).unwrap();
+    let first = view(other, 1, &[segment(1, 0)]);
+    drop(world.prepare(&score(&first)).unwrap());
+    let corpus = corpus(7, 64);
+    let mut places = Vec::new();
+    for job in [search(&corpus, Cosine), search(&corpus, Dot), score(&corpus), nearest(&corpus)] {
+        let _guard = world.prepare(&job).unwrap();
+        places.push(world.find(7, 1).unwrap().0);
+        world.run(&job);
+    }
+    assert!(places.is_sorted() && places.iter().all(|place| *place > world.find(other, 1).unwrap().0), "{places:?}");
+    world.finish();
+}
+
 #[test]
 fn what_was_used_least_recently_goes_first() {
     let world = World::new(3 * searched(1024));

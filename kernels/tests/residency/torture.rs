@@ -7,7 +7,7 @@ use std::thread;
 
 use megaring_core::corpus::{CorpusView, SegmentView};
 use megaring_core::metric::Metric;
-use megaring_cuda::residency::Refusal;
+use megaring_cuda::residency::{Host, Refusal};
 
 use crate::mock::{Random, World, nearest, score, search, search_for, segment, view};
 use crate::reader::Running;
@@ -70,8 +70,20 @@ fn kernel(under_way: &Mutex<Vec<Running>>, ended: &AtomicBool, seed: u64) {
     }
 }
 
+/// Ends the calls that would wait for a caller which has panicked.
+struct Witness<'a>(&'a World);
+
+impl Drop for Witness<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.host.fail("a caller has panicked");
+        }
+    }
+}
+
 /// One caller; answers how often it was served.
 fn call(world: &World, store: &Store, under_way: &Mutex<Vec<Running>>, seed: u64) -> usize {
+    let _witness = Witness(world);
     let mut random = Random(seed);
     let mut served = 0;
     for _ in 0..CALLS {
