@@ -43,7 +43,7 @@ struct Descriptor {
 };
 static_assert(sizeof(Descriptor) == 72);
 
-enum Opcode : u32 { OP_NOP = 1, OP_SEARCH = 2, OP_SCORE = 3, OP_MASKS = 4, OP_NEAREST = 5, OP_STOP = 0xFFFF };
+enum Opcode : u32 { OP_NOP = 1, OP_SEARCH = 2, OP_SCORE = 3, OP_ENCODE = 4, OP_NEAREST = 5, OP_STOP = 0xFFFF };
 enum Metric : u32 { METRIC_COSINE = 1, METRIC_DOT = 2, METRIC_L2 = 3 };
 enum Status : u32 {
     STATUS_OK = 0,
@@ -59,7 +59,7 @@ enum Status : u32 {
 enum BodyKind : u32 { BODY_EMPTY = 0, BODY_ARENA = 1, BODY_HITS = 2 };
 enum Flags : u32 { FLAG_ALL_ROWS = 1, FLAG_POINTS = 2 };
 
-// What a search or a nearest job answers (host/core/src/arena_format.rs).
+// What a search or a nearest job answers (host/core/src/lists.rs).
 struct ListHeader {
     u32 count;
     u32 flags;  // EVERY_ROW or 0
@@ -174,7 +174,7 @@ enum CorpusFlags : u32 {
     CORPUS_FLOAT32 = 16,     // screen by the float32 rows rather than by codes
 };
 
-// The keyword automaton's tables (host/core/src/keyword.rs) in device memory.
+// The keyword automaton's tables (host/core/src/encode/keyword.rs) in device memory.
 struct Automaton {
     const u16* next;      // [state << shift | class]
     const u8* class_of;   // 256

@@ -46,8 +46,8 @@ struct ScorePlan {
     u32 query_chunks, queries_per_chunk;
 };
 
-// Masks: the keyword automaton (masks.cuh).
-struct MasksPlan {
+// Encode: the keyword automaton (encode.cuh).
+struct EncodePlan {
     u64 offsets, masks;  // byte offsets in the scratch area; NOWHERE: no room
     u32 items;
     u32 lead;         // bytes between the text's first piece of 16 and the text
@@ -82,7 +82,7 @@ struct alignas(128) JobRecord {
     union {
         SearchPlan search;
         ScorePlan score;
-        MasksPlan masks;
+        EncodePlan encode;
         NearestPlan nearest;
     };
     u8 reserved[1024 - 128 - 72 - sizeof(SearchPlan)];

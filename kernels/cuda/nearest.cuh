@@ -78,7 +78,6 @@ MR_DEVICE Status plan_nearest(const KernelParams& params, JobRecord& job, const 
     const u32 items = descriptor.items, sent = corpus == nullptr ? descriptor.dim : 0;
     plan.payload_bytes = (u64(items) + 1 + sent) * POINT_BYTES;
     if (descriptor.k == 0 || items > MOST_POINT_QUERIES || descriptor.payload_len < plan.payload_bytes) return STATUS_BAD_DESCRIPTOR;
-    if (corpus != nullptr && !(corpus->flags & CORPUS_COORDINATES)) return STATUS_STALE_CORPUS;
     if (descriptor.result_len < items * u64(sizeof(ListHeader))) return STATUS_RESULT_TOO_SMALL;
     plan.items = items;
     plan.k = descriptor.k;
@@ -89,6 +88,7 @@ MR_DEVICE Status plan_nearest(const KernelParams& params, JobRecord& job, const 
     if (items == 0) return plan_every_row(job, &plan.every_row);
     plan.capacity = list_capacity(items, descriptor.result_len);
     if (2 * u64(plan.k) >= plan.rows || plan.k > plan.capacity) return plan_every_row(job, &plan.every_row);
+    if (corpus != nullptr && !(corpus->flags & CORPUS_COORDINATES)) return STATUS_STALE_CORPUS;
     u32 splits = smaller(larger(4 * params.workers / items, 1), larger(plan.rows / LEAST_POINTS, 1));
     while (!lay_nearest(params, plan, splits)) {
         if (splits == 1) return plan_every_row(job, &plan.every_row);

@@ -2,7 +2,7 @@
 // dispatcher runs this; what needs the payload's bytes is checked in the PREPARE phase by whoever reads them.
 #pragma once
 
-#include "masks.cuh"
+#include "encode.cuh"
 #include "nearest.cuh"
 #include "score.cuh"
 #include "search.cuh"
@@ -73,7 +73,7 @@ struct Planner {
                 const Corpus* corpus = find_corpus(params, descriptor.corpus, descriptor.corpus_generation);
                 return corpus == nullptr ? STATUS_STALE_CORPUS : plan_score(params, job, *corpus);
             }
-            case OP_MASKS: return plan_masks(params, job);
+            case OP_ENCODE: return plan_encode(params, job);
             case OP_NEAREST: {
                 if (descriptor.flags & FLAG_POINTS) return plan_nearest(params, job, nullptr);
                 const Corpus* corpus = find_corpus(params, descriptor.corpus, descriptor.corpus_generation);
@@ -102,7 +102,7 @@ MR_DEVICE void run_chunk(const KernelParams& params, JobRecord& job, Phase phase
     switch (job.opcode) {
         case OP_SEARCH: return run_search(params, job, phase, chunk);
         case OP_SCORE: return run_score(params, job, phase, chunk);
-        case OP_MASKS: return run_masks(params, job, phase, chunk);
+        case OP_ENCODE: return run_encode(params, job, phase, chunk);
         case OP_NEAREST: return run_nearest(params, job, phase, chunk);
         default: return;
     }

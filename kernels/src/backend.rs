@@ -8,8 +8,9 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use megaring_core::job::Job;
+use megaring_core::corpus::Columns;
 use megaring_core::encode::keyword::Automaton;
+use megaring_core::operation::{Reads, Served, Serves};
 use megaring_core::{Backend, BackendKind, Capabilities, Error, Lacking, Opcode};
 use megaring_ring::{JobRing, RingConfig, RingLayout};
 
@@ -129,13 +130,18 @@ const QUERY_SCRATCH: usize = 16 << 10;
 /// A slot's payload and result take an eighth of `max_bytes` at most, and a search's lists half as much again in scratch as in the result: with
 /// this factor they take three quarters of the area.
 const SLOT_TO_SCRATCH: usize = 4;
-/// What the kernel serves.
-const OPERATIONS: [Opcode; 5] = [Opcode::Nop, Opcode::Search, Opcode::Score, Opcode::Encode, Opcode::Nearest];
 /// Most scratch memory of all jobs under way together, and least of one.
 const MOST_SCRATCH: usize = 1 << 30;
 const LEAST_AREA: usize = 16 << 20;
 /// When a caller may come again who found all memory pinned by others.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// Whether the kernel does an operation.
+fn serves(opcode: Opcode) -> Serves<()> {
+    match opcode {
+        Opcode::Nop | Opcode::Search | Opcode::Score | Opcode::Encode | Opcode::Nearest => Serves::By(()),
+    }
+}
 
 /// A running kernel with its threads.
 pub struct CudaBackend {
@@ -224,7 +230,7 @@ pub fn start_with(
         instruction_set: info.arch.clone(),
         driver: String::new(),
         lanes: params.workers as usize,
-        operations: OPERATIONS.to_vec(),
+        operations: Served::by(serves),
         max_queries: (params.scratch_bytes as usize / QUERY_SCRATCH).clamp(LEAST_QUERIES, MAX_QUERIES),
         max_bytes: ring.max_job_bytes().min(params.scratch_bytes as usize * SLOT_TO_SCRATCH),
         // The twin is there to be tested in the place of a GPU.
@@ -285,15 +291,20 @@ impl Backend for CudaBackend {
         &self.capabilities
     }
 
-    fn prepare(&self, job: &Job) -> Result<megaring_core::Residency, Error> {
+    fn prepare(&self, reads: Option<Reads<'_>>) -> Result<megaring_core::Residency, Error> {
         let kind = self.kind();
         self.kernel.health().map_err(|reason| Error::BackendUnavailable { kind, reason })?;
-        let guard = self.residency.prepare(job).map_err(|refusal| refusal.into_error(RETRY_AFTER))?;
-        Ok(guard.map(|guard| Box::new(guard) as _))
+        let Some(reads) = reads else { return Ok(None) };
+        let guard = self.residency.prepare(reads).map_err(|refusal| refusal.into_error(RETRY_AFTER))?;
+        Ok(Some(Box::new(guard)))
     }
 
-    fn lacking(&self, job: &Job) -> Lacking {
-        self.residency.lacking(job)
+    fn lacking(&self, reads: Reads<'_>) -> Lacking {
+        self.residency.lacking(reads)
+    }
+
+    fn upload_bytes(&self, columns: Columns, rows: u64, dim: u64) -> u64 {
+        self.residency.upload_bytes(columns, rows as usize, dim as usize)
     }
 
     fn health(&self) -> Result<(), String> {

@@ -3,9 +3,9 @@
 //! [`Residency::prepare`] makes what a job reads resident before the job's slots are published, and answers a [`Guard`] that keeps it there.
 //!
 //! Promises
-//! - Segments are uploaded once, for all versions that share them, part by part as operations need them: codes and a metric's columns for a
-//!   search, rows and norms for scores, coordinates for the nearest points. Calls that need the same part at once wait for one upload.
-//! - A call all of whose parts are there takes a short lock, whatever is being uploaded, evicted or allocated meanwhile.
+//! - Segments are uploaded once, for all versions that share them, column by column as jobs read them. Calls that need the same column at once
+//!   wait for one upload. A job that reads no column finds its corpus's entry in the table all the same.
+//! - A call all of whose columns are there takes a short lock, whatever is being uploaded, evicted or allocated meanwhile.
 //! - What a guard pins is neither evicted nor changed, nor is it after the guard's end until the ring says that the jobs submitted till then
 //!   are settled: a caller that goes away leaves its slots in the ring. An entry leaves the table before its memory is given to others.
 //! - When room is needed, versions and segments that nobody holds any more go first; then the pool grows up to its budget; then what was used
@@ -18,7 +18,7 @@
 //! Blocking: `prepare` blocks for uploads, for growth (the kernel finishes what it has taken), and for the jobs of a version that is to lie
 //! otherwise than it does. It never waits for room that others have pinned, so no two callers wait for one another.
 
-mod parts;
+mod columns;
 mod resident;
 mod session;
 mod state;
@@ -27,12 +27,12 @@ mod table;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use megaring_core::corpus::{CorpusView, SegmentView};
-use megaring_core::job::Job;
+use megaring_core::corpus::{Column, Columns, CorpusView, SegmentView};
+use megaring_core::operation::Reads;
 use megaring_core::{BackendKind, Error, Lacking, Metric};
 use megaring_ring::Memory;
 
-use self::parts::{Demand, Needs, Part};
+use self::columns::{Contents, is_wild, screen_alone};
 use self::state::{Key, Kind, Room, State};
 use self::table::{Table, write_removal};
 use crate::abi::STREAM_LINES_BYTES;
@@ -125,7 +125,7 @@ type Locked<'a> = MutexGuard<'a, State>;
 /// What a look at the state says is to be done.
 enum Step {
     Ready,
-    Load(Vec<(Arc<SegmentView>, Part)>, Vec<Span>),
+    Load(Vec<(Arc<SegmentView>, Column)>, Vec<Span>),
     Publish(resident::Publication),
     Begin(session::Opening),
     Need(Room),
@@ -163,51 +163,60 @@ impl Residency {
         self
     }
 
-    /// Brings what a job reads to the device. `None`: it reads nothing but its payload.
+    /// Brings what a job reads of a corpus to the device.
     ///
     /// # Errors
     /// [`Refusal`]; the job then has nothing pinned.
-    pub fn prepare(&self, job: &Job) -> Result<Option<Guard>, Refusal> {
-        let demand = Demand::of(job);
-        let view = match &demand {
-            Demand::Nothing => return Ok(None),
-            Demand::Parts(view, _) | Demand::Screen(view, _) => *view,
-        };
+    pub fn prepare(&self, reads: Reads<'_>) -> Result<Guard, Refusal> {
+        let view = reads.corpus;
         if u32::try_from(view.rows()).is_err() {
             return Err(Refusal::Unfit(format!("corpus {:?} has more rows than a device counts", view.name())));
         }
-        match demand {
-            Demand::Nothing => {}
-            Demand::Parts(_, needs) => self.inner.bring(view, needs)?,
-            Demand::Screen(_, metric) => self.bring_screen(view, metric)?,
+        match screen_alone(reads.columns) {
+            // Every row is a candidate then, whatever the codes say: the entry alone tells it.
+            Some(_) if is_wild(view) => self.inner.bring(view, Contents::NONE)?,
+            Some(metric) => self.bring_screen(view, metric)?,
+            None => self.inner.bring(view, Contents::of(reads.columns))?,
         }
-        Ok(Some(Guard { inner: self.inner.clone(), key: key_of(view) }))
+        Ok(Guard { inner: self.inner.clone(), key: key_of(view) })
     }
 
-    /// What [`Self::prepare`] would have to bring for a job now.
+    /// What [`Self::prepare`] would have to bring now.
     #[must_use]
-    pub fn lacking(&self, job: &Job) -> Lacking {
-        let (view, needs) = match Demand::of(job) {
-            Demand::Nothing => return Lacking::default(),
-            Demand::Parts(view, needs) => (view, needs),
-            Demand::Screen(view, _) if self.screen == CudaScreen::Float32 => (view, Needs::screen_by_rows()),
-            Demand::Screen(view, metric) => (view, Needs::of(&[Part::Codes, Part::Columns(metric)])),
-        };
-        let bytes = |segment: &SegmentView, part: Part| part.bytes(segment.rows(), view.dim()) as u64;
+    pub fn lacking(&self, reads: Reads<'_>) -> Lacking {
+        let view = reads.corpus;
         let state = self.inner.lock();
-        let unready = state.unready(view, needs);
+        let contents = match screen_alone(reads.columns) {
+            Some(_) if is_wild(view) => Contents::NONE,
+            _ => self.contents(reads.columns, |contents| state.pool.holds(&contents.sizes_in(view))),
+        };
+        let bytes = |segment: &SegmentView, column: Column| column.bytes(segment.rows(), view.dim()) as u64;
+        let unready = state.unready(view, contents.columns);
         // What never fits is streamed, or refused: nothing of it stays.
-        if !unready.is_empty() && !state.pool.holds(&needs.sizes(view)) {
-            let parts = view.segments().flat_map(|(_, segment)| needs.parts().map(move |part| (segment, part)));
-            return Lacking { bytes: parts.map(|(segment, part)| bytes(segment, part)).sum(), stays: false };
+        if !unready.is_empty() && !state.pool.holds(&contents.sizes_in(view)) {
+            let all = view.segments().map(|(_, segment)| contents.columns.bytes(segment.rows(), view.dim()) as u64);
+            return Lacking { bytes: all.sum(), stays: false };
         }
-        Lacking { bytes: unready.iter().map(|(segment, part)| bytes(segment, *part)).sum(), stays: true }
+        Lacking { bytes: unready.iter().map(|(segment, column)| bytes(segment, *column)).sum(), stays: true }
+    }
+
+    /// What [`Self::lacking`] would say of a corpus of one segment of which nothing is there.
+    #[must_use]
+    pub fn upload_bytes(&self, columns: Columns, rows: usize, dim: usize) -> u64 {
+        let fits = |contents: Contents| self.inner.lock().pool.holds(&contents.sizes(std::iter::once(rows), dim));
+        self.contents(columns, fits).columns.bytes(rows, dim) as u64
+    }
+
+    /// What is brought where these columns are asked for: rows in the place of codes, if the backend was set up so and they can fit.
+    fn contents(&self, columns: Columns, fits: impl Fn(Contents) -> bool) -> Contents {
+        let by_rows = self.screen == CudaScreen::Float32 && screen_alone(columns).is_some() && fits(Contents::BY_ROWS);
+        if by_rows { Contents::BY_ROWS } else { Contents::of(columns) }
     }
 
     /// Rows that find no room are no reason to refuse a search: codes take a quarter of it, or none.
     fn bring_screen(&self, view: &Arc<CorpusView>, metric: Metric) -> Result<(), Refusal> {
         if self.screen == CudaScreen::Float32 {
-            match self.inner.bring(view, Needs::screen_by_rows()) {
+            match self.inner.bring(view, Contents::BY_ROWS) {
                 Err(Refusal::Unfit(_) | Refusal::Exhausted) => {}
                 brought => return brought,
             }
@@ -264,7 +273,7 @@ impl Inner {
             }
             state = match next(self, &mut state)? {
                 Step::Ready => return Ok(()),
-                Step::Load(parts, spans) => self.load(state, view, parts, spans)?,
+                Step::Load(missing, spans) => self.load(state, view, missing, spans)?,
                 Step::Publish(publication) => self.publish(state, view, publication)?,
                 Step::Begin(opening) => self.begin(state, view, opening)?,
                 Step::Need(room) => self.make_room(state, room)?,

@@ -1,5 +1,8 @@
-//! Score, masks and nearest by the device code itself, through the backend and its ring: against the definitions, bit for bit, on what is
+//! Score, encode and nearest by the device code itself, through the backend and its ring: against the definitions, bit for bit, on what is
 //! hard about each, and with slots that are wrong.
+
+#[path = "support/slot.rs"]
+mod slot;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -7,17 +10,23 @@ use std::time::Duration;
 
 use bytemuck::allocation::pod_collect_to_vec;
 use bytemuck::cast_slice;
-use megaring_core::lists::{CandidateLists, Candidates, FLAG_ALL_ROWS, FLAG_POINTS, len};
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
-use megaring_core::job::{self, Job, NearestJob, Points, ScoreJob};
+use megaring_core::encode::Encode;
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
-use megaring_core::{Backend, Metric, Opcode, exact, nearest};
+use megaring_core::lists::{CandidateLists, Candidates, len};
+use megaring_core::nearest::{self, Nearest, Points};
+use megaring_core::score::Score;
+use megaring_core::search::Search;
+use megaring_core::texts::Texts;
+use megaring_core::{Backend, Metric, Operation, exact, matrix};
 use megaring_cuda::twin::Twin;
 use megaring_cuda::{CudaBackend, CudaMode, CudaOptions, Timings, start_with};
 use megaring_datasets::{Embeddings, Matrix};
 use megaring_datasets::{golden, memories, points, poison, queries, reference};
 use megaring_ring::{Descriptor, JobRing, RingConfig, Status, WaitStrategy};
+
+use self::slot::{Sent, slots};
 
 /// A backend on the twin.
 struct Rig {
@@ -42,29 +51,32 @@ impl Rig {
         Some(Self { backend, ring, automaton, profile })
     }
 
-    fn send(&self, descriptor: Descriptor, payload: &[u8], result: usize) -> (Status, Vec<u8>) {
-        let mut reservation = self.ring.try_reserve(payload.len(), result).expect("room");
-        reservation.payload_mut().copy_from_slice(payload);
-        let outcome = self.ring.submit(reservation, descriptor).wait();
+    fn send(&self, sent: &Sent) -> (Status, Vec<u8>) {
+        let mut reservation = self.ring.try_reserve(sent.payload.len(), sent.result).expect("room");
+        reservation.payload_mut().copy_from_slice(&sent.payload);
+        let outcome = self.ring.submit(reservation, sent.descriptor).wait();
         (outcome.completion.status, outcome.result().to_vec())
     }
 
-    /// One slot whose answer must be there; what its job needs is made resident first.
-    fn run(&self, job: &Job, descriptor: Descriptor, payload: &[u8], result: usize) -> Vec<u8> {
-        let _resident = self.backend.prepare(job).expect("room on the device");
-        let (status, answer) = self.send(descriptor, payload, result);
-        assert_eq!(status, Status::Ok, "{descriptor:?}");
-        answer
+    /// The answers of a job's slots, one after the other, all of which must be there; what it reads is brought first.
+    fn run(&self, job: &dyn Operation) -> Vec<u8> {
+        let _resident = self.backend.prepare(job.reads()).expect("room on the device");
+        let answer = |sent: Sent| {
+            let (status, answer) = self.send(&sent);
+            assert_eq!(status, Status::Ok, "{:?}", sent.descriptor);
+            answer
+        };
+        slots(job).into_iter().flat_map(answer).collect()
     }
 
-    fn masks(&self, texts: &[&str]) -> Vec<u128> {
-        let answer = self.run(&Job::Nop, masks_of(texts), &payload_of(texts), texts.len() * 16);
+    fn encode(&self, texts: &[&str]) -> Vec<u128> {
+        let answer = self.run(&encode(texts));
         answer.as_chunks().0.iter().map(|mask| u128::from_le_bytes(*mask)).collect()
     }
 
     /// Against the tables and against one search per word.
-    fn check_masks(&self, texts: &[&str]) {
-        let found = self.masks(texts);
+    fn check_encode(&self, texts: &[&str]) {
+        let found = self.encode(texts);
         assert_eq!(found.len(), texts.len());
         for (text, found) in texts.iter().zip(found) {
             assert_eq!(found, self.automaton.mask(text.as_bytes()), "{text:?}");
@@ -72,46 +84,17 @@ impl Rig {
         }
     }
 
-    fn scores(&self, view: &Arc<CorpusView>, queries: &Matrix, metric: Metric, rows: Option<&[u32]>) -> Vec<f32> {
-        let asked = job::Matrix { rows: queries.rows, dim: queries.dim, values: queries.values.clone() };
-        let job = ScoreJob { corpus: view.clone(), queries: asked, metric, rows: rows.map(<[u32]>::to_vec) };
-        let width = rows.map_or(view.rows(), <[u32]>::len);
-        let payload = [cast_slice::<f32, u8>(&queries.values), cast_slice(rows.unwrap_or_default())].concat();
-        let flags = if rows.is_none() { FLAG_ALL_ROWS } else { 0 };
-        let descriptor = Descriptor {
-            flags,
-            items: queries.rows as u32,
-            k: rows.map_or(0, <[u32]>::len) as u32,
-            ..score_of(view, metric)
-        };
-        pod_collect_to_vec(&self.run(&Job::Score(job), descriptor, &payload, queries.rows * width * 4))
+    fn scores(&self, view: &Arc<CorpusView>, asked: &Matrix, metric: Metric, rows: Option<&[u32]>) -> Vec<f32> {
+        let job = Score { corpus: view.clone(), queries: batch(asked), metric, rows: rows.map(<[u32]>::to_vec) };
+        pod_collect_to_vec(&self.run(&job))
     }
 
     /// The k nearest as the host ranks what the device lists; the lists' lengths come along, 0 for every row.
     fn nearest(&self, points: &Points, asked: &[[f64; 5]], k: usize) -> (Vec<Vec<(u32, f64)>>, Vec<usize>) {
         let weights = nearest::DEFAULT_WEIGHTS;
-        let mut payload = [cast_slice::<[f64; 5], u8>(asked), cast_slice(&weights)].concat();
-        let mut descriptor = Descriptor {
-            opcode: Opcode::Nearest as u16,
-            items: asked.len() as u32,
-            k: k as u32,
-            ..Descriptor::default()
-        };
-        match points {
-            Points::Sent(columns) => {
-                columns.iter().for_each(|column| payload.extend_from_slice(cast_slice(column)));
-                descriptor.flags = FLAG_POINTS;
-                descriptor.dim = columns[0].len() as u32;
-            }
-            Points::Corpus(view) => {
-                descriptor.corpus = view.handle();
-                descriptor.corpus_generation = view.generation();
-            }
-        }
-        let job = NearestJob { points: points.clone(), queries: asked.to_vec(), weights, k };
-        let answer = self.run(&Job::Nearest(job), descriptor, &payload, len(asked.len(), k + 256));
+        let answer = self.run(&Nearest { points: points.clone(), queries: asked.to_vec(), weights, k });
         let aligned: Vec<u64> = pod_collect_to_vec(&answer);
-        let lists = CandidateLists::read(cast_slice(&aligned), asked.len()).expect("well-formed lists");
+        let lists = CandidateLists::read(cast_slice(&aligned), asked.len(), points.len()).expect("well-formed lists");
         let ranked = asked.iter().enumerate().map(|(query, at)| {
             let (rows, listed): (Vec<u32>, usize) = match lists.of(query) {
                 Candidates::Listed(listed) => (listed.iter().map(|c| c.row).collect(), listed.len()),
@@ -124,25 +107,14 @@ impl Rig {
     }
 }
 
-fn masks_of(texts: &[&str]) -> Descriptor {
-    Descriptor { opcode: Opcode::Encode as u16, items: texts.len() as u32, ..Descriptor::default() }
-}
-
-fn payload_of(texts: &[&str]) -> Vec<u8> {
-    let mut all = job::Texts { offsets: vec![0], bytes: Vec::new() };
+fn encode(texts: &[&str]) -> Encode {
+    let mut all = Texts::default();
     texts.iter().for_each(|text| all.push(text));
-    [cast_slice::<u64, u8>(&all.offsets), &all.bytes].concat()
+    Encode { texts: all, ..Encode::default() }
 }
 
-fn score_of(view: &CorpusView, metric: Metric) -> Descriptor {
-    Descriptor {
-        opcode: Opcode::Score as u16,
-        corpus: view.handle(),
-        corpus_generation: view.generation(),
-        dim: view.dim() as u32,
-        metric: metric as u8,
-        ..Descriptor::default()
-    }
+fn batch(values: &Matrix) -> matrix::Matrix {
+    matrix::Matrix { rows: values.rows, dim: values.dim, values: values.values.clone() }
 }
 
 /// A corpus cut into segments of the given lengths, the rest in one more; with a point for each row.
@@ -171,7 +143,7 @@ fn swallowing(rows: usize, dim: usize) -> Matrix {
 }
 
 #[test]
-fn masks_of_the_golden_file_and_of_real_texts() {
+fn encode_finds_the_masks_of_the_golden_file_and_of_real_texts() {
     let cases = golden().expect("the golden file");
     let contents: Vec<&str> = cases.iter().map(|case| case.content.as_str()).collect();
     let memories = memories(3_000, 4).expect("the sample is embedded");
@@ -179,15 +151,15 @@ fn masks_of_the_golden_file_and_of_real_texts() {
     for mode in CudaMode::ALL {
         let Some(rig) = Rig::new(mode) else { return };
         let expected: Vec<u128> = cases.iter().map(|case| case.mask).collect();
-        assert_eq!(rig.masks(&contents), expected, "{mode}");
+        assert_eq!(rig.encode(&contents), expected, "{mode}");
         if mode == CudaMode::Persistent {
-            rig.check_masks(&texts);
+            rig.check_encode(&texts);
         }
     }
 }
 
 #[test]
-fn masks_of_texts_that_are_hard_to_share_out() {
+fn encode_finds_the_masks_of_texts_that_are_hard_to_share_out() {
     let Some(rig) = Rig::new(CudaMode::Persistent) else { return };
     let kelvin =
         ["to\u{212A}en", "\u{212A}ey", "STAC\u{212A}", "b\u{130}t", "\u{130}ndex", "\u{212A}", "framewor\u{212A}s"];
@@ -203,11 +175,11 @@ fn masks_of_texts_that_are_hard_to_share_out() {
     for texts in
         [borrowed(&letters), borrowed(&inside), alone, halves, before_nothing.to_vec(), vec![""; 9_000], vec![]]
     {
-        rig.check_masks(&texts);
+        rig.check_encode(&texts);
     }
     // An even and an odd number of texts begin at different places of the first piece of 16 bytes.
-    rig.check_masks(&["vision"]);
-    rig.check_masks(&["vision", "hope"]);
+    rig.check_encode(&["vision"]);
+    rig.check_encode(&["vision", "hope"]);
 }
 
 fn borrowed(texts: &[String]) -> Vec<&str> {
@@ -310,28 +282,43 @@ fn rows_whose_distances_only_the_root_makes_equal_are_both_kept() {
 }
 
 #[test]
+fn a_job_that_wants_every_row_reads_no_column() {
+    let Some(rig) = Rig::new(CudaMode::Persistent) else { return };
+    let rows = clustered(40, 8);
+    let view = corpus(&rows, &points(40, 1), &[20]);
+    let (weights, asked) = (nearest::DEFAULT_WEIGHTS, vec![[0.0; 5]]);
+    for k in [20, 40] {
+        let search =
+            Search { corpus: view.clone(), queries: batch(&rows.head(3)), metric: Metric::Dot, k, threshold: None };
+        let nearest = Nearest { points: Points::Corpus(view.clone()), queries: asked.clone(), weights, k };
+        for (job, items) in [(&search as &dyn Operation, 3), (&nearest, 1)] {
+            let answer: Vec<u64> = pod_collect_to_vec(&rig.run(job));
+            let lists = CandidateLists::read(cast_slice(&answer), items, 40).expect("well-formed lists");
+            assert!((0..items).all(|query| lists.of(query) == Candidates::EveryRow), "{}, k {k}", job.opcode());
+        }
+    }
+    let counters = rig.backend.counters();
+    assert!(counters.contains(&("uploads", 0)), "{counters:?}");
+}
+
+#[test]
 fn wrong_slots_are_refused_and_the_next_ones_served() {
     let Some(rig) = Rig::new(CudaMode::Persistent) else { return };
     let rows = clustered(64, 8);
     let view = corpus(&rows, &points(64, 1), &[]);
-    let queries = job::Matrix { rows: 1, dim: 8, values: rows.row(0).to_vec() };
-    let job = Job::Score(ScoreJob { corpus: view.clone(), queries, metric: Metric::Dot, rows: None });
-    let _resident = rig.backend.prepare(&job).expect("room on the device");
+    let first = rows.head(1);
+    let job = Score { corpus: view.clone(), queries: batch(&first), metric: Metric::Dot, rows: Some(vec![0, 1]) };
+    let _resident = rig.backend.prepare(job.reads()).expect("room on the device");
+    let descriptor_of = |job: &dyn Operation| slots(job)[0].descriptor;
     let query = cast_slice::<f32, u8>(rows.row(0)).to_vec();
     let with_rows = |ids: &[u32]| [query.as_slice(), cast_slice(ids)].concat();
-    let score = Descriptor { items: 1, k: 2, ..score_of(&view, Metric::Dot) };
-    let all = Descriptor { flags: FLAG_ALL_ROWS, k: 0, ..score };
+    let score = descriptor_of(&job);
+    let all = descriptor_of(&Score { rows: None, ..job.clone() });
     let offsets = |values: &[u64]| [cast_slice::<u64, u8>(values), b"hope"].concat();
-    let masks = masks_of(&["a", "b"]);
+    let texts = descriptor_of(&encode(&["a", "b"]));
     let points: Vec<u8> = cast_slice::<f64, u8>(&[1.0; 5 * 12]).to_vec();
-    let near = Descriptor {
-        opcode: Opcode::Nearest as u16,
-        flags: FLAG_POINTS,
-        items: 1,
-        k: 1,
-        dim: 10,
-        ..Descriptor::default()
-    };
+    let sent = Points::Sent(Arc::new(std::array::from_fn(|_| vec![1.0; 10])));
+    let near = descriptor_of(&Nearest { points: sent, queries: vec![[1.0; 5]], weights: [1.0; 5], k: 1 });
     use Status::{BadDescriptor, DeadlineExceeded, Ok, ResultTooSmall, StaleCorpus, UnknownOpcode};
     let cases: Vec<(Descriptor, Vec<u8>, usize, Status)> = vec![
         (Descriptor { opcode: 99, ..score }, with_rows(&[0, 1]), 8, UnknownOpcode),
@@ -351,27 +338,23 @@ fn wrong_slots_are_refused_and_the_next_ones_served() {
         (Descriptor { metric: 4, ..all }, query.clone(), 256, BadDescriptor),
         (Descriptor { corpus: 8, ..all }, query.clone(), 256, StaleCorpus),
         (Descriptor { corpus_generation: 2, ..all }, query.clone(), 256, StaleCorpus),
-        (masks, offsets(&[0, 2, 4]), 32, Ok),
-        (masks, offsets(&[0, 2, 4]), 31, ResultTooSmall),
-        (masks, offsets(&[0, 5, 4]), 32, BadDescriptor),
-        (masks, offsets(&[0, u64::MAX, 4]), 32, BadDescriptor),
-        (masks, offsets(&[0, 2, 3]), 32, BadDescriptor),
-        (masks, offsets(&[0, 2, 5]), 32, BadDescriptor),
-        (masks, offsets(&[1, 2, 4]), 32, BadDescriptor),
-        (Descriptor { items: 0, ..masks }, offsets(&[0]), 0, BadDescriptor),
-        (Descriptor { items: u32::MAX, ..masks }, offsets(&[0, 2, 4]), 32, BadDescriptor),
+        (texts, offsets(&[0, 2, 4]), 32, Ok),
+        (texts, offsets(&[0, 2, 4]), 31, ResultTooSmall),
+        (texts, offsets(&[0, 5, 4]), 32, BadDescriptor),
+        (texts, offsets(&[0, u64::MAX, 4]), 32, BadDescriptor),
+        (texts, offsets(&[0, 2, 3]), 32, BadDescriptor),
+        (texts, offsets(&[0, 2, 5]), 32, BadDescriptor),
+        (texts, offsets(&[1, 2, 4]), 32, BadDescriptor),
+        (Descriptor { items: 0, ..texts }, offsets(&[0]), 0, BadDescriptor),
+        (Descriptor { items: 0, ..texts }, vec![0; 8], 0, Ok),
+        (Descriptor { items: u32::MAX, ..texts }, offsets(&[0, 2, 4]), 32, BadDescriptor),
         (near, points.clone(), len(1, 4), Ok),
         (near, points.clone(), 7, ResultTooSmall),
         (Descriptor { k: 0, ..near }, points.clone(), len(1, 4), BadDescriptor),
         (Descriptor { dim: 11, ..near }, points.clone(), len(1, 4), BadDescriptor),
         (Descriptor { dim: u32::MAX, ..near }, points.clone(), len(1, 4), BadDescriptor),
         (Descriptor { items: u32::MAX, ..near }, points.clone(), len(1, 4), BadDescriptor),
-        (
-            Descriptor { flags: 0, corpus: 7, corpus_generation: 9, ..near },
-            points.clone(),
-            len(1, 4),
-            StaleCorpus,
-        ),
+        (Descriptor { flags: 0, corpus: 7, corpus_generation: 9, ..near }, points.clone(), len(1, 4), StaleCorpus),
         (Descriptor { flags: 0, corpus: 7, corpus_generation: 1, ..near }, points, len(1, 4), StaleCorpus),
     ];
     // Offsets that fall at the border of two threads' pairs, two warps' and two chunks'.
@@ -380,14 +363,15 @@ fn wrong_slots_are_refused_and_the_next_ones_served() {
         for expected in [Ok, BadDescriptor] {
             values[border - 1] += 1;
             let payload = [cast_slice::<u64, u8>(&values), &[b'x'; 5_000]].concat();
-            let (status, _) = rig.send(masks_of(&["x"; 5_000]), &payload, 5_000 * 16);
+            let [sent] = &slots(&encode(&["x"; 5_000]))[..] else { panic!("one slot") };
+            let (status, _) = rig.send(&Sent { payload, ..sent.clone() });
             assert_eq!(status, expected, "{border}");
         }
     }
     for (descriptor, payload, result, expected) in cases {
-        let (status, _) = rig.send(descriptor, &payload, result);
+        let (status, _) = rig.send(&Sent { descriptor, payload, result });
         assert_eq!(status, expected, "{descriptor:?}");
     }
-    rig.check_masks(&["after all this, wisdom"]);
+    rig.check_encode(&["after all this, wisdom"]);
     assert_eq!(rig.backend.health(), Result::Ok(()));
 }

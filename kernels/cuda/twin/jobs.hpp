@@ -30,7 +30,7 @@ class Workload {
         switch (random.below(8)) {
             case 0: return TestJob{};
             case 1:
-            case 2: return masks(random);
+            case 2: return encode(random);
             case 3:
             case 4: return score(random);
             case 5: return nearest(random);
@@ -39,17 +39,17 @@ class Workload {
         }
     }
 
-    TestJob masks(Random& random) const {
+    TestJob encode(Random& random) const {
         std::vector<std::string> texts(random.below(40));
         for (std::string& text : texts) {
             const u32 most = random.below(20) == 0 ? 20'000 : 60;
             for (u32 left = random.below(most); left > 0; --left) text += "abcdefgABCG x"[random.below(13)];
         }
-        return masks_of(texts);
+        return encode_texts(texts);
     }
-    TestJob masks_of(const std::vector<std::string>& texts) const {
+    TestJob encode_texts(const std::vector<std::string>& texts) const {
         TestJob job;
-        job.opcode = OP_MASKS;
+        job.opcode = OP_ENCODE;
         job.descriptor.items = static_cast<u32>(texts.size());
         std::vector<u64> offsets{0};
         std::vector<SmallAutomaton::Mask> expected;

@@ -88,7 +88,7 @@ struct Torture {
         at_once(2, [&](u32 thread) {
             if (thread == 1) return ring.reap_all(2 * jobs.size());
             Random random(300);
-            for (const TestJob& job : jobs) ring.submit(job), ring.submit(random.below(8) ? TestJob{} : workload.masks(random));
+            for (const TestJob& job : jobs) ring.submit(job), ring.submit(random.below(8) ? TestJob{} : workload.encode(random));
         });
         HostRing::set(ring.view.control, CONTROL_COMMAND, COMMAND_STOP);
         grid->join();
@@ -194,7 +194,7 @@ void Torture::wake_up() {
         Random random(500 + moment);
         launcher.publish(TestJob{});
         for (u32 step = 0; step < STEPS; ++step) {
-            if (step == moment) launcher.publish(workload.masks(random));
+            if (step == moment) launcher.publish(workload.encode(random));
             launcher.step();
         }
         ring.reap();
@@ -215,29 +215,29 @@ std::vector<TestJob> Torture::damaged_jobs() {
         jobs.push_back(std::move(job));
     };
     auto bad = [&](TestJob job, auto damage) { add(std::move(job), STATUS_BAD_DESCRIPTOR, damage); };
-    auto masks = [&] { return workload.masks_of({"bad", "", "facade"}); };
+    auto encode = [&] { return workload.encode_texts({"bad", "", "facade"}); };
     auto score = [&] { return workload.score(random); };
     auto nearest = [&] { return workload.nearest_sent(random); };
     const u64 far = u64(1) << 40;
 
-    bad(masks(), [](Slot& slot, Descriptor&) { slot.sequence += 1; });
-    bad(masks(), [](Slot& slot, Descriptor&) { slot.data[9] -= 1; });
-    bad(masks(), [](Slot& slot, Descriptor&) { slot.event_type += u64(1) << 32; });
-    bad(masks(), [](Slot& slot, Descriptor&) { slot.data_len = 71; });
-    bad(masks(), [=](Slot&, Descriptor& job) { job.payload_offset += far * 1024; });
-    bad(masks(), [](Slot&, Descriptor& job) { job.payload_offset += 64; });
-    bad(masks(), [=](Slot&, Descriptor& job) { job.payload_len = far; });
-    bad(masks(), [](Slot&, Descriptor& job) { job.payload_len = ~u64(0); });
-    bad(masks(), [](Slot&, Descriptor& job) { job.result_offset = job.payload_offset; });
-    bad(masks(), [](Slot&, Descriptor& job) { job.result_offset += 64; });
-    bad(masks(), [=](Slot&, Descriptor& job) { job.result_len = far; });
-    bad(masks(), [](Slot&, Descriptor& job) { job.result_len = ~u64(0); });
-    bad(masks(), [](Slot&, Descriptor& job) { job.arena_generation += 1; });
+    bad(encode(), [](Slot& slot, Descriptor&) { slot.sequence += 1; });
+    bad(encode(), [](Slot& slot, Descriptor&) { slot.data[9] -= 1; });
+    bad(encode(), [](Slot& slot, Descriptor&) { slot.event_type += u64(1) << 32; });
+    bad(encode(), [](Slot& slot, Descriptor&) { slot.data_len = 71; });
+    bad(encode(), [=](Slot&, Descriptor& job) { job.payload_offset += far * 1024; });
+    bad(encode(), [](Slot&, Descriptor& job) { job.payload_offset += 64; });
+    bad(encode(), [=](Slot&, Descriptor& job) { job.payload_len = far; });
+    bad(encode(), [](Slot&, Descriptor& job) { job.payload_len = ~u64(0); });
+    bad(encode(), [](Slot&, Descriptor& job) { job.result_offset = job.payload_offset; });
+    bad(encode(), [](Slot&, Descriptor& job) { job.result_offset += 64; });
+    bad(encode(), [=](Slot&, Descriptor& job) { job.result_len = far; });
+    bad(encode(), [](Slot&, Descriptor& job) { job.result_len = ~u64(0); });
+    bad(encode(), [](Slot&, Descriptor& job) { job.arena_generation += 1; });
     // A nop has no regions that anybody looks at.
     add(TestJob{}, STATUS_OK, [](Slot&, Descriptor& job) { job.arena_generation -= 1; });
-    add(masks(), STATUS_UNKNOWN_OPCODE, [](Slot& slot, Descriptor&) { slot.event_type = 77 | u64(ABI_VERSION) << 32; });
-    add(masks(), STATUS_RESULT_TOO_SMALL, [](Slot&, Descriptor& job) { job.result_len -= 1; });
-    bad(masks(), [](Slot&, Descriptor& job) { job.items = 0xFFFFFFFF; });
+    add(encode(), STATUS_UNKNOWN_OPCODE, [](Slot& slot, Descriptor&) { slot.event_type = 77 | u64(ABI_VERSION) << 32; });
+    add(encode(), STATUS_RESULT_TOO_SMALL, [](Slot&, Descriptor& job) { job.result_len -= 1; });
+    bad(encode(), [](Slot&, Descriptor& job) { job.items = 0xFFFFFFFF; });
     add(workload.search(random), STATUS_STALE_CORPUS, [](Slot&, Descriptor& job) { job.corpus_generation += 1; });
     bad(workload.search(random), [](Slot&, Descriptor& job) { job.k = 0; });
     add(score(), STATUS_STALE_CORPUS, [](Slot&, Descriptor& job) { job.corpus += 1; });
@@ -248,10 +248,10 @@ std::vector<TestJob> Torture::damaged_jobs() {
     bad(nearest(), [](Slot&, Descriptor& job) { job.k = 0; });
     bad(nearest(), [](Slot&, Descriptor& job) { job.dim = 0xFFFFFFFF; });
     add(nearest(), STATUS_RESULT_TOO_SMALL, [](Slot&, Descriptor& job) { job.result_len = 7; });
-    add(masks(), STATUS_DEADLINE_EXCEEDED, [](Slot&, Descriptor& job) { job.deadline_ns = 1; });
+    add(encode(), STATUS_DEADLINE_EXCEEDED, [](Slot&, Descriptor& job) { job.deadline_ns = 1; });
 
     // Wrong bytes in the payload are found by the blocks that read them: the job fails, its slot was sound.
-    TestJob falling = masks(), off_by_one = masks();
+    TestJob falling = encode(), off_by_one = encode();
     falling.payload[8] = 200;
     off_by_one.payload[8 * 3] -= 1;
     for (TestJob* job : {&falling, &off_by_one}) {

@@ -1,5 +1,5 @@
 // What the torture has the device do: small corpora, texts and points, and for each job the plainest code that tells whether its answer is right.
-// That code follows the definitions in host/core/src (exact.rs, nearest.rs, screen.rs, arena_format.rs), not the device's.
+// That code follows the definitions in host/core/src (exact.rs, nearest.rs, screen.rs, lists.rs), not the device's.
 #pragma once
 
 #include <algorithm>

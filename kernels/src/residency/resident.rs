@@ -1,11 +1,11 @@
-//! A version as whole segments: its parts uploaded, its list and its entry written, one step at a time.
+//! A version as whole segments: its columns uploaded, its list and its entry written, one step at a time.
 
 use std::sync::Arc;
 
-use megaring_core::corpus::{CorpusView, SegmentView};
+use megaring_core::corpus::{Column, CorpusView, SegmentView};
 use megaring_core::screen::groups;
 
-use super::parts::{Needs, Part, is_wild};
+use super::columns::{self, Contents, is_wild};
 use super::state::{Key, Kind, Room, State, Version};
 use super::table::{write_entry, write_removal};
 use super::{Inner, Locked, Refusal, Step, key_of};
@@ -19,7 +19,7 @@ pub(super) struct Publication {
     list: Span,
     segments: Vec<Segment>,
     entry: Corpus,
-    has: Needs,
+    has: Contents,
 }
 
 /// How far one call has come.
@@ -27,29 +27,29 @@ pub(super) struct Publication {
 struct Call {
     /// The version is pinned for it.
     held: bool,
-    /// The version's parts are to go before it is pinned again.
+    /// The version's columns are to go before it is pinned again.
     clearing: bool,
     /// That was done, and is not done twice.
     cleared: bool,
 }
 
 impl Inner {
-    /// Makes a version's parts resident and pins it.
-    pub(super) fn bring(self: &Arc<Self>, view: &Arc<CorpusView>, needs: Needs) -> Result<(), Refusal> {
+    /// Brings a version's contents and pins it.
+    pub(super) fn bring(self: &Arc<Self>, view: &Arc<CorpusView>, contents: Contents) -> Result<(), Refusal> {
         let mut call = Call::default();
-        let brought = self.work(|inner, state| inner.next_part(state, view, needs, &mut call), view);
+        let brought = self.work(|inner, state| inner.next_column(state, view, contents, &mut call), view);
         if brought.is_err() && call.held {
             self.unpin(key_of(view));
         }
         brought
     }
 
-    /// The next step towards a version whose entry has the parts needed.
-    fn next_part(
+    /// The next step towards a version whose entry has these contents.
+    fn next_column(
         &self,
         state: &mut State,
         view: &Arc<CorpusView>,
-        needs: Needs,
+        contents: Contents,
         call: &mut Call,
     ) -> Result<Step, Refusal> {
         let key = key_of(view);
@@ -58,26 +58,26 @@ impl Inner {
             if std::mem::take(&mut call.clearing) {
                 state.clear(view);
             }
-            if let Some(step) = self.hold(state, view, needs)? {
+            if let Some(step) = self.hold(state, view, contents)? {
                 return Ok(step);
             }
             call.held = true;
         }
         let Some(version) = state.versions.get(&key) else { return Ok(Step::Need(Room::Wait)) };
-        if version.entry.is_some() && version.has.contains(needs) {
+        if version.entry.is_some() && version.has.contains(contents) {
             return Ok(Step::Ready);
         }
-        let (busy, has) = (version.busy, version.has.union(needs));
-        let (missing, loading) = state.missing(view, needs);
+        let (busy, has) = (version.busy, version.has.union(contents));
+        let (missing, loading) = state.missing(view, contents.columns);
         if !missing.is_empty() {
             // With the list, which is taken later: it shall not be what the pool has to grow for.
             let list = view.segments().count() * size_of::<Segment>();
-            let parts = missing.iter().map(|(at, part)| part.bytes(at.rows(), view.dim()));
-            let sizes: Vec<usize> = parts.chain([list]).collect();
+            let columns = missing.iter().map(|(segment, column)| column.bytes(segment.rows(), view.dim()));
+            let sizes: Vec<usize> = columns.chain([list]).collect();
             return match state.room(&sizes, &settled) {
                 Room::Taken(mut spans) => {
                     spans.pop().into_iter().for_each(|list| state.pool.give(list));
-                    missing.iter().for_each(|(segment, part)| state.load(segment, *part));
+                    missing.iter().for_each(|(segment, column)| state.load(segment, *column));
                     Ok(Step::Load(missing, spans))
                 }
                 Room::None if !call.cleared && state.is_alone(key) => {
@@ -92,7 +92,7 @@ impl Inner {
         if loading || busy {
             return Ok(Step::Need(Room::Wait));
         }
-        let segments = state.list(view, has);
+        let segments = state.list(view, has.columns);
         let (slot, list) = match self.entry_room(state, key, segments.len()) {
             Ok(room) => room,
             Err(room) => return Ok(Step::Need(room)),
@@ -105,22 +105,25 @@ impl Inner {
         Ok(Step::Publish(Publication { slot, list, segments, entry, has }))
     }
 
-    /// Pins a version as one of whole segments, if it is one or can become one now: `None`. Otherwise what has to be done first.
-    fn hold(&self, state: &mut State, view: &Arc<CorpusView>, needs: Needs) -> Result<Option<Step>, Refusal> {
+    /// Pins a version that has these contents or can get them now: `None`. Otherwise what has to be done first.
+    fn hold(&self, state: &mut State, view: &Arc<CorpusView>, contents: Contents) -> Result<Option<Step>, Refusal> {
         let key = key_of(view);
-        let fits = |state: &State, needs: Needs| state.pool.holds(&needs.sizes(view));
+        let fits = |state: &State, contents: Contents| state.pool.holds(&contents.sizes_in(view));
         let ready = match state.versions.get(&key) {
-            Some(version)
-                if !version.is(view) || version.closing || version.retiring || version.kind != Kind::Resident =>
-            {
-                return Ok(Some(self.switch(state, key)));
+            Some(version) if !version.is(view) || !version.is_open() => return Ok(Some(self.switch(state, key))),
+            Some(version) if version.kind != Kind::Resident => {
+                // The entry of a streamed version is as good as another for who reads nothing but that.
+                return Ok(match contents == Contents::NONE {
+                    true => self.join(state, view),
+                    false => Some(self.switch(state, key)),
+                });
             }
-            Some(version) if version.wants(needs) == version.wants(Needs::default()) => true,
-            Some(version) => fits(state, version.wants(needs)),
+            Some(version) if version.wants(contents) == version.wants(Contents::NONE) => true,
+            Some(version) => fits(state, version.wants(contents)),
             None => false,
         };
         if !ready {
-            if !fits(state, needs) {
+            if !fits(state, contents) {
                 return Err(Refusal::Unfit(format!(
                     "corpus {:?} does not fit the {} MiB of device memory set aside for corpora",
                     view.name(),
@@ -134,7 +137,7 @@ impl Inner {
             state.versions.insert(key, Version::new(view, Kind::Resident));
         }
         state.pin(key);
-        state.want(view, key, needs);
+        state.want(view, key, contents);
         Ok(None)
     }
 
@@ -151,29 +154,29 @@ impl Inner {
         }
     }
 
-    /// Uploads parts into their spans: all become ready, or none.
+    /// Uploads columns into their spans: all become ready, or none.
     pub(super) fn load<'a>(
         &'a self,
         state: Locked<'a>,
         view: &CorpusView,
-        parts: Vec<(Arc<SegmentView>, Part)>,
+        missing: Vec<(Arc<SegmentView>, Column)>,
         spans: Vec<Span>,
     ) -> Result<Locked<'a>, Refusal> {
         self.gauge(&state);
         drop(state);
-        let upload = |((segment, part), span): (&(Arc<SegmentView>, Part), &Span)| {
-            part.upload(&*self.device, span.at(), segment, view.dim())?;
+        let upload = |((segment, column), span): (&(Arc<SegmentView>, Column), &Span)| {
+            columns::upload(*column, &*self.device, span.at(), segment, view.dim())?;
             self.counters.uploads.add(1);
-            self.counters.uploaded_bytes.add(part.bytes(segment.rows(), view.dim()) as u64);
+            self.counters.uploaded_bytes.add(column.bytes(segment.rows(), view.dim()) as u64);
             Ok(())
         };
-        let uploaded = parts.iter().zip(&spans).try_for_each(upload);
+        let uploaded = missing.iter().zip(&spans).try_for_each(upload);
         let mut state = self.lock();
-        for ((segment, part), span) in parts.iter().zip(spans) {
+        for ((segment, column), span) in missing.iter().zip(spans) {
             if uploaded.is_ok() {
-                state.loaded(segment, *part, Some(span));
+                state.loaded(segment, *column, Some(span));
             } else {
-                state.loaded(segment, *part, None);
+                state.loaded(segment, *column, None);
                 state.pool.give(span);
             }
         }

@@ -13,7 +13,7 @@ use megaring_core::Metric;
 use megaring_core::corpus::CorpusView;
 use megaring_ring::memory::{Line, View};
 
-use super::parts::{Needs, Part};
+use super::columns::Contents;
 use super::resident::entry_of;
 use super::state::{Key, Kind, Room, State, Version};
 use super::table::write_entry;
@@ -57,9 +57,9 @@ pub(crate) struct Opening {
 impl Inner {
     /// Makes a version searchable under a metric, as whole segments or streamed, and pins it.
     pub(super) fn bring_screen(self: &Arc<Self>, view: &Arc<CorpusView>, metric: Metric) -> Result<(), Refusal> {
-        let needs = Needs::of(&[Part::Codes, Part::Columns(metric)]);
-        if !self.is_streamed(view, metric, needs) {
-            match self.bring(view, needs) {
+        let contents = Contents::of_screen(metric);
+        if !self.is_streamed(view, metric, contents) {
+            match self.bring(view, contents) {
                 Err(Refusal::Unfit(_) | Refusal::Exhausted) => {}
                 brought => return brought,
             }
@@ -68,11 +68,11 @@ impl Inner {
     }
 
     /// Whether there is a session to join. One that is idle is not, where the version would fit.
-    fn is_streamed(&self, view: &Arc<CorpusView>, metric: Metric, needs: Needs) -> bool {
+    fn is_streamed(&self, view: &Arc<CorpusView>, metric: Metric, contents: Contents) -> bool {
         let state = self.lock();
         match state.versions.get(&key_of(view)) {
             Some(version) if version.kind == Kind::Streamed(metric) && version.is(view) => {
-                version.pins > 0 && !version.closing || !state.pool.holds(&needs.sizes(view))
+                version.pins > 0 && !version.closing || !state.pool.holds(&contents.sizes_in(view))
             }
             _ => false,
         }
@@ -85,18 +85,9 @@ impl Inner {
             return Ok(Step::Need(Room::Wait));
         }
         let key = key_of(view);
-        let open = |version: &Version| !version.closing && !version.retiring;
-        match state.versions.get_mut(&key) {
-            Some(version) if version.is(view) && version.kind == Kind::Streamed(metric) && open(version) => {
-                if version.busy {
-                    return Ok(Step::Need(Room::Wait));
-                }
-                if let Some(session) = &mut version.session {
-                    session.view = Some(view.clone());
-                }
-                state.pin(key);
-                self.changed.notify_all();
-                Ok(Step::Ready)
+        match state.versions.get(&key) {
+            Some(version) if version.is(view) && version.kind == Kind::Streamed(metric) && version.is_open() => {
+                Ok(self.join(state, view).unwrap_or(Step::Ready))
             }
             Some(_) => Ok(self.switch(state, key)),
             None => match state.streamed {
@@ -104,6 +95,18 @@ impl Inner {
                 None => self.open(state, view, metric),
             },
         }
+    }
+
+    /// Pins a version that is streamed, once its session has begun: `None`. Otherwise what has to be done first.
+    pub(super) fn join(&self, state: &mut State, view: &Arc<CorpusView>) -> Option<Step> {
+        let key = key_of(view);
+        match state.versions.get_mut(&key).and_then(|version| version.session.as_mut()) {
+            Some(session) => session.view = Some(view.clone()),
+            None => return Some(Step::Need(Room::Wait)),
+        }
+        state.pin(key);
+        self.changed.notify_all();
+        None
     }
 
     /// Takes memory for a session: as large tiles as there is room for.

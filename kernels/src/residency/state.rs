@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use megaring_core::Metric;
-use megaring_core::corpus::{CorpusView, SegmentView};
+use megaring_core::corpus::{Column, Columns, CorpusView, SegmentView};
 
-use super::parts::{Needs, Part};
+use super::columns::{self, Contents};
 use super::session::Session;
-use super::table::{Table, probes};
+use super::table::{Table, probes_behind};
 use crate::abi::Segment;
 use crate::device::{DeviceError, DevicePtr};
 use crate::pool::{Pool, Span};
@@ -25,7 +25,7 @@ pub(crate) struct State {
     pub(crate) pool: Pool,
     pub(crate) table: Table,
     pub(crate) versions: HashMap<Key, Version>,
-    /// Parts of segments, by the address of the segment. The weak pointer in each keeps that address from being used again.
+    /// Columns of segments, by the address of the segment. The weak pointer in each keeps that address from being used again.
     segments: HashMap<usize, Held>,
     /// The version that has the tile buffers and the lines.
     pub(crate) streamed: Option<Key>,
@@ -53,10 +53,10 @@ pub(crate) enum Kind {
 pub(crate) struct Version {
     pub(crate) view: Weak<CorpusView>,
     pub(crate) kind: Kind,
-    /// Parts that the entry's list has.
-    pub(crate) has: Needs,
-    /// Parts that this version keeps from being evicted on their own: those of the list, and those that are coming.
-    wanted: Needs,
+    /// What the entry has.
+    pub(crate) has: Contents,
+    /// What this version keeps from being evicted on its own: what the entry has, and what is coming.
+    wanted: Contents,
     segments: Vec<usize>,
     /// The table's slot and the list.
     pub(crate) entry: Option<(usize, Span)>,
@@ -76,11 +76,11 @@ pub(crate) struct Version {
 
 struct Held {
     segment: Weak<SegmentView>,
-    parts: [PartState; Part::COUNT],
+    columns: [HeldColumn; Column::COUNT],
 }
 
 #[derive(Default)]
-struct PartState {
+struct HeldColumn {
     stage: Stage,
     /// Versions that want it.
     wanted: usize,
@@ -115,21 +115,21 @@ pub(crate) enum Room {
 
 enum Victim {
     Version(Key),
-    Part(usize, Part),
+    Column(usize, Column),
 }
 
 impl Version {
     /// A version nobody uses yet.
     pub(crate) fn new(view: &Arc<CorpusView>, kind: Kind) -> Self {
         let segments = match kind {
-            Kind::Resident => parts_of(view).map(address_of).collect(),
+            Kind::Resident => filled(view).map(address_of).collect(),
             Kind::Streamed(_) => Vec::new(),
         };
         Self {
             view: Arc::downgrade(view),
             kind,
-            has: Needs::default(),
-            wanted: Needs::default(),
+            has: Contents::NONE,
+            wanted: Contents::NONE,
             segments,
             entry: None,
             pins: 0,
@@ -147,13 +147,18 @@ impl Version {
         std::ptr::eq(self.view.as_ptr(), Arc::as_ptr(view))
     }
 
+    /// Whether it takes new guards.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.closing && !self.retiring
+    }
+
     pub(crate) fn is_idle(&self, is_settled: IsSettled<'_>) -> bool {
         self.pins == 0 && !self.retiring && is_settled(self.mark)
     }
 
-    /// What it wants with more needs.
-    pub(crate) fn wants(&self, needs: Needs) -> Needs {
-        self.wanted.union(needs)
+    /// What it wants, with more.
+    pub(crate) fn wants(&self, more: Contents) -> Contents {
+        self.wanted.union(more)
     }
 }
 
@@ -192,79 +197,80 @@ impl State {
         }
     }
 
-    /// Keeps parts of a version's segments from being evicted on their own, whether they are there or still to come.
-    pub(crate) fn want(&mut self, view: &Arc<CorpusView>, key: Key, needs: Needs) {
+    /// Keeps columns of a version's segments from being evicted on their own, whether they are there or still to come.
+    pub(crate) fn want(&mut self, view: &Arc<CorpusView>, key: Key, contents: Contents) {
         let Some(version) = self.versions.get_mut(&key) else { return };
-        let more = needs.minus(version.wanted);
-        version.wanted = version.wanted.union(more);
-        for segment in parts_of(view) {
+        let more = contents.columns.minus(version.wanted.columns);
+        version.wanted = version.wanted.union(contents);
+        for segment in filled(view) {
             let held = self
                 .segments
                 .entry(address_of(segment))
-                .or_insert_with(|| Held { segment: Arc::downgrade(segment), parts: Default::default() });
-            more.parts().for_each(|part| held.parts[part.index()].wanted += 1);
+                .or_insert_with(|| Held { segment: Arc::downgrade(segment), columns: Default::default() });
+            more.iter().for_each(|column| held.columns[column.index()].wanted += 1);
         }
     }
 
-    /// Those of the parts that nobody loads or has loaded, and whether somebody is loading one.
-    pub(crate) fn missing(&self, view: &CorpusView, needs: Needs) -> (Vec<(Arc<SegmentView>, Part)>, bool) {
+    /// Those of the columns that nobody loads or has loaded, and whether somebody is loading one.
+    pub(crate) fn missing(&self, view: &CorpusView, columns: Columns) -> (Vec<(Arc<SegmentView>, Column)>, bool) {
         let (mut absent, mut loading) = (Vec::new(), false);
-        for segment in parts_of(view) {
-            for part in needs.parts() {
-                match self.stage(address_of(segment), part) {
+        for segment in filled(view) {
+            for column in columns.iter() {
+                match self.stage(address_of(segment), column) {
                     Some(Stage::Ready(_)) => {}
                     Some(Stage::Loading) => loading = true,
-                    Some(Stage::Absent) | None => absent.push((segment.clone(), part)),
+                    Some(Stage::Absent) | None => absent.push((segment.clone(), column)),
                 }
             }
         }
         (absent, loading)
     }
 
-    /// Those of the parts that are not there yet, whether or not somebody is loading them.
-    pub(crate) fn unready<'a>(&self, view: &'a CorpusView, needs: Needs) -> Vec<(&'a SegmentView, Part)> {
-        let pairs = parts_of(view).flat_map(|segment| needs.parts().map(move |part| (segment, part)));
-        let is_ready = |segment, part| matches!(self.stage(address_of(segment), part), Some(Stage::Ready(_)));
-        pairs.filter(|(segment, part)| !is_ready(segment, *part)).map(|(segment, part)| (&**segment, part)).collect()
+    /// Those of the columns that are not there yet, whether or not somebody is loading them.
+    pub(crate) fn unready<'a>(&self, view: &'a CorpusView, columns: Columns) -> Vec<(&'a SegmentView, Column)> {
+        let pairs = filled(view).flat_map(|segment| columns.iter().map(move |column| (segment, column)));
+        let is_ready = |segment, column| matches!(self.stage(address_of(segment), column), Some(Stage::Ready(_)));
+        let unready = pairs.filter(|(segment, column)| !is_ready(segment, *column));
+        unready.map(|(segment, column)| (&**segment, column)).collect()
     }
 
-    /// The caller begins to load a part, which it has said it wants.
-    pub(crate) fn load(&mut self, segment: &Arc<SegmentView>, part: Part) {
-        self.set(address_of(segment), part, Stage::Loading);
+    /// The caller begins to load a column, which it has said it wants.
+    pub(crate) fn load(&mut self, segment: &Arc<SegmentView>, column: Column) {
+        self.set(address_of(segment), column, Stage::Loading);
     }
 
-    /// A part is there, or (without a span) it is not after all.
-    pub(crate) fn loaded(&mut self, segment: &Arc<SegmentView>, part: Part, span: Option<Span>) {
-        self.set(address_of(segment), part, span.map_or(Stage::Absent, Stage::Ready));
+    /// A column is there, or (without a span) it is not after all.
+    pub(crate) fn loaded(&mut self, segment: &Arc<SegmentView>, column: Column, span: Option<Span>) {
+        self.set(address_of(segment), column, span.map_or(Stage::Absent, Stage::Ready));
     }
 
-    fn set(&mut self, address: usize, part: Part, stage: Stage) {
+    fn set(&mut self, address: usize, column: Column, stage: Stage) {
         let clock = self.clock;
         if let Some(held) = self.segments.get_mut(&address) {
-            let state = &mut held.parts[part.index()];
-            state.stage = stage;
-            state.used = clock;
+            let held = &mut held.columns[column.index()];
+            held.stage = stage;
+            held.used = clock;
         }
     }
 
-    fn stage(&self, address: usize, part: Part) -> Option<&Stage> {
-        self.segments.get(&address).map(|held| &held.parts[part.index()].stage)
+    fn stage(&self, address: usize, column: Column) -> Option<&Stage> {
+        self.segments.get(&address).map(|held| &held.columns[column.index()].stage)
     }
 
-    /// The list of a version's segments with these parts, all of which are there.
-    pub(crate) fn list(&self, view: &CorpusView, needs: Needs) -> Vec<Segment> {
+    /// The list of a version's segments with these columns, all of which are there.
+    pub(crate) fn list(&self, view: &CorpusView, columns: Columns) -> Vec<Segment> {
         let entries = view.segments().filter(|(_, segment)| segment.rows() > 0).map(|(start, segment)| {
             let mut entry = Segment { first_row: start as u32, row_count: segment.rows() as u32, ..Segment::default() };
-            for part in needs.parts() {
-                let at = match self.stage(address_of(segment), part) {
+            for column in columns.iter() {
+                let at = match self.stage(address_of(segment), column) {
                     Some(Stage::Ready(span)) => span.at(),
                     _ => DevicePtr::NULL,
                 };
-                part.place(at, &mut entry);
+                columns::place(column, at, &mut entry);
             }
             entry
         });
-        if needs == Needs::default() { Vec::new() } else { entries.collect() }
+        if columns.is_empty() { Vec::new() } else { entries.collect() }
     }
 
     /// A list was replaced that jobs up to `through` may be reading.
@@ -272,7 +278,7 @@ impl State {
         self.limbo.push((through, list));
     }
 
-    /// Forgets a version whose entry is gone. Its parts stay until their room is needed.
+    /// Forgets a version whose entry is gone. Its columns stay until their room is needed.
     pub(crate) fn forget(&mut self, key: Key) {
         let Some(version) = self.versions.remove(&key) else { return };
         if let Some((slot, list)) = version.entry {
@@ -287,10 +293,10 @@ impl State {
         }
         for address in version.segments {
             let Some(held) = self.segments.get_mut(&address) else { continue };
-            for part in version.wanted.parts() {
-                let state = &mut held.parts[part.index()];
-                state.wanted -= 1;
-                state.used = state.used.max(version.used);
+            for column in version.wanted.columns.iter() {
+                let held = &mut held.columns[column.index()];
+                held.wanted -= 1;
+                held.used = held.used.max(version.used);
             }
             self.tidy(address);
         }
@@ -298,8 +304,8 @@ impl State {
 
     /// Forgets a segment of which nothing is there.
     fn tidy(&mut self, address: usize) {
-        let nothing = |state: &PartState| state.wanted == 0 && matches!(state.stage, Stage::Absent);
-        if self.segments.get(&address).is_some_and(|held| held.parts.iter().all(nothing)) {
+        let nothing = |held: &HeldColumn| held.wanted == 0 && matches!(held.stage, Stage::Absent);
+        if self.segments.get(&address).is_some_and(|held| held.columns.iter().all(nothing)) {
             self.segments.remove(&address);
         }
     }
@@ -328,7 +334,7 @@ impl State {
             };
             match victim {
                 Victim::Version(key) => return Room::Retire(key),
-                Victim::Part(address, part) => self.evict(address, part),
+                Victim::Column(address, column) => self.evict(address, column),
             }
         }
     }
@@ -362,7 +368,7 @@ impl State {
     }
 
     /// What goes first: the dead before the living, then by time of last use. A version goes only when nobody uses it and the jobs that named
-    /// it are settled; a part only when no version wants it.
+    /// it are settled; a column only when no version wants it.
     fn victim(&self, dead: bool, is_settled: IsSettled<'_>) -> Option<Victim> {
         let versions = self
             .versions
@@ -370,19 +376,19 @@ impl State {
             .filter(|(_, version)| !dead || version.view.strong_count() == 0)
             .filter(|(_, version)| version.is_idle(is_settled))
             .map(|(key, version)| (version.used, Victim::Version(*key)));
-        let parts = self.segments.iter().filter(|(_, held)| !dead || held.segment.strong_count() == 0).flat_map(
+        let columns = self.segments.iter().filter(|(_, held)| !dead || held.segment.strong_count() == 0).flat_map(
             |(address, held)| {
-                let loose = |state: &PartState| state.wanted == 0 && matches!(state.stage, Stage::Ready(_));
-                let loose = Part::ALL.into_iter().zip(&held.parts).filter(move |(_, state)| loose(state));
-                loose.map(|(part, state)| (state.used, Victim::Part(*address, part)))
+                let loose = |held: &HeldColumn| held.wanted == 0 && matches!(held.stage, Stage::Ready(_));
+                let loose = Column::ALL.into_iter().zip(&held.columns).filter(move |(_, held)| loose(held));
+                loose.map(|(column, held)| (held.used, Victim::Column(*address, column)))
             },
         );
-        versions.chain(parts).min_by_key(|(used, _)| *used).map(|(_, victim)| victim)
+        versions.chain(columns).min_by_key(|(used, _)| *used).map(|(_, victim)| victim)
     }
 
-    fn evict(&mut self, address: usize, part: Part) {
+    fn evict(&mut self, address: usize, column: Column) {
         let Some(held) = self.segments.get_mut(&address) else { return };
-        if let Stage::Ready(span) = std::mem::take(&mut held.parts[part.index()].stage) {
+        if let Stage::Ready(span) = std::mem::take(&mut held.columns[column.index()].stage) {
             self.pool.give(span);
         }
         self.tidy(address);
@@ -393,24 +399,26 @@ impl State {
         self.versions.iter().all(|(other, version)| version.pins == usize::from(*other == key) && !version.retiring)
     }
 
-    /// Evicts all parts of a version's segments that no version wants, if the version itself is gone.
+    /// Evicts all columns of a version's segments that no version wants, if the version itself is gone.
     pub(crate) fn clear(&mut self, view: &CorpusView) {
-        for segment in parts_of(view) {
-            for part in Part::ALL {
-                let held = self.segments.get(&address_of(segment)).map(|held| &held.parts[part.index()]);
-                if held.is_some_and(|state| state.wanted == 0) {
-                    self.evict(address_of(segment), part);
+        for segment in filled(view) {
+            for column in Column::ALL {
+                let held = self.segments.get(&address_of(segment)).map(|held| &held.columns[column.index()]);
+                if held.is_some_and(|held| held.wanted == 0) {
+                    self.evict(address_of(segment), column);
                 }
             }
         }
     }
 
-    /// A slot of the table for a key, or what has to be done first.
+    /// A slot of the table for a key's next entry, or what has to be done first.
     pub(crate) fn slot(&mut self, key: Key, is_settled: IsSettled<'_>) -> Result<usize, Room> {
-        if let Some(slot) = self.table.claim(key, is_settled) {
+        let entry = self.versions.get(&key).and_then(|version| version.entry.as_ref());
+        let replaces = entry.map(|(slot, _)| *slot);
+        if let Some(slot) = self.table.claim(key, replaces, is_settled) {
             return Ok(slot);
         }
-        let reach: Vec<usize> = probes(key).collect();
+        let reach: Vec<usize> = probes_behind(key, replaces).collect();
         let in_reach = |version: &Version| version.entry.as_ref().is_some_and(|(slot, _)| reach.contains(slot));
         let idle = self.versions.iter().filter(|(_, version)| in_reach(version) && version.is_idle(is_settled));
         match idle.min_by_key(|(_, version)| (version.view.strong_count() > 0, version.used)) {
@@ -421,7 +429,7 @@ impl State {
 }
 
 /// The segments that have rows.
-fn parts_of(view: &CorpusView) -> impl Iterator<Item = &Arc<SegmentView>> {
+fn filled(view: &CorpusView) -> impl Iterator<Item = &Arc<SegmentView>> {
     view.segments().map(|(_, segment)| segment).filter(|segment| segment.rows() > 0)
 }
 

@@ -6,9 +6,10 @@
 //!
 //! - The body holds the generation, so a search that finds the handle finds the generation that belongs to it, provided it reads both with
 //!   one load or the handle first. A handle is 4 aligned bytes, which no copy tears.
-//! - A version that gets more parts gets a new list and a *second* entry with the same key; then the first is removed. A search meanwhile
+//! - A version that gets more columns gets a new list and a *second* entry with the same key; then the first is removed. A search meanwhile
 //!   finds one or the other, and both are right for jobs of before; a job of afterwards finds the second. That is why there is no need to
-//!   wait for a version's jobs before another metric of it can be searched.
+//!   wait for a version's jobs before another metric of it can be searched. The second lies *behind* the first on the way of a search: one
+//!   that has passed its place before it was there, and comes to the first after that was removed, would find neither.
 //! - A removed entry is used again once the jobs that may have found it are settled.
 //! - No entry says that a search ends there: while one is being written, an entry behind it may be live already. A search that misses
 //!   therefore looks at all [`CORPORA_PROBES`], but it finds what it should not look for anyway.
@@ -45,9 +46,14 @@ impl Table {
         self.base.offset(slot * size_of::<Corpus>())
     }
 
-    /// Takes a slot in which a search for the key will find its entry.
-    pub(crate) fn claim(&mut self, key: (u32, u32), is_settled: impl Fn(u64) -> bool) -> Option<usize> {
-        let slot = probes(key).find(|slot| match self.slots[*slot] {
+    /// Takes a slot in which a search for the key will find its entry, behind the one that it replaces.
+    pub(crate) fn claim(
+        &mut self,
+        key: (u32, u32),
+        replaces: Option<usize>,
+        is_settled: impl Fn(u64) -> bool,
+    ) -> Option<usize> {
+        let slot = probes_behind(key, replaces).find(|slot| match self.slots[*slot] {
             Slot::Removed(None) => true,
             Slot::Removed(Some(through)) => is_settled(through),
             Slot::Live => false,
@@ -63,9 +69,15 @@ impl Table {
 }
 
 /// The slots that a search for a key looks at.
-pub(crate) fn probes((handle, generation): (u32, u32)) -> impl Iterator<Item = usize> {
+fn probes((handle, generation): (u32, u32)) -> impl Iterator<Item = usize> {
     let home = corpus_home(handle, generation);
     (0..CORPORA_PROBES).map(move |probe| ((home + probe) & CORPORA_MASK) as usize)
+}
+
+/// Those of them that it comes to after another slot, or all.
+pub(crate) fn probes_behind(key: (u32, u32), slot: Option<usize>) -> impl Iterator<Item = usize> {
+    let passed = slot.and_then(|slot| probes(key).position(|probe| probe == slot)).map_or(0, |place| place + 1);
+    probes(key).skip(passed)
 }
 
 /// Tells the device of an entry: first the body, then the handle that makes it one.

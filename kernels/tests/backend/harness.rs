@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use megaring_core::Backend;
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
+use megaring_core::{Backend, Opcode};
 use megaring_cuda::{CudaBackend, CudaMode, CudaOptions, Timings, Unavailable, start_with};
 use megaring_ring::{Descriptor, JobRing, RingConfig, Status, Ticket, WaitStrategy};
 
@@ -66,7 +66,9 @@ pub(crate) fn scripted(mode: CudaMode, timings: Timings, scripts: &[Script]) -> 
 pub(crate) fn submit(ring: &Arc<JobRing>) -> Ticket {
     loop {
         match ring.try_reserve(64, 64) {
-            Ok(reservation) => return ring.submit(reservation, Descriptor { opcode: 1, ..Descriptor::default() }),
+            Ok(reservation) => {
+                return ring.submit(reservation, Descriptor { opcode: Opcode::Nop as u16, ..Descriptor::default() });
+            }
             Err(megaring_ring::ReserveError::RingFull | megaring_ring::ReserveError::ArenaFull) => {
                 ring.reap();
                 std::thread::yield_now();

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use megaring_core::{Backend, BackendKind};
+use megaring_core::{Backend, BackendKind, Opcode};
 use megaring_cuda::CudaMode;
 use megaring_cuda::abi::{CORPORA_MASK, Corpus, JOB_SLOTS, control};
 use megaring_cuda::device::{Device, DeviceError};
@@ -38,7 +38,8 @@ fn it_says_what_it_is() {
     );
     assert_eq!((capabilities.lanes, capabilities.max_queries), (3, 128), "as many queries as its scratch memory holds");
     assert_eq!(capabilities.max_bytes, ring.max_job_bytes());
-    assert_eq!(capabilities.operations.len(), 5);
+    assert!(capabilities.operations.iter().eq(Opcode::ALL), "{:?}", capabilities.operations);
+    assert!(backend.prepare(None).is_ok_and(|residency| residency.is_none()), "a job without a corpus waits for none");
     let params = mock.launched();
     assert_eq!((params.workers, params.job_slots, params.shared_bytes), (3, JOB_SLOTS, 40 << 10));
     assert_eq!((params.corpora_mask, params.scratch_bytes % 256), (CORPORA_MASK, 0));
@@ -190,7 +191,8 @@ fn shutting_down_leaves_what_was_not_taken_to_the_host() {
             }
         });
         backend.shutdown();
-        let ticket = ring.submit(reserved, megaring_ring::Descriptor { opcode: 1, ..Default::default() });
+        let ticket =
+            ring.submit(reserved, megaring_ring::Descriptor { opcode: Opcode::Nop as u16, ..Default::default() });
         assert_eq!(ring.fail_outstanding(Status::ShuttingDown), 1, "{mode}");
         assert_eq!(answer(ticket), Status::ShuttingDown, "{mode}");
         assert!(matches!(ring.try_reserve(1, 1), Err(ReserveError::Closed)), "{mode}");

@@ -4,5 +4,7 @@ mod harness;
 mod life;
 mod liveness;
 mod mock;
+#[path = "../support/slot.rs"]
+mod slot;
 mod twin;
 mod watch;

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use megaring_core::Backend;
+use megaring_core::encode::Encode;
+use megaring_core::texts::Texts;
+use megaring_core::{Backend, Opcode, Operation};
 use megaring_cuda::twin::Twin;
 use megaring_cuda::{CudaBackend, CudaMode, Timings, start_with};
 use megaring_ring::{Descriptor, JobRing, Outcome, Status, Ticket};
 
 use crate::harness::{answer, automaton, count, options, patient, submit};
-
-const MASKS: u16 = 4;
+use crate::slot::slots;
 
 fn twin() -> Option<Arc<Twin>> {
     Twin::load().inspect_err(|why| _ = writeln!(std::io::stdout(), "\nskipped: {why}")).ok()
@@ -22,19 +23,18 @@ fn start(twin: &Arc<Twin>, mode: CudaMode) -> (CudaBackend, Arc<JobRing>) {
     start_with(twin.clone(), &options(mode), &patient(), &automaton()).expect("the twin starts")
 }
 
-/// Submits texts to be searched for keywords.
-fn submit_texts(ring: &Arc<JobRing>, texts: &[&str]) -> Ticket {
-    let mut payload = vec![0_u64];
-    payload.extend(texts.iter().scan(0, |end, text| {
-        *end += text.len() as u64;
-        Some(*end)
-    }));
-    let mut payload = bytemuck::cast_slice::<u64, u8>(&payload).to_vec();
-    texts.iter().for_each(|text| payload.extend(text.as_bytes()));
-    let mut reserved = ring.try_reserve(payload.len(), texts.len() * 16).expect("room");
-    reserved.payload_mut().copy_from_slice(&payload);
-    let descriptor = Descriptor { opcode: MASKS, items: texts.len() as u32, ..Descriptor::default() };
-    ring.submit(reserved, descriptor)
+fn texts(contents: &[&str]) -> Encode {
+    let mut texts = Texts::default();
+    contents.iter().for_each(|text| texts.push(text));
+    Encode { texts, ..Encode::default() }
+}
+
+/// Submits a job of one slot.
+fn submit_job(ring: &Arc<JobRing>, job: &dyn Operation) -> Ticket {
+    let [sent] = &slots(job)[..] else { panic!("one slot") };
+    let mut reserved = ring.try_reserve(sent.payload.len(), sent.result).expect("room");
+    reserved.payload_mut().copy_from_slice(&sent.payload);
+    ring.submit(reserved, sent.descriptor)
 }
 
 fn masks(outcome: &Outcome) -> Vec<u128> {
@@ -64,7 +64,7 @@ fn a_kernel_that_stays_has_its_clock_corrected() {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as i64;
         let reserved = ring.try_reserve(16, 16).expect("room");
         let deadline_ns = (now + seconds * 1_000_000_000) as u64;
-        let descriptor = Descriptor { opcode: MASKS, items: 0, deadline_ns, ..Descriptor::default() };
+        let descriptor = Descriptor { opcode: Opcode::Encode as u16, items: 0, deadline_ns, ..Descriptor::default() };
         ring.submit(reserved, descriptor).wait().completion.status
     };
     assert_eq!(deadline(-60), Status::DeadlineExceeded);
@@ -78,7 +78,10 @@ fn a_nop_that_comes_too_late_is_told_so() {
     let (backend, ring) = start(&twin, CudaMode::Persistent);
     let nop = |deadline_ns: u64| {
         let reserved = ring.try_reserve(0, 0).expect("room");
-        ring.submit(reserved, Descriptor { opcode: 1, deadline_ns, ..Descriptor::default() }).wait().completion.status
+        ring.submit(reserved, Descriptor { opcode: Opcode::Nop as u16, deadline_ns, ..Descriptor::default() })
+            .wait()
+            .completion
+            .status
     };
     assert_eq!([nop(0), nop(1), nop(u64::MAX)], [Status::Ok, Status::DeadlineExceeded, Status::Ok]);
     backend.shutdown();
@@ -102,7 +105,7 @@ fn it_starts_and_stops_in_every_mode() {
 }
 
 #[test]
-fn masks_are_those_of_the_tables() {
+fn encode_finds_what_the_tables_do() {
     let Some(twin) = twin() else { return };
     let texts = ["", "A Vision of the \u{212A}ernel", "growth, and algorithms", "nothing", "str\u{130}ng structure"];
     let automaton = automaton();
@@ -110,7 +113,7 @@ fn masks_are_those_of_the_tables() {
     assert!(expected.iter().any(|mask| *mask != 0));
     for mode in CudaMode::ALL {
         let (_backend, ring) = start(&twin, mode);
-        let outcome = submit_texts(&ring, &texts).wait();
+        let outcome = submit_job(&ring, &self::texts(&texts)).wait();
         assert_eq!((outcome.status(), masks(&outcome)), (Status::Ok, expected.clone()), "{mode}");
     }
 }
@@ -121,7 +124,7 @@ fn making_room_loses_no_job() {
     for mode in CudaMode::ALL {
         let (backend, ring) = start(&twin, mode);
         for _ in 0..10 {
-            let tickets = [(); 4].map(|()| submit_texts(&ring, &["vision"; 7]));
+            let tickets = [(); 4].map(|()| submit_job(&ring, &texts(&["vision"; 7])));
             backend.interrupt(|| ()).expect("in service");
             for ticket in tickets {
                 assert_eq!(answer(ticket), Status::Ok, "{mode}");

@@ -10,13 +10,17 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::ScopedJoinHandle;
 
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
-use megaring_core::job::{Job, Matrix, NearestJob, Points, ScoreJob, SearchJob};
+use megaring_core::matrix::Matrix;
 use megaring_core::metric::Metric;
+use megaring_core::nearest::{Nearest, Points};
+use megaring_core::operation::{Operation, Reads};
+use megaring_core::score::Score;
+use megaring_core::search::Search;
 use megaring_cuda::abi::{CORPORA_MASK, Corpus, KernelParams};
 use megaring_cuda::counters::Counters;
 use megaring_cuda::device::{Device, DeviceError, DeviceInfo, DevicePtr};
 use megaring_cuda::pool::Budget;
-use megaring_cuda::residency::{Host, Residency};
+use megaring_cuda::residency::{Guard, Host, Refusal, Residency};
 use megaring_ring::Memory;
 use megaring_ring::memory::{Line, View};
 
@@ -197,6 +201,13 @@ impl Device for MockDevice {
     }
 }
 
+/// A job that reads a corpus.
+pub(crate) type Job = Arc<dyn Operation>;
+
+pub(crate) fn reads(job: &Job) -> Reads<'_> {
+    job.reads().expect("a corpus")
+}
+
 /// Ring and kernel, as far as residency asks for them.
 pub(crate) struct MockHost {
     device: Arc<MockDevice>,
@@ -296,6 +307,11 @@ impl World {
         Self { device, host, counters, corpora, residency }
     }
 
+    /// Brings what a job reads.
+    pub(crate) fn prepare(&self, job: &Job) -> Result<Guard, Refusal> {
+        self.residency.prepare(reads(job))
+    }
+
     /// `ready` and `consumed`.
     pub(crate) fn lines(&self) -> View<Line> {
         self.device.pinned.lock().unwrap().as_ref().unwrap().view(0, 2).unwrap()
@@ -358,18 +374,18 @@ fn query() -> Matrix {
 }
 
 pub(crate) fn search(corpus: &Arc<CorpusView>, metric: Metric) -> Job {
-    Job::Search(SearchJob { corpus: corpus.clone(), queries: query(), metric, k: 1, threshold: None })
+    search_for(corpus, metric, 1)
+}
+
+/// [`search`] for so many rows.
+pub(crate) fn search_for(corpus: &Arc<CorpusView>, metric: Metric, k: usize) -> Job {
+    Arc::new(Search { corpus: corpus.clone(), queries: query(), metric, k, threshold: None })
 }
 
 pub(crate) fn score(corpus: &Arc<CorpusView>) -> Job {
-    Job::Score(ScoreJob { corpus: corpus.clone(), queries: query(), metric: Metric::Dot, rows: None })
+    Arc::new(Score { corpus: corpus.clone(), queries: query(), metric: Metric::Dot, rows: None })
 }
 
 pub(crate) fn nearest(corpus: &Arc<CorpusView>) -> Job {
-    Job::Nearest(NearestJob {
-        points: Points::Corpus(corpus.clone()),
-        queries: vec![[0.0; 5]],
-        weights: [1.0; 5],
-        k: 1,
-    })
+    Arc::new(Nearest { points: Points::Corpus(corpus.clone()), queries: vec![[0.0; 5]], weights: [1.0; 5], k: 1 })
 }

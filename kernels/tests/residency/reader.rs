@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use bytemuck::{cast_slice, pod_read_unaligned};
-use megaring_core::corpus::{CorpusView, SegmentView};
-use megaring_core::job::{Job, Points};
+use megaring_core::corpus::{Column, CorpusView, SegmentView};
 use megaring_cuda::abi::{
     CORPORA_MASK, CORPORA_PROBES, CORPUS_COORDINATES, CORPUS_ROWS, CORPUS_SCREENED, CORPUS_WILD, Corpus, NO_HANDLE,
     Segment, corpus_home,
 };
 use megaring_cuda::device::DevicePtr;
 
-use crate::mock::{DIM, MockDevice, MockHost, Reading, World};
+use crate::mock::{DIM, Job, MockDevice, MockHost, Reading, World, reads};
 
 /// A job that the ring has and the kernel works on: what it found when it began, and the spans it goes on reading.
 pub(crate) struct Running {
@@ -28,6 +27,8 @@ impl World {
     pub(crate) fn find(&self, handle: u32, generation: u32) -> Option<(DevicePtr, Corpus)> {
         let home = corpus_home(handle, generation);
         for probe in 0..CORPORA_PROBES {
+            // Entries come and go while it looks.
+            std::thread::yield_now();
             let slot = (home + probe) & CORPORA_MASK;
             let at = self.corpora.offset(slot as usize * size_of::<Corpus>());
             let entry: Corpus = pod_read_unaligned(&self.device.read(at, size_of::<Corpus>()));
@@ -48,7 +49,7 @@ impl World {
     /// Puts a prepared job into the ring and lets the kernel begin it.
     pub(crate) fn begin(&self, job: &Job) -> Running {
         let ticket = self.host.submit();
-        let view = view_of(job);
+        let view = reads(job).corpus;
         let (at, entry) = self.find(view.handle(), view.generation()).expect("a prepared version has an entry");
         check_entry(&entry, view);
         // All but the handle, which may be replaced.
@@ -83,7 +84,7 @@ impl Running {
     /// Every byte is what the corpus says.
     pub(crate) fn check(&self) {
         for (at, expected) in spans(&self.device, &self.entry, &self.job) {
-            assert_eq!(self.device.read(at, expected.len()), expected, "a part is not what was uploaded");
+            assert_eq!(self.device.read(at, expected.len()), expected, "a column is not what was uploaded");
         }
     }
 
@@ -91,18 +92,6 @@ impl Running {
     pub(crate) fn leave(self) {
         drop(self.readings);
         self.host.settle(self.ticket);
-    }
-}
-
-pub(crate) fn view_of(job: &Job) -> &Arc<CorpusView> {
-    match job {
-        Job::Search(job) => &job.corpus,
-        Job::Score(job) => &job.corpus,
-        Job::Nearest(job) => match &job.points {
-            Points::Corpus(view) => view,
-            Points::Sent(_) => panic!("no corpus"),
-        },
-        Job::Nop | Job::Encode(_) => panic!("no corpus"),
     }
 }
 
@@ -127,39 +116,42 @@ fn check_entry(entry: &Corpus, view: &CorpusView) {
 
 /// What a job reads: addresses, and what should be there.
 fn spans(device: &MockDevice, entry: &Corpus, job: &Job) -> Vec<(DevicePtr, Vec<u8>)> {
-    let view = view_of(job);
-    let segments: Vec<(usize, &Arc<SegmentView>)> = view.segments().filter(|(_, segment)| segment.rows() > 0).collect();
-    let flag = match job {
-        Job::Search(_) if entry.flags & CORPUS_WILD != 0 => return Vec::new(),
-        Job::Search(_) => CORPUS_SCREENED,
-        Job::Score(_) => CORPUS_ROWS,
-        _ => CORPUS_COORDINATES,
-    };
-    assert_ne!(entry.flags & flag, 0, "the entry says that the parts are there");
+    let (view, columns) = (reads(job).corpus, reads(job).columns);
+    if columns.is_empty() || columns.screen().is_some() && entry.flags & CORPUS_WILD != 0 {
+        return Vec::new();
+    }
+    for column in columns.iter() {
+        assert_ne!(entry.flags & flag(column), 0, "the entry says that {column:?} is there");
+    }
     let list = list(device, entry);
+    let segments: Vec<(usize, &Arc<SegmentView>)> = view.segments().filter(|(_, segment)| segment.rows() > 0).collect();
     assert_eq!(list.len(), segments.len());
     let mut spans = Vec::new();
     for (placed, (start, segment)) in list.iter().zip(segments) {
         assert_eq!((placed.first_row, placed.row_count), (start as u32, segment.rows() as u32));
-        let data = segment.data();
-        match job {
-            Job::Search(job) => {
-                spans.push((placed.codes, data.codes().packed.to_vec()));
-                let columns = placed.columns[job.metric as usize - 1];
-                spans.push((columns, cast_slice(segment.columns(job.metric)).to_vec()));
-            }
-            Job::Score(_) => {
-                spans.push((placed.rows, cast_slice(data.embeddings()).to_vec()));
-                spans.push((placed.norms2, cast_slice(data.norms2()).to_vec()));
-            }
-            _ => {
-                let columns = data.coordinates().expect("the corpus has coordinates");
-                spans.push((
-                    placed.coordinates,
-                    columns.iter().flat_map(|column| cast_slice(column).to_vec()).collect(),
-                ));
-            }
-        }
+        spans.extend(columns.iter().map(|column| span(column, placed, segment)));
     }
     spans
+}
+
+fn flag(column: Column) -> u32 {
+    match column {
+        Column::Codes | Column::Screen(_) => CORPUS_SCREENED,
+        Column::Embeddings | Column::Norms => CORPUS_ROWS,
+        Column::Coordinates => CORPUS_COORDINATES,
+    }
+}
+
+fn span(column: Column, placed: &Segment, segment: &SegmentView) -> (DevicePtr, Vec<u8>) {
+    let data = segment.data();
+    match column {
+        Column::Codes => (placed.codes, data.codes().packed.to_vec()),
+        Column::Screen(metric) => (placed.columns[metric as usize - 1], cast_slice(segment.columns(metric)).to_vec()),
+        Column::Embeddings => (placed.rows, cast_slice(data.embeddings()).to_vec()),
+        Column::Norms => (placed.norms2, cast_slice(data.norms2()).to_vec()),
+        Column::Coordinates => {
+            let axes = data.coordinates().expect("the corpus has coordinates");
+            (placed.coordinates, axes.iter().flat_map(|axis| cast_slice(axis).to_vec()).collect())
+        }
+    }
 }

@@ -6,15 +6,14 @@ use std::thread;
 
 use bytemuck::cast_slice;
 use megaring_core::corpus::CorpusView;
-use megaring_core::job::Job;
 use megaring_core::metric::Metric::{self, Cosine, Dot, L2};
 use megaring_cuda::abi::{CORPUS_SCREENED, Corpus};
 use megaring_cuda::residency::Refusal;
 use megaring_cuda::stream::{Cut, buffer_of, consumed_before};
 use proptest::prelude::*;
 
-use crate::mock::{Random, World, corpus, nearest, score, search, segment, view};
-use crate::reader::{list, view_of};
+use crate::mock::{Job, Random, World, corpus, nearest, reads, score, search, search_for, segment, view};
+use crate::reader::list;
 
 /// Bytes of a group of 16 rows: codes and columns.
 const GROUP: usize = 16 * 8 + 256;
@@ -38,13 +37,10 @@ impl Kernel {
         if entry.stream_session != self.session {
             (self.session, self.next) = (entry.stream_session, 0);
         }
-        let metric = match job {
-            Job::Search(job) => job.metric,
-            _ => panic!("only searches are streamed"),
-        };
+        let metric = reads(job).columns.screen().expect("only searches are streamed");
         let lines = world.lines();
         for (number, placed) in list(&world.device, &entry).iter().enumerate() {
-            let (codes, columns) = expected(view_of(job), placed.first_row, placed.row_count, metric);
+            let (codes, columns) = expected(reads(job).corpus, placed.first_row, placed.row_count, metric);
             while lines[0].word.load(Ordering::Acquire) <= self.next {
                 thread::yield_now();
             }
@@ -96,7 +92,7 @@ fn walk(view: &Arc<CorpusView>, groups: usize, passes: usize, seed: u64) {
     let job = search(view, Cosine);
     let mut kernel = Kernel { random: Some(Random(seed)), ..Kernel::default() };
     for _ in 0..passes {
-        let guard = world.residency.prepare(&job).unwrap();
+        let guard = world.prepare(&job).unwrap();
         kernel.run(&world, &job, false);
         // The next pass goes on with the same session, whether or not it has been idle meanwhile.
         drop(guard);
@@ -126,7 +122,7 @@ fn dawdle(ignored: bool) -> usize {
     let world = World::new(budget(4));
     let corpus = corpus(1, 2000);
     let job = search(&corpus, Dot);
-    let guard = world.residency.prepare(&job).unwrap();
+    let guard = world.prepare(&job).unwrap();
     if ignored {
         world.lines()[1].word.store(u64::MAX / 2, Ordering::Release);
     }
@@ -147,16 +143,16 @@ fn small_budgets_make_small_tiles_and_tiny_ones_a_refusal() {
     for (budget, most) in [(30 * GROUP, 6), (16 * GROUP, 3), (12 * GROUP, 2)] {
         let world = World::new(budget);
         let job = search(&corpus, L2);
-        let guard = world.residency.prepare(&job).unwrap();
+        let guard = world.prepare(&job).unwrap();
         let largest = entry(&world, &corpus).largest_tile;
         assert_eq!(largest, most, "{budget}");
         drop(guard);
         world.finish();
     }
     let world = World::new(1024);
-    let refused = world.residency.prepare(&search(&corpus, L2)).err().unwrap();
+    let refused = world.prepare(&search(&corpus, L2)).err().unwrap();
     assert!(matches!(&refused, Refusal::Unfit(reason) if reason.contains("two tiles")), "{refused}");
-    assert!(matches!(world.residency.prepare(&score(&corpus)), Err(Refusal::Unfit(_))));
+    assert!(matches!(world.prepare(&score(&corpus)), Err(Refusal::Unfit(_))));
     world.finish();
 }
 
@@ -165,7 +161,7 @@ fn searches_of_one_version_and_metric_share_a_session() {
     let world = World::new(budget(4));
     let corpus = corpus(1, 2000);
     let job = search(&corpus, Dot);
-    let guards = [0; 3].map(|_| world.residency.prepare(&job).unwrap());
+    let guards = [0; 3].map(|_| world.prepare(&job).unwrap());
     let mut kernel = Kernel::default();
     for guard in guards {
         kernel.run(&world, &job, false);
@@ -176,17 +172,38 @@ fn searches_of_one_version_and_metric_share_a_session() {
 }
 
 #[test]
+fn a_search_for_every_row_leaves_the_session_as_it_is() {
+    let world = World::new(budget(4));
+    let corpus = corpus(1, 2000);
+    let (job, every_row) = (search(&corpus, Dot), search_for(&corpus, L2, 1000));
+    let mut kernel = Kernel::default();
+    for _ in 0..2 {
+        let streamed = world.prepare(&job).unwrap();
+        let guard = world.prepare(&every_row).unwrap();
+        world.run(&every_row);
+        kernel.run(&world, &job, false);
+        drop(streamed);
+        // Nor does one that comes to a session at rest.
+        world.run(&every_row);
+        drop(guard);
+        drop(world.prepare(&every_row).unwrap());
+    }
+    assert_eq!((kernel.session, entry(&world, &corpus).stream_session), (1, 1));
+    world.finish();
+}
+
+#[test]
 fn another_session_begins_when_the_jobs_of_this_one_are_settled() {
     let world = World::new(budget(4));
     let (one, other) = (corpus(1, 2000), corpus(2, 2000));
     let mut kernel = Kernel::default();
     let first = search(&one, Dot);
     for second in [search(&one, L2), search(&other, Dot)] {
-        let guard = world.residency.prepare(&first).unwrap();
+        let guard = world.prepare(&first).unwrap();
         let begun = entry(&world, &one).stream_session;
         let ticket = world.host.submit();
         thread::scope(|scope| {
-            let next = scope.spawn(|| world.residency.prepare(&second).unwrap());
+            let next = scope.spawn(|| world.prepare(&second).unwrap());
             world.host.await_pauses(2, &next);
             assert!(!next.is_finished() && entry(&world, &one).stream_session == begun);
             drop(guard);
@@ -208,7 +225,7 @@ fn an_idle_session_keeps_no_corpus_and_gives_way() {
     let mut kernel = Kernel::default();
     for _ in 0..3 {
         let job = search(&large, Dot);
-        let guard = world.residency.prepare(&job).unwrap();
+        let guard = world.prepare(&job).unwrap();
         kernel.run(&world, &job, false);
         drop((job, guard));
         let let_go = (0..1_000_000).any(|_| {
@@ -219,12 +236,12 @@ fn an_idle_session_keeps_no_corpus_and_gives_way() {
     }
     assert_eq!(kernel.session, 1);
     let job = search(&small, Dot);
-    let guard = world.residency.prepare(&job).unwrap();
+    let guard = world.prepare(&job).unwrap();
     world.run(&job);
     assert!(!world.has(&large), "its buffers were needed");
     drop(guard);
     let job = search(&large, Dot);
-    let _guard = world.residency.prepare(&job).unwrap();
+    let _guard = world.prepare(&job).unwrap();
     kernel.run(&world, &job, false);
     assert_eq!(kernel.session, 2);
     world.finish();
@@ -234,13 +251,13 @@ fn an_idle_session_keeps_no_corpus_and_gives_way() {
 fn what_finds_no_room_beside_pinned_corpora_is_streamed_and_resident_later() {
     let world = World::new(100 * GROUP);
     let (pinned, other) = (corpus(1, 960), corpus(2, 1200));
-    let guard = world.residency.prepare(&search(&pinned, Dot)).unwrap();
+    let guard = world.prepare(&search(&pinned, Dot)).unwrap();
     let job = search(&other, Dot);
-    let streamed = world.residency.prepare(&job).unwrap();
+    let streamed = world.prepare(&job).unwrap();
     Kernel::default().run(&world, &job, false);
-    assert!(matches!(world.residency.prepare(&nearest(&corpus(3, 800))), Err(Refusal::Exhausted)));
+    assert!(matches!(world.prepare(&nearest(&corpus(3, 800))), Err(Refusal::Exhausted)));
     drop((guard, streamed));
-    let _guard = world.residency.prepare(&job).unwrap();
+    let _guard = world.prepare(&job).unwrap();
     let running = world.begin(&job);
     assert!(running.entry.stream.is_null());
     running.end();
@@ -251,12 +268,12 @@ fn what_finds_no_room_beside_pinned_corpora_is_streamed_and_resident_later() {
 fn the_kernel_is_not_stopped_for_memory_while_it_needs_the_copier() {
     let world = World::growing(160 * GROUP, 20 * GROUP);
     let large = corpus(1, 3200);
-    let streamed = world.residency.prepare(&search(&large, Dot)).unwrap();
+    let streamed = world.prepare(&search(&large, Dot)).unwrap();
     let chunks = world.host.grown.lock().unwrap().len();
     let next = search(&corpus(2, 640), Dot);
     world.host.must_run.store(true, Ordering::SeqCst);
     thread::scope(|scope| {
-        let call = scope.spawn(|| world.residency.prepare(&next).unwrap());
+        let call = scope.spawn(|| world.prepare(&next).unwrap());
         world.host.await_pauses(100, &call);
         assert!(!call.is_finished() && world.host.grown.lock().unwrap().len() == chunks);
         Kernel::default().run(&world, &search(&large, Dot), false);
@@ -273,7 +290,7 @@ fn the_kernel_is_not_stopped_for_memory_while_it_needs_the_copier() {
 fn a_tile_that_cannot_be_copied_takes_the_backend_out_of_service() {
     let world = World::new(budget(4));
     let job = search(&corpus(1, 2000), Dot);
-    let _guard = world.residency.prepare(&job).unwrap();
+    let _guard = world.prepare(&job).unwrap();
     // Everything but tiles is uploaded by now.
     world.device.fail_upload(1);
     let lines = world.lines();
@@ -281,7 +298,7 @@ fn a_tile_that_cannot_be_copied_takes_the_backend_out_of_service() {
         lines[1].word.store(lines[0].word.load(Ordering::Acquire), Ordering::Release);
         thread::yield_now();
     }
-    assert!(matches!(world.residency.prepare(&job), Err(Refusal::Failed(_))));
+    assert!(matches!(world.prepare(&job), Err(Refusal::Failed(_))));
 }
 
 proptest! {

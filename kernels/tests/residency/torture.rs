@@ -7,9 +7,9 @@ use std::thread;
 
 use megaring_core::corpus::{CorpusView, SegmentView};
 use megaring_core::metric::Metric;
-use megaring_cuda::residency::Refusal;
+use megaring_cuda::residency::{Host, Refusal};
 
-use crate::mock::{Random, World, nearest, score, search, segment, view};
+use crate::mock::{Random, World, nearest, score, search, search_for, segment, view};
 use crate::reader::Running;
 
 const CORPORA: usize = 5;
@@ -70,8 +70,20 @@ fn kernel(under_way: &Mutex<Vec<Running>>, ended: &AtomicBool, seed: u64) {
     }
 }
 
+/// Ends the calls that would wait for a caller which has panicked.
+struct Witness<'a>(&'a World);
+
+impl Drop for Witness<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.host.fail("a caller has panicked");
+        }
+    }
+}
+
 /// One caller; answers how often it was served.
 fn call(world: &World, store: &Store, under_way: &Mutex<Vec<Running>>, seed: u64) -> usize {
+    let _witness = Witness(world);
     let mut random = Random(seed);
     let mut served = 0;
     for _ in 0..CALLS {
@@ -79,12 +91,14 @@ fn call(world: &World, store: &Store, under_way: &Mutex<Vec<Running>>, seed: u64
             store.change(&mut random);
         }
         let view = store.pick(&mut random);
-        let job = match random.below(8) {
+        let job = match random.below(9) {
             0 => score(&view),
             1 | 2 => nearest(&view),
+            // An entry alone.
+            3 => search_for(&view, Metric::Cosine, view.rows()),
             metric => search(&view, Metric::ALL[metric % 3]),
         };
-        match world.residency.prepare(&job) {
+        match world.prepare(&job) {
             Ok(guard) => {
                 served += 1;
                 let running = world.begin(&job);
@@ -119,8 +133,8 @@ fn nothing_is_read_that_is_not_there() {
         // With nobody using anything, one more of everything finds room.
         for corpus in 0..CORPORA {
             let (_, view) = &store.corpora.lock().unwrap()[corpus];
-            drop(world.residency.prepare(&nearest(view)).unwrap());
-            drop(world.residency.prepare(&score(view)).unwrap());
+            drop(world.prepare(&nearest(view)).unwrap());
+            drop(world.prepare(&score(view)).unwrap());
         }
         world.finish();
     }

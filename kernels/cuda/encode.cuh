@@ -1,4 +1,4 @@
-// Masks: each text's keywords, by the host's automaton (host/core/src/keyword.rs) on every byte.
+// Encode: each text's keywords, by the host's automaton (host/core/src/encode/keyword.rs) on every byte. The host makes coordinates of them.
 //
 //   PREPARE  a chunk checks a run of the texts' offsets, copies them into scratch, and zeroes their masks there
 //   WORK     a chunk is a run of spans: 256 slices of text, one for each thread, brought into shared memory together
@@ -36,7 +36,7 @@ MR_DEVICE u32 fitting_slice(u32 words, u32 warm_up, u32 room) {
 }
 
 // Slices, and whether the tables are in shared memory too, where looking something up takes a tenth of the time. False if not even a span fits.
-MR_DEVICE bool lay_spans(const KernelParams& params, MasksPlan& plan) {
+MR_DEVICE bool lay_spans(const KernelParams& params, EncodePlan& plan) {
     const Automaton& automaton = params.automaton;
     const u32 room = params.shared_bytes - MAILBOX_BYTES, warm_up = warm_up_bytes(automaton);
     const u32 tables = class_bytes() + next_bytes(automaton);
@@ -49,9 +49,9 @@ MR_DEVICE bool lay_spans(const KernelParams& params, MasksPlan& plan) {
     return true;
 }
 
-MR_DEVICE Status plan_masks(const KernelParams& params, JobRecord& job) {
+MR_DEVICE Status plan_encode(const KernelParams& params, JobRecord& job) {
     const Descriptor& descriptor = descriptor_of(job);
-    MasksPlan& plan = job.masks;
+    EncodePlan& plan = job.encode;
     if (descriptor.items >= MOST_TEXT_BYTES) return STATUS_BAD_DESCRIPTOR;
     const u64 before = (u64(descriptor.items) + 1) * sizeof(u64);
     const u64 mask_bytes = u64(descriptor.items) * MASK_WORDS * sizeof(u32);
@@ -76,8 +76,8 @@ MR_DEVICE const u64* offsets_of(const KernelParams& params, const JobRecord& job
 }
 
 // Checks that offsets rise from 0 to the text's length and copies them, two at a time. All lanes of a warp go through together.
-MR_DEVICE_CALL void prepare_masks(const KernelParams& params, JobRecord& job, u32 chunk) {
-    const MasksPlan& plan = job.masks;
+MR_DEVICE_CALL void prepare_encode(const KernelParams& params, JobRecord& job, u32 chunk) {
+    const EncodePlan& plan = job.encode;
     const u64* offsets = offsets_of(params, job);
     const bool stages = plan.offsets != NOWHERE;
     u32* staged = reinterpret_cast<u32*>(job.scratch + plan.offsets);
@@ -142,7 +142,7 @@ struct FoundWords {
 // A run of spans, by one block.
 class TextScan {
   public:
-    MR_DEVICE TextScan(const KernelParams& params, const JobRecord& job) : plan_(job.masks), tables_(tables_of(params.automaton)) {
+    MR_DEVICE TextScan(const KernelParams& params, const JobRecord& job) : plan_(job.encode), tables_(tables_of(params.automaton)) {
         warm_up_ = params.automaton.warm_up;
         warm_up_bytes_ = warm_up_bytes(params.automaton);
         offsets_ = reinterpret_cast<const u32*>(job.scratch + plan_.offsets);
@@ -211,7 +211,7 @@ class TextScan {
         found.flush(masks_ + u64(text) * MASK_WORDS);
     }
 
-    const MasksPlan& plan_;
+    const EncodePlan& plan_;
     Tables tables_;
     u32 warm_up_, warm_up_bytes_;
     const u32* offsets_;
@@ -221,8 +221,8 @@ class TextScan {
     u32 staged_from_ = 0;
 };
 
-MR_DEVICE_CALL void work_masks(const KernelParams& params, JobRecord& job, u32 chunk) {
-    const u32 chunks = job.work_end - job.prepare_end, spans = job.masks.spans;
+MR_DEVICE_CALL void work_encode(const KernelParams& params, JobRecord& job, u32 chunk) {
+    const u32 chunks = job.work_end - job.prepare_end, spans = job.encode.spans;
     TextScan scan(params, job);
     for (u32 span = cut(spans, chunks, chunk); span < cut(spans, chunks, chunk + 1); ++span) scan.run(span);
 }
@@ -230,7 +230,7 @@ MR_DEVICE_CALL void work_masks(const KernelParams& params, JobRecord& job, u32 c
 // Without room in scratch: a thread to a text, read and answered where it lies.
 MR_DEVICE_CALL void scan_whole_texts(const KernelParams& params, JobRecord& job, u32 first, u32 end) {
     const u64* offsets = offsets_of(params, job);
-    const u8* bytes = reinterpret_cast<const u8*>(offsets + job.masks.items + 1);
+    const u8* bytes = reinterpret_cast<const u8*>(offsets + job.encode.items + 1);
     const Tables tables = tables_of(params.automaton);
     Piece* out = reinterpret_cast<Piece*>(result_of(params, job));
     for (u32 text = first + thread_index(); text < end; text += THREADS) {
@@ -244,17 +244,17 @@ MR_DEVICE_CALL void scan_whole_texts(const KernelParams& params, JobRecord& job,
     }
 }
 
-MR_DEVICE void finish_masks(const KernelParams& params, JobRecord& job, u32 chunk) {
-    const MasksPlan& plan = job.masks;
+MR_DEVICE void finish_encode(const KernelParams& params, JobRecord& job, u32 chunk) {
+    const EncodePlan& plan = job.encode;
     const u32 first = chunk * CHUNK_TEXTS, end = smaller(plan.items, first + CHUNK_TEXTS);
     if (plan.masks == NOWHERE) return scan_whole_texts(params, job, first, end);
     copy_pieces(result_of(params, job), job.scratch + plan.masks, u64(first) * PIECE_BYTES, u64(end) * PIECE_BYTES);
 }
 
-MR_DEVICE void run_masks(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
-    if (phase == PHASE_PREPARE) prepare_masks(params, job, chunk);
-    else if (phase == PHASE_WORK) work_masks(params, job, chunk);
-    else finish_masks(params, job, chunk);
+MR_DEVICE void run_encode(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
+    if (phase == PHASE_PREPARE) prepare_encode(params, job, chunk);
+    else if (phase == PHASE_WORK) work_encode(params, job, chunk);
+    else finish_encode(params, job, chunk);
 }
 
 }  // namespace megaring
