@@ -10,6 +10,7 @@
 mod lists;
 pub(crate) mod masks;
 pub(crate) mod nearest;
+pub(crate) mod nop;
 pub(crate) mod score;
 pub(crate) mod search;
 
