@@ -5,7 +5,7 @@
 //! - Wrappers check every length and row number and return a [`SimdError`]; none panics, allocates (but for the buffers it is
 //!   asked to make) or blocks.
 //! - Exact kernels ([`KernelSet::exact_dot`] and its kin, [`KernelSet::distances5`]), the screen's candidates and the keyword masks
-//!   are the same bits on every instruction set. The float32 row kernels are not: their callers bound the error.
+//!   are the same bits on every instruction set.
 //!
 //! # Limits
 //! x86-64 and aarch64. Up to 32,768 dimensions in the int8 screen, 65,536 states in a keyword automaton.
@@ -18,7 +18,6 @@ mod kernels;
 mod keyword;
 mod points;
 pub mod roofline;
-mod rows;
 mod screen;
 mod table;
 
@@ -27,5 +26,4 @@ pub use isa::{CpuFeatures, Isa};
 pub use kernels::KernelSet;
 pub use keyword::{KeywordAutomaton, Mask};
 pub use points::PointColumns;
-pub use rows::Rows;
 pub use screen::{Candidate, CandidateBuffers, QueryCodes, QueryParams, ScreenQueries, ScreenRows};

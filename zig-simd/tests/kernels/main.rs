@@ -8,6 +8,5 @@ mod isa;
 mod keyword;
 mod layout;
 mod roofline;
-mod rows;
 mod screen;
 mod symbols;
