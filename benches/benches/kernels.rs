@@ -75,7 +75,7 @@ fn screen(criterion: &mut Criterion) {
     }
 }
 
-fn keyword_masks(criterion: &mut Criterion) {
+fn encode(criterion: &mut Criterion) {
     let texts = memories(20_000, SEED).expect("a legal number");
     let profile = Profile::parse(DEFAULT).expect("the default profile");
     let built = Automaton::new(&profile);
@@ -89,12 +89,12 @@ fn keyword_masks(criterion: &mut Criterion) {
     .expect("a whole automaton");
     let offsets: Vec<u64> = texts.offsets().iter().map(|offset| *offset as u64).collect();
     let mut masks = vec![Mask::default(); texts.len()];
-    let mut group = criterion.benchmark_group("keyword_masks_20000");
+    let mut group = criterion.benchmark_group("encode_20000");
     group.throughput(Throughput::Bytes(texts.text().len() as u64));
     for set in KernelSet::available() {
         group.bench_function(set.isa().name(), |bencher| {
             bencher.iter(|| {
-                set.keyword_masks(&automaton, texts.text().as_bytes(), &offsets, &mut masks).expect("offsets fit");
+                set.encode(&automaton, texts.text().as_bytes(), &offsets, &mut masks).expect("offsets fit");
             });
         });
     }
@@ -130,5 +130,5 @@ fn tenth_best(values: &[f32], query: &[f32]) -> f32 {
     *scores.select_nth_unstable_by(9, |a, b| b.total_cmp(a)).1 as f32
 }
 
-criterion_group!(benches, nop, exact_gather, screen, keyword_masks, distances);
+criterion_group!(benches, nop, exact_gather, screen, encode, distances);
 criterion_main!(benches);

@@ -6,12 +6,12 @@ const std = @import("std");
 const isa = @import("isa.zig");
 const exact = @import("exact.zig");
 const screen = @import("screen.zig");
-const keyword = @import("keyword.zig");
-const points = @import("points.zig");
+const encode = @import("encode.zig");
+const nearest = @import("nearest.zig");
 const roofline = @import("roofline.zig");
 
 /// Raised with every change of a signature or of the order below.
-const abi_version = 3;
+const abi_version = 4;
 
 const Table = extern struct {
     abi_version: u64 = abi_version,
@@ -19,7 +19,7 @@ const Table = extern struct {
     exact_dot: *const GatherFn = exactGather(.dot),
     exact_l2: *const GatherFn = exactGather(.l2),
     screen_i8: *const @TypeOf(screenI8) = screenI8,
-    keyword_masks: *const @TypeOf(keywordMasks) = keywordMasks,
+    encode: *const @TypeOf(encodeTexts) = encodeTexts,
     distances5: *const @TypeOf(distances5) = distances5,
     multiply_adds: *const @TypeOf(multiplyAdds) = multiplyAdds,
     read_pieces: *const @TypeOf(readPieces) = readPieces,
@@ -50,24 +50,24 @@ fn screenI8(job: *const screen.Job) callconv(.c) usize {
     return screen.screen(job);
 }
 
-fn keywordMasks(
-    automaton: *const keyword.Automaton,
+fn encodeTexts(
+    automaton: *const encode.Automaton,
     text: [*]const u8,
     offsets: [*]const u64,
     count: usize,
-    out: [*]keyword.Mask,
+    out: [*]encode.Mask,
 ) callconv(.c) void {
-    keyword.masks(automaton, text, offsets, count, out);
+    encode.encode(automaton, text, offsets, count, out);
 }
 
 fn distances5(
-    columns: *const [points.axes][*]const f64,
-    query: *const [points.axes]f64,
-    weights: *const [points.axes]f64,
+    columns: *const [nearest.axes][*]const f64,
+    query: *const [nearest.axes]f64,
+    weights: *const [nearest.axes]f64,
     count: usize,
     out: [*]f64,
 ) callconv(.c) void {
-    points.distances(columns, query, weights, count, out);
+    nearest.distances(columns, query, weights, count, out);
 }
 
 fn multiplyAdds(

@@ -2,18 +2,18 @@
 
 use std::ffi::c_void;
 
-use crate::keyword::Mask;
+use crate::encode::Mask;
 use crate::roofline::{Codes, Piece, QueryCodes, Sums};
 use crate::screen::ScreenJob;
 
 /// The version of the table below; the Zig side writes its own into the first field, and a test compares them.
 #[cfg(test)]
-pub(crate) const ABI_VERSION: u64 = 3;
+pub(crate) const ABI_VERSION: u64 = 4;
 
 /// query, rows, dim, ids, ids' count, out.
 pub(crate) type GatherKernel = unsafe extern "C" fn(*const f32, *const f32, usize, *const u32, usize, *mut f64);
 
-/// What the keyword kernel reads of an automaton; see src/keyword.zig.
+/// What [`KernelTable::encode`] reads of an automaton; see src/encode.zig.
 #[repr(C)]
 pub(crate) struct RawAutomaton {
     pub(crate) class_of: *const u8,
@@ -31,7 +31,7 @@ pub(crate) struct KernelTable {
     pub(crate) exact_dot: GatherKernel,
     pub(crate) exact_l2: GatherKernel,
     pub(crate) screen_i8: unsafe extern "C" fn(*const ScreenJob) -> usize,
-    pub(crate) keyword_masks: unsafe extern "C" fn(*const RawAutomaton, *const u8, *const u64, usize, *mut Mask),
+    pub(crate) encode: unsafe extern "C" fn(*const RawAutomaton, *const u8, *const u64, usize, *mut Mask),
     pub(crate) distances5:
         unsafe extern "C" fn(*const [*const f64; 5], *const [f64; 5], *const [f64; 5], usize, *mut f64),
     pub(crate) multiply_adds: unsafe extern "C" fn(*const Codes, *const QueryCodes, usize, *mut Sums),

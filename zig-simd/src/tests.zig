@@ -4,7 +4,7 @@ test {
     _ = @import("exact.zig");
     _ = @import("screen.zig");
     _ = @import("screen_test.zig");
-    _ = @import("keyword.zig");
-    _ = @import("points.zig");
+    _ = @import("encode.zig");
+    _ = @import("nearest.zig");
     _ = @import("roofline.zig");
 }
