@@ -11,9 +11,9 @@ use megaring_ring::{Descriptor, Status, Work};
 
 use crate::cut::Pair;
 use crate::gpu::{Gpu, OutOfMemory};
-use crate::operation::masks::DeviceAutomaton;
+use crate::operation::encode::DeviceAutomaton;
 use crate::operation::nearest::Extents;
-use crate::operation::{Operation, Part, masks, nearest, nop, score, search};
+use crate::operation::{Operation, Part, encode, nearest, nop, score, search};
 use crate::self_test::Trial;
 
 /// What an operation has to offer.
@@ -32,7 +32,7 @@ pub(crate) fn serves(opcode: Opcode) -> Serves<Handler> {
         Opcode::Nop => Serves::By(nop::HANDLER),
         Opcode::Search => Serves::By(search::HANDLER),
         Opcode::Score => Serves::By(score::HANDLER),
-        Opcode::Encode => Serves::By(masks::HANDLER),
+        Opcode::Encode => Serves::By(encode::HANDLER),
         Opcode::Nearest => Serves::By(nearest::HANDLER),
     }
 }

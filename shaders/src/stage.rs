@@ -96,7 +96,7 @@ macro_rules! stages {
 }
 
 stages! { traits, shape;
-    Masks => wgsl::masks(),
+    Encode => wgsl::encode(),
     /// Raises thresholds.
     Select => wgsl::select(shape.selecting_threads()),
     /// For one query.

@@ -8,14 +8,14 @@ use megaring_core::{Backend, Error, Operation};
 use megaring_ring::Status;
 use megaring_wgpu::{Loss, WgpuOptions};
 
-use crate::rig::{Rig, masks, nop, options, search, slot};
+use crate::rig::{Rig, encode, nop, options, search, slot};
 
 /// Sends jobs until one is answered well again; the statuses of those before.
 fn until_ok(rig: &Rig) -> Vec<Status> {
     let mut failed = Vec::new();
     // More than enough: each answer shows that the dispatcher went on by a step.
     while failed.len() < 1000 {
-        match rig.send(&masks(&["love"])).completion.status {
+        match rig.send(&encode(&["love"])).completion.status {
             Status::Ok => return failed,
             status => failed.push(status),
         }
@@ -63,7 +63,7 @@ fn a_device_that_fails_is_opened_anew_once_and_then_the_backend_is_out() {
 fn until_out(rig: &Rig) -> Status {
     let mut status = Status::Ok;
     for _ in 0..1000 {
-        status = rig.send(&masks(&["love"])).completion.status;
+        status = rig.send(&encode(&["love"])).completion.status;
         if rig.backend.health().is_err() {
             break;
         }

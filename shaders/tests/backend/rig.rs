@@ -132,8 +132,8 @@ pub(crate) fn nop() -> Slot {
     slot(&Nop)
 }
 
-/// The masks of texts.
-pub(crate) fn masks(texts: &[&str]) -> Slot {
+/// A job that encodes texts.
+pub(crate) fn encode(texts: &[&str]) -> Slot {
     let mut all = Texts::default();
     texts.iter().for_each(|text| all.push(text));
     slot(&Encode { texts: all, ..Encode::default() })

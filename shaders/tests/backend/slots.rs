@@ -8,7 +8,7 @@ use megaring_core::{Backend, Lacking, Opcode, Operation};
 use megaring_ring::{Descriptor, Status};
 use megaring_wgpu::WgpuOptions;
 
-use crate::rig::{Rig, Slot, masks, nop, options, search, slot};
+use crate::rig::{Rig, Slot, encode, nop, options, search, slot};
 
 #[test]
 fn many_slots_under_way_are_each_answered_once() {
@@ -16,7 +16,7 @@ fn many_slots_under_way_are_each_answered_once() {
     let texts: Vec<String> = (0..200).map(|i| format!("memory {i}: {}", "a garden of love ".repeat(i % 7))).collect();
     for round in 0..5 {
         let slots: Vec<(Slot, &String)> =
-            texts[40 * round..40 * (round + 1)].iter().map(|t| (masks(&[t]), t)).collect();
+            texts[40 * round..40 * (round + 1)].iter().map(|t| (encode(&[t]), t)).collect();
         let tickets: Vec<_> = slots.iter().map(|(slot, text)| (rig.submit(slot), text)).collect();
         for (ticket, text) in tickets {
             let outcome = ticket.wait();
@@ -36,7 +36,7 @@ fn nops_and_jobs_of_all_sizes_share_the_ring() {
     let text = "wisdom ".repeat(100_000);
     for _ in 0..3 {
         let (many, one) = (slot(&search(&view, 30, 5)), slot(&search(&view, 1, 7)));
-        let slots = [nop(), masks(&[&text]), many, masks(&["love"]), nop(), one];
+        let slots = [nop(), encode(&[&text]), many, encode(&["love"]), nop(), one];
         let tickets: Vec<_> = slots.iter().map(|slot| rig.submit(slot)).collect();
         for (number, ticket) in tickets.into_iter().enumerate() {
             assert_eq!(ticket.wait().completion.status, Status::Ok, "slot {number}");
@@ -109,7 +109,7 @@ fn faulty_slots_are_answered_with_the_reason() {
         change(&mut descriptor);
         Slot { descriptor, payload: good.payload.clone(), result: good.result }
     };
-    let mut falling = masks(&["one", "two"]);
+    let mut falling = encode(&["one", "two"]);
     falling.payload[8] = 200;
     let past = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64 - 1;
     for (what, slot, status) in [
@@ -122,7 +122,7 @@ fn faulty_slots_are_answered_with_the_reason() {
         ("a passed deadline", with(&|d| d.deadline_ns = past), Status::DeadlineExceeded),
         ("no coordinates", with(&|d| d.opcode = Opcode::Nearest as u16), Status::BadDescriptor),
         ("offsets that fall", falling, Status::BadDescriptor),
-        ("no room", Slot { result: 16, ..masks(&["a", "b"]) }, Status::ResultTooSmall),
+        ("no room", Slot { result: 16, ..encode(&["a", "b"]) }, Status::ResultTooSmall),
         ("no room for lists", Slot { result: 8, ..slot(&search(&view, 2, 3)) }, Status::ResultTooSmall),
     ] {
         assert_eq!(rig.send(&slot).completion.status, status, "{what}");

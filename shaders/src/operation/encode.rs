@@ -1,4 +1,4 @@
-//! Keyword masks: every byte of all texts through the automaton, in runs of equal length.
+//! Encode: every byte of all texts through the automaton, in runs of equal length.
 //!
 //! The shader finds what [`Automaton::mask`] finds, since it goes by the same tables, and since after [`Automaton::warm_up`] bytes the state
 //! does not depend on the state that reading began in. A run is short enough that a slot's text makes a GPU busy, and long enough
@@ -33,7 +33,7 @@ const MASK_BYTES: usize = size_of::<u128>();
 /// Twin of the shader's.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct MasksParams {
+struct EncodeParams {
     texts: u32,
     text_bytes: u32,
     run: u32,
@@ -44,7 +44,7 @@ struct MasksParams {
     unused: u32,
 }
 
-same_layout!(masks_params: MasksParams { texts, text_bytes, run, runs, warm_up, shift, first_accepting, unused });
+same_layout!(encode_params: EncodeParams { texts, text_bytes, run, runs, warm_up, shift, first_accepting, unused });
 
 /// An automaton on the device.
 pub(crate) struct DeviceAutomaton {
@@ -99,8 +99,8 @@ fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, S
     let (offsets, text) = split(inputs.payload, inputs.items() + 1, 1)?;
     inputs.check_room(MASK_BYTES)?;
     let automaton = &context.resources.automaton;
-    let masks = Masks::new(offsets, text, automaton.shape)?;
-    Ok(Planned::new(masks, Source::Parts(vec![automaton.part.clone()])))
+    let encode = Encode::new(offsets, text, automaton.shape)?;
+    Ok(Planned::new(encode, Source::Parts(vec![automaton.part.clone()])))
 }
 
 fn self_test(trial: &Trial<'_>) -> Result<(), String> {
@@ -110,20 +110,20 @@ fn self_test(trial: &Trial<'_>) -> Result<(), String> {
     each.iter().for_each(|text| texts.push(text));
     let automaton = DeviceAutomaton::new(trial.gpu, trial.automaton).map_err(|full| full.to_string())?;
     let refused = |status| format!("the job was refused: {status:?}");
-    let mut job = Masks::new(&texts.offsets, &texts.bytes, automaton.shape).map_err(refused)?;
+    let mut job = Encode::new(&texts.offsets, &texts.bytes, automaton.shape).map_err(refused)?;
     let found = trial.run(&mut job, &[automaton.part], each.len() * MASK_BYTES)?;
     let want = each.iter().flat_map(|text| trial.automaton.mask(text.as_bytes()).to_le_bytes());
     if found.iter().copied().eq(want) { Ok(()) } else { Err("masks differ from the definition".into()) }
 }
 
 /// A job.
-struct Masks<'a> {
+struct Encode<'a> {
     offsets: &'a [u64],
     text: &'a [u8],
     automaton: AutomatonShape,
 }
 
-impl<'a> Masks<'a> {
+impl<'a> Encode<'a> {
     /// Texts, one after the other, that begin at `offsets`, whose last is where they end.
     ///
     /// # Errors
@@ -138,10 +138,10 @@ impl<'a> Masks<'a> {
         self.offsets.len() - 1
     }
 
-    fn params(&self) -> MasksParams {
+    fn params(&self) -> EncodeParams {
         let text_bytes = self.text.len() as u32;
         let (run, runs) = runs_of(text_bytes);
-        MasksParams {
+        EncodeParams {
             texts: self.texts() as u32,
             text_bytes,
             run,
@@ -154,7 +154,7 @@ impl<'a> Masks<'a> {
     }
 }
 
-impl Operation for Masks<'_> {
+impl Operation for Encode<'_> {
     fn sizes(&self) -> Sizes {
         let input = self.offsets.len() * OFFSET_BYTES + self.text.len();
         Sizes { input: input.next_multiple_of(4), scratch: 0, output: self.texts() * MASK_BYTES }
@@ -175,7 +175,7 @@ impl Operation for Masks<'_> {
         let params = self.params();
         let automaton = parts.first().map(|part| &part.binding);
         let work = BYTE_WORK * u64::from(params.text_bytes);
-        script.dispatch(Stage::Masks, automaton, &params, [params.runs.div_ceil(WORKGROUP), 1, 1], work);
+        script.dispatch(Stage::Encode, automaton, &params, [params.runs.div_ceil(WORKGROUP), 1, 1], work);
         script
     }
 
@@ -215,7 +215,7 @@ mod tests {
         let mut all = Texts { offsets: vec![0], ..Texts::default() };
         texts.iter().for_each(|text| all.push(text));
         let DeviceAutomaton { part, shape } = DeviceAutomaton::new(gpu, automaton).expect("little memory");
-        let mut job = Masks::new(&all.offsets, &all.bytes, shape).expect("offsets rise");
+        let mut job = Encode::new(&all.offsets, &all.bytes, shape).expect("offsets rise");
         let result = testing::run(gpu, &mut job, &[vec![part]], texts.len() * MASK_BYTES);
         let found: Vec<u128> = result.chunks_exact(MASK_BYTES).map(bytemuck::pod_read_unaligned).collect();
         assert_eq!(found.len(), texts.len());
@@ -311,15 +311,15 @@ mod tests {
     fn offsets_that_do_not_rise_from_none_to_all_are_refused() {
         let shape = AutomatonShape::of(&testing::automaton());
         for offsets in [&[][..], &[0], &[1, 4], &[0, 3], &[0, 5], &[0, 3, 2, 4], &[0, 5, 4], &[0, u64::MAX, 4]] {
-            assert_eq!(Masks::new(offsets, b"text", shape).err(), Some(Status::BadDescriptor), "{offsets:?}");
+            assert_eq!(Encode::new(offsets, b"text", shape).err(), Some(Status::BadDescriptor), "{offsets:?}");
         }
-        assert!(Masks::new(&[0, 0, 4, 4], b"text", shape).is_ok());
+        assert!(Encode::new(&[0, 0, 4, 4], b"text", shape).is_ok());
     }
 
     #[test]
     fn masks_begin_empty_whatever_the_output_held() {
         let shape = AutomatonShape::of(&testing::automaton());
-        let mut job = Masks::new(&[0, 0, 4, 4], b"text", shape).expect("offsets rise");
+        let mut job = Encode::new(&[0, 0, 4, 4], b"text", shape).expect("offsets rise");
         let script = job.round(&[], true);
         assert!(matches!(&script.steps[..], [Step::ClearOutput(Range { start: 0, end: 48 }), Step::Dispatch { .. }]));
     }
