@@ -1,8 +1,9 @@
-//! Puts the shaders together and validates them, so that an error in one is an error of the build, and tells the Rust side how their structs
-//! are laid out.
+//! Puts the shaders together and validates them, so that an error in one is an error of the build, and tells the Rust side what shaders there
+//! are and how their structs are laid out.
 //!
-//! A stage is a file `wgsl/NAME.wgsl`. Its lines `// include: FILE` stand for `wgsl/shared/FILE.wgsl`, once each, in order. A line
-//! `const NAME: u32 = 4u; // one of 1, 4` declares a constant that the host may set; the stage is validated with each of the values.
+//! A shader is a file `wgsl/NAME.wgsl`. Its lines `// include: FILE` stand for `wgsl/shared/FILE.wgsl`, once each, in order. A line
+//! `const NAME: u32 = 4u; // one of 1, 4` declares a constant that the host sets; the shader is validated with each of the values. On the Rust
+//! side a shader is a function of its constants (`src/stage.rs` calls each).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,9 +15,7 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=wgsl");
     println!("cargo::rerun-if-changed=build.rs");
-    let mut stages = String::from(
-        "/// Every stage by its name, shared files included.\npub(crate) const SOURCES: &[(&str, &str)] = &[\n",
-    );
+    let mut shaders = String::new();
     let mut structs = BTreeMap::new();
     let mut files: Vec<_> = fs::read_dir("wgsl")?.collect::<Result<_, _>>()?;
     files.sort_by_key(fs::DirEntry::file_name);
@@ -24,18 +23,18 @@ fn main() -> io::Result<()> {
         let path = file.path();
         let Some(name) = path.file_stem().and_then(|name| name.to_str()).filter(|_| path.is_file()) else { continue };
         let source = include(&path)?;
-        for variant in variants(&source) {
+        let constants: Vec<_> = source.lines().filter_map(constant_of).collect();
+        for variant in variants(&source, &constants) {
             note_structs(&validated(name, &variant), &mut structs);
         }
-        _ = writeln!(stages, "    ({name:?}, {source:?}),");
+        shaders += &function(name, &source, &constants);
     }
-    stages.push_str("];\n");
     let out = env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?;
-    fs::write(Path::new(&out).join("sources.rs"), stages)?;
+    fs::write(Path::new(&out).join("shaders.rs"), shaders)?;
     fs::write(Path::new(&out).join("layout.rs"), layouts(&structs))
 }
 
-/// A stage's text with what it includes before it.
+/// A shader's text with what it includes before it.
 fn include(path: &Path) -> io::Result<String> {
     let text = fs::read_to_string(path)?;
     let mut whole = String::new();
@@ -51,15 +50,49 @@ fn include(path: &Path) -> io::Result<String> {
     Ok(whole)
 }
 
-/// The text as it stands, and with each other value of each constant that has some.
-fn variants(source: &str) -> Vec<String> {
+/// A constant that the host sets.
+struct Constant<'a> {
+    /// The line that declares it.
+    line: &'a str,
+    name: &'a str,
+    values: Vec<&'a str>,
+}
+
+impl Constant<'_> {
+    /// Its declaration with another value.
+    fn set(&self, value: &str) -> String {
+        format!("const {}: u32 = {value}u;", self.name)
+    }
+}
+
+fn constant_of(line: &str) -> Option<Constant<'_>> {
+    let (declared, values) = line.split_once("; // one of ")?;
+    let (name, _) = declared.strip_prefix("const ")?.split_once(": u32 = ")?;
+    Some(Constant { line, name, values: values.split(", ").map(str::trim).collect() })
+}
+
+/// The text as it stands, and with each value of each constant.
+fn variants(source: &str, constants: &[Constant<'_>]) -> Vec<String> {
     let mut variants = vec![source.to_owned()];
-    for line in source.lines() {
-        let Some((declared, values)) = line.split_once("; // one of ") else { continue };
-        let Some((name, _)) = declared.split_once(" = ") else { continue };
-        variants.extend(values.split(", ").map(|value| source.replace(line, &format!("{name} = {}u;", value.trim()))));
+    for constant in constants {
+        variants.extend(constant.values.iter().map(|value| source.replace(constant.line, &constant.set(value))));
     }
     variants
+}
+
+/// A function that gives the shader's text with its constants, which are its parameters.
+fn function(name: &str, source: &str, constants: &[Constant<'_>]) -> String {
+    let parameter = |constant: &Constant<'_>| constant.name.to_lowercase();
+    let parameters: Vec<String> = constants.iter().map(|constant| format!("{}: u32", parameter(constant))).collect();
+    let mut text = format!("pub(crate) fn {name}({}) -> String {{\n", parameters.join(", "));
+    let mut set = format!("{source:?}.to_owned()");
+    for constant in constants {
+        let (parameter, validated) = (parameter(constant), constant.values.join(" | "));
+        _ = writeln!(text, "    debug_assert!(matches!({parameter}, {validated}), \"{parameter} {{{parameter}}}\");");
+        let declared = constant.set(&format!("{{{parameter}}}"));
+        _ = write!(set, ".replace({:?}, &format!({declared:?}))", constant.line);
+    }
+    text + "    " + &set + "\n}\n"
 }
 
 fn validated(name: &str, source: &str) -> naga::Module {

@@ -13,7 +13,7 @@ use megaring_core::screen::{self, QueryScreen};
 use megaring_datasets::embeddings::Embeddings;
 use megaring_datasets::memories::memories;
 use megaring_simd::{
-    CandidateBuffers, KernelSet, KeywordAutomaton, Mask, PointColumns, QueryParams, Rows, ScreenQueries, ScreenRows,
+    CandidateBuffers, KernelSet, KeywordAutomaton, Mask, PointColumns, QueryParams, ScreenQueries, ScreenRows,
 };
 
 const ROWS: usize = 5_562;
@@ -26,23 +26,6 @@ fn nop(criterion: &mut Criterion) {
         group.bench_function(set.isa().name(), |bencher| bencher.iter(|| black_box(set).nop()));
     }
     group.finish();
-}
-
-fn float_rows(criterion: &mut Criterion) {
-    let values = embeddings();
-    let query = &values[..DIM];
-    let halves: Vec<u16> = values.iter().map(|value| (value.to_bits() >> 16) as u16).collect();
-    let mut out = vec![0.0; ROWS];
-    for (name, rows, width) in [("float32", Rows::F32(&values), 4), ("bfloat16", Rows::Bf16(&halves), 2)] {
-        let mut group = criterion.benchmark_group(format!("dot_{name}_{ROWS}x{DIM}"));
-        group.throughput(Throughput::Bytes((ROWS * DIM * width) as u64));
-        for set in KernelSet::available() {
-            group.bench_function(set.isa().name(), |bencher| {
-                bencher.iter(|| set.dot(black_box(query), rows, &mut out).expect("shapes fit"));
-            });
-        }
-        group.finish();
-    }
 }
 
 fn exact_gather(criterion: &mut Criterion) {
@@ -92,7 +75,7 @@ fn screen(criterion: &mut Criterion) {
     }
 }
 
-fn keyword_masks(criterion: &mut Criterion) {
+fn encode(criterion: &mut Criterion) {
     let texts = memories(20_000, SEED).expect("a legal number");
     let profile = Profile::parse(DEFAULT).expect("the default profile");
     let built = Automaton::new(&profile);
@@ -106,12 +89,12 @@ fn keyword_masks(criterion: &mut Criterion) {
     .expect("a whole automaton");
     let offsets: Vec<u64> = texts.offsets().iter().map(|offset| *offset as u64).collect();
     let mut masks = vec![Mask::default(); texts.len()];
-    let mut group = criterion.benchmark_group("keyword_masks_20000");
+    let mut group = criterion.benchmark_group("encode_20000");
     group.throughput(Throughput::Bytes(texts.text().len() as u64));
     for set in KernelSet::available() {
         group.bench_function(set.isa().name(), |bencher| {
             bencher.iter(|| {
-                set.keyword_masks(&automaton, texts.text().as_bytes(), &offsets, &mut masks).expect("offsets fit");
+                set.encode(&automaton, texts.text().as_bytes(), &offsets, &mut masks).expect("offsets fit");
             });
         });
     }
@@ -142,10 +125,10 @@ fn embeddings() -> Vec<f32> {
 
 fn tenth_best(values: &[f32], query: &[f32]) -> f32 {
     let set = KernelSet::for_isa(megaring_simd::Isa::detect()).expect("detected");
-    let mut scores = vec![0.0; ROWS];
-    set.dot(query, Rows::F32(values), &mut scores).expect("shapes fit");
-    *scores.select_nth_unstable_by(9, |a, b| b.total_cmp(a)).1
+    let (ids, mut scores): (Vec<u32>, _) = ((0..ROWS as u32).collect(), vec![0.0; ROWS]);
+    set.exact_dot(query, values, &ids, &mut scores).expect("shapes fit");
+    *scores.select_nth_unstable_by(9, |a, b| b.total_cmp(a)).1 as f32
 }
 
-criterion_group!(benches, nop, float_rows, exact_gather, screen, keyword_masks, distances);
+criterion_group!(benches, nop, exact_gather, screen, encode, distances);
 criterion_main!(benches);

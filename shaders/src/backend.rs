@@ -5,18 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use megaring_core::corpus::{CorpusTable, CorpusView};
-use megaring_core::job::{Job, Points};
+use megaring_core::corpus::{Columns, CorpusTable};
 use megaring_core::encode::keyword::Automaton;
-use megaring_core::{Backend, BackendKind, Capabilities, Error, Lacking, Opcode, Residency};
+use megaring_core::operation::{Reads, Served};
+use megaring_core::{Backend, BackendKind, Capabilities, Error, Lacking, Residency};
 use megaring_ring::{JobRing, RingConfig};
 
 use crate::Unavailable;
-use crate::cut::Need;
+use crate::cut::Pair;
 use crate::dispatch::{Device, Dispatcher, SLOTS};
 use crate::gpu::Loss;
-use crate::job::Ground;
 use crate::open::open;
+use crate::plan::{Resources, serves};
 use crate::residency::Absent;
 use crate::shared::Shared;
 
@@ -86,7 +86,7 @@ pub fn start(
     automaton: &Automaton,
 ) -> Result<(WgpuBackend, Arc<JobRing>), Unavailable> {
     let gpu = Arc::new(open(options, automaton)?);
-    let ground = Ground::new(&gpu, automaton).map_err(Unavailable::new)?;
+    let resources = Resources::new(&gpu, automaton).map_err(Unavailable::new)?;
     let ring = JobRing::new(options.ring).map_err(Unavailable::new)?;
     let capabilities = Capabilities {
         device: format!("{} through {}", gpu.name, gpu.api),
@@ -94,7 +94,7 @@ pub fn start(
         driver: gpu.driver.clone(),
         lanes: SLOTS,
         emulated: gpu.software,
-        operations: Opcode::ALL.to_vec(),
+        operations: Served::by(serves),
         max_queries: MAX_QUERIES,
         max_bytes: ring.max_job_bytes().min(gpu.binding_bytes.saturating_mul(SLOT_TO_BINDING)),
     };
@@ -108,7 +108,7 @@ pub fn start(
         shared: shared.clone(),
         wait: options.ring.wait,
         stop: stop.clone(),
-        device: Device::new(gpu, ground).map_err(Unavailable::new)?,
+        device: Device::new(gpu, resources).map_err(Unavailable::new)?,
     };
     let thread = std::thread::Builder::new()
         .name("megaring-wgpu".into())
@@ -124,10 +124,14 @@ impl WgpuBackend {
         self.shared.gpu().lose(how);
     }
 
-    fn bring(&self, view: &CorpusView, need: Need) -> Result<Residency, Error> {
+    fn bring(&self, reads: Reads<'_>) -> Result<Residency, Error> {
         let kind = self.kind();
         let gpu = self.shared.gpu();
-        match self.shared.residency.bring(&gpu, view, need) {
+        let Some(pair) = Pair::of(reads.columns) else {
+            let reason = "a part of a corpus has two columns here at most".into();
+            return Err(Error::BackendUnavailable { kind, reason });
+        };
+        match self.shared.residency.bring(&gpu, reads.corpus, pair) {
             Ok(held) => Ok(Some(Box::new(held))),
             // It is streamed.
             Err(Absent::NoRoom) => Ok(None),
@@ -141,21 +145,6 @@ impl WgpuBackend {
     }
 }
 
-/// What a job reads of which corpus. Where every row is a candidate it reads nothing.
-fn read_by(job: &Job) -> Option<(&CorpusView, Need)> {
-    match job {
-        Job::Nop | Job::Encode(_) => None,
-        Job::Search(job) if job.k.saturating_mul(2) >= job.corpus.rows() => None,
-        Job::Search(job) => Some((&job.corpus, Need::Screen(job.metric))),
-        Job::Score(job) => Some((&job.corpus, Need::Rows)),
-        Job::Nearest(job) => match &job.points {
-            Points::Sent(_) => None,
-            Points::Corpus(view) if job.k.saturating_mul(2) >= view.rows() => None,
-            Points::Corpus(view) => Some((view, Need::Coordinates)),
-        },
-    }
-}
-
 impl Backend for WgpuBackend {
     fn kind(&self) -> BackendKind {
         BackendKind::Wgpu
@@ -165,18 +154,27 @@ impl Backend for WgpuBackend {
         &self.capabilities
     }
 
-    fn prepare(&self, job: &Job) -> Result<Residency, Error> {
+    fn prepare(&self, reads: Option<Reads<'_>>) -> Result<Residency, Error> {
         let kind = self.kind();
         self.health().map_err(|reason| Error::BackendUnavailable { kind, reason })?;
-        match read_by(job) {
-            Some((view, need)) => self.bring(view, need),
-            None => Ok(None),
+        match reads {
+            Some(reads) if !reads.columns.is_empty() => self.bring(reads),
+            _ => Ok(None),
         }
     }
 
-    fn lacking(&self, job: &Job) -> Lacking {
-        let Some((view, need)) = read_by(job) else { return Lacking::default() };
-        self.shared.residency.lacking(&self.shared.gpu(), view, need)
+    fn lacking(&self, reads: Reads<'_>) -> Lacking {
+        match Pair::of(reads.columns) {
+            Some(pair) if !reads.columns.is_empty() => {
+                self.shared.residency.lacking(&self.shared.gpu(), reads.corpus, pair)
+            }
+            _ => Lacking::default(),
+        }
+    }
+
+    fn upload_bytes(&self, columns: Columns, rows: u64, dim: u64) -> u64 {
+        let bytes = |pair: Pair| pair.bytes(rows as usize, dim as usize).iter().sum::<usize>() as u64;
+        Pair::of(columns).map_or(0, bytes)
     }
 
     fn health(&self) -> Result<(), String> {

@@ -1,37 +1,32 @@
-//! How a segment is cut into parts that fit a binding, and the bytes of a part.
+//! How a segment's columns are cut into parts that fit a binding, and the bytes of a part.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use bytemuck::cast_slice;
-use megaring_core::Metric;
-use megaring_core::corpus::SegmentView;
-use megaring_core::screen::{COLUMNS, GROUP_ROWS, QUAD, quads};
+use megaring_core::corpus::{Column, Columns, SegmentView};
+use megaring_core::screen::GROUP_ROWS;
 
 use crate::operation::nearest;
 
 /// Groups of a part at most: a dispatch has a workgroup for each along one axis.
 const MOST_GROUPS: usize = 65_535;
 
-/// What of a corpus an operation reads.
+/// Columns as a part binds them: each in a buffer of its own, in the order of [`Column::index`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Need {
-    /// The int8 codes, and the screen's columns under a metric.
-    Screen(Metric),
-    /// The rows in float32, and their norms.
-    Rows,
-    /// The 5-D coordinates in float32.
-    Coordinates,
-}
+pub(crate) struct Pair([Option<Column>; 2]);
 
-impl Need {
-    /// Bytes that a group of 16 rows takes in the two buffers of a part. A part of coordinates has one buffer, bound twice.
-    pub(crate) fn group_bytes(self, dim: usize) -> [usize; 2] {
-        match self {
-            Self::Screen(_) => [quads(dim) * GROUP_ROWS * QUAD, COLUMNS * GROUP_ROWS * size_of::<f32>()],
-            Self::Rows => [GROUP_ROWS * dim * size_of::<f32>(), GROUP_ROWS * size_of::<f64>()],
-            Self::Coordinates => [GROUP_ROWS * size_of::<[f32; 5]>(), 0],
-        }
+impl Pair {
+    /// `None` for more columns than a part has buffers.
+    pub(crate) fn of(columns: Columns) -> Option<Self> {
+        let mut columns = columns.iter();
+        let pair = [columns.next(), columns.next()];
+        columns.next().is_none().then_some(Self(pair))
+    }
+
+    /// The column in the first buffer.
+    pub(crate) fn first(self) -> Option<Column> {
+        self.0[0]
     }
 
     /// Bytes of a segment of so many rows in the two buffers.
@@ -53,41 +48,72 @@ impl Need {
         dim: usize,
         rows: &Range<usize>,
     ) -> Option<[Cow<'a, [u8]>; 2]> {
-        let data = segment.data();
+        let of = |column: Option<Column>| match column {
+            Some(column) => contents(column, segment, dim, rows),
+            None => Some(Cow::default()),
+        };
+        Some([of(self.0[0])?, of(self.0[1])?])
+    }
+
+    fn group_bytes(self, dim: usize) -> [usize; 2] {
+        self.0.map(|column| column.map_or(0, |column| group_bytes(column, dim)))
+    }
+}
+
+/// Bytes that a group of 16 rows takes on the device.
+fn group_bytes(column: Column, dim: usize) -> usize {
+    match column {
+        // In float32.
+        Column::Coordinates => GROUP_ROWS * size_of::<[f32; 5]>(),
+        _ => column.bytes(GROUP_ROWS, dim),
+    }
+}
+
+fn contents<'a>(column: Column, segment: &'a SegmentView, dim: usize, rows: &Range<usize>) -> Option<Cow<'a, [u8]>> {
+    let data = segment.data();
+    let of_groups = |bytes: &'a [u8]| {
         let groups = rows.start / GROUP_ROWS..rows.end.div_ceil(GROUP_ROWS);
-        let [first, second] = self.group_bytes(dim);
-        let of_groups = |bytes: &'a [u8], each: usize| bytes.get(groups.start * each..groups.end * each);
-        match self {
-            Self::Screen(metric) => {
-                let codes = of_groups(data.codes().packed, first)?;
-                let columns = of_groups(cast_slice(segment.columns(metric)), second)?;
-                Some([codes.into(), columns.into()])
+        let each = group_bytes(column, dim);
+        bytes.get(groups.start * each..groups.end * each).map(Cow::from)
+    };
+    match column {
+        Column::Codes => of_groups(data.codes().packed),
+        Column::Screen(metric) => of_groups(cast_slice(segment.columns(metric))),
+        Column::Embeddings => {
+            let values = data.embeddings().get(rows.start * dim..rows.end * dim)?;
+            Some(cast_slice(values).into())
+        }
+        // Their roots, which the cosine divides by.
+        Column::Norms => {
+            let norms: Vec<f64> = data.norms2().get(rows.clone())?.iter().map(|norm2| norm2.sqrt()).collect();
+            Some(bytemuck::allocation::pod_collect_to_vec::<f64, u8>(&norms).into())
+        }
+        Column::Coordinates => {
+            let columns = data.coordinates()?;
+            if columns.iter().any(|column| column.len() < rows.end) {
+                return None;
             }
-            Self::Rows => {
-                let values = data.embeddings().get(rows.start * dim..rows.end * dim)?;
-                let norms: Vec<f64> = data.norms2().get(rows.clone())?.iter().map(|norm2| norm2.sqrt()).collect();
-                Some([cast_slice(values).into(), bytemuck::allocation::pod_collect_to_vec::<f64, u8>(&norms).into()])
-            }
-            Self::Coordinates => {
-                let columns = data.coordinates()?;
-                if columns.iter().any(|column| column.len() < rows.end) {
-                    return None;
-                }
-                let columns = columns.map(|column| &column[rows.clone()]);
-                Some([nearest::columns(&columns).into(), (&[]).into()])
-            }
+            Some(nearest::columns(&columns.map(|column| &column[rows.clone()])).into())
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use megaring_core::Metric;
+
     use super::*;
 
     #[test]
     fn cuts_cover_all_rows_and_fit() {
-        let needs = [Need::Screen(Metric::Dot), Need::Rows, Need::Coordinates];
-        for need in needs {
+        let sets: [&[Column]; 4] = [
+            &[],
+            &[Column::Codes, Column::Screen(Metric::Dot)],
+            &[Column::Embeddings, Column::Norms],
+            &[Column::Coordinates],
+        ];
+        for columns in sets {
+            let pair = Pair::of(Columns::of(columns)).expect("two at most");
             for (rows, dim, most) in [
                 (0, 8, 1 << 20),
                 (1, 1, 256),
@@ -96,18 +122,30 @@ mod tests {
                 (3_000_000, 1, 1 << 27),
                 (100, 4096, 1),
             ] {
-                let cuts = need.cuts(rows, dim, most);
+                let cuts = pair.cuts(rows, dim, most);
                 let mut end = 0;
                 for cut in &cuts {
                     assert_eq!((cut.start, cut.start % GROUP_ROWS), (end, 0));
                     assert!(!cut.is_empty());
-                    let bytes = need.bytes(cut.len(), dim);
-                    assert!(cut.len() <= GROUP_ROWS || bytes.iter().all(|bytes| *bytes <= most), "{need:?} {bytes:?}");
+                    let bytes = pair.bytes(cut.len(), dim);
+                    assert!(cut.len() <= GROUP_ROWS || bytes.iter().all(|bytes| *bytes <= most), "{pair:?} {bytes:?}");
                     assert!(cut.len().div_ceil(GROUP_ROWS) <= MOST_GROUPS);
                     end = cut.end;
                 }
                 assert_eq!(end, rows);
             }
         }
+    }
+
+    #[test]
+    fn a_part_has_two_buffers_and_no_more() {
+        let all = Columns::of(&Column::ALL);
+        assert_eq!(Pair::of(all), None);
+        for column in Column::ALL {
+            assert_eq!(Pair::of(Columns::of(&[column])), Some(Pair([Some(column), None])));
+        }
+        let pair = Pair::of(Columns::of(&[Column::Norms, Column::Embeddings]));
+        assert_eq!(pair, Some(Pair([Some(Column::Embeddings), Some(Column::Norms)])));
+        assert_eq!(Pair::of(Columns::NONE).map(|none| none.bytes(100, 8)), Some([0, 0]));
     }
 }

@@ -19,8 +19,8 @@ use wgpu::{PollType, SubmissionIndex};
 
 use crate::batch::Batch;
 use crate::gpu::{Gpu, OutOfMemory};
-use crate::job::{Ground, Planned, Reads, plan};
 use crate::operation::{Delivery, rounds};
+use crate::plan::{Context, Planned, Resources, Source, plan};
 use crate::residency::{Entry, parts_of};
 use crate::script::{Script, Sizes};
 use crate::shared::Shared;
@@ -52,7 +52,7 @@ pub(crate) struct Dispatcher {
 /// What goes with the device when it is lost.
 pub(crate) struct Device {
     gpu: Arc<Gpu>,
-    ground: Arc<Ground>,
+    resources: Arc<Resources>,
     free: Vec<Workspace>,
     under_way: VecDeque<Submission>,
 }
@@ -79,11 +79,11 @@ impl Device {
     ///
     /// # Errors
     /// The device has no memory for them.
-    pub(crate) fn new(gpu: Arc<Gpu>, ground: Ground) -> Result<Self, OutOfMemory> {
-        let ground = Arc::new(ground);
+    pub(crate) fn new(gpu: Arc<Gpu>, resources: Resources) -> Result<Self, OutOfMemory> {
+        let resources = Arc::new(resources);
         let free: Vec<Workspace> = (0..SLOTS).map(|_| Workspace::new(&gpu)).collect::<Result<_, _>>()?;
         gpu.settle(TRIAL_PATIENCE, || free.iter().all(Workspace::is_over));
-        Ok(Self { gpu, ground, free, under_way: VecDeque::new() })
+        Ok(Self { gpu, resources, free, under_way: VecDeque::new() })
     }
 
     /// Answers what is under way as failed.
@@ -225,9 +225,7 @@ impl Dispatcher {
             }
             Ok(Laying::ToStream) => return Some(Laid::ToStream(work, taken)),
             Ok(Laying::Known(deliver)) => {
-                if let Some(deliver) = deliver {
-                    deliver(&[], work.result_mut());
-                }
+                deliver(&[], work.result_mut());
                 complete(work, taken);
             }
             Err(status) => work.complete(status, elapsed_ns(taken), Body::Empty),
@@ -236,12 +234,12 @@ impl Dispatcher {
     }
 
     fn try_lay(&mut self, gpu: &Gpu, work: &Work) -> Result<Laying, Status> {
-        let planned = plan(work, &self.shared.corpora, gpu, &self.device.ground)?;
-        let Some(Planned { mut operation, reads }) = planned else { return Ok(Laying::Known(None)) };
-        let (parts, held) = match reads {
-            Reads::Nothing => return Ok(Laying::Known(Some(operation.delivery()))),
-            Reads::Parts(parts) => (parts, Vec::new()),
-            Reads::Corpus(view, need) => match self.shared.residency.find(gpu, &view, need) {
+        let context = Context { corpora: &self.shared.corpora, gpu, resources: &self.device.resources };
+        let Planned { mut operation, source } = plan(work, &context)?;
+        let (parts, held) = match source {
+            Source::Nothing => return Ok(Laying::Known(operation.delivery())),
+            Source::Parts(parts) => (parts, Vec::new()),
+            Source::Corpus(view, pair) => match self.shared.residency.find(gpu, &view, pair) {
                 Some(held) => (parts_of(&view, &held), held),
                 None => return Ok(Laying::ToStream),
             },
@@ -285,10 +283,9 @@ impl Dispatcher {
     /// Where it fails half-way, the workspace goes with it.
     fn try_stream(&mut self, gpu: &Gpu, work: &Work) -> Result<(Delivery, Box<Workspace>, SubmissionIndex), Status> {
         // The device's part of the state, which this holds, is not what answers the jobs before it.
-        let ground = self.device.ground.clone();
-        let shared = self.shared.clone();
-        let planned = plan(work, &shared.corpora, gpu, &ground)?;
-        let Some(Planned { mut operation, reads: Reads::Corpus(view, need) }) = planned else {
+        let (shared, resources) = (self.shared.clone(), self.device.resources.clone());
+        let context = Context { corpora: &shared.corpora, gpu, resources: &resources };
+        let Planned { mut operation, source: Source::Corpus(view, pair) } = plan(work, &context)? else {
             return Err(Status::BackendFailed);
         };
         let mut workspace = self.workspace(gpu, check_sizes(gpu, operation.sizes())?).map_err(no_room)?;
@@ -298,7 +295,7 @@ impl Dispatcher {
         };
         let terms = (shared.residency.budget(), shared.patience(), &*shared.counters);
         let job = (&mut *operation, &mut *workspace);
-        let streamed = gpu.validated(|| stream::stream(gpu, (&view, need), job, terms, &mut meanwhile));
+        let streamed = gpu.validated(|| stream::stream(gpu, (&view, pair), job, terms, &mut meanwhile));
         let index = streamed.map_err(|reason| {
             tracing::error!(reason, "wgpu refused a submission");
             Status::BackendFailed
@@ -368,10 +365,9 @@ impl Dispatcher {
 
     /// After a fault of the device: opens it anew, once.
     fn recover(&mut self, reason: &str) {
-        let rebuilt = self
-            .shared
-            .rebuild(reason)
-            .and_then(|(gpu, ground)| Device::new(gpu, ground).map_err(|full| format!("{reason}; and then: {full}")));
+        let rebuilt = self.shared.rebuild(reason).and_then(|(gpu, resources)| {
+            Device::new(gpu, resources).map_err(|full| format!("{reason}; and then: {full}"))
+        });
         match rebuilt {
             Ok(device) => {
                 tracing::warn!(reason, "the GPU was opened anew");
@@ -410,8 +406,8 @@ enum Laying {
         held: Vec<Arc<Entry>>,
     },
     ToStream,
-    /// The device is not needed, and if there is an answer, this makes it.
-    Known(Option<Delivery>),
+    /// The device is not needed: this makes the answer of nothing.
+    Known(Delivery),
 }
 
 /// The sizes, if the adapter can bind such buffers.

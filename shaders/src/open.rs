@@ -103,18 +103,15 @@ fn fallbacks(all: GpuOptions) -> Vec<GpuOptions> {
 
 #[cfg(test)]
 mod tests {
-    use megaring_core::encode::profile::{DEFAULT, Profile};
-
     use super::*;
     use crate::stage::Stage;
-    use crate::testing::test_adapter;
+    use crate::testing::{automaton, test_adapter};
 
     const ALL: Traits = Traits { subgroups: true, float64: true };
 
     fn opened(sources: fn(Stage, Traits, Shape) -> String) -> Option<Result<Gpu, Unavailable>> {
-        let automaton = Automaton::new(&Profile::parse(DEFAULT).expect("the default profile"));
         let adapter = test_adapter()?;
-        Some(open_best(&adapter, GpuOptions { traits: ALL, sources, ..GpuOptions::default() }, &automaton))
+        Some(open_best(&adapter, GpuOptions { traits: ALL, sources, ..GpuOptions::default() }, &automaton()))
     }
 
     /// A stage's text with something changed, which must be there.

@@ -1,7 +1,7 @@
 //! What of which segment lies in the device's memory.
 //!
 //! Promises
-//! - A segment is uploaded once for all versions of its corpus, for each need of an operation; its codes once for all metrics.
+//! - A segment's columns are uploaded once for all versions of its corpus, by the pairs that operations read; codes once for all metrics.
 //! - What somebody holds (an [`Arc`] of an entry) is not evicted. When room is needed, segments that no corpus has any more go first, then what
 //!   was used least recently.
 //! - The sum of what is resident stays within the budget, but for memory that the device still reads after its eviction. Beside the budget are
@@ -25,7 +25,7 @@ use wgpu::{BindGroup, Buffer, BufferUsages};
 
 use self::filler::Filler;
 use crate::counters::Counters;
-use crate::cut::Need;
+use crate::cut::Pair;
 use crate::gpu::{Gpu, OutOfMemory};
 use crate::operation::Part;
 
@@ -38,7 +38,7 @@ pub(crate) enum Absent {
     Failed(String),
 }
 
-/// One segment, for one need.
+/// A pair of columns of one segment.
 pub(crate) struct Entry {
     /// The device it lies on: one that was lost may leave entries behind that were on their way.
     device: u64,
@@ -57,7 +57,7 @@ struct Held {
 }
 
 /// Segments by their addresses, which are theirs as long as they live.
-type Key = (usize, Need);
+type Key = (usize, Pair);
 
 /// See the module's text.
 pub(crate) struct Residency {
@@ -81,11 +81,11 @@ impl Residency {
     }
 
     /// A version's segments, if all of them are there; to be held as long as they are to stay.
-    pub(crate) fn find(&self, gpu: &Gpu, view: &CorpusView, need: Need) -> Option<Vec<Arc<Entry>>> {
+    pub(crate) fn find(&self, gpu: &Gpu, view: &CorpusView, pair: Pair) -> Option<Vec<Arc<Entry>>> {
         let entries = self.lock();
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
         let found = |(_, segment): (usize, &Arc<SegmentView>)| {
-            let entry = entries.get(&key(segment, need)).filter(|entry| entry.is_of(gpu, segment))?;
+            let entry = entries.get(&key(segment, pair)).filter(|entry| entry.is_of(gpu, segment))?;
             entry.used.store(now, Ordering::Relaxed);
             Some(entry.clone())
         };
@@ -96,21 +96,21 @@ impl Residency {
     ///
     /// # Errors
     /// See [`Absent`]. What was brought until then stays as long as there is room.
-    pub(crate) fn bring(&self, gpu: &Gpu, view: &CorpusView, need: Need) -> Result<Vec<Arc<Entry>>, Absent> {
+    pub(crate) fn bring(&self, gpu: &Gpu, view: &CorpusView, pair: Pair) -> Result<Vec<Arc<Entry>>, Absent> {
         self.forget_dropped();
-        if let Some(found) = self.find(gpu, view, need) {
+        if let Some(found) = self.find(gpu, view, pair) {
             return Ok(found);
         }
         let _one_at_a_time = self.uploading.lock().unwrap_or_else(PoisonError::into_inner);
-        let whole: usize = view.segments().flat_map(|(_, segment)| need.bytes(segment.rows(), view.dim())).sum();
+        let whole: usize = view.segments().flat_map(|(_, segment)| pair.bytes(segment.rows(), view.dim())).sum();
         if whole > self.budget {
             return Err(Absent::NoRoom);
         }
-        let largest = view.segments().flat_map(|(_, segment)| need.bytes(segment.rows(), view.dim())).max();
+        let largest = view.segments().flat_map(|(_, segment)| pair.bytes(segment.rows(), view.dim())).max();
         let mut filler = Filler::new(gpu, largest.unwrap_or(0));
-        let bring_one = |(_, segment)| match self.find_one(gpu, segment, need) {
+        let bring_one = |(_, segment)| match self.find_one(gpu, segment, pair) {
             Some(entry) => Ok(entry),
-            None => self.upload(&mut filler, segment, view.dim(), need),
+            None => self.upload(&mut filler, segment, view.dim(), pair),
         };
         let held = view.segments().map(bring_one).collect();
         filler.finish();
@@ -118,15 +118,15 @@ impl Residency {
     }
 
     /// What [`Self::bring`] would have to bring now.
-    pub(crate) fn lacking(&self, gpu: &Gpu, view: &CorpusView, need: Need) -> Lacking {
-        let bytes = |segment: &SegmentView| -> usize { need.bytes(segment.rows(), view.dim()).iter().sum() };
+    pub(crate) fn lacking(&self, gpu: &Gpu, view: &CorpusView, pair: Pair) -> Lacking {
+        let bytes = |segment: &SegmentView| -> usize { pair.bytes(segment.rows(), view.dim()).iter().sum() };
         let whole: usize = view.segments().map(|(_, segment)| bytes(segment)).sum();
         if whole > self.budget {
             return Lacking { bytes: whole as u64, stays: false };
         }
         let entries = self.lock();
         let is_absent = |segment: &Arc<SegmentView>| {
-            !entries.get(&key(segment, need)).is_some_and(|entry| entry.is_of(gpu, segment))
+            !entries.get(&key(segment, pair)).is_some_and(|entry| entry.is_of(gpu, segment))
         };
         let absent = view.segments().filter(|(_, segment)| is_absent(segment));
         Lacking { bytes: absent.map(|(_, segment)| bytes(segment) as u64).sum(), stays: true }
@@ -137,8 +137,8 @@ impl Residency {
         self.lock().clear();
     }
 
-    fn find_one(&self, gpu: &Gpu, segment: &Arc<SegmentView>, need: Need) -> Option<Arc<Entry>> {
-        let entry = self.lock().get(&key(segment, need)).filter(|entry| entry.is_of(gpu, segment)).cloned()?;
+    fn find_one(&self, gpu: &Gpu, segment: &Arc<SegmentView>, pair: Pair) -> Option<Arc<Entry>> {
+        let entry = self.lock().get(&key(segment, pair)).filter(|entry| entry.is_of(gpu, segment)).cloned()?;
         entry.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         Some(entry)
     }
@@ -148,18 +148,18 @@ impl Residency {
         filler: &mut Filler<'_>,
         segment: &Arc<SegmentView>,
         dim: usize,
-        need: Need,
+        pair: Pair,
     ) -> Result<Arc<Entry>, Absent> {
         let gpu = filler.gpu;
-        let codes = self.codes_of(gpu, segment, need);
-        let bytes = need.bytes(segment.rows(), dim);
-        let new = if codes.is_some() { bytes[1] } else { bytes[0] + bytes[1] };
+        let bytes = pair.bytes(segment.rows(), dim);
+        let sharer = self.sharer(gpu, segment, pair, bytes);
+        let new = if sharer.is_some() { bytes[1] } else { bytes[0] + bytes[1] };
         self.make_room(new)?;
-        let parts = match Self::copy(filler, segment, dim, need, codes.as_deref()) {
+        let parts = match Self::copy(filler, segment, dim, pair, sharer.as_deref()) {
             Err(Trouble::Full(_)) => {
                 // The device has less than the budget says: what nobody holds makes way, and then once more.
                 self.evict_until(|_| false);
-                Self::copy(filler, segment, dim, need, codes.as_deref())
+                Self::copy(filler, segment, dim, pair, sharer.as_deref())
             }
             done => done,
         };
@@ -175,16 +175,16 @@ impl Residency {
         self.counters.uploaded_bytes.add(new as u64);
         let used = AtomicU64::new(self.clock.fetch_add(1, Ordering::Relaxed));
         let entry = Arc::new(Entry { device: gpu.number, segment: Arc::downgrade(segment), parts, bytes, used });
-        self.lock().insert(key(segment, need), entry.clone());
+        self.lock().insert(key(segment, pair), entry.clone());
         Ok(entry)
     }
 
-    /// The entry that has a segment's codes, whatever metric it is for.
-    fn codes_of(&self, gpu: &Gpu, segment: &Arc<SegmentView>, need: Need) -> Option<Arc<Entry>> {
-        let Need::Screen(_) = need else { return None };
+    /// An entry whose first buffers hold the same: the segment's codes, whatever metric it is for.
+    fn sharer(&self, gpu: &Gpu, segment: &Arc<SegmentView>, pair: Pair, bytes: [usize; 2]) -> Option<Arc<Entry>> {
         let entries = self.lock();
-        let screens = megaring_core::Metric::ALL.into_iter().map(Need::Screen);
-        let mut found = screens.filter_map(|screen| entries.get(&key(segment, screen)));
+        let of_same_first = entries.iter().filter(|((_, other), _)| other.first() == pair.first());
+        // What is of one size is cut alike.
+        let mut found = of_same_first.map(|(_, entry)| entry).filter(|entry| entry.bytes == bytes);
         found.find(|entry| entry.is_of(gpu, segment)).cloned()
     }
 
@@ -192,16 +192,16 @@ impl Residency {
         filler: &mut Filler<'_>,
         segment: &SegmentView,
         dim: usize,
-        need: Need,
-        codes: Option<&Entry>,
+        pair: Pair,
+        sharer: Option<&Entry>,
     ) -> Result<Vec<Held>, Trouble> {
         let gpu = filler.gpu;
         let mut buffer = |bytes: &[u8]| filler.buffer(bytes, BufferUsages::STORAGE);
-        let cuts = need.cuts(segment.rows(), dim, gpu.part_bytes);
+        let cuts = pair.cuts(segment.rows(), dim, gpu.part_bytes);
         let mut parts = Vec::with_capacity(cuts.len());
         for (number, rows) in cuts.into_iter().enumerate() {
-            let [first, second] = need.contents(segment, dim, &rows).ok_or(Trouble::Missing)?;
-            let first = match codes.and_then(|entry| entry.parts.get(number)) {
+            let [first, second] = pair.contents(segment, dim, &rows).ok_or(Trouble::Missing)?;
+            let first = match sharer.and_then(|entry| entry.parts.get(number)) {
                 Some(held) => held.first.clone(),
                 None => buffer(&first).map_err(Trouble::Full)?,
             };
@@ -265,17 +265,17 @@ enum Trouble {
     Missing,
 }
 
-fn key(segment: &Arc<SegmentView>, need: Need) -> Key {
-    (Arc::as_ptr(segment).addr(), need)
+fn key(segment: &Arc<SegmentView>, pair: Pair) -> Key {
+    (Arc::as_ptr(segment).addr(), pair)
 }
 
-/// Bytes of all entries, the codes that several share counted once.
+/// Bytes of all entries, first buffers that several share counted once.
 fn resident(entries: &HashMap<Key, Arc<Entry>>) -> usize {
     let mut counted = HashSet::new();
     let mut bytes = 0;
-    for ((segment, need), entry) in entries {
+    for ((segment, pair), entry) in entries {
         bytes += entry.bytes[1];
-        if !matches!(need, Need::Screen(_)) || counted.insert(*segment) {
+        if counted.insert((*segment, pair.first(), entry.bytes)) {
             bytes += entry.bytes[0];
         }
     }

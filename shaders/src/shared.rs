@@ -9,8 +9,8 @@ use megaring_core::encode::keyword::Automaton;
 use crate::WgpuOptions;
 use crate::counters::Counters;
 use crate::gpu::Gpu;
-use crate::job::Ground;
 use crate::open::open;
+use crate::plan::Resources;
 use crate::residency::Residency;
 
 /// Times that a lost device is opened anew.
@@ -79,19 +79,20 @@ impl Shared {
     ///
     /// # Errors
     /// Why there is none: it has failed too often, or the adapter is gone.
-    pub(crate) fn rebuild(&self, reason: &str) -> Result<(Arc<Gpu>, Ground), String> {
+    pub(crate) fn rebuild(&self, reason: &str) -> Result<(Arc<Gpu>, Resources), String> {
         self.residency.clear();
         if self.lock().rebuilds >= REBUILDS {
             return Err(format!("{reason} (again, after it had been opened anew)"));
         }
         let gpu = open(&self.options, &self.automaton).map_err(|error| format!("{reason}; and then: {error}"))?;
         let gpu = Arc::new(gpu);
-        let ground = Ground::new(&gpu, &self.automaton).map_err(|error| format!("{reason}; and then: {error}"))?;
+        let resources =
+            Resources::new(&gpu, &self.automaton).map_err(|error| format!("{reason}; and then: {error}"))?;
         let mut state = self.lock();
         state.rebuilds += 1;
         state.gpu = gpu.clone();
         self.counters.rebuilds.add(1);
-        Ok((gpu, ground))
+        Ok((gpu, resources))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,4 +1,4 @@
-//! The stages: every compute shader with the constants it is compiled with.
+//! The stages: every compute shader with the constants it is compiled with. [`Stage`] is the only list of them.
 //!
 //! All stages bind the same two groups, so a bind group made for a workspace or a part of a corpus serves every stage:
 //!
@@ -11,7 +11,11 @@
 //! | 1 | 0 | `rows`, read only: of a part of a corpus, its codes, its rows or its coordinates; the automaton's transitions |
 //! | 1 | 1 | `columns`, read only: what belongs to the rows, such as the screen's columns; the automaton's words |
 
-include!(concat!(env!("OUT_DIR"), "/sources.rs"));
+/// The shaders of `wgsl/`, each as a function of its constants. One that no stage runs is not compiled.
+#[deny(dead_code)]
+mod wgsl {
+    include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
+}
 
 /// Features beyond WebGPU's core that stages are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,121 +65,64 @@ const MOST_SELECTING: u32 = 1024;
 /// Fours of rows times fours of queries of a tile: one thread for each (`wgsl/search_many.wgsl`).
 const TILE_THREADS: u32 = 256;
 
-/// A compute shader with its constants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Stage {
-    /// See `wgsl/masks.wgsl`.
-    Masks,
-    /// See `wgsl/select.wgsl`.
-    Select,
-    /// See `wgsl/search_few.wgsl` and `wgsl/search_few_subgroups.wgsl`; for one query.
-    SearchOne,
-    /// The same for queries by four.
-    SearchFew,
-    /// See `wgsl/search_many.wgsl`; in tiles of 16 queries.
-    SearchSome,
-    /// The same in tiles of 64 queries.
-    SearchMany,
-    /// See `wgsl/search_collect.wgsl`.
-    SearchCollect,
-    /// See `wgsl/nearest.wgsl`.
-    Nearest,
-    /// See `wgsl/nearest_collect.wgsl`.
-    NearestCollect,
-    /// See `wgsl/score_sums_float64.wgsl`; for products.
-    ScoreProductsFloat64,
-    /// The same for squared differences.
-    ScoreSquaresFloat64,
-    /// See `wgsl/score_sums_integer.wgsl`; for products.
-    ScoreProductsInteger,
-    /// The same for squared differences.
-    ScoreSquaresInteger,
-    /// See `wgsl/score_finish.wgsl`.
-    ScoreFinish,
+macro_rules! stages {
+    ($traits:ident, $shape:ident; $($(#[$doc:meta])* $stage:ident $(if $has:expr)? => $shader:expr,)*) => {
+        /// A compute shader with its constants.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(crate) enum Stage {
+            $($(#[$doc])* $stage,)*
+        }
+
+        impl Stage {
+            /// Every stage.
+            pub(crate) const ALL: &[Self] = &[$(Self::$stage),*];
+
+            /// Its place in [`Self::ALL`].
+            pub(crate) fn index(self) -> usize {
+                self as usize
+            }
+
+            /// Whether an adapter with these traits can run it.
+            pub(crate) fn runs_with(self, $traits: Traits) -> bool {
+                match self { $(Self::$stage => true $(&& $has)?,)* }
+            }
+
+            /// The shader's text.
+            pub(crate) fn source(self, $traits: Traits, $shape: Shape) -> String {
+                match self { $(Self::$stage => $shader,)* }
+            }
+        }
+    };
 }
 
-impl Stage {
-    /// Every stage.
-    pub(crate) const ALL: &[Self] = &[
-        Self::Masks,
-        Self::Select,
-        Self::SearchOne,
-        Self::SearchFew,
-        Self::SearchSome,
-        Self::SearchMany,
-        Self::SearchCollect,
-        Self::Nearest,
-        Self::NearestCollect,
-        Self::ScoreProductsFloat64,
-        Self::ScoreSquaresFloat64,
-        Self::ScoreProductsInteger,
-        Self::ScoreSquaresInteger,
-        Self::ScoreFinish,
-    ];
-
-    /// Its place in [`Self::ALL`].
-    pub(crate) fn index(self) -> usize {
-        Self::ALL.iter().position(|stage| *stage == self).unwrap_or(0)
-    }
-
-    /// Whether an adapter with these traits can run it.
-    pub(crate) fn runs_with(self, traits: Traits) -> bool {
-        match self {
-            Self::Masks
-            | Self::Select
-            | Self::SearchOne
-            | Self::SearchFew
-            | Self::SearchSome
-            | Self::SearchMany
-            | Self::SearchCollect
-            | Self::Nearest
-            | Self::NearestCollect
-            | Self::ScoreProductsInteger
-            | Self::ScoreSquaresInteger
-            | Self::ScoreFinish => true,
-            Self::ScoreProductsFloat64 | Self::ScoreSquaresFloat64 => traits.float64,
-        }
-    }
-
-    /// The file's name, and the constants that differ from those in the file.
-    fn definition(self, traits: Traits, shape: Shape) -> (&'static str, Vec<(&'static str, u32)>) {
-        let team = if traits.subgroups { "search_few_subgroups" } else { "search_few" };
-        let tile = |query_fours: u32| {
-            let step = shape.tile_step(TILE_THREADS / query_fours, query_fours);
-            ("search_many", vec![("QUERY_FOURS", query_fours), ("STEP", step)])
-        };
-        match self {
-            Self::Masks => ("masks", vec![]),
-            Self::Select => ("select", vec![("THREADS", shape.selecting_threads())]),
-            Self::SearchOne => (team, vec![("QUERIES", 1)]),
-            Self::SearchFew => (team, vec![("QUERIES", 4)]),
-            Self::SearchSome => tile(4),
-            Self::SearchMany => tile(16),
-            Self::SearchCollect => ("search_collect", vec![]),
-            Self::Nearest => ("nearest", vec![]),
-            Self::NearestCollect => ("nearest_collect", vec![]),
-            Self::ScoreProductsFloat64 => ("score_sums_float64", vec![("SQUARES", 0)]),
-            Self::ScoreSquaresFloat64 => ("score_sums_float64", vec![("SQUARES", 1)]),
-            Self::ScoreProductsInteger => ("score_sums_integer", vec![("SQUARES", 0)]),
-            Self::ScoreSquaresInteger => ("score_sums_integer", vec![("SQUARES", 1)]),
-            Self::ScoreFinish => ("score_finish", vec![]),
-        }
-    }
-
-    /// The shader's text.
-    pub(crate) fn source(self, traits: Traits, shape: Shape) -> String {
-        let (name, constants) = self.definition(traits, shape);
-        let (_, text) = SOURCES.iter().find(|(known, _)| *known == name).copied().unwrap_or_default();
-        constants.into_iter().fold(text.to_owned(), |text, (constant, value)| set_constant(&text, constant, value))
-    }
+stages! { traits, shape;
+    Encode => wgsl::encode(),
+    /// Raises thresholds.
+    Select => wgsl::select(shape.selecting_threads()),
+    /// For one query.
+    SearchOne => search_by_teams(traits, 1),
+    /// For queries by four.
+    SearchFew => search_by_teams(traits, 4),
+    /// In tiles of 16 queries.
+    SearchSome => search_by_tiles(shape, 4),
+    /// In tiles of 64 queries.
+    SearchMany => search_by_tiles(shape, 16),
+    SearchCollect => wgsl::search_collect(),
+    Nearest => wgsl::nearest(),
+    NearestCollect => wgsl::nearest_collect(),
+    ScoreProductsFloat64 if traits.float64 => wgsl::score_sums_float64(0),
+    ScoreSquaresFloat64 if traits.float64 => wgsl::score_sums_float64(1),
+    ScoreProductsInteger => wgsl::score_sums_integer(0),
+    ScoreSquaresInteger => wgsl::score_sums_integer(1),
+    ScoreFinish => wgsl::score_finish(),
 }
 
-/// Gives a constant another value; `text` declares it on a line of its own.
-fn set_constant(text: &str, constant: &str, value: u32) -> String {
-    let declaration = format!("const {constant}: u32 = ");
-    let set =
-        |line: &str| if line.starts_with(&declaration) { format!("{declaration}{value}u;") } else { line.to_owned() };
-    text.lines().map(|line| set(line) + "\n").collect()
+fn search_by_teams(traits: Traits, queries: u32) -> String {
+    if traits.subgroups { wgsl::search_few_subgroups(queries) } else { wgsl::search_few(queries) }
+}
+
+fn search_by_tiles(shape: Shape, query_fours: u32) -> String {
+    wgsl::search_many(query_fours, shape.tile_step(TILE_THREADS / query_fours, query_fours))
 }
 
 #[cfg(test)]
@@ -192,19 +139,18 @@ mod tests {
     }
 
     #[test]
-    fn every_stage_has_a_file_and_its_constants_are_declared_there() {
-        for stage in Stage::ALL {
-            let more = Shape { invocations: 1024, workgroup_bytes: 32 << 10 };
-            for (traits, shape) in [(false, Shape::LEAST), (true, Shape::LEAST), (false, more), (true, more)] {
-                let traits = Traits { subgroups: traits, float64: traits };
-                let (_, constants) = stage.definition(traits, shape);
-                let source = stage.source(traits, shape);
+    fn every_stage_has_constants_that_were_validated() {
+        let more = Shape { invocations: 1024, workgroup_bytes: 32 << 10 };
+        for (place, stage) in Stage::ALL.iter().enumerate() {
+            assert_eq!(stage.index(), place);
+            for (has, shape) in [(false, Shape::LEAST), (true, Shape::LEAST), (false, more), (true, more)] {
+                let source = stage.source(Traits { subgroups: has, float64: has }, shape);
                 assert!(source.contains("fn main("), "{stage:?}");
-                for (constant, value) in constants {
-                    let line = format!("const {constant}: u32 = {value}u;");
-                    assert!(source.lines().any(|found| found == line), "{stage:?} should declare {constant}");
-                }
             }
+        }
+        let tiles = Stage::SearchSome.source(Traits { subgroups: false, float64: false }, more);
+        for declared in ["const QUERY_FOURS: u32 = 4u;", "const STEP: u32 = 16u;"] {
+            assert!(tiles.lines().any(|line| line == declared), "{declared}");
         }
     }
 }

@@ -11,7 +11,7 @@ use wgpu::{Buffer, BufferUsages, SubmissionIndex};
 
 use crate::batch::Batch;
 use crate::counters::Counters;
-use crate::cut::Need;
+use crate::cut::Pair;
 use crate::gpu::{Gpu, OutOfMemory};
 use crate::operation::{Operation, Part};
 use crate::workspace::Workspace;
@@ -28,19 +28,19 @@ const BUDGET_SHARE: usize = 4;
 /// The status to answer: what `meanwhile` says, or that there is no room even for a part, or that the device failed.
 pub(crate) fn stream(
     gpu: &Gpu,
-    (view, need): (&CorpusView, Need),
+    (view, pair): (&CorpusView, Pair),
     (operation, workspace): (&mut (dyn Operation + '_), &mut Workspace),
     (budget, patience, counters): (usize, Duration, &Counters),
     meanwhile: &mut dyn FnMut() -> Result<(), Status>,
 ) -> Result<SubmissionIndex, Status> {
     let most = (budget / BUDGET_SHARE).min(MOST_PART_BYTES).min(gpu.part_bytes);
-    let buffers = Buffers::new(gpu, view, need, most).map_err(no_room)?;
+    let buffers = Buffers::new(gpu, view, pair, most).map_err(no_room)?;
     counters.streamed.add(1);
     let mut rounds = Rounds { gpu, operation, workspace, patience, before: None, any: false };
     for (start, segment) in view.segments() {
-        for rows in need.cuts(segment.rows(), view.dim(), most) {
+        for rows in pair.cuts(segment.rows(), view.dim(), most) {
             meanwhile()?;
-            let contents = need.contents(segment, view.dim(), &rows).ok_or(Status::StaleCorpus)?;
+            let contents = pair.contents(segment, view.dim(), &rows).ok_or(Status::StaleCorpus)?;
             let [first, second] = &contents;
             gpu.queue.write_buffer(&buffers.first, 0, first);
             if !second.is_empty() {
@@ -70,9 +70,9 @@ struct Buffers {
 
 impl Buffers {
     /// Buffers that hold the largest part of a version.
-    fn new(gpu: &Gpu, view: &CorpusView, need: Need, most: usize) -> Result<Self, OutOfMemory> {
-        let cuts = view.segments().flat_map(|(_, segment)| need.cuts(segment.rows(), view.dim(), most));
-        let [first, second] = need.bytes(cuts.map(|rows| rows.len()).max().unwrap_or(0), view.dim());
+    fn new(gpu: &Gpu, view: &CorpusView, pair: Pair, most: usize) -> Result<Self, OutOfMemory> {
+        let cuts = view.segments().flat_map(|(_, segment)| pair.cuts(segment.rows(), view.dim(), most));
+        let [first, second] = pair.bytes(cuts.map(|rows| rows.len()).max().unwrap_or(0), view.dim());
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
         let (first, second) = (gpu.buffer("stream", first, usage)?, gpu.buffer("stream", second, usage)?);
         let binding = gpu.bind_part(&first, &second);

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use megaring_core::encode::keyword::Automaton;
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use wgpu::Adapter;
 
 use crate::gpu::{Gpu, GpuOptions};
@@ -38,6 +40,11 @@ pub(crate) fn gpus() -> Vec<Gpu> {
 /// One of [`gpus`].
 pub(crate) fn gpu() -> Option<Gpu> {
     gpus().into_iter().next()
+}
+
+/// The automaton of the default profile.
+pub(crate) fn automaton() -> Automaton {
+    Automaton::new(&Profile::parse(DEFAULT).expect("the default profile"))
 }
 
 /// Binds bytes as a part of a corpus that has these rows.

@@ -13,7 +13,7 @@ impl KernelSet {
     /// # Errors
     /// Lengths that do not fit, or a row number beyond the rows. With no dimensions every row number is legal and every score 0.
     pub fn exact_dot(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]) -> Result<(), SimdError> {
-        gather(self.table.exact_dot, query.as_ptr(), query.len(), rows, ids, out)
+        gather(self.table.exact_dot, query, rows, ids, out)
     }
 
     /// out\[c\] = the squared Euclidean distance of `query` and row `ids[c]` of `rows` (row-major, as wide as the query).
@@ -21,28 +21,13 @@ impl KernelSet {
     /// # Errors
     /// As [`KernelSet::exact_dot`].
     pub fn exact_l2(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]) -> Result<(), SimdError> {
-        gather(self.table.exact_l2, query.as_ptr(), query.len(), rows, ids, out)
-    }
-
-    /// out\[c\] = the dot product of row `ids[c]` of `rows` (row-major, `dim` wide) with itself.
-    ///
-    /// # Errors
-    /// As [`KernelSet::exact_dot`].
-    pub fn exact_norm2(&self, rows: &[f32], dim: usize, ids: &[u32], out: &mut [f64]) -> Result<(), SimdError> {
-        let no_query = std::ptr::NonNull::dangling().as_ptr();
-        gather(self.table.exact_norm2, no_query, dim, rows, ids, out)
+        gather(self.table.exact_l2, query, rows, ids, out)
     }
 }
 
-/// `query` points to `dim` values, or is not read by `kernel`; `kernel` comes from a `KernelSet`.
-fn gather(
-    kernel: GatherKernel,
-    query: *const f32,
-    dim: usize,
-    rows: &[f32],
-    ids: &[u32],
-    out: &mut [f64],
-) -> Result<(), SimdError> {
+/// `kernel` comes from a `KernelSet`.
+fn gather(kernel: GatherKernel, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]) -> Result<(), SimdError> {
+    let dim = query.len();
     check_length("the scores", ids.len(), out.len())?;
     if dim > 0 {
         if !rows.len().is_multiple_of(dim) {
@@ -54,8 +39,8 @@ fn gather(
             return Err(SimdError::Index { what: "row", index: id as usize, count });
         }
     }
-    // SAFETY: every id is below the number of whole rows (with dim 0 no element is read), `query` holds `dim` values or is not read,
+    // SAFETY: every id is below the number of whole rows (with dim 0 no element is read), `query` holds `dim` values,
     // `out` has a place for each id and is borrowed exclusively; the CPU has the instructions because a `KernelSet` exists.
-    unsafe { kernel(query, rows.as_ptr(), dim, ids.as_ptr(), ids.len(), out.as_mut_ptr()) };
+    unsafe { kernel(query.as_ptr(), rows.as_ptr(), dim, ids.as_ptr(), ids.len(), out.as_mut_ptr()) };
     Ok(())
 }

@@ -20,9 +20,9 @@ const rows_at_once = switch (isa.current) {
     .baseline => 2,
 };
 
-pub const Operation = enum { dot, l2, norm2 };
+pub const Operation = enum { dot, l2 };
 
-/// out[c] = score of `query` (unused for norm2) and row `ids[c]` of `rows`, which is row-major with `dim` columns.
+/// out[c] = score of `query` and row `ids[c]` of `rows`, which is row-major with `dim` columns.
 pub fn gather(
     comptime operation: Operation,
     query: [*]const f32,
@@ -54,12 +54,12 @@ inline fn block(
 
     var at: usize = 0;
     while (at + lanes <= dim) : (at += lanes) {
-        const q = if (operation == .norm2) {} else widen(vector.load(f32, lanes, query, at));
+        const q = widen(vector.load(f32, lanes, query, at));
         inline for (0..height) |r| sums[r] = step(operation, sums[r], q, widen(vector.load(f32, lanes, row[r], at)));
     }
     if (at < dim) {
         const rest = dim - at;
-        const q = if (operation == .norm2) {} else widen(vector.loadPadded(f32, lanes, query + at, rest));
+        const q = widen(vector.loadPadded(f32, lanes, query + at, rest));
         inline for (0..height) |r| {
             sums[r] = step(operation, sums[r], q, widen(vector.loadPadded(f32, lanes, row[r] + at, rest)));
         }
@@ -72,10 +72,9 @@ inline fn widen(values: @Vector(lanes, f32)) Lanes {
     return @floatCast(values);
 }
 
-inline fn step(comptime operation: Operation, sum: Lanes, query: anytype, values: Lanes) Lanes {
+inline fn step(comptime operation: Operation, sum: Lanes, query: Lanes, values: Lanes) Lanes {
     switch (operation) {
         .dot => return vector.mulAdd(Lanes, query, values, sum),
-        .norm2 => return vector.mulAdd(Lanes, values, values, sum),
         .l2 => {
             const difference = query - values;
             return sum + difference * difference;
@@ -91,7 +90,6 @@ fn reference(comptime operation: Operation, query: []const f32, row: []const f32
         const y: f64 = b;
         l[i % lanes] += switch (operation) {
             .dot => x * y,
-            .norm2 => y * y,
             .l2 => (x - y) * (x - y),
         };
     }
@@ -105,7 +103,7 @@ test "gathered scores equal the contract bit for bit" {
     for (&query) |*value| value.* = random.random().floatNorm(f32);
     for (&rows) |*value| value.* = random.random().floatNorm(f32) * 1e3;
     const ids = [_]u32{ 10, 0, 3, 3, 7, 1, 9, 2, 4 };
-    inline for (.{ .dot, .l2, .norm2 }) |operation| {
+    inline for (.{ .dot, .l2 }) |operation| {
         for (0..42) |dim| {
             var out: [ids.len]f64 = undefined;
             gather(operation, &query, &rows, dim, &ids, ids.len, &out);

@@ -4,34 +4,28 @@
 //! documents; lengths are counted in elements.
 const std = @import("std");
 const isa = @import("isa.zig");
-const rows = @import("rows.zig");
 const exact = @import("exact.zig");
 const screen = @import("screen.zig");
-const keyword = @import("keyword.zig");
-const points = @import("points.zig");
+const encode = @import("encode.zig");
+const nearest = @import("nearest.zig");
 const roofline = @import("roofline.zig");
-const Element = @import("element.zig").Element;
 
 /// Raised with every change of a signature or of the order below.
-const abi_version = 2;
+const abi_version = 4;
 
 const Table = extern struct {
     abi_version: u64 = abi_version,
     nop: *const @TypeOf(nop) = nop,
-    dot: RowKernels(@import("dot.zig")) = .{},
-    l2: RowKernels(@import("l2.zig")) = .{},
-    norm2: RowKernels(@import("norm.zig")) = .{},
     exact_dot: *const GatherFn = exactGather(.dot),
     exact_l2: *const GatherFn = exactGather(.l2),
-    exact_norm2: *const GatherFn = exactGather(.norm2),
     screen_i8: *const @TypeOf(screenI8) = screenI8,
-    keyword_masks: *const @TypeOf(keywordMasks) = keywordMasks,
+    encode: *const @TypeOf(encodeTexts) = encodeTexts,
     distances5: *const @TypeOf(distances5) = distances5,
     multiply_adds: *const @TypeOf(multiplyAdds) = multiplyAdds,
     read_pieces: *const @TypeOf(readPieces) = readPieces,
 
     comptime {
-        std.debug.assert(@sizeOf(Table) == 8 + (1 + 3 * 4 + 8) * @sizeOf(usize));
+        std.debug.assert(@sizeOf(Table) == 8 + 8 * @sizeOf(usize));
     }
 };
 
@@ -39,36 +33,6 @@ const table: Table = .{};
 
 comptime {
     @export(&table, .{ .name = "megaring_simd_" ++ @tagName(isa.current) });
-}
-
-/// One operation over the four stored forms of a row.
-fn RowKernels(comptime operation: type) type {
-    return extern struct {
-        float32: *const RowFn(.float32) = rowKernel(operation, .float32),
-        float16: *const RowFn(.float16) = rowKernel(operation, .float16),
-        bfloat16: *const RowFn(.bfloat16) = rowKernel(operation, .bfloat16),
-        int8: *const RowFn(.int8) = rowKernel(operation, .int8),
-    };
-}
-
-/// query, rows, scales (int8 only), rows' count, dim, out.
-fn RowFn(comptime element: Element) type {
-    return fn ([*]const f32, [*]const element.Stored(), [*]const f32, usize, usize, [*]f32) callconv(.c) void;
-}
-
-fn rowKernel(comptime operation: type, comptime element: Element) *const RowFn(element) {
-    return struct {
-        fn kernel(
-            query: [*]const f32,
-            stored: [*]const element.Stored(),
-            scales: [*]const f32,
-            count: usize,
-            dim: usize,
-            out: [*]f32,
-        ) callconv(.c) void {
-            rows.reduce(operation, element, query, stored, scales, count, dim, out);
-        }
-    }.kernel;
 }
 
 /// query, rows, dim, ids, ids' count, out.
@@ -86,24 +50,24 @@ fn screenI8(job: *const screen.Job) callconv(.c) usize {
     return screen.screen(job);
 }
 
-fn keywordMasks(
-    automaton: *const keyword.Automaton,
+fn encodeTexts(
+    automaton: *const encode.Automaton,
     text: [*]const u8,
     offsets: [*]const u64,
     count: usize,
-    out: [*]keyword.Mask,
+    out: [*]encode.Mask,
 ) callconv(.c) void {
-    keyword.masks(automaton, text, offsets, count, out);
+    encode.encode(automaton, text, offsets, count, out);
 }
 
 fn distances5(
-    columns: *const [points.axes][*]const f64,
-    query: *const [points.axes]f64,
-    weights: *const [points.axes]f64,
+    columns: *const [nearest.axes][*]const f64,
+    query: *const [nearest.axes]f64,
+    weights: *const [nearest.axes]f64,
     count: usize,
     out: [*]f64,
 ) callconv(.c) void {
-    points.distances(columns, query, weights, count, out);
+    nearest.distances(columns, query, weights, count, out);
 }
 
 fn multiplyAdds(

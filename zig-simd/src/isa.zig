@@ -54,18 +54,12 @@ pub const Isa = enum {
 /// The instruction set this copy is compiled for.
 pub const current: Isa = std.meta.stringToEnum(Isa, @import("build_options").isa).?;
 
-/// float32 values in one register.
-pub const f32_lanes: comptime_int = switch (current) {
-    .baseline, .neon => 4,
-    .avx2 => 8,
-    .avx512 => 16,
-};
-
 /// float64 values in one register.
-pub const f64_lanes: comptime_int = f32_lanes / 2;
+pub const f64_lanes: comptime_int = switch (current) {
+    .baseline, .neon => 2,
+    .avx2 => 4,
+    .avx512 => 8,
+};
 
 /// Without a fused multiply-add in hardware `@mulAdd` would be a call into libm.
 pub const has_fma = current != .baseline;
-
-/// SSE2 cannot widen float16.
-pub const has_f16 = current != .baseline;

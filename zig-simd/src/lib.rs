@@ -4,28 +4,26 @@
 //! - A [`KernelSet`] exists only for an instruction set that this CPU has; whoever holds one may call every kernel of it.
 //! - Wrappers check every length and row number and return a [`SimdError`]; none panics, allocates (but for the buffers it is
 //!   asked to make) or blocks.
-//! - Exact kernels ([`KernelSet::exact_dot`] and its kin, [`KernelSet::distances5`]), the screen's candidates and the keyword masks
-//!   are the same bits on every instruction set. The float32 row kernels are not: their callers bound the error.
+//! - Exact kernels ([`KernelSet::exact_dot`] and its kin, [`KernelSet::distances5`]), the screen's candidates and the masks of texts
+//!   are the same bits on every instruction set.
 //!
 //! # Limits
 //! x86-64 and aarch64. Up to 32,768 dimensions in the int8 screen, 65,536 states in a keyword automaton.
 
 pub mod backend;
+mod encode;
 mod error;
 mod exact;
 mod isa;
 mod kernels;
-mod keyword;
-mod points;
+mod nearest;
 pub mod roofline;
-mod rows;
 mod screen;
 mod table;
 
+pub use encode::{KeywordAutomaton, Mask};
 pub use error::{IsaError, SimdError};
 pub use isa::{CpuFeatures, Isa};
 pub use kernels::KernelSet;
-pub use keyword::{KeywordAutomaton, Mask};
-pub use points::PointColumns;
-pub use rows::Rows;
+pub use nearest::PointColumns;
 pub use screen::{Candidate, CandidateBuffers, QueryCodes, QueryParams, ScreenQueries, ScreenRows};

@@ -2,30 +2,18 @@
 
 use std::ffi::c_void;
 
-use crate::keyword::Mask;
+use crate::encode::Mask;
 use crate::roofline::{Codes, Piece, QueryCodes, Sums};
 use crate::screen::ScreenJob;
 
 /// The version of the table below; the Zig side writes its own into the first field, and a test compares them.
 #[cfg(test)]
-pub(crate) const ABI_VERSION: u64 = 2;
-
-/// query, rows, scales (int8 only), rows' count, dim, out.
-pub(crate) type RowKernel<T> = unsafe extern "C" fn(*const f32, *const T, *const f32, usize, usize, *mut f32);
+pub(crate) const ABI_VERSION: u64 = 4;
 
 /// query, rows, dim, ids, ids' count, out.
 pub(crate) type GatherKernel = unsafe extern "C" fn(*const f32, *const f32, usize, *const u32, usize, *mut f64);
 
-/// One operation over the four stored forms of a row.
-#[repr(C)]
-pub(crate) struct RowKernels {
-    pub(crate) float32: RowKernel<f32>,
-    pub(crate) float16: RowKernel<u16>,
-    pub(crate) bfloat16: RowKernel<u16>,
-    pub(crate) int8: RowKernel<i8>,
-}
-
-/// What the keyword kernel reads of an automaton; see src/keyword.zig.
+/// What [`KernelTable::encode`] reads of an automaton; see src/encode.zig.
 #[repr(C)]
 pub(crate) struct RawAutomaton {
     pub(crate) class_of: *const u8,
@@ -40,21 +28,17 @@ pub(crate) struct RawAutomaton {
 pub(crate) struct KernelTable {
     pub(crate) abi_version: u64,
     pub(crate) nop: unsafe extern "C" fn(),
-    pub(crate) dot: RowKernels,
-    pub(crate) l2: RowKernels,
-    pub(crate) norm2: RowKernels,
     pub(crate) exact_dot: GatherKernel,
     pub(crate) exact_l2: GatherKernel,
-    pub(crate) exact_norm2: GatherKernel,
     pub(crate) screen_i8: unsafe extern "C" fn(*const ScreenJob) -> usize,
-    pub(crate) keyword_masks: unsafe extern "C" fn(*const RawAutomaton, *const u8, *const u64, usize, *mut Mask),
+    pub(crate) encode: unsafe extern "C" fn(*const RawAutomaton, *const u8, *const u64, usize, *mut Mask),
     pub(crate) distances5:
         unsafe extern "C" fn(*const [*const f64; 5], *const [f64; 5], *const [f64; 5], usize, *mut f64),
     pub(crate) multiply_adds: unsafe extern "C" fn(*const Codes, *const QueryCodes, usize, *mut Sums),
     pub(crate) read_pieces: unsafe extern "C" fn(*const Piece, usize, *mut Piece),
 }
 
-const _: () = assert!(size_of::<KernelTable>() == 8 + (1 + 3 * 4 + 8) * size_of::<*const c_void>());
+const _: () = assert!(size_of::<KernelTable>() == 8 + 8 * size_of::<*const c_void>());
 const _: () = assert!(size_of::<RawAutomaton>() == 3 * size_of::<*const c_void>() + 8);
 
 #[cfg(target_arch = "x86_64")]

@@ -1,12 +1,10 @@
 //! Gathers the kernels' own tests; `zig build test` runs them for each instruction set.
 test {
     _ = @import("vector.zig");
-    _ = @import("element.zig");
-    _ = @import("rows_test.zig");
     _ = @import("exact.zig");
     _ = @import("screen.zig");
     _ = @import("screen_test.zig");
-    _ = @import("keyword.zig");
-    _ = @import("points.zig");
+    _ = @import("encode.zig");
+    _ = @import("nearest.zig");
     _ = @import("roofline.zig");
 }

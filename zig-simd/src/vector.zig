@@ -27,12 +27,6 @@ pub inline fn sumLanes(comptime T: type, comptime lanes: comptime_int, vector: @
     return sumLanes(T, half, halves[0] + halves[1]);
 }
 
-/// True in lane i where i >= `first`.
-pub inline fn lanesFrom(comptime lanes: comptime_int, first: usize) @Vector(lanes, bool) {
-    const indices = std.simd.iota(u32, lanes);
-    return indices >= @as(@Vector(lanes, u32), @splat(@intCast(first)));
-}
-
 test "sumLanes adds every lane once" {
     const vector: @Vector(8, f32) = .{ 1, 2, 4, 8, 16, 32, 64, 128 };
     try std.testing.expectEqual(@as(f32, 255), sumLanes(f32, 8, vector));

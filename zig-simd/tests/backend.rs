@@ -3,15 +3,20 @@
 
 use std::sync::Arc;
 
-use bytemuck::cast_slice;
-use megaring_core::lists::{CandidateLists, FLAG_ALL_ROWS, FLAG_POINTS, len};
 use megaring_core::corpus::{CorpusTable, CorpusView, HeapSegment, SegmentView};
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
-use megaring_core::rescore::{Ask, rank};
-use megaring_core::{Backend, Metric, Opcode, nearest};
+use megaring_core::encode::{Encode, Features};
+use megaring_core::nearest::{DEFAULT_WEIGHTS, FLAG_POINTS, Nearest, Points};
+use megaring_core::nop::Nop;
+use megaring_core::operation::{Exact, Finished, Limits, Payload, Piece, SlotFields};
+use megaring_core::rescore::Ask;
+use megaring_core::score::Score;
+use megaring_core::search::Search;
+use megaring_core::texts::Texts;
+use megaring_core::{Answered, Backend, Metric, Opcode, Operation, matrix};
 use megaring_datasets::{Embeddings, Matrix, memories, points, poison, queries, reference};
-use megaring_ring::{Descriptor, JobRing, RingConfig, Status, WaitStrategy};
+use megaring_ring::{Descriptor, JobRing, Outcome, RingConfig, Status, WaitStrategy};
 use megaring_simd::KernelSet;
 use megaring_simd::backend::{CpuBackend, CpuOptions};
 
@@ -19,6 +24,7 @@ struct Rig {
     ring: Arc<JobRing>,
     table: Arc<CorpusTable>,
     kernels: &'static KernelSet,
+    profile: Profile,
     backend: CpuBackend,
 }
 
@@ -36,7 +42,7 @@ impl Rig {
         let profile = Profile::parse(DEFAULT).expect("the default profile");
         let backend = CpuBackend::start(options, ring.clone(), kernels, table.clone(), &Automaton::new(&profile))
             .expect("threads to be had");
-        Self { ring, table, kernels, backend }
+        Self { ring, table, kernels, profile, backend }
     }
 
     fn all() -> impl Iterator<Item = Self> {
@@ -58,45 +64,72 @@ impl Rig {
         view
     }
 
-    /// Sends one slot and gives back its result, which must be Ok.
-    fn run(&self, descriptor: Descriptor, payload: &[u8], result: usize) -> Vec<u8> {
-        let outcome = self.send(descriptor, payload, result);
-        assert_eq!(outcome.completion.status, Status::Ok, "{descriptor:?}");
-        outcome.result().to_vec()
+    /// A job's answer, which must fit one slot.
+    fn answer<J: Answered>(&self, job: &J) -> Finished<J::Answer> {
+        self.answer_within(job, |piece| piece.result)
     }
 
-    fn send(&self, descriptor: Descriptor, payload: &[u8], result: usize) -> megaring_ring::Outcome {
+    /// The same, with a result of another length than the job asks for.
+    fn answer_within<J: Answered>(&self, job: &J, result: impl Fn(&Piece) -> usize) -> Finished<J::Answer> {
+        let (piece, descriptor, payload) = slot(job);
+        let outcome = self.send(descriptor, &payload, result(&piece));
+        assert_eq!(outcome.completion.status, Status::Ok, "{descriptor:?}");
+        let by = Exact { kernel: self.kernels, profile: &self.profile };
+        job.finish(&piece, outcome.result(), &by).expect("a result of the agreed form")
+    }
+
+    fn send(&self, descriptor: Descriptor, payload: &[u8], result: usize) -> Outcome {
         let mut reservation = self.ring.try_reserve(payload.len(), result).expect("room");
         reservation.payload_mut().copy_from_slice(payload);
         self.ring.submit(reservation, descriptor).wait()
     }
 
-    fn search(&self, view: &CorpusView, queries: &Matrix, ask: Ask, spare: usize) -> Vec<Vec<(u32, f64)>> {
-        let result = len(queries.rows, (4 * ask.k + spare).min(view.rows()));
-        let worst = if ask.metric == Metric::L2 { f64::INFINITY } else { f64::NEG_INFINITY };
-        let descriptor = Descriptor {
-            opcode: Opcode::Search as u16,
-            corpus: view.handle(),
-            corpus_generation: view.generation(),
-            items: queries.rows as u32,
-            dim: queries.dim as u32,
-            k: ask.k as u32,
-            metric: ask.metric as u8,
-            threshold: ask.threshold.unwrap_or(worst),
-            ..Descriptor::default()
+    fn search(&self, view: &Arc<CorpusView>, queries: &Matrix, ask: Ask, room: Room) -> Vec<Vec<(u32, f64)>> {
+        let Ask { metric, k, threshold } = ask;
+        let job = Search { corpus: view.clone(), queries: owned(queries), metric, k, threshold };
+        let result = |piece: &Piece| match room {
+            Room::Usual => piece.result,
+            Room::Little => megaring_core::lists::len(queries.rows, (4 * k).min(view.rows())),
         };
-        let found = self.run(descriptor, cast_slice(&queries.values), result);
-        // The result region is aligned; this copy of it need not be.
-        let aligned: Vec<u64> = bytemuck::allocation::pod_collect_to_vec(&found);
-        let lists =
-            CandidateLists::read(&cast_slice(&aligned)[..found.len()], queries.rows).expect("well-formed lists");
-        (0..queries.rows)
-            .map(|query| {
-                let ranked = rank(view, queries.row(query), ask, &lists.of(query), self.kernels);
-                ranked.hits.iter().map(|hit| (hit.row, hit.score)).collect()
-            })
-            .collect()
+        let ranked = self.answer_within(&job, result).answer.into_iter();
+        ranked.map(|ranked| ranked.hits.iter().map(|hit| (hit.row, hit.score)).collect()).collect()
     }
+}
+
+/// Room for candidates in a result.
+#[derive(Debug, Clone, Copy)]
+enum Room {
+    Usual,
+    /// Four for each hit.
+    Little,
+}
+
+/// A job's only piece, with its slot.
+fn slot(job: &impl Operation) -> (Piece, Descriptor, Vec<u8>) {
+    let pieces = job.pieces(&Limits { max_items: usize::MAX, max_bytes: usize::MAX });
+    let [piece] = &pieces[..] else { panic!("{} pieces", pieces.len()) };
+    let (mut payload, mut fields) = (vec![0; piece.payload], SlotFields::default());
+    job.write(piece, &mut Payload::new(&mut payload), &mut fields);
+    let SlotFields { corpus, corpus_generation, dim, k, metric, dtype, flags, threshold } = fields;
+    let (opcode, items) = (job.opcode() as u16, piece.items.len() as u32);
+    let descriptor = Descriptor {
+        opcode,
+        items,
+        corpus,
+        corpus_generation,
+        dim,
+        k,
+        metric,
+        dtype,
+        flags,
+        threshold,
+        ..Descriptor::default()
+    };
+    (piece.clone(), descriptor, payload)
+}
+
+fn owned(rows: &Matrix) -> matrix::Matrix {
+    matrix::Matrix { rows: rows.rows, dim: rows.dim, values: rows.values.clone() }
 }
 
 fn truth(rows: &Matrix, queries: &Matrix, ask: Ask) -> Vec<Vec<(u32, f64)>> {
@@ -130,7 +163,7 @@ fn search_equals_the_reference_for_few_and_many_queries() {
                 for k in [1, 10, 100, 749, 1500, 9999] {
                     let want = truth(&rows, &queries, ask(metric, k));
                     assert_eq!(
-                        rig.search(&view, &queries, ask(metric, k), 256),
+                        rig.search(&view, &queries, ask(metric, k), Room::Usual),
                         want,
                         "{metric} k {k} queries {count}"
                     );
@@ -148,7 +181,7 @@ fn search_shares_large_corpora_by_rows() {
         let view = rig.corpus(&rows, &[7_777]);
         for metric in Metric::ALL {
             let want = truth(&rows, &queries, ask(metric, 10));
-            assert_eq!(rig.search(&view, &queries, ask(metric, 10), 256), want, "{metric}");
+            assert_eq!(rig.search(&view, &queries, ask(metric, 10), Room::Usual), want, "{metric}");
         }
     }
 }
@@ -169,9 +202,9 @@ fn search_keeps_ties_lists_that_overflow_and_unusual_rows_exact() {
             let view = rig.corpus(rows, &[100]);
             for queries in [rows.head(2), rows.head(20), poison::constant(1, rows.dim, 0.0)] {
                 for metric in Metric::ALL {
-                    for spare in [0, 256] {
+                    for room in [Room::Little, Room::Usual] {
                         let want = truth(rows, &queries, ask(metric, 5));
-                        assert_eq!(rig.search(&view, &queries, ask(metric, 5), spare), want, "{name} {metric} {spare}");
+                        assert_eq!(rig.search(&view, &queries, ask(metric, 5), room), want, "{name} {metric} {room:?}");
                     }
                 }
             }
@@ -191,7 +224,11 @@ fn a_score_threshold_is_kept_to_the_last_bit() {
             let score = exact[0][9].1;
             for threshold in [score, score.next_up(), score.next_down()] {
                 let ask = Ask { metric, k: 15, threshold: Some(threshold) };
-                assert_eq!(rig.search(&view, &queries, ask, 256), truth(&rows, &queries, ask), "{metric} {threshold}");
+                assert_eq!(
+                    rig.search(&view, &queries, ask, Room::Usual),
+                    truth(&rows, &queries, ask),
+                    "{metric} {threshold}"
+                );
             }
         }
     }
@@ -208,29 +245,15 @@ fn scores_of_all_and_of_named_rows_equal_the_reference() {
             Metric::ALL.into_iter().zip([reference::Metric::Cosine, reference::Metric::Dot, reference::Metric::L2])
         {
             let want = reference::score(twin, &queries.values, &rows.values, rows.dim);
-            let mut descriptor = Descriptor {
-                opcode: Opcode::Score as u16,
-                corpus: 7,
-                corpus_generation: 1,
-                items: 21,
-                dim: 40,
-                metric: metric as u8,
-                flags: FLAG_ALL_ROWS,
-                ..Descriptor::default()
-            };
-            let all = rig.run(descriptor, cast_slice(&queries.values), 21 * 333 * 4);
-            assert_eq!(bytemuck::allocation::pod_collect_to_vec::<u8, f32>(&all), want, "{metric}");
-            descriptor.flags = 0;
-            descriptor.k = named.len() as u32;
-            let payload = [cast_slice::<f32, u8>(&queries.values), cast_slice(&named)].concat();
-            let some = rig.run(descriptor, &payload, 21 * named.len() * 4);
+            let mut job = Score { corpus: view.clone(), queries: owned(&queries), metric, rows: None };
+            assert_eq!(rig.answer(&job).answer, want, "{metric}");
+            job.rows = Some(named.clone());
             let picked: Vec<f32> = (0..21)
                 .flat_map(|q| named.iter().map(move |row| (q, *row)))
                 .map(|(q, row)| want[q * 333 + row as usize])
                 .collect();
-            assert_eq!(bytemuck::allocation::pod_collect_to_vec::<u8, f32>(&some), picked, "{metric}, named rows");
+            assert_eq!(rig.answer(&job).answer, picked, "{metric}, named rows");
         }
-        drop(view);
     }
 }
 
@@ -240,24 +263,22 @@ fn masks_equal_one_substring_search_per_keyword() {
     let memories = memories(3_000, 4).expect("the sample is embedded");
     let mut texts: Vec<&str> = (0..memories.len()).map(|i| memories.content(i)).collect();
     texts.extend(["", "", "K\u{212A}ey bin\u{130}ary", ""]);
-    let mut offsets = vec![0_u64];
-    let mut bytes = Vec::new();
-    for text in &texts {
-        bytes.extend_from_slice(text.as_bytes());
-        offsets.push(bytes.len() as u64);
-    }
-    let want: Vec<u128> = texts.iter().map(|text| reference::keyword_mask(text, profile.words())).collect();
-    let payload = [cast_slice::<u64, u8>(&offsets), &bytes].concat();
-    let descriptor = Descriptor { opcode: Opcode::Encode as u16, items: texts.len() as u32, ..Descriptor::default() };
+    let mut all = Texts::default();
+    texts.iter().for_each(|text| all.push(text));
     // The same bytes as one last text: leaves words in the arena where the empty texts' masks will be.
-    let mut last = vec![0_u64; offsets.len()];
-    last[texts.len()] = bytes.len() as u64;
-    let stale = [cast_slice::<u64, u8>(&last), &bytes].concat();
+    let mut last = vec![0; all.offsets.len()];
+    last[texts.len()] = all.bytes.len() as u64;
+    let stale = Texts { offsets: last, bytes: all.bytes.clone() };
+    let job = |texts: Texts| {
+        let (features, gardens) = (vec![Features::default(); texts.len()], vec![String::new(); texts.len()]);
+        Encode { texts, features, gardens }
+    };
+    let (job, stale) = (job(all), job(stale));
+    let want: Vec<u128> = texts.iter().map(|text| reference::keyword_mask(text, profile.words())).collect();
     for rig in Rig::all() {
-        assert_ne!(rig.run(descriptor, &stale, texts.len() * 16)[(texts.len() - 1) * 16..], [0; 16]);
-        let found = rig.run(descriptor, &payload, texts.len() * 16);
-        let found: Vec<u128> = found.as_chunks().0.iter().map(|mask| u128::from_le_bytes(*mask)).collect();
-        assert_eq!(found, want);
+        let masks = |job: &Encode| rig.answer(job).answer.iter().map(|encoded| encoded.mask).collect::<Vec<_>>();
+        assert_ne!(masks(&stale).last(), Some(&0));
+        assert_eq!(masks(&job), want);
     }
 }
 
@@ -265,36 +286,19 @@ fn masks_equal_one_substring_search_per_keyword() {
 fn nearest_points_equal_the_reference_with_ties() {
     let cloud = points(40_000, 8);
     let asked: Vec<[f64; 5]> = points(9, 80);
-    let weights = nearest::DEFAULT_WEIGHTS;
-    let columns: [Vec<f64>; 5] = std::array::from_fn(|axis| cloud.iter().map(|point| point[axis]).collect());
-    let mut payload = cast_slice::<[f64; 5], u8>(&asked).to_vec();
-    payload.extend_from_slice(cast_slice(&weights));
-    columns.iter().for_each(|column| payload.extend_from_slice(cast_slice(column)));
+    let (queries, weights) = (asked.clone(), DEFAULT_WEIGHTS);
+    let columns = std::array::from_fn(|axis| cloud.iter().map(|point| point[axis]).collect());
+    let mut job = Nearest { points: Points::Sent(Arc::new(columns)), queries, weights, k: 0 };
     for rig in Rig::all() {
         for k in [1, 10, 300] {
-            let descriptor = Descriptor {
-                opcode: Opcode::Nearest as u16,
-                items: 9,
-                dim: 40_000,
-                k,
-                flags: FLAG_POINTS,
-                ..Descriptor::default()
-            };
-            let found = rig.run(descriptor, &payload, len(9, k as usize + 256));
-            let aligned: Vec<u64> = bytemuck::allocation::pod_collect_to_vec(&found);
-            let lists = CandidateLists::read(&cast_slice(&aligned)[..found.len()], 9).expect("well-formed lists");
-            for (query, point) in asked.iter().enumerate() {
-                let rows: Vec<u32> = match lists.of(query) {
-                    megaring_core::lists::Candidates::Listed(listed) => listed.iter().map(|c| c.row).collect(),
-                    megaring_core::lists::Candidates::EveryRow => (0..40_000).collect(),
-                };
-                assert!(rows.len() < 40_000, "40,000 points have fewer ties than that");
-                let ranked = nearest::rank(rows.into_iter(), |row| cloud[row as usize], *point, weights, k as usize);
-                let got: Vec<(u32, f64)> = ranked.iter().map(|n| (n.row, n.distance)).collect();
-                let want: Vec<(u32, f64)> = reference::nearest(&cloud, point, &weights, k as usize)
-                    .iter()
-                    .map(|n| (n.row, n.distance))
-                    .collect();
+            job.k = k;
+            let Finished { answer, rows_rescored, .. } = rig.answer(&job);
+            assert!(rows_rescored < 40_000, "40,000 points have fewer ties than that");
+            assert_eq!(answer.len(), asked.len());
+            for (found, point) in answer.iter().zip(&asked) {
+                let got: Vec<(u32, f64)> = found.iter().map(|n| (n.row, n.distance)).collect();
+                let want: Vec<(u32, f64)> =
+                    reference::nearest(&cloud, point, &weights, k).iter().map(|n| (n.row, n.distance)).collect();
                 assert_eq!(got, want);
             }
         }
@@ -306,18 +310,9 @@ fn faulty_slots_get_an_error_completion_and_the_workers_go_on() {
     let rows = clustered(64, 8);
     for rig in Rig::all() {
         let view = rig.corpus(&rows, &[]);
-        let good = Descriptor {
-            opcode: Opcode::Search as u16,
-            corpus: 7,
-            corpus_generation: 1,
-            items: 1,
-            dim: 8,
-            k: 3,
-            metric: Metric::Dot as u8,
-            threshold: f64::NEG_INFINITY,
-            ..Descriptor::default()
-        };
-        let query = cast_slice::<f32, u8>(rows.row(0)).to_vec();
+        let one = rows.head(1);
+        let job = Search { corpus: view, queries: owned(&one), metric: Metric::Dot, k: 3, threshold: None };
+        let (_, good, query) = slot(&job);
         let faults = [
             (Descriptor { opcode: 99, ..good }, Status::UnknownOpcode),
             (Descriptor { corpus_generation: 2, ..good }, Status::StaleCorpus),
@@ -336,8 +331,7 @@ fn faulty_slots_get_an_error_completion_and_the_workers_go_on() {
         }
         assert_eq!(rig.send(good, &query, 0).completion.status, Status::ResultTooSmall);
         assert_eq!(rig.send(good, &query, 4096).completion.status, Status::Ok);
-        assert_eq!(rig.send(Descriptor { opcode: Opcode::Nop as u16, ..good }, &[], 0).completion.status, Status::Ok);
+        rig.answer(&Nop);
         rig.backend.shutdown();
-        drop(view);
     }
 }

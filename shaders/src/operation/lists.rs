@@ -9,7 +9,7 @@
 //! Blocks are as large as the table allows, which has [`TABLE_BYTES`], or one query's cells where those are more.
 
 use bytemuck::{Pod, Zeroable};
-use megaring_core::lists::{self, Candidate, EVERY_ROW, ListHeader};
+use megaring_core::lists::{self, Candidate, EVERY_ROW, ListHeader, wants_every_row};
 
 use super::{Part, ROUND_ROWS, same_layout};
 use crate::script::{MOST_WORK, Script, Sizes};
@@ -100,14 +100,7 @@ pub(crate) struct Lists {
 impl Lists {
     /// Lists for `items` queries that ask for the best `k` of `rows` rows, in a result of `result` bytes.
     pub(crate) fn new(items: usize, k: usize, rows: usize, result: usize) -> Self {
-        Self {
-            items,
-            k,
-            rows,
-            capacity: lists::capacity(items, result),
-            table_bytes: TABLE_BYTES,
-            pair_work: 1,
-        }
+        Self { items, k, rows, capacity: lists::capacity(items, result), table_bytes: TABLE_BYTES, pair_work: 1 }
     }
 
     /// The same, of an operation that takes so many multiply-adds for a query and a row.
@@ -123,7 +116,7 @@ impl Lists {
 
     /// Whether screening is in vain: then every row is a candidate for every query, and the job needs nothing of the device.
     pub(crate) fn is_in_vain(&self) -> bool {
-        self.items == 0 || 2 * self.k >= self.rows || self.k > self.capacity
+        self.items == 0 || wants_every_row(self.k as u64, self.rows as u64) || self.k > self.capacity
     }
 
     /// What the job needs, where its own input, which lies behind that of the lists, has `input` bytes. Nothing where it is in vain.

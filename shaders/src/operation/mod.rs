@@ -2,14 +2,15 @@
 //!
 //! | operation | input | scratch | output |
 //! |---|---|---|---|
-//! | masks | offsets, text | | masks |
+//! | encode | offsets, text | | masks |
 //! | nearest | what lists take, queries | thresholds, cells | lists |
 //! | score | queries, their norms, named rows and columns | sums | scores |
 //! | search | what lists take, coefficients and codes of the queries | thresholds, cells | lists |
 
+pub(crate) mod encode;
 mod lists;
-pub(crate) mod masks;
 pub(crate) mod nearest;
+pub(crate) mod nop;
 pub(crate) mod score;
 pub(crate) mod search;
 

@@ -8,18 +8,26 @@
 //! A dispatch works on some queries and on some *entries*, rows asked for, within one part of the corpus: as many as the scratch holds the sums
 //! of. Named rows are sorted, so that those of a part follow each other; the answer's columns they belong to are sent along.
 
-pub(crate) mod probe;
+mod probe;
 
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
+use megaring_core::corpus::Column;
+use megaring_core::score::FLAG_ALL_ROWS;
 use megaring_core::{Metric, exact};
 use megaring_ring::Status;
 use rayon::prelude::*;
 
 use super::{Delivery, Operation, Part, same_layout};
+use crate::plan::{Context, Handler, Inputs, Planned, Source, split};
 use crate::script::{MOST_WORK, Script, Sizes};
+use crate::self_test::{DIM, Trial};
 use crate::stage::{Stage, Traits};
+
+pub(crate) const HANDLER: Handler = Handler { plan, self_test };
+/// What it reads.
+const COLUMNS: [Column; 2] = [Column::Embeddings, Column::Norms];
 
 /// Most bytes of sums at a time.
 const SCRATCH_BYTES: usize = 64 << 20;
@@ -60,17 +68,62 @@ same_layout!(score_params: ScoreParams {
     dim, metric, first_query, queries, first_entry, entries, first_row, named, rows_at, columns_at, norms_at, width,
 });
 
+fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, Status> {
+    let view = inputs.corpus_of_dim(context.corpora)?;
+    let metric = inputs.metric()?;
+    let (queries, rest) = split(inputs.payload, inputs.items(), view.dim())?;
+    let named = match inputs.descriptor.flags & FLAG_ALL_ROWS {
+        0 => Some(split(rest, inputs.descriptor.k as usize, 1)?.0),
+        _ => None,
+    };
+    let job = ScoreJob { queries, dim: view.dim(), metric, named, rows: view.rows() };
+    let score = Score::new(job, inputs.result_len(), context.gpu.binding_bytes, context.gpu.traits)?;
+    let source = if score.is_empty() { Source::Nothing } else { Source::corpus(view, &COLUMNS)? };
+    Ok(Planned::new(score, source))
+}
+
+fn self_test(trial: &Trial<'_>) -> Result<(), String> {
+    const ITEMS: usize = 5;
+    probe::test(trial)?;
+    let (parts, queries) = (trial.parts(&COLUMNS)?, &trial.queries[..ITEMS * DIM]);
+    let rows = trial.segment().data().embeddings();
+    let wrong = wrong_metric(trial, DIM, (queries, rows), &parts)?;
+    wrong.map_or(Ok(()), |metric| Err(format!("{metric} scores differ from the definition")))
+}
+
+/// Has the device score all pairs of queries and rows, which `parts` have; the first metric whose scores are not the definition's.
+fn wrong_metric(
+    trial: &Trial<'_>,
+    dim: usize,
+    (queries, rows): (&[f32], &[f32]),
+    parts: &[Part],
+) -> Result<Option<Metric>, String> {
+    for metric in Metric::ALL {
+        let job = ScoreJob { queries, dim, metric, named: None, rows: rows.len() / dim };
+        let len = queries.len() / dim * job.rows * size_of::<f32>();
+        let refused = |status| format!("the job was refused: {status:?}");
+        let mut job = Score::new(job, len, trial.gpu.binding_bytes, trial.gpu.traits).map_err(refused)?;
+        let found = trial.run(&mut job, parts, len)?;
+        let pairs = queries.chunks_exact(dim).flat_map(|query| rows.chunks_exact(dim).map(move |row| (query, row)));
+        let want = pairs.flat_map(|(query, row)| exact::reported(exact::score(metric, query, row)).to_le_bytes());
+        if !found.iter().copied().eq(want) {
+            return Ok(Some(metric));
+        }
+    }
+    Ok(None)
+}
+
 /// What a slot asks for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ScoreJob<'a> {
+struct ScoreJob<'a> {
     /// One after the other.
-    pub(crate) queries: &'a [f32],
-    pub(crate) dim: usize,
-    pub(crate) metric: Metric,
+    queries: &'a [f32],
+    dim: usize,
+    metric: Metric,
     /// Rows to score, in the answer's order, repeats allowed; `None` is every row.
-    pub(crate) named: Option<&'a [u32]>,
+    named: Option<&'a [u32]>,
     /// Rows of the corpus.
-    pub(crate) rows: usize,
+    rows: usize,
 }
 
 /// A row asked for, and the answer's column for it.
@@ -81,7 +134,7 @@ struct Entry {
 }
 
 /// A job.
-pub(crate) struct Score<'a> {
+struct Score<'a> {
     job: ScoreJob<'a>,
     items: usize,
     width: usize,
@@ -101,7 +154,7 @@ impl<'a> Score<'a> {
     ///
     /// # Errors
     /// Queries that are not whole, rows that the corpus does not have, an answer that does not fit.
-    pub(crate) fn new(job: ScoreJob<'a>, result: usize, binding: usize, traits: Traits) -> Result<Self, Status> {
+    fn new(job: ScoreJob<'a>, result: usize, binding: usize, traits: Traits) -> Result<Self, Status> {
         let whole = job.dim > 0 && job.queries.len().is_multiple_of(job.dim);
         let inside = |row: &u32| (*row as usize) < job.rows;
         let counts = u32::try_from(job.queries.len()).is_ok() && u32::try_from(job.rows).is_ok();
@@ -131,7 +184,7 @@ impl<'a> Score<'a> {
     }
 
     /// Whether no pair is asked for: then the job needs nothing of the corpus, nor of the device.
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.items == 0 || self.width == 0
     }
 

@@ -8,14 +8,23 @@
 //! Few queries are screened by teams of threads that share a group of rows, more of them in tiles of queries and rows: [`stage_for`].
 
 use bytemuck::{Pod, Zeroable};
+use megaring_core::corpus::{Column, CorpusView};
+use megaring_core::exact::ScalarKernel;
+use megaring_core::lists::{CandidateLists, Candidates, ListHeader, len};
+use megaring_core::rescore::{Ask, Hit, compare, rank};
 use megaring_core::screen::{self, QueryScreen};
 use megaring_core::{Metric, exact};
+use megaring_ring::Status;
 use rayon::prelude::*;
 
 use super::lists::{Block, Lists, Screen, Threshold};
 use super::{Delivery, Operation, Part, same_layout};
+use crate::plan::{Context, Handler, Inputs, Planned, Source, split};
 use crate::script::{Script, Sizes};
+use crate::self_test::{DIM, HITS, ROWS, Trial};
 use crate::stage::Stage;
+
+pub(crate) const HANDLER: Handler = Handler { plan, self_test };
 
 /// Queries whose codes lie together: `[query / 4][quad]`, a word of four codes for each.
 const TOGETHER: usize = 4;
@@ -42,40 +51,108 @@ same_layout!(search_params: SearchParams { block, quads, screens, codes, unused 
 
 /// What a search asks.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SearchAsk {
-    pub(crate) metric: Metric,
+struct SearchAsk {
+    metric: Metric,
     /// Queries, and their width.
-    pub(crate) items: usize,
-    pub(crate) dim: usize,
-    pub(crate) k: usize,
+    items: usize,
+    dim: usize,
+    k: usize,
     /// Scores that a hit must pass; the metric's worst where all do.
-    pub(crate) threshold: f64,
+    threshold: f64,
 }
 
 /// What a search must know of its corpus.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SearchCorpus {
-    pub(crate) rows: usize,
+struct SearchCorpus {
+    rows: usize,
     /// The largest norm of a row.
-    pub(crate) max_norm: f64,
+    max_norm: f64,
     /// Whether some segment cannot be screened.
-    pub(crate) wild: bool,
+    wild: bool,
+}
+
+impl SearchCorpus {
+    fn of(view: &CorpusView) -> Self {
+        let codes = || view.segments().map(|(_, segment)| segment.data().codes());
+        let max_norm = codes().map(|codes| codes.max_norm).fold(0.0, f64::max);
+        Self { rows: view.rows(), max_norm, wild: codes().any(|codes| codes.wild) }
+    }
+}
+
+fn columns(metric: Metric) -> [Column; 2] {
+    [Column::Codes, Column::Screen(metric)]
+}
+
+fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, Status> {
+    let view = inputs.corpus_of_dim(context.corpora)?;
+    let (metric, items, k) = (inputs.metric()?, inputs.items(), inputs.k()?);
+    let (queries, _) = split::<f32>(inputs.payload, items, view.dim())?;
+    inputs.check_room(size_of::<ListHeader>())?;
+    let ask = SearchAsk { metric, items, dim: view.dim(), k, threshold: inputs.descriptor.threshold };
+    let search = Search::new(queries, ask, SearchCorpus::of(&view), inputs.result_len());
+    let source = if search.in_vain { Source::Nothing } else { Source::corpus(view, &columns(metric))? };
+    Ok(Planned::new(search, source))
+}
+
+fn self_test(trial: &Trial<'_>) -> Result<(), String> {
+    // For each of the stages that a search may begin with.
+    const BATCHES: [usize; 4] = [1, 5, 20, 40];
+    for metric in Metric::ALL {
+        let parts = trial.parts(&columns(metric))?;
+        let threshold = if metric == Metric::L2 { f64::INFINITY } else { f64::NEG_INFINITY };
+        for (items, k) in BATCHES.into_iter().flat_map(|items| HITS.map(|k| (items, k))) {
+            let ask = SearchAsk { metric, items, dim: DIM, k, threshold };
+            let len = len(items, ROWS);
+            let queries = &trial.queries[..items * DIM];
+            let mut job = Search::new(queries, ask, SearchCorpus::of(&trial.view), len);
+            let found: Vec<u64> = bytemuck::allocation::pod_collect_to_vec(&trial.run(&mut job, &parts, len)?);
+            let lists = CandidateLists::read(bytemuck::cast_slice(&found), items, ROWS);
+            let lists = lists.map_err(|misshapen| misshapen.to_string())?;
+            for (number, query) in queries.chunks_exact(DIM).enumerate() {
+                check_list(&trial.view, query, Ask { metric, k, threshold: None }, &lists.of(number))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a list leads to the answer by definition, and is a list at all: this data needs none of every row.
+fn check_list(view: &CorpusView, query: &[f32], ask: Ask, list: &Candidates<'_>) -> Result<(), String> {
+    let Candidates::Listed(listed) = list else { return Err(format!("{} could not tell rows apart", ask.metric)) };
+    let (_, segment) = view.segment_of(0);
+    let rows = segment.data().embeddings().chunks_exact(query.len()).zip(0..);
+    let score = |(values, row): (&[f32], u32)| Hit { row, score: exact::score(ask.metric, query, values) };
+    let mut want: Vec<Hit> = rows.map(score).collect();
+    // What turns an upper bound into one of the goodness, as rescoring does it.
+    let offset = match ask.metric {
+        Metric::L2 => 2.0 * QueryScreen::l2_slack(exact::dot(query, query)) - exact::dot(query, query),
+        Metric::Cosine | Metric::Dot => 0.0,
+    };
+    let goodness = |row: u32| ask.metric.goodness(want[row as usize].score);
+    if listed.iter().any(|candidate| f64::from(candidate.upper) + offset < goodness(candidate.row)) {
+        return Err(format!("{} bounds are below what they bound", ask.metric));
+    }
+    want.sort_unstable_by(|x, y| compare(ask.metric, x, y));
+    want.truncate(ask.k);
+    let got = rank(view, query, ask, list, &ScalarKernel).hits;
+    if got == want { Ok(()) } else { Err(format!("{} lists lack rows of the answer for k {}", ask.metric, ask.k)) }
 }
 
 /// A search job.
-pub(crate) struct Search {
+struct Search {
     lists: Lists,
     quads: usize,
     /// A query that cannot be screened has none.
     screens: Vec<Option<QueryScreen>>,
     thresholds: Vec<Threshold>,
     codes: Vec<u32>,
+    /// Every row is a candidate for every query: the job needs nothing of the corpus, nor of the device.
     in_vain: bool,
 }
 
 impl Search {
     /// A search with these queries, one after the other, for a result of `result` bytes.
-    pub(crate) fn new(queries: &[f32], ask: SearchAsk, corpus: SearchCorpus, result: usize) -> Self {
+    fn new(queries: &[f32], ask: SearchAsk, corpus: SearchCorpus, result: usize) -> Self {
         let lists = Lists::new(ask.items, ask.k, corpus.rows, result).with_work(ask.dim);
         let quads = screen::quads(ask.dim);
         let mut search = Self {
@@ -90,11 +167,6 @@ impl Search {
             search.prepare(queries, ask, corpus.max_norm);
         }
         search
-    }
-
-    /// Whether every row is a candidate for every query: then the job needs nothing of the corpus, nor of the device.
-    pub(crate) fn is_in_vain(&self) -> bool {
-        self.in_vain
     }
 
     fn prepare(&mut self, queries: &[f32], ask: SearchAsk, max_norm: f64) {

@@ -1,7 +1,7 @@
 //! What stays on the device and what makes way, on the adapter of this machine.
 
 use megaring_core::Metric;
-use megaring_core::corpus::HeapSegment;
+use megaring_core::corpus::{Column, Columns, HeapSegment};
 
 use super::*;
 use crate::gpu::{GpuOptions, Loss};
@@ -9,7 +9,6 @@ use crate::testing::{gpu, test_adapter};
 
 const DIM: usize = 8;
 const ROWS: usize = 160;
-const DOT: Need = Need::Screen(Metric::Dot);
 
 /// A version of `segments` segments of [`ROWS`] rows each.
 fn version(segments: usize) -> CorpusView {
@@ -20,8 +19,16 @@ fn version(segments: usize) -> CorpusView {
     CorpusView::new("test".into(), 1, 1, DIM, (0..segments).map(segment).collect())
 }
 
-fn bytes(need: Need) -> usize {
-    need.bytes(ROWS, DIM).iter().sum()
+fn pair(columns: &[Column]) -> Pair {
+    Pair::of(Columns::of(columns)).expect("two at most")
+}
+
+fn screen(metric: Metric) -> Pair {
+    pair(&[Column::Codes, Column::Screen(metric)])
+}
+
+fn bytes(pair: Pair) -> usize {
+    pair.bytes(ROWS, DIM).iter().sum()
 }
 
 fn count(residency: &Residency, name: &str) -> u64 {
@@ -36,15 +43,18 @@ fn with_room(bytes: usize) -> Residency {
 fn a_segment_is_uploaded_once_and_its_codes_once_for_all_metrics() {
     let Some(gpu) = gpu() else { return };
     let (residency, view) = (with_room(1 << 20), version(2));
-    assert!(residency.find(&gpu, &view, DOT).is_none());
-    let held = residency.bring(&gpu, &view, DOT).expect("room");
+    assert!(residency.find(&gpu, &view, screen(Metric::Dot)).is_none());
+    let held = residency.bring(&gpu, &view, screen(Metric::Dot)).expect("room");
     assert_eq!(parts_of(&view, &held).iter().map(|part| part.rows.clone()).collect::<Vec<_>>(), [0..ROWS, ROWS..320]);
-    assert!(residency.find(&gpu, &view, DOT).is_some());
-    residency.bring(&gpu, &view, DOT).expect("they are there");
-    assert_eq!((count(&residency, "uploads"), count(&residency, "uploaded_bytes")), (2, 2 * bytes(DOT) as u64));
-    residency.bring(&gpu, &view, Need::Screen(Metric::L2)).expect("room");
-    let columns = 2 * Need::Screen(Metric::L2).bytes(ROWS, DIM)[1] as u64;
-    assert_eq!(count(&residency, "uploaded_bytes"), 2 * bytes(DOT) as u64 + columns);
+    assert!(residency.find(&gpu, &view, screen(Metric::Dot)).is_some());
+    residency.bring(&gpu, &view, screen(Metric::Dot)).expect("they are there");
+    assert_eq!(
+        (count(&residency, "uploads"), count(&residency, "uploaded_bytes")),
+        (2, 2 * bytes(screen(Metric::Dot)) as u64)
+    );
+    residency.bring(&gpu, &view, screen(Metric::L2)).expect("room");
+    let columns = 2 * screen(Metric::L2).bytes(ROWS, DIM)[1] as u64;
+    assert_eq!(count(&residency, "uploaded_bytes"), 2 * bytes(screen(Metric::Dot)) as u64 + columns);
     assert_eq!(resident(&residency.lock()) as u64, count(&residency, "uploaded_bytes"));
 }
 
@@ -54,27 +64,27 @@ fn a_version_that_grows_brings_its_new_segment_alone() {
     let (residency, view) = (with_room(1 << 20), version(3));
     let segments: Vec<_> = view.segments().map(|(_, segment)| segment.clone()).collect();
     let before = CorpusView::new("test".into(), 1, 0, DIM, segments[..2].to_vec());
-    residency.bring(&gpu, &before, Need::Rows).expect("room");
-    residency.bring(&gpu, &view, Need::Rows).expect("room");
+    residency.bring(&gpu, &before, pair(&[Column::Embeddings, Column::Norms])).expect("room");
+    residency.bring(&gpu, &view, pair(&[Column::Embeddings, Column::Norms])).expect("room");
     assert_eq!(count(&residency, "uploads"), 3);
 }
 
 #[test]
 fn what_was_used_least_recently_makes_way_and_what_is_held_does_not() {
     let Some(gpu) = gpu() else { return };
-    let residency = with_room(2 * bytes(DOT));
+    let residency = with_room(2 * bytes(screen(Metric::Dot)));
     let [first, second, third] = [version(1), version(1), version(1)];
-    residency.bring(&gpu, &first, DOT).expect("room");
-    residency.bring(&gpu, &second, DOT).expect("room");
-    residency.find(&gpu, &first, DOT).expect("it is there");
-    let held = residency.bring(&gpu, &third, DOT).expect("room is made");
-    assert!(residency.find(&gpu, &second, DOT).is_none(), "it was used least recently");
-    let also = residency.find(&gpu, &first, DOT).expect("it was used since");
-    assert_eq!(residency.bring(&gpu, &second, DOT).err(), Some(Absent::NoRoom), "all the room is held");
+    residency.bring(&gpu, &first, screen(Metric::Dot)).expect("room");
+    residency.bring(&gpu, &second, screen(Metric::Dot)).expect("room");
+    residency.find(&gpu, &first, screen(Metric::Dot)).expect("it is there");
+    let held = residency.bring(&gpu, &third, screen(Metric::Dot)).expect("room is made");
+    assert!(residency.find(&gpu, &second, screen(Metric::Dot)).is_none(), "it was used least recently");
+    let also = residency.find(&gpu, &first, screen(Metric::Dot)).expect("it was used since");
+    assert_eq!(residency.bring(&gpu, &second, screen(Metric::Dot)).err(), Some(Absent::NoRoom), "all the room is held");
     drop(also);
-    residency.bring(&gpu, &second, DOT).expect("room is made again");
-    assert!(residency.find(&gpu, &first, DOT).is_none());
-    assert!(residency.find(&gpu, &third, DOT).is_some(), "it is held");
+    residency.bring(&gpu, &second, screen(Metric::Dot)).expect("room is made again");
+    assert!(residency.find(&gpu, &first, screen(Metric::Dot)).is_none());
+    assert!(residency.find(&gpu, &third, screen(Metric::Dot)).is_some(), "it is held");
     drop(held);
     assert_eq!(count(&residency, "evictions"), 2);
     assert!(resident(&residency.lock()) <= residency.budget());
@@ -83,13 +93,13 @@ fn what_was_used_least_recently_makes_way_and_what_is_held_does_not() {
 #[test]
 fn segments_that_no_corpus_has_any_more_go_first() {
     let Some(gpu) = gpu() else { return };
-    let residency = with_room(2 * bytes(DOT));
+    let residency = with_room(2 * bytes(screen(Metric::Dot)));
     let (kept, dropped) = (version(1), version(1));
-    residency.bring(&gpu, &kept, DOT).expect("room");
-    residency.bring(&gpu, &dropped, DOT).expect("room");
+    residency.bring(&gpu, &kept, screen(Metric::Dot)).expect("room");
+    residency.bring(&gpu, &dropped, screen(Metric::Dot)).expect("room");
     drop(dropped);
-    residency.bring(&gpu, &version(1), DOT).expect("room is made");
-    assert!(residency.find(&gpu, &kept, DOT).is_some());
+    residency.bring(&gpu, &version(1), screen(Metric::Dot)).expect("room is made");
+    assert!(residency.find(&gpu, &kept, screen(Metric::Dot)).is_some());
     assert_eq!(count(&residency, "evictions"), 0, "nothing of use was evicted");
 }
 
@@ -98,43 +108,51 @@ fn what_a_dropped_corpus_leaves_is_freed_when_another_is_asked_for() {
     let Some(gpu) = gpu() else { return };
     let (residency, kept, dropped) = (with_room(1 << 20), version(1), version(2));
     for view in [&kept, &dropped] {
-        residency.bring(&gpu, view, DOT).expect("room");
+        residency.bring(&gpu, view, screen(Metric::Dot)).expect("room");
     }
     drop(dropped);
-    residency.bring(&gpu, &kept, DOT).expect("it is there");
-    assert_eq!(resident(&residency.lock()), bytes(DOT));
+    residency.bring(&gpu, &kept, screen(Metric::Dot)).expect("it is there");
+    assert_eq!(resident(&residency.lock()), bytes(screen(Metric::Dot)));
     assert_eq!(count(&residency, "evictions"), 0, "nothing of use was evicted");
 }
 
 #[test]
 fn a_version_beyond_the_budget_has_no_room_and_evicts_nothing() {
     let Some(gpu) = gpu() else { return };
-    let residency = with_room(2 * bytes(DOT));
+    let residency = with_room(2 * bytes(screen(Metric::Dot)));
     let small = version(1);
-    residency.bring(&gpu, &small, DOT).expect("room");
-    assert_eq!(residency.bring(&gpu, &version(3), DOT).err(), Some(Absent::NoRoom));
-    assert!(residency.find(&gpu, &small, DOT).is_some());
+    residency.bring(&gpu, &small, screen(Metric::Dot)).expect("room");
+    assert_eq!(residency.bring(&gpu, &version(3), screen(Metric::Dot)).err(), Some(Absent::NoRoom));
+    assert!(residency.find(&gpu, &small, screen(Metric::Dot)).is_some());
 }
 
 #[test]
 fn what_would_have_to_be_brought_is_told() {
     let Some(gpu) = gpu() else { return };
-    let (residency, view) = (with_room(2 * bytes(DOT)), version(2));
+    let (residency, view) = (with_room(2 * bytes(screen(Metric::Dot))), version(2));
     let lacking = |bytes: usize, stays| Lacking { bytes: bytes as u64, stays };
-    assert_eq!(residency.lacking(&gpu, &view, DOT), lacking(2 * bytes(DOT), true));
+    assert_eq!(residency.lacking(&gpu, &view, screen(Metric::Dot)), lacking(2 * bytes(screen(Metric::Dot)), true));
     let first =
         CorpusView::new("test".into(), 1, 0, DIM, view.segments().take(1).map(|(_, one)| one.clone()).collect());
-    residency.bring(&gpu, &first, DOT).expect("room");
-    assert_eq!(residency.lacking(&gpu, &view, DOT), lacking(bytes(DOT), true), "one of two");
-    residency.bring(&gpu, &view, DOT).expect("room");
-    assert_eq!(residency.lacking(&gpu, &view, DOT).bytes, 0);
-    assert_eq!(residency.lacking(&gpu, &version(3), DOT), lacking(3 * bytes(DOT), false), "it is streamed each time");
+    residency.bring(&gpu, &first, screen(Metric::Dot)).expect("room");
+    assert_eq!(
+        residency.lacking(&gpu, &view, screen(Metric::Dot)),
+        lacking(bytes(screen(Metric::Dot)), true),
+        "one of two"
+    );
+    residency.bring(&gpu, &view, screen(Metric::Dot)).expect("room");
+    assert_eq!(residency.lacking(&gpu, &view, screen(Metric::Dot)).bytes, 0);
+    assert_eq!(
+        residency.lacking(&gpu, &version(3), screen(Metric::Dot)),
+        lacking(3 * bytes(screen(Metric::Dot)), false),
+        "it is streamed each time"
+    );
 }
 
 #[test]
 fn what_a_segment_lacks_is_said() {
     let Some(gpu) = gpu() else { return };
-    let lacking = with_room(1 << 20).bring(&gpu, &version(1), Need::Coordinates).err();
+    let lacking = with_room(1 << 20).bring(&gpu, &version(1), pair(&[Column::Coordinates])).err();
     assert!(matches!(lacking, Some(Absent::Failed(_))), "{lacking:?}");
 }
 
@@ -143,9 +161,9 @@ fn what_lies_on_another_device_is_not_found() {
     let Some(adapter) = test_adapter() else { return };
     let [one, other] = [(), ()].map(|()| Gpu::open(&adapter, GpuOptions::default()).expect("the adapter opens"));
     let (residency, view) = (with_room(1 << 20), version(1));
-    residency.bring(&one, &view, DOT).expect("room");
-    assert!(residency.find(&other, &view, DOT).is_none());
-    residency.bring(&other, &view, DOT).expect("room");
+    residency.bring(&one, &view, screen(Metric::Dot)).expect("room");
+    assert!(residency.find(&other, &view, screen(Metric::Dot)).is_none());
+    residency.bring(&other, &view, screen(Metric::Dot)).expect("room");
     assert_eq!(count(&residency, "uploads"), 2);
 }
 
@@ -153,5 +171,5 @@ fn what_lies_on_another_device_is_not_found() {
 fn a_device_that_is_gone_brings_nothing() {
     let Some(gpu) = gpu() else { return };
     gpu.lose(Loss::Destroyed);
-    assert!(with_room(1 << 20).bring(&gpu, &version(1), DOT).is_err());
+    assert!(with_room(1 << 20).bring(&gpu, &version(1), screen(Metric::Dot)).is_err());
 }

@@ -3,12 +3,16 @@
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
-use bytemuck::cast_slice;
-use megaring_core::lists::len;
 use megaring_core::corpus::{CorpusTable, CorpusView, HeapSegment, SegmentView};
+use megaring_core::encode::Encode;
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
-use megaring_core::{Backend, Metric, Opcode};
+use megaring_core::matrix::Matrix;
+use megaring_core::nop::Nop;
+use megaring_core::operation::{Limits, Payload, SlotFields};
+use megaring_core::search::Search;
+use megaring_core::texts::Texts;
+use megaring_core::{Backend, Metric, Operation};
 use megaring_datasets::Embeddings;
 use megaring_ring::{Descriptor, JobRing, Outcome, RingConfig, Ticket, WaitStrategy};
 use megaring_wgpu::{AdapterReport, WgpuBackend, WgpuOptions};
@@ -101,48 +105,43 @@ impl Rig {
     }
 }
 
-pub(crate) fn nop() -> Slot {
-    Slot { descriptor: Descriptor { opcode: Opcode::Nop as u16, ..Descriptor::default() }, payload: vec![], result: 0 }
+/// A job that fits a slot.
+pub(crate) fn slot(job: &impl Operation) -> Slot {
+    let pieces = job.pieces(&Limits { max_items: usize::MAX, max_bytes: usize::MAX });
+    let [piece] = &pieces[..] else { panic!("{} pieces", pieces.len()) };
+    let (mut payload, mut fields) = (vec![0; piece.payload], SlotFields::default());
+    job.write(piece, &mut Payload::new(&mut payload), &mut fields);
+    let SlotFields { corpus, corpus_generation, dim, k, metric, dtype, flags, threshold } = fields;
+    let descriptor = Descriptor {
+        opcode: job.opcode() as u16,
+        items: piece.items.len() as u32,
+        corpus,
+        corpus_generation,
+        dim,
+        k,
+        metric,
+        dtype,
+        flags,
+        threshold,
+        ..Descriptor::default()
+    };
+    Slot { descriptor, payload, result: piece.result }
 }
 
-/// The masks of texts.
-pub(crate) fn masks(texts: &[&str]) -> Slot {
-    let ends = texts.iter().scan(0_u64, |end, text| {
-        *end += text.len() as u64;
-        Some(*end)
-    });
-    let offsets: Vec<u64> = std::iter::once(0).chain(ends).collect();
-    let mut payload: Vec<u8> = cast_slice(&offsets).to_vec();
-    payload.extend(texts.iter().flat_map(|text| text.bytes()));
-    let descriptor = Descriptor { opcode: Opcode::Encode as u16, items: texts.len() as u32, ..Descriptor::default() };
-    Slot { descriptor, payload, result: 16 * texts.len() }
+pub(crate) fn nop() -> Slot {
+    slot(&Nop)
+}
+
+/// A job that encodes texts.
+pub(crate) fn encode(texts: &[&str]) -> Slot {
+    let mut all = Texts::default();
+    texts.iter().for_each(|text| all.push(text));
+    slot(&Encode { texts: all, ..Encode::default() })
 }
 
 /// The first `items` rows of a corpus against all of it.
-pub(crate) fn search(view: &CorpusView, items: usize, k: usize) -> Slot {
-    let (_, segment) = view.segments().next().expect("a segment");
-    let payload = cast_slice(&segment.data().embeddings()[..items * view.dim()]).to_vec();
-    let descriptor = Descriptor {
-        opcode: Opcode::Search as u16,
-        corpus: view.handle(),
-        corpus_generation: view.generation(),
-        items: items as u32,
-        dim: view.dim() as u32,
-        k: k as u32,
-        metric: Metric::Dot as u8,
-        threshold: f64::NEG_INFINITY,
-        ..Descriptor::default()
-    };
-    Slot { descriptor, payload, result: len(items, 4 * k + 256) }
-}
-
-pub(crate) fn job(view: &Arc<CorpusView>) -> megaring_core::job::Job {
-    let queries = megaring_core::matrix::Matrix { rows: 1, dim: view.dim(), values: vec![1.0; view.dim()] };
-    megaring_core::job::Job::Search(megaring_core::job::SearchJob {
-        corpus: view.clone(),
-        queries,
-        metric: Metric::Dot,
-        k: 3,
-        threshold: None,
-    })
+pub(crate) fn search(view: &Arc<CorpusView>, items: usize, k: usize) -> Search {
+    let values = view.segment_of(0).1.data().embeddings()[..items * view.dim()].to_vec();
+    let queries = Matrix { rows: items, dim: view.dim(), values };
+    Search { corpus: view.clone(), queries, metric: Metric::Dot, k, threshold: None }
 }

@@ -81,11 +81,8 @@ impl Collector {
         if self.overflowed {
             return list.every_row();
         }
-        let cells: Vec<lists::Candidate> = self
-            .kept
-            .iter()
-            .map(|bounded| lists::Candidate { row: bounded.row, upper: bounded.upper })
-            .collect();
+        let cells: Vec<lists::Candidate> =
+            self.kept.iter().map(|bounded| lists::Candidate { row: bounded.row, upper: bounded.upper }).collect();
         list.put(&cells);
     }
 }

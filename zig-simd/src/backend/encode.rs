@@ -1,4 +1,4 @@
-//! Encode: keyword masks. Texts are shared out by bytes, each run of them goes through the automaton in one call.
+//! Encode: the words that each text has. Texts are shared out by bytes, each run of them goes through the automaton in one call.
 
 use megaring_ring::Status;
 
@@ -50,6 +50,6 @@ impl Work for Encode {
         let end = if is_last { starts.len() } else { starts.partition_point(|start| (*start as usize) < cut.end) };
         // SAFETY: every text starts in exactly one cut, so the ranges are disjoint; the job is not completed before they are written.
         let out = unsafe { self.out.range_mut(first..end) };
-        context.kernels.keyword_masks(&context.automaton, bytes, &offsets[first..=end], out)
+        context.kernels.encode(&context.automaton, bytes, &offsets[first..=end], out)
     }
 }

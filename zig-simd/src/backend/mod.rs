@@ -25,8 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use megaring_core::corpus::CorpusTable;
-use megaring_core::exact::ExactKernel;
 use megaring_core::encode::keyword::Automaton;
+use megaring_core::exact::ExactKernel;
 use megaring_core::operation::Served;
 use megaring_core::{Backend, BackendKind, Capabilities};
 use megaring_ring::{JobRing, WaitStrategy};

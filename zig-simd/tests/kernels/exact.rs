@@ -35,8 +35,6 @@ fn check_gather(query: &[f32], rows: &[f32], ids: &[u32]) {
         check("dot", &|a, b| a * b, &mut out);
         set.exact_l2(query, rows, ids, &mut out).expect("shapes fit");
         check("l2", &|a, b| (a - b) * (a - b), &mut out);
-        set.exact_norm2(rows, dim, ids, &mut out).expect("shapes fit");
-        check("norm2", &|_, b| b * b, &mut out);
     }
 }
 
@@ -103,10 +101,10 @@ fn wrong_shapes_and_rows_are_errors() {
         Err(SimdError::Length { what: "the rows", expected: 8, found: 6 })
     );
     assert_eq!(
-        set.exact_norm2(&rows, 3, &[0], &mut out),
+        set.exact_dot(&[1.0; 3], &rows, &[0], &mut out),
         Err(SimdError::Length { what: "the scores", expected: 1, found: 2 })
     );
-    assert_eq!(set.exact_norm2(&rows, 0, &[7, u32::MAX], &mut out), Ok(()));
+    assert_eq!(set.exact_dot(&[], &rows, &[7, u32::MAX], &mut out), Ok(()));
     assert_eq!(out, [0.0, 0.0]);
     assert!(PointColumns::new([&[1.0], &[1.0], &[1.0], &[], &[1.0]]).is_err());
     let columns = PointColumns::new([&[1.0]; 5]).expect("equal lengths");

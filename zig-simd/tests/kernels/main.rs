@@ -3,11 +3,10 @@
 //! What cannot run here: instruction sets that the CPU lacks. `MEGARING_ISA` does not matter to these tests but for the ones about it.
 
 mod common;
+mod encode;
 mod exact;
 mod isa;
-mod keyword;
 mod layout;
 mod roofline;
-mod rows;
 mod screen;
 mod symbols;

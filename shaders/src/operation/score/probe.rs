@@ -3,12 +3,10 @@
 //! Of ordinary pairs one in some hundred millions would. These lie where float32 rounds: at a midpoint of two numbers, give or take what a
 //! fused addition, a truncated sum, a truncated square or a truncated difference adds to it or takes from it.
 
-use megaring_core::{Metric, exact};
+use megaring_core::exact;
 
-use super::{Score, ScoreJob};
-use crate::gpu::Gpu;
-use crate::operation::Part;
-use crate::trial;
+use super::wrong_metric;
+use crate::self_test::Trial;
 
 /// Three elements of the definition's first lane, and one of the second.
 const DIM: usize = 17;
@@ -27,25 +25,12 @@ pub(super) struct Probe {
 ///
 /// # Errors
 /// The scores are not the definition's, or what the device said.
-pub(crate) fn test(gpu: &Gpu) -> Result<(), String> {
+pub(super) fn test(trial: &Trial<'_>) -> Result<(), String> {
     let Probe { queries, rows } = probe();
-    let count = rows.len() / DIM;
     let norms: Vec<f64> = rows.chunks_exact(DIM).map(exact::norm).collect();
-    let binding = trial::bind(gpu, bytemuck::cast_slice(&rows), bytemuck::cast_slice(&norms));
-    let parts = vec![Part { binding: binding.map_err(|full| full.to_string())?, rows: 0..count }];
-    for metric in Metric::ALL {
-        let job = ScoreJob { queries: &queries, dim: DIM, metric, named: None, rows: count };
-        let len = count * count * size_of::<f32>();
-        let refused = |status| format!("the job was refused: {status:?}");
-        let mut job = Score::new(job, len, gpu.binding_bytes, gpu.traits).map_err(refused)?;
-        let found = trial::run(gpu, &mut job, std::slice::from_ref(&parts), len)?;
-        let pairs = queries.chunks_exact(DIM).flat_map(|query| rows.chunks_exact(DIM).map(move |row| (query, row)));
-        let want = pairs.flat_map(|(query, row)| exact::reported(exact::score(metric, query, row)).to_le_bytes());
-        if !found.iter().copied().eq(want) {
-            return Err(format!("{metric} scores are not rounded as float64s"));
-        }
-    }
-    Ok(())
+    let part = trial.part(bytemuck::cast_slice(&rows), bytemuck::cast_slice(&norms), 0..norms.len())?;
+    let wrong = wrong_metric(trial, DIM, (&queries, &rows), &[part])?;
+    wrong.map_or(Ok(()), |metric| Err(format!("{metric} scores are not rounded as float64s")))
 }
 
 pub(super) fn probe() -> Probe {
@@ -97,8 +82,10 @@ impl Probe {
 
 #[cfg(test)]
 mod tests {
+    use megaring_core::Metric;
+
     use super::*;
-    use crate::testing::gpus;
+    use crate::testing::{automaton, gpus};
 
     /// How a device may add and multiply.
     struct Arithmetic {
@@ -163,8 +150,9 @@ mod tests {
 
     #[test]
     fn adapters_pass() {
+        let automaton = automaton();
         for gpu in gpus() {
-            test(&gpu).expect("the scores are the definition's");
+            test(&Trial::new(&gpu, &automaton)).expect("the scores are the definition's");
         }
     }
 }

@@ -3,11 +3,8 @@
 
 use std::sync::Arc;
 
-use megaring_core::lists::{CandidateLists, Candidates, len};
-use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
-use megaring_core::exact::ScalarKernel;
-use megaring_core::rescore::{Ask, rank};
-use megaring_core::screen::{CodesView, groups, packed_len};
+use megaring_core::corpus::{HeapSegment, SegmentView};
+use megaring_core::screen::{groups, packed_len};
 use megaring_datasets::{Embeddings, queries};
 
 use super::*;
@@ -63,14 +60,8 @@ impl<'a> Job<'a> {
         let worst = if self.metric == Metric::L2 { f64::INFINITY } else { f64::NEG_INFINITY };
         let threshold = self.threshold.unwrap_or(worst);
         let (dim, items) = (self.view.dim(), self.items());
-        let codes: Vec<CodesView<'_>> = self.view.segments().map(|(_, segment)| segment.data().codes()).collect();
-        let facts = SearchCorpus {
-            rows: self.view.rows(),
-            max_norm: codes.iter().map(|codes| codes.max_norm).fold(0.0, f64::max),
-            wild: codes.iter().any(|codes| codes.wild),
-        };
         let ask = SearchAsk { metric: self.metric, items, dim, k: self.k, threshold };
-        let mut search = Search::new(self.queries, ask, facts, len(items, self.capacity));
+        let mut search = Search::new(self.queries, ask, SearchCorpus::of(self.view), len(items, self.capacity));
         search.lists.table_bytes = self.table_bytes;
         search
     }
@@ -100,7 +91,7 @@ impl<'a> Job<'a> {
     /// Runs the job and checks the answer; gives back how many candidates each query has, `None` for every row.
     fn check(&self, gpu: &Gpu, what: &str) -> Vec<Option<usize>> {
         let result = run(gpu, &mut self.search(), &self.rounds(gpu), len(self.items(), self.capacity));
-        let lists = CandidateLists::read(&result, self.items()).expect("well-formed lists");
+        let lists = CandidateLists::read(&result, self.items(), self.view.rows()).expect("well-formed lists");
         let ask = Ask { metric: self.metric, k: self.k, threshold: self.threshold };
         let queries = self.queries.chunks_exact(self.view.dim()).enumerate();
         let checked = queries.map(|(number, query)| {

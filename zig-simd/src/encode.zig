@@ -1,4 +1,4 @@
-//! Keyword masks: a dense automaton over many texts; each text's mask is the union of what its visited states accept.
+//! Encode: a dense automaton over many texts; each text's mask is the union of what its visited states accept.
 //!
 //! One text is a chain of dependent loads (state -> next state), so several texts advance together and hide each other's latency.
 //! An accepting state is noted without a branch that would be mispredicted at every keyword: the state is always written to the
@@ -39,7 +39,7 @@ pub const Automaton = extern struct {
 pub const max_shift = 8;
 
 /// out[t] = mask of text t, whose bytes are text[offsets[t]..offsets[t + 1]].
-pub fn masks(automaton: *const Automaton, text: [*]const u8, offsets: [*]const u64, count: usize, out: [*]Mask) void {
+pub fn encode(automaton: *const Automaton, text: [*]const u8, offsets: [*]const u64, count: usize, out: [*]Mask) void {
     switch (automaton.shift) {
         inline 0...max_shift => |shift| Scan(shift).run(automaton, text, offsets, count, out),
         else => unreachable,
@@ -150,7 +150,7 @@ test "the words a, ab and b are found in texts of every length" {
     for (offsets[1..], 0..) |*offset, i| offset.* = @min(text.len, offsets[i] + i % 7 * (i % 23) * 2);
     offsets[59] = text.len;
     var out: [59]Mask = undefined;
-    masks(&automaton, &text, &offsets, out.len, &out);
+    encode(&automaton, &text, &offsets, out.len, &out);
     for (out, 0..) |mask, i| {
         const words = text[offsets[i]..offsets[i + 1]];
         const has_a = std.mem.indexOfScalar(u8, words, 'a') != null;

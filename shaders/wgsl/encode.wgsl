@@ -1,11 +1,11 @@
-// Masks: each text's keywords, by the host's automaton (host/core/src/keyword.rs) on every byte.
+// Encode: each text's keywords, by the host's automaton (host/core/src/encode/keyword.rs) on every byte.
 //
 // An invocation reads a run of bytes of the whole text, whichever texts lie there, so runs are equally long however long texts are. The state
 // at a byte depends on the bytes before it, but not on those further back than `warm_up`: an invocation begins that far before its run, or at
 // its text's start where that is nearer, and is then in the state that a reader of the whole text is in. A run lies within few cache lines and
 // nobody else reads it, and the tables are small, so what the automaton waits for is in the first cache.
 
-struct MasksParams {
+struct EncodeParams {
     // Number of them.
     texts: u32,
     // Length of all texts.
@@ -20,7 +20,7 @@ struct MasksParams {
     unused: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: MasksParams;
+@group(0) @binding(0) var<uniform> params: EncodeParams;
 // Where each text begins, the end of the last one, and the texts' bytes.
 @group(0) @binding(1) var<storage, read> input: array<u32>;
 // Four words for each text, zeroed.

@@ -1,4 +1,4 @@
-//! Keyword masks of every available instruction set against substring searches.
+//! The masks of texts, by every available instruction set, against substring searches.
 
 use crate::common::Random;
 use megaring_simd::{KernelSet, KeywordAutomaton, Mask, SimdError};
@@ -69,7 +69,7 @@ fn check(words: &[&str], shift: u32, bytes: &[u8], offsets: &[u64]) {
     let automaton = automaton(words, shift);
     for set in KernelSet::available() {
         let mut masks = vec![Mask::from(u128::MAX); offsets.len() - 1];
-        set.keyword_masks(&automaton, bytes, offsets, &mut masks).expect("offsets fit");
+        set.encode(&automaton, bytes, offsets, &mut masks).expect("offsets fit");
         for (text, mask) in masks.iter().enumerate() {
             let text_bytes = &bytes[offsets[text] as usize..offsets[text + 1] as usize];
             assert_eq!(mask.bits(), expected(words, text_bytes), "{} text {text} shift {shift}", set.isa());
@@ -129,7 +129,7 @@ fn bad_offsets_are_errors() {
     let set = KernelSet::from_env().expect("an instruction set");
     let automaton = automaton(&WORDS, 2);
     let mut out = [Mask::default(); 2];
-    let run = |offsets: &[u64], out: &mut [Mask]| set.keyword_masks(&automaton, b"abcd", offsets, out);
+    let run = |offsets: &[u64], out: &mut [Mask]| set.encode(&automaton, b"abcd", offsets, out);
     assert_eq!(run(&[0, 3, 4], &mut out), Ok(()));
     assert_eq!(run(&[0, 3, 2], &mut out), Err(SimdError::Offsets { position: 2 }));
     assert_eq!(run(&[0, 3, 5], &mut out), Err(SimdError::Index { what: "text offset", index: 5, count: 4 }));

@@ -1,4 +1,4 @@
-//! Keyword masks: every byte of all texts through the automaton, in runs of equal length.
+//! Encode: every byte of all texts through the automaton, in runs of equal length.
 //!
 //! The shader finds what [`Automaton::mask`] finds, since it goes by the same tables, and since after [`Automaton::warm_up`] bytes the state
 //! does not depend on the state that reading began in. A run is short enough that a slot's text makes a GPU busy, and long enough
@@ -6,11 +6,18 @@
 
 use bytemuck::{Pod, Zeroable};
 use megaring_core::encode::keyword::Automaton;
+use megaring_core::texts::Texts;
 use megaring_ring::Status;
 
 use super::{Delivery, Operation, Part, same_layout};
+use crate::gpu::{Gpu, OutOfMemory};
+use crate::plan::{Context, Handler, Inputs, Planned, Source, split};
 use crate::script::{Script, Sizes};
+use crate::self_test::Trial;
 use crate::stage::Stage;
+use crate::trial::bind;
+
+pub(crate) const HANDLER: Handler = Handler { plan, self_test };
 
 /// Bytes of a run; more where a dispatch could not have as many runs.
 const RUN_BYTES: u32 = 64;
@@ -26,7 +33,7 @@ const MASK_BYTES: usize = size_of::<u128>();
 /// Twin of the shader's.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct MasksParams {
+struct EncodeParams {
     texts: u32,
     text_bytes: u32,
     run: u32,
@@ -37,19 +44,36 @@ struct MasksParams {
     unused: u32,
 }
 
-same_layout!(masks_params: MasksParams { texts, text_bytes, run, runs, warm_up, shift, first_accepting, unused });
+same_layout!(encode_params: EncodeParams { texts, text_bytes, run, runs, warm_up, shift, first_accepting, unused });
+
+/// An automaton on the device.
+pub(crate) struct DeviceAutomaton {
+    part: Part,
+    shape: AutomatonShape,
+}
 
 /// What the shader must know of an automaton beside its tables.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct AutomatonShape {
+struct AutomatonShape {
     warm_up: u32,
     shift: u32,
     first_accepting: u32,
 }
 
+impl DeviceAutomaton {
+    /// Uploads an automaton's tables. Takes a while; do it once.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub(crate) fn new(gpu: &Gpu, automaton: &Automaton) -> Result<Self, OutOfMemory> {
+        let (rows, columns) = tables(automaton);
+        let part = Part { binding: bind(gpu, &rows, &columns)?, rows: 0..0 };
+        Ok(Self { part, shape: AutomatonShape::of(automaton) })
+    }
+}
+
 impl AutomatonShape {
-    /// That of an automaton. Takes a while; ask once.
-    pub(crate) fn of(automaton: &Automaton) -> Self {
+    fn of(automaton: &Automaton) -> Self {
         Self {
             warm_up: automaton.warm_up() as u32,
             shift: automaton.shift(),
@@ -58,9 +82,8 @@ impl AutomatonShape {
     }
 }
 
-/// The automaton as a part of a job: `rows` is the transitions, two to a word; `columns` the classes of the 256 bytes, then the
-/// words of each accepting state.
-pub(crate) fn tables(automaton: &Automaton) -> (Vec<u8>, Vec<u8>) {
+/// The two buffers of its part: the transitions, two to a word; then the classes of the 256 bytes and the words of each accepting state.
+fn tables(automaton: &Automaton) -> (Vec<u8>, Vec<u8>) {
     let mut columns = automaton.class_of().to_vec();
     columns.extend(automaton.accept().iter().flat_map(|words| words.to_le_bytes()));
     (automaton.next().iter().flat_map(|state| state.to_le_bytes()).collect(), columns)
@@ -72,19 +95,40 @@ fn runs_of(text_bytes: u32) -> (u32, u32) {
     (run, text_bytes.div_ceil(run))
 }
 
+fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, Status> {
+    let (offsets, text) = split(inputs.payload, inputs.items() + 1, 1)?;
+    inputs.check_room(MASK_BYTES)?;
+    let automaton = &context.resources.automaton;
+    let encode = Encode::new(offsets, text, automaton.shape)?;
+    Ok(Planned::new(encode, Source::Parts(vec![automaton.part.clone()])))
+}
+
+fn self_test(trial: &Trial<'_>) -> Result<(), String> {
+    let words = "Love, wisdom \u{212A}nowledge; ELEGANCE and a garden. ".repeat(40);
+    let each = [&words[..], "", &words[3..], "love", &words[..255], "\u{0130}"];
+    let mut texts = Texts::default();
+    each.iter().for_each(|text| texts.push(text));
+    let automaton = DeviceAutomaton::new(trial.gpu, trial.automaton).map_err(|full| full.to_string())?;
+    let refused = |status| format!("the job was refused: {status:?}");
+    let mut job = Encode::new(&texts.offsets, &texts.bytes, automaton.shape).map_err(refused)?;
+    let found = trial.run(&mut job, &[automaton.part], each.len() * MASK_BYTES)?;
+    let want = each.iter().flat_map(|text| trial.automaton.mask(text.as_bytes()).to_le_bytes());
+    if found.iter().copied().eq(want) { Ok(()) } else { Err("masks differ from the definition".into()) }
+}
+
 /// A job.
-pub(crate) struct Masks<'a> {
+struct Encode<'a> {
     offsets: &'a [u64],
     text: &'a [u8],
     automaton: AutomatonShape,
 }
 
-impl<'a> Masks<'a> {
+impl<'a> Encode<'a> {
     /// Texts, one after the other, that begin at `offsets`, whose last is where they end.
     ///
     /// # Errors
     /// Offsets that do not rise from 0 to the text's length, or lengths that 32 bits cannot count.
-    pub(crate) fn new(offsets: &'a [u64], text: &'a [u8], automaton: AutomatonShape) -> Result<Self, Status> {
+    fn new(offsets: &'a [u64], text: &'a [u8], automaton: AutomatonShape) -> Result<Self, Status> {
         let rising = offsets.first() == Some(&0) && offsets.last() == Some(&(text.len() as u64)) && offsets.is_sorted();
         let counts = u32::try_from(text.len()).is_ok() && u32::try_from(offsets.len()).is_ok();
         if rising && counts { Ok(Self { offsets, text, automaton }) } else { Err(Status::BadDescriptor) }
@@ -94,10 +138,10 @@ impl<'a> Masks<'a> {
         self.offsets.len() - 1
     }
 
-    fn params(&self) -> MasksParams {
+    fn params(&self) -> EncodeParams {
         let text_bytes = self.text.len() as u32;
         let (run, runs) = runs_of(text_bytes);
-        MasksParams {
+        EncodeParams {
             texts: self.texts() as u32,
             text_bytes,
             run,
@@ -110,7 +154,7 @@ impl<'a> Masks<'a> {
     }
 }
 
-impl Operation for Masks<'_> {
+impl Operation for Encode<'_> {
     fn sizes(&self) -> Sizes {
         let input = self.offsets.len() * OFFSET_BYTES + self.text.len();
         Sizes { input: input.next_multiple_of(4), scratch: 0, output: self.texts() * MASK_BYTES }
@@ -131,7 +175,7 @@ impl Operation for Masks<'_> {
         let params = self.params();
         let automaton = parts.first().map(|part| &part.binding);
         let work = BYTE_WORK * u64::from(params.text_bytes);
-        script.dispatch(Stage::Masks, automaton, &params, [params.runs.div_ceil(WORKGROUP), 1, 1], work);
+        script.dispatch(Stage::Encode, automaton, &params, [params.runs.div_ceil(WORKGROUP), 1, 1], work);
         script
     }
 
@@ -151,7 +195,6 @@ mod tests {
     use proptest::test_runner::{Config, TestRunner};
 
     use super::*;
-    use crate::gpu::Gpu;
     use crate::script::Step;
     use crate::testing::{self, gpus};
 
@@ -169,15 +212,10 @@ mod tests {
 
     /// Has the device find the texts' masks and compares each with the automaton's.
     fn check<T: AsRef<[u8]>>(gpu: &Gpu, automaton: &Automaton, texts: &[T]) {
-        let mut text = Vec::new();
-        let mut offsets = vec![0];
-        for one in texts {
-            text.extend_from_slice(one.as_ref());
-            offsets.push(text.len() as u64);
-        }
-        let (rows, columns) = tables(automaton);
-        let part = testing::part(gpu, &rows, &columns, 0..0);
-        let mut job = Masks::new(&offsets, &text, AutomatonShape::of(automaton)).expect("offsets rise");
+        let mut all = Texts { offsets: vec![0], ..Texts::default() };
+        texts.iter().for_each(|text| all.push(text));
+        let DeviceAutomaton { part, shape } = DeviceAutomaton::new(gpu, automaton).expect("little memory");
+        let mut job = Encode::new(&all.offsets, &all.bytes, shape).expect("offsets rise");
         let result = testing::run(gpu, &mut job, &[vec![part]], texts.len() * MASK_BYTES);
         let found: Vec<u128> = result.chunks_exact(MASK_BYTES).map(bytemuck::pod_read_unaligned).collect();
         assert_eq!(found.len(), texts.len());
@@ -216,7 +254,7 @@ mod tests {
 
     #[test]
     fn texts_of_any_length_keep_their_words_to_themselves() {
-        let automaton = Automaton::new(&default_profile());
+        let automaton = testing::automaton();
         let words =
             "A Vision of the \u{212A}ernel; growth, algorithms. str\u{130}ng b\u{130}t to\u{212A}en STAC\u{212A} "
                 .repeat(40_000);
@@ -242,7 +280,7 @@ mod tests {
 
     #[test]
     fn memories_have_the_masks_that_the_automaton_finds() {
-        let automaton = Automaton::new(&default_profile());
+        let automaton = testing::automaton();
         let memories = megaring_datasets::memories(3_000, 5).expect("the sample");
         let texts: Vec<_> = memories.iter().map(|memory| memory.content.as_bytes()).collect();
         for gpu in gpus() {
@@ -271,17 +309,17 @@ mod tests {
 
     #[test]
     fn offsets_that_do_not_rise_from_none_to_all_are_refused() {
-        let shape = AutomatonShape::of(&Automaton::new(&default_profile()));
+        let shape = AutomatonShape::of(&testing::automaton());
         for offsets in [&[][..], &[0], &[1, 4], &[0, 3], &[0, 5], &[0, 3, 2, 4], &[0, 5, 4], &[0, u64::MAX, 4]] {
-            assert_eq!(Masks::new(offsets, b"text", shape).err(), Some(Status::BadDescriptor), "{offsets:?}");
+            assert_eq!(Encode::new(offsets, b"text", shape).err(), Some(Status::BadDescriptor), "{offsets:?}");
         }
-        assert!(Masks::new(&[0, 0, 4, 4], b"text", shape).is_ok());
+        assert!(Encode::new(&[0, 0, 4, 4], b"text", shape).is_ok());
     }
 
     #[test]
     fn masks_begin_empty_whatever_the_output_held() {
-        let shape = AutomatonShape::of(&Automaton::new(&default_profile()));
-        let mut job = Masks::new(&[0, 0, 4, 4], b"text", shape).expect("offsets rise");
+        let shape = AutomatonShape::of(&testing::automaton());
+        let mut job = Encode::new(&[0, 0, 4, 4], b"text", shape).expect("offsets rise");
         let script = job.round(&[], true);
         assert!(matches!(&script.steps[..], [Step::ClearOutput(Range { start: 0, end: 48 }), Step::Dispatch { .. }]));
     }

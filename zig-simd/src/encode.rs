@@ -1,4 +1,4 @@
-//! Keyword masks: a dense automaton over the bytes of many texts.
+//! Encode: the words that each of many texts has, by a dense automaton over their bytes.
 //!
 //! # Promises
 //! The mask of a text is the union of what the states accept that it visits, one after each byte; an empty text has the mask 0. The
@@ -104,7 +104,7 @@ impl KernelSet {
     ///
     /// # Errors
     /// Offsets that fall or point beyond the bytes, or a number of them that does not fit `out`.
-    pub fn keyword_masks(
+    pub fn encode(
         &self,
         automaton: &KeywordAutomaton,
         bytes: &[u8],
@@ -128,7 +128,7 @@ impl KernelSet {
         // SAFETY: the offsets rise and end within `bytes`; `KeywordAutomaton::new` made sure that every class and every transition stays
         // within the tables, which `automaton` keeps alive; `out` has a place per text and is borrowed exclusively. The CPU has the
         // instructions because a `KernelSet` exists.
-        unsafe { (self.table.keyword_masks)(&raw, bytes.as_ptr(), offsets.as_ptr(), out.len(), out.as_mut_ptr()) };
+        unsafe { (self.table.encode)(&raw, bytes.as_ptr(), offsets.as_ptr(), out.len(), out.as_mut_ptr()) };
         Ok(())
     }
 }
