@@ -13,13 +13,16 @@ use crate::counts::Counts;
 use crate::report::Outcome;
 use crate::serving::Serving;
 use crate::steps::{Rigour, Step, run_all};
+use crate::stress::Plan;
 use crate::workspace::Workspace;
-use crate::{Result, demo, kernels, nvcc, python, tidy, vulkan, zig};
+use crate::{Result, demo, kernels, nvcc, python, stress, tidy, vulkan, zig};
 
 /// What the steps share.
 struct Context {
     workspace: Workspace,
     rigour: Rigour,
+    /// What the step of that name runs.
+    stress: Option<Plan>,
 }
 
 /// The names of all steps.
@@ -35,15 +38,25 @@ pub(crate) fn run(workspace: &Workspace, quick: bool, ci: bool, only: &[String])
         (false, true) => Rigour::Strict,
         (false, false) => Rigour::Usual,
     };
-    let context = Context { workspace: workspace.clone(), rigour };
-    let wanted = |step: &&Step<Context>| only.is_empty() || only.iter().any(|word| step.name.contains(word.as_str()));
-    let report = run_all(STEPS.iter().filter(wanted), &context, rigour);
+    let context = Context { workspace: workspace.clone(), rigour, stress: None };
+    Ok(run_steps(&context, |step| only.is_empty() || only.iter().any(|word| step.contains(word.as_str()))))
+}
+
+/// Runs programs of tests as planned, and nothing else; exit status 1 where a test did not pass each time.
+pub(crate) fn stress(workspace: &Workspace, plan: &Plan) -> Result<ExitCode> {
+    let context = Context { workspace: workspace.clone(), rigour: Rigour::Usual, stress: Some(plan.clone()) };
+    Ok(run_steps(&context, |step| matches!(step, "setup" | "stress")))
+}
+
+fn run_steps(context: &Context, is_wanted: impl Fn(&str) -> bool) -> ExitCode {
+    let steps = STEPS.iter().filter(|step| is_wanted(step.name));
+    let report = run_all(steps, context, context.rigour);
     println!("\n{report}");
-    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Cheap steps first: they find the most for the time they take.
-const STEPS: [Step<Context>; 17] = [
+const STEPS: [Step<Context>; 18] = [
     Step { name: "setup", required: true, long: false, run: setup },
     Step { name: "tidy", required: true, long: false, run: tidy },
     Step { name: "rustfmt", required: true, long: false, run: rustfmt },
@@ -52,6 +65,7 @@ const STEPS: [Step<Context>; 17] = [
     Step { name: "clippy", required: true, long: false, run: clippy },
     Step { name: "rustdoc", required: true, long: true, run: rustdoc },
     Step { name: "cargo test", required: true, long: false, run: cargo_test },
+    Step { name: "stress", required: true, long: true, run: run_stress },
     Step { name: "ptxas", required: true, long: false, run: ptxas },
     Step {
         name: "cuda twin, clang",
@@ -146,6 +160,14 @@ fn without_skips(outcome: Outcome) -> Outcome {
             Outcome::Failed(Counts { failed: counts.skipped, skipped: 0, ..counts }, reason)
         }
         outcome => outcome,
+    }
+}
+
+/// It takes long, and what it finds is seldom: not for everybody's every run.
+fn run_stress(context: &Context) -> Result<Outcome> {
+    match &context.stress {
+        Some(plan) => stress::run(&context.workspace, &context.locked(&[]), plan),
+        None => Ok(Outcome::skipped("`cargo xtask test --stress N` runs it")),
     }
 }
 
