@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::peers::Wanted;
+use crate::stress::Plan;
 use crate::{Result, test};
 
 /// Shown by `--help` on standard output, and after a usage error on standard error.
@@ -14,6 +15,8 @@ Usage: cargo xtask <command>
   test [STEP]...    run every check and test, or the steps with these words in their names
        [--quick]    leave out what takes long
        [--ci]       count what could not run here as failed (also where CI=true)
+  test --stress N   run every program of cargo's tests N times beside 4 busy threads, and say which tests do not pass each time
+       [--only A,B]    the tests of these packages (`ring` is megaring-ring), or tests/A.rs and tests/B in whatever package
   tidy              run the tidy checks alone
   bench [NAME]      run the criterion benches, or the one bench NAME
   bench gates       measure what everything else rests on, and fail beyond the gates
@@ -45,6 +48,8 @@ pub(crate) enum Task {
         /// Parts of the names of the steps to run; none for all.
         only: Vec<String>,
     },
+    /// Look for tests that do not pass every time.
+    Stress(Plan),
     /// Run the tidy checks.
     Tidy,
     /// Run the benches.
@@ -73,6 +78,9 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Task> {
     match command.as_str() {
         "setup" => no_more("setup", rest).map(|()| Task::Setup),
         "demo" => parse_demo(rest),
+        "test" if rest.iter().any(|option| matches!(option.as_str(), "--stress" | "--only")) => {
+            parse_stress(rest).map(Task::Stress)
+        }
         "test" => parse_test(rest),
         "tidy" => no_more("tidy", rest).map(|()| Task::Tidy),
         "bench" => parse_bench(rest),
@@ -105,6 +113,25 @@ fn parse_test(rest: &[String]) -> Result<Task> {
         return Err("`--quick` leaves out steps that `--ci` requires, so they do not go together".into());
     }
     Ok(Task::Test { quick, ci, only })
+}
+
+fn parse_stress(rest: &[String]) -> Result<Plan> {
+    let (mut times, mut only) = (None, Vec::new());
+    let mut options = rest.iter().map(String::as_str);
+    while let Some(option) = options.next() {
+        let value = options.next();
+        match (option, value) {
+            ("--stress", Some(number)) => {
+                let number: Option<u32> = number.parse().ok().filter(|&number| number > 0);
+                times = Some(number.ok_or("`--stress` takes how often each test is to run")?);
+            }
+            ("--only", Some(names)) => only.extend(names.split(',').map(str::to_owned)),
+            ("--stress" | "--only", None) => return Err(format!("`{option}` lacks its value")),
+            (other, _) => return Err(format!("`test --stress` does not know `{other}`")),
+        }
+    }
+    let times = times.ok_or("`--only` belongs to `--stress N`")?;
+    Ok(Plan { times, only })
 }
 
 fn parse_bench(rest: &[String]) -> Result<Task> {
@@ -172,6 +199,11 @@ mod tests {
         assert_eq!(parsed("test"), test(false, false, &[]));
         assert_eq!(parsed("test --quick"), test(true, false, &[]));
         assert_eq!(parsed("test zig --ci loom"), test(false, true, &["zig", "loom"]));
+        let stress = |times, only: &[&str]| {
+            Ok(Task::Stress(Plan { times, only: only.iter().map(|&name| name.to_owned()).collect() }))
+        };
+        assert_eq!(parsed("test --stress 30"), stress(30, &[]));
+        assert_eq!(parsed("test --only cli,ring --stress 5 --only abi"), stress(5, &["cli", "ring", "abi"]));
         assert_eq!(parsed("bench"), Ok(Task::Bench { name: None }));
         assert_eq!(parsed("bench search"), Ok(Task::Bench { name: Some("search".into()) }));
         assert_eq!(parsed("bench gates"), Ok(Task::BenchGates { json: None }));
@@ -198,6 +230,11 @@ mod tests {
             ("test --fast", "`--fast`"),
             ("test lom", "its steps are setup, tidy"),
             ("test --quick --ci", "do not go together"),
+            ("test --stress", "lacks its value"),
+            ("test --stress 0", "how often"),
+            ("test --stress 5 --ci", "`--ci`"),
+            ("test loom --stress 5", "`loom`"),
+            ("test --only cli", "`--stress N`"),
             ("bench --all", "`--all`"),
             ("bench a b", "one name"),
             ("bench gates --json", "takes a file"),

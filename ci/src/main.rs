@@ -20,6 +20,7 @@ mod python;
 mod report;
 mod serving;
 mod steps;
+mod stress;
 mod test;
 mod tidy;
 mod vulkan;
@@ -66,6 +67,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }),
         Task::Demo { arguments } => demo::run(&workspace, &arguments),
         Task::Test { quick, ci, only } => test::run(&workspace, quick, ci, &only),
+        Task::Stress(plan) => test::stress(&workspace, &plan),
         Task::Tidy => Ok(tidy::run(&workspace)),
         Task::Bench { name } => bench::run(&workspace, name.as_deref()),
         Task::BenchGates { json } => bench::gates(&workspace, json.as_deref()),

@@ -32,6 +32,45 @@ impl BuildScript {
     }
 }
 
+/// A program of tests: the unit tests of a library or of a program, or those of one file or folder in `tests/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TestProgram {
+    /// Whose it is.
+    pub(crate) package: String,
+    /// Cargo's name of what is tested.
+    pub(crate) target: String,
+    /// Whether `target` is the package's library.
+    pub(crate) is_library: bool,
+    /// Where the package lies, which is where cargo starts its tests.
+    pub(crate) folder: PathBuf,
+    /// Where cargo put it.
+    pub(crate) program: PathBuf,
+}
+
+/// The programs of tests that were built, of packages whose folders have other names than themselves.
+pub(crate) fn test_programs(messages: &str) -> Vec<TestProgram> {
+    messages.lines().filter_map(test_program).collect()
+}
+
+fn test_program(line: &str) -> Option<TestProgram> {
+    let (_, profile) = line.split_once("\"profile\":{")?;
+    let (profile, _) = profile.split_once('}')?;
+    if !profile.contains("\"test\":true") {
+        return None;
+    }
+    let id = string_behind(line, "\"package_id\":")?;
+    let (package, _) = id.rsplit_once('#')?.1.split_once('@')?;
+    let mut folder = PathBuf::from(string_behind(line, "\"manifest_path\":")?);
+    folder.pop();
+    Some(TestProgram {
+        package: package.to_owned(),
+        target: string_behind(line, "\"name\":")?,
+        is_library: line.contains("\"kind\":[\"lib\"]"),
+        folder,
+        program: executable(line)?,
+    })
+}
+
 /// The string that follows the last `key` which a string follows.
 fn string_behind(text: &str, key: &str) -> Option<String> {
     let (_, rest) = text.rsplit_once(&format!("{key}\""))?;
@@ -70,5 +109,26 @@ mod tests {
         assert_eq!(script.variable("NOT").as_deref(), Some(""));
         assert_eq!(script.variable("OTHER"), None);
         assert_eq!(BuildScript::of("b", messages), None);
+    }
+
+    #[test]
+    fn programs_of_tests_are_read() {
+        let messages = r#"{"reason":"compiler-artifact","package_id":"registry+https://a/b#c@1.0.0","manifest_path":"/c/Cargo.toml","target":{"kind":["lib"],"crate_types":["lib"],"name":"c","test":true},"profile":{"opt_level":"0","test":false},"features":[],"executable":null,"fresh":true}
+{"reason":"compiler-artifact","package_id":"path+file:///w/host/ring#megaring-ring@0.1.0","manifest_path":"/w/host/ring/Cargo.toml","target":{"kind":["lib"],"crate_types":["lib"],"name":"megaring_ring","test":true},"profile":{"opt_level":"1","test":true},"features":[],"executable":"/t/ring-1","fresh":true}
+{"reason":"compiler-artifact","package_id":"path+file:///w/host/service#megaring@0.1.0","manifest_path":"/w/host/service/Cargo.toml","target":{"kind":["bin"],"crate_types":["bin"],"name":"megaring","test":true},"profile":{"opt_level":"1","test":false},"features":[],"executable":"/t/megaring","fresh":true}
+{"reason":"compiler-artifact","package_id":"path+file:///w/host/service#megaring@0.1.0","manifest_path":"/w/host/service/Cargo.toml","target":{"kind":["test"],"crate_types":["bin"],"name":"cli","test":true},"profile":{"opt_level":"1","test":true},"features":[],"executable":"/t/cli-1","fresh":true}
+{"reason":"build-finished","success":true}"#;
+        let program = |package: &str, target: &str, is_library, folder: &str, program: &str| TestProgram {
+            package: package.into(),
+            target: target.into(),
+            is_library,
+            folder: folder.into(),
+            program: program.into(),
+        };
+        let expected = [
+            program("megaring-ring", "megaring_ring", true, "/w/host/ring", "/t/ring-1"),
+            program("megaring", "cli", false, "/w/host/service", "/t/cli-1"),
+        ];
+        assert_eq!(test_programs(messages), expected);
     }
 }

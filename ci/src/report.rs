@@ -86,16 +86,29 @@ pub(crate) struct Row {
     pub(crate) took: Duration,
 }
 
-/// All finished steps, in the order they ran. Displayed as a table and, alone on its line, `N passed, N failed, N skipped`.
+/// All finished steps, in the order they ran. Displayed as a table, then what tests that could not run lack, if that is known, and, alone
+/// on its line, `N passed, N failed, N skipped`.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,
+    missing: Option<String>,
 }
 
 impl Report {
     /// Adds a finished step.
     pub(crate) fn push(&mut self, row: Row) {
         self.rows.push(row);
+    }
+
+    /// Tests that found out, in steps that ran, that they cannot run here.
+    pub(crate) fn tests_skipped(&self) -> u64 {
+        let ran = self.rows.iter().map(|row| &row.outcome).filter(|outcome| !matches!(outcome, Outcome::Skipped(_)));
+        ran.map(|outcome| outcome.counts().skipped).sum()
+    }
+
+    /// Says in a sentence what would let more tests run.
+    pub(crate) fn tell_missing(&mut self, sentence: String) {
+        self.missing = Some(sentence);
     }
 
     /// Whether no step failed.
@@ -111,6 +124,9 @@ impl Display for Report {
         for Row { name, outcome, took } in &self.rows {
             let line = format!("{name:width$}  {:7}  {:>7.1}  {}", outcome.word(), took.as_secs_f64(), outcome.note());
             writeln!(f, "{}", line.trim_end())?;
+        }
+        if let Some(sentence) = &self.missing {
+            write!(f, "\n{sentence}")?;
         }
         let Counts { passed, failed, skipped } = self.rows.iter().map(|row| row.outcome.counts()).sum();
         write!(f, "\n{passed} passed, {failed} failed, {skipped} skipped")
@@ -167,5 +183,9 @@ loom        FAILED       1.0  exit status 1
 
 42 passed, 1 failed, 3 skipped";
         assert_eq!(report.to_string(), expected);
+        assert_eq!(report.tests_skipped(), 2, "a step is no test");
+        report.tell_missing("A GPU is missing.".into());
+        let (table, totals) = expected.rsplit_once('\n').expect("two lines");
+        assert_eq!(report.to_string(), format!("{table}\nA GPU is missing.\n{totals}"));
     }
 }

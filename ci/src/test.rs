@@ -13,13 +13,16 @@ use crate::counts::Counts;
 use crate::report::Outcome;
 use crate::serving::Serving;
 use crate::steps::{Rigour, Step, run_all};
+use crate::stress::Plan;
 use crate::workspace::Workspace;
-use crate::{Result, demo, kernels, nvcc, python, tidy, vulkan, zig};
+use crate::{Result, demo, kernels, nvcc, python, stress, tidy, vulkan, zig};
 
 /// What the steps share.
 struct Context {
     workspace: Workspace,
     rigour: Rigour,
+    /// What the step of that name runs.
+    stress: Option<Plan>,
 }
 
 /// The names of all steps.
@@ -35,15 +38,30 @@ pub(crate) fn run(workspace: &Workspace, quick: bool, ci: bool, only: &[String])
         (false, true) => Rigour::Strict,
         (false, false) => Rigour::Usual,
     };
-    let context = Context { workspace: workspace.clone(), rigour };
-    let wanted = |step: &&Step<Context>| only.is_empty() || only.iter().any(|word| step.name.contains(word.as_str()));
-    let report = run_all(STEPS.iter().filter(wanted), &context, rigour);
+    let context = Context { workspace: workspace.clone(), rigour, stress: None };
+    Ok(run_steps(&context, |step| only.is_empty() || only.iter().any(|word| step.contains(word.as_str()))))
+}
+
+/// Runs programs of tests as planned, and nothing else; exit status 1 where a test did not pass each time.
+pub(crate) fn stress(workspace: &Workspace, plan: &Plan) -> Result<ExitCode> {
+    let context = Context { workspace: workspace.clone(), rigour: Rigour::Usual, stress: Some(plan.clone()) };
+    Ok(run_steps(&context, |step| matches!(step, "setup" | "stress")))
+}
+
+fn run_steps(context: &Context, is_wanted: impl Fn(&str) -> bool) -> ExitCode {
+    let steps = STEPS.iter().filter(|step| is_wanted(step.name));
+    let mut report = run_all(steps, context, context.rigour);
+    if report.tests_skipped() > 0
+        && let Some(sentence) = vulkan::missing(&context.workspace)
+    {
+        report.tell_missing(sentence);
+    }
     println!("\n{report}");
-    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Cheap steps first: they find the most for the time they take.
-const STEPS: [Step<Context>; 17] = [
+const STEPS: [Step<Context>; 18] = [
     Step { name: "setup", required: true, long: false, run: setup },
     Step { name: "tidy", required: true, long: false, run: tidy },
     Step { name: "rustfmt", required: true, long: false, run: rustfmt },
@@ -52,6 +70,7 @@ const STEPS: [Step<Context>; 17] = [
     Step { name: "clippy", required: true, long: false, run: clippy },
     Step { name: "rustdoc", required: true, long: true, run: rustdoc },
     Step { name: "cargo test", required: true, long: false, run: cargo_test },
+    Step { name: "stress", required: true, long: true, run: run_stress },
     Step { name: "ptxas", required: true, long: false, run: ptxas },
     Step {
         name: "cuda twin, clang",
@@ -146,6 +165,14 @@ fn without_skips(outcome: Outcome) -> Outcome {
             Outcome::Failed(Counts { failed: counts.skipped, skipped: 0, ..counts }, reason)
         }
         outcome => outcome,
+    }
+}
+
+/// It takes long, and what it finds is seldom: not for everybody's every run.
+fn run_stress(context: &Context) -> Result<Outcome> {
+    match &context.stress {
+        Some(plan) => stress::run(&context.workspace, &context.locked(&[]), plan),
+        None => Ok(Outcome::skipped("`cargo xtask test --stress N` runs it")),
     }
 }
 
@@ -271,17 +298,7 @@ fn zig_build(context: &Context, step: &str) -> Result<Outcome> {
     command.current_dir(workspace.root().join("zig-simd")).args(["build", step, "--summary", "all"]);
     command.env("ZIG_LOCAL_CACHE_DIR", cache.join("local")).env("ZIG_GLOBAL_CACHE_DIR", cache.join("global"));
     let ended = tee(&mut command, Keep::Both)?;
-    Ok(zig_outcome(ended.status.success(), &ended.output, &ending(ended.status)))
-}
-
-/// Zig does not run again what passed and has not changed since; it says so, without a number.
-fn zig_outcome(success: bool, output: &str, ending: &str) -> Outcome {
-    let counts = Counts::of_zig(output);
-    let is_cached = output.lines().any(|line| line.contains("run test") && line.trim_end().ends_with(" cached"));
-    if success && is_cached && !counts.any_ran() {
-        return Outcome::Passed(Counts::PASSED);
-    }
-    Outcome::of_tests(success, counts, ending)
+    Ok(Outcome::of_tests(ended.status.success(), Counts::of_zig(&ended.output), &ending(ended.status)))
 }
 
 fn without_component(context: &Context, subcommand: &str, component: &str) -> Option<Outcome> {
@@ -333,15 +350,6 @@ mod unit_tests {
         assert_eq!(names("c", "rs"), ["cli.rs", "command.rs", "counts.rs", "cxx.rs"]);
         assert_eq!(names("c", "zig"), [""; 0]);
         assert!(named(&folder.join("no such folder"), "", "rs").is_empty());
-    }
-
-    #[test]
-    fn cached_zig_tests_have_passed() {
-        let cached = "Build Summary: 3/3 steps succeeded\ntest success\n+- run test cached\n";
-        assert_eq!(zig_outcome(true, cached, "-"), Outcome::Passed(Counts::PASSED));
-        let nothing = "Build Summary: 1/1 steps succeeded\ntest success\n";
-        assert!(matches!(zig_outcome(true, nothing, "-"), Outcome::Failed(..)), "no test ran");
-        assert!(matches!(zig_outcome(false, cached, "-"), Outcome::Failed(..)));
     }
 
     #[test]

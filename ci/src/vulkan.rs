@@ -24,7 +24,7 @@ pub(crate) fn find(workspace: &Workspace) -> Result<String> {
     if !cfg!(target_os = "linux") {
         return Ok("the system's own graphics are there for the wgpu backend.".into());
     }
-    let advice = "Debian and Ubuntu have both in `apt-get install mesa-vulkan-drivers libvulkan1`.";
+    let advice = "On Debian and Ubuntu `apt-get install mesa-vulkan-drivers libvulkan1` brings it.";
     if !has_loader(workspace) {
         return Err(format!("{LOADER}, the Vulkan loader, is not there. {advice}"));
     }
@@ -43,6 +43,11 @@ pub(crate) fn find(workspace: &Workspace) -> Result<String> {
 /// As [`find`], for those who can do without: what came of it, in a sentence.
 pub(crate) fn try_find(workspace: &Workspace) -> String {
     find(workspace).unwrap_or_else(|reason| format!("Tests of the wgpu backend will be skipped: {reason}"))
+}
+
+/// Why tests of the wgpu backend were skipped, in a sentence, where that is for want of what [`find`] looks for.
+pub(crate) fn missing(workspace: &Workspace) -> Option<String> {
+    find(workspace).err().map(|reason| format!("Tests of the wgpu backend were skipped: {reason}"))
 }
 
 fn has_loader(workspace: &Workspace) -> bool {
@@ -81,10 +86,14 @@ mod tests {
     fn what_is_missing_is_told_with_how_to_get_it() {
         let workspace = Workspace::locate().expect("tests run inside the checkout");
         match find(&workspace) {
-            Ok(found) => assert!(try_find(&workspace) == found && found.ends_with('.'), "{found}"),
+            Ok(found) => {
+                assert!(try_find(&workspace) == found && found.ends_with('.'), "{found}");
+                assert_eq!(missing(&workspace), None);
+            }
             Err(reason) => {
                 assert!(reason.contains("mesa-vulkan-drivers") && reason.contains("libvulkan1"), "{reason}");
                 assert!(try_find(&workspace).contains(&reason));
+                assert!(missing(&workspace).is_some_and(|told| told.ends_with(&reason) && !told.contains('\n')));
             }
         }
     }

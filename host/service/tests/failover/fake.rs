@@ -10,7 +10,7 @@ use megaring::engine::Running;
 use megaring_core::lists::{EVERY_ROW, ListHeader};
 use megaring_core::job::Job;
 use megaring_core::{Backend, BackendKind, Capabilities, Error, Opcode, Residency};
-use megaring_ring::{JobRing, RingConfig, Status, WaitStrategy, Work};
+use megaring_ring::{Body, JobRing, RingConfig, Status, WaitStrategy, Work};
 
 /// What becomes of the slots.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -136,8 +136,11 @@ impl Handle {
         while !self.stop.load(Ordering::Acquire) {
             self.ring.jobs_signal().wait_until(WaitStrategy::Park, None, news);
             self.ring.try_poll(1, &mut |job| {
-                let work = self.ring.open(&job).expect("a good slot");
-                self.treat(work);
+                match self.ring.open(&job) {
+                    Ok(work) => self.treat(work),
+                    // The test has answered it already: since it was polled, the fake has died.
+                    Err(_) => drop(self.ring.complete(job.ticket, 0, Status::BadDescriptor, 0, Body::Empty)),
+                }
             });
         }
     }
@@ -155,14 +158,14 @@ impl Handle {
         };
         match mode {
             Mode::Answer(well) if self.answered.fetch_add(1, Ordering::Relaxed) < well => answer(work),
-            Mode::Answer(_) => work.complete(Status::BackendFailed, 0, megaring_ring::Body::Empty),
+            Mode::Answer(_) => work.complete(Status::BackendFailed, 0, Body::Empty),
             Mode::Keep => lock(&self.kept).push(work),
             Mode::FailLate => {
                 let deadline = u128::from(work.descriptor().deadline_ns);
                 while SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() <= deadline {
                     std::thread::yield_now();
                 }
-                work.complete(Status::BackendFailed, 0, megaring_ring::Body::Empty);
+                work.complete(Status::BackendFailed, 0, Body::Empty);
             }
         }
     }

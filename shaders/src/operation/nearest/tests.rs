@@ -143,16 +143,17 @@ fn many_queries_are_answered_each_for_itself() {
 
 #[test]
 fn points_a_hair_apart_are_told_apart_by_the_definition_alone() {
+    let gpus = gpus();
     // Steps far below float32's: the lists are long, the answer is the definition's.
     for step in [1e-9, 1e-12, 2e-16] {
         let hair = |at: usize, axis: usize| 1.0 + ((at * 7_919 + axis * 104_729) % 1_000) as f64 * step;
         let near: Vec<Point> = (0..400).map(|at| std::array::from_fn(|axis| hair(at, axis))).collect();
         let points = [near, scaled(&points(4_000, 6), 1.0, 3.0)].concat();
         let queries = [[1.0; 5], [0.0; 5], [1.0 + 2.5e-10; 5], [-700.0, 3.0, 0.0, 1e3, 4.0]];
-        for gpu in gpus() {
+        for gpu in &gpus {
             for k in [1, 5, 50, 390, 450] {
                 for weights in [DEFAULT_WEIGHTS, [1.0, 0.0, 0.0, 0.0, 1e-3]] {
-                    Case { weights, ..Case::new(&points, &queries, k) }.check(&gpu);
+                    Case { weights, ..Case::new(&points, &queries, k) }.check(gpu);
                 }
             }
         }
