@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use crate::record::{Axis, Crossover, Point, Residence, Sizes, Times};
-use crate::stats::quicker;
+use megaring_engine::measure::stats::quicker;
 
 /// What goes along one line: a case, where its corpus lay, a backend, and the sizes that stay.
 type Line = (String, Residence, String, Sizes);

@@ -25,8 +25,9 @@ pub(crate) fn corpus_size(shape: &Shape) -> Result<(u64, u64), Error> {
         refuse_size(shape)?;
         return Ok((corpus.rows() as u64, corpus.dim() as u64));
     }
+    let rows = rows(shape)?;
     match shape.dim {
-        dim @ 1.. if dim <= MAX_DIM as u64 => Ok((rows(shape)?, dim)),
+        dim @ 1.. if dim <= MAX_DIM as u64 => Ok((rows, dim)),
         dim => Err(Error::field("dim", format!("{dim} is not within 1 and {MAX_DIM}"))),
     }
 }

@@ -21,8 +21,8 @@ use crate::corpus::Columns;
 use crate::describe;
 use crate::error::Error;
 use crate::operation::{
-    Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape, Size,
-    SlotFields, misshapen,
+    Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape,
+    Size, SlotFields, misshapen,
 };
 use crate::texts::Texts;
 

@@ -16,8 +16,8 @@ use crate::describe;
 use crate::error::Error;
 use crate::lists::{self, CandidateLists, Candidates, is_short, wants_every_row};
 use crate::operation::{
-    Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape, Size,
-    SlotFields, even_pieces,
+    Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape,
+    Size, SlotFields, even_pieces,
 };
 
 /// In a slot: the points travel in the payload (their number in `dim`), no corpus is meant.
@@ -94,9 +94,7 @@ impl Operation for Nearest {
     fn reads(&self) -> Option<Reads<'_>> {
         match &self.points {
             Points::Sent(_) => None,
-            Points::Corpus(corpus) => {
-                Some(Reads { corpus, columns: columns(self.k as u64, corpus.rows() as u64) })
-            }
+            Points::Corpus(corpus) => Some(Reads { corpus, columns: columns(self.k as u64, corpus.rows() as u64) }),
         }
     }
 

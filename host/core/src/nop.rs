@@ -6,8 +6,8 @@
 
 use crate::error::Error;
 use crate::operation::{
-    Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape, Size,
-    SlotFields,
+    Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape,
+    Size, SlotFields,
 };
 
 /// An empty job. It has one piece, of no items.

@@ -105,9 +105,10 @@ impl std::str::FromStr for Opcode {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let known = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|opcode| opcode.name() == name).ok_or_else(|| {
-            format!("unknown operation {name:?}: {} are known", known())
-        })
+        Self::ALL
+            .into_iter()
+            .find(|opcode| opcode.name() == name)
+            .ok_or_else(|| format!("unknown operation {name:?}: {} are known", known()))
     }
 }
 

@@ -8,9 +8,9 @@ use std::collections::BinaryHeap;
 
 use rayon::prelude::*;
 
-use crate::lists::{Candidate, Candidates};
 use crate::corpus::CorpusView;
 use crate::exact::{self, ExactKernel};
+use crate::lists::{Candidate, Candidates};
 use crate::metric::Metric;
 use crate::screen::QueryScreen;
 

@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::matrix::Matrix;
 use crate::metric::{Dtype, Metric};
 use crate::operation::{
-    Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape, Size,
-    SlotFields, even_pieces, misshapen,
+    Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape,
+    Size, SlotFields, even_pieces, misshapen,
 };
 
 /// In a slot: every row of the corpus is meant; no row numbers follow the queries.

@@ -15,8 +15,8 @@ use crate::lists::{CandidateLists, is_short, wants_every_row};
 use crate::matrix::Matrix;
 use crate::metric::{Dtype, Metric};
 use crate::operation::{
-    Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape, Size,
-    SlotFields, even_pieces,
+    Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape,
+    Size, SlotFields, even_pieces,
 };
 use crate::rescore::{Ask, Ranked, rank};
 use crate::{lists, screen};

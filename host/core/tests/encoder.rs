@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use megaring_core::encode::{self, Features};
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
+use megaring_core::encode::{self, Features};
 use megaring_datasets::{golden, memories, reference};
 use proptest::prelude::*;
 

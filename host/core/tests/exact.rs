@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use megaring_core::lists::{Candidate, Candidates};
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
 use megaring_core::exact::ScalarKernel;
+use megaring_core::lists::{Candidate, Candidates};
 use megaring_core::rescore::{Ask, rank};
 use megaring_core::{Dtype, Metric, error, exact, nearest};
 use megaring_datasets::{points, reference};

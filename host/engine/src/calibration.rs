@@ -294,7 +294,8 @@ impl Calibration {
     /// Whether every number in it can be part of a time.
     fn is_sane(&self) -> bool {
         let sane = |costs: &Costs| {
-            let samples = costs.samples.iter().all(|one| one.workload().is_some() && one.ns > 0.0 && one.ns < LONGEST_NS);
+            let samples =
+                costs.samples.iter().all(|one| one.workload().is_some() && one.ns > 0.0 && one.ns < LONGEST_NS);
             costs.model.is_sane() && samples && costs.backend.parse::<BackendKind>().is_ok()
         };
         self.backends.iter().all(sane)

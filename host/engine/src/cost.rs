@@ -230,7 +230,8 @@ mod tests {
             assert!(cpu.alone(&small) < cuda.alone(&small) && cuda.alone(&small) < wgpu.alone(&small));
             assert!(wgpu.alone(&large) < cpu.alone(&large), "{opcode:?}");
         }
-        let texts = |bytes| Workload { opcode: Opcode::Encode, size: Size { items: bytes / 400, bytes, ..Size::default() } };
+        let texts =
+            |bytes| Workload { opcode: Opcode::Encode, size: Size { items: bytes / 400, bytes, ..Size::default() } };
         assert!(cpu.alone(&texts(4_000)) < cuda.alone(&texts(4_000)));
         assert!(wgpu.alone(&texts(4 << 20)) < cpu.alone(&texts(4 << 20)));
     }

@@ -216,7 +216,11 @@ impl<O: Answered> Execution<O> {
         };
         // A refusal is no failure.
         let is_refusal = matches!(error, Error::BackendUnavailable { .. } | Error::Exhausted { .. });
-        if is_refusal { self.attempt.entry.refused() } else { self.attempt.entry.failed() }
+        if is_refusal {
+            self.attempt.entry.refused()
+        } else {
+            self.attempt.entry.failed()
+        }
         let from = self.lane();
         let kind = from.kind();
         if self.terms.backend.is_some() {
@@ -381,7 +385,8 @@ fn arena_bytes(pieces: &[Piece]) -> usize {
 fn check_answers<O: Answered>(terms: &Terms, found: usize) -> Result<(), Error> {
     match terms.max_answers {
         Some(most) if found > most => {
-            let text = format!("the reply would hold more than the {most} hits that fit a message; send fewer at a time");
+            let text =
+                format!("the reply would hold more than the {most} hits that fit a message; send fewer at a time");
             Err(Error::field(O::ITEMS, text))
         }
         _ => Ok(()),

@@ -91,11 +91,10 @@ fn check(outcome: Outcome) -> Result<Outcome, Setback> {
         Status::Cancelled => Err(Setback::Final(Error::Cancelled)),
         // The engine itself ends only when no job is left; so it is the backend that went.
         Status::ShuttingDown => Err(Setback::Backend(Error::Draining)),
-        status @ Status::BackendFailed => Err(Setback::Backend(internal(status))),
-        status @ (Status::BadDescriptor
-        | Status::UnknownOpcode
-        | Status::StaleCorpus
-        | Status::ResultTooSmall
-        | Status::Unknown(_)) => Err(Setback::Final(internal(status))),
+        // A backend that does not know an operation which it claims to serve has failed the job like any other fault.
+        status @ (Status::BackendFailed | Status::UnknownOpcode) => Err(Setback::Backend(internal(status))),
+        status @ (Status::BadDescriptor | Status::StaleCorpus | Status::ResultTooSmall | Status::Unknown(_)) => {
+            Err(Setback::Final(internal(status)))
+        }
     }
 }

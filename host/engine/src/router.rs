@@ -11,24 +11,24 @@ use std::time::{Duration, Instant};
 use megaring_core::operation::{Class, Size};
 use megaring_core::{BackendKind, Error, Lacking, Opcode, Operation};
 
-use self::ledger::{Estimates, Ledger, PendingJob};
-use self::choice::{RouteRequest, Choice, Chooser, Lanes, MAX_LANES};
+use self::choice::{Choice, Chooser, Lanes, MAX_LANES, RouteRequest};
 use self::corrections::{Cell, Corrections};
+use self::ledger::{Estimates, Ledger, PendingJob};
 use crate::cost::{CostModel, Sample, Workload};
 use crate::lane::Lane;
 use crate::terms::Terms;
 
-mod ledger;
 mod choice;
 mod cooling;
 mod corrections;
 mod forecast;
+mod ledger;
 #[cfg(test)]
 mod simulation;
 
-pub use self::ledger::Basis;
 pub use self::choice::Reason;
 pub use self::forecast::{Forecast, Prospect, Question, Times};
+pub use self::ledger::Basis;
 
 /// How a router goes about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,13 +96,7 @@ impl Router {
     ///
     /// # Errors
     /// [`Error::BackendUnavailable`] with the reason, when the wish cannot be met or nothing serves the operation.
-    pub fn route(
-        &self,
-        job: &dyn Operation,
-        size: &Size,
-        terms: &Terms,
-        tried: &[usize],
-    ) -> Result<Route<'_>, Error> {
+    pub fn route(&self, job: &dyn Operation, size: &Size, terms: &Terms, tried: &[usize]) -> Result<Route<'_>, Error> {
         let lacking = |lane: usize| self.lacking(lane, job);
         let load = Workload { opcode: job.opcode(), size: *size };
         let corpus = job.reads().map(|reads| reads.corpus.handle());

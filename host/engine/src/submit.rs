@@ -25,12 +25,7 @@ pub fn limits(capabilities: &Capabilities) -> Limits {
 ///
 /// # Errors
 /// [`ReserveError`] as the ring gives it: full, too large, closed.
-pub fn submit(
-    ring: &Arc<JobRing>,
-    job: &dyn Operation,
-    piece: &Piece,
-    terms: &Terms,
-) -> Result<Ticket, ReserveError> {
+pub fn submit(ring: &Arc<JobRing>, job: &dyn Operation, piece: &Piece, terms: &Terms) -> Result<Ticket, ReserveError> {
     let mut reservation = ring.try_reserve(piece.payload, piece.result)?;
     let mut slot = SlotFields::default();
     job.write(piece, &mut Payload::new(reservation.payload_mut()), &mut slot);

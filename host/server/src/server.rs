@@ -188,7 +188,12 @@ fn routes(
     draining: watch::Receiver<bool>,
 ) -> Result<Routes, ServeError> {
     let ServerConfig { max_message_bytes, stream_in_flight, .. } = *config;
-    let service = Service::new(engine, keeper, Settings { reply_limit: ReplyLimit(max_message_bytes), stream_in_flight }, draining);
+    let service = Service::new(
+        engine,
+        keeper,
+        Settings { reply_limit: ReplyLimit(max_message_bytes), stream_in_flight },
+        draining,
+    );
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(megaring_proto::FILE_DESCRIPTOR_SET)

@@ -1,7 +1,7 @@
 //! `megaring bench`: how fast each backend of this machine is, and from where on which one wins.
 //!
 //! Everything is measured through the engine, each backend forced in turn and all of them in alternation
-//! ([`megaring_harness::sampler`]), on generated vectors and texts of which each call takes others. A case says how long one job took of the
+//! ([`megaring_engine::measure::sampler`]), on generated vectors and texts of which each call takes others. A case says how long one job took of the
 //! one who asked: submission, the device, rescoring, the answer. *Resident* finds its corpus where the backend works; *cold* brings it there
 //! within the time. The processor uploads nothing, so it has no cold times.
 //!
@@ -22,9 +22,9 @@ use self::files::Draft;
 use self::machine::Rig;
 use self::search::Block;
 use self::session::Session;
-use crate::cli::{Failure, Output};
 use crate::config::Settings;
-use crate::engine::Engine;
+use crate::console::{Failure, Output};
+use megaring_engine::Engine;
 
 mod budget;
 mod corpora;

@@ -14,6 +14,7 @@ use megaring_core::{BackendKind, Metric};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Settings, file};
+use crate::console::{Failure, Output};
 
 mod bench;
 mod calibrate;
@@ -21,24 +22,12 @@ mod corpus;
 mod corpus_report;
 mod encode;
 mod explain;
-mod failure;
 mod import;
-mod json_lines;
 mod nearest;
-mod output;
-mod progress;
 mod search;
 mod serve;
-mod table;
 
-pub(crate) use encode::private_engine;
-pub use failure::Failure;
-pub(crate) use failure::message;
 pub use import::{Imported, import_file};
-pub use output::Output;
-pub(crate) use progress::Progress;
-pub(crate) use serve::config as server_config;
-pub use table::{Align, Table, bytes_text, counted, duration_text, grouped};
 
 /// Exact similarity search and 5-D encoding behind one ring, the same answer on every backend
 #[derive(Debug, Parser)]

@@ -16,11 +16,13 @@ use megaring_core::encode::profile::{self, Profile};
 use megaring_core::{BackendKind, Error};
 use megaring_corpus::{Access, Store};
 use megaring_cuda::{CudaMode, CudaScreen};
+use megaring_engine::calibration::Keeper;
+use megaring_engine::{Engine, EngineConfig};
 use megaring_ring::WaitStrategy;
+use megaring_server::ServerConfig;
 use tracing_subscriber::EnvFilter;
 
-use crate::calibration::Keeper;
-use crate::engine::{CudaConfig, Engine, EngineConfig, WgpuConfig};
+use crate::{CudaConfig, Setup, WgpuConfig};
 
 pub mod file;
 
@@ -55,7 +57,7 @@ pub struct Settings {
     /// Jobs of one tenant that may be in flight; 0 is no limit of its own
     #[arg(long, global = true, env = "MEGARING_TENANT_JOBS", value_name = "N", default_value_t = 0)]
     pub tenant_jobs: usize,
-    /// Most that a small search waits for others like it, to be done as one batch; only while one is under way. 0 is never
+    /// How long a small search may wait to be batched with others; 0 disables batching
     #[arg(long, global = true, env = "MEGARING_GATHER", value_name = "TIME", default_value = "200us", value_parser = duration)]
     pub gather: Duration,
     /// Instruction set of the CPU kernels: baseline, avx2, avx512 or neon [default: the best of this machine]
@@ -176,10 +178,11 @@ impl Settings {
     /// # Errors
     /// A profile that cannot be read, or what [`Engine::start`] refuses.
     pub fn engine(&self, store: Arc<Store>, kinds: &[BackendKind]) -> Result<Arc<Engine>, Error> {
-        let config = self.engine_config()?;
-        let cuda = config.cuda.filter(|_| kinds.contains(&BackendKind::Cuda));
-        let wgpu = config.wgpu.filter(|_| kinds.contains(&BackendKind::Wgpu));
-        let engine = Engine::start(EngineConfig { events_file: None, cuda, wgpu, ..config }, store)?;
+        let mut setup = self.setup()?;
+        setup.cuda = setup.cuda.filter(|_| kinds.contains(&BackendKind::Cuda));
+        setup.wgpu = setup.wgpu.filter(|_| kinds.contains(&BackendKind::Wgpu));
+        setup.engine.events_file = None;
+        let engine = setup.start(store)?;
         if engine.router().lanes().len() > 1 {
             // What is found does not matter here: without it costs are assumed, and commands that are about it say so.
             let _ = Keeper::new(engine.clone(), Some(self.calibration_file())).restore();
@@ -197,20 +200,47 @@ impl Settings {
     ///
     /// # Errors
     /// A profile that cannot be read.
-    pub fn engine_config(&self) -> Result<EngineConfig, Error> {
-        Ok(EngineConfig {
+    pub fn setup(&self) -> Result<Setup, Error> {
+        let engine = EngineConfig {
+            tenant_jobs: self.tenant_jobs,
+            batch_wait: self.gather,
+            events_file: self.events_file.clone(),
+            ..EngineConfig::new(self.read_profile()?)
+        };
+        Ok(Setup {
             cpu_workers: self.cpu_workers,
             wait: self.wait,
             ring_slots: self.ring_slots,
             arena_bytes: self.arena_bytes,
-            tenant_jobs: self.tenant_jobs,
-            gather: self.gather,
             isa: self.isa.clone(),
             cuda: (self.cuda == GpuUse::Auto).then(|| self.cuda_config()),
             wgpu: (self.wgpu == GpuUse::Auto).then(|| self.wgpu_config()),
-            events_file: self.events_file.clone(),
-            ..EngineConfig::new(self.read_profile()?)
+            engine,
         })
+    }
+
+    /// How a server is set up.
+    #[must_use]
+    pub fn server_config(&self) -> ServerConfig {
+        ServerConfig {
+            address: self.listen,
+            max_message_bytes: self.message_limit,
+            stream_in_flight: self.stream_in_flight,
+            drain_limit: self.drain_timeout,
+            calibration: Some(self.calibration_file()),
+        }
+    }
+
+    /// An engine for work that needs no corpus: over an empty folder of its own, so the data folder need not be there.
+    ///
+    /// # Errors
+    /// As [`Self::engine`].
+    pub fn private_engine(&self, kinds: &[BackendKind]) -> Result<Arc<Engine>, Error> {
+        let folder =
+            tempfile::tempdir().map_err(|error| Error::Storage(format!("no temporary folder can be made: {error}")))?;
+        // Nothing is ever stored in it, so it need not outlive its being opened.
+        let store = Store::open(folder.path(), Access::ReadOnly)?;
+        self.engine(store, kinds)
     }
 
     /// How the CUDA backend is set up, should it be used.

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use megaring_corpus::Access;
 
-use crate::cli::{Failure, Output};
 use crate::config::Settings;
+use crate::console::{Failure, Output};
 
 mod client;
 mod data;
@@ -56,5 +56,5 @@ fn measure(inputs: &Inputs, host: &Host, settings: &Settings, output: &mut Outpu
 
 /// A message about what happens now.
 fn say(text: &str) {
-    crate::cli::message(&format!("demo: {text}"));
+    crate::console::message(&format!("demo: {text}"));
 }

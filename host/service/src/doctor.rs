@@ -9,10 +9,11 @@ use megaring_core::{BackendKind, BackendStatus, Capabilities, Error};
 use megaring_simd::{CpuFeatures, Isa, KernelSet};
 use serde::Serialize;
 
-use crate::cli::{Failure, Output, bytes_text};
+use crate::CudaConfig;
 use crate::config::Settings;
-use crate::engine::{CudaConfig, Engine};
-use crate::machine;
+use crate::console::{Failure, Output, bytes_text};
+use megaring_engine::Engine;
+use megaring_engine::machine;
 
 mod adapters;
 mod calibration;

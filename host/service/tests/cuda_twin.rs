@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use megaring::outcome::Answer;
-use megaring_core::job::{Job, Matrix, SearchJob, Terms};
 use megaring_core::encode::keyword::Automaton;
+use megaring_core::job::{Job, Matrix, SearchJob, Terms};
 use megaring_core::{BackendKind, Metric};
 use megaring_cuda::twin::Twin;
 use megaring_cuda::{CudaMode, CudaOptions, CudaScreen};

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use megaring::engine::{Engine, EngineConfig};
 use megaring::outcome::Answer;
-use megaring_core::job::{Job, Matrix, NearestJob, Points, SearchJob, Terms};
 use megaring_core::encode::profile::{DEFAULT, Profile};
+use megaring_core::job::{Job, Matrix, NearestJob, Points, SearchJob, Terms};
 use megaring_core::{BackendKind, BackendStatus, Error, Metric, nearest};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::Embeddings;

@@ -7,8 +7,8 @@ use std::io::Write;
 use std::sync::Arc;
 
 use megaring::outcome::{Answer, Outcome};
-use megaring_core::job::{Job, Matrix, NearestJob, Points, ScoreJob, SearchJob, Terms};
 use megaring_core::encode::keyword::Automaton;
+use megaring_core::job::{Job, Matrix, NearestJob, Points, ScoreJob, SearchJob, Terms};
 use megaring_core::{BackendKind, Error, Metric, nearest};
 use megaring_datasets::{Embeddings, memories, points, poison, sample};
 use megaring_ring::{RingConfig, WaitStrategy};

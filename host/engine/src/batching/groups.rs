@@ -168,7 +168,14 @@ impl<M> Group<M> {
     /// Whether to wait pays: what the model says is saved by one larger job in the place of two, against the time that waiting costs. That is
     /// the time until the batch leaves, less the time that the request would have to wait in its lane's ring as well, behind what is under
     /// way there.
-    fn pays(&mut self, request: Request, lane: usize, now: Instant, limit: Duration, predict: impl Fn(usize) -> Duration) -> bool {
+    fn pays(
+        &mut self,
+        request: Request,
+        lane: usize,
+        now: Instant,
+        limit: Duration,
+        predict: impl Fn(usize) -> Duration,
+    ) -> bool {
         let (others, due) = match &self.open {
             Some(batch) => (batch.queries, batch.due),
             None => (self.expected_others(request.queries), now + limit),

@@ -45,7 +45,11 @@ pub(super) fn memories(profile: &Profile, count: usize, length: usize) -> Encode
     for memory in 0..count {
         job.texts.push(&different[memory % different.len()]);
         job.gardens.push(String::new());
-        job.features.push(Features { importance: random.unit(), age_days: 100.0 * random.unit(), ..Features::default() });
+        job.features.push(Features {
+            importance: random.unit(),
+            age_days: 100.0 * random.unit(),
+            ..Features::default()
+        });
     }
     job
 }
@@ -56,7 +60,8 @@ fn text(profile: &Profile, length: usize, random: &mut Random) -> String {
     let mut text = String::with_capacity(length * TEXT_BYTES + 16);
     while text.len() < length * TEXT_BYTES {
         let drawn = random.next() as usize;
-        let word = if drawn % 8 == 0 && !words.is_empty() { &words[drawn / 8 % words.len()] } else { OTHERS[drawn / 8 % 8] };
+        let word =
+            if drawn % 8 == 0 && !words.is_empty() { &words[drawn / 8 % words.len()] } else { OTHERS[drawn / 8 % 8] };
         text.push_str(word);
         text.push(' ');
     }

@@ -157,7 +157,8 @@ impl<'a> Session<'a> {
         let mut kinds: Vec<BackendKind> = running.map(|(kind, _)| kind).collect();
         kinds.sort_unstable();
         kinds.dedup();
-        let measured = kinds.into_iter().map(|kind| BackendSamples { kind, samples: Vec::new(), uploads: Vec::new() }).collect();
+        let measured =
+            kinds.into_iter().map(|kind| BackendSamples { kind, samples: Vec::new(), uploads: Vec::new() }).collect();
         let (begun, watch) = (Instant::now(), Watch::start());
         let (failed, left_out, disturbed, done) = (Vec::new(), 0, 0, 0);
         Self { engine, effort, progress, steps, done, begun, watch, measured, failed, left_out, disturbed }
@@ -294,7 +295,10 @@ impl<'a> Session<'a> {
                 let job = cases::search(&self.view(data, rows, dim), &**data, 1, 10, 0);
                 let Some(reads) = job.reads() else { break };
                 let lacking = backend.lacking(reads);
-                if lacking.bytes == 0 || !lacking.stays || !self.measured.iter().any(|samples_of| samples_of.kind == kind) {
+                if lacking.bytes == 0
+                    || !lacking.stays
+                    || !self.measured.iter().any(|samples_of| samples_of.kind == kind)
+                {
                     break;
                 }
                 bytes = lacking.bytes;

@@ -21,8 +21,8 @@
 use std::time::{Duration, Instant};
 
 use super::random::Random;
-use super::stats::Times;
 use super::stats;
+use super::stats::Times;
 
 /// How long and how well to measure.
 #[derive(Debug, Clone, Copy, PartialEq)]

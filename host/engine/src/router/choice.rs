@@ -14,9 +14,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use megaring_core::Lacking;
 
-
-use super::ledger::{Ledger, Estimate};
 use super::corrections::Cell;
+use super::ledger::{Estimate, Ledger};
 use crate::cost::Workload;
 
 /// Lanes that can be told apart; further ones get no jobs.
@@ -160,7 +159,13 @@ impl Chooser {
         let lane = request.able.iter().next()?;
         let comparison = Comparison::new(ledgers, request, Lanes::default().with(lane));
         let upload_ns = ledgers[lane].upload_ns((request.lacking)(lane).bytes);
-        Some(Choice { lane, reason: Reason::Wish, cell: comparison.cell, estimate: comparison.estimates[lane], upload_ns })
+        Some(Choice {
+            lane,
+            reason: Reason::Wish,
+            cell: comparison.cell,
+            estimate: comparison.estimates[lane],
+            upload_ns,
+        })
     }
 
     /// What [`Self::choose`] would answer if nothing were tried, without noting anything.
@@ -174,8 +179,9 @@ impl Chooser {
         }
         let best = comparison.least(able)?;
         let habit = usize::from(self.habits[comparison.cell.index()].load(Ordering::Relaxed)).checked_sub(1);
-        let stays =
-            |lane: &usize| *lane != best && able.has(*lane) && comparison.totals[*lane] <= comparison.totals[best] * CLEARLY;
+        let stays = |lane: &usize| {
+            *lane != best && able.has(*lane) && comparison.totals[*lane] <= comparison.totals[best] * CLEARLY
+        };
         Some(match habit.filter(stays) {
             _ if able.without(best) == Lanes::default() => (best, Reason::Only),
             Some(last) => (last, Reason::Habit),
@@ -229,7 +235,8 @@ impl Chooser {
             let costs = ((comparison.totals[lane] - comparison.totals[best]) / best_ns).max(TRIAL_LEAST) * 1e3;
             // However far off it is believed to be: what can be saved up pays for it.
             let costs = costs.min(f64::from(MOST_ALLOWED));
-            let is_in_reach = line_ns.min(ns) <= best_ns * TRIAL_REACH && comparison.totals[lane] < comparison.request.left_ns;
+            let is_in_reach =
+                line_ns.min(ns) <= best_ns * TRIAL_REACH && comparison.totals[lane] < comparison.request.left_ns;
             if is_in_reach && costs <= f64::from(allowed) && !comparison.lacks(lane) {
                 allowance.store(allowed - costs as u32, Ordering::Relaxed);
                 return Some(lane);

@@ -15,7 +15,6 @@ use megaring_core::operation::Size;
 
 use crate::cost::Workload;
 
-
 /// Powers of two of the batch that are told apart: 1 to 65,536 and more.
 const BATCHES: usize = 17;
 /// Powers of two of the bytes read that are told apart.

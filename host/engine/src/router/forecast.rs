@@ -7,9 +7,9 @@ use megaring_core::corpus::CorpusView;
 use megaring_core::operation::{Description, Reads};
 use megaring_core::{BackendKind, Lacking, Opcode};
 
-use super::ledger::Basis;
-use super::choice::{Reason, RouteRequest};
 use super::Router;
+use super::choice::{Reason, RouteRequest};
+use super::ledger::Basis;
 use crate::cost::Workload;
 use crate::router::corrections::Cell;
 

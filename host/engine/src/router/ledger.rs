@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-
 use megaring_core::operation::Class;
 use megaring_core::{BackendKind, Opcode};
 
@@ -282,7 +281,10 @@ mod tests {
     }
 
     fn cell() -> Cell {
-        Cell::of(&Workload { opcode: Opcode::Search, size: Size { items: 1, bytes: 1, multiply_adds: 1, candidates: 1 } })
+        Cell::of(&Workload {
+            opcode: Opcode::Search,
+            size: Size { items: 1, bytes: 1, multiply_adds: 1, candidates: 1 },
+        })
     }
 
     fn entry(expected_ns: u64, began_ns: u64) -> PendingJob {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use megaring_core::operation::{Class, Shape, Size};
 use megaring_core::{BackendKind, Lacking, Opcode};
 
-use super::ledger::{Estimates, Ledger, PendingJob};
-use super::choice::{RouteRequest, Choice, Chooser, Lanes, Reason};
+use super::choice::{Choice, Chooser, Lanes, Reason, RouteRequest};
 use super::corrections::{Cell, Corrections};
+use super::ledger::{Estimates, Ledger, PendingJob};
 use crate::cost::{COEFFICIENTS, Coefficients, CostModel, Sample, Workload, fit, terms};
 
 /// A backend with known costs.
@@ -101,11 +101,9 @@ impl Simulated {
                     (load, times[2])
                 })
                 .collect();
-            let samples: Vec<Sample> =
-                measured.iter().map(|(load, ns)| Sample::new(load.size, *ns, 0.0)).collect();
+            let samples: Vec<Sample> = measured.iter().map(|(load, ns)| Sample::new(load.size, *ns, 0.0)).collect();
             model.set(opcode.class(), fit(&samples).map_or_else(|_| Coefficients::default(), |fit| fit.coefficients));
-            let error =
-                |(load, ns): &(Workload, f64)| (Cell::of(load), (ns / model.ns(load)).ln(), 1.0);
+            let error = |(load, ns): &(Workload, f64)| (Cell::of(load), (ns / model.ns(load)).ln(), 1.0);
             errors.extend(measured.iter().map(error));
         }
         Estimates { measured: Class::ALL.to_vec(), model, corrections: Corrections::seeded(&errors) }
@@ -209,7 +207,8 @@ impl World {
             };
             // No lane at all is the worst of choices.
             let Some(choice) = self.chooser.choose(&self.ledgers, &request) else { return f64::INFINITY };
-            let lane = if self.by_chance { (self.draw.unit() * self.ledgers.len() as f64) as usize } else { choice.lane };
+            let lane =
+                if self.by_chance { (self.draw.unit() * self.ledgers.len() as f64) as usize } else { choice.lane };
             let (ledger, backend) = (&self.ledgers[lane], &self.backends[lane]);
             let entry = entry(&choice, self.now_ns);
             ledger.add(&entry);
@@ -397,7 +396,8 @@ fn a_corpus_is_uploaded_when_it_has_been_asked_for_often_enough() {
             (CPU, _) | (_, true) => Lacking::default(),
             _ => Lacking { bytes, stays },
         };
-        let request = RouteRequest { load, corpus: Some(corpus), able: world.lanes(), lacking: &lacking, now_ns: 0, left_ns };
+        let request =
+            RouteRequest { load, corpus: Some(corpus), able: world.lanes(), lacking: &lacking, now_ns: 0, left_ns };
         world.chooser.choose(&world.ledgers, &request).map(|choice| (choice.lane, choice.reason))
     };
     let choice = |corpus, stays, resident| choice_within(f64::INFINITY, corpus, stays, resident);

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use megaring_core::corpus::CorpusView;
-use megaring_core::nearest::{
-    AXES, DEFAULT_WEIGHTS, MAX_WEIGHT, Nearest, Neighbour, Points, is_weight,
-};
+use megaring_core::nearest::{AXES, DEFAULT_WEIGHTS, MAX_WEIGHT, Nearest, Neighbour, Points, is_weight};
 use megaring_core::{Answered, Error};
 use megaring_engine::Outcome;
 use megaring_proto::v1 as pb;

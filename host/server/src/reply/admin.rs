@@ -6,7 +6,7 @@ use megaring_core::{BackendKind, Opcode};
 use megaring_proto::v1 as pb;
 
 use super::{backend, nanoseconds};
-use megaring_engine::calibration::{Calibration, Costs, Failed, Calibrated, Kept, Progress};
+use megaring_engine::calibration::{Calibrated, Calibration, Costs, Failed, Kept, Progress};
 use megaring_engine::cost::Upload;
 use megaring_engine::router::{Basis, Forecast, Prospect, Times};
 

@@ -8,8 +8,8 @@ use megaring_core::corpus::{CorpusView, HeapSegment, SegmentData, SegmentView};
 use megaring_core::matrix::Matrix;
 use megaring_datasets::Embeddings;
 
-use crate::engine::Engine;
-use crate::machine;
+use megaring_engine::Engine;
+use megaring_engine::machine;
 
 /// How rows compare.
 pub(super) const METRIC: Metric = Metric::Cosine;

@@ -1,13 +1,13 @@
 //! Memories to coordinates.
 
-use megaring_core::encode::Features;
-use megaring_core::job::{EncodeJob, Job, Texts};
+use megaring_core::encode::{Encode, Features};
+use megaring_core::texts::Texts;
 use megaring_datasets::{Memories, memories};
+use megaring_engine::measure::sampler::Subject;
 use megaring_harness::record::{Residence, Sizes};
-use megaring_harness::sampler::Subject;
 
 use super::session::{Case, Session, timed};
-use crate::cli::Failure;
+use crate::console::Failure;
 
 /// Memories in a batch.
 pub(super) const BATCHES: [usize; 5] = [1, 16, 256, 4_096, 110_000];
@@ -30,9 +30,9 @@ pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
         let engine = session.engine().clone();
         let entrant = |kind| {
             let engine = &engine;
-            let subject = Subject::new(move |call: megaring_harness::sampler::Call| {
+            let subject = Subject::new(move |call: megaring_engine::measure::sampler::Call| {
                 let first = (call.number as usize).wrapping_mul(STRIDE) % (made.len() - items + 1);
-                timed(engine, kind, Job::Encode(job(made, first, items)))
+                timed(engine, kind, job(made, first, items))
             });
             (kind, subject)
         };
@@ -41,8 +41,8 @@ pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
     Ok(())
 }
 
-fn job(made: &Memories, first: usize, items: usize) -> EncodeJob {
-    let mut job = EncodeJob { texts: Texts::default(), features: Vec::with_capacity(items), gardens: Vec::new() };
+fn job(made: &Memories, first: usize, items: usize) -> Encode {
+    let mut job = Encode { texts: Texts::default(), features: Vec::with_capacity(items), gardens: Vec::new() };
     for memory in (first..first + items).map(|index| made.get(index)) {
         job.texts.push(memory.content);
         job.gardens.push(memory.garden.to_owned());

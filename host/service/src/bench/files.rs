@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::cli::Failure;
+use crate::console::Failure;
 
 /// A file under way: a temporary one in the folder of the file that it is to become. It is gone where it is not finished.
 pub(super) struct Draft {

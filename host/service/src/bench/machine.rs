@@ -10,8 +10,8 @@ use megaring_simd::{KernelSet, roofline};
 use tempfile::TempDir;
 
 use crate::config::Settings;
-use crate::engine::Engine;
-use crate::machine;
+use megaring_engine::Engine;
+use megaring_engine::machine;
 
 /// An engine, as a rule over a folder of its own, which goes with it.
 pub(super) struct Rig {
@@ -143,7 +143,7 @@ pub(super) fn peaks(rig: &Rig) -> Vec<Peak> {
                 "{} threads: the int8 screen's instructions on registers alone ({}), and one read after another of {}",
                 able.lanes,
                 set.isa(),
-                crate::cli::bytes_text(peaks.buffer_bytes as u64)
+                crate::console::bytes_text(peaks.buffer_bytes as u64)
             ),
             ..none
         }

@@ -4,22 +4,22 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use megaring_core::job::Job;
+use megaring_core::nop::Nop;
 use megaring_core::{BackendKind, Error, Opcode};
+use megaring_engine::measure::sampler::{Call, Subject};
 use megaring_harness::record::{Residence, Sizes};
-use megaring_harness::sampler::{Call, Subject};
 use megaring_ring::event_ring::{Event, EventRing, EventRingConfig};
 use megaring_ring::{Body, Descriptor, JobRing, PolledJob, RingConfig, Status};
 
 use super::session::{Case, Session, timed};
-use crate::cli::Failure;
+use crate::console::Failure;
 
 /// Cases of this suite.
 pub(super) const CASES: usize = 3;
 
 pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
     let engine = &session.engine().clone();
-    let empty = |kind| (kind, Subject::new(move |_| timed(engine, kind, Job::Nop)));
+    let empty = |kind| (kind, Subject::new(move |_| timed(engine, kind, Nop)));
     session.measure(&case("empty job"), session.kinds().into_iter().map(empty).collect());
 
     let ring = JobRing::new(RingConfig::default()).map_err(Failure::work)?;

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use megaring_core::BackendKind;
-use megaring_core::job::{Job, SearchJob};
+use megaring_core::search::Search;
+use megaring_engine::measure::sampler::Subject;
 use megaring_harness::record::{Residence, Sizes};
-use megaring_harness::sampler::Subject;
 
 use super::corpora::{Corpus, METRIC};
 use super::session::{Case, Entrant, Session, timed};
-use crate::cli::grouped;
-use crate::engine::Engine;
+use crate::console::grouped;
+use megaring_engine::Engine;
 
 /// A batch over a corpus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,11 +125,7 @@ fn entrant<'a>(engine: &'a Arc<Engine>, kind: BackendKind, corpus: &'a Corpus, c
             Residence::Cold => corpus.fresh(engine),
         };
         let queries = corpus.queries(call.number, cell.items);
-        timed(
-            engine,
-            kind,
-            Job::Search(SearchJob { corpus: view, queries, metric: METRIC, k: cell.k, threshold: None }),
-        )
+        timed(engine, kind, Search { corpus: view, queries, metric: METRIC, k: cell.k, threshold: None })
     });
     (kind, subject)
 }

@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use megaring_core::job::{Job, Terms};
+use megaring_core::Answered;
 use megaring_core::{BackendKind, Error};
-use megaring_harness::disturbance::Watch;
+use megaring_engine::Terms;
+use megaring_engine::measure::disturbance::Watch;
+use megaring_engine::measure::sampler::{self, Measured, Plan, Subject};
 use megaring_harness::record::{Device, Machine, Peak, Point, Record, Residence, SCHEMA, Sizes};
-use megaring_harness::sampler::{self, Measured, Plan, Subject};
 
 use super::budget::Budget;
 use super::machine::{self, Rig};
-use crate::cli::{Progress, duration_text, grouped};
-use crate::engine::Engine;
-use crate::outcome::Outcome;
+use crate::console::{Progress, duration_text, grouped};
+use megaring_engine::Engine;
+use megaring_engine::Outcome;
 
 /// What is measured, of each backend.
 #[derive(Debug, Clone, Copy)]
@@ -248,7 +249,7 @@ fn plan(share: Duration, subjects: usize) -> Plan {
 }
 
 /// A job done by one backend, and how long that took.
-pub(super) fn timed(engine: &Arc<Engine>, kind: BackendKind, job: Job) -> Result<Duration, Error> {
+pub(super) fn timed<O: Answered>(engine: &Arc<Engine>, kind: BackendKind, job: O) -> Result<Duration, Error> {
     let terms = Terms { backend: Some(kind), ..Terms::default() };
     let begun = Instant::now();
     let Outcome { made, .. } = engine.run_blocking(job, terms)?;

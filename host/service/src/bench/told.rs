@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use megaring_engine::measure::stats;
 use megaring_harness::record::{Axis, Crossover, Point, Record, Residence, Sizes};
-use megaring_harness::stats;
 use serde_json::json;
 
-use crate::cli::{Align, Failure, Output, Table, duration_text, grouped};
+use crate::console::{Align, Failure, Output, Table, duration_text, grouped};
 
 /// Tells all of it.
 pub(super) fn tell(record: &Record, output: &mut Output) -> Result<(), Failure> {

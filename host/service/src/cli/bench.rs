@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 
-use super::{Failure, Output};
 use crate::bench::{self, Options, Suite};
 use crate::config::{Settings, duration};
+use crate::console::{Failure, Output};
 
 /// Time that a run may take.
 const USUAL: Duration = Duration::from_secs(300);

@@ -8,13 +8,13 @@ use clap::builder::BoolishValueParser;
 use megaring_core::{BackendKind, Opcode};
 use serde_json::{Value, json};
 
-use super::failure::message;
-use super::progress::Steps;
-use super::table::{Align, Table, duration_text};
-use super::{Failure, Output, private_engine};
-use crate::calibration::{Calibration, Costs, Effort, Fate, Keeper, Kept};
 use crate::config::Settings;
-use crate::cost::Coefficients;
+use crate::console::Steps;
+use crate::console::message;
+use crate::console::{Align, Table, duration_text};
+use crate::console::{Failure, Output};
+use megaring_engine::calibration::{Calibrated, Calibration, Costs, Effort, Keeper, Kept};
+use megaring_engine::cost::Coefficients;
 
 /// `megaring calibrate`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ pub(crate) struct CalibrateArgs {
 }
 
 pub(crate) fn run(args: &CalibrateArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
-    let engine = private_engine(settings, &BackendKind::ALL)?;
+    let engine = settings.private_engine(&BackendKind::ALL)?;
     let keeper = Keeper::new(engine, Some(settings.calibration_file()));
     keeper.check_writable()?;
     let effort = if args.quick { Effort::Quick } else { Effort::Full };
@@ -40,20 +40,20 @@ pub(crate) fn run(args: &CalibrateArgs, settings: &Settings, output: &mut Output
     drop(steps);
     tell(&made, output)?;
     output.flush()?;
-    match made.fate {
-        Fate::Saved(_) => Ok(()),
-        Fate::Unsaved(reason) => Err(Failure::Work(format!("it cannot be saved: {reason}"))),
-        Fate::Refused(reason) if made.calibration.backends.is_empty() => Err(Failure::Work(reason)),
-        Fate::Refused(reason) => Err(Failure::Work(format!(
+    match made.kept {
+        Kept::Saved(_) => Ok(()),
+        Kept::Unsaved(reason) => Err(Failure::Work(format!("it cannot be saved: {reason}"))),
+        Kept::Refused(reason) if made.calibration.backends.is_empty() => Err(Failure::Work(reason)),
+        Kept::Refused(reason) => Err(Failure::Work(format!(
             "{reason}; it is not saved, and nothing is changed: try again when the machine is quiet, or keep it with --anyway"
         ))),
     }
 }
 
-fn tell(made: &Kept, output: &mut Output) -> Result<(), Failure> {
-    let Kept { calibration, fate } = made;
+fn tell(made: &Calibrated, output: &mut Output) -> Result<(), Failure> {
+    let Calibrated { calibration, kept } = made;
     if output.is_json() {
-        return output.record(&record(calibration, fate));
+        return output.record(&record(calibration, kept));
     }
     if !calibration.backends.is_empty() {
         output.text(table(calibration))?;
@@ -61,7 +61,7 @@ fn tell(made: &Kept, output: &mut Output) -> Result<(), Failure> {
     let failed = calibration.failed.iter().map(|failed| format!("{} failed: {}", failed.backend, failed.reason));
     let doubts = calibration.doubts.iter().map(|doubt| format!("to be doubted: {doubt}"));
     failed.chain(doubts).try_for_each(|line| output.text(line))?;
-    if let Fate::Saved(file) = fate {
+    if let Kept::Saved(file) = kept {
         let took = duration_text(Duration::try_from_secs_f64(calibration.took_s).unwrap_or_default());
         output.text(format!("measured in {took}, saved in {}", file.display()))?;
         message("`megaring explain --rows N --dim N --queries N` tells what a job would be done by");
@@ -70,15 +70,15 @@ fn tell(made: &Kept, output: &mut Output) -> Result<(), Failure> {
 }
 
 /// What was found, for programs.
-fn record(calibration: &Calibration, fate: &Fate) -> Value {
+fn record(calibration: &Calibration, kept: &Kept) -> Value {
     let Calibration { quick, took_s, made_unix_s, failed, noise, doubts, .. } = calibration;
-    let (saved_to, reason) = match fate {
-        Fate::Saved(file) => (Some(file.display().to_string()), None),
-        Fate::Unsaved(reason) | Fate::Refused(reason) => (None, Some(reason)),
+    let (saved_to, reason) = match kept {
+        Kept::Saved(file) => (Some(file.display().to_string()), None),
+        Kept::Unsaved(reason) | Kept::Refused(reason) => (None, Some(reason)),
     };
     let backend = |costs: &Costs| {
         let operation = |(opcode, error): (Opcode, f64)| {
-            let cost = json!({ "cost": costs.model.of(opcode), "typical_error": error });
+            let cost = json!({ "cost": costs.model.of(opcode.class()), "typical_error": error });
             (opcode.name().to_owned(), cost)
         };
         let operations: serde_json::Map<String, Value> = measured(costs).map(operation).collect();
@@ -92,10 +92,11 @@ fn record(calibration: &Calibration, fate: &Fate) -> Value {
     })
 }
 
-/// The operations that were measured, with the model's typical error.
+/// The operations that were measured, with the model's typical error; those of one class cost the same as far as the model knows.
 fn measured(costs: &Costs) -> impl Iterator<Item = (Opcode, f64)> {
-    costs.typical_errors.iter().filter_map(|(name, error)| {
-        Opcode::ALL.into_iter().find(|opcode| opcode.name() == name).map(|opcode| (opcode, *error))
+    Opcode::ALL.into_iter().filter_map(|opcode| {
+        let of_its_class = costs.typical_errors.iter().find(|(class, _)| class == opcode.class().name());
+        of_its_class.map(|(_, error)| (opcode, *error))
     })
 }
 
@@ -113,7 +114,7 @@ fn table(calibration: &Calibration) -> Table {
     for costs in &calibration.backends {
         for (opcode, error) in measured(costs) {
             let Coefficients { fixed_ns, per_item_ns, per_byte_ns, per_multiply_add_ns, per_candidate_ns } =
-                *costs.model.of(opcode);
+                *costs.model.of(opcode.class());
             let [fixed, item, byte, multiply_add, candidate] =
                 [fixed_ns, per_item_ns, per_byte_ns, per_multiply_add_ns, per_candidate_ns].map(cost_text);
             let (backend, name) = (costs.backend.clone(), opcode.name().to_owned());

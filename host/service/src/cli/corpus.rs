@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::corpus_report::{CorpusRecord, VerifyRecord, describe_text, list_table, verify_text};
 use super::import::{self, AppendArgs, ImportArgs};
-use super::progress::Progress;
-use super::table::counted;
-use super::{Failure, Output};
 use crate::config::Settings;
+use crate::console::Progress;
+use crate::console::counted;
+use crate::console::{Failure, Output};
 
 /// What can be done to corpora.
 #[derive(Debug, Subcommand)]

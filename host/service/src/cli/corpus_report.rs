@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use megaring_corpus::{Description, State, VerifyReport};
 use serde::Serialize;
 
-use super::table::{Align, Table, bytes_text, counted, grouped};
+use crate::console::{Align, Table, bytes_text, counted, grouped};
 
 /// A corpus. The fields are those of `megaring.v1.Corpus`.
 #[derive(Serialize)]

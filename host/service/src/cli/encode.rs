@@ -9,21 +9,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::builder::BoolishValueParser;
-use megaring_core::encode::{Encoded, Features};
-use megaring_core::job::{EncodeJob, Job, Terms};
-use megaring_core::{BackendKind, Error};
-use megaring_corpus::Access;
+use megaring_core::BackendKind;
+use megaring_core::encode::{Encode, Encoded, Features};
 use serde::{Deserialize, Serialize};
 
-use super::json_lines::JsonLines;
-use super::output::Output;
-use super::progress::Progress;
+use super::backend;
 use super::search::tell_made;
-use super::table::{counted, duration_text};
-use super::{Failure, backend};
 use crate::config::Settings;
-use crate::engine::Engine;
-use crate::outcome::Answer;
+use crate::console::Failure;
+use crate::console::JsonLines;
+use crate::console::Output;
+use crate::console::Progress;
+use crate::console::{counted, duration_text};
+use megaring_engine::{Engine, Terms};
 
 /// Memories that are encoded together.
 const BATCH: usize = 16_384;
@@ -80,14 +78,14 @@ struct EncodedRecord<'a> {
 
 #[derive(Default)]
 struct Batch {
-    job: EncodeJob,
+    job: Encode,
     ids: Vec<Option<u64>>,
 }
 
 pub(crate) fn run(args: &EncodeArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut lines = JsonLines::<Line>::open(&args.file)?;
-    let engine = private_engine(settings, args.backend.as_slice())?;
+    let engine = settings.private_engine(args.backend.as_slice())?;
     let mut progress = Progress::beside_output("encode".into(), lines.bytes_total());
     let mut first = 0;
     loop {
@@ -103,15 +101,6 @@ pub(crate) fn run(args: &EncodeArgs, settings: &Settings, output: &mut Output) -
     output.flush()?;
     progress.finish(&format!("{} in {}", counted(first as u64, "memory", "memories"), duration_text(begun.elapsed())));
     Ok(())
-}
-
-/// An engine for work that needs no corpus: over an empty folder of its own, so the data folder need not be there.
-pub(crate) fn private_engine(settings: &Settings, kinds: &[BackendKind]) -> Result<Arc<Engine>, Error> {
-    let folder =
-        tempfile::tempdir().map_err(|error| Error::Storage(format!("no temporary folder can be made: {error}")))?;
-    // Nothing is ever stored in it, so it need not outlive its being opened.
-    let store = megaring_corpus::Store::open(folder.path(), Access::ReadOnly)?;
-    settings.engine(store, kinds)
 }
 
 fn read(lines: &mut JsonLines<Line>) -> Result<Batch, Failure> {
@@ -136,10 +125,8 @@ fn encode(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let terms = Terms { backend: args.backend, ..Terms::default() };
-    let outcome = engine.run_blocking(Job::Encode(batch.job), terms)?;
-    let Answer::Encoded(encoded) = &outcome.answer else {
-        return Err(Failure::work("internal fault: an encoding was answered with something else"));
-    };
+    let outcome = engine.run_blocking(batch.job, terms)?;
+    let encoded = &outcome.answer;
     for (index, (encoded, memory_id)) in encoded.iter().zip(&batch.ids).enumerate() {
         let words = args.words.then(|| words_of(engine, encoded));
         if output.is_json() {

@@ -5,24 +5,20 @@ use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
 use megaring_core::corpus::CorpusView;
-use megaring_core::job::{MAX_DIM, Shape};
-use megaring_core::{BackendKind, Error, Opcode};
+use megaring_core::matrix::MAX_DIM;
+use megaring_core::operation::{Description, Shape};
+use megaring_core::{BackendKind, Error, Opcode, Violation};
 use megaring_corpus::Access;
 use serde_json::{Value, json};
 
-use super::failure::message;
-use super::table::{Align, Table, duration_text};
-use super::{Failure, Output, backend, private_engine};
-use crate::calibration::Keeper;
+use super::backend;
 use crate::config::Settings;
-use crate::engine::Engine;
-use crate::router::{Basis, Forecast, Prospect, Question, Times};
-
-/// Operations by the names of their commands.
-const OPERATIONS: [(&str, Opcode); 4] =
-    [("search", Opcode::Search), ("score", Opcode::Score), ("nearest", Opcode::Nearest), ("encode", Opcode::Encode)];
-/// Elements of a point.
-const POINT: usize = 5;
+use crate::console::message;
+use crate::console::{Align, Table, duration_text};
+use crate::console::{Failure, Output};
+use megaring_engine::Engine;
+use megaring_engine::calibration::Keeper;
+use megaring_engine::router::{Basis, Forecast, Prospect, Question, Times};
 
 /// `megaring explain`.
 #[derive(Debug, clap::Args)]
@@ -37,7 +33,7 @@ pub(crate) struct ExplainArgs {
     #[arg(long, env = "MEGARING_EXPLAIN_DIM", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_DIM as i64))]
     dim: Option<u32>,
     /// A corpus in place of --rows and --dim
-    #[arg(long, env = "MEGARING_EXPLAIN_CORPUS", value_name = "NAME")]
+    #[arg(long, env = "MEGARING_EXPLAIN_CORPUS", value_name = "NAME", conflicts_with_all = ["rows", "dim", "bytes"])]
     corpus: Option<String>,
     /// Queries, or memories to encode
     #[arg(long, env = "MEGARING_EXPLAIN_QUERIES", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
@@ -56,28 +52,28 @@ pub(crate) struct ExplainArgs {
     cold: bool,
 }
 
+/// Operations whose size can be asked about.
+fn operations() -> impl Iterator<Item = Opcode> {
+    Opcode::ALL.into_iter().filter(|opcode| *opcode != Opcode::Nop)
+}
+
 fn operation() -> impl TypedValueParser<Value = Opcode> {
-    PossibleValuesParser::new(OPERATIONS.map(|(name, _)| name)).try_map(|name| {
-        let found = OPERATIONS.into_iter().find(|(known, _)| *known == name);
-        found.map(|(_, opcode)| opcode).ok_or("no such operation")
-    })
+    PossibleValuesParser::new(operations().map(Opcode::name)).try_map(|name| name.parse::<Opcode>())
 }
 
 pub(crate) fn run(args: &ExplainArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
-    let (rows, dim) = sizes(args)?;
+    let ExplainArgs { op, backend: wish, cold, .. } = *args;
+    // Before a backend is started for nothing.
+    let sizes = if args.corpus.is_none() { Some(describe(args, None)?) } else { None };
     let (engine, corpus) = open(args, settings)?;
-    let (rows, dim) = match &corpus {
-        Some(view) if args.op == Opcode::Nearest => (view.rows(), POINT),
-        Some(view) => (view.rows(), view.dim()),
-        None => (rows, dim),
+    let description = match sizes {
+        Some(description) => description,
+        None => describe(args, corpus.clone())?,
     };
-    let k = if matches!(args.op, Opcode::Search | Opcode::Nearest) { args.k as usize } else { 0 };
-    let items = usize::try_from(args.queries).unwrap_or(usize::MAX);
-    let shape = Shape { opcode: args.op, items, rows, dim, k };
     let want = Keeper::new(engine.clone(), Some(settings.calibration_file())).restore().want();
-    let forecast = engine.router().answer(&Question { shape, wish: args.backend, corpus, cold: args.cold });
+    let forecast = engine.router().explain(&Question { opcode: op, description, corpus, wish, cold });
     if output.is_json() {
-        return output.record(&record(args, &shape, &forecast, want.as_deref()));
+        return output.record(&record(args, &description, &forecast, want.as_deref()));
     }
     if let Some(want) = &want {
         message(&format!("costs are assumed: {want} (`megaring calibrate` measures)"));
@@ -87,40 +83,35 @@ pub(crate) fn run(args: &ExplainArgs, settings: &Settings, output: &mut Output) 
     output.text(format!("\n{chosen}: {}", forecast.reason))
 }
 
-/// Rows and elements by the options; whatever they are where a corpus is named.
-fn sizes(args: &ExplainArgs) -> Result<(usize, usize), Failure> {
-    let usage = |text: &str| Err(Failure::Usage(text.into()));
-    let ExplainArgs { op, rows, dim, corpus, bytes, .. } = args;
-    let (rows, dim) = (rows.map(|rows| rows as usize), dim.map(|dim| dim as usize));
-    if *op == Opcode::Encode {
-        return match bytes {
-            _ if rows.is_some() || dim.is_some() => usage("--rows and --dim do not go with --op encode: give --bytes"),
-            _ if corpus.is_some() => usage("--corpus does not go with --op encode, which reads texts: give --bytes"),
-            Some(bytes) => Ok((usize::try_from(*bytes).unwrap_or(usize::MAX), 1)),
-            None => usage("--bytes is missing: how long the texts are all together"),
-        };
-    }
-    match (rows, dim) {
-        _ if bytes.is_some() => usage("--bytes goes with --op encode alone"),
-        (None, None) if corpus.is_some() => Ok((0, 0)),
-        _ if corpus.is_some() => usage("--corpus stands in place of --rows and --dim: give one or the other"),
-        (None, _) => usage("--rows is missing: give --rows and --dim, or --corpus NAME"),
-        (Some(rows), None | Some(POINT)) if *op == Opcode::Nearest => Ok((rows, POINT)),
-        _ if *op == Opcode::Nearest => usage("--dim does not go with --op nearest: points have five dimensions"),
-        (Some(_), None) => usage("--dim is missing: give --rows and --dim, or --corpus NAME"),
-        (Some(rows), Some(dim)) => Ok((rows, dim)),
-    }
+/// The operation's own rules for its numbers, with the options' names for them.
+fn describe(args: &ExplainArgs, corpus: Option<Arc<CorpusView>>) -> Result<Description, Failure> {
+    let ExplainArgs { op, rows, dim, queries, k, bytes, .. } = args;
+    let shape = Shape {
+        items: *queries,
+        rows: rows.map_or(0, u64::from),
+        dim: dim.map_or(0, u64::from),
+        k: u64::from(*k),
+        text_bytes: bytes.unwrap_or(0),
+        corpus,
+    };
+    op.describe(&shape).map_err(|error| match error {
+        Error::Invalid(Violation { field, description, .. }) => {
+            let option = match &*field {
+                "items" => "queries",
+                "text_bytes" => "bytes",
+                other => other,
+            };
+            Failure::Usage(format!("--{option}: {description}"))
+        }
+        other => other.into(),
+    })
 }
 
 /// Every backend that the settings allow, and the corpus where one is named.
 fn open(args: &ExplainArgs, settings: &Settings) -> Result<(Arc<Engine>, Option<Arc<CorpusView>>), Failure> {
-    let Some(name) = &args.corpus else { return Ok((private_engine(settings, &BackendKind::ALL)?, None)) };
+    let Some(name) = &args.corpus else { return Ok((settings.private_engine(&BackendKind::ALL)?, None)) };
     let store = settings.store(Access::ReadOnly)?;
     let view = store.view(name)?;
-    if args.op == Opcode::Nearest && !view.has_coordinates() {
-        let reason = "has no coordinates; import rows with x, y, z, w and v".to_owned();
-        return Err(Error::Precondition { name: name.clone(), reason }.into());
-    }
     Ok((settings.engine(store, &BackendKind::ALL)?, Some(view)))
 }
 
@@ -166,7 +157,7 @@ fn basis(times: &Times) -> &'static str {
 }
 
 /// All of it, for programs. Times are nanoseconds.
-fn record(args: &ExplainArgs, shape: &Shape, forecast: &Forecast, want: Option<&str>) -> Value {
+fn record(args: &ExplainArgs, of: &Description, forecast: &Forecast, want: Option<&str>) -> Value {
     let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let prospect = |prospect: &Prospect| {
         let Prospect { kind, device, times, reserve } = prospect;
@@ -185,9 +176,9 @@ fn record(args: &ExplainArgs, shape: &Shape, forecast: &Forecast, want: Option<&
         })
     };
     let prospects: Vec<Value> = forecast.prospects.iter().map(prospect).collect();
-    let operation = OPERATIONS.iter().find(|(_, opcode)| *opcode == shape.opcode).map(|(name, _)| *name);
     json!({
-        "operation": operation, "rows": shape.rows, "dim": shape.dim, "queries": shape.items, "k": shape.k,
+        "operation": args.op.name(), "rows": of.rows, "dim": of.dim, "queries": args.queries, "k": args.k,
+        "text_bytes": args.bytes,
         "cold": args.cold, "assumed_because": want, "prospects": prospects,
         "chosen": forecast.chosen.map(|place| forecast.prospects[place].kind.name()), "reason": forecast.reason,
     })

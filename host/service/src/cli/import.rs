@@ -9,11 +9,11 @@ use megaring_corpus::import::{self, Format, Import, ImportOptions};
 use megaring_corpus::{Access, Adopted, Appended, Store};
 use serde::Serialize;
 
-use super::failure::message;
-use super::progress::Progress;
-use super::table::{counted, duration_text, grouped};
-use super::{Failure, Output};
 use crate::config::Settings;
+use crate::console::Progress;
+use crate::console::message;
+use crate::console::{Failure, Output};
+use crate::console::{counted, duration_text, grouped};
 
 /// `corpus import`.
 #[derive(Debug, clap::Args)]

@@ -4,22 +4,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::builder::BoolishValueParser;
-use megaring_core::job::{Job, NearestJob, Points, Terms};
-use megaring_core::nearest::{DEFAULT_WEIGHTS, Neighbour};
+use megaring_core::nearest::{DEFAULT_WEIGHTS, Nearest, Neighbour, Points};
 use megaring_core::nearest::{MAX_COORDINATE, MAX_WEIGHT, is_coordinate, is_weight};
 use megaring_core::{BackendKind, Error};
 use megaring_corpus::Access;
 use serde::{Deserialize, Serialize};
 
-use super::encode::private_engine;
-use super::json_lines::JsonLines;
-use super::output::Output;
 use super::search::tell_made;
-use super::table::{Align, Table, counted};
-use super::{Failure, backend, five};
+use super::{backend, five};
 use crate::config::Settings;
-use crate::engine::Engine;
-use crate::outcome::Answer;
+use crate::console::Failure;
+use crate::console::JsonLines;
+use crate::console::Output;
+use crate::console::{Align, Table, counted};
+use megaring_engine::{Engine, Terms};
 
 /// `megaring nearest`.
 #[derive(Debug, clap::Args)]
@@ -83,17 +81,15 @@ struct NeighbourRecord<'a> {
 
 pub(crate) fn run(args: &NearestArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     let (engine, points) = open(args, settings)?;
-    let job = NearestJob {
+    let job = Nearest {
         points: points.clone(),
         queries: args.query.clone(),
         weights: args.weights.unwrap_or(DEFAULT_WEIGHTS),
         k: args.k as usize,
     };
     let terms = Terms { backend: args.backend, ..Terms::default() };
-    let outcome = engine.run_blocking(Job::Nearest(job), terms)?;
-    let Answer::Neighbours(all) = &outcome.answer else {
-        return Err(Failure::work("internal fault: nearest was answered with something else"));
-    };
+    let outcome = engine.run_blocking(job, terms)?;
+    let all = &outcome.answer;
     for (query, neighbours) in all.iter().enumerate() {
         tell(query, neighbours, args.titles, &points, output)?;
     }
@@ -107,14 +103,11 @@ fn open(args: &NearestArgs, settings: &Settings) -> Result<(Arc<Engine>, Points)
         (Some(name), None) => {
             let store = settings.store(Access::ReadOnly)?;
             let view = store.view(name)?;
-            if !view.has_coordinates() {
-                let reason = "has no coordinates; import rows with x, y, z, w and v".to_owned();
-                return Err(Error::Precondition { name: name.clone(), reason }.into());
-            }
+            view.require_coordinates()?;
             Ok((settings.engine(store, args.backend.as_slice())?, Points::Corpus(view)))
         }
         (None, Some(path)) => {
-            Ok((private_engine(settings, args.backend.as_slice())?, Points::Sent(Arc::new(read(path)?))))
+            Ok((settings.private_engine(args.backend.as_slice())?, Points::Sent(Arc::new(read(path)?))))
         }
     }
 }

@@ -6,20 +6,22 @@ use std::sync::Arc;
 use clap::builder::BoolishValueParser;
 use megaring_core::corpus::CorpusView;
 use megaring_core::exact::reported;
-use megaring_core::job::{Job, Matrix, SearchJob, Terms};
+use megaring_core::matrix::Matrix;
 use megaring_core::rescore::{Hit, Ranked};
+use megaring_core::search::Search;
 use megaring_core::{BackendKind, Error, Metric};
 use megaring_corpus::Access;
 use megaring_corpus::import::{self, ImportOptions};
 use serde::Serialize;
 
-use super::failure::message;
-use super::output::Output;
-use super::table::{Align, Table, counted, duration_text, grouped};
-use super::{Failure, backend, finite, metric};
+use super::{backend, finite, metric};
 use crate::config::Settings;
-use crate::engine::Engine;
-use crate::outcome::{Answer, Made, Outcome};
+use crate::console::Failure;
+use crate::console::Output;
+use crate::console::message;
+use crate::console::{Align, Table, counted, duration_text, grouped};
+use megaring_engine::{Engine, Terms};
+use megaring_engine::{Made, Outcome};
 
 /// `megaring search`.
 #[derive(Debug, clap::Args)]
@@ -94,10 +96,7 @@ pub(crate) fn run(args: &SearchArgs, settings: &Settings, output: &mut Output) -
         let queries = queries?;
         let count = queries.rows;
         let outcome = search(&engine, &view, args, queries)?;
-        let Answer::Hits(ranked) = &outcome.answer else {
-            return Err(Failure::work("internal fault: a search was answered with something else"));
-        };
-        for (query, ranked) in ranked.iter().enumerate() {
+        for (query, ranked) in outcome.answer.iter().enumerate() {
             tell(first + query, ranked, args, &view, output)?;
         }
         tell_made(count, &outcome.made, output)?;
@@ -141,11 +140,11 @@ fn search(
     view: &Arc<CorpusView>,
     args: &SearchArgs,
     queries: Matrix,
-) -> Result<Outcome, Failure> {
+) -> Result<Outcome<Vec<Ranked>>, Failure> {
     let job =
-        SearchJob { corpus: view.clone(), queries, metric: args.metric, k: args.k as usize, threshold: args.threshold };
+        Search { corpus: view.clone(), queries, metric: args.metric, k: args.k as usize, threshold: args.threshold };
     let terms = Terms { backend: args.backend, ..Terms::default() };
-    Ok(engine.run_blocking(Job::Search(job), terms)?)
+    Ok(engine.run_blocking(job, terms)?)
 }
 
 fn tell(
@@ -213,7 +212,7 @@ impl MadeRecord {
             queue_ns: nanoseconds(made.queue),
             compute_ns: nanoseconds(made.compute),
             rescore_ns: nanoseconds(made.rescore),
-            gathered_queries: made.gathered,
+            gathered_queries: made.batched_with,
         };
         Self { made }
     }

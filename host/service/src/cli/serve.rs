@@ -7,19 +7,19 @@ use megaring_corpus::Access;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::failure::message;
-use super::table::{counted, duration_text};
-use super::{Failure, Output};
 use crate::config::{Calibrating, Settings};
-use crate::engine::Engine;
-use crate::server::{Drained, Server, ServerConfig};
+use crate::console::message;
+use crate::console::{Failure, Output};
+use crate::console::{counted, duration_text};
+use megaring_engine::Engine;
+use megaring_server::{Drained, Server};
 
 /// How long threads that still read or write files may take after the server has ended.
 const LINGER: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     let store = settings.store(Access::Exclusive)?;
-    let engine = Engine::start(settings.engine_config()?, store)?;
+    let engine = settings.setup()?.start(store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -28,7 +28,7 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
         // Before the address is told: whoever reads it may send a signal at once.
         let mut signals =
             Signals::listen().map_err(|error| Failure::Work(format!("signals cannot be awaited: {error}")))?;
-        let server = Server::bind(config(settings), engine.clone()).map_err(Failure::work)?;
+        let server = Server::bind(settings.server_config(), engine.clone()).map_err(Failure::work)?;
         let turn = server.keeper().prepare(settings.calibrate == Calibrating::Auto);
         announce(&server, settings, output)?;
         if let Some(turn) = turn {
@@ -45,7 +45,7 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
         "drained": drained == Drained::Fully,
         "jobs_answered": sums.jobs_answered,
         "jobs_refused": sums.jobs_refused,
-        "jobs_gathered": sums.jobs_gathered,
+        "jobs_batched": sums.jobs_batched,
         "items_answered": sums.items_answered,
         "failovers": sums.failovers,
         "counters": counters(&engine),
@@ -74,17 +74,6 @@ fn counters(engine: &Engine) -> Value {
     };
     let backends = engine.counters().into_iter();
     Value::Object(backends.map(|(kind, counters)| (kind.name().to_owned(), counts(counters))).collect())
-}
-
-/// The server's part of the settings.
-pub(crate) fn config(settings: &Settings) -> ServerConfig {
-    ServerConfig {
-        address: settings.listen,
-        max_message_bytes: settings.message_limit,
-        stream_in_flight: settings.stream_in_flight,
-        drain_limit: settings.drain_timeout,
-        calibration: Some(settings.calibration_file()),
-    }
 }
 
 fn announce(server: &Server, settings: &Settings, output: &mut Output) -> Result<(), Failure> {

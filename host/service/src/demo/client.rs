@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::cli::Failure;
+use crate::console::Failure;
 
 /// A connected client.
 pub(super) struct Client {

@@ -4,7 +4,7 @@ use megaring_proto::v1 as pb;
 use serde::Serialize;
 
 use super::data::Corpus;
-use crate::cli::{Failure, Output};
+use crate::console::{Failure, Output};
 
 /// Titles of records of the sample, each the query of an example. One that is not there is passed over.
 const QUERIES: [&str; 3] = ["shutil.copy", "asyncio.locks.Lock", "gzip.decompress"];

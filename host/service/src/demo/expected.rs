@@ -10,7 +10,7 @@ use megaring_proto::v1 as pb;
 use rayon::prelude::*;
 
 use super::data::Corpus;
-use crate::cli::Failure;
+use crate::console::Failure;
 
 /// How far a coordinate may be off: the reference uses the platform's exponential.
 const COORDINATE_ERROR: f64 = 1e-12;

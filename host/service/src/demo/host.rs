@@ -9,9 +9,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::cli::{Failure, server_config};
 use crate::config::Settings;
-use crate::server::{Drained, ServeError, Server, ServerConfig};
+use crate::console::Failure;
+use megaring_server::{Drained, ServeError, Server, ServerConfig};
 
 /// A running server.
 pub(super) struct Host {
@@ -30,7 +30,7 @@ impl Host {
             .build()
             .map_err(|error| Failure::Work(format!("the system refused threads: {error}")))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let config = ServerConfig { address, ..server_config(settings) };
+        let config = ServerConfig { address, ..settings.server_config() };
         let (stop, stopped) = oneshot::channel::<()>();
         let within = runtime.enter();
         let server = Server::bind(config, engine).map_err(Failure::work)?;

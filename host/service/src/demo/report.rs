@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::cli::{Align, Failure, Output, Table, duration_text, grouped};
 use crate::config::Settings;
+use crate::console::{Align, Failure, Output, Table, duration_text, grouped};
 
 /// One kind of call, repeated.
 pub(super) struct Measured {

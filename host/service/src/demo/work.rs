@@ -9,7 +9,7 @@ use super::client::Client;
 use super::data::Corpus;
 use super::expected::{self, encode_difference, search_difference};
 use super::report::{Measured, Report};
-use crate::cli::{Failure, grouped};
+use crate::console::{Failure, grouped};
 
 /// Hits wanted everywhere.
 const K: usize = 10;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Finding;
-use crate::calibration::{Calibration, Fingerprint, Found, load};
-use crate::cli::counted;
 use crate::config::Settings;
-use crate::engine::Engine;
+use crate::console::counted;
+use megaring_engine::Engine;
+use megaring_engine::calibration::{Calibration, Fingerprint, Found, load};
 
 const HELP: &str = "`megaring calibrate` measures the backends; until then what they cost is assumed";
 
@@ -48,9 +48,9 @@ mod tests {
     use megaring_core::BackendKind;
 
     use super::*;
-    use crate::calibration::{Costs, Failed, Noise, SCHEMA};
-    use crate::cost::CostModel;
     use crate::doctor::State;
+    use megaring_engine::calibration::{Costs, Failed, Noise, SCHEMA};
+    use megaring_engine::cost::CostModel;
 
     #[test]
     fn a_calibration_is_told_with_its_age_and_its_doubts() {

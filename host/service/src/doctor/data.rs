@@ -5,9 +5,9 @@ use std::path::Path;
 use megaring_corpus::{Access, State, Store};
 
 use super::{Finding, fault};
-use crate::cli::{bytes_text, counted};
 use crate::config::Settings;
-use crate::machine;
+use crate::console::{bytes_text, counted};
+use megaring_engine::machine;
 
 /// Room below which a person should know.
 const LITTLE_BYTES: u64 = 1 << 30;

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
-use megaring_core::job::{Job, Matrix, SearchJob, Terms};
+use megaring_core::matrix::Matrix;
+use megaring_core::nop::Nop;
 use megaring_core::rescore::{Hit, compare};
+use megaring_core::search::Search;
 use megaring_core::{BackendKind, BackendStatus, Error, Metric, exact};
 
 use super::{Finding, fault};
-use crate::cli::{duration_text, private_engine};
 use crate::config::Settings;
-use crate::engine::Engine;
-use crate::outcome::Answer;
+use crate::console::duration_text;
+use megaring_engine::{Engine, Terms};
 
 /// Nops sent; the median counts.
 const NOPS: usize = 501;
@@ -28,7 +29,7 @@ const K: usize = 10;
 const HANDLE: u32 = 1 << 31;
 
 pub(super) fn engine(settings: &Settings) -> Result<Arc<Engine>, Error> {
-    private_engine(settings, &BackendKind::ALL)
+    settings.private_engine(&BackendKind::ALL)
 }
 
 /// Of every backend that runs.
@@ -73,7 +74,7 @@ fn nop(engine: &Arc<Engine>, kind: BackendKind) -> Result<Duration, Error> {
     let mut times = Vec::with_capacity(NOPS);
     for _ in 0..NOPS {
         let begun = Instant::now();
-        engine.run_blocking(Job::Nop, forced(kind))?;
+        engine.run_blocking(Nop, forced(kind))?;
         times.push(begun.elapsed());
     }
     times.sort_unstable();
@@ -92,11 +93,9 @@ fn difference(
     metric: Metric,
 ) -> Result<Option<String>, Error> {
     let queries = Matrix { rows: QUERIES, dim: DIM, values: numbers(QUERIES * DIM, 2) };
-    let job = SearchJob { corpus: corpus.clone(), queries: queries.clone(), metric, k: K, threshold: None };
-    let outcome = engine.run_blocking(Job::Search(job), forced(kind))?;
-    let Answer::Hits(ranked) = outcome.answer else {
-        return Err(Error::Internal("a search was answered with something else".into()));
-    };
+    let job = Search { corpus: corpus.clone(), queries: queries.clone(), metric, k: K, threshold: None };
+    let outcome = engine.run_blocking(job, forced(kind))?;
+    let ranked = outcome.answer;
     let (_, segment) = corpus.segment_of(0);
     let rows = segment.data().embeddings();
     let equal = ranked.len() == QUERIES

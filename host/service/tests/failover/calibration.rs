@@ -10,8 +10,8 @@ use megaring::calibration::{
 };
 use megaring::engine::{Engine, EngineConfig, Running};
 use megaring::router::{Basis, Question, Routing};
-use megaring_core::job::Shape;
 use megaring_core::encode::profile::{DEFAULT, Profile};
+use megaring_core::job::Shape;
 use megaring_core::{BackendKind, Error, Opcode};
 use megaring_corpus::{Access, Store};
 

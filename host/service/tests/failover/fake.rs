@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use megaring::engine::Running;
-use megaring_core::lists::{EVERY_ROW, ListHeader};
 use megaring_core::job::Job;
+use megaring_core::lists::{EVERY_ROW, ListHeader};
 use megaring_core::{Backend, BackendKind, Capabilities, Error, Opcode, Residency};
 use megaring_ring::{Body, JobRing, RingConfig, Status, WaitStrategy, Work};
 

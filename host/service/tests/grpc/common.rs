@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use megaring::engine::{Engine, EngineConfig, WgpuConfig};
 use megaring::server::{Drained, Server, ServerConfig};
-use megaring_core::job::{Job, SearchJob, Terms};
 use megaring_core::encode::profile::{DEFAULT, Profile};
+use megaring_core::job::{Job, SearchJob, Terms};
 use megaring_corpus::{Access, Store};
 use megaring_datasets::Matrix;
 use megaring_proto::v1 as pb;
