@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::stats;
+use megaring_engine::measure::stats;
 
 const SEARCH: Sizes = Sizes { rows: 5_562, dim: 384, k: 10, items: 0 };
 
