@@ -23,8 +23,8 @@ const TWIN: &str = "kernels/cuda/twin";
 /// line, and `--bug NAME` runs it with that bug in it.
 const TORTURE: &str = "kernels/cuda/twin/torture.cpp";
 
-/// Compiles the kernels with cargo's `flags`, prints what each needs on each architecture, and fails where a hot one spills or one
-/// loads past the coherent caches.
+/// Compiles the kernels with cargo's `flags`, prints what each needs on each architecture, and fails where a hot one spills or takes more
+/// registers than its budget, or one loads past the coherent caches.
 pub(crate) fn ptxas(workspace: &Workspace, flags: &[&str]) -> Result<Outcome> {
     let mut cargo = workspace.cargo();
     cargo.args(["check", "-p", PACKAGE, "--message-format=json-render-diagnostics"]).args(flags);
@@ -61,6 +61,7 @@ fn findings(usages: &[Usage], code: &[(String, String)]) -> Vec<String> {
         format!("{function} spills for {architecture}: {spill_stores} bytes stored, {spill_loads} loaded")
     };
     let mut findings: Vec<String> = usages.iter().filter(|usage| usage.is_hot_and_spills()).map(spill).collect();
+    findings.extend(usages.iter().filter_map(Usage::beyond_budget));
     for (architecture, ptx) in code {
         if let Some(load) = ptxas::non_coherent_load(ptx) {
             findings
@@ -221,6 +222,12 @@ mod tests {
         let found = findings(&one, &code(&[("sm_75", ""), ("sm_100", "")]));
         assert!(found.len() == 1 && found[0].ends_with("for sm_100"), "{found:?}");
         assert_eq!(findings(&one, &[]), ["there is no PTX to look at"]);
+    }
+
+    #[test]
+    fn registers_beyond_the_budget_are_found() {
+        let found = findings(&usages(&["sm_75", "sm_130"], 0), &code(&[("sm_75", ""), ("sm_130", "")]));
+        assert_eq!(found, ["megaring_a takes 8 registers for sm_130, which has no budget"]);
     }
 
     #[test]

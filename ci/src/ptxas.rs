@@ -1,7 +1,8 @@
 //! What NVIDIA's assembler (`ptxas -v`) says about each kernel: registers, stack, spills, shared memory.
 //!
 //! A spill is a register that had to go to memory and back. In the ring's kernels, and in what they call, one is a finding: they are
-//! written so that everything fits. A report in another form than the one known here is an error, never a pass.
+//! written so that everything fits. So is a register beyond an architecture's budget. A report in another form than the one known here
+//! is an error, never a pass.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -10,6 +11,11 @@ use crate::Result;
 
 /// In the names of all functions that must not spill: the kernels' begin with it, and the others' namespace has it.
 const HOT: &str = "megaring";
+
+/// Registers of a thread that a kernel of the ring may take, by architecture: as many as it takes now, compiled by the pinned nvcc. There are 255;
+/// what takes more of them than before is to be a decision, made before the last of them is gone and the kernel spills.
+const REGISTERS: [(&str, u64); 7] =
+    [("sm_75", 240), ("sm_80", 238), ("sm_86", 238), ("sm_89", 238), ("sm_90a", 240), ("sm_100", 236), ("sm_120", 235)];
 
 /// What one function needs on one architecture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +45,19 @@ impl Usage {
     /// Whether it is one of the ring's kernels.
     pub(crate) fn is_hot_kernel(&self) -> bool {
         self.kernel.is_some() && self.function.starts_with(HOT)
+    }
+
+    /// What is wrong with the registers of one of the ring's kernels, if something is.
+    pub(crate) fn beyond_budget(&self) -> Option<String> {
+        let Self { architecture, function, .. } = self;
+        let Kernel { registers, .. } = self.kernel.filter(|_| self.is_hot_kernel())?;
+        match REGISTERS.iter().find(|(known, _)| known == architecture) {
+            Some((_, budget)) if registers <= *budget => None,
+            Some((_, budget)) => {
+                Some(format!("{function} takes {registers} registers for {architecture}, whose budget is {budget}"))
+            }
+            None => Some(format!("{function} takes {registers} registers for {architecture}, which has no budget")),
+        }
     }
 
     /// Whether it is one, or called by one, and spills.
@@ -208,6 +227,33 @@ ptxas info    : Compile time = 13.242 ms
         let called = REPORT.replace("_Z7helper2Pdi", "_ZN8megaring7helper2EPdi");
         assert_eq!(spilling(&called), ["_ZN8megaring7helper2EPdi", "megaring_spill"]);
         assert_eq!(spilling(&REPORT.replace("megaring_spill", "probe")), [""; 0], "not a kernel of the ring");
+    }
+
+    #[test]
+    fn registers_beyond_an_architectures_budget_are_found() {
+        let beyond = |report: &str| -> Vec<String> {
+            let usages = parse(report).expect("the report is read");
+            usages.iter().filter_map(Usage::beyond_budget).collect()
+        };
+        assert_eq!(beyond(REPORT), [""; 0]);
+        for (architecture, budget) in REGISTERS {
+            let takes = |registers: u64| {
+                let report =
+                    REPORT.replace("'megaring_spill' for 'sm_75'", &format!("'megaring_spill' for '{architecture}'"));
+                beyond(&report.replace("Used 64 registers", &format!("Used {registers} registers")))
+            };
+            assert_eq!(takes(budget), [""; 0], "{architecture}");
+            let found =
+                format!("megaring_spill takes {} registers for {architecture}, whose budget is {budget}", budget + 1);
+            assert_eq!(takes(budget + 1), [found]);
+        }
+        let unknown = REPORT.replace("'megaring_spill' for 'sm_75'", "'megaring_spill' for 'sm_130'");
+        assert_eq!(beyond(&unknown), ["megaring_spill takes 64 registers for sm_130, which has no budget"]);
+        assert_eq!(
+            beyond(&REPORT.replace("Used 8 registers", "Used 250 registers")),
+            [""; 0],
+            "not a kernel of the ring"
+        );
     }
 
     #[test]

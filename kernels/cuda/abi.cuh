@@ -43,7 +43,11 @@ struct Descriptor {
 };
 static_assert(sizeof(Descriptor) == 72);
 
-enum Opcode : u32 { OP_NOP = 1, OP_SEARCH = 2, OP_SCORE = 3, OP_ENCODE = 4, OP_NEAREST = 5, OP_STOP = 0xFFFF };
+enum class Opcode : u32 {
+#define MEGARING_OPERATION(number, name) name = number,
+#include "operations.inc"
+    stop = 0xFFFF,  // the kernel ends once everything before it is done
+};
 enum Metric : u32 { METRIC_COSINE = 1, METRIC_DOT = 2, METRIC_L2 = 3 };
 enum Status : u32 {
     STATUS_OK = 0,

@@ -11,7 +11,8 @@ namespace megaring {
 
 struct CompletionEntry {
     u64 ticket;
-    u32 opcode, status;
+    Opcode opcode;
+    u32 status;
     u64 device_ns;
     u32 body;
     u64 offset, len;  // BODY_ARENA: the part of the result region that is used
@@ -27,7 +28,7 @@ MR_DEVICE void write_completion(const KernelParams& params, u64 position, const 
     system_store_piece(slot, 3, Piece{arena ? entry.offset : 0, arena ? entry.len : 0});
     for (u32 piece = 4; piece < 7; ++piece) system_store_piece(slot, piece, Piece{0, 0});
     system_store_piece(slot, 7, Piece{0, position + 1});
-    system_store_piece(slot, 0, Piece{position + 1, entry.opcode | static_cast<u64>(entry.body) << 16});
+    system_store_piece(slot, 0, Piece{position + 1, static_cast<u64>(entry.opcode) | static_cast<u64>(entry.body) << 16});
 }
 
 // Publishes `count` completions with one store of the tail. Called by one thread, which has seen everything the jobs wrote.

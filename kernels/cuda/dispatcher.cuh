@@ -2,11 +2,11 @@
 //
 // Only this warp reads the submission ring. It polls one word over PCIe; when that has changed it fences, copies the new slots out in pieces
 // of 16 bytes, eight lanes a slot, and reports the head once for the burst, after which the host may overwrite them. Between polls it
-// sends the device's heartbeat, watches the host's, and obeys the control word. A nop is answered at once: it measures this path.
+// sends the device's heartbeat, watches the host's, and obeys the control word. What needs no work is answered at once.
 #pragma once
 
 #include "completion.cuh"
-#include "plan.cuh"
+#include "operations.cuh"
 
 namespace megaring {
 
@@ -106,18 +106,17 @@ class Dispatcher {
     MR_DEVICE bool dispatch(const Slot& slot, u64 position, CompletionEntry* answer) {
         const u64 now = clock_ns();
         // The position tells the ticket, also where the slot is damaged.
-        *answer = CompletionEntry{position + 1, static_cast<u32>(slot.event_type & 0xFFFF), STATUS_OK, 0, BODY_EMPTY, 0, 0};
+        *answer = CompletionEntry{position + 1, static_cast<Opcode>(slot.event_type & 0xFFFF), STATUS_OK, 0, BODY_EMPTY, 0, 0};
         if (!slot_holds(slot, position)) {
-            answer->opcode = 0;
+            answer->opcode = Opcode{};
             return refuse(answer, STATUS_BAD_DESCRIPTOR);
         }
-        if (answer->opcode == OP_STOP) {
+        if (answer->opcode == Opcode::stop) {
             stop_slot_ = 1;
             return true;
         }
         const Descriptor& descriptor = *reinterpret_cast<const Descriptor*>(slot.data);
-        // A nop has no regions that anyone reads.
-        if (answer->opcode == OP_NOP) {
+        if (is_answered_at_once(answer->opcode)) {
             if (is_past(*params_.state, descriptor.deadline_ns)) answer->status = STATUS_DEADLINE_EXCEEDED;
             return true;
         }
@@ -134,14 +133,14 @@ class Dispatcher {
         job.started_ns = now;
         job.ticket = position + 1;
         job.scratch = params_.scratch + (number & (params_.job_slots - 1)) * params_.scratch_bytes;
-        const Status planned = planner_.plan(params_, job);
+        const Status planned = plan_job(params_, job, stream_);
         const Status status = regions_hold(ring_, descriptor, run) ? planned : STATUS_BAD_DESCRIPTOR;
         if (status != STATUS_OK) {
             if (status == STATUS_BAD_DESCRIPTOR || status == STATUS_RESULT_TOO_SMALL || status == STATUS_UNKNOWN_OPCODE) return refuse(answer, status);
             answer->status = status;
             return true;
         }
-        planner_.commit(job);
+        stream_.next += job.tiles;
         // The record, its plan and its counters come before the number that tells of them.
         published_ = number + 1;
         device_store_release(&params_.state->published, published_);
@@ -233,7 +232,7 @@ class Dispatcher {
     const RingView& ring_;
     u32 lane_;
     Slot* staged_;
-    Planner planner_;
+    StreamPlace stream_;
     u64 head_ = 0, limit_ = 0, published_ = 0;
     u64 stop_slot_ = 0;
     u64 host_beat_ = 0, host_seen_ns_ = 0, tended_ns_ = 0, beats_ = 0;

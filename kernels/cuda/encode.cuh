@@ -24,6 +24,15 @@ constexpr u32 MASK_WORDS = 4;
 // Of texts, too: so that positions and the ends of spans stay within 32 bits.
 constexpr u64 MOST_TEXT_BYTES = u64(1) << 31;
 
+struct EncodePlan {
+    u64 offsets, masks;  // byte offsets in the scratch area; NOWHERE: no room
+    u32 items;
+    u32 lead;         // bytes between the text's first piece of 16 and the text
+    u32 text_bytes;
+    u32 slice, spans;  // bytes of one thread, and runs of slices that a block scans at a time
+    u32 tables_shared;
+};
+
 MR_DEVICE u32 class_bytes() { return 256; }
 MR_DEVICE u32 next_bytes(const Automaton& automaton) { return align_up((automaton.states << automaton.shift) * u32(sizeof(u16)), PIECE_BYTES); }
 // What of the text before a span is brought along.
@@ -51,7 +60,7 @@ MR_DEVICE bool lay_spans(const KernelParams& params, EncodePlan& plan) {
 
 MR_DEVICE Status plan_encode(const KernelParams& params, JobRecord& job) {
     const Descriptor& descriptor = descriptor_of(job);
-    EncodePlan& plan = job.encode;
+    EncodePlan& plan = plan_in<EncodePlan>(job);
     if (descriptor.items >= MOST_TEXT_BYTES) return STATUS_BAD_DESCRIPTOR;
     const u64 before = (u64(descriptor.items) + 1) * sizeof(u64);
     const u64 mask_bytes = u64(descriptor.items) * MASK_WORDS * sizeof(u32);
@@ -77,7 +86,7 @@ MR_DEVICE const u64* offsets_of(const KernelParams& params, const JobRecord& job
 
 // Checks that offsets rise from 0 to the text's length and copies them, two at a time. All lanes of a warp go through together.
 MR_DEVICE_CALL void prepare_encode(const KernelParams& params, JobRecord& job, u32 chunk) {
-    const EncodePlan& plan = job.encode;
+    const EncodePlan& plan = plan_in<EncodePlan>(job);
     const u64* offsets = offsets_of(params, job);
     const bool stages = plan.offsets != NOWHERE;
     u32* staged = reinterpret_cast<u32*>(job.scratch + plan.offsets);
@@ -142,7 +151,7 @@ struct FoundWords {
 // A run of spans, by one block.
 class TextScan {
   public:
-    MR_DEVICE TextScan(const KernelParams& params, const JobRecord& job) : plan_(job.encode), tables_(tables_of(params.automaton)) {
+    MR_DEVICE TextScan(const KernelParams& params, const JobRecord& job) : plan_(plan_in<EncodePlan>(job)), tables_(tables_of(params.automaton)) {
         warm_up_ = params.automaton.warm_up;
         warm_up_bytes_ = warm_up_bytes(params.automaton);
         offsets_ = reinterpret_cast<const u32*>(job.scratch + plan_.offsets);
@@ -222,7 +231,7 @@ class TextScan {
 };
 
 MR_DEVICE_CALL void work_encode(const KernelParams& params, JobRecord& job, u32 chunk) {
-    const u32 chunks = job.work_end - job.prepare_end, spans = job.encode.spans;
+    const u32 chunks = job.work_end - job.prepare_end, spans = plan_in<EncodePlan>(job).spans;
     TextScan scan(params, job);
     for (u32 span = cut(spans, chunks, chunk); span < cut(spans, chunks, chunk + 1); ++span) scan.run(span);
 }
@@ -230,7 +239,7 @@ MR_DEVICE_CALL void work_encode(const KernelParams& params, JobRecord& job, u32 
 // Without room in scratch: a thread to a text, read and answered where it lies.
 MR_DEVICE_CALL void scan_whole_texts(const KernelParams& params, JobRecord& job, u32 first, u32 end) {
     const u64* offsets = offsets_of(params, job);
-    const u8* bytes = reinterpret_cast<const u8*>(offsets + job.encode.items + 1);
+    const u8* bytes = reinterpret_cast<const u8*>(offsets + plan_in<EncodePlan>(job).items + 1);
     const Tables tables = tables_of(params.automaton);
     Piece* out = reinterpret_cast<Piece*>(result_of(params, job));
     for (u32 text = first + thread_index(); text < end; text += THREADS) {
@@ -245,16 +254,23 @@ MR_DEVICE_CALL void scan_whole_texts(const KernelParams& params, JobRecord& job,
 }
 
 MR_DEVICE void finish_encode(const KernelParams& params, JobRecord& job, u32 chunk) {
-    const EncodePlan& plan = job.encode;
+    const EncodePlan& plan = plan_in<EncodePlan>(job);
     const u32 first = chunk * CHUNK_TEXTS, end = smaller(plan.items, first + CHUNK_TEXTS);
     if (plan.masks == NOWHERE) return scan_whole_texts(params, job, first, end);
     copy_pieces(result_of(params, job), job.scratch + plan.masks, u64(first) * PIECE_BYTES, u64(end) * PIECE_BYTES);
 }
 
-MR_DEVICE void run_encode(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
-    if (phase == PHASE_PREPARE) prepare_encode(params, job, chunk);
-    else if (phase == PHASE_WORK) work_encode(params, job, chunk);
-    else finish_encode(params, job, chunk);
-}
+template <>
+struct Operation<Opcode::encode> {
+    static constexpr bool AT_ONCE = false;
+
+    static MR_DEVICE Status plan(const KernelParams& params, JobRecord& job, StreamPlace&) { return plan_encode(params, job); }
+
+    static MR_DEVICE void run(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
+        if (phase == PHASE_PREPARE) prepare_encode(params, job, chunk);
+        else if (phase == PHASE_WORK) work_encode(params, job, chunk);
+        else finish_encode(params, job, chunk);
+    }
+};
 
 }  // namespace megaring

@@ -18,76 +18,32 @@ enum Phase : u32 { PHASE_PREPARE, PHASE_WORK, PHASE_FINISH };
 // The last 16 bytes of the shared memory are the workers' mailbox; operations have the rest.
 constexpr u32 MAILBOX_BYTES = 16;
 
-// Search: the int8 screen (search.cuh).
-struct SearchPlan {
-    const Segment* segments;
-    StreamLines* stream;     // null unless streamed
-    u64 stream_base;         // tiles of the session before this job's first
-    double threshold;        // the caller's, as a score
-    double max_norm;
-    u64 codes, params, shared_thresholds, heads, cells, raw;  // byte offsets in the scratch area
-    u32 segment_count, groups;
-    u32 items, dim, quads, steps;
-    u32 k, metric, capacity, room;
-    u32 query_tile, query_tiles, splits, tiles;
-    u32 every_row, float32;
-};
-
-// Score: exact scores of all pairs (score.cuh).
-struct ScorePlan {
-    const Segment* segments;
-    u64 payload, norms;  // byte offsets in the scratch area: a copy of the payload, each query's norm; NOWHERE: no room
-    u64 payload_bytes;
-    u64 tiles;  // of cells
-    u32 segment_count;
-    u32 items, dim, metric;
-    u32 rows, width, all_rows;
-    u32 query_tiles, slice;
-    u32 query_chunks, queries_per_chunk;
-};
-
-// Encode: the keyword automaton (encode.cuh).
-struct EncodePlan {
-    u64 offsets, masks;  // byte offsets in the scratch area; NOWHERE: no room
-    u32 items;
-    u32 lead;         // bytes between the text's first piece of 16 and the text
-    u32 text_bytes;
-    u32 slice, spans;  // bytes of one thread, and runs of slices that a block scans at a time
-    u32 tables_shared;
-};
-
-// Nearest: points in 5-D (nearest.cuh).
-struct NearestPlan {
-    const Segment* segments;  // null: the points travel in the payload
-    u64 payload, limits, heads, cells, buffers;  // byte offsets in the scratch area
-    u64 payload_bytes;
-    u32 segment_count;
-    u32 items, rows, k;
-    u32 capacity, splits, every_row;
-    u32 kept, room;  // cells that a split leaves behind, and that it has room for while it collects
-    u32 buffers_shared;
-};
-
 struct alignas(128) JobRecord {
     Slot slot;
     // Claimed and finished chunks, and the first failure.
     u32 next, done, status;
     u32 total, prepare_end, work_end;
-    u32 opcode, tile_chunks;  // tile_chunks: WORK chunks of one tile of a streamed corpus; else 0
+    Opcode opcode;
+    u32 tile_chunks;  // of a streamed corpus: WORK chunks of one tile; else 0
     u64 started_ns, ticket;
     u8* scratch;
-    u64 result_used;  // bytes of the result region that the answer takes
-    u32 tile_done;    // finished WORK chunks of a streamed job; `done` grows by whole tiles
-    u32 unused;
-    union {
-        SearchPlan search;
-        ScorePlan score;
-        EncodePlan encode;
-        NearestPlan nearest;
-    };
-    u8 reserved[1024 - 128 - 72 - sizeof(SearchPlan)];
+    u64 result_used;          // bytes of the result region that the answer takes
+    StreamLines* stream;      // of a streamed corpus
+    u64 stream_base;          // the session's tiles before this job's first
+    u32 tiles;                // the job's own; 0 unless streamed
+    u32 tile_done;            // finished WORK chunks of a streamed job; `done` grows by whole tiles
+    alignas(8) u8 plan[808];  // the operation's own
 };
-static_assert(sizeof(JobRecord) == 1024 && sizeof(SearchPlan) >= sizeof(NearestPlan));
+static_assert(sizeof(JobRecord) == 1024);
+
+// The operation's own part of a record.
+template <typename Plan>
+MR_DEVICE Plan& plan_in(JobRecord& job) {
+    static_assert(sizeof(Plan) <= sizeof(job.plan) && alignof(Plan) <= 8);
+    return *reinterpret_cast<Plan*>(job.plan);
+}
+template <typename Plan>
+MR_DEVICE const Plan& plan_in(const JobRecord& job) { return *reinterpret_cast<const Plan*>(job.plan); }
 
 // What the blocks share beside the records. Zeroed before each launch.
 struct DeviceState {

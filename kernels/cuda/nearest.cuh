@@ -12,7 +12,8 @@
 // and every such row is kept. Beyond float32's range rows round to infinity, which ties them: they are all kept.
 #pragma once
 
-#include "search.cuh"
+#include "lists.cuh"
+#include "select.cuh"
 #include "stage.cuh"
 
 namespace megaring {
@@ -25,6 +26,17 @@ constexpr u32 POINT_TILE = POINTS_EACH * THREADS;
 constexpr u32 LEAST_POINTS = 4 * POINT_TILE;
 // So that chunks stay within 32 bits.
 constexpr u32 MOST_POINT_QUERIES = 1u << 30;
+
+struct NearestPlan {
+    const Segment* segments;  // null: the points travel in the payload
+    u64 payload, limits, heads, cells, buffers;  // byte offsets in the scratch area
+    u64 payload_bytes;
+    u32 segment_count;
+    u32 items, rows, k;
+    u32 capacity, splits, every_row;
+    u32 kept, room;  // cells that a split leaves behind, and that it has room for while it collects
+    u32 buffers_shared;
+};
 
 // A point that may be near enough.
 struct alignas(8) NearPoint {
@@ -74,7 +86,7 @@ MR_DEVICE bool lay_nearest(const KernelParams& params, NearestPlan& plan, u32 sp
 // `corpus` is null where the points travel in the payload.
 MR_DEVICE Status plan_nearest(const KernelParams& params, JobRecord& job, const Corpus* corpus) {
     const Descriptor& descriptor = descriptor_of(job);
-    NearestPlan& plan = job.nearest;
+    NearestPlan& plan = plan_in<NearestPlan>(job);
     const u32 items = descriptor.items, sent = corpus == nullptr ? descriptor.dim : 0;
     plan.payload_bytes = (u64(items) + 1 + sent) * POINT_BYTES;
     if (descriptor.k == 0 || items > MOST_POINT_QUERIES || descriptor.payload_len < plan.payload_bytes) return STATUS_BAD_DESCRIPTOR;
@@ -87,7 +99,7 @@ MR_DEVICE Status plan_nearest(const KernelParams& params, JobRecord& job, const 
     plan.every_row = 0;
     if (items == 0) return plan_every_row(job, &plan.every_row);
     plan.capacity = list_capacity(items, descriptor.result_len);
-    if (2 * u64(plan.k) >= plan.rows || plan.k > plan.capacity) return plan_every_row(job, &plan.every_row);
+    if (wants_every_row(plan.k, plan.rows) || plan.k > plan.capacity) return plan_every_row(job, &plan.every_row);
     if (corpus != nullptr && !(corpus->flags & CORPUS_COORDINATES)) return STATUS_STALE_CORPUS;
     u32 splits = smaller(larger(4 * params.workers / items, 1), larger(plan.rows / LEAST_POINTS, 1));
     while (!lay_nearest(params, plan, splits)) {
@@ -101,7 +113,7 @@ MR_DEVICE Status plan_nearest(const KernelParams& params, JobRecord& job, const 
 }
 
 MR_DEVICE void prepare_nearest(const KernelParams& params, JobRecord& job, u32 chunk) {
-    const NearestPlan& plan = job.nearest;
+    const NearestPlan& plan = plan_in<NearestPlan>(job);
     copy_chunk(job.scratch + plan.payload, payload_of(params, job), 0, align_to_piece(plan.payload_bytes), chunk);
     if (chunk != 0) return;
     i32* limits = reinterpret_cast<i32*>(job.scratch + plan.limits);
@@ -270,7 +282,7 @@ MR_DEVICE NearHead* near_head(const NearestPlan& plan, u8* scratch, u32 query, u
 
 // Queries of the same share follow each other, so its points are in the cache.
 MR_DEVICE_CALL void work_nearest(JobRecord& job, u32 chunk) {
-    const NearestPlan& plan = job.nearest;
+    const NearestPlan& plan = plan_in<NearestPlan>(job);
     const u32 query = chunk % plan.items, split = chunk / plan.items;
     NearScan scan(plan, job.scratch, query);
     each_point_run(plan, job.scratch, cut(plan.rows, plan.splits, split), cut(plan.rows, plan.splits, split + 1),
@@ -289,7 +301,7 @@ MR_DEVICE void each_near_cell(const NearestPlan& plan, u8* scratch, u32 query, V
 }
 
 MR_DEVICE_CALL void finish_nearest(const KernelParams& params, JobRecord& job, u32 query) {
-    const NearestPlan& plan = job.nearest;
+    const NearestPlan& plan = plan_in<NearestPlan>(job);
     u8* result = result_of(params, job);
     if (plan.every_row) return write_every_row(result, plan.items);
     NearState* state = reinterpret_cast<NearState*>(shared_memory());
@@ -318,10 +330,22 @@ MR_DEVICE_CALL void finish_nearest(const KernelParams& params, JobRecord& job, u
     if (thread_index() == 0) reinterpret_cast<ListHeader*>(result)[query] = listed ? ListHeader{state->written, 0} : ListHeader{0, EVERY_ROW};
 }
 
-MR_DEVICE void run_nearest(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
-    if (phase == PHASE_PREPARE) prepare_nearest(params, job, chunk);
-    else if (phase == PHASE_WORK) work_nearest(job, chunk);
-    else finish_nearest(params, job, chunk);
-}
+template <>
+struct Operation<Opcode::nearest> {
+    static constexpr bool AT_ONCE = false;
+
+    static MR_DEVICE Status plan(const KernelParams& params, JobRecord& job, StreamPlace&) {
+        const Descriptor& descriptor = descriptor_of(job);
+        if (descriptor.flags & FLAG_POINTS) return plan_nearest(params, job, nullptr);
+        const Corpus* corpus = find_corpus(params, descriptor.corpus, descriptor.corpus_generation);
+        return corpus == nullptr ? STATUS_STALE_CORPUS : plan_nearest(params, job, corpus);
+    }
+
+    static MR_DEVICE void run(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
+        if (phase == PHASE_PREPARE) prepare_nearest(params, job, chunk);
+        else if (phase == PHASE_WORK) work_nearest(job, chunk);
+        else finish_nearest(params, job, chunk);
+    }
+};
 
 }  // namespace megaring

@@ -1,11 +1,9 @@
-// From a slot to a plan: every number in a descriptor is checked here, before anything is read or written by it. One thread of the
-// dispatcher runs this; what needs the payload's bytes is checked in the PREPARE phase by whoever reads them.
+// From a slot to a plan: every number in a descriptor is checked before anything is read or written by it, here what all jobs have in common,
+// in each operation's own file the rest. One thread of the dispatcher does it; what needs the payload's bytes is checked in the PREPARE
+// phase by whoever reads them.
 #pragma once
 
-#include "encode.cuh"
-#include "nearest.cuh"
-#include "score.cuh"
-#include "search.cuh"
+#include "job.cuh"
 
 namespace megaring {
 
@@ -49,63 +47,31 @@ MR_DEVICE bool slot_holds(const Slot& slot, u64 position) {
            slot.event_type >> 32 == ABI_VERSION;
 }
 
-// What the dispatcher keeps between jobs.
-struct Planner {
-    u64 stream_session = 0;  // the session of the last streamed job
-    u64 stream_next = 0;     // the session's tiles that are spoken for
+// Whether so many answers are wanted that every row is a candidate: no list is written then, and nothing of the corpus read. The twin of the
+// function of this name in host/core/src/lists.rs.
+MR_DEVICE bool wants_every_row(u32 k, u32 rows) { return 2 * u64(k) >= rows; }
 
-    // Notes that a planned job will be published.
-    MR_DEVICE void commit(const JobRecord& job) {
-        if (job.opcode == OP_SEARCH) stream_next += job.search.tiles;
-    }
+// How far into a streamed corpus's session the dispatcher's jobs are.
+struct StreamPlace {
+    u64 session = 0;  // of the last streamed job
+    u64 next = 0;     // its tiles that are spoken for
 
-    // Plans the job whose slot is in `job`; a status other than OK means that it is to be completed with that.
-    MR_DEVICE Status plan(const KernelParams& params, JobRecord& job) {
-        const Descriptor& descriptor = descriptor_of(job);
-        job.next = job.done = job.tile_done = 0;
-        job.status = STATUS_OK;
-        job.tile_chunks = 0;
-        job.result_used = descriptor.result_len;
-        if (is_past(*params.state, descriptor.deadline_ns)) return STATUS_DEADLINE_EXCEEDED;
-        switch (job.opcode) {
-            case OP_SEARCH: return search(params, job);
-            case OP_SCORE: {
-                const Corpus* corpus = find_corpus(params, descriptor.corpus, descriptor.corpus_generation);
-                return corpus == nullptr ? STATUS_STALE_CORPUS : plan_score(params, job, *corpus);
-            }
-            case OP_ENCODE: return plan_encode(params, job);
-            case OP_NEAREST: {
-                if (descriptor.flags & FLAG_POINTS) return plan_nearest(params, job, nullptr);
-                const Corpus* corpus = find_corpus(params, descriptor.corpus, descriptor.corpus_generation);
-                return corpus == nullptr ? STATUS_STALE_CORPUS : plan_nearest(params, job, corpus);
-            }
-            default: return STATUS_UNKNOWN_OPCODE;
-        }
-    }
-
-  private:
-    MR_DEVICE Status search(const KernelParams& params, JobRecord& job) {
-        const Descriptor& descriptor = descriptor_of(job);
-        const Corpus* corpus = find_corpus(params, descriptor.corpus, descriptor.corpus_generation);
-        if (corpus == nullptr) return STATUS_STALE_CORPUS;
-        if (corpus->stream != nullptr && corpus->stream_session != stream_session) {
-            stream_session = corpus->stream_session;
-            // A kernel that was launched in the middle of a session goes on where the last one ended, with nothing under way.
-            stream_next = system_load_relaxed(&corpus->stream->consumed.words[0]);
-        }
-        return plan_search(params, job, *corpus, stream_next);
+    // Turns to a corpus's session.
+    MR_DEVICE void enter(const Corpus& corpus) {
+        if (corpus.stream == nullptr || corpus.stream_session == session) return;
+        session = corpus.stream_session;
+        // A kernel that was launched in the middle of a session goes on where the last one ended, with nothing under way.
+        next = system_load_relaxed(&corpus.stream->consumed.words[0]);
     }
 };
 
-// One chunk of a planned job, by all threads of a block.
-MR_DEVICE void run_chunk(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
-    switch (job.opcode) {
-        case OP_SEARCH: return run_search(params, job, phase, chunk);
-        case OP_SCORE: return run_score(params, job, phase, chunk);
-        case OP_ENCODE: return run_encode(params, job, phase, chunk);
-        case OP_NEAREST: return run_nearest(params, job, phase, chunk);
-        default: return;
-    }
-}
+// What the kernel does for an operation: a specialisation for each on the list of operations.inc, in the file of its name. One that is
+// missing does not compile.
+//
+//   AT_ONCE                         whether the dispatcher answers it itself, without a plan: nobody reads its regions
+//   plan(params, job, stream)       checks every number in the slot, and makes the job's plan
+//   run(params, job, phase, chunk)  does one chunk, by all threads of a block
+template <Opcode OPCODE>
+struct Operation;
 
 }  // namespace megaring

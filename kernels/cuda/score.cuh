@@ -18,6 +18,18 @@ constexpr u32 ROWS_AT_ONCE = 2;  // with more, the sums leave the registers
 constexpr u32 MOST_TOGETHER = 4;  // queries of a tile
 constexpr u32 TILE_COLUMNS = WARPS * GROUPS * ROWS_AT_ONCE;
 
+struct ScorePlan {
+    const Segment* segments;
+    u64 payload, norms;  // byte offsets in the scratch area: a copy of the payload, each query's norm; NOWHERE: no room
+    u64 payload_bytes;
+    u64 tiles;  // of cells
+    u32 segment_count;
+    u32 items, dim, metric;
+    u32 rows, width, all_rows;
+    u32 query_tiles, slice;
+    u32 query_chunks, queries_per_chunk;
+};
+
 // Shared memory: what a tile needs beside its queries, which have the rest.
 struct ScoreState {
     double norms[MOST_TOGETHER];
@@ -76,7 +88,7 @@ MR_DEVICE void lay_score(const KernelParams& params, ScorePlan& plan) {
 
 MR_DEVICE Status plan_score(const KernelParams& params, JobRecord& job, const Corpus& corpus) {
     const Descriptor& descriptor = descriptor_of(job);
-    ScorePlan& plan = job.score;
+    ScorePlan& plan = plan_in<ScorePlan>(job);
     const u32 items = descriptor.items;
     if (descriptor.dim != corpus.dim) return STATUS_BAD_DESCRIPTOR;
     if (!(corpus.flags & CORPUS_ROWS)) return STATUS_STALE_CORPUS;
@@ -116,11 +128,12 @@ MR_DEVICE Status plan_score(const KernelParams& params, JobRecord& job, const Co
 
 // Where the job's payload is read from once PREPARE is over.
 MR_DEVICE const u8* score_payload(const KernelParams& params, const JobRecord& job) {
-    return job.score.payload == NOWHERE ? payload_of(params, job) : job.scratch + job.score.payload;
+    const u64 staged = plan_in<ScorePlan>(job).payload;
+    return staged == NOWHERE ? payload_of(params, job) : job.scratch + staged;
 }
 
 MR_DEVICE_CALL void prepare_score(const KernelParams& params, JobRecord& job, u32 chunk) {
-    const ScorePlan& plan = job.score;
+    const ScorePlan& plan = plan_in<ScorePlan>(job);
     const u8* from = payload_of(params, job);
     const u64 row_bytes = plan.dim * u64(sizeof(float));
     const u64 queries_end = align_to_piece(plan.items * row_bytes);
@@ -151,7 +164,7 @@ MR_DEVICE_CALL void prepare_score(const KernelParams& params, JobRecord& job, u3
 class Scorer {
   public:
     MR_DEVICE Scorer(const KernelParams& params, JobRecord& job)
-        : job_(job), plan_(job.score), payload_(score_payload(params, job)), out_(reinterpret_cast<float*>(result_of(params, job))) {
+        : job_(job), plan_(plan_in<ScorePlan>(job)), payload_(score_payload(params, job)), out_(reinterpret_cast<float*>(result_of(params, job))) {
         state_ = reinterpret_cast<ScoreState*>(shared_memory());
         staged_ = reinterpret_cast<double*>(shared_memory() + sizeof(ScoreState));
     }
@@ -280,14 +293,25 @@ class Scorer {
 
 MR_DEVICE_CALL void finish_score(const KernelParams& params, JobRecord& job, u32 chunk) {
     const u32 chunks = job.total - job.work_end;
-    const u64 end = cut_long(job.score.tiles, chunks, chunk + 1);
+    const u64 tiles = plan_in<ScorePlan>(job).tiles, end = cut_long(tiles, chunks, chunk + 1);
     Scorer scorer(params, job);
-    for (u64 tile = cut_long(job.score.tiles, chunks, chunk); tile < end; ++tile) scorer.run(tile);
+    for (u64 tile = cut_long(tiles, chunks, chunk); tile < end; ++tile) scorer.run(tile);
 }
 
-MR_DEVICE void run_score(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
-    if (phase == PHASE_PREPARE) prepare_score(params, job, chunk);
-    else finish_score(params, job, chunk);
-}
+template <>
+struct Operation<Opcode::score> {
+    static constexpr bool AT_ONCE = false;
+
+    static MR_DEVICE Status plan(const KernelParams& params, JobRecord& job, StreamPlace&) {
+        const Descriptor& descriptor = descriptor_of(job);
+        const Corpus* corpus = find_corpus(params, descriptor.corpus, descriptor.corpus_generation);
+        return corpus == nullptr ? STATUS_STALE_CORPUS : plan_score(params, job, *corpus);
+    }
+
+    static MR_DEVICE void run(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
+        if (phase == PHASE_PREPARE) prepare_score(params, job, chunk);
+        else finish_score(params, job, chunk);
+    }
+};
 
 }  // namespace megaring

@@ -10,6 +10,7 @@
 // Few queries are shared out by rows, so that one query is spread over all blocks; many are shared out by query, and nothing needs merging.
 #pragma once
 
+#include "lists.cuh"
 #include "screen_float32.cuh"
 
 namespace megaring {
@@ -22,31 +23,24 @@ constexpr u32 LEAST_GROUPS = 2;
 // From this many groups on, a warp takes two at a time.
 constexpr u32 WIDE_GROUPS = 32;
 
-MR_DEVICE u32 list_capacity(u64 items, u64 bytes) {
-    const u64 each = bytes / items;
-    const u64 capacity = each < sizeof(ListHeader) ? 0 : (each - sizeof(ListHeader)) / sizeof(Candidate);
-    return static_cast<u32>(capacity < 0xFFFFFFFF ? capacity : 0xFFFFFFFF);
-}
-
-// Every row is a candidate: one chunk says so.
-MR_DEVICE Status plan_every_row(JobRecord& job, u32* every_row) {
-    *every_row = 1;
-    job.prepare_end = job.work_end = 0;
-    job.total = 1;
-    return STATUS_OK;
-}
-
-MR_DEVICE void write_every_row(u8* result, u32 items) {
-    ListHeader* headers = reinterpret_cast<ListHeader*>(result);
-    for (u32 query = thread_index(); query < items; query += THREADS) headers[query] = ListHeader{0, EVERY_ROW};
-}
+struct SearchPlan {
+    const Segment* segments;
+    double threshold;  // the caller's, as a score
+    double max_norm;
+    u64 codes, params, shared_thresholds, heads, cells, raw;  // byte offsets in the scratch area
+    u32 segment_count, groups;
+    u32 items, dim, quads, steps;
+    u32 k, metric, capacity, room;
+    u32 query_tile, query_tiles, splits;
+    u32 every_row, float32, streamed;
+};
 
 // Lays the scratch area for a number of shares; false if it does not fit.
 MR_DEVICE bool lay_search(SearchPlan& plan, u64 scratch_bytes, u32 splits) {
     const u32 row_tile = 2 * WARPS * GROUP_ROWS;
     const u64 most = u64(plan.capacity) + row_tile;
     // A streamed corpus's lists go on through all tiles.
-    const u64 share_rows = plan.tiles > 0 ? most : (plan.groups / splits + 1) * u64(GROUP_ROWS);
+    const u64 share_rows = plan.streamed ? most : (plan.groups / splits + 1) * u64(GROUP_ROWS);
     Layout layout;
     plan.splits = splits;
     plan.room = static_cast<u32>(share_rows < most ? share_rows : most);
@@ -63,7 +57,7 @@ MR_DEVICE bool lay_search(SearchPlan& plan, u64 scratch_bytes, u32 splits) {
 
 MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const Corpus& corpus, u64 stream_base) {
     const Descriptor& descriptor = descriptor_of(job);
-    SearchPlan& plan = job.search;
+    SearchPlan& plan = plan_in<SearchPlan>(job);
     const u32 items = descriptor.items;
     if (descriptor.dim != corpus.dim || items == 0 || descriptor.k == 0) return STATUS_BAD_DESCRIPTOR;
     if (descriptor.metric < METRIC_COSINE || descriptor.metric > METRIC_L2) return STATUS_BAD_DESCRIPTOR;
@@ -74,17 +68,15 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
     plan.k = descriptor.k;
     plan.metric = descriptor.metric;
     plan.capacity = list_capacity(items, descriptor.result_len);
-    plan.every_row = 0;
-    plan.tiles = 0;
+    plan.every_row = plan.streamed = 0;
     plan.threshold = bits_to_double(job.slot.confidence_bits);
-    if (2 * u64(plan.k) >= corpus.rows || plan.k > plan.capacity || corpus.flags & CORPUS_WILD) return plan_every_row(job, &plan.every_row);
+    if (wants_every_row(plan.k, corpus.rows) || plan.k > plan.capacity || corpus.flags & CORPUS_WILD) return plan_every_row(job, &plan.every_row);
     plan.float32 = corpus.flags & CORPUS_FLOAT32 ? 1 : 0;
     if (!(corpus.flags & (plan.float32 ? CORPUS_ROWS : CORPUS_SCREENED))) return STATUS_STALE_CORPUS;
     plan.segments = corpus.segments;
     plan.segment_count = corpus.segment_count;
-    plan.stream = corpus.stream;
-    plan.stream_base = stream_base;
     const bool streamed = corpus.stream != nullptr;
+    plan.streamed = streamed ? 1 : 0;
     if (!streamed && !plan.float32 && corpus.segments[0].columns[plan.metric - 1] == nullptr) return STATUS_STALE_CORPUS;
     plan.groups = streamed ? corpus.largest_tile : corpus.groups;
     plan.max_norm = corpus.max_norm;
@@ -92,27 +84,28 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
     plan.steps = divide_up(plan.quads, 8);
     plan.query_tile = items <= 8 || plan.float32 ? 8 : MOST_QUERIES;
     plan.query_tiles = divide_up(items, plan.query_tile);
-    if (streamed) plan.tiles = corpus.segment_count;
     u32 splits = smaller(larger(params.workers / plan.query_tiles, 1), larger(plan.groups / LEAST_GROUPS, 1));
     while (!lay_search(plan, params.scratch_bytes, splits)) {
-        // A failed streamed job would leave the host's copying behind: it has no tile yet, so nothing is spoken for.
-        if (splits == 1) {
-            plan.tiles = 0;
-            return plan_every_row(job, &plan.every_row);
-        }
+        if (splits == 1) return plan_every_row(job, &plan.every_row);
         splits /= 2;
     }
     const u32 tile_chunks = plan.query_tiles * splits;
-    job.tile_chunks = streamed ? tile_chunks : 0;
     job.prepare_end = divide_up(items, 8);
-    job.work_end = job.prepare_end + tile_chunks * (streamed ? plan.tiles : 1);
+    job.work_end = job.prepare_end + tile_chunks * (streamed ? corpus.segment_count : 1);
+    if (streamed) {
+        // From here on the job takes its tiles, even if it fails: the host copies them for it.
+        job.tile_chunks = tile_chunks;
+        job.tiles = corpus.segment_count;
+        job.stream = corpus.stream;
+        job.stream_base = stream_base;
+    }
     job.total = job.work_end + (splits > 1 ? items : divide_up(items, WARPS));
     return STATUS_OK;
 }
 
 // Eight queries, one to a warp. Those that fill up the last eight get zero codes, and a threshold that nothing reaches.
 MR_DEVICE_CALL void prepare_search(const KernelParams& params, JobRecord& job, u32 chunk) {
-    const SearchPlan& plan = job.search;
+    const SearchPlan& plan = plan_in<SearchPlan>(job);
     const u32 column = warp_index(), query = chunk * 8 + column;
     u32* fragments = reinterpret_cast<u32*>(global(job.scratch) + plan.codes) + static_cast<u64>(chunk) * plan.steps * STEP_WORDS;
     QueryParams* out = reinterpret_cast<QueryParams*>(global(job.scratch) + plan.params) + query;
@@ -157,7 +150,7 @@ MR_DEVICE void screen_run(const QueryTile& queries, const Collector& collector, 
 }
 
 MR_DEVICE_CALL void work_search(JobRecord& job, u32 chunk) {
-    const SearchPlan& plan = job.search;
+    const SearchPlan& plan = plan_in<SearchPlan>(job);
     const u32 tile_chunks = plan.query_tiles * plan.splits;
     const u32 tile = chunk / tile_chunks, split = chunk % tile_chunks / plan.query_tiles;
     const u32 first = chunk % plan.query_tiles * plan.query_tile;
@@ -178,7 +171,7 @@ MR_DEVICE_CALL void work_search(JobRecord& job, u32 chunk) {
     }
     if (!plan.float32 && plan.steps <= SLAB_STEPS) stage_slab(queries, 0, plan.steps, slab);
     block_sync();
-    const bool streamed = plan.tiles > 0;
+    const bool streamed = plan.streamed != 0;
     const Segment* segments = streamed ? plan.segments + tile : plan.segments;
     const u32 groups = streamed ? divide_up(segments->row_count, GROUP_ROWS) : plan.groups;
     each_run(segments, streamed ? 1 : plan.segment_count, cut(groups, plan.splits, split), cut(groups, plan.splits, split + 1),
@@ -312,7 +305,7 @@ struct Merge {
 };
 
 MR_DEVICE_CALL void finish_search(const KernelParams& params, JobRecord& job, u32 chunk) {
-    const SearchPlan& plan = job.search;
+    const SearchPlan& plan = plan_in<SearchPlan>(job);
     u8* result = global(result_of(params, job));
     if (plan.every_row) return write_every_row(result, plan.items);
     TileState& tile = tile_state();
@@ -327,10 +320,23 @@ MR_DEVICE_CALL void finish_search(const KernelParams& params, JobRecord& job, u3
     if (query < plan.items) OneWarp{WarpTeam{tile.histograms[warp]}, words + warp, near + warp * OneWarp::NEAR, plan, job.scratch, query}.run(result);
 }
 
-MR_DEVICE void run_search(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
-    if (phase == PHASE_PREPARE) prepare_search(params, job, chunk);
-    else if (phase == PHASE_WORK) work_search(job, chunk);
-    else finish_search(params, job, chunk);
-}
+template <>
+struct Operation<Opcode::search> {
+    static constexpr bool AT_ONCE = false;
+
+    static MR_DEVICE Status plan(const KernelParams& params, JobRecord& job, StreamPlace& stream) {
+        const Descriptor& descriptor = descriptor_of(job);
+        const Corpus* corpus = find_corpus(params, descriptor.corpus, descriptor.corpus_generation);
+        if (corpus == nullptr) return STATUS_STALE_CORPUS;
+        stream.enter(*corpus);
+        return plan_search(params, job, *corpus, stream.next);
+    }
+
+    static MR_DEVICE void run(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
+        if (phase == PHASE_PREPARE) prepare_search(params, job, chunk);
+        else if (phase == PHASE_WORK) work_search(job, chunk);
+        else finish_search(params, job, chunk);
+    }
+};
 
 }  // namespace megaring

@@ -1,7 +1,7 @@
 // Payloads lie in pinned memory: what a job reads more than once is copied into its scratch area first, so that it crosses the bus once.
 #pragma once
 
-#include "job.cuh"
+#include "plan.cuh"
 
 namespace megaring {
 

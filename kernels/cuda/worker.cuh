@@ -3,7 +3,7 @@
 #pragma once
 
 #include "completion.cuh"
-#include "plan.cuh"
+#include "operations.cuh"
 
 namespace megaring {
 
@@ -74,11 +74,11 @@ class Worker {
     MR_DEVICE void await_tile(JobRecord& job, u32 tile) {
         // Not before the job ahead is through with all of its tiles, of which some block may still read the last: the host would take its buffer for
         // free. Blocks that are here have found every chunk of that job claimed, so none of them is waited for.
-        const u64* consumed = &job.search.stream->consumed.words[0];
-        const u64 before = job.search.stream_base + tile;
+        const u64* consumed = &job.stream->consumed.words[0];
+        const u64 before = job.stream_base + tile;
         if (!wait_for(params_, [&] { return system_load_relaxed(consumed) >= before; })) return fail(job, STATUS_BACKEND_FAILED);
-        const u64* ready = &job.search.stream->ready.words[0];
-        const u64 needed = job.search.stream_base + tile + 1;
+        const u64* ready = &job.stream->ready.words[0];
+        const u64 needed = job.stream_base + tile + 1;
         if (wait_for(params_, [&] { return system_load_relaxed(ready) >= needed; })) {
             system_acquire(ready);
         } else {
@@ -98,7 +98,7 @@ class Worker {
     MR_DEVICE void finish_streamed(JobRecord& job) {
         const u32 done = device_add_acq_rel(&job.tile_done, 1) + 1;
         if (done % job.tile_chunks != 0) return;
-        system_store_release(&job.search.stream->consumed.words[0], job.search.stream_base + done / job.tile_chunks);
+        system_store_release(&job.stream->consumed.words[0], job.stream_base + done / job.tile_chunks);
         device_add_acq_rel(&job.done, job.tile_chunks);
     }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use megaring_core::corpus::Columns;
 use megaring_core::encode::keyword::Automaton;
-use megaring_core::operation::{Reads, Served, Serves};
-use megaring_core::{Backend, BackendKind, Capabilities, Error, Lacking, Opcode};
+use megaring_core::operation::{Reads, Served};
+use megaring_core::{Backend, BackendKind, Capabilities, Error, Lacking};
 use megaring_ring::{JobRing, RingConfig, RingLayout};
 
 use crate::abi::{self, AutomatonView, Corpus, KernelParams, RingView};
@@ -21,6 +21,7 @@ use crate::driver::{self, Context, Gpu};
 use crate::fatbin;
 use crate::launch::Kernel;
 use crate::liveness::{Monitor, Timings};
+use crate::operations::serves;
 use crate::poller::Poller;
 use crate::probe::{self, Unavailable};
 use crate::residency::Residency;
@@ -135,13 +136,6 @@ const MOST_SCRATCH: usize = 1 << 30;
 const LEAST_AREA: usize = 16 << 20;
 /// When a caller may come again who found all memory pinned by others.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
-
-/// Whether the kernel does an operation.
-fn serves(opcode: Opcode) -> Serves<()> {
-    match opcode {
-        Opcode::Nop | Opcode::Search | Opcode::Score | Opcode::Encode | Opcode::Nearest => Serves::By(()),
-    }
-}
 
 /// A running kernel with its threads.
 pub struct CudaBackend {

@@ -18,6 +18,7 @@ mod launch;
 mod lines;
 pub mod liveness;
 mod numa;
+mod operations;
 mod pinned;
 mod poller;
 pub mod pool;

@@ -164,7 +164,7 @@ class HostRing {
         descriptor.payload_offset = lease.offset, descriptor.payload_len = lease.payload;
         descriptor.result_offset = lease.result, descriptor.result_len = job.result_len;
         descriptor.arena_generation = lease.generation;
-        Slot slot{position + 1, job.opcode | u64(ABI_VERSION) << 32, 1, 0, std::bit_cast<u64>(job.threshold), JOB_DATA_BYTES, {}};
+        Slot slot{position + 1, static_cast<u64>(job.opcode) | u64(ABI_VERSION) << 32, 1, 0, std::bit_cast<u64>(job.threshold), JOB_DATA_BYTES, {}};
         std::memcpy(slot.data, &descriptor, sizeof(descriptor));
         slot.data[9] = slot.sequence;
         if (job.damage) job.damage(slot);
@@ -180,7 +180,7 @@ class HostRing {
         Pending pending = take_pending(slot.source_id);
         const TestJob& job = pending.job;
         const u32 status = slot.confidence_bits & 0xFFFF;
-        const std::string which = "job " + std::to_string(slot.source_id) + " (opcode " + std::to_string(job.opcode) + "): ";
+        const std::string which = "job " + std::to_string(slot.source_id) + " (" + name_of(job.opcode) + "): ";
         if (status != job.status) found(which + "status " + std::to_string(status) + " instead of " + std::to_string(job.status));
         const u8* payload = view.arena + pending.lease.offset;
         if (!std::equal(job.payload.begin(), job.payload.end(), payload)) found(which + "its payload has changed");

@@ -26,18 +26,12 @@ class Workload {
         params.automaton = automaton.tables();
     }
 
-    TestJob job(Random& random) const {
-        switch (random.below(8)) {
-            case 0: return TestJob{};
-            case 1:
-            case 2: return encode(random);
-            case 3:
-            case 4: return score(random);
-            case 5: return nearest(random);
-            case 6: return nearest_sent(random);
-            default: return search(random);
-        }
-    }
+    // A job of some operation.
+    TestJob job(Random& random) const;
+
+    // One of this operation: there is a specialisation for each on the list, or `job` does not compile.
+    template <Opcode OPCODE>
+    TestJob job_of(Random& random) const = delete;
 
     TestJob encode(Random& random) const {
         std::vector<std::string> texts(random.below(40));
@@ -49,7 +43,7 @@ class Workload {
     }
     TestJob encode_texts(const std::vector<std::string>& texts) const {
         TestJob job;
-        job.opcode = OP_ENCODE;
+        job.opcode = Opcode::encode;
         job.descriptor.items = static_cast<u32>(texts.size());
         std::vector<u64> offsets{0};
         std::vector<SmallAutomaton::Mask> expected;
@@ -72,7 +66,7 @@ class Workload {
     }
 
     TestJob score(Random& random) const {
-        TestJob job = with_queries(random, OP_SCORE, random.below(7));
+        TestJob job = with_queries(random, Opcode::score, random.below(7));
         const u32 items = job.descriptor.items;
         std::vector<u32> rows;
         if (random.below(2) == 0) {
@@ -96,7 +90,7 @@ class Workload {
     }
 
     TestJob search(Random& random) const {
-        TestJob job = with_queries(random, OP_SEARCH, 1 + random.below(9));
+        TestJob job = with_queries(random, Opcode::search, 1 + random.below(9));
         const u32 items = job.descriptor.items, k = 1 + random.below(5);
         job.descriptor.k = k;
         job.threshold = job.descriptor.metric == METRIC_L2 ? INFINITY : -INFINITY;
@@ -140,7 +134,7 @@ class Workload {
   private:
     static constexpr u32 TABLE = 16;
 
-    TestJob with_queries(Random& random, u32 opcode, u32 items) const {
+    TestJob with_queries(Random& random, Opcode opcode, u32 items) const {
         TestJob job;
         job.opcode = opcode;
         job.descriptor.corpus = CORPUS, job.descriptor.corpus_generation = GENERATION;
@@ -156,7 +150,7 @@ class Workload {
 
     static TestJob with_points(Random& random, u32 items) {
         TestJob job;
-        job.opcode = OP_NEAREST;
+        job.opcode = Opcode::nearest;
         job.descriptor.items = items;
         job.descriptor.k = 1 + random.below(6);
         std::vector<double> values(5 * u64(items));
@@ -192,5 +186,24 @@ class Workload {
 
     std::vector<Corpus> table_;
 };
+
+template <>
+inline TestJob Workload::job_of<Opcode::nop>(Random&) const { return TestJob{}; }
+template <>
+inline TestJob Workload::job_of<Opcode::search>(Random& random) const { return search(random); }
+template <>
+inline TestJob Workload::job_of<Opcode::score>(Random& random) const { return score(random); }
+template <>
+inline TestJob Workload::job_of<Opcode::encode>(Random& random) const { return encode(random); }
+template <>
+inline TestJob Workload::job_of<Opcode::nearest>(Random& random) const { return random.below(2) ? nearest(random) : nearest_sent(random); }
+
+inline TestJob Workload::job(Random& random) const {
+    constexpr TestJob (Workload::*ALL[])(Random&) const = {
+#define MEGARING_OPERATION(number, name) &Workload::job_of<Opcode::name>,
+#include "../operations.inc"
+    };
+    return (this->*ALL[random.below(std::size(ALL))])(random);
+}
 
 }  // namespace megaring::twin

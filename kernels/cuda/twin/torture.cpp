@@ -105,7 +105,7 @@ struct Torture {
         Random random(400);
         for (u32 job = 0; job < 3; ++job) ring.submit(workload.job(random));
         TestJob stop;
-        stop.opcode = OP_STOP;
+        stop.opcode = Opcode::stop;
         ring.submit(stop);
         device.launch()->join();
         device.expect_end(END_STOPPED, 4);

@@ -30,7 +30,7 @@ class Random {
 
 // A job as the torture's host submits it. `wrong` looks at an answer and says what is wrong with it; an empty text: nothing.
 struct TestJob {
-    u32 opcode = OP_NOP;
+    Opcode opcode = Opcode::nop;
     Descriptor descriptor{};
     double threshold = 0;
     std::vector<u8> payload;
@@ -40,6 +40,16 @@ struct TestJob {
     std::function<std::string(const u8* result)> wrong;
     std::function<void(Slot&)> damage;  // done to the slot before it is published
 };
+
+// As it is written in files' names.
+inline const char* name_of(Opcode opcode) {
+    switch (opcode) {
+#define MEGARING_OPERATION(number, name) \
+    case Opcode::name: return #name;
+#include "../operations.inc"
+        default: return "no operation";
+    }
+}
 
 template <typename T>
 void append(std::vector<u8>& bytes, const std::vector<T>& values) {

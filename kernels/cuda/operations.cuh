@@ -1,0 +1,50 @@
+// From a slot's opcode to its operation: a switch for each thing that every operation has, made from operations.inc.
+//
+// What is not on the list is refused when it is planned; should it be run all the same, it fails.
+#pragma once
+
+#include "encode.cuh"
+#include "nearest.cuh"
+#include "nop.cuh"
+#include "score.cuh"
+#include "search.cuh"
+
+namespace megaring {
+
+// Whether the dispatcher answers it itself, without a plan.
+MR_DEVICE bool is_answered_at_once(Opcode opcode) {
+    switch (opcode) {
+#define MEGARING_OPERATION(number, name) \
+    case Opcode::name: return Operation<Opcode::name>::AT_ONCE;
+#include "operations.inc"
+        default: return false;
+    }
+}
+
+// Plans the job whose slot is in `job`; a status other than OK means that it is to be completed with that.
+MR_DEVICE Status plan_job(const KernelParams& params, JobRecord& job, StreamPlace& stream) {
+    const Descriptor& descriptor = descriptor_of(job);
+    job.next = job.done = job.tile_done = 0;
+    job.status = STATUS_OK;
+    job.tiles = job.tile_chunks = 0;
+    job.result_used = descriptor.result_len;
+    if (is_past(*params.state, descriptor.deadline_ns)) return STATUS_DEADLINE_EXCEEDED;
+    switch (job.opcode) {
+#define MEGARING_OPERATION(number, name) \
+    case Opcode::name: return Operation<Opcode::name>::plan(params, job, stream);
+#include "operations.inc"
+        default: return STATUS_UNKNOWN_OPCODE;
+    }
+}
+
+// One chunk of a planned job, by all threads of a block.
+MR_DEVICE void run_chunk(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
+    switch (job.opcode) {
+#define MEGARING_OPERATION(number, name) \
+    case Opcode::name: return Operation<Opcode::name>::run(params, job, phase, chunk);
+#include "operations.inc"
+        default: return fail(job, STATUS_UNKNOWN_OPCODE);
+    }
+}
+
+}  // namespace megaring
