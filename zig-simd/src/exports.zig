@@ -1,7 +1,8 @@
 //! The C interface of one copy: a table of functions under the only symbol that leaves it.
 //!
-//! The symbol spells out the version and the name of every function, so that a Rust side with another list (src/table.rs) is
-//! not linked. Pointers are not null and cover what each kernel documents; lengths are counted in elements.
+//! The symbol spells out the version and the name of every function, so that a Rust side with another list
+//! (src/table.rs) is not linked. Pointers are not null and cover what each kernel documents; lengths are counted in
+//! elements.
 const std = @import("std");
 const isa = @import("isa.zig");
 const exact = @import("exact.zig");

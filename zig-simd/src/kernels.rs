@@ -1,7 +1,7 @@
 //! The kernel sets: availability as a value.
 //!
-//! A `KernelSet` cannot be made outside this file, and this file hands one out only after the CPU's features were checked. That one
-//! check is what every unsafe call in the wrappers rests on.
+//! A `KernelSet` cannot be made outside this file, and this file hands one out only after the CPU's features were
+//! checked. That one check is what every unsafe call in the wrappers rests on.
 
 use std::fmt;
 

@@ -29,7 +29,7 @@ macro_rules! kernels {
             $(pub(crate) $name: $function,)*
         }
 
-        /// The table of one copy. Its symbol spells out the version and every name: a copy with another list is not linked.
+        /// The table of one copy. Its symbol spells out version and names: a copy with another list is not linked.
         macro_rules! table_of {
             ($isa:ident) => {{
                 // SAFETY: what bears these names and this version is the table that src/exports.zig makes of the same

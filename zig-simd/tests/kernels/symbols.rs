@@ -1,4 +1,5 @@
-//! What leaves the copies of the kernels: one symbol each, so that nothing compiled for one instruction set can stand in for another.
+//! What leaves the copies of the kernels: one symbol each. Code for one instruction set can never stand in for
+//! another's.
 
 use std::path::Path;
 
