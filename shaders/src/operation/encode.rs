@@ -105,8 +105,10 @@ fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, S
 }
 
 fn self_test(trial: &Trial<'_>) -> Result<(), String> {
+    // A word that lies in two runs, and nowhere else in its text.
+    let cut = " ".repeat(RUN_BYTES as usize - 3) + "wisdom";
     let words = "Love, wisdom \u{212A}nowledge; ELEGANCE and a garden. ".repeat(40);
-    let each = [&words[..], "", &words[3..], "love", &words[..255], "\u{0130}"];
+    let each = [&cut[..], &words, "", &words[3..], "love", &words[..255], "\u{0130}"];
     let mut texts = Texts::default();
     each.iter().for_each(|text| texts.push(text));
     let automaton = DeviceAutomaton::new(trial.gpu, trial.automaton).map_err(|full| full.to_string())?;
