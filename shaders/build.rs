@@ -1,9 +1,9 @@
-//! Puts the shaders together and validates them, so that an error in one is an error of the build, and tells the Rust side what shaders there
-//! are and how their structs are laid out.
+//! Puts the shaders together and validates them, so that an error in one is an error of the build. Tells the Rust side
+//! which shaders there are and how their structs are laid out.
 //!
-//! A shader is a file `wgsl/NAME.wgsl`. Its lines `// include: FILE` stand for `wgsl/shared/FILE.wgsl`, once each, in order. A line
-//! `const NAME: u32 = 4u; // one of 1, 4` declares a constant that the host sets; the shader is validated with each of the values. On the Rust
-//! side a shader is a function of its constants (`src/stage.rs` calls each).
+//! A shader is a file `wgsl/NAME.wgsl`. A line `// include: FILE` stands for `wgsl/shared/FILE.wgsl`. A line `const
+//! NAME: u32 = 4u; // one of 1, 4` declares a constant that the host sets; the shader is validated with each value. On
+//! the Rust side a shader is a function of its constants, which `src/stage.rs` calls.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -107,7 +107,8 @@ fn validated(name: &str, source: &str) -> naga::Module {
 
 type Layout = (u32, Vec<(String, u32)>);
 
-/// Notes the structs that lie in buffers. A struct's functions that the Rust side does not use are warned of: its layout is not checked then.
+/// Notes the structs that lie in buffers. The compiler warns where nothing uses one's functions: its layout is
+/// unchecked.
 fn note_structs(module: &naga::Module, structs: &mut BTreeMap<String, Layout>) {
     let shared = |space| matches!(space, naga::AddressSpace::Uniform | naga::AddressSpace::Storage { .. });
     let mut types: Vec<_> =

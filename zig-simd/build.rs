@@ -1,7 +1,7 @@
 //! Compiles the Zig kernels, once per instruction set of the target, and links the static libraries.
 //!
-//! The compiler is looked for in this order: `MEGARING_ZIG`; target/tools/zig, where `cargo xtask setup` puts it; a `zig` on
-//! the PATH. It must be the version in zig-version.txt. Zig's caches stay under OUT_DIR.
+//! The compiler is looked for in this order: `MEGARING_ZIG`; target/tools/zig, where `cargo xtask setup` puts it; a
+//! `zig` on the PATH. It must be the version in zig-version.txt. Zig's caches stay under OUT_DIR.
 
 use std::env;
 use std::path::{Path, PathBuf};

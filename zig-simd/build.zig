@@ -4,9 +4,9 @@
 //! `zig build test`          the kernels' own tests, for every instruction set that this machine can run
 //! `zig build test-aarch64`  the same tests compiled for aarch64 Linux and run under qemu-aarch64 (qemu-user)
 //!
-//! Each copy is its own compilation with its own CPU features, position independent, without libc and without compiler-rt. It
-//! exports one symbol that carries the instruction set in its name; everything else is local, so a linker cannot merge a helper
-//! compiled for AVX-512 into the baseline copy.
+//! Each copy is its own compilation with its own CPU features, position independent, without libc and without
+//! compiler-rt. It exports one symbol that carries the instruction set in its name; everything else is local, so a
+//! linker cannot merge a helper compiled for AVX-512 into the baseline copy.
 const std = @import("std");
 const Isa = @import("src/isa.zig").Isa;
 

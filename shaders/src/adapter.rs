@@ -1,7 +1,7 @@
 //! Which adapters this machine has, and which one is used.
 //!
-//! An adapter that is a program on the CPU (lavapipe, WARP, SwiftShader) answers correctly and slower than the CPU backend does, so it is
-//! used only where it is asked for by name.
+//! An adapter that is a program on the CPU (lavapipe, WARP, SwiftShader) is correct, but slower than the CPU backend.
+//! It is used only where it is asked for by name.
 
 use wgpu::{Adapter, AdapterInfo, Backends, DeviceType, Features, Instance, InstanceDescriptor, InstanceFlags, Limits};
 
@@ -53,8 +53,8 @@ pub(crate) fn candidates(wish: Option<&str>) -> Result<Vec<Adapter>, Unavailable
 fn order(infos: &[AdapterInfo], wish: Option<&str>) -> Result<Vec<usize>, Unavailable> {
     if infos.is_empty() {
         return Err(Unavailable::new(
-            "this machine has no Vulkan, Metal or DX12 adapter (on Debian and Ubuntu, the package mesa-vulkan-drivers brings \
-             drivers, and libvulkan1 the loader)",
+            "this machine has no Vulkan, Metal or DX12 adapter (on Debian and Ubuntu, the package mesa-vulkan-drivers \
+             brings drivers, and libvulkan1 the loader)",
         ));
     }
     let wanted = wish.map(str::to_lowercase);

@@ -23,7 +23,8 @@ use crate::shared::Shared;
 /// How the backend is set up.
 #[derive(Debug, Clone)]
 pub struct WgpuOptions {
-    /// A part of the adapter's name; `None` is any that is not software. The best of those that pass the self-test is taken.
+    /// A part of the adapter's name; `None` is any adapter that is not software. The best one that passes the self-test
+    /// is taken.
     pub adapter: Option<String>,
     /// Most bytes of device memory that corpora may take; 0 is [`DEFAULT_MEMORY`].
     pub memory_bytes: usize,
@@ -58,7 +59,8 @@ impl Default for WgpuOptions {
 
 /// Bytes of device memory that corpora may take unless told otherwise. WebGPU does not tell how much there is.
 pub const DEFAULT_MEMORY: usize = 2 << 30;
-/// Far longer than any submission takes where work is cut up ([`crate::script::MOST_WORK`]), also on a program on the CPU.
+/// Far longer than any submission takes, even on a program on the CPU, since work is cut up
+/// ([`crate::script::MOST_WORK`]).
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Queries in one slot.
 const MAX_QUERIES: usize = 8192;

@@ -23,8 +23,8 @@ impl<'a> Batch<'a> {
         &mut self.encoder
     }
 
-    /// Notes that so much work comes next, in multiply-adds; what would be too much together with it is submitted first. Answers how much
-    /// more would still fit.
+    /// Notes that so much work comes next, in multiply-adds. What is recorded is submitted first where both together
+    /// would be too much. Answers how much more would fit.
     pub(crate) fn make_room(&mut self, work: u64) -> u64 {
         let together = self.work.saturating_add(work);
         if self.work > 0 && together > MOST_WORK {

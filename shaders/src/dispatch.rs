@@ -1,12 +1,13 @@
 //! The dispatcher: the thread that consumes the ring for the device.
 //!
-//! It takes up to [`BATCH`] slots, makes operations of them, and gives them to the device in one submission: copies up, work, copies down. The next
-//! submission is queued while the last one is at work, and before its answers are read. Waiting is polling: a little while in a spin, then in
-//! the driver, which returns at once when the work is done and at the latest after a millisecond, so that a new slot never waits long.
+//! It takes up to [`BATCH`] slots, plans their operations, and gives them to the device in one submission: copies up,
+//! work, copies down. The next submission is queued while the last one is at work. Waiting is polling: for a short
+//! while in a spin, then in the driver, which returns when the work is done, and after a millisecond at the latest, so
+//! that a new slot never waits long.
 //!
-//! What can go wrong with a slot is answered with a status. When the device itself fails, or a submission takes longer than the backend's patience,
-//! everything under way is answered as failed, and the device is opened anew, once. The second time the backend is out of service: it goes
-//! on answering, as failed, whatever still comes.
+//! A slot that cannot be done is answered with a status. When the device fails, or a submission takes longer than the
+//! backend's patience, everything under way is answered as failed, and the device is opened again, once. The second
+//! time the backend is out of service: whatever still comes is answered as failed.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,7 +22,7 @@ use crate::batch::Batch;
 use crate::gpu::{Gpu, OutOfMemory};
 use crate::operation::{Delivery, rounds};
 use crate::plan::{Context, Planned, Resources, Source, plan};
-use crate::residency::{Entry, parts_of};
+use crate::residency::{Resident, parts_of};
 use crate::script::{Script, Sizes};
 use crate::shared::Shared;
 use crate::stream;
@@ -71,7 +72,7 @@ struct Flight {
     workspace: Box<Workspace>,
     taken: Instant,
     /// What it reads stays resident meanwhile.
-    _held: Vec<Arc<Entry>>,
+    _held: Vec<Arc<Resident>>,
 }
 
 impl Device {
@@ -97,7 +98,7 @@ impl Device {
 }
 
 impl Dispatcher {
-    /// Works until it is told to stop and nothing is under way. Slots still in the ring stay there for the host to fail.
+    /// Works until it is told to stop and nothing is under way. Slots still in the ring are left for the host to fail.
     pub(crate) fn run(mut self) {
         loop {
             match catch_unwind(AssertUnwindSafe(|| self.turn())) {
@@ -403,7 +404,7 @@ enum Laying {
         deliver: Delivery,
         workspace: Box<Workspace>,
         script: Script,
-        held: Vec<Arc<Entry>>,
+        held: Vec<Arc<Resident>>,
     },
     ToStream,
     /// The device is not needed: this makes the answer of nothing.

@@ -1,7 +1,8 @@
 //! A device of an adapter, its pipelines, and the one place where its errors arrive.
 //!
-//! wgpu reports errors to a handler, most of them after the call that caused them, and goes on with objects that do nothing. So a device here
-//! has a *fault*: the first error that no scope caught, or its loss. Whoever waits for its work looks at the fault before the answer.
+//! wgpu reports errors to a handler, most of them after the call that caused them, and goes on with objects that do
+//! nothing. So a device here has a *fault*: its loss, or the first error that no scope caught. Whoever waits for work
+//! looks at the fault before the answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -252,7 +253,7 @@ impl Gpu {
         &self.no_part
     }
 
-    /// Lets the device tell what it has done; true if that is all that was asked about. What goes wrong is noted as a fault.
+    /// Asks the device what it has done; true if that is all that was asked about. What goes wrong is noted as a fault.
     pub(crate) fn poll(&self, asked: PollType) -> bool {
         let polled = catch_unwind(AssertUnwindSafe(|| match self.loss.get() {
             Some(Loss::Reset) => panic!("the driver says that the device is lost"),
@@ -267,7 +268,7 @@ impl Gpu {
             // Not an error: it is how long the device may keep a thread from looking.
             Ok(Err(PollError::Timeout)) => {}
             Ok(Err(error @ PollError::WrongSubmissionIndex(..))) => self.fail(&error.to_string()),
-            // wgpu's way to say that the driver reports in a poll what it reports of a reset, or that memory is out. Nothing is left half done.
+            // wgpu panics where the driver reports a reset or that memory is out. Nothing is left half done.
             Err(_) => self.fail("the driver gave the device up in a poll"),
         }
         false
@@ -299,7 +300,8 @@ impl Gpu {
 }
 
 impl Drop for Gpu {
-    /// Before it gave a device back wgpu would wait, without a limit, for what is under way; one that failed is therefore never given back.
+    /// wgpu waits without a limit for what is under way before it gives a device back. One that failed is never given
+    /// back.
     fn drop(&mut self) {
         if self.health().is_err() {
             std::mem::forget((self.device.clone(), self.queue.clone()));
@@ -343,8 +345,8 @@ fn limits(has: &Limits) -> Limits {
     .or_worse_values_from(has)
 }
 
-/// Most bytes of one binding, a multiple of what offsets are aligned to. No more than 2 GiB, whatever the adapter says: a shader on Metal is told
-/// the size of a binding in 32 bits, those of more than 4 GiB as if they were that large, and half of it keeps every byte's place within an i32.
+/// Most bytes of one binding, a multiple of what offsets are aligned to. At most 2 GiB, whatever the adapter says: a
+/// shader on Metal is told a binding's size in 32 bits, and half of that keeps every byte's place within an i32.
 fn binding_bytes(limits: &Limits) -> usize {
     const MOST: u64 = 2 << 30;
     limits.max_storage_buffer_binding_size.min(MOST) as usize / 256 * 256

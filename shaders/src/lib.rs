@@ -1,12 +1,14 @@
 //! The wgpu backend: compute shaders, through Vulkan, Metal or DX12, that work on the ring's jobs on any GPU.
 //!
-//! A shader can neither run for ever nor read memory that the host is writing, so a thread, the dispatcher (`dispatch.rs`), takes slots from the
-//! ring and turns each into an `operation`: what is uploaded, which `stage`s are dispatched on what, what comes back. Several slots share a
-//! submission, and the next submission is queued before the last one's answers are read. Corpora lie in buffers within the adapter's binding
-//! limit and a memory budget (`residency.rs`); one that does not fit is streamed through them.
+//! A shader can neither run for ever nor read memory that the host is writing. So a thread, the dispatcher
+//! (`dispatch.rs`), takes slots from the ring and plans an `operation` for each (`plan.rs`): what is uploaded, which
+//! `stage`s are dispatched, what comes back. Several slots share a submission, and the next one is queued before the
+//! last one's answers are read. Corpora lie in buffers within the adapter's binding limit and a memory budget
+//! (`residency.rs`); one that does not fit is streamed.
 //!
-//! Shaders answer with candidates and proven bounds, with masks, or with exact scores: `operation/` argues each. What the argument takes for
-//! granted of an adapter is looked at when the backend starts (`self_test.rs`); an adapter that does otherwise is not used.
+//! Shaders answer with candidates and proven bounds, with masks, or with exact scores: `operation/` has the proofs.
+//! What they assume of an adapter is tested when the backend starts (`self_test.rs`); an adapter that fails is not
+//! used.
 
 mod adapter;
 mod backend;

@@ -48,7 +48,7 @@ fn open_best(adapter: &Adapter, all: GpuOptions, automaton: &Automaton) -> Resul
     let mut refused = None;
     for way in fallbacks(offered(adapter, all)) {
         let tried = || Gpu::open(adapter, way).and_then(|gpu| self_test::run_all(&gpu, automaton).map(|()| gpu));
-        // What wgpu and a driver's compiler make of a shader is out of our hands; where they panic, there is another way or another adapter.
+        // A panic of wgpu or of a driver's compiler is a reason to try another way, or another adapter.
         let opened = catch_unwind(AssertUnwindSafe(tried));
         match opened.unwrap_or_else(|_| Err(Unavailable::new("wgpu panicked on it"))) {
             Ok(gpu) => return Ok(gpu),
@@ -79,7 +79,7 @@ fn offered(adapter: &Adapter, options: GpuOptions) -> GpuOptions {
     GpuOptions { traits, shape, mappable: options.mappable && mappable, ..options }
 }
 
-/// The ways to try, best first, each only once: all at once, then without one thing, then with nothing but what every adapter has.
+/// The ways to try, best first, each once: with everything, then without one thing, then with what every adapter has.
 fn fallbacks(all: GpuOptions) -> Vec<GpuOptions> {
     let least = Some(Shape::LEAST);
     let core = Traits { subgroups: false, float64: false };

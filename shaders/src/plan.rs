@@ -1,5 +1,5 @@
-//! From a slot to work for the device: every number in a descriptor is checked here, or by the operation that it is for, before anything is
-//! read by it.
+//! From a slot to work for the device: every number in a descriptor is checked here, or by its operation, before it is
+//! used.
 
 use std::sync::Arc;
 
@@ -20,7 +20,8 @@ use crate::self_test::Trial;
 pub(crate) struct Handler {
     /// Checks a slot and makes its work.
     pub(crate) plan: Plan,
-    /// Does some small work that is hard for it, and holds what the device found to the definition; the error says what differs.
+    /// Does some small work that is hard for it and compares the device's answer with the definition; the error says
+    /// what differs.
     pub(crate) self_test: fn(&Trial<'_>) -> Result<(), String>,
 }
 

@@ -1,12 +1,13 @@
 //! What of which segment lies in the device's memory.
 //!
 //! Promises
-//! - A segment's columns are uploaded once for all versions of its corpus, by the pairs that operations read; codes once for all metrics.
-//! - What somebody holds (an [`Arc`] of an entry) is not evicted. When room is needed, segments that no corpus has any more go first, then what
-//!   was used least recently.
-//! - The sum of what is resident stays within the budget, but for memory that the device still reads after its eviction. Beside the budget are
-//!   what brings bytes up (`filler.rs`: two pieces at most, and none where the device's memory is the host's), the workspaces
-//!   of the jobs, and the buffers through which a corpus is streamed.
+//! - A pair of columns of a segment is uploaded once for all versions of its corpus, and the codes once for all
+//!   metrics.
+//! - What somebody holds (an [`Arc`] of a [`Resident`]) is not evicted. When room is needed, segments that no corpus
+//!   has any more go first, then what was used least recently.
+//! - What is resident stays within the budget, but for memory that the device still reads after its eviction. Not
+//!   counted are the pieces on their way up (`filler.rs`: two at most, none where the device's memory is the host's),
+//!   the jobs' workspaces, and the buffers through which a corpus is streamed.
 //! - What a dropped corpus leaves behind is freed when a corpus is asked for next.
 //! - A lookup takes a short lock, whatever is being uploaded meanwhile. One thread uploads at a time.
 //!
@@ -39,7 +40,7 @@ pub(crate) enum Absent {
 }
 
 /// A pair of columns of one segment.
-pub(crate) struct Entry {
+pub(crate) struct Resident {
     /// The device it lies on: one that was lost may leave entries behind that were on their way.
     device: u64,
     segment: Weak<SegmentView>,
@@ -64,7 +65,7 @@ pub(crate) struct Residency {
     budget: usize,
     counters: Arc<Counters>,
     uploading: Mutex<()>,
-    entries: Mutex<HashMap<Key, Arc<Entry>>>,
+    entries: Mutex<HashMap<Key, Arc<Resident>>>,
     clock: AtomicU64,
 }
 
@@ -81,7 +82,7 @@ impl Residency {
     }
 
     /// A version's segments, if all of them are there; to be held as long as they are to stay.
-    pub(crate) fn find(&self, gpu: &Gpu, view: &CorpusView, pair: Pair) -> Option<Vec<Arc<Entry>>> {
+    pub(crate) fn find(&self, gpu: &Gpu, view: &CorpusView, pair: Pair) -> Option<Vec<Arc<Resident>>> {
         let entries = self.lock();
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
         let found = |(_, segment): (usize, &Arc<SegmentView>)| {
@@ -96,7 +97,7 @@ impl Residency {
     ///
     /// # Errors
     /// See [`Absent`]. What was brought until then stays as long as there is room.
-    pub(crate) fn bring(&self, gpu: &Gpu, view: &CorpusView, pair: Pair) -> Result<Vec<Arc<Entry>>, Absent> {
+    pub(crate) fn bring(&self, gpu: &Gpu, view: &CorpusView, pair: Pair) -> Result<Vec<Arc<Resident>>, Absent> {
         self.forget_dropped();
         if let Some(found) = self.find(gpu, view, pair) {
             return Ok(found);
@@ -137,7 +138,7 @@ impl Residency {
         self.lock().clear();
     }
 
-    fn find_one(&self, gpu: &Gpu, segment: &Arc<SegmentView>, pair: Pair) -> Option<Arc<Entry>> {
+    fn find_one(&self, gpu: &Gpu, segment: &Arc<SegmentView>, pair: Pair) -> Option<Arc<Resident>> {
         let entry = self.lock().get(&key(segment, pair)).filter(|entry| entry.is_of(gpu, segment)).cloned()?;
         entry.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         Some(entry)
@@ -149,7 +150,7 @@ impl Residency {
         segment: &Arc<SegmentView>,
         dim: usize,
         pair: Pair,
-    ) -> Result<Arc<Entry>, Absent> {
+    ) -> Result<Arc<Resident>, Absent> {
         let gpu = filler.gpu;
         let bytes = pair.bytes(segment.rows(), dim);
         let sharer = self.sharer(gpu, segment, pair, bytes);
@@ -174,13 +175,13 @@ impl Residency {
         self.counters.uploads.add(1);
         self.counters.uploaded_bytes.add(new as u64);
         let used = AtomicU64::new(self.clock.fetch_add(1, Ordering::Relaxed));
-        let entry = Arc::new(Entry { device: gpu.number, segment: Arc::downgrade(segment), parts, bytes, used });
+        let entry = Arc::new(Resident { device: gpu.number, segment: Arc::downgrade(segment), parts, bytes, used });
         self.lock().insert(key(segment, pair), entry.clone());
         Ok(entry)
     }
 
     /// An entry whose first buffers hold the same: the segment's codes, whatever metric it is for.
-    fn sharer(&self, gpu: &Gpu, segment: &Arc<SegmentView>, pair: Pair, bytes: [usize; 2]) -> Option<Arc<Entry>> {
+    fn sharer(&self, gpu: &Gpu, segment: &Arc<SegmentView>, pair: Pair, bytes: [usize; 2]) -> Option<Arc<Resident>> {
         let entries = self.lock();
         let of_same_first = entries.iter().filter(|((_, other), _)| other.first() == pair.first());
         // What is of one size is cut alike.
@@ -193,7 +194,7 @@ impl Residency {
         segment: &SegmentView,
         dim: usize,
         pair: Pair,
-        sharer: Option<&Entry>,
+        sharer: Option<&Resident>,
     ) -> Result<Vec<Held>, Trouble> {
         let gpu = filler.gpu;
         let mut buffer = |bytes: &[u8]| filler.buffer(bytes, BufferUsages::STORAGE);
@@ -214,14 +215,14 @@ impl Residency {
     fn make_room(&self, bytes: usize) -> Result<(), Absent> {
         let room = self.budget.saturating_sub(bytes);
         self.evict_until(|resident| resident <= room);
-        if resident(&self.lock()) <= room { Ok(()) } else { Err(Absent::NoRoom) }
+        if resident_bytes(&self.lock()) <= room { Ok(()) } else { Err(Absent::NoRoom) }
     }
 
     /// Evicts what nobody holds, the longest unused first, until `enough` says so of the bytes that are left.
     fn evict_until(&self, enough: impl Fn(usize) -> bool) {
         self.forget_dropped();
         let mut entries = self.lock();
-        while !enough(resident(&entries)) {
+        while !enough(resident_bytes(&entries)) {
             let idle = entries.iter().filter(|(_, entry)| Arc::strong_count(entry) == 1);
             let oldest = idle.min_by_key(|(_, entry)| entry.used.load(Ordering::Relaxed)).map(|(key, _)| *key);
             let Some(oldest) = oldest else { return };
@@ -236,12 +237,12 @@ impl Residency {
         drop(dropped);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Entry>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Resident>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Entry {
+impl Resident {
     fn is_of(&self, gpu: &Gpu, segment: &Arc<SegmentView>) -> bool {
         self.device == gpu.number
             && std::ptr::eq(self.segment.as_ptr(), Arc::as_ptr(segment))
@@ -256,7 +257,7 @@ impl Entry {
 }
 
 /// The parts of a version whose segments these are.
-pub(crate) fn parts_of(view: &CorpusView, entries: &[Arc<Entry>]) -> Vec<Part> {
+pub(crate) fn parts_of(view: &CorpusView, entries: &[Arc<Resident>]) -> Vec<Part> {
     view.segments().zip(entries).flat_map(|((start, _), entry)| entry.parts(start)).collect()
 }
 
@@ -270,7 +271,7 @@ fn key(segment: &Arc<SegmentView>, pair: Pair) -> Key {
 }
 
 /// Bytes of all entries, first buffers that several share counted once.
-fn resident(entries: &HashMap<Key, Arc<Entry>>) -> usize {
+fn resident_bytes(entries: &HashMap<Key, Arc<Resident>>) -> usize {
     let mut counted = HashSet::new();
     let mut bytes = 0;
     for ((segment, pair), entry) in entries {

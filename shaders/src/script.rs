@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use crate::stage::Stage;
 
-/// Bytes between the parameters of two dispatches: the largest alignment that an adapter may ask of a uniform binding's offset.
+/// Bytes between the parameters of two dispatches: the largest alignment that an adapter may ask of a uniform's offset.
 pub(crate) const PARAMS_STRIDE: usize = 256;
 
-/// Work of one submission, in multiply-adds: a tenth of a second of a small GPU. Drivers reset a device that is at one submission for
-/// seconds (Windows for two), so more work is cut into several, and a dispatch is to have no more than this where it can be helped.
+/// Work of one submission, in multiply-adds: a tenth of a second on a small GPU. Drivers reset a device that is busy
+/// with one submission for seconds (Windows: two), so more work is cut into several, and where possible a dispatch has
+/// no more.
 pub(crate) const MOST_WORK: u64 = 1 << 34;
 
 /// Bytes that a job needs in the buffers of a workspace. `output` is what the host reads.

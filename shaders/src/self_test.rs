@@ -1,5 +1,6 @@
-//! What the backend looks at before it takes a job: that this adapter, its driver and its compiler do what the proofs of the operations take for
-//! granted. Each operation runs on small data that is hard for it, and is compared with its definition, in a test that lies beside it.
+//! What the backend tests before it takes a job: that this adapter, its driver and its compiler do what the proofs
+//! assume. Each operation runs on small data that is hard for it and is compared with its definition, by a test in its
+//! own file.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What the dispatcher and those who prepare jobs share: the device in use, what is resident, and whether the backend is in service.
+//! What the dispatcher shares with those who prepare jobs: the device, what is resident, and whether the backend is in
+//! service.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A corpus that does not fit: its parts pass through one pair of buffers, a round of the job for each.
 //!
-//! A part is written while the device works on the one before: the queue carries copies and work out in order, so a pair of buffers is enough,
-//! and the driver's staging memory is held to two parts by waiting for the round before last.
+//! A part is written while the device works on the one before. The queue keeps copies and work in order, so one pair of
+//! buffers is enough; waiting for the round before last holds the driver's staging memory to two parts.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,8 @@ const MOST_PART_BYTES: usize = 32 << 20;
 /// Of the budget, the part that one of the two buffers may take.
 const BUDGET_SHARE: usize = 4;
 
-/// Does all rounds of a job but the reading of its output, which is under way when this returns. `meanwhile` is called before each round and while the
-/// device is waited for, at least every other millisecond.
+/// Does all rounds of a job and begins to read its output. `meanwhile` is called before each round, and while waiting
+/// for the device at least every other millisecond.
 ///
 /// # Errors
 /// The status to answer: what `meanwhile` says, or that there is no room even for a part, or that the device failed.

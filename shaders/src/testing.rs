@@ -1,4 +1,4 @@
-//! What tests of the operations share: the adapter of this machine in every way it can be driven, and a job run by itself.
+//! What the operations' tests share: this machine's adapter in every way it can be driven, and a job run by itself.
 
 use std::io::Write;
 
@@ -11,8 +11,8 @@ use crate::operation::{Operation, Part};
 use crate::stage::{Shape, Traits};
 use crate::{adapter, open, trial};
 
-/// The adapter that tests run on: the one that `MEGARING_WGPU_ADAPTER` names, or the first there is, software too. Where there is none that is
-/// said, and the test has nothing to do. A test asks once, however much it has to do: what is said is counted.
+/// The adapter that tests run on: the one that `MEGARING_WGPU_ADAPTER` names, or the first there is, software too.
+/// Without one the test says so and has nothing to do. A test asks once, however much it has to do: what is said is counted.
 pub(crate) fn test_adapter() -> Option<Adapter> {
     let wish = std::env::var("MEGARING_WGPU_ADAPTER").ok();
     // Any name contains the empty one.

@@ -27,7 +27,7 @@ pub(crate) fn bind(gpu: &Gpu, rows: &[u8], columns: &[u8]) -> Result<BindGroup, 
     Ok(gpu.bind_part(&upload(rows)?, &upload(columns)?))
 }
 
-/// Runs a job of so many rounds (one without parts if there is none) as the dispatcher would, and gives back its slot's result of `len` bytes.
+/// Runs a job of these rounds (without any, of an empty one) as the dispatcher would; its slot's result of `len` bytes.
 ///
 /// # Errors
 /// What went wrong with the device.

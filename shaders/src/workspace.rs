@@ -1,10 +1,12 @@
-//! The buffers of one job on the device, made beforehand and used again: parameters and input on their way up, scratch, output on its way down.
+//! The buffers of one job on the device, made in advance and used again: parameters and input, scratch, output.
 //!
-//! A workspace is free, or its job is under way: [`Workspace::load`], then [`Workspace::encode`] into a command encoder, then, after the
-//! submission, [`Workspace::read_back`]. The job is over when [`Workspace::is_over`] says so; [`Workspace::output`] gives its bytes, and the
-//! workspace is free again. Its buffers grow with the jobs they meet, in steps, so that a workspace soon allocates no more.
+//! A workspace is free, or its job is under way: [`Workspace::load`], then [`Workspace::encode`] into a command
+//! encoder, then, after the submission, [`Workspace::read_back`]. Once [`Workspace::is_over`], [`Workspace::output`]
+//! gives the job's bytes and frees the workspace. Its buffers grow in steps with the jobs they meet, so it soon
+//! allocates no more.
 //!
-//! Where the device's memory is the host's, the very buffers that shaders use are mapped; elsewhere each has a twin to copy through.
+//! Where the device's memory is the host's, the shaders' own buffers are mapped; elsewhere each has a twin to copy
+//! through.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -79,8 +81,8 @@ impl Workspace {
         Ok(workspace)
     }
 
-    /// Brings a job's input and a round's parameters to where the device reads them. The workspace is free and its uploads are mapped
-    /// ([`Self::is_over`]).
+    /// Writes a job's input and a round's parameters to where the device reads them. The workspace is free, and its
+    /// uploads are mapped ([`Self::is_over`]).
     ///
     /// # Errors
     /// The device has no memory for what the job needs.

@@ -1,9 +1,10 @@
 // Encode: each text's keywords, by the host's automaton (host/core/src/encode/keyword.rs) on every byte.
 //
-// An invocation reads a run of bytes of the whole text, whichever texts lie there, so runs are equally long however long texts are. The state
-// at a byte depends on the bytes before it, but not on those further back than `warm_up`: an invocation begins that far before its run, or at
-// its text's start where that is nearer, and is then in the state that a reader of the whole text is in. A run lies within few cache lines and
-// nobody else reads it, and the tables are small, so what the automaton waits for is in the first cache.
+// An invocation reads a run of bytes of the whole text, wherever texts begin and end, so runs are equally long however
+// long texts are. The state at a byte depends on the `warm_up` bytes before it and on no others: an invocation begins
+// that far before its run, or at its text's start where that is nearer, and is then in the state that a reader of the
+// whole text would be in. A run lies within few cache lines that nobody else reads, and the tables are small, so that
+// what the automaton waits for is in the first cache.
 
 struct EncodeParams {
     // Number of them.
@@ -13,7 +14,7 @@ struct EncodeParams {
     // Bytes of a run, a multiple of 4, and number of runs.
     run: u32,
     runs: u32,
-    // The automaton: how far back a state reaches, the logarithm of the classes of a state, the first state that has words.
+    // How far back a state reaches, the logarithm of the classes of a state, and the first state that has words.
     warm_up: u32,
     shift: u32,
     first_accepting: u32,

@@ -1,5 +1,5 @@
-// Nearest: the bounds of the nearest point of every cell. The nearest point by the squares found here is the one with the largest bounds of all,
-// since a root does not change their order.
+// Nearest: the bounds of the nearest point of every cell. A root does not change the order, so the nearest point by the
+// squares found here has the largest bounds.
 
 // include: cells
 // include: points
@@ -10,8 +10,8 @@ const QUERIES: u32 = 4u;
 const FAR: f32 = 3e38;
 const THREADS: u32 = 64u;
 
-// An invocation takes a cell of many points, or four cells of one point each. Dispatched as [invocations / THREADS, queries of the block /
-// QUERIES, 1].
+// An invocation takes one cell of many points, or four cells of one point each. Dispatched as [invocations / THREADS,
+// queries of the block / QUERIES, 1].
 @compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let rows = params.block.rows;

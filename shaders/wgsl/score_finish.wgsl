@@ -1,4 +1,5 @@
-// Score, last stage: from sums to scores, in integers: the cosine, and the rounding to float32. A thread has four entries of one query.
+// Score, last stage: from sums to scores, in integers: the cosine and the rounding to float32. A thread has four
+// entries of one query.
 // include: score
 // include: float64
 
@@ -17,7 +18,7 @@ fn row_norm(entry: u32) -> vec2<u32> {
     return vec2<u32>(columns[at], columns[at + 1u]);
 }
 
-// 0 where a norm is 0, else the quotient by the norms, at most 1 either way: rounding is monotonic, so that may be seen to afterwards.
+// 0 where a norm is 0, else the quotient by the norms. Rounding is monotonic, so it can be clamped to 1 afterwards.
 fn cosines(sums: Float64, query: u32, entries: vec4<u32>) -> vec4<u32> {
     let at = params.norms_at + 2u * (params.first_query + query);
     let norm = Words(vec4<u32>(input[at + 1u]), vec4<u32>(input[at]));

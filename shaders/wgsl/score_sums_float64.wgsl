@@ -1,8 +1,8 @@
-// Score, first stage, where the adapter has float64: the dot product or the squared distance of each query and entry, by the definition of
-// host/core/src/exact.rs, to the scratch: [query][entry], float64.
+// Score, first stage, where the adapter has float64: the dot product or squared distance of each query and entry, as
+// host/core/src/exact.rs defines it, to the scratch: [query][entry], float64.
 //
-// Float64 arithmetic rounds to nearest even on every adapter that the self-test lets pass. No sum or product here is beyond its normal range:
-// float32 values and their differences are 0 or from 2^-149 to 2^129.
+// Float64 rounds to nearest even on every adapter that passes the self-test. No sum or product here leaves its normal
+// range: float32 values and their differences are 0 or from 2^-149 to 2^129.
 // include: score
 
 @group(0) @binding(0) var<uniform> params: ScoreParams;
@@ -14,7 +14,8 @@ const SLICE: u32 = 128u;
 // Whether squared differences are added up, rather than products.
 const SQUARES: u32 = 0u; // one of 0, 1
 
-// A slice of the tile's queries, an element of four together, first four and then the others; then the sums of all threads for four.
+// A slice of the tile's queries, one element of four queries together, first four and then the others; later the sums
+// of all threads for four queries.
 var<workgroup> staged: array<vec4<f64>, 256>;
 
 // Four float32 values by their bits. An adapter may take subnormal ones for zero, so these are made of their integers.
@@ -26,8 +27,9 @@ fn widen(bits: vec4<u32>) -> vec4<f64> {
     return select(vec4<f64>(bitcast<vec4<f32>>(bits)), signed, subnormal);
 }
 
-// One more element of four sums; `bits` are those of `b`. A product is exact, so that it may be fused with the addition. A square is
-// not: a select stands between them, of what no compiler can rule out and what is never so, since elements are finite.
+// One more element of four sums; `bits` are those of `b`. A product is exact, so it may be fused with the addition. A
+// square is not: a select between them keeps compilers from fusing. Its condition never holds, since elements are
+// finite, but no compiler can know that.
 fn add_elements(sums: vec4<f64>, a: vec4<f64>, b: vec4<f64>, bits: u32) -> vec4<f64> {
     if (SQUARES == 0u) { return sums + a * b; }
     let difference = a - b;

@@ -1,4 +1,4 @@
-// Score, first stage, where the adapter has no float64 or none that can be relied on: the same sums as score_sums_float64.wgsl's, in integers.
+// Score, first stage, where the adapter has no float64 to rely on: the sums of score_sums_float64.wgsl, in integers.
 // include: score
 // include: float64
 
@@ -11,7 +11,7 @@ const SLICE: u32 = 256u;
 // Whether squared differences are added up, rather than products.
 const SQUARES: u32 = 0u; // one of 0, 1
 
-// A slice of the tile's queries, mantissas and then exponents, an element of all four together; then the sums of all threads.
+// A slice of the tile's queries, mantissas and then exponents, one element of all four together; later all sums.
 var<workgroup> staged: array<vec4<i32>, 768>;
 
 // One more element of four sums, in the definition's order.

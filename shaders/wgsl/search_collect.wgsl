@@ -1,4 +1,5 @@
-// The candidates of a search: see shared/collect.wgsl. A thread scores four rows again, so four of them read a group's codes.
+// The candidates of a search: see shared/collect.wgsl. A thread scores four rows again: four of them read a group's
+// codes.
 
 // include: cells
 // include: screen

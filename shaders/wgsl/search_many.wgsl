@@ -1,5 +1,5 @@
-// The cells of many queries. A workgroup fills those of a tile of queries and groups of 16 rows; STEP quads of them at a time lie in workgroup
-// memory, and a thread keeps the sums of 4 queries and 4 rows.
+// The cells of many queries. A workgroup fills those of a tile of queries and groups of 16 rows. STEP quads of the tile
+// lie in workgroup memory at a time, and a thread keeps the sums of 4 queries and 4 rows.
 //
 // Dispatched as [groups / GROUPS, queries of the block / (4 QUERY_FOURS), 1].
 
@@ -16,8 +16,8 @@ const STEP: u32 = 8u; // one of 8, 16
 // Where the queries' codes begin there.
 const QUERIES_AT: u32 = STEP * ROW_FOURS;
 
-// First [quad][four rows] and then [quad][four queries], so that neighbouring threads read neighbouring words. In the end [query][four rows],
-// two by two, the bits of what the four rows come to.
+// First [quad][four rows], then [quad][four queries], so that neighbouring threads read neighbouring words. In the end
+// [query][four rows], two by two, the bits of the four rows' bounds.
 var<workgroup> tile: array<vec4<u32>, max(STEP * (ROW_FOURS + QUERY_FOURS), 2u * THREADS)>;
 
 // Brings codes into workgroup memory. Beyond the last quad, row and query lie zeros.

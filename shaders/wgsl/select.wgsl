@@ -1,11 +1,11 @@
-// A query's threshold, of the cells that a round has filled: the k-th largest lower bound, since k rows are at least as good as that. One
-// workgroup for each query of the block finds it digit by digit, from the uppermost: of the cells whose upper digits are those found so far, it
-// counts how many have which digit next.
+// A query's threshold, from the cells that a round has filled: the k-th largest lower bound, since k rows are at least
+// that good. One workgroup for each query of the block finds it digit by digit from the top: it counts the next digits
+// of those cells whose upper digits are the ones found so far.
 
 // include: cells
 
 @group(0) @binding(0) var<uniform> block: Block;
-// Begins with a pair for each query: a threshold that the caller knows, and by how much the k-th largest bound is to be lowered.
+// Begins with a pair for each query: a threshold that the caller knows, and what the k-th largest bound is lowered by.
 @group(0) @binding(1) var<storage, read> input: array<vec2<f32>>;
 
 const THREADS: u32 = 256u; // one of 256, 1024
@@ -93,8 +93,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
 }
 
-// A number not above `bound - by`. The subtraction may be a unit in the last place too high, and `by`, which the host made a little too large,
-// covers what is flushed to zero.
+// A number that is at most `bound - by`. The subtraction may be a unit in the last place too high, and zero may stand
+// for a small number; the host makes `by` a little too large to cover both.
 fn lowered(bound: f32, by: f32) -> f32 {
     if by == 0.0 {
         return bound;

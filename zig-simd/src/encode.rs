@@ -1,8 +1,8 @@
 //! Encode: the words that each of many texts has, by a dense automaton over their bytes.
 //!
 //! # Promises
-//! The mask of a text is the union of what the states accept that it visits, one after each byte; an empty text has the mask 0. The
-//! automaton was checked when it was made, so no byte of any text can lead outside its tables.
+//! A text's mask is the union of what is accepted by the states it visits, one after each byte; an empty text has the
+//! mask 0. The automaton was checked when it was made: no byte of any text leads outside its tables.
 //!
 //! # Limits
 //! Up to 128 keywords, 65,536 states, 256 classes. Folding of case is the automaton's business.
@@ -48,12 +48,12 @@ const MAX_SHIFT: u32 = 8;
 const MAX_STATES: usize = 1 << 16;
 
 impl KeywordAutomaton {
-    /// `next[(state << shift) | class_of[byte]]` is the state after `byte`, state 0 the root; the states from `first_accepting` on
-    /// accept the keywords of `accept[state - first_accepting]`.
+    /// `next[(state << shift) | class_of[byte]]` is the state after `byte`, state 0 the root; the states from
+    /// `first_accepting` on accept the keywords of `accept[state - first_accepting]`.
     ///
     /// # Errors
-    /// A class of `class_of` beyond `1 << shift`, a `next` that is not a whole number of states or names one that does not exist, or an
-    /// `accept` whose length is not the number of accepting states.
+    /// A class of `class_of` beyond `1 << shift`, a `next` that is not a whole number of states or names one that does
+    /// not exist, or an `accept` whose length is not the number of accepting states.
     pub fn new(
         class_of: [u8; 256],
         shift: u32,
@@ -100,7 +100,8 @@ impl KeywordAutomaton {
 }
 
 impl KernelSet {
-    /// out\[t\] = the keywords of text t, which is `bytes[offsets[t]..offsets[t + 1]]`. There is one offset more than texts.
+    /// out\[t\] = the words in text t, which is `bytes[offsets[t]..offsets[t + 1]]`: one offset more than there are
+    /// texts.
     ///
     /// # Errors
     /// Offsets that fall or point beyond the bytes, or a number of them that does not fit `out`.
@@ -125,9 +126,9 @@ impl KernelSet {
             shift: automaton.shift,
             first_accepting: automaton.first_accepting,
         };
-        // SAFETY: the offsets rise and end within `bytes`; `KeywordAutomaton::new` made sure that every class and every transition stays
-        // within the tables, which `automaton` keeps alive; `out` has a place per text and is borrowed exclusively. The CPU has the
-        // instructions because a `KernelSet` exists.
+        // SAFETY: the offsets rise and end within `bytes`; `KeywordAutomaton::new` made sure that every class and every
+        // transition stays within the tables, which `automaton` keeps alive; `out` has a place per text and is borrowed
+        // exclusively. The CPU has the instructions because a `KernelSet` exists.
         unsafe { (self.table.encode)(&raw, bytes.as_ptr(), offsets.as_ptr(), out.len(), out.as_mut_ptr()) };
         Ok(())
     }

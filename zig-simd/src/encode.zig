@@ -1,14 +1,14 @@
 //! Encode: a dense automaton over many texts; each text's mask is the union of what its visited states accept.
 //!
-//! One text is a chain of dependent loads (state -> next state), so several texts advance together and hide each other's latency.
-//! An accepting state is noted without a branch that would be mispredicted at every keyword: the state is always written to the
-//! end of the text's list, and the list grows only where the state accepts. The lists are read after every run of `run_bytes`. (A
-//! branch instead was measured at 0.6 of the speed, on texts with keywords at natural rates.)
+//! One text is a chain of dependent loads (state -> next state), so several texts advance together and hide each
+//! other's latency. A branch for accepting states would be mispredicted at every word: instead, the state is always
+//! written to the end of the text's list, and the list grows only where the state accepts. The lists are read after
+//! every `run_bytes`. (A branch was measured at 0.6 of the speed, on texts with words at natural rates.)
 //!
 //! Folding of case and of non-ASCII letters is the automaton's business.
 const std = @import("std");
 
-/// Texts in flight: measured best of 2, 3, 4, 6 and 8. With more, the lanes' pointers, states and counts leave the registers.
+/// Texts in flight: the best of 2, 3, 4, 6 and 8. With more, pointers, states and counts leave the registers.
 const width = 4;
 const run_bytes = 512;
 
@@ -140,7 +140,13 @@ test "the words a, ab and b are found in texts of every length" {
     class_of['b'] = 2;
     const next = [_]u16{ 0, 1, 2, 0, 0, 1, 3, 0, 0, 1, 2, 0, 0, 1, 2, 0 };
     const accept = [_]Mask{ .{ .low = 1, .high = 0 }, .{ .low = 0, .high = 4 }, .{ .low = 2, .high = 4 } };
-    const automaton: Automaton = .{ .class_of = &class_of, .next = &next, .accept = &accept, .shift = 2, .first_accepting = 1 };
+    const automaton: Automaton = .{
+        .class_of = &class_of,
+        .next = &next,
+        .accept = &accept,
+        .shift = 2,
+        .first_accepting = 1,
+    };
 
     var random = std.Random.DefaultPrng.init(3);
     var text: [5000]u8 = undefined;

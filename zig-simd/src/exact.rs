@@ -11,12 +11,14 @@ impl KernelSet {
     /// out\[c\] = the dot product of `query` and row `ids[c]` of `rows` (row-major, as wide as the query).
     ///
     /// # Errors
-    /// Lengths that do not fit, or a row number beyond the rows. With no dimensions every row number is legal and every score 0.
+    /// Lengths that do not fit, or a row number beyond the rows. With no dimensions every row number is legal and every
+    /// score 0.
     pub fn exact_dot(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]) -> Result<(), SimdError> {
         gather(self.table.exact_dot, query, rows, ids, out)
     }
 
-    /// out\[c\] = the squared Euclidean distance of `query` and row `ids[c]` of `rows` (row-major, as wide as the query).
+    /// out\[c\] = the squared Euclidean distance of `query` and row `ids[c]` of `rows` (row-major, as wide as the
+    /// query).
     ///
     /// # Errors
     /// As [`KernelSet::exact_dot`].
@@ -40,7 +42,7 @@ fn gather(kernel: GatherKernel, query: &[f32], rows: &[f32], ids: &[u32], out: &
         }
     }
     // SAFETY: every id is below the number of whole rows (with dim 0 no element is read), `query` holds `dim` values,
-    // `out` has a place for each id and is borrowed exclusively; the CPU has the instructions because a `KernelSet` exists.
+    // `out` has a place for each id and is borrowed exclusively. The CPU has the instructions: a `KernelSet` exists.
     unsafe { kernel(query.as_ptr(), rows.as_ptr(), dim, ids.as_ptr(), ids.len(), out.as_mut_ptr()) };
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! The canonical float64 scores (the numeric contract): the same bits on every instruction set.
 //!
 //! Lane j of eight sums the elements i with i mod 8 = j, in rising order, and the lanes are combined as
-//! ((l0+l4)+(l2+l6))+((l1+l5)+(l3+l7)). The product of two float32 values is exact in float64, so `dot` may fuse; the square of a
-//! rounded difference is not, so `l2` must not. Missing elements count as +0, which changes no lane: a lane starts at +0 and so
-//! never is -0.
+//! ((l0+l4)+(l2+l6))+((l1+l5)+(l3+l7)). The product of two float32 values is exact in float64, so `dot` may fuse; the
+//! square of a rounded difference is not, so `l2` must not. Missing elements count as +0, which changes no lane: a lane
+//! starts at +0 and so never is -0.
 //!
 //! Not here: order of rows, rounding to float32, cosine. They belong to the caller, once, in Rust.
 const std = @import("std");

@@ -1,7 +1,8 @@
-//! The C interface of one copy: a table of functions under the only symbol that leaves it, megaring_simd_<isa>.
+//! The C interface of one copy: a table of functions under the only symbol that leaves it.
 //!
-//! The Rust side declares the same table (src/table.rs); both check its size. Pointers are not null and cover what each kernel
-//! documents; lengths are counted in elements.
+//! The symbol spells out the version and the name of every function, so that a Rust side with another list
+//! (src/table.rs) is not linked. Pointers are not null and cover what each kernel documents; lengths are counted in
+//! elements.
 const std = @import("std");
 const isa = @import("isa.zig");
 const exact = @import("exact.zig");
@@ -10,29 +11,33 @@ const encode = @import("encode.zig");
 const nearest = @import("nearest.zig");
 const roofline = @import("roofline.zig");
 
-/// Raised with every change of a signature or of the order below.
-const abi_version = 4;
+/// Raised with every change of a signature, here and in src/table.rs.
+const abi_version = 5;
 
-const Table = extern struct {
-    abi_version: u64 = abi_version,
-    nop: *const @TypeOf(nop) = nop,
-    exact_dot: *const GatherFn = exactGather(.dot),
-    exact_l2: *const GatherFn = exactGather(.l2),
-    screen_i8: *const @TypeOf(screenI8) = screenI8,
-    encode: *const @TypeOf(encodeTexts) = encodeTexts,
-    distances5: *const @TypeOf(distances5) = distances5,
-    multiply_adds: *const @TypeOf(multiplyAdds) = multiplyAdds,
-    read_pieces: *const @TypeOf(readPieces) = readPieces,
-
-    comptime {
-        std.debug.assert(@sizeOf(Table) == 8 + 8 * @sizeOf(usize));
-    }
+/// Every function, in the order of src/table.rs and by the names there.
+const kernels = .{
+    .nop = &nop,
+    .exact_dot = exactGather(.dot),
+    .exact_l2 = exactGather(.l2),
+    .screen_i8 = &screenI8,
+    .encode = &encodeTexts,
+    .distances5 = &distances5,
+    .multiply_adds = &multiplyAdds,
+    .read_pieces = &readPieces,
 };
 
-const table: Table = .{};
+const names = std.meta.fieldNames(@TypeOf(kernels));
+
+const table: [names.len]*const anyopaque = addresses: {
+    var addresses: [names.len]*const anyopaque = undefined;
+    for (names, &addresses) |name, *address| address.* = @ptrCast(@field(kernels, name));
+    break :addresses addresses;
+};
 
 comptime {
-    @export(&table, .{ .name = "megaring_simd_" ++ @tagName(isa.current) });
+    var symbol: []const u8 = std.fmt.comptimePrint("megaring_simd_{s}_{d}", .{ @tagName(isa.current), abi_version });
+    for (names) |name| symbol = symbol ++ "_" ++ name;
+    @export(&table, .{ .name = symbol });
 }
 
 /// query, rows, dim, ids, ids' count, out.
@@ -40,7 +45,14 @@ const GatherFn = fn ([*]const f32, [*]const f32, usize, [*]const u32, usize, [*]
 
 fn exactGather(comptime operation: exact.Operation) *const GatherFn {
     return struct {
-        fn kernel(query: [*]const f32, base: [*]const f32, dim: usize, ids: [*]const u32, count: usize, out: [*]f64) callconv(.c) void {
+        fn kernel(
+            query: [*]const f32,
+            base: [*]const f32,
+            dim: usize,
+            ids: [*]const u32,
+            count: usize,
+            out: [*]f64,
+        ) callconv(.c) void {
             exact.gather(operation, query, base, dim, ids, count, out);
         }
     }.kernel;

@@ -33,7 +33,8 @@ impl Isa {
         }
     }
 
-    /// What a CPU must have to run this copy: the instructions that its compiler was allowed to use (src/isa.zig names the same).
+    /// What a CPU must have to run this copy: the instructions that its compiler was allowed to use (src/isa.zig names
+    /// the same).
     pub fn required(self) -> CpuFeatures {
         match self {
             Isa::Baseline => CpuFeatures::SSE2,
@@ -108,7 +109,10 @@ pub struct CpuFeatures(u32);
 macro_rules! features {
     ($($constant:ident = $bit:literal, $name:tt, $arch:tt;)*) => {
         impl CpuFeatures {
-            $(#[doc = concat!("The feature `", $name, "` of ", $arch, ".")] pub const $constant: CpuFeatures = CpuFeatures(1 << $bit);)*
+            $(
+                #[doc = concat!("The feature `", $name, "` of ", $arch, ".")]
+                pub const $constant: CpuFeatures = CpuFeatures(1 << $bit);
+            )*
 
             const NAMES: &[(CpuFeatures, &str)] = &[$((CpuFeatures::$constant, $name)),*];
 

@@ -1,7 +1,8 @@
 //! The instruction sets the kernels are built for, and what follows from each at compile time.
 //!
-//! `build.zig` compiles the same sources once per `Isa`; inside a copy `current` is the one it is compiled for. A kernel asks this
-//! file for widths and for what the hardware has; it never asks `builtin` for CPU features, so a copy is what its name says.
+//! `build.zig` compiles the same sources once per `Isa`; inside a copy `current` is the one it is compiled for. A
+//! kernel asks this file for widths and for what the hardware has; it never asks `builtin` for CPU features, so a copy
+//! is what its name says.
 const std = @import("std");
 
 pub const Isa = enum {
@@ -36,7 +37,8 @@ pub const Isa = enum {
         return if (isa == .avx512) std.Target.x86.featureSet(&.{.prefer_256_bit}) else .empty;
     }
 
-    /// What a CPU must have to run the copy, beyond what every CPU of the architecture has. The Rust side checks the same list.
+    /// What a CPU must have to run the copy, beyond what every CPU of the architecture has. The Rust side checks the
+    /// same list.
     pub fn instructions(isa: Isa) std.Target.Cpu.Feature.Set {
         const x86 = std.Target.x86;
         return switch (isa) {

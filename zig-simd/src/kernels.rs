@@ -1,13 +1,13 @@
 //! The kernel sets: availability as a value.
 //!
-//! A `KernelSet` cannot be made outside this file, and this file hands one out only after the CPU's features were checked. That one
-//! check is what every unsafe call in the wrappers rests on.
+//! A `KernelSet` cannot be made outside this file, and this file hands one out only after the CPU's features were
+//! checked. That one check is what every unsafe call in the wrappers rests on.
 
 use std::fmt;
 
 use crate::error::IsaError;
 use crate::isa::{CpuFeatures, Isa};
-use crate::table::{self, KernelTable};
+use crate::table::{KernelTable, table_of};
 
 /// The environment variable that forces an instruction set.
 const FORCE: &str = "MEGARING_ISA";
@@ -78,33 +78,13 @@ impl fmt::Debug for KernelSet {
     }
 }
 
-/// The copies in this build, slowest first. Private: an entry is handed out only after the features were checked.
+/// The copies in this build, slowest first. Private: one is handed out only after the features were checked.
 #[cfg(target_arch = "x86_64")]
 static COMPILED: [KernelSet; 3] = [
-    // SAFETY: build.rs links the libraries of the same sources as table.rs describes, so the symbols exist and are such tables
-    // (their size is asserted on both sides, their version in a test); they are constant for the life of the program.
-    KernelSet { isa: Isa::Baseline, table: unsafe { &table::megaring_simd_baseline } },
-    // SAFETY: as above.
-    KernelSet { isa: Isa::Avx2, table: unsafe { &table::megaring_simd_avx2 } },
-    // SAFETY: as above.
-    KernelSet { isa: Isa::Avx512, table: unsafe { &table::megaring_simd_avx512 } },
+    KernelSet { isa: Isa::Baseline, table: table_of!(baseline) },
+    KernelSet { isa: Isa::Avx2, table: table_of!(avx2) },
+    KernelSet { isa: Isa::Avx512, table: table_of!(avx512) },
 ];
 
 #[cfg(target_arch = "aarch64")]
-static COMPILED: [KernelSet; 1] = [
-    // SAFETY: build.rs links the library of the same sources as table.rs describes, so the symbol exists and is such a table
-    // (its size is asserted on both sides, its version in a test); it is constant for the life of the program.
-    KernelSet { isa: Isa::Neon, table: unsafe { &table::megaring_simd_neon } },
-];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_copy_speaks_this_version_of_the_table() {
-        for set in &COMPILED {
-            assert_eq!(set.table.abi_version, table::ABI_VERSION, "{}", set.isa);
-        }
-    }
-}
+static COMPILED: [KernelSet; 1] = [KernelSet { isa: Isa::Neon, table: table_of!(neon) }];

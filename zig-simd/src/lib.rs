@@ -1,11 +1,12 @@
 //! The SIMD kernels, written in Zig, behind safe Rust wrappers.
 //!
 //! # Promises
-//! - A [`KernelSet`] exists only for an instruction set that this CPU has; whoever holds one may call every kernel of it.
-//! - Wrappers check every length and row number and return a [`SimdError`]; none panics, allocates (but for the buffers it is
-//!   asked to make) or blocks.
-//! - Exact kernels ([`KernelSet::exact_dot`] and its kin, [`KernelSet::distances5`]), the screen's candidates and the masks of texts
-//!   are the same bits on every instruction set.
+//! - A [`KernelSet`] exists only for an instruction set that this CPU has; whoever holds one may call every kernel of
+//!   it.
+//! - Wrappers check every length and row number and return a [`SimdError`]; none panics, allocates (but for the buffers
+//!   it is asked to make) or blocks.
+//! - Exact kernels ([`KernelSet::exact_dot`] and its kin, [`KernelSet::distances5`]), the screen's candidates and the
+//!   masks of texts are the same bits on every instruction set.
 //!
 //! # Limits
 //! x86-64 and aarch64. Up to 32,768 dimensions in the int8 screen, 65,536 states in a keyword automaton.

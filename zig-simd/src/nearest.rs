@@ -31,7 +31,8 @@ impl<'a> PointColumns<'a> {
 }
 
 impl KernelSet {
-    /// out\[p\] = ((((d0² + d1²) + d2²) + d3²) + d4²) with d_a = weights\[a\] · (point p's a − query\[a\]), each operation rounded by itself.
+    /// out\[p\] = ((((d0² + d1²) + d2²) + d3²) + d4²) with d_a = weights\[a\] · (point p's a − query\[a\]), each
+    /// operation rounded by itself.
     ///
     /// # Errors
     /// [`SimdError::Length`] where `out` is not as long as the columns.
@@ -44,8 +45,8 @@ impl KernelSet {
     ) -> Result<(), SimdError> {
         check_length("the distances", points.len(), out.len())?;
         let columns = points.columns.map(<[f64]>::as_ptr);
-        // SAFETY: the five columns and `out` have the same length, `out` is borrowed exclusively, and the CPU has the instructions
-        // because a `KernelSet` exists.
+        // SAFETY: the five columns and `out` have the same length, `out` is borrowed exclusively, and the CPU has the
+        // instructions because a `KernelSet` exists.
         unsafe { (self.table.distances5)(&columns, query, weights, out.len(), out.as_mut_ptr()) };
         Ok(())
     }

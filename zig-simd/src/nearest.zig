@@ -1,7 +1,7 @@
 //! Squared weighted distances of one 5-D point to many, in float64: the same bits on every instruction set.
 //!
-//! d_a = weight_a * (p_a - q_a) for each axis a; the result is ((((d_0^2 + d_1^2) + d_2^2) + d_3^2) + d_4^2), each operation rounded by
-//! itself. The points are five columns (structure of arrays).
+//! d_a = weight_a * (p_a - q_a) for each axis a; the result is ((((d_0^2 + d_1^2) + d_2^2) + d_3^2) + d_4^2), each
+//! operation rounded by itself. The points are five columns (structure of arrays).
 const std = @import("std");
 const isa = @import("isa.zig");
 const vector = @import("vector.zig");
@@ -9,7 +9,13 @@ const vector = @import("vector.zig");
 pub const axes = 5;
 const lanes = isa.f64_lanes;
 
-pub fn distances(columns: *const [axes][*]const f64, query: *const [axes]f64, weights: *const [axes]f64, count: usize, out: [*]f64) void {
+pub fn distances(
+    columns: *const [axes][*]const f64,
+    query: *const [axes]f64,
+    weights: *const [axes]f64,
+    count: usize,
+    out: [*]f64,
+) void {
     var at: usize = 0;
     while (at + lanes <= count) : (at += lanes) out[at..][0..lanes].* = chunk(lanes, columns, query, weights, at);
     while (at < count) : (at += 1) out[at] = chunk(1, columns, query, weights, at)[0];

@@ -1,12 +1,12 @@
 //! The integer heart of the int8 screen: four dimensions of several rows against the same four dimensions of one query.
 //!
-//! Codes are stored as u8 = code + 128; query codes are i8 in -127..=127. Every instruction set gives the exact integer. What
-//! differs is the instruction that exists:
+//! Codes are stored as u8 = code + 128; query codes are i8 in -127..=127. Every instruction set gives the exact
+//! integer. What differs is the instruction that exists:
 //!
-//! - AVX-512 VNNI multiplies u8 by i8 and adds four products to an i32 in one instruction; the 128 that every code carries too
-//!   much is paid back by starting at the query's bias, -128 * (sum of its codes).
-//! - AVX2's `vpmaddubsw` saturates at 16 bits for such operands (255 * 127 * 2), but not for |code| times the query with the
-//!   code's sign moved onto it (128 * 127 * 2 = 32512 at most), which is the same product. It works on the code itself: no bias.
+//! - AVX-512 VNNI multiplies u8 by i8 and adds four products to an i32 in one instruction. Every code carries 128 too
+//!   much, which is paid back by starting at the query's bias, -128 * (sum of its codes).
+//! - AVX2's `vpmaddubsw` saturates at 16 bits for such operands (255 * 127 * 2), but not for |code| times the query
+//!   with the code's sign moved onto it (128 * 127 * 2 = 32512 at most), which is the same product. No bias.
 //! - SSE2 has neither, so both sides are widened to 16 bits for `pmaddwd`; NEON multiplies 8 by 8 to 16 bits, where two
 //!   products still fit, and adds pairs. Both leave two sums a row, folded at the end. No bias either.
 const std = @import("std");
@@ -15,8 +15,8 @@ const isa = @import("isa.zig");
 /// Dimensions in a quad.
 pub const dims = 4;
 
-/// What the tile loop needs, for the instruction set of this copy: `rows` (in one step), `Codes` (prepared once, used for every
-/// query), `Query`, `Sums`, and the functions on them.
+/// What the tile loop needs, for the instruction set of this copy: `rows` (in one step), `Codes` (prepared once, used
+/// for every query), `Query`, `Sums`, and the functions on them.
 pub const Step = switch (isa.current) {
     .avx512 => Avx512Vnni,
     .avx2 => Avx2,

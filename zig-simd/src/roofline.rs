@@ -1,7 +1,7 @@
-//! What this machine gives at most: integer multiply-adds without any loads, and bytes read without any arithmetic to speak of.
+//! The most that this machine gives: integer multiply-adds without loads, and bytes read with hardly any arithmetic.
 //!
-//! [`peaks`] measures both; a share of the smaller limit is what a search can be said to reach. It blocks for about a second, on threads of
-//! its own, and needs memory for a buffer that no cache holds. Other programs that run meanwhile make the peaks smaller, never larger.
+//! [`peaks`] measures both; a search reaches a share of the smaller limit. It blocks for about a second, on threads of
+//! its own, and needs memory for a buffer that no cache holds. Other programs make the peaks smaller, never larger.
 
 use std::fs;
 use std::hint::black_box;
@@ -28,8 +28,8 @@ pub const MAX_ITERATIONS: usize = 1 << 14;
 pub const MULTIPLY_ADDS: usize = 64 * 4 * 4;
 
 impl KernelSet {
-    /// out\[q\]\[r\] = `iterations` · Σ (codes\[r\]\[d\] − 128) · queries\[q\]\[d\], by [`MULTIPLY_ADDS`] multiply-adds an iteration: the
-    /// instructions of the int8 screen, with every operand in a register.
+    /// out\[q\]\[r\] = `iterations` · Σ (codes\[r\]\[d\] − 128) · queries\[q\]\[d\], by [`MULTIPLY_ADDS`] multiply-adds
+    /// an iteration: the instructions of the int8 screen, with every operand in a register.
     ///
     /// # Errors
     /// More than [`MAX_ITERATIONS`], or a query's code of -128.
@@ -46,8 +46,8 @@ impl KernelSet {
         if let Some(position) = queries.iter().position(|code| *code == i8::MIN) {
             return Err(SimdError::QueryCode { position });
         }
-        // SAFETY: the arrays are those of the kernel's signature, `out` is borrowed exclusively, the iterations and codes are in the range for
-        // which no sum overflows, and the CPU has the instructions because a `KernelSet` exists.
+        // SAFETY: the arrays are those of the kernel's signature, `out` is borrowed exclusively, and no sum overflows
+        // for iterations and codes within their ranges. The CPU has the instructions: a `KernelSet` exists.
         unsafe { (self.table.multiply_adds)(codes, queries, iterations, out) };
         Ok(())
     }
@@ -55,7 +55,8 @@ impl KernelSet {
     /// The exclusive or of all pieces, word by word: one pass over memory, with one instruction a load.
     pub fn read_pieces(&self, pieces: &[Piece]) -> Piece {
         let mut out = [0; 8];
-        // SAFETY: the kernel reads `pieces.len()` pieces and writes one; the CPU has the instructions because a `KernelSet` exists.
+        // SAFETY: the kernel reads `pieces.len()` pieces and writes one; the CPU has the instructions because a
+        // `KernelSet` exists.
         unsafe { (self.table.read_pieces)(pieces.as_ptr(), pieces.len(), &mut out) };
         out
     }
@@ -100,7 +101,7 @@ fn best(threads: usize, work: impl Fn(&Barrier) -> Rates + Sync) -> f64 {
     (0..ROUNDS).map(|round| all.iter().map(|rates| rates[round]).sum()).fold(0.0, f64::max)
 }
 
-/// Runs `step`, which says how much it did, for one round at the same time as all other threads: how much that is a second.
+/// Runs `step`, which says how much it did, for one round, together with all other threads; how much that is a second.
 fn round(barrier: &Barrier, mut step: impl FnMut() -> usize) -> f64 {
     barrier.wait();
     let begin = Instant::now();
@@ -141,7 +142,7 @@ fn read_rounds(set: &KernelSet, bytes: usize, barrier: &Barrier) -> Rates {
     })
 }
 
-/// How much to read: twice what the caches hold and 256 MiB at least, but no more than a quarter of the memory that is available.
+/// How much to read: twice what the caches hold, at least 256 MiB, but at most a quarter of the available memory.
 fn buffer_bytes(caches: usize, available: usize) -> usize {
     (2 * caches).clamp(256 << 20, 2 << 30).min(available / 4).max(1 << 20)
 }

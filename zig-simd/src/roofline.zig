@@ -1,7 +1,7 @@
-//! What the processor gives at most: integer multiply-adds without any loads, and reading without any arithmetic to speak of.
+//! The most that the processor gives: integer multiply-adds without loads, and reading with hardly any arithmetic.
 //!
-//! A search that reaches the first is limited by its instructions, one that reaches the second by memory. Both kernels compute
-//! something that a test can check, the same on every instruction set, so that neither can be optimised away.
+//! A search that reaches the first is limited by its instructions, one that reaches the second by memory. Both kernels
+//! compute something that a test can check, the same on every instruction set, so neither can be optimised away.
 const std = @import("std");
 const isa = @import("isa.zig");
 const quads = @import("quads.zig");
@@ -18,8 +18,8 @@ pub const Codes = [code_rows * quads.dims]u8;
 pub const Queries = [queries * quads.dims]i8;
 pub const Sums = [queries][code_rows]i32;
 
-/// Sums in registers at once: enough that none has to wait for its own last addition, few enough that codes and queries fit beside
-/// them. AVX-512 has 32 registers and adds in 5 cycles, NEON has 32 and needs two a sum, the others have 16.
+/// Sums in registers at once: enough that none waits for its own last addition, few enough that codes and queries fit
+/// beside them. AVX-512 has 32 registers and adds in 5 cycles, NEON has 32 and needs two a sum, the others have 16.
 const tile_steps = switch (isa.current) {
     .avx512 => 4,
     .avx2, .neon => 2,
@@ -30,15 +30,17 @@ const tile_queries = switch (isa.current) {
     .avx2 => 2,
 };
 
-/// out[q][r] = `iterations` * (sum over 4 dimensions of (codes[r] - 128) * query[q]), by as many multiply-adds of the screen's own kind.
-/// Codes are stored as in the screen (u8 = code + 128), queries are -127..=127, `iterations` at most `max_iterations`.
+/// out[q][r] = `iterations` * (sum over 4 dimensions of (codes[r] - 128) * query[q]), by as many multiply-adds of the
+/// screen's own kind. Codes are stored as in the screen (u8 = code + 128), queries are -127..=127, `iterations` at most
+/// `max_iterations`.
 pub fn multiplyAdds(codes: *const Codes, query_codes: *const Queries, iterations: usize, out: *Sums) void {
     std.debug.assert(iterations <= max_iterations);
     const height = tile_steps * Step.rows;
     inline for (0..queries / tile_queries) |pass| {
         var row: usize = 0;
         while (row < code_rows) : (row += height) {
-            tile(codes[row * quads.dims ..][0 .. height * quads.dims], query_codes, pass * tile_queries, iterations, row, out);
+            const rows = codes[row * quads.dims ..][0 .. height * quads.dims];
+            tile(rows, query_codes, pass * tile_queries, iterations, row, out);
         }
     }
 }
@@ -52,7 +54,8 @@ inline fn tile(
     out: *Sums,
 ) void {
     var prepared: [tile_steps]Step.Codes = undefined;
-    inline for (0..tile_steps) |s| prepared[s] = Step.prepare(codes[s * Step.rows * quads.dims ..][0 .. Step.rows * quads.dims].*);
+    const step_bytes = Step.rows * quads.dims;
+    inline for (0..tile_steps) |s| prepared[s] = Step.prepare(codes[s * step_bytes ..][0..step_bytes].*);
     var broadcast: [tile_queries]Step.Query = undefined;
     var sums: [tile_queries][tile_steps]Step.Sums = undefined;
     inline for (0..tile_queries) |q| {
@@ -67,7 +70,9 @@ inline fn tile(
         }
     }
     inline for (0..tile_queries) |q| {
-        inline for (0..tile_steps) |s| out[first_query + q][row + s * Step.rows ..][0..Step.rows].* = Step.finish(sums[q][s]);
+        inline for (0..tile_steps) |s| {
+            out[first_query + q][row + s * Step.rows ..][0..Step.rows].* = Step.finish(sums[q][s]);
+        }
     }
 }
 
@@ -99,8 +104,8 @@ const turn = switch (isa.current) {
     .baseline => 2,
 };
 
-/// How many pieces ahead to ask for, which reaches over the page's end, where the hardware's own prefetching stops: a tenth faster here.
-/// (Beyond the end is harmless: a prefetch cannot fault.)
+/// How many pieces ahead to ask for. It reaches over the page's end, where the hardware's own prefetching stops: a
+/// tenth faster. (Beyond the end of the data is harmless: a prefetch cannot fault.)
 const ahead = 64;
 
 /// out[i] = the exclusive or of word i of all `count` pieces: one pass over memory with one instruction a load.
@@ -132,7 +137,9 @@ test "multiply-adds equal the formula, at the extremes and up to the last iterat
         multiplyAdds(&codes, &query_codes, iterations, &out);
         for (out, 0..) |sums, q| for (sums, 0..) |sum, r| {
             var once: i32 = 0;
-            for (0..quads.dims) |d| once += (@as(i32, codes[r * quads.dims + d]) - 128) * query_codes[q * quads.dims + d];
+            for (0..quads.dims) |d| {
+                once += (@as(i32, codes[r * quads.dims + d]) - 128) * query_codes[q * quads.dims + d];
+            }
             try std.testing.expectEqual(once * @as(i32, @intCast(iterations)), sum);
         };
     }

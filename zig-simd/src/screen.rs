@@ -1,7 +1,8 @@
-//! The fused int8 screen: packed codes of many rows against several queries, keeping only the rows that may still matter.
+//! The fused int8 screen: packed codes of many rows against several queries; only rows that may still matter are kept.
 //!
-//! Rows lie in groups of [`GROUP_ROWS`], dimensions in quads of 4: codes\[group\]\[quad\]\[16 rows\]\[4 dims\], each u8 = code + 128. Four
-//! float32 columns belong to each group, \[group\]\[4\]\[16\]: mul, add, e1, e2. For query q and row r, every operation rounded by itself:
+//! Rows lie in groups of [`GROUP_ROWS`], dimensions in quads of 4: codes\[group\]\[quad\]\[16 rows\]\[4 dims\], each u8
+//! = code + 128. Four float32 columns belong to each group, \[group\]\[4\]\[16\]: mul, add, e1, e2. For query q and row
+//! r, every operation rounded by itself:
 //!
 //! ```text
 //! sum   = Σ code[r]·code[q]                                  exact
@@ -11,12 +12,13 @@
 //! ```
 //!
 //! # Promises
-//! The candidates are the same bits on every instruction set, and rise by row within a query. The error coefficients are the
-//! caller's: they must cover the quantisation and the float32 roundings above.
+//! The candidates are the same bits on every instruction set, and rise by row within a query. The error coefficients
+//! are the caller's: they must cover the quantisation and the float32 roundings above.
 //!
 //! # Limits
-//! When some query's buffer has fewer than 16 free places, the screen stops before the group that might not fit, and says where:
-//! make room (and raise the thresholds), then call again. Up to [`MAX_DIM`] dimensions: 32,768 · 255 · 127 < 2³¹.
+//! When a query's buffer has fewer than 16 free places, the screen stops before the group that might not fit, and says
+//! where: make room (and raise the thresholds), then call again. Up to [`MAX_DIM`] dimensions: 32,768 · 255 · 127 <
+//! 2³¹.
 
 use std::ops::Range;
 
@@ -36,7 +38,8 @@ pub struct ScreenRows<'a> {
 }
 
 impl<'a> ScreenRows<'a> {
-    /// `codes` is \[group\]\[quad\]\[16\]\[4\], `columns` \[group\]\[4\]\[16\]; rows that only fill up the last group have an `add` of -inf.
+    /// `codes` is \[group\]\[quad\]\[16\]\[4\], `columns` \[group\]\[4\]\[16\]; rows that only fill up the last group
+    /// have an `add` of -inf.
     ///
     /// # Errors
     /// Lengths that are not of the same whole number of groups, or too many dimensions.
@@ -182,8 +185,8 @@ pub struct CandidateBuffers {
 }
 
 impl CandidateBuffers {
-    /// Empty buffers for `queries` queries, of `capacity` candidates each. Larger ones are refilled less often: with 64 the screen
-    /// can always work on its largest tile after a compaction to 16.
+    /// Empty buffers for `queries` queries, of `capacity` candidates each. Larger ones are emptied less often: with 64
+    /// the screen can always work on its largest tile after a compaction to 16.
     ///
     /// # Errors
     /// A capacity below [`GROUP_ROWS`], with which no group would ever fit, or beyond `u32::MAX`.
@@ -273,13 +276,13 @@ const _: () = assert!(size_of::<ScreenJob>() == 12 * size_of::<usize>() + 8);
 const _: () = assert!(size_of::<QueryParams>() == 16 && size_of::<Candidate>() == 12);
 
 impl KernelSet {
-    /// Screens `groups` of `rows` against every query and appends to its buffer the rows that pass. Row numbers are `row_base` plus the
-    /// row's place in `rows`. Returns the group reached: the end of `groups`, or the first group for which some buffer
-    /// [is full](CandidateBuffers::is_full); all queries have seen exactly the groups before it.
+    /// Screens `groups` of `rows` against every query and appends to its buffer the rows that pass. Row numbers are
+    /// `row_base` plus the row's place in `rows`. Returns the group reached: the end of `groups`, or the first group
+    /// for which some buffer [is full](CandidateBuffers::is_full); all queries have seen exactly the groups before it.
     ///
     /// # Errors
-    /// Different dimensions of rows and queries, another number of parameters or buffers than of queries, groups beyond the rows,
-    /// or row numbers beyond an u32.
+    /// Different dimensions of rows and queries, another number of parameters or buffers than of queries, groups beyond
+    /// the rows, or row numbers beyond an u32.
     pub fn screen_i8(
         &self,
         rows: ScreenRows<'_>,
@@ -315,10 +318,11 @@ impl KernelSet {
             row_base,
             reserved: 0,
         };
-        // SAFETY: codes and columns hold `rows.groups` groups of `quads` quads (`ScreenRows::new`), codes and biases hold every query at the
-        // same number of quads (`ScreenQueries`), parameters and counts one entry per query and `places` `capacity` per query; every count
-        // is at most `capacity`, and the kernel appends only where a whole group fits. The buffers are borrowed exclusively, all slices
-        // outlive the call, and the CPU has the instructions because a `KernelSet` exists.
+        // SAFETY: codes and columns hold `rows.groups` groups of `quads` quads (`ScreenRows::new`), codes and biases
+        // hold every query at the same number of quads (`ScreenQueries`), parameters and counts one entry per query and
+        // `places` `capacity` per query; every count is at most `capacity`, and the kernel appends only where a whole
+        // group fits. The buffers are borrowed exclusively, all slices outlive the call, and the CPU has the
+        // instructions because a `KernelSet` exists.
         Ok(unsafe { (self.table.screen_i8)(&job) })
     }
 }

@@ -1,16 +1,18 @@
-//! The fused screen: int8 codes of many rows against int8 codes of several queries, keeping only rows that may still matter.
+//! The fused screen: int8 codes of many rows against int8 codes of several queries; only rows that may still matter are
+//! kept.
 //!
-//! Rows lie in groups of 16, quads of 4 dimensions inside a group: codes[group][quad][16 rows][4 dims], each u8 = code + 128. Four
-//! float32 columns belong to each group: mul x16, add x16, e1 x16, e2 x16. For query q and row r, with every operation rounded
-//! by itself (no contraction, so that every instruction set keeps the same candidates):
+//! Rows lie in groups of 16, quads of 4 dimensions inside a group: codes[group][quad][16 rows][4 dims], each u8 = code
+//! + 128. Four float32 columns belong to each group: mul x16, add x16, e1 x16, e2 x16. For query q and row r, with
+//! every operation rounded by itself (no contraction, so that every instruction set keeps the same candidates):
 //!
 //!     sum   = sum over dimensions of code[r] * code[q]          exact
 //!     g     = (f32(sum) * scale[q]) * mul[r] + add[r]
 //!     error = a[q] * e1[r] + b[q] * e2[r]
 //!     kept where g + error >= threshold[q], as { row, lower = g - error, upper = g + error }
 //!
-//! No score matrix exists at any time. When a query's buffer might overflow, the function returns before the group it could not
-//! hold; the caller makes room and calls again from there. A query's candidates are appended in rising row order.
+//! No score matrix exists at any time. When a query's buffer might overflow, the function returns before the group it
+//! could not hold; the caller makes room and calls again from there. A query's candidates are appended in rising row
+//! order.
 const std = @import("std");
 const isa = @import("isa.zig");
 const quads = @import("quads.zig");
@@ -70,8 +72,8 @@ pub const Job = extern struct {
 const Sums = @Vector(group_rows, i32);
 const Floats = @Vector(group_rows, f32);
 
-/// The register tiles: many queries against few groups where the codes' loads are to be shared, one query against a run of quads
-/// in several chains where memory is the limit.
+/// The register tiles: many queries against few groups where they share the codes' loads; one query against a run of
+/// quads, in several chains, where memory is the limit.
 const Tile = struct {
     groups: comptime_int,
     queries: comptime_int,
@@ -83,7 +85,7 @@ const Tile = struct {
 
 const steps_a_group = group_rows / Step.rows;
 
-/// 32 registers of 64 bytes hold 3 x 8 sums, 3 codes and a query; 16 of 32 bytes hold 2 x 4 sums, 2 x 2 codes and the rest.
+/// 32 registers of 64 bytes hold 3 x 8 sums, 3 codes and a query; 16 of 32 bytes hold 2 x 4 sums, 2 x 2 codes and more.
 const tile_groups = if (isa.current == .avx512) 3 else 1;
 const tile_queries = if (isa.current == .avx512) 8 else 4;
 const tile_steps = switch (isa.current) {
@@ -98,12 +100,12 @@ const single = switch (isa.current) {
     .neon, .baseline => Tile{ .groups = 1, .queries = 1, .steps = tile_steps },
 };
 
-/// How far ahead of a single query's stream to ask for codes (beyond the end is harmless: a prefetch cannot fault). Measured: a fifth
-/// faster with AVX2, from every cache; slower with AVX-512 where the codes are in L2.
+/// How far ahead of a single query's stream to ask for codes (beyond the end is harmless: a prefetch cannot fault).
+/// Measured: a fifth faster with AVX2, from every cache; slower with AVX-512 where the codes are in L2.
 const prefetch_bytes = if (isa.current == .avx2) 2048 else 0;
 
-/// Screens groups `group_begin..group_end` and returns the group it reached: `group_end`, or the first one for which some query
-/// has fewer than 16 free places.
+/// Screens groups `group_begin..group_end` and returns the group it reached: `group_end`, or the first one for which
+/// some query has fewer than 16 free places.
 pub fn screen(job: *const Job) usize {
     if (job.query_count == 0) return job.group_end;
     var fullest: u32 = 0;
@@ -176,7 +178,9 @@ inline fn accumulate(
     }
     var quad: usize = 0;
     while (quad + shape.chains <= job.quads) : (quad += shape.chains) {
-        inline for (0..shape.chains) |chain| addQuad(shape, &sums[chain], codes, queries, job.quads, quad + chain, first_step);
+        inline for (0..shape.chains) |chain| {
+            addQuad(shape, &sums[chain], codes, queries, job.quads, quad + chain, first_step);
+        }
     }
     if (shape.chains > 1) while (quad < job.quads) : (quad += 1) {
         addQuad(shape, &sums[0], codes, queries, job.quads, quad, first_step);

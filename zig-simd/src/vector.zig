@@ -8,7 +8,12 @@ pub inline fn load(comptime T: type, comptime lanes: comptime_int, source: [*]co
 }
 
 /// The first `count` (< `lanes`) values of `source`; the other lanes are zero.
-pub inline fn loadPadded(comptime T: type, comptime lanes: comptime_int, source: [*]const T, count: usize) @Vector(lanes, T) {
+pub inline fn loadPadded(
+    comptime T: type,
+    comptime lanes: comptime_int,
+    source: [*]const T,
+    count: usize,
+) @Vector(lanes, T) {
     var padded: [lanes]T = @splat(0);
     for (0..count) |index| padded[index] = source[index];
     return padded;
@@ -19,7 +24,7 @@ pub inline fn mulAdd(comptime V: type, a: V, b: V, c: V) V {
     return if (isa.has_fma) @mulAdd(V, a, b, c) else a * b + c;
 }
 
-/// The sum of the lanes by halving, so that its depth, not its length, meets the rounding. (`@reduce` would add one by one.)
+/// The sum of the lanes by halving: few roundings meet one another. (`@reduce` would add lane by lane.)
 pub inline fn sumLanes(comptime T: type, comptime lanes: comptime_int, vector: @Vector(lanes, T)) T {
     if (lanes == 1) return vector[0];
     const half = lanes / 2;

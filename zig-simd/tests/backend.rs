@@ -1,5 +1,6 @@
-//! The CPU backend through its ring, against the naive reference: every operation, every instruction set this machine has, both ways of
-//! sharing work (by query and by rows), several segments, ties, and numbers that no screen can bound.
+//! The CPU backend through its ring, against the naive reference: every operation, on every instruction set of this
+//! machine, both ways of sharing work (by query and by rows), several segments, ties, and numbers that no screen can
+//! bound.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use megaring_simd::backend::{CpuBackend, CpuOptions};
 
 struct Rig {
     ring: Arc<JobRing>,
-    table: Arc<CorpusTable>,
+    corpora: Arc<CorpusTable>,
     kernels: &'static KernelSet,
     profile: Profile,
     backend: CpuBackend,
@@ -37,12 +38,12 @@ impl Rig {
             wait: WaitStrategy::default(),
         })
         .expect("a ring of 8");
-        let table = Arc::new(CorpusTable::default());
+        let corpora = Arc::new(CorpusTable::default());
         let options = CpuOptions { workers, wait: WaitStrategy::default(), device: "test".into() };
         let profile = Profile::parse(DEFAULT).expect("the default profile");
-        let backend = CpuBackend::start(options, ring.clone(), kernels, table.clone(), &Automaton::new(&profile))
+        let backend = CpuBackend::start(options, ring.clone(), kernels, corpora.clone(), &Automaton::new(&profile))
             .expect("threads to be had");
-        Self { ring, table, kernels, profile, backend }
+        Self { ring, corpora, kernels, profile, backend }
     }
 
     fn all() -> impl Iterator<Item = Self> {
@@ -60,7 +61,7 @@ impl Rig {
             from = to;
         }
         let view = Arc::new(CorpusView::new("test".into(), 7, 1, rows.dim, segments));
-        self.table.register(&view);
+        self.corpora.register(&view);
         view
     }
 

@@ -1,8 +1,8 @@
 //! Encode: every byte of all texts through the automaton, in runs of equal length.
 //!
-//! The shader finds what [`Automaton::mask`] finds, since it goes by the same tables, and since after [`Automaton::warm_up`] bytes the state
-//! does not depend on the state that reading began in. A run is short enough that a slot's text makes a GPU busy, and long enough
-//! that its warm-up is the smaller part of the reading.
+//! The shader finds what [`Automaton::mask`] finds: it goes by the same tables, and after [`Automaton::warm_up`] bytes
+//! the state does not depend on where reading began. A run is short enough that one slot's text keeps a GPU busy, and
+//! long enough that its warm-up is the smaller part of the reading.
 
 use bytemuck::{Pod, Zeroable};
 use megaring_core::encode::keyword::Automaton;
@@ -82,7 +82,8 @@ impl AutomatonShape {
     }
 }
 
-/// The two buffers of its part: the transitions, two to a word; then the classes of the 256 bytes and the words of each accepting state.
+/// The two buffers of its part: the transitions, two to a word; then the classes of the 256 bytes and each accepting
+/// state's words.
 fn tables(automaton: &Automaton) -> (Vec<u8>, Vec<u8>) {
     let mut columns = automaton.class_of().to_vec();
     columns.extend(automaton.accept().iter().flat_map(|words| words.to_le_bytes()));
@@ -104,8 +105,10 @@ fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, S
 }
 
 fn self_test(trial: &Trial<'_>) -> Result<(), String> {
+    // A word that lies in two runs, and nowhere else in its text.
+    let cut = " ".repeat(RUN_BYTES as usize - 3) + "wisdom";
     let words = "Love, wisdom \u{212A}nowledge; ELEGANCE and a garden. ".repeat(40);
-    let each = [&words[..], "", &words[3..], "love", &words[..255], "\u{0130}"];
+    let each = [&cut[..], &words, "", &words[3..], "love", &words[..255], "\u{0130}"];
     let mut texts = Texts::default();
     each.iter().for_each(|text| texts.push(text));
     let automaton = DeviceAutomaton::new(trial.gpu, trial.automaton).map_err(|full| full.to_string())?;

@@ -1,12 +1,14 @@
 //! What search and nearest share: a table of cells in the scratch, a threshold for each query, and lists of candidates.
 //!
-//! A round of a job does, for one block of queries after the other: a stage of the operation fills the block's cells for every part; `select`
-//! raises each query's threshold to the k-th largest lower bound among them, lowered by what the caller says; another stage of the operation
-//! lists every row whose upper bound reaches the threshold. Since a threshold only rises, and k rows are at least that good, no row of the answer
-//! is missed, in whatever order the rounds come; a round that has fewer than k cells leaves the thresholds as they are.
+//! A round takes one block of queries after the other. A stage of the operation fills the block's cells for every part.
+//! `select` raises each query's threshold to the k-th largest lower bound among them, less the slack that the caller
+//! names. Another stage of the operation lists every row whose upper bound reaches the threshold. A threshold only
+//! rises, and k rows are at least that good, so no row of the answer is missed, in whatever order the rounds come. A
+//! round with fewer than k cells leaves the thresholds as they are.
 //!
-//! A cell stands for 16 rows where that leaves at least 4 k cells, so that the k-th of them is hardly lower than the k-th row; else for one.
-//! Blocks are as large as the table allows, which has [`TABLE_BYTES`], or one query's cells where those are more.
+//! A cell stands for 16 rows where that leaves at least 4 k cells, so that the k-th cell is hardly lower than the k-th
+//! row; else for one row. Blocks are as large as the table allows: [`TABLE_BYTES`], or one query's cells where those
+//! are more.
 
 use bytemuck::{Pod, Zeroable};
 use megaring_core::lists::{self, Candidate, EVERY_ROW, ListHeader, wants_every_row};
@@ -79,8 +81,8 @@ pub(crate) trait Screen {
 pub(crate) struct Threshold {
     /// No row of interest has an upper bound below this. Finite.
     pub(crate) least: f32,
-    /// What bounds do not carry: the k-th largest lower bound is lowered by this. Not negative, and larger by a factor of at least 1 + 2⁻¹⁰
-    /// than it would have to be, so that denormals may be lost.
+    /// What the bounds leave out: the k-th largest lower bound is lowered by this. Not negative, and larger than need
+    /// be by a factor of at least 1 + 2⁻¹⁰, so that denormals may be lost.
     pub(crate) slack: f32,
 }
 
@@ -108,18 +110,20 @@ impl Lists {
         Self { pair_work: pair_work.max(1) as u64, ..self }
     }
 
-    /// Work of the stages for a block and a part: to fill the cells, and to look through them, where some few are scored again.
+    /// Work of the two stages for a block and a part: filling the cells, then looking through them and scoring some
+    /// rows again.
     pub(crate) fn work(&self, block: &Block) -> [u64; 2] {
         let fill = u64::from(block.queries) * u64::from(block.rows) * self.pair_work;
         [fill, fill / 8]
     }
 
-    /// Whether screening is in vain: then every row is a candidate for every query, and the job needs nothing of the device.
+    /// Whether screening is in vain: every row is a candidate for every query, and the device is not needed.
     pub(crate) fn is_in_vain(&self) -> bool {
         self.items == 0 || wants_every_row(self.k as u64, self.rows as u64) || self.k > self.capacity
     }
 
-    /// What the job needs, where its own input, which lies behind that of the lists, has `input` bytes. Nothing where it is in vain.
+    /// What the job needs if its own input, which follows that of the lists, has `input` bytes. Nothing where screening
+    /// is in vain.
     pub(crate) fn sizes(&self, input: usize) -> Sizes {
         if self.is_in_vain() {
             return Sizes::default();
@@ -167,7 +171,8 @@ impl Lists {
         script
     }
 
-    /// Brings the lists to the slot's result. `whole` says of a query that every row is to be listed, whatever the device found.
+    /// Writes the lists to the slot's result. `whole` says for which queries every row is a candidate, whatever the
+    /// device found.
     pub(crate) fn deliver(&self, output: &[u8], result: &mut [u8], whole: impl Fn(usize) -> bool) {
         const HEADER: usize = size_of::<ListHeader>();
         let list = self.capacity * size_of::<Candidate>();
@@ -229,8 +234,8 @@ impl Lists {
     }
 }
 
-/// Queries of a block where there is room for so many: all there are, else a multiple of 64, else of 4, else one by itself. So stages may take queries by 4 or 64 as
-/// they lie in the input.
+/// Queries of a block, with room for so many: all of them, else a multiple of 64, else a multiple of 4, else one. So
+/// stages may take queries by 4 or by 64 as they lie in the input.
 fn block_of(room: usize, items: usize) -> usize {
     match room.min(WORKGROUPS) {
         room if room >= items => items,

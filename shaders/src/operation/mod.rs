@@ -46,7 +46,8 @@ pub(crate) struct Part {
 /// Most rows of a round.
 pub(crate) const ROUND_ROWS: usize = 4 << 20;
 
-/// Parts by rounds, each of at most [`ROUND_ROWS`] rows; one round without a part where there is none. A part alone has fewer (`cut.rs`).
+/// Parts by rounds of at most [`ROUND_ROWS`] rows; one empty round where there is no part. A single part has fewer rows
+/// (`cut.rs`).
 pub(crate) fn rounds(parts: &[Part]) -> Vec<&[Part]> {
     let mut rounds = Vec::new();
     let (mut begin, mut rows) = (0, 0);
@@ -63,8 +64,8 @@ pub(crate) fn rounds(parts: &[Part]) -> Vec<&[Part]> {
 
 /// A job as steps on the device.
 ///
-/// `input` is uploaded before the first round. A corpus that is resident is one round of all its parts (or a few, see [`rounds`]); one that is
-/// streamed has a round for each part, in order, with scratch and output left as they are in between.
+/// `input` is uploaded before the first round. A resident corpus is one round of all its parts (or a few, see
+/// [`rounds`]). A streamed one has a round for each part, in order; scratch and output stay as they are in between.
 pub(crate) trait Operation {
     /// What the buffers must hold at least.
     fn sizes(&self) -> Sizes;
@@ -75,8 +76,8 @@ pub(crate) trait Operation {
     /// The steps of a round. `first` in the job's first one.
     fn round(&mut self, parts: &[Part], first: bool) -> Script;
 
-    /// What makes the slot's result of the output. It goes with the job while the device works, when the payload that an operation may borrow from
-    /// is out of reach, so it has all it needs in itself.
+    /// Makes the slot's result of the output. It outlives the operation, and the payload that an operation may borrow
+    /// from, so it owns what it needs.
     fn delivery(&self) -> Delivery;
 }
 

@@ -1,24 +1,29 @@
 //! Nearest points: a screen in float32 with a proven bound, and [`super::lists`]. The goodness is minus the distance.
 //!
-//! Bounded is the distance D as [`megaring_core::nearest`] computes it, the very number that orders the answer. Let d = w (p - q), per axis,
-//! be exact, and D* the root of Σ d². Points, query and weights are *tame*: |p| and |q| are at most 2⁴⁰ and w at most 2²⁰; where they are
-//! not, every row is a candidate. With u = 2⁻²³, an operation in a shader is off by less than u of its result, and the host's rounding to float32 by u/2;
-//! both by 2⁻¹²⁶ where small numbers are lost. Then, with what the shader computes marked ~ :
+//! What is bounded is the distance D as [`megaring_core::nearest`] computes it, the very number that orders the answer.
+//! Let d = w (p - q) be exact for each axis, and D* the root of Σ d². Points, queries and weights are *tame* where |p|
+//! and |q| are at most 2⁴⁰ and w at most 2²⁰; where they are not, every row is a candidate. Let u = 2⁻²³. An operation
+//! in a shader is off by less than u of its result, the host's rounding to float32 by u/2, and both by 2⁻¹²⁶ where
+//! small numbers are lost. With what the shader computes marked ~ :
 //!
-//! - **Coordinates.** |d~ - d| < 3.1 u w (|p| + |q|) + 2⁻⁸²: u/2 for p and q as float32, u for their difference, u/2 for w as float32 and u for
-//!   the product; what is lost is multiplied by at most 2²⁰ or 2⁴¹. It is as much where the compiler multiplies out. Now |p| is at most
-//!   P, the largest of all points, and w |p| is also at most w |q| + |d|. So with e = 2⁻²⁰ w (min(P, |q|) + |q|) + 2⁻⁵⁸, which is more than
-//!   twice what it stands for, ‖d~‖ lies within ‖e‖ + 3.1 u D* of D* (Minkowski). A point far off therefore does not blur the others.
-//! - **Squares, sum and root.** D~ is the root of Σ d~² + 2⁻¹²⁰. A square is off by u, and so is each of five additions, in whatever order and
-//!   fused or not; the root halves that and is itself off by at most 5 u (WGSL: 1 / inverseSqrt). Together 8 u of D~. What is lost of
-//!   the squares and what is added to them move the root by less than 2⁻⁵⁹, of which ‖e‖ holds more than twice as much. No square is
-//!   above 2¹²³, so nothing overflows, and the root's argument is never 0 nor denormal.
+//! - **Coordinates.** |d~ - d| < 3.1 u w (|p| + |q|) + 2⁻⁸²: u/2 for p and q as float32, u for their difference, u/2
+//!   for w as float32, and u for the product; what is lost is multiplied by at most 2²⁰ or 2⁴¹. A compiler that
+//!   multiplies out changes nothing in that. Now |p| is at most P, the largest of all points, and w |p| is at most
+//!   w |q| + |d|. So with e = 2⁻²⁰ w (min(P, |q|) + |q|) + 2⁻⁵⁸, more than twice what it stands for, ‖d~‖ lies within
+//!   ‖e‖ + 3.1 u D* of D* (Minkowski). So a point far off does not blur the others.
+//! - **Squares, sum and root.** D~ is the root of Σ d~² + 2⁻¹²⁰. A square is off by u, and so is each of five
+//!   additions, in any order, fused or not; the root halves that and is itself off by at most 5 u (WGSL: 1 /
+//!   inverseSqrt). Together that is 8 u of D~. What is lost of the squares and what is added to them move the root by
+//!   less than 2⁻⁵⁹; ‖e‖ holds more than twice as much. No square is above 2¹²³, so nothing overflows, and the root's
+//!   argument is never 0 or denormal.
 //! - **The definition.** D is off from D* by less than 2⁻⁴⁹ of it.
-//! - **The bounds.** With δ = 2⁻¹⁸ = 32 u and E = (1 + δ) ‖e‖, D lies between D~ (1 - δ) - E and D~ (1 + δ) + E. All of the above that goes with
-//!   D~ or D* is less than 12 u, and the two operations of each bound are off by 2 u of D~ and of E, which both have room for it.
+//! - **The bounds.** With δ = 2⁻¹⁸ = 32 u and E = (1 + δ) ‖e‖, D lies between D~ (1 - δ) - E and D~ (1 + δ) + E. All
+//!   errors above that are relative to D~ or D* are together less than 12 u, and the two operations of each bound are
+//!   off by 2 u of D~ and of E; both have room for that.
 //!
-//! A cell has the bounds of the nearest of its points by Σ d~². Its lower bound is one of a point's goodness, so k cells stand for k points. Its
-//! upper bound is one for all its points: the argument gives a point further away no nearer bound than that, since exact roots are in order.
+//! A cell has the bounds of the nearest of its points by Σ d~². Its lower bound is that of one point, so k cells stand
+//! for k points. Its upper bound holds for all its points: roots keep the order, so a point further away has no better
+//! one.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -245,7 +250,8 @@ fn tame_query(query: &[f64; AXES], weights: &[f64; AXES], extent: &[f64; AXES]) 
 
 impl Screen for Nearest {
     fn fill_cells(&self, script: &mut Script, part: &Part, block: &Block) {
-        // An invocation takes a cell of many points, or four of one.
+        // An invocation takes one cell of many points, or four cells of one point each. Dispatched as [invocations /
+        // THREADS, queries of the block / QUERIES, 1].
         let invocations =
             if block.cell_rows as usize == CELL_ROWS { block.part_cells() } else { block.rows.div_ceil(FOUR) };
         let workgroups = [invocations.div_ceil(THREADS), block.queries.div_ceil(QUERIES), 1];

@@ -1,12 +1,13 @@
 //! Score: the definition's scores of all pairs of queries and rows, to the last bit.
 //!
-//! Two stages: sums (dot products or squared distances, float64, to the scratch), then scores (the cosine's quotient and the rounding to
-//! float32, in integers). The sums are the definition's, addition by addition: a thread has one of its eight lanes. They are worked out
-//! in float64 where the adapter has that and it is exact ([`probe`] is there to see), else in integers, several dozen of them for each
-//! addition.
+//! Two stages: sums (dot products or squared distances, float64, to the scratch), then scores (the cosine's quotient
+//! and the rounding to float32, in integers). The sums are the definition's, addition by addition: a thread has one of
+//! its eight lanes. They are in float64 where the adapter has one that is exact ([`probe`] finds out), else in
+//! integers, several dozen of them for each addition.
 //!
-//! A dispatch works on some queries and on some *entries*, rows asked for, within one part of the corpus: as many as the scratch holds the sums
-//! of. Named rows are sorted, so that those of a part follow each other; the answer's columns they belong to are sent along.
+//! A dispatch takes some queries and some *entries* (rows asked for) of one part of the corpus: as many as the scratch
+//! has room for sums. Named rows are sorted, so that those of a part follow each other, and sent with their columns of
+//! the answer.
 
 mod probe;
 
@@ -39,7 +40,8 @@ const TILE_QUERIES_FLOAT64: usize = 8;
 const TILE_ENTRIES: usize = 32;
 /// Entries that a workgroup of the last stage takes, of one query.
 const FINISH_ENTRIES: usize = 256;
-/// Work of an element where GPUs have float64 (most have one unit of it for 32 of float32) and where integers stand in, and of a pair's end.
+/// Work of an element in float64 (of which most GPUs have one unit for 32 of float32), in integers, and of a pair's
+/// last stage.
 const FLOAT64_WORK: u64 = 32;
 const INTEGER_WORK: u64 = 64;
 const FINISH_WORK: u64 = 256;
@@ -91,7 +93,7 @@ fn self_test(trial: &Trial<'_>) -> Result<(), String> {
     wrong.map_or(Ok(()), |metric| Err(format!("{metric} scores differ from the definition")))
 }
 
-/// Has the device score all pairs of queries and rows, which `parts` have; the first metric whose scores are not the definition's.
+/// Has the device score every query with every row of `parts`; the first metric whose scores are not the definition's.
 fn wrong_metric(
     trial: &Trial<'_>,
     dim: usize,
@@ -128,7 +130,7 @@ struct ScoreJob<'a> {
 
 /// A row asked for, and the answer's column for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
+struct NamedRow {
     row: u32,
     column: u32,
 }
@@ -139,7 +141,7 @@ struct Score<'a> {
     items: usize,
     width: usize,
     /// The named rows, sorted; empty where every row is meant.
-    named: Vec<Entry>,
+    named: Vec<NamedRow>,
     /// Most pairs of a dispatch.
     pairs: usize,
     /// Work of one pair, in multiply-adds.
@@ -167,7 +169,7 @@ impl<'a> Score<'a> {
             return Err(Status::ResultTooSmall);
         }
         let numbered = job.named.unwrap_or_default().iter().zip(0..);
-        let mut named: Vec<Entry> = numbered.map(|(row, column)| Entry { row: *row, column }).collect();
+        let mut named: Vec<NamedRow> = numbered.map(|(row, column)| NamedRow { row: *row, column }).collect();
         named.sort_unstable();
         let element = if traits.float64 { FLOAT64_WORK } else { INTEGER_WORK };
         let pair_work = element * job.dim as u64 + FINISH_WORK;

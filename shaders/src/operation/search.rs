@@ -1,11 +1,11 @@
 //! Search: the int8 screen (host/core's `screen.rs`, which argues the bound) with the top k fused, candidates out.
 //!
-//! The sums of a screen are exact, for WGSL's integers are. What is left is eight operations in float32 for each bound, each with an error of at
-//! most 2⁻²³ (half of that where the direction of rounding is to nearest, which WGSL leaves open), and fewer where products and sums are
-//! fused. With the roundings of what the host prepares that is below half of `SLACK` = 2⁻¹⁸, relative to the same terms; what is flushed to
-//! zero, below 2⁻¹²⁶, is nothing beside them, since norms are at least 2⁻⁴⁰.
+//! The sums of a screen are exact, as WGSL's integers are. A bound takes eight more operations in float32, or fewer
+//! where products and sums are fused, each off by at most 2⁻²³ (WGSL leaves the direction of rounding open). With the
+//! roundings of what the host prepares that is below half of `SLACK` = 2⁻¹⁸, relative to the same terms. What is
+//! flushed to zero, below 2⁻¹²⁶, is nothing beside them, since norms are at least 2⁻⁴⁰.
 //!
-//! Few queries are screened by teams of threads that share a group of rows, more of them in tiles of queries and rows: [`stage_for`].
+//! Few queries are screened by teams of threads that share a group of rows, more queries in tiles ([`stage_for`]).
 
 use bytemuck::{Pod, Zeroable};
 use megaring_core::corpus::{Column, CorpusView};
@@ -224,8 +224,8 @@ fn prepare_one(
     (screen, Threshold { least: least_of_interest(query, ask, known.slack), slack })
 }
 
-/// What the caller's threshold means for upper bounds: those below cannot pass it. Finite, also where a slot was sent with a threshold that is
-/// not a number: that rules out nothing here.
+/// The least upper bound that can pass the caller's threshold. Always finite: a threshold that is not a number rules
+/// out nothing.
 fn least_of_interest(query: &[f32], ask: SearchAsk, slack: f64) -> f32 {
     let goodness = ask.metric.goodness(ask.threshold);
     let norm2 = if ask.metric == Metric::L2 { exact::dot(query, query) } else { 0.0 };
@@ -233,8 +233,8 @@ fn least_of_interest(query: &[f32], ask: SearchAsk, slack: f64) -> f32 {
     if least.is_nan() { f32::MIN } else { least.clamp(f32::MIN, f32::MAX) }
 }
 
-/// What fills the cells of so many queries, with the groups and the queries of a workgroup. Teams take what 128 threads in subgroups of 32 take
-/// at once, and go on from there.
+/// The stage that fills the cells of so many queries, with the groups and the queries of a workgroup. A team is
+/// counted as 32 of 128 threads; teams of another size go on to further groups.
 fn stage_for(queries: u32) -> (Stage, u32, u32) {
     match queries {
         0..=1 => (Stage::SearchOne, 4, 1),

@@ -1,12 +1,12 @@
 //! How the bytes of a corpus come into buffers of the device.
 //!
-//! Where the device's memory is the host's, a buffer is mapped and written to, which is no copy more than there must be. Elsewhere pieces go
-//! through two buffers in turn: while the device copies from one, the host writes to the other, and mapping a buffer again waits until the
-//! device has read it.
+//! Where the device's memory is the host's, a buffer is mapped and written to: one copy, the least there can be.
+//! Elsewhere pieces go through two buffers in turn: the device copies from one while the host writes to the other, and
+//! mapping a buffer again waits until the device has read it.
 //!
-//! wgpu's own ways (`Queue::write_buffer`, and buffers that are mapped at their creation but not mappable) were shorter. But they take new
-//! staging memory for all that they are given, keep it until the device has come so far, and where there is none they give up the device
-//! instead of saying so. A corpus that does not fit is nothing unusual here: it is streamed.
+//! wgpu's own ways (`Queue::write_buffer`, and buffers mapped at creation) would be shorter. But they take new staging
+//! memory for everything, keep it until the device is done, and lose the device where there is none left. A corpus that
+//! does not fit is nothing unusual here: it is streamed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -55,7 +55,7 @@ fn a_segment_is_uploaded_once_and_its_codes_once_for_all_metrics() {
     residency.bring(&gpu, &view, screen(Metric::L2)).expect("room");
     let columns = 2 * screen(Metric::L2).bytes(ROWS, DIM)[1] as u64;
     assert_eq!(count(&residency, "uploaded_bytes"), 2 * bytes(screen(Metric::Dot)) as u64 + columns);
-    assert_eq!(resident(&residency.lock()) as u64, count(&residency, "uploaded_bytes"));
+    assert_eq!(resident_bytes(&residency.lock()) as u64, count(&residency, "uploaded_bytes"));
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn what_was_used_least_recently_makes_way_and_what_is_held_does_not() {
     assert!(residency.find(&gpu, &third, screen(Metric::Dot)).is_some(), "it is held");
     drop(held);
     assert_eq!(count(&residency, "evictions"), 2);
-    assert!(resident(&residency.lock()) <= residency.budget());
+    assert!(resident_bytes(&residency.lock()) <= residency.budget());
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn what_a_dropped_corpus_leaves_is_freed_when_another_is_asked_for() {
     }
     drop(dropped);
     residency.bring(&gpu, &kept, screen(Metric::Dot)).expect("it is there");
-    assert_eq!(resident(&residency.lock()), bytes(screen(Metric::Dot)));
+    assert_eq!(resident_bytes(&residency.lock()), bytes(screen(Metric::Dot)));
     assert_eq!(count(&residency, "evictions"), 0, "nothing of use was evicted");
 }
 

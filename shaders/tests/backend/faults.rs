@@ -23,7 +23,7 @@ fn until_ok(rig: &Rig) -> Vec<Status> {
     panic!("the backend does not come back: {failed:?}");
 }
 
-/// Short, so that a device that does not answer is given up within a test; long beside anything that a test asks of a device.
+/// So short that a test can wait until a silent device is given up; long beside anything that a test asks of a device.
 fn impatient() -> WgpuOptions {
     WgpuOptions { patience: Duration::from_secs(3), ..options() }
 }
@@ -59,7 +59,8 @@ fn a_device_that_fails_is_opened_anew_once_and_then_the_backend_is_out() {
     }
 }
 
-/// Sends jobs until the backend is out of service; what became of the last. A loss may be noticed by the next job or the one after.
+/// Sends jobs until the backend is out of service; the last one's status. A loss may be noticed by the next job or the
+/// one after.
 fn until_out(rig: &Rig) -> Status {
     let mut status = Status::Ok;
     for _ in 0..1000 {

@@ -19,7 +19,7 @@ use megaring_wgpu::{AdapterReport, WgpuBackend, WgpuOptions};
 
 pub(crate) struct Rig {
     pub(crate) ring: Arc<JobRing>,
-    pub(crate) table: Arc<CorpusTable>,
+    pub(crate) corpora: Arc<CorpusTable>,
     pub(crate) backend: WgpuBackend,
     pub(crate) automaton: Automaton,
 }
@@ -39,7 +39,7 @@ pub(crate) fn options() -> WgpuOptions {
     WgpuOptions { adapter, ring, ..WgpuOptions::default() }
 }
 
-/// Why no adapter that the options allow can be used, where that is a matter of what this machine has. A name that no adapter has is none.
+/// Why this machine has no adapter that the options allow. A name that no adapter has is not such a reason.
 fn lacking(options: &WgpuOptions) -> Option<String> {
     static ADAPTERS: OnceLock<Vec<AdapterReport>> = OnceLock::new();
     let all = ADAPTERS.get_or_init(megaring_wgpu::adapters);
@@ -64,10 +64,10 @@ impl Rig {
             _ = writeln!(std::io::stdout(), "\nskipped: {reason}");
             return None;
         }
-        let table = Arc::new(CorpusTable::default());
+        let corpora = Arc::new(CorpusTable::default());
         let automaton = Automaton::new(&Profile::parse(DEFAULT).expect("the default profile"));
-        let (backend, ring) = megaring_wgpu::start(options, table.clone(), &automaton).expect("the adapter starts");
-        Some(Self { ring, table, backend, automaton })
+        let (backend, ring) = megaring_wgpu::start(options, corpora.clone(), &automaton).expect("the adapter starts");
+        Some(Self { ring, corpora, backend, automaton })
     }
 
     /// A generated corpus in one segment.
@@ -84,7 +84,7 @@ impl Rig {
         };
         let segments = rows.iter().enumerate().map(segment).collect();
         let view = Arc::new(CorpusView::new("test".into(), 7, 1, dim, segments));
-        self.table.register(&view);
+        self.corpora.register(&view);
         view
     }
 

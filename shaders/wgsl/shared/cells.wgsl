@@ -1,8 +1,9 @@
-// Cells: what search and nearest keep of a screen. A cell stands for `cell_rows` neighbouring rows of a part (16, or 1 where k is large) and
-// holds the largest lower bound and the largest upper bound of their goodness, of which larger is better.
+// Cells: what search and nearest keep of a screen. A cell stands for `cell_rows` neighbouring rows of a part (16, or 1
+// where k is large). It has their largest lower and their largest upper bound of goodness, of which larger is better.
 //
-// The scratch holds a pair for each query of the job, the first of which is its threshold; then, at `table`, the cells of the block of queries
-// in work, [query of the block][cell of the round]. `Block` is the first member of what each stage over cells has for parameters.
+// The scratch holds a pair for each query of the job, whose first number is its threshold; then, at `table`, the cells
+// of the current block: [query of the block][cell of the round]. `Block` comes first in the parameters of every stage
+// that uses cells.
 //
 // The twin of this is operation/lists.rs.
 

@@ -1,16 +1,16 @@
-// Collecting: every row of this part whose upper bound reaches its query's threshold goes into the query's list. A stage that includes this
-// (after cells.wgsl) declares `params` with a member `block`, and says
+// Collecting: every row of this part whose upper bound reaches its query's threshold goes into the query's list. A
+// stage that includes this after cells.wgsl declares `params` with a member `block`, and
 //
 //     fn uppers_of(query: u32, four: u32) -> vec4<f32>      // query of the job, four of the part's rows
 //
-// upper bounds of four rows' goodness, asked for where cells stand for 16 rows. Dispatched as [queries of the block, cells of the part /
-// COLLECT_CELLS, 1].
+// which gives the upper bounds of four rows' goodness, asked for where cells stand for 16 rows. Dispatched as [queries
+// of the block, cells of the part / COLLECT_CELLS, 1].
 
 const COLLECT_THREADS: u32 = 128u;
 const COLLECT_CELLS: u32 = 1024u;
 
-// The lists as a slot's result has them: for each query its count and 0; then `capacity` pairs for each query, a row's number and its upper
-// bound. A count beyond the capacity says that the list did not fit.
+// The lists as a slot's result has them: for each query its count and 0; then, for each query, `capacity` pairs of a
+// row and its upper bound. A count beyond the capacity means that the list did not fit.
 @group(0) @binding(3) var<storage, read_write> output: array<atomic<u32>>;
 
 var<workgroup> found: array<u32, COLLECT_CELLS>;

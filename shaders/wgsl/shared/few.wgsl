@@ -1,7 +1,7 @@
-// The cells of few queries: a team of threads takes a group of 16 rows and QUERIES queries. Four neighbouring threads take a quad, 4 rows each,
-// and the next four the next quad, so that a team reads one run of memory.
+// The cells of few queries: a team of threads takes a group of 16 rows and QUERIES queries. Four neighbouring threads
+// take 4 rows each of one quad, the next four threads the next quad, so that a team reads one run of memory.
 //
-// Dispatched as [as many as there are, queries of the block / QUERIES, 1]: teams go on to further groups until all are done.
+// Dispatched as [any number, queries of the block / QUERIES, 1]: teams go on to further groups until all are done.
 
 // Queries of a team: 1 for a query by itself, 4 for those that lie together in the input.
 const QUERIES: u32 = 4u; // one of 1, 4

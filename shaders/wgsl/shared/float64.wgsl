@@ -1,9 +1,14 @@
 // Float64 arithmetic in integers, four numbers at a time: IEEE 754's results, rounded to nearest even, bit for bit.
 //
-// A number is kept unpacked, as m * 2^exponent, m a signed integer of 64 bits: 0, or of 53 significant bits at 2^57, so that |m| is within
-// [2^57, 2^58] and its low five bits are 0. Exponents are unbounded here, and there are no subnormal numbers, infinities or negative zeros.
-// Nothing is lost by that: what is made of finite float32 values is either 0 or, as products, from 2^-298 to 2^258; a sum of fewer than 2^32
-// of them is below 2^290, and neither comes near the ends of float64's range; nor does the quotient of such numbers.
+// A number is kept unpacked, as m * 2^exponent, where m is a signed integer of 64 bits: 0, or 53 significant bits with
+// |m| within [2^57, 2^58], so that its low five bits are 0. Exponents are unbounded here; there are no subnormal
+// numbers, infinities or negative zeros. None is needed: products of finite float32 values are 0 or from 2^-298 to
+// 2^258, and a sum of fewer than 2^32 of them is below 2^290. Neither comes near the ends of float64's range, and nor
+// does a quotient of such numbers.
+// |m| within [2^57, 2^58], so that its low five bits are 0. Exponents are unbounded here; there are no subnormal
+// numbers, infinities or negative zeros. None is needed: products of finite float32 values are 0 or from 2^-298 to
+// 2^258, and a sum of fewer than 2^32 of them is below 2^290. Neither comes near the ends of float64's range, and nor
+// does a quotient of such numbers.
 //
 // There are no branches: threads that run in step would take them all the same.
 
@@ -50,8 +55,8 @@ fn shift_left(high: vec4<u32>, low: vec4<u32>, bits: vec4<u32>) -> Words {
     return Words((top << rest) | carried, bottom << rest);
 }
 
-// Shifts right by 0 to 63 bits. The lowest bit is set where bits that are lost are not all zero: the result is then on the same side of every
-// even number as what was shifted.
+// Shifts right by 0 to 63 bits. The lowest bit is set where a bit that is lost was set: the result lies on the same
+// side of every even number as what was shifted.
 fn shift_right(high: vec4<i32>, low: vec4<u32>, bits: vec4<u32>) -> Words {
     let far = bits >= vec4<u32>(32u);
     let top = select(high, high >> vec4<u32>(31u), far);
@@ -64,8 +69,8 @@ fn shift_right(high: vec4<i32>, low: vec4<u32>, bits: vec4<u32>) -> Words {
     return Words(bitcast<vec4<u32>>(top >> rest), (bottom >> rest) | carried | sticky);
 }
 
-// The nearest number to m * 2^exponent. |m| is below 2^60; where it stands for bits that were lost, its lowest bit is set and |m| is at
-// least 2^55.
+// The nearest number to m * 2^exponent. |m| is below 2^60. Where bits were lost before, its lowest bit is set, and |m|
+// is at least 2^55.
 fn rounded(high: vec4<i32>, low: vec4<u32>, exponent: vec4<i32>) -> Float64 {
     let sign = high >> vec4<u32>(31u);
     let small = high == sign;
@@ -85,7 +90,7 @@ fn rounded(high: vec4<i32>, low: vec4<u32>, exponent: vec4<i32>) -> Float64 {
 fn add(a: Float64, b: Float64) -> Float64 {
     let ahead = a.exponent >= b.exponent;
     let apart = abs(a.exponent - b.exponent);
-    // The number with the smaller exponent loses bits only where it is 2^5 times smaller at least, so that the sum keeps its place.
+    // The smaller number loses bits only where it is at least 2^5 times smaller, so the sum keeps its magnitude.
     let places = bitcast<vec4<u32>>(min(apart, vec4<i32>(63)));
     let moved = shift_right(select(a.high, b.high, ahead), select(a.low, b.low, ahead), places);
     let kept = select(b.low, a.low, ahead);

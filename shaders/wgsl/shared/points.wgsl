@@ -1,4 +1,4 @@
-// Points of five coordinates, in columns, and the bounds that float32 gives of how near they are. `Block` is that of cells.wgsl.
+// Points in 5-D, as columns, and float32's bounds on how near they are. `Block` is in cells.wgsl.
 //
 // The twin of this is operation/nearest.rs, which argues the bounds.
 

@@ -1,17 +1,18 @@
-// What the stages of a score job share. A job's answer is a matrix, a row for each query; an *entry* is a row of the corpus that is asked for:
-// row i itself where all are, else the i-th of a list in the input, which is sorted so that the entries of a part of a corpus are a run of it.
+// What the stages of a score job share. The answer is a matrix with a row for each query and a column for each *entry*,
+// which is a row of the corpus that is asked for: row i itself where all are, else the i-th of a list in the input.
+// That list is sorted, so that the entries of a part of the corpus are a run of it.
 
 const LANES: u32 = 8u;  // of the definition
 const METRIC_COSINE: u32 = 1u;
 
-// Sums are worked out in tiles of four queries (in float64, eight) by 32 entries, or of the one query there is by 32: eight threads for the
-// definition's eight lanes of four rows, whose elements they read 32 bytes at a time and take for all queries of the tile.
+// A tile of sums has 32 entries and four queries (eight in float64), or one query where there is no more. Eight threads
+// have the eight lanes of four rows; they read 32 bytes of the rows at a time, for all queries of the tile.
 const THREADS: u32 = 64u;
 const TILE_QUERIES: u32 = 4u;
 const TILE_ENTRIES: u32 = 32u;
 const THREAD_ENTRIES: u32 = 4u;
 
-// What a dispatch works on: `queries` from `first_query` on and `entries` from `first_entry` on, all of them within one part of a corpus.
+// What a dispatch works on: `queries` from `first_query` on, and `entries` from `first_entry` on, all within one part.
 struct ScoreParams {
     dim: u32,
     metric: u32,
@@ -33,7 +34,7 @@ fn row_of(entry: u32) -> u32 {
     return params.first_entry + entry - params.first_row;
 }
 
-// Where in the part's rows those begin that a thread takes. Entries that fill up the last tile are taken to be its last.
+// Where the rows that a thread takes begin in the part. Entries that fill up the last tile repeat its last one.
 fn places_of(entry: u32) -> vec4<u32> {
     let last = params.entries - 1u;
     let entries = min(entry + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(last));

@@ -13,7 +13,7 @@ struct SearchParams {
 @group(0) @binding(0) var<uniform> params: SearchParams;
 // The codes of the queries: [query of the job / 4][quad], a word of four codes for each of the 4 queries.
 @group(0) @binding(1) var<storage, read> input: array<vec4<u32>>;
-// The codes of the rows, each with a bias of 128: [group of 16 rows][quad][row / 4], a word of four codes for each of the 4 rows.
+// The rows' codes, with a bias of 128: [group of 16 rows][quad][row / 4], one word of four codes for each of 4 rows.
 @group(1) @binding(0) var<storage, read> rows: array<vec4<u32>>;
 // [group of 16 rows][mul, add, e1, e2][row / 4]
 @group(1) @binding(1) var<storage, read> columns: array<vec4<f32>>;

@@ -1,7 +1,8 @@
 //! The fused top k of a screen: keeps what can still be among the k best, and says from which upper bound on a row can.
 //!
-//! With L the k-th largest lower bound seen, a row whose upper bound is below L cannot be in the answer: k rows are surely better.
-//! The collector raises its threshold to L whenever it is tidied, and forgets everything below. It never forgets a row it may need.
+//! With L the k-th largest lower bound seen, a row whose upper bound is below L is not in the answer: k rows are surely
+//! better. The collector raises its threshold to L whenever it is tidied and forgets everything below, and never a row
+//! that it may need.
 
 use megaring_core::lists::{self, ListWriter};
 
@@ -18,8 +19,8 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// Collects for the k best (k at least 1). More than `limit` survivors overflow it: then every row must be scored anyway.
-    /// `threshold` is an upper bound that no row of interest is below, at least `-f32::MAX`.
+    /// Collects for the k best (k at least 1). More than `limit` survivors overflow it: every row must then be scored
+    /// anyway. No row whose upper bound is below `threshold` is of interest; it is at least `-f32::MAX`.
     pub(crate) fn new(k: usize, limit: usize, threshold: f32) -> Self {
         Self { k, limit, threshold, overflowed: false, kept: Vec::new() }
     }
@@ -46,8 +47,8 @@ impl Collector {
         self.kept.len() >= 2 * self.k + 64
     }
 
-    /// Raises the threshold by what is known now and forgets what is below it. `relax` turns the k-th lower bound into a threshold,
-    /// allowing for slack the bounds do not carry.
+    /// Raises the threshold by what is known now and forgets what is below it. `relax` makes a threshold of the k-th
+    /// lower bound, less the slack that bounds leave out.
     pub(crate) fn tidy(&mut self, relax: impl Fn(f32) -> f32) {
         if self.kept.len() > self.k {
             let (_, kth, _) = self.kept.select_nth_unstable_by(self.k - 1, |x, y| y.lower.total_cmp(&x.lower));

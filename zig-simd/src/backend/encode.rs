@@ -1,4 +1,5 @@
-//! Encode: the words that each text has. Texts are shared out by bytes, each run of them goes through the automaton in one call.
+//! Encode: the words that each text has. Texts are shared out by bytes; each run of them takes one call of the
+//! automaton.
 
 use megaring_ring::Status;
 
@@ -48,7 +49,8 @@ impl Work for Encode {
         // Empty texts at the very end start at no byte; they are the last chunk's.
         let is_last = chunk + 1 == self.chunks;
         let end = if is_last { starts.len() } else { starts.partition_point(|start| (*start as usize) < cut.end) };
-        // SAFETY: every text starts in exactly one cut, so the ranges are disjoint; the job is not completed before they are written.
+        // SAFETY: every text starts in exactly one cut, so ranges are disjoint; the job is completed only after they
+        // are written.
         let out = unsafe { self.out.range_mut(first..end) };
         context.kernels.encode(&context.automaton, bytes, &offsets[first..=end], out)
     }

@@ -1,4 +1,5 @@
-//! Where candidate lists go: one header and one run of cells per query, written by whichever worker finishes that query.
+//! Where candidate lists go: a header and a run of cells for each query, written by whichever worker finishes that
+//! query.
 
 use megaring_core::lists::{self, Candidate, ListHeader, ListWriter};
 use megaring_ring::Status;
@@ -34,8 +35,8 @@ impl Lists {
     /// # Safety
     /// The job is not completed while the writer lives, and no other writer of the same query exists meanwhile.
     pub(crate) unsafe fn writer<'a>(&self, query: usize) -> Option<ListWriter<'a>> {
-        // SAFETY: lists of different queries do not overlap; the caller promises that this query's list is written by one worker only,
-        // before the job's completion.
+        // SAFETY: lists of different queries do not overlap; the caller promises that this query's list is written by
+        // one worker only, before the job's completion.
         let (headers, cells) = unsafe {
             (
                 self.headers.range_mut(query..query + 1),

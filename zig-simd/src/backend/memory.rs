@@ -8,9 +8,9 @@ use bytemuck::Pod;
 
 /// A run of arena memory that belongs to one job until the job is completed.
 ///
-/// The ring's protocol gives it to the backend: the host neither reads nor writes nor recycles it between publishing the slot and
-/// seeing its completion. Within the backend, [`Self::shared`] views may be many; [`Self::range_mut`] views must be of disjoint
-/// ranges.
+/// The ring's protocol gives it to the backend: the host neither reads, writes nor recycles it between publishing the
+/// slot and seeing its completion. Within the backend there may be many [`Self::shared`] views; [`Self::range_mut`]
+/// views are disjoint.
 #[derive(Clone, Copy)]
 pub(crate) struct JobSlice<T> {
     start: NonNull<T>,
@@ -18,9 +18,9 @@ pub(crate) struct JobSlice<T> {
     element: PhantomData<T>,
 }
 
-// SAFETY: a JobSlice is a pointer to memory that outlives the job and is shared out by chunk; sending or sharing the pointer itself
-// touches nothing, and every access goes through the unsafe functions below, whose callers promise disjointness. T: Pod has no
-// thread affinity.
+// SAFETY: a JobSlice is a pointer to memory that outlives the job and is shared out by chunk. Sending or sharing the
+// pointer touches nothing, and every access goes through the unsafe functions below, whose callers promise
+// disjointness. T: Pod has no thread affinity.
 unsafe impl<T: Pod + Send> Send for JobSlice<T> {}
 // SAFETY: as above.
 unsafe impl<T: Pod + Sync> Sync for JobSlice<T> {}
@@ -47,8 +47,8 @@ impl<T: Pod> JobSlice<T> {
     /// # Safety
     /// The job is not completed while the slice lives, and nobody writes to the region.
     pub(crate) unsafe fn shared<'a>(self) -> &'a [T] {
-        // SAFETY: start is aligned and len elements are within the region (checked by `within`); T is Pod, so any bytes are valid;
-        // the caller promises that the memory stays the job's and is not written.
+        // SAFETY: start is aligned and len elements are within the region (checked by `within`); T is Pod, so any bytes
+        // are valid; the caller promises that the memory stays the job's and is not written.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
@@ -59,7 +59,8 @@ impl<T: Pod> JobSlice<T> {
     pub(crate) unsafe fn range_mut<'a>(self, range: Range<usize>) -> &'a mut [T] {
         let end = range.end.min(self.len);
         let begin = range.start.min(end);
-        // SAFETY: begin..end is within the slice; alignment and validity as in `shared`; the caller promises exclusiveness.
+        // SAFETY: begin..end is within the slice; alignment and validity as in `shared`; the caller promises that
+        // nobody else has it.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(begin), end - begin) }
     }
 }

@@ -1,13 +1,15 @@
 //! The CPU backend: persistent worker threads that consume a ring and share its jobs out among themselves.
 //!
-//! Workers poll the submission ring themselves, one at a time; whoever polls puts the job on a board (`board.rs`), from where all workers
-//! claim chunks. The last to finish merges and completes. A job that cannot be done (bad numbers in the slot, a stale corpus, a passed
-//! deadline, a panic in a kernel's caller) gets an error completion; workers never die of one.
+//! Workers poll the submission ring themselves, one at a time. Whoever polls adds the job to the active ones
+//! (`active.rs`), of which all workers claim chunks. The last to finish merges and completes. A job that cannot be done
+//! (bad numbers in the slot, a stale corpus, a passed deadline, a panic in a kernel's caller) gets an error completion;
+//! no worker dies of one.
 //!
-//! With nothing to do, workers wait by the configured strategy and cost nothing once parked. [`CpuBackend::shutdown`] finishes what was
-//! taken from the ring, then ends the threads; slots still in the ring stay there for the host to fail.
+//! With nothing to do, workers wait by the configured strategy and cost nothing once parked. [`CpuBackend::shutdown`]
+//! finishes what was taken from the ring, then ends the threads; slots still in the ring stay there for the host to
+//! fail.
 
-mod board;
+mod active;
 mod collector;
 mod encode;
 mod lists;
@@ -31,7 +33,7 @@ use megaring_core::operation::Served;
 use megaring_core::{Backend, BackendKind, Capabilities};
 use megaring_ring::{JobRing, WaitStrategy};
 
-use self::board::Board;
+use self::active::ActiveJobs;
 use crate::{KernelSet, KeywordAutomaton, SimdError};
 
 /// Queries in one slot: a batch keeps all workers busy for a few milliseconds, and its lists stay within an arena.
@@ -87,7 +89,8 @@ impl CpuBackend {
     /// Starts the workers on a ring.
     ///
     /// # Errors
-    /// When the system refuses a thread (workers already started are ended), or the automaton's tables do not hold together.
+    /// When the system refuses a thread (those already started are ended), or the automaton's tables do not fit each
+    /// other.
     pub fn start(
         options: CpuOptions,
         ring: Arc<JobRing>,
@@ -116,12 +119,12 @@ impl CpuBackend {
         let stop = AtomicBool::new(false);
         let context = Arc::new(Context { workers, wait: options.wait, kernels, corpora, automaton, stop });
         let backend = Self { capabilities, ring, context, workers: Mutex::new(Vec::new()) };
-        let board = Arc::new(Board::new());
+        let jobs = Arc::new(ActiveJobs::new());
         for number in 0..workers {
-            let (ring, board, context) = (backend.ring.clone(), board.clone(), backend.context.clone());
+            let (ring, jobs, context) = (backend.ring.clone(), jobs.clone(), backend.context.clone());
             let spawned = std::thread::Builder::new()
                 .name(format!("megaring-cpu-{number}"))
-                .spawn(move || worker::run(&ring, &board, &context));
+                .spawn(move || worker::run(&ring, &jobs, &context));
             match spawned {
                 Ok(worker) => backend.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker),
                 Err(error) => {

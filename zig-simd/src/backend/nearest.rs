@@ -1,5 +1,5 @@
-//! Nearest points in 5-D: squared distances block by block in float64, top k fused. The distances are the definition's own bits, so the
-//! candidates are the k nearest and their ties.
+//! Nearest points in 5-D: squared distances in float64, block by block, top k fused. The distances are the definition's
+//! own bits, so the candidates are the k nearest and their ties.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};

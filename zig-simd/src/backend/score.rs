@@ -1,4 +1,5 @@
-//! Score: the matrix of exact scores of all pairs. Nothing is screened; cells are shared out in runs of one query's rows.
+//! Score: the matrix of exact scores of all pairs. Nothing is screened; cells are shared out in runs of one query's
+//! rows.
 
 use std::ops::Range;
 use std::sync::Arc;

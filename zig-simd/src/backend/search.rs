@@ -1,8 +1,9 @@
 //! Search: the int8 screen over a corpus, top k fused, candidates out.
 //!
-//! Many queries are shared out by query: each worker screens all rows for its own, nothing needs merging, and a block of codes stays
-//! in the cache for a whole tile of queries. Few queries are shared out by rows: each chunk screens a run of groups, the best
-//! threshold found so far is shared, and the last chunk to finish merges. No score matrix exists at any time.
+//! Many queries are shared out by query: each worker screens all rows for its own, nothing needs merging, and a block
+//! of codes stays in the cache for a whole tile of queries. Few queries are shared out by rows: each chunk screens a
+//! run of groups, all chunks share the best threshold found so far, and the last one to finish merges. No score matrix
+//! exists.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -242,7 +243,7 @@ impl Search {
 
     fn write(&self, first: usize, tile: &Tile, collectors: &mut [Collector]) {
         for (query, collector) in collectors.iter_mut().enumerate() {
-            // SAFETY: each query belongs to one chunk (or to the merge after all of them), and the job is not completed yet.
+            // SAFETY: each query belongs to one chunk, or to the merge after all of them, and the job is not completed.
             if let Some(list) = unsafe { self.lists.writer(first + query) } {
                 collector.write(|kth| tile.relax(query, kth), list);
             }

@@ -8,14 +8,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use megaring_ring::{Body, JobRing, PolledJob, Status};
 
 use super::Context;
-use super::board::{Active, Board};
+use super::active::{ActiveJob, ActiveJobs};
 use super::plan::{Planned, Work, plan};
 use super::search::Scratch;
 
 /// Slots taken from the ring at once: enough to keep the others busy, few enough that they are shared fairly.
 const BURST: usize = 4;
 
-/// A job on the board.
+/// A job on the jobs.
 pub(crate) struct Taken {
     /// The slot, until it is completed.
     slot: Mutex<Option<megaring_ring::Work>>,
@@ -27,10 +27,10 @@ pub(crate) struct Taken {
 }
 
 /// Runs until the context says stop and no taken chunk is left.
-pub(crate) fn run(ring: &Arc<JobRing>, board: &Board<Taken>, context: &Context) {
+pub(crate) fn run(ring: &Arc<JobRing>, jobs: &ActiveJobs<Taken>, context: &Context) {
     let mut scratch = Scratch::default();
     loop {
-        if let Some(job) = board.oldest() {
+        if let Some(job) = jobs.oldest() {
             while let Some(chunk) = job.claim() {
                 run_chunk(&job, chunk, context, &mut scratch);
             }
@@ -39,15 +39,15 @@ pub(crate) fn run(ring: &Arc<JobRing>, board: &Board<Taken>, context: &Context) 
         if context.stopping() {
             return;
         }
-        if take(ring, board, context) == 0 {
+        if take(ring, jobs, context) == 0 {
             ring.jobs_signal()
-                .wait_until(context.wait, None, || ring.has_jobs() || board.has_work() || context.stopping());
+                .wait_until(context.wait, None, || ring.has_jobs() || jobs.has_work() || context.stopping());
         }
     }
 }
 
-/// Moves slots from the ring to the board. Jobs that cannot be done are completed at once, with the reason.
-fn take(ring: &Arc<JobRing>, board: &Board<Taken>, context: &Context) -> usize {
+/// Moves slots from the ring to the jobs. Jobs that cannot be done are completed at once, with the reason.
+fn take(ring: &Arc<JobRing>, jobs: &ActiveJobs<Taken>, context: &Context) -> usize {
     let mut polled: [Option<PolledJob>; BURST] = [const { None }; BURST];
     let mut free = polled.iter_mut();
     let count = ring.try_poll(BURST, &mut |job| {
@@ -66,7 +66,7 @@ fn take(ring: &Arc<JobRing>, board: &Board<Taken>, context: &Context) -> usize {
                 let deadline_ns = slot.descriptor().deadline_ns;
                 let status = AtomicU16::new(Status::Ok.code());
                 let job = Taken { slot: Mutex::new(Some(slot)), deadline_ns, taken, status, work };
-                board.post(Arc::new(Active::new(job, chunks)));
+                jobs.push(Arc::new(ActiveJob::new(job, chunks)));
                 if chunks > 1 || count > 1 {
                     ring.jobs_signal().notify_all();
                 }
@@ -87,7 +87,7 @@ fn prepare(slot: &mut megaring_ring::Work, context: &Context) -> Result<Planned,
     catch_unwind(AssertUnwindSafe(|| plan(slot, context))).unwrap_or(Err(Status::BackendFailed))
 }
 
-fn run_chunk(job: &Active<Taken>, chunk: u32, context: &Context, scratch: &mut Scratch) {
+fn run_chunk(job: &ActiveJob<Taken>, chunk: u32, context: &Context, scratch: &mut Scratch) {
     let taken = &job.work;
     if job.chunks() > 1 {
         taken.check_wanted();

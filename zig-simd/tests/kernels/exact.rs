@@ -72,8 +72,8 @@ proptest! {
         query in prop::array::uniform5(-3.0..3.0f64),
         weights in prop::array::uniform5(0.0..4.0f64),
     ) {
-        let columns: Vec<Vec<f64>> = (0..5).map(|axis| points.iter().map(|point| point[axis]).collect()).collect();
-        let columns = PointColumns::new([&columns[0], &columns[1], &columns[2], &columns[3], &columns[4]]).expect("equal");
+        let columns: [Vec<f64>; 5] = std::array::from_fn(|axis| points.iter().map(|point| point[axis]).collect());
+        let columns = PointColumns::new(columns.each_ref().map(Vec::as_slice)).expect("equal");
         prop_assert_eq!(columns.len(), points.len());
         for set in KernelSet::available() {
             let mut out = vec![f64::NAN; points.len()];

@@ -1,6 +1,6 @@
 //! The kernels of every instruction set that this machine has, against the formulas written out in plain Rust.
 //!
-//! What cannot run here: instruction sets that the CPU lacks. `MEGARING_ISA` does not matter to these tests but for the ones about it.
+//! What cannot run here: instruction sets that the CPU lacks. `MEGARING_ISA` matters only to the tests about it.
 
 mod common;
 mod encode;

@@ -1,4 +1,5 @@
-//! What leaves the copies of the kernels: one symbol each, so that nothing compiled for one instruction set can stand in for another.
+//! What leaves the copies of the kernels: one symbol each. Code for one instruction set can never stand in for
+//! another's.
 
 use std::path::Path;
 
@@ -30,7 +31,8 @@ fn every_copy_exports_its_table_and_nothing_else() {
                 }
             }
         }
-        assert_eq!(global, [format!("megaring_simd_{isa}")]);
+        let [table] = &global[..] else { panic!("{isa} exports {global:?}") };
+        assert!(table.starts_with(&format!("megaring_simd_{isa}_")), "{table}");
         let foreign: Vec<_> = undefined.iter().filter(|name| !COMPILER_CALLS.contains(&name.as_str())).collect();
         assert!(foreign.is_empty(), "{isa} calls {foreign:?}");
         copies += 1;

@@ -37,8 +37,8 @@ impl<'a> Case<'a> {
         self.rounds.iter().map(|parts| parts.iter().map(|rows| part(*rows)).collect()).collect()
     }
 
-    /// Runs it, compares each query's answer from its candidates with that from all points, and gives back how many candidates there
-    /// were for each; `None` for a query for which that is all.
+    /// Runs it and compares each query's answer from its candidates with the one from all points. Gives back how many
+    /// candidates each query had; `None` where every point is one.
     fn check(&self, gpu: &Gpu) -> Vec<Option<usize>> {
         let columns = axes(self.points);
         let extent = extent(&columns.each_ref().map(Vec::as_slice));

@@ -1,7 +1,7 @@
 //! Whether a device's float64 is IEEE 754's: pairs whose float32 score tells of the last bit of a float64 sum.
 //!
-//! Of ordinary pairs one in some hundred millions would. These lie where float32 rounds: at a midpoint of two numbers, give or take what a
-//! fused addition, a truncated sum, a truncated square or a truncated difference adds to it or takes from it.
+//! Of ordinary pairs one in some hundred millions would. These lie where float32 rounds: at the midpoint of two
+//! numbers, give or take the error of a fused addition, or of a truncated sum, square or difference.
 
 use megaring_core::exact;
 
@@ -47,8 +47,9 @@ pub(super) fn probe() -> Probe {
     for part in [0.4, 0.6, -0.4, -0.6] {
         probe.add(&[(0, 4097.0, (part * f64::from(f32::EPSILON).powi(2) * 64.0) as f32)]);
     }
-    // Squares: a little below a midpoint that is rounded up, so that nothing may be cut off; and a little above one that is rounded down, which
-    // with almost half of the last place is still that midpoint if the square has been rounded.
+    // Squares: one a little below a midpoint that is rounded up, so that nothing may be cut off; and one a little above
+    // a midpoint that is rounded down: rounded as a square, it stays that midpoint when almost half a last place is
+    // added.
     let (x, y) = square_near(3, -0.8 * HALF..-0.2 * HALF);
     probe.add(&[(0, x, y)]);
     let (x, y) = square_near(1, 0.2 * HALF..0.8 * HALF);
@@ -56,7 +57,7 @@ pub(super) fn probe() -> Probe {
     probe
 }
 
-/// Two numbers whose difference, squared, is as far from an odd number as `distance` says; the number is `rest` of four.
+/// Two numbers whose squared difference is `distance` away from an odd number, which is `rest` modulo 4.
 fn square_near(rest: u32, distance: std::ops::Range<f64>) -> (f32, f32) {
     let near = (FIRST..2 * FIRST).filter(|whole| whole % 4 == rest).find_map(|whole| {
         let root = f64::from(whole).sqrt();

@@ -214,7 +214,8 @@ fn parts_rounds_and_blocks_make_no_difference() {
         for (cuts, streamed, binding) in [
             (vec![48, 64, 176], false, 128 << 20),
             (vec![48, 64, 176], true, 128 << 20),
-            // Sums of a tile and less at a time, of all entries with some queries, and of all queries with some entries.
+            // Room for the sums of a tile or less, of all entries with some queries, and of all queries with some
+            // entries.
             (vec![112], false, 8),
             (vec![112], true, 240),
             (vec![], false, 8 * 240 * 5),

@@ -1,5 +1,5 @@
-//! Searches on every device there is, held against the definition: rows of the answer are listed, bounds are honest, and what rescoring makes of the
-//! lists is the answer, bit for bit.
+//! Searches on every device there is, against the definition: rows of the answer are listed, bounds hold, and rescoring
+//! makes the exact answer of the lists, bit for bit.
 
 use std::sync::Arc;
 

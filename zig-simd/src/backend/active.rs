@@ -1,14 +1,15 @@
-//! The board: jobs that have been taken from the ring and are being shared out among the workers.
+//! Active jobs: taken from the ring and shared out among the workers.
 //!
-//! A job is cut into chunks. Workers claim chunks of the oldest job by one fetch-add each; whoever finishes a job's last chunk merges
-//! and completes it. The board holds any number of jobs, but workers poll the ring only when no chunk is left to claim, so it stays short.
+//! A job is cut into chunks. Workers claim chunks of the oldest job with one fetch-add each; whoever finishes a job's
+//! last chunk merges and completes it. Any number of jobs may be active, but workers poll the ring only when no chunk
+//! is left to claim, so they are few.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A job in work, with its chunks' counters.
-pub(crate) struct Active<W> {
+pub(crate) struct ActiveJob<W> {
     /// What to do.
     pub(crate) work: W,
     chunks: u32,
@@ -16,7 +17,7 @@ pub(crate) struct Active<W> {
     unfinished: AtomicU32,
 }
 
-impl<W> Active<W> {
+impl<W> ActiveJob<W> {
     /// A job of at least one chunk.
     pub(crate) fn new(work: W, chunks: u32) -> Self {
         let chunks = chunks.max(1);
@@ -30,7 +31,7 @@ impl<W> Active<W> {
 
     /// The next chunk nobody has claimed.
     pub(crate) fn claim(&self) -> Option<u32> {
-        // Relaxed: the chunk's data was published by the board's lock; the counter only deals out numbers. It cannot wrap: each
+        // Relaxed: the queue's lock published the job's data; the counter only deals out numbers. It cannot wrap: each
         // worker stops at its first failure.
         let chunk = self.next.fetch_add(1, Ordering::Relaxed);
         (chunk < self.chunks).then_some(chunk)
@@ -48,19 +49,19 @@ impl<W> Active<W> {
 }
 
 /// Jobs with chunks left, oldest first.
-pub(crate) struct Board<W> {
-    jobs: Mutex<VecDeque<Arc<Active<W>>>>,
+pub(crate) struct ActiveJobs<W> {
+    jobs: Mutex<VecDeque<Arc<ActiveJob<W>>>>,
     /// Length of `jobs`, to be read without the lock; may lag behind it for a moment.
     len: AtomicUsize,
 }
 
-impl<W> Board<W> {
+impl<W> ActiveJobs<W> {
     pub(crate) fn new() -> Self {
         Self { jobs: Mutex::new(VecDeque::new()), len: AtomicUsize::new(0) }
     }
 
     /// Adds a job.
-    pub(crate) fn post(&self, job: Arc<Active<W>>) {
+    pub(crate) fn push(&self, job: Arc<ActiveJob<W>>) {
         let mut jobs = self.lock();
         jobs.push_back(job);
         self.len.store(jobs.len(), Ordering::Release);
@@ -72,7 +73,7 @@ impl<W> Board<W> {
     }
 
     /// The oldest job that still has chunks to claim.
-    pub(crate) fn oldest(&self) -> Option<Arc<Active<W>>> {
+    pub(crate) fn oldest(&self) -> Option<Arc<ActiveJob<W>>> {
         if !self.has_work() {
             return None;
         }
@@ -84,7 +85,7 @@ impl<W> Board<W> {
         jobs.front().cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Active<W>>>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<ActiveJob<W>>>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -95,29 +96,29 @@ mod tests {
 
     #[test]
     fn chunks_are_dealt_once_and_the_last_to_finish_knows() {
-        let job = Active::new((), 3);
+        let job = ActiveJob::new((), 3);
         assert_eq!([job.claim(), job.claim(), job.claim(), job.claim()], [Some(0), Some(1), Some(2), None]);
         assert_eq!([job.finish(), job.finish(), job.finish()], [false, false, true]);
     }
 
     #[test]
-    fn exhausted_jobs_leave_the_board() {
-        let board = Board::new();
-        board.post(Arc::new(Active::new('a', 1)));
-        board.post(Arc::new(Active::new('b', 1)));
-        let first = board.oldest().expect("two jobs were posted");
+    fn exhausted_jobs_leave() {
+        let jobs = ActiveJobs::new();
+        jobs.push(Arc::new(ActiveJob::new('a', 1)));
+        jobs.push(Arc::new(ActiveJob::new('b', 1)));
+        let first = jobs.oldest().expect("two jobs were posted");
         assert_eq!(first.work, 'a');
         first.claim();
-        assert_eq!(board.oldest().map(|job| job.work), Some('b'));
-        board.oldest().expect("b is still there").claim();
-        assert!(board.oldest().is_none());
-        assert!(!board.has_work());
+        assert_eq!(jobs.oldest().map(|job| job.work), Some('b'));
+        jobs.oldest().expect("b is still there").claim();
+        assert!(jobs.oldest().is_none());
+        assert!(!jobs.has_work());
     }
 
     #[test]
     fn many_workers_run_every_chunk_exactly_once() {
         const CHUNKS: u32 = 10_000;
-        let job = Arc::new(Active::new((), CHUNKS));
+        let job = Arc::new(ActiveJob::new((), CHUNKS));
         let (counts, last): (Vec<u32>, Vec<u32>) = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..4)
                 .map(|_| {
