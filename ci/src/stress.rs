@@ -85,7 +85,10 @@ fn chosen(programs: Vec<TestProgram>, only: &[String]) -> Result<Vec<TestProgram
         return Err(format!("no package and no program of tests is named `{unknown}`."));
     }
     let wanted = |program: &TestProgram| only.is_empty() || only.iter().any(|name| is_meant(program, name));
-    Ok(programs.into_iter().filter(wanted).collect())
+    let mut wanted: Vec<_> = programs.into_iter().filter(wanted).collect();
+    // Cargo tells of them in the order in which it got ready.
+    wanted.sort_by_key(label);
+    Ok(wanted)
 }
 
 /// What a program is called: its package, and what of it.
@@ -179,7 +182,7 @@ mod unit_tests {
             chosen(all.to_vec(), &only).map(|programs| programs.iter().map(label).collect::<Vec<_>>())
         };
         assert_eq!(labels(&[]).map(|all| all.len()), Ok(6));
-        let expected = ["megaring cli", "megaring-ring lib", "megaring-ring abi"].map(str::to_owned);
+        let expected = ["megaring cli", "megaring-ring abi", "megaring-ring lib"].map(str::to_owned);
         assert_eq!(labels(&["ring", "cli"]), Ok(expected.to_vec()));
         let expected = ["megaring-simd backend", "megaring-wgpu backend"].map(str::to_owned);
         assert_eq!(labels(&["backend"]), Ok(expected.to_vec()));

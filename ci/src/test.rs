@@ -38,7 +38,9 @@ pub(crate) fn run(workspace: &Workspace, quick: bool, ci: bool, only: &[String])
         (false, true) => Rigour::Strict,
         (false, false) => Rigour::Usual,
     };
-    let context = Context { workspace: workspace.clone(), rigour, stress: None };
+    let stress = (rigour == Rigour::Strict)
+        .then(|| Plan { times: STRESS_TIMES, only: STRESSED.iter().map(|&name| name.to_owned()).collect() });
+    let context = Context { workspace: workspace.clone(), rigour, stress };
     Ok(run_steps(&context, |step| only.is_empty() || only.iter().any(|word| step.contains(word.as_str()))))
 }
 
@@ -59,6 +61,25 @@ fn run_steps(context: &Context, is_wanted: impl Fn(&str) -> bool) -> ExitCode {
     println!("\n{report}");
     if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
+
+/// How often a strict run runs the tests that have threads and children in them.
+const STRESS_TIMES: u32 = 5;
+/// Those tests, in some ten minutes. Left out is what takes a minute and more each time, being hard on its threads by itself: the ring's
+/// `device_consumer` and `simulated_consumer`, the engine on the CUDA kernels' twin and on an adapter, the shaders' own tests; and what is
+/// no program of cargo's: loom's models, and the twin under ThreadSanitizer.
+const STRESSED: [&str; 11] = [
+    "failover",
+    "gather",
+    "grpc",
+    "cli",
+    "engine",
+    "backend",
+    "device_host",
+    "event_mapped",
+    "event_ring",
+    "event_torture",
+    "job_ring_properties",
+];
 
 /// Cheap steps first: they find the most for the time they take.
 const STEPS: [Step<Context>; 18] = [
@@ -172,7 +193,7 @@ fn without_skips(outcome: Outcome) -> Outcome {
 fn run_stress(context: &Context) -> Result<Outcome> {
     match &context.stress {
         Some(plan) => stress::run(&context.workspace, &context.locked(&[]), plan),
-        None => Ok(Outcome::skipped("`cargo xtask test --stress N` runs it")),
+        None => Ok(Outcome::skipped("`cargo xtask test --stress N` runs it, and so does --ci")),
     }
 }
 

@@ -105,6 +105,11 @@ impl Running {
     }
 }
 
+/// Waits until a server that has ended holds its folder no longer: what a cancelled call has begun may end later.
+pub(crate) async fn let_go(folder: &std::path::Path) {
+    eventually("the folder is let go", || Store::open(folder, Access::Exclusive).is_ok()).await;
+}
+
 /// Rows with ids 1000, 1001, … and titles `row 0`, `row 1`, …
 pub(crate) fn labelled(rows: &Matrix) -> pb::Rows {
     pb::Rows {

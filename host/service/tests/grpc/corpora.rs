@@ -1,6 +1,6 @@
 //! Corpora over the wire: what is acknowledged is there, also after a restart; what is not, is not.
 
-use crate::common::{Running, Setup, float32, folder, labelled, violation};
+use crate::common::{Running, Setup, float32, folder, labelled, let_go, violation};
 use megaring_datasets::{Embeddings, Matrix, poison};
 use megaring_proto::v1 as pb;
 use tonic::Code;
@@ -108,25 +108,32 @@ async fn an_append_that_fails_keeps_nothing() {
     let refused = corpora.append(tokio_stream::iter(other)).await.expect_err("two names");
     assert_eq!(violation(&refused).0, "corpus");
 
-    let (send, receive) = tokio::sync::mpsc::channel(4);
-    let appending = tokio::spawn({
-        let mut corpora = corpora.clone();
-        async move { corpora.append(tokio_stream::wrappers::ReceiverStream::new(receive)).await.map(|_| ()) }
-    });
-    send.send(message("kept", labelled(&rows(5, 2)))).await.expect("it is sent");
-    appending.abort();
-    assert!(appending.await.expect_err("it was cancelled").is_cancelled());
+    // Cancelled before the server has the rows, and while it waits for more.
+    let mut open = Vec::new();
+    for pause in [0, 1, 10, 50, 200] {
+        let (send, receive) = tokio::sync::mpsc::channel(4);
+        let appending = tokio::spawn({
+            let mut corpora = corpora.clone();
+            async move { corpora.append(tokio_stream::wrappers::ReceiverStream::new(receive)).await.map(|_| ()) }
+        });
+        send.send(message("kept", labelled(&rows(5, 2)))).await.expect("it is sent");
+        tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+        appending.abort();
+        assert!(appending.await.expect_err("it was cancelled").is_cancelled());
+        open.push(send);
+    }
 
     let described = corpora.describe(pb::DescribeRequest { name: "kept".into() }).await.expect("a description");
     assert_eq!(described.into_inner().corpus.expect("a description").rows, 4);
     server.stop().await;
+    let_go(folder.path()).await;
 
     let again = Running::start(folder.path(), Setup::default()).await;
     let described = again.corpora().await.describe(pb::DescribeRequest { name: "kept".into() }).await;
     assert_eq!(described.expect("a description").into_inner().corpus.expect("a description").rows, 4);
     again.stop().await;
     // Not before: the end of the stream, seen before its cancellation, would ask for the commit.
-    drop(send);
+    drop(open);
 }
 
 #[tokio::test(flavor = "multi_thread")]

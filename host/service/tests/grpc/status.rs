@@ -13,7 +13,7 @@ use megaring_wgpu::AdapterReport;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
-use crate::common::{Running, Setup, eventually, float32, folder, hold, reason, violation};
+use crate::common::{Running, Setup, eventually, float32, folder, hold, let_go, reason, violation};
 use crate::raw;
 
 fn search(corpus: &str) -> pb::SearchRequest {
@@ -208,6 +208,8 @@ async fn without_a_permit_the_client_is_told_when_to_come_back() {
     assert!(details.retry_info().and_then(|retry| retry.retry_delay).expect("a delay") > Duration::ZERO);
     compute.search(ask("other")).await.expect("another tenant has room");
     drop(permit);
+    // It may be rescored just now, which is not interrupted.
+    eventually("its place is free", || server.engine.admission().in_flight() == 0).await;
     compute.search(ask("busy")).await.expect("room again");
     server.stop().await;
 }
@@ -245,6 +247,7 @@ async fn a_damaged_segment_is_data_loss_and_the_others_go_on() {
     let described = server.corpora().await.describe(pb::DescribeRequest { name: "damaged".into() }).await;
     let file = described.expect("an answer").into_inner().corpus.expect("a description").segments.remove(0).file;
     server.stop().await;
+    let_go(folder.path()).await;
     let path = folder.path().join("damaged").join(&file);
     let bytes = std::fs::read(&path).expect("the segment");
     std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("it is cut");
