@@ -84,8 +84,10 @@ impl Chart<'_> {
         let area = SVGBackend::with_string(svg, size).into_drawing_area();
         area.fill(&WHITE)?;
         let dots = || self.series.iter().flat_map(|series| &series.dots);
-        let x = around(dots().map(|dot| dot.x));
-        let y = around(dots().flat_map(|dot| [dot.y, dot.top]).chain(self.range.iter().copied()));
+        let x = around(dots().map(|dot| dot.x), 0.0);
+        // Nearly a third more for the legend where it is above the lines.
+        let room = if self.legend == SeriesLabelPosition::UpperLeft { 0.3 } else { 0.0 };
+        let y = around(dots().flat_map(|dot| [dot.y, dot.top]).chain(self.range.iter().copied()), room);
         let mut chart = ChartBuilder::on(&area)
             .margin(20)
             .margin_right(56)
@@ -148,11 +150,12 @@ impl Chart<'_> {
     }
 }
 
-/// A range that holds `values` with some room, up to a power of ten so that the axis has a label.
-fn around(values: impl Iterator<Item = f64>) -> Range<f64> {
+/// A range that holds `values`, with `room` times its length above them, up to a power of ten so that the axis has a label.
+fn around(values: impl Iterator<Item = f64>, room: f64) -> Range<f64> {
     let (low, high) = values.fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
     if low > high {
         return 1.0..10.0;
     }
-    low / 1.25..10f64.powf((high * 1.25).log10().ceil()) * 1.01
+    let high = 1.25 * high * (high / low).powf(room);
+    low / 1.25..10f64.powf(high.log10().ceil()) * 1.01
 }
