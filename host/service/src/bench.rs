@@ -135,7 +135,8 @@ pub fn run(options: &Options, settings: &Settings, output: &mut Output) -> Resul
         draft.finish(&report::html(&record))?;
     }
     if let Some(draft) = svg {
-        draft.finish(&report::svg_latency(&record, None).map_err(Failure::work)?)?;
+        let nothing = || Failure::work("no search was measured, so there is nothing to draw");
+        draft.finish(&report::svg_latency(&record).ok_or_else(nothing)?)?;
     }
     Ok(())
 }

@@ -80,7 +80,7 @@ fn every_suite_writes_a_record_and_a_report() {
         let command = record["machine"]["command"].as_str().unwrap();
         assert!(command.starts_with(&format!("megaring bench {asked} --quick")), "{command}");
         let report = std::fs::read_to_string(folder.path("out.html")).unwrap();
-        assert!(report.to_ascii_lowercase().starts_with("<!doctype html") && report.contains("<svg"), "{suite}");
+        assert!(report.to_ascii_lowercase().starts_with("<!doctype html"), "{suite}");
         assert_eq!(headline(&report).contains("No search was measured"), suite != "search", "{}", headline(&report));
     }
     let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
