@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-pub use linux::Usage;
+use linux::Usage;
 
 mod linux;
 
@@ -34,13 +34,13 @@ pub struct Watch {
 
 /// What was seen at one time.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Look {
+struct Look {
     /// Since the start of the run.
-    pub at: Duration,
+    at: Duration,
     /// How long the fixed work took.
-    pub work: Duration,
+    work: Duration,
     /// What everybody has used, where the system tells.
-    pub usage: Option<Usage>,
+    usage: Option<Usage>,
 }
 
 /// How much a span was disturbed; all 0 where it was not, or where nobody tells.
@@ -94,12 +94,6 @@ impl Watch {
 }
 
 impl Disturbance {
-    /// Whether it is too much for figures that are to be relied on: whether there is a doubt at all.
-    #[must_use]
-    pub fn is_noisy(&self) -> bool {
-        !self.doubts().is_empty()
-    }
-
     /// What is wrong, each a sentence; none where nothing is.
     #[must_use]
     pub fn doubts(&self) -> Vec<String> {
@@ -116,8 +110,7 @@ impl Disturbance {
 }
 
 /// Judges the looks from `first` on, beside the best of all.
-#[must_use]
-pub fn judge(looks: &[Look], first: usize) -> Disturbance {
+fn judge(looks: &[Look], first: usize) -> Disturbance {
     let span = &looks[first.min(looks.len())..];
     let best = looks.iter().map(|look| look.work).min().unwrap_or_default();
     let worst = span.iter().map(|look| look.work).max().unwrap_or_default();

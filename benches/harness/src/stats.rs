@@ -6,7 +6,7 @@
 use crate::record::Times;
 
 /// How far the confidence interval is to be trusted.
-pub const CONFIDENCE: f64 = 0.95;
+const CONFIDENCE: f64 = 0.95;
 /// Samples up to which the binomial is added up. 0.5 to this power is a normal number still.
 const COUNTED: usize = 1_000;
 /// Of a standard normal variable, 95 of 100 values lie nearer to 0.
@@ -52,8 +52,7 @@ pub fn uncertainty(times: &Times) -> f64 {
 }
 
 /// Whether one is quicker beyond doubt: its interval ends before the other's begins. Intervals that touch leave it open.
-#[must_use]
-pub fn quicker(one: &Times, other: &Times) -> bool {
+pub(crate) fn quicker(one: &Times, other: &Times) -> bool {
     one.ci_ns[1] < other.ci_ns[0]
 }
 
@@ -65,8 +64,7 @@ pub fn quicker(one: &Times, other: &Times) -> bool {
 /// Communication Systems" (2010). Fewer than 6 samples cannot be as certain: of 5, smallest and largest enclose the median with 93.75 %.
 ///
 /// The theorem wants samples that do not depend on each other, which those of a drifting machine do: see [`crate::sampler`].
-#[must_use]
-pub fn median_ranks(samples: usize) -> (usize, usize) {
+fn median_ranks(samples: usize) -> (usize, usize) {
     let n = samples as f64;
     let low = if samples > COUNTED {
         (n / 2.0 - NORMAL / 2.0 * n.sqrt()).floor() as usize

@@ -7,17 +7,17 @@ use super::Disturbance;
 
 /// Times since the machine's start, in ticks of 10 ms, and those that a quota withheld.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
+pub(super) struct Usage {
     /// Of all processors: what there was.
-    pub total: u64,
+    pub(super) total: u64,
     /// Of all processors: what was worked.
-    pub busy: u64,
+    pub(super) busy: u64,
     /// Of all processors: what the host gave to other machines.
-    pub stolen: u64,
+    pub(super) stolen: u64,
     /// What this process worked.
-    pub own: u64,
+    pub(super) own: u64,
     /// For how long the container's quota withheld processors.
-    pub withheld: Duration,
+    pub(super) withheld: Duration,
 }
 
 /// Ticks of all processors below which a share is not told: one tick more or less would be several per cent.
@@ -27,8 +27,7 @@ const SHORTEST: Duration = Duration::from_millis(200);
 
 impl Usage {
     /// What has been used until now; none where the system does not tell, or not so.
-    #[must_use]
-    pub fn now() -> Option<Self> {
+    pub(super) fn now() -> Option<Self> {
         let read = |path| fs::read_to_string(path).ok();
         let quota = read("/sys/fs/cgroup/cpu.stat").unwrap_or_default();
         Self::parse(&read("/proc/stat")?, &read("/proc/self/stat")?, &quota)
@@ -36,8 +35,7 @@ impl Usage {
 
     /// Of the texts of /proc/stat, /proc/self/stat and the control group's cpu.stat (empty where there is none). Format: proc(5) and the
     /// kernel's cgroup-v2 documentation.
-    #[must_use]
-    pub fn parse(stat: &str, own: &str, quota: &str) -> Option<Self> {
+    pub(super) fn parse(stat: &str, own: &str, quota: &str) -> Option<Self> {
         let all = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
         let fields: Vec<u64> = all.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
         // user, nice, system, idle, iowait, irq, softirq, steal; what guests used is in user and nice.
@@ -53,8 +51,7 @@ impl Usage {
     }
 
     /// What was used since; none where the time is too short to tell. Slowness is not known here.
-    #[must_use]
-    pub fn since(&self, before: &Self, elapsed: Duration) -> Option<Disturbance> {
+    pub(super) fn since(&self, before: &Self, elapsed: Duration) -> Option<Disturbance> {
         let total = self.total.checked_sub(before.total)?;
         if total < FEWEST || elapsed < SHORTEST {
             return None;

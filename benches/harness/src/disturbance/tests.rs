@@ -38,7 +38,7 @@ fn a_quiet_machine_is_not_doubted() {
     // All that was worked was worked by this process.
     let (before, after) = (usage(100, 60, 800, 0, 0), usage(290, 249, 810, 0, 0));
     let disturbance = after.since(&before, Duration::from_secs(1)).unwrap();
-    assert!(!disturbance.is_noisy(), "{disturbance:?}");
+    assert!(disturbance.doubts().is_empty(), "{disturbance:?}");
     assert!(disturbance.others < 0.01);
 }
 
