@@ -1,4 +1,4 @@
-//! `ci/bench-peers` without its peers: its own tests, megaring's side of it, and all of it on tiny data beside the aho-corasick crate.
+//! `benches/peers` without its peers: its own tests, megaring's side of it, and all of it on tiny data beside the aho-corasick crate.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 const PEER: &str = env!("CARGO_BIN_EXE_megaring-peer");
 
 /// Runs the script, where there is a Python to run it.
-fn bench_peers(arguments: &[&str]) -> Option<Output> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci/bench-peers");
+fn peers(arguments: &[&str]) -> Option<Output> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
     let usable = |python: &&str| {
         let check = "import os, sys; sys.exit(os.name != 'posix' or sys.version_info < (3, 8))";
         Command::new(python).args(["-c", check]).output().is_ok_and(|output| output.status.success())
     };
     let Some(python) = ["python3", "/usr/bin/python3"].into_iter().find(|python| usable(python)) else {
-        eprintln!("skipped: ci/bench-peers needs Linux or macOS and Python 3.8 or newer");
+        eprintln!("skipped: benches/peers needs Linux or macOS and Python 3.8 or newer");
         return None;
     };
     Some(Command::new(python).arg(script).args(arguments).output().expect("Python starts"))
@@ -48,7 +48,7 @@ fn answers(folder: &Path, lines: &[Value]) -> Vec<Value> {
 
 #[test]
 fn the_script_passes_its_own_tests() {
-    let Some(output) = bench_peers(&["--self-test"]) else { return };
+    let Some(output) = peers(&["--self-test"]) else { return };
     assert!(output.status.success(), "{}", told(&output));
 }
 
@@ -57,7 +57,7 @@ fn with_no_peer_but_the_crate_there_is_something_to_tell() {
     let folder = tempfile::tempdir().expect("a folder");
     let place = folder.path().display().to_string();
     let arguments = ["--program", PEER, "--folder", &place, "--tiny", "--left-out", "numpy=no wheel"];
-    let Some(output) = bench_peers(&arguments) else { return };
+    let Some(output) = peers(&arguments) else { return };
     assert!(output.status.success(), "{}", told(&output));
     let lines = std::fs::read_to_string(folder.path().join("peers.jsonl")).expect("it was written");
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();

@@ -1,5 +1,5 @@
 //! `cargo xtask bench peers`: what users would pick instead of megaring, brought into `target/tools/peers` and measured beside it by
-//! `ci/bench-peers`.
+//! `benches/peers`.
 //!
 //! A peer that cannot be brought is left out, with its reason; so the command does what it can without a network, too.
 
@@ -26,7 +26,7 @@ pub(crate) struct Wanted {
 
 /// A library from PyPI.
 struct Peer {
-    /// As `ci/bench-peers` calls it.
+    /// As `benches/peers` calls it.
     name: &'static str,
     /// What pip installs, `name==version` each.
     packages: &'static [&'static str],
@@ -71,7 +71,7 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
     };
     let program = demo::build_program(workspace, "megaring-peer", &["--release", "-p", "megaring-bench"])?;
     let mut script = workspace.command(&python);
-    script.arg("ci/bench-peers").arg("--program").arg(program);
+    script.arg("benches/peers").arg("--program").arg(program);
     script.arg("--folder").arg(workspace.target().join("peers"));
     for name in brought.there {
         script.args(["--peer", name]);
@@ -86,7 +86,7 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
     let status = stream(&mut script)?;
     match status.code() {
         Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1))),
-        None => Err(format!("ci/bench-peers ended with {}.", ending(status))),
+        None => Err(format!("benches/peers ended with {}.", ending(status))),
     }
 }
 

@@ -1,4 +1,4 @@
-"""Tests of this script by itself: `ci/bench-peers --self-test`. Whoever is measured is played by a small program in Python."""
+"""Tests of this script by itself: `python3 benches/peers --self-test`. Whoever is measured is played by a small program in Python."""
 
 import contextlib
 import io

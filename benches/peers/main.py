@@ -27,7 +27,7 @@ BUSY = 0.5
 
 
 def arguments(argv):
-    parser = argparse.ArgumentParser(prog="ci/bench-peers", description=ABOUT)
+    parser = argparse.ArgumentParser(prog="benches/peers", description=ABOUT)
     parser.add_argument("--program", type=Path, help="megaring-peer")
     parser.add_argument("--folder", type=Path, help="where data lies meanwhile, and logs stay; about 5 GB")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the JSON lines (in the folder, peers.jsonl)")
@@ -58,7 +58,7 @@ def main(argv=None):
         with open(out, "w", encoding="utf-8") as file:
             return run(options, file, out)
     except OSError as error:
-        print(f"bench-peers: {error}", file=sys.stderr)
+        print(f"benches/peers: {error}", file=sys.stderr)
         return 1
 
 
