@@ -204,7 +204,8 @@ pub struct Measurement {
 
 impl Measurement {
     /// A job's median time in nanoseconds with its uncertainty.
-    fn new(load: &Workload, (ns, uncertainty): (f64, f64)) -> Self {
+    #[must_use]
+    pub fn new(load: &Workload, (ns, uncertainty): (f64, f64)) -> Self {
         let Size { items, bytes, multiply_adds, candidates } = load.size;
         Self { opcode: load.opcode as u16, items, bytes, multiply_adds, candidates, ns, uncertainty }
     }

@@ -1,9 +1,11 @@
 //! The file of a calibration: what it holds for, and what comes of one that is broken, foreign or cannot be written.
 
-use megaring::calibration::{
+use megaring_core::operation::Size;
+use megaring_core::{BackendKind, Opcode};
+use megaring_engine::calibration::{
     Calibration, Costs, Fingerprint, Found, Identity, Measurement, Noise, SCHEMA, check_writable, load, save,
 };
-use megaring_core::{BackendKind, Opcode};
+use megaring_engine::cost::Workload;
 
 fn fingerprint() -> Fingerprint {
     let identity = |backend: &str| Identity {
@@ -18,14 +20,9 @@ fn fingerprint() -> Fingerprint {
 }
 
 fn calibration() -> Calibration {
-    let sample = |items: usize| Measurement {
-        opcode: Opcode::Search as u16,
-        items,
-        rows: 100,
-        dim: 8,
-        k: 1,
-        ns: 1e3 * items as f64,
-        uncertainty: 0.01,
+    let sample = |items: u64| {
+        let size = Size { items, bytes: 800, multiply_adds: 800 * items, candidates: 8 * items };
+        Measurement::new(&Workload { opcode: Opcode::Search, size }, (1e3 * items as f64, 0.01))
     };
     let costs = Costs::fitted(BackendKind::Cpu, (1..5).map(sample).collect(), vec![[1e6, 1e5]]).expect("times");
     Calibration {

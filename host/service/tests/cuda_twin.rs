@@ -7,13 +7,14 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use megaring::outcome::Answer;
 use megaring_core::encode::keyword::Automaton;
-use megaring_core::job::{Job, Matrix, SearchJob, Terms};
+use megaring_core::matrix::Matrix;
+use megaring_core::search::Search;
 use megaring_core::{BackendKind, Metric};
 use megaring_cuda::twin::Twin;
 use megaring_cuda::{CudaMode, CudaOptions, CudaScreen};
 use megaring_datasets::{Embeddings, memories, points, sample};
+use megaring_engine::Terms;
 use megaring_ring::{RingConfig, WaitStrategy};
 use memory::count;
 use suite::Subject;
@@ -113,10 +114,10 @@ fn a_screen_by_rows_tells_near_rows_apart() {
         subject.store_rows("near", &rows, &[]);
         let corpus = subject.engine.store().view("near").expect("the corpus is there");
         let queries = Matrix { rows: 4, dim: 64, values: rows.head(4).values };
-        let job = Job::Search(SearchJob { corpus, queries, metric: Metric::L2, k: 5, threshold: None });
+        let job = Search { corpus, queries, metric: Metric::L2, k: 5, threshold: None };
         let terms = Terms { backend: Some(BackendKind::Cuda), ..Terms::default() };
         let outcome = subject.engine.run_blocking(job, terms).expect("a good job");
-        let Answer::Hits(ranked) = outcome.answer else { panic!("a search answers hits") };
+        let ranked = outcome.answer;
         for (got, want) in ranked.iter().zip(&truth) {
             let got: Vec<_> = got.hits.iter().map(|hit| (hit.row, hit.score.to_bits())).collect();
             assert_eq!(got[..], want[..5], "{screen}");
@@ -160,7 +161,7 @@ async fn a_slow_block_keeps_its_tile_from_the_next_job_of_the_stream() {
     let begin = || {
         let queries = Matrix { rows: 3, dim: 64, values: values.clone() };
         let corpus = subject.engine.store().view("streamed").expect("the corpus is there");
-        let job = Job::Search(SearchJob { corpus, queries, metric: Metric::Cosine, k: 3, threshold: None });
+        let job = Search { corpus, queries, metric: Metric::Cosine, k: 3, threshold: None };
         let terms = Terms { backend: Some(BackendKind::Cuda), ..Terms::default() };
         let engine = subject.engine.clone();
         tokio::spawn(async move { engine.run(job, terms).await })
@@ -184,7 +185,7 @@ async fn a_slow_block_keeps_its_tile_from_the_next_job_of_the_stream() {
         twin.stall(None);
         for call in calls {
             let outcome = call.await.expect("no panic").expect("a good job");
-            let Answer::Hits(ranked) = outcome.answer else { panic!("a search answers hits") };
+            let ranked = outcome.answer;
             for (ranked, want) in ranked.iter().zip(&truth) {
                 let got = ranked.hits.iter().map(|hit| (hit.row, hit.score.to_bits()));
                 assert!(got.eq(want[..3].iter().copied()), "round {round}");
@@ -213,11 +214,11 @@ fn what_the_memory_cannot_hold_is_done_by_the_cpu() {
     let job = || {
         let queries = Matrix { rows: 400, dim: 64, values: queries.values.clone() };
         let corpus = subject.engine.store().view("c").expect("the corpus is there");
-        Job::Search(SearchJob { corpus, queries, metric: Metric::Dot, k: 10, threshold: None })
+        Search { corpus, queries, metric: Metric::Dot, k: 10, threshold: None }
     };
     let outcome = subject.engine.run_blocking(job(), Terms::default()).expect("the CPU does it");
     assert_eq!((outcome.made.backend, subject.engine.metrics().snapshot().failovers), (BackendKind::Cpu, 1));
-    let Answer::Hits(ranked) = outcome.answer else { panic!("a search answers hits") };
+    let ranked = outcome.answer;
     for (ranked, want) in ranked.iter().zip(suite::truth(Metric::Dot, &queries.values, &rows)) {
         assert!(ranked.hits.iter().map(|hit| (hit.row, hit.score.to_bits())).eq(want[..10].iter().copied()));
     }

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use megaring::engine::{Engine, EngineConfig};
-use megaring::outcome::Answer;
+use megaring::Setup;
 use megaring_core::encode::profile::{DEFAULT, Profile};
-use megaring_core::job::{Job, Matrix, NearestJob, Points, SearchJob, Terms};
-use megaring_core::{BackendKind, BackendStatus, Error, Metric, nearest};
+use megaring_core::matrix::Matrix;
+use megaring_core::nearest::{Nearest, Points};
+use megaring_core::operation::{Exact, Piece};
+use megaring_core::search::Search;
+use megaring_core::{Answered, BackendKind, BackendStatus, Error, Metric, nearest};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::Embeddings;
+use megaring_engine::Engine;
+use megaring_engine::Terms;
 use megaring_ring::event_ring::{Read, Start};
 
 struct Rig {
@@ -17,7 +21,7 @@ struct Rig {
     _folder: tempfile::TempDir,
 }
 
-fn rig(change: impl FnOnce(&mut EngineConfig)) -> Rig {
+fn rig(change: impl FnOnce(&mut Setup)) -> Rig {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path(), Access::Exclusive).expect("a fresh folder");
     let rows = Embeddings { rows: 3_000, dim: 64, ..Embeddings::default() }.generate();
@@ -26,18 +30,18 @@ fn rig(change: impl FnOnce(&mut EngineConfig)) -> Rig {
     let embeddings = Matrix { rows: rows.rows, dim: 64, values: rows.values };
     appender.push(Rows { embeddings, ..Rows::default() }).expect("finite rows");
     appender.commit().expect("room on disk");
-    let mut config = EngineConfig::new(Profile::parse(DEFAULT).expect("the default profile"));
+    let mut config = Setup::new(Profile::parse(DEFAULT).expect("the default profile"));
     (config.cuda, config.wgpu) = (None, None);
     change(&mut config);
-    Rig { engine: Engine::start(config, store).expect("an engine"), _folder: folder }
+    Rig { engine: config.start(store).expect("an engine"), _folder: folder }
 }
 
 impl Rig {
-    fn search(&self, queries: usize) -> Job {
+    fn search(&self, queries: usize) -> Search {
         let corpus = self.engine.store().view("c").expect("the corpus is there");
         let values: Vec<f32> = (0..queries * 64).map(|i| ((i * 31 % 17) as f32 - 8.0) / 8.0).collect();
         let queries = Matrix { rows: queries, dim: 64, values };
-        Job::Search(SearchJob { corpus, queries, metric: Metric::Dot, k: 10, threshold: None })
+        Search { corpus, queries, metric: Metric::Dot, k: 10, threshold: None }
     }
 
     /// Everything is given back, once what is under way has completed.
@@ -58,7 +62,7 @@ async fn awaiting_and_blocking_answer_alike() {
         let awaited = rig.engine.run(rig.search(queries), Terms::default()).await.expect("a good job");
         let blocking = rig.engine.run_blocking(rig.search(queries), Terms::default()).expect("a good job");
         assert_eq!(awaited.answer, blocking.answer);
-        let Answer::Hits(hits) = awaited.answer else { panic!("a search answers hits") };
+        let hits = awaited.answer;
         assert_eq!(hits.len(), queries);
     }
     assert_eq!(rig.engine.metrics().snapshot().jobs_answered, 8);
@@ -72,7 +76,7 @@ async fn a_batch_larger_than_the_arena_is_split_and_never_refused() {
         config.ring_slots = 4;
     });
     let outcome = rig.engine.run(rig.search(6_000), Terms::default()).await.expect("split, not refused");
-    let Answer::Hits(hits) = outcome.answer else { panic!("a search answers hits") };
+    let hits = outcome.answer;
     assert_eq!(hits.len(), 6_000);
     rig.settles().await;
 }
@@ -82,8 +86,8 @@ async fn an_item_larger_than_the_arena_is_refused_with_the_limit() {
     let rig = rig(|config| config.arena_bytes = 1 << 20);
     let columns = Arc::new(std::array::from_fn(|_| vec![0.5; 100_000]));
     let job =
-        NearestJob { points: Points::Sent(columns), queries: vec![[0.0; 5]], weights: nearest::DEFAULT_WEIGHTS, k: 1 };
-    let error = rig.engine.run(Job::Nearest(job), Terms::default()).await.expect_err("4 MB do not fit 1 MiB");
+        Nearest { points: Points::Sent(columns), queries: vec![[0.0; 5]], weights: nearest::DEFAULT_WEIGHTS, k: 1 };
+    let error = rig.engine.run(job, Terms::default()).await.expect_err("4 MB do not fit 1 MiB");
     assert!(matches!(error, Error::Invalid(_)), "{error}");
     rig.settles().await;
 }
@@ -152,11 +156,11 @@ async fn draining_refuses_new_jobs_and_waits_for_the_rest() {
 #[tokio::test]
 async fn a_search_that_finds_more_than_the_caller_can_take_stops() {
     let rig = rig(|_| {});
-    let with = |max_hits| {
-        let Job::Search(mut job) = rig.search(40) else { panic!("a search") };
+    let with = |max_answers| {
+        let mut job = rig.search(40);
         job.k = 3_000;
         job.threshold = Some(-1e30);
-        rig.engine.run(Job::Search(job), Terms { max_hits, ..Terms::default() })
+        rig.engine.run(job, Terms { max_answers, ..Terms::default() })
     };
     match with(Some(40 * 3_000 - 1)).await {
         Err(Error::Invalid(violation)) => assert!(violation.description.contains("119999 hits"), "{violation}"),
@@ -170,11 +174,11 @@ async fn a_search_that_finds_more_than_the_caller_can_take_stops() {
 async fn queries_that_no_screen_can_bound_are_answered_exactly() {
     // A zero query ties with every row, so every row is scored.
     let rig = rig(|_| {});
-    let Job::Search(mut job) = rig.search(1) else { panic!("a search") };
+    let mut job = rig.search(1);
     job.queries.values.fill(0.0);
     job.metric = Metric::Cosine;
-    let outcome = rig.engine.run(Job::Search(job), Terms::default()).await.expect("a good job");
-    let Answer::Hits(hits) = outcome.answer else { panic!("a search answers hits") };
+    let outcome = rig.engine.run(job, Terms::default()).await.expect("a good job");
+    let hits = outcome.answer;
     assert_eq!(hits[0].hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
     assert_eq!(outcome.made.rows_rescored, 3_000);
 }
@@ -205,7 +209,7 @@ async fn every_answered_job_leaves_an_event() {
     let mut events = rig.engine.telemetry().ring().consumer(Start::Oldest).expect("a place");
     rig.engine.run(rig.search(3), Terms { tenant: "who".into(), ..Terms::default() }).await.expect("a good job");
     let Read::Event(event) = events.try_read() else { panic!("an event is there") };
-    assert_eq!(event.kind(), megaring::telemetry::JOB_ANSWERED);
+    assert_eq!(event.kind(), megaring_engine::telemetry::JOB_ANSWERED);
     assert_eq!(event.source(), megaring_ring::fnv1a64(b"who"));
     assert_eq!(&event.data()[8..16], 3_u64.to_le_bytes());
     assert_eq!(events.try_read(), Read::Empty);
@@ -215,9 +219,9 @@ async fn every_answered_job_leaves_an_event() {
 fn an_unknown_instruction_set_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path(), Access::Exclusive).expect("a fresh folder");
-    let mut config = EngineConfig::new(Profile::parse(DEFAULT).expect("the default profile"));
+    let mut config = Setup::new(Profile::parse(DEFAULT).expect("the default profile"));
     config.isa = Some("sse9".into());
-    let error = Engine::start(config, store).err().expect("there is no sse9").to_string();
+    let error = config.start(store).err().expect("there is no sse9").to_string();
     assert!(error.contains("sse9"), "{error}");
 }
 
@@ -225,11 +229,12 @@ fn an_unknown_instruction_set_is_an_error_that_names_it() {
 #[test]
 fn a_list_that_names_a_row_there_is_not_is_refused() {
     let profile = Profile::parse(DEFAULT).expect("the default profile");
-    let rescorer = megaring::rescore::Rescorer { kernel: &megaring_core::exact::ScalarKernel, profile: &profile };
+    let by = Exact { kernel: &megaring_core::exact::ScalarKernel, profile: &profile };
+    let piece = Piece { items: 0..1, payload: 0, result: 16 };
     let points = Points::Sent(Arc::new([0; 5].map(|_| vec![0.5; 3])));
-    let job = Job::Nearest(NearestJob { points, queries: vec![[0.0; 5]], weights: [1.0; 5], k: 1 });
+    let job = Nearest { points, queries: vec![[0.0; 5]], weights: [1.0; 5], k: 1 };
     let listed = |row: u32| bytemuck::cast_slice::<u32, u8>(&[1, 0, row, 0]).to_vec();
-    assert!(rescorer.finish(&job, &(0..1), &listed(2)).is_ok());
-    let refused = rescorer.finish(&job, &(0..1), &listed(3)).expect_err("there are three rows");
+    assert!(job.finish(&piece, &listed(2), &by).is_ok());
+    let refused = job.finish(&piece, &listed(3), &by).expect_err("there are three rows");
     assert!(refused.to_string().contains("agreed form"), "{refused}");
 }

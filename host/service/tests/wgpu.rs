@@ -6,11 +6,18 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use megaring::outcome::{Answer, Outcome};
+use megaring_core::encode::Encoded;
 use megaring_core::encode::keyword::Automaton;
-use megaring_core::job::{Job, Matrix, NearestJob, Points, ScoreJob, SearchJob, Terms};
-use megaring_core::{BackendKind, Error, Metric, nearest};
+use megaring_core::matrix::Matrix;
+use megaring_core::nearest::{Nearest, Neighbour, Points};
+use megaring_core::nop::Nop;
+use megaring_core::rescore::Hit;
+use megaring_core::score::Score;
+use megaring_core::search::Search;
+use megaring_core::{Answered, BackendKind, Metric, nearest};
 use megaring_datasets::{Embeddings, memories, points, poison, sample};
+use megaring_engine::Engine;
+use megaring_engine::Terms;
 use megaring_ring::{RingConfig, WaitStrategy};
 use megaring_wgpu::{WgpuBackend, WgpuOptions};
 use memory::count;
@@ -92,34 +99,44 @@ fn the_real_sample_is_searched_exactly_for_every_metric_k_and_batch() {
     }
 }
 
+/// A job of some operation, done by a backend. Its answer leaves out how many rows were left to be scored, which is a backend's own affair.
+type Job = Arc<dyn Fn(&Arc<Engine>, BackendKind) -> Answer + Send + Sync>;
+
+/// An answer of any operation, for comparison.
+#[derive(PartialEq)]
+enum Answer {
+    Nothing,
+    Hits(Vec<Vec<Hit>>),
+    Scores(Vec<f32>),
+    Encoded(Vec<Encoded>),
+    Neighbours(Vec<Vec<Neighbour>>),
+}
+
+fn job<O: Answered + Clone>(job: O, answer: fn(O::Answer) -> Answer) -> Job {
+    Arc::new(move |engine, kind| answer(engine.run_blocking(job.clone(), forced(kind)).expect("a good job").answer))
+}
+
 /// One job of each kind on the first rows of the real sample, which the subject is given, and on points and memories.
 fn jobs(subject: &Subject, count: usize, batch: usize) -> Vec<Job> {
     let rows = sample().expect("the sample is embedded").embeddings.head(count);
     subject.store_rows("real", &rows, &[count / 3]);
     let corpus = subject.engine.store().view("real").expect("the corpus is there");
     let queries = |rows: megaring_datasets::Matrix| Matrix { rows: rows.rows, dim: rows.dim, values: rows.values };
-    let mut jobs = vec![Job::Nop];
+    let mut jobs = vec![job(Nop, |()| Answer::Nothing)];
     for metric in Metric::ALL {
         let (all, few) = (queries(rows.head(batch)), queries(rows.head(40)));
-        let search = SearchJob { corpus: corpus.clone(), queries: all, metric, k: 10, threshold: None };
-        jobs.push(Job::Search(search));
-        jobs.push(Job::Score(ScoreJob { corpus: corpus.clone(), queries: few, metric, rows: None }));
+        let search = Search { corpus: corpus.clone(), queries: all, metric, k: 10, threshold: None };
+        jobs.push(job(search, |all| Answer::Hits(all.into_iter().map(|ranked| ranked.hits).collect())));
+        jobs.push(job(Score { corpus: corpus.clone(), queries: few, metric, rows: None }, Answer::Scores));
     }
     let cloud = points(8 * count, 3);
     let columns: [Vec<f64>; 5] = std::array::from_fn(|axis| cloud.iter().map(|point| point[axis]).collect());
     let (points, queries) = (Points::Sent(Arc::new(columns)), points(50, 4));
-    jobs.push(Job::Nearest(NearestJob { points, queries, weights: nearest::DEFAULT_WEIGHTS, k: 10 }));
-    jobs.push(Job::Encode(suite::encode_job(memories(2 * count, 7).expect("the sample is embedded").iter())));
+    let nearest = Nearest { points, queries, weights: nearest::DEFAULT_WEIGHTS, k: 10 };
+    jobs.push(job(nearest, Answer::Neighbours));
+    let memories = memories(2 * count, 7).expect("the sample is embedded");
+    jobs.push(job(suite::encode_job(memories.iter()), Answer::Encoded));
     jobs
-}
-
-/// What a backend answers, but for how many rows it left to be scored, which is its own affair.
-fn answer_of(outcome: Result<Outcome, Error>) -> Answer {
-    let mut answer = outcome.expect("a good job").answer;
-    if let Answer::Hits(ranked) = &mut answer {
-        ranked.iter_mut().for_each(|ranked| ranked.rescored = 0);
-    }
-    answer
 }
 
 fn forced(kind: BackendKind) -> Terms {
@@ -130,10 +147,10 @@ fn forced(kind: BackendKind) -> Terms {
 #[test]
 fn the_cpu_answers_alike() {
     let Some(subject) = subject(best()) else { return };
-    for job in jobs(&subject, 2_048, 2_048) {
-        let answer = |kind| answer_of(subject.engine.run_blocking(job.clone(), forced(kind)));
+    for (number, job) in jobs(&subject, 2_048, 2_048).into_iter().enumerate() {
+        let answer = |kind| job(&subject.engine, kind);
         // Not printed where it differs: thousands of hits.
-        assert!(answer(BackendKind::Wgpu) == answer(BackendKind::Cpu), "{:?}", job.shape());
+        assert!(answer(BackendKind::Wgpu) == answer(BackendKind::Cpu), "job {number}");
     }
 }
 
@@ -143,17 +160,16 @@ async fn jobs_of_all_kinds_at_once_are_answered_alike() {
     for options in [best(), plain(), WgpuOptions { memory_bytes: 128 << 10, ..best() }] {
         let Some(subject) = subject(options) else { return };
         let jobs = jobs(&subject, 300, 30);
-        let cpu = |job: &Job| answer_of(subject.engine.run_blocking(job.clone(), forced(BackendKind::Cpu)));
-        let want: Vec<Answer> = jobs.iter().map(cpu).collect();
+        let want: Vec<Answer> = jobs.iter().map(|job| job(&subject.engine, BackendKind::Cpu)).collect();
         for round in 0..9 {
             let begin = |at: usize| {
                 let (engine, job) = (subject.engine.clone(), jobs[at].clone());
-                (at, tokio::spawn(async move { engine.run(job, forced(BackendKind::Wgpu)).await }))
+                (at, tokio::task::spawn_blocking(move || job(&engine, BackendKind::Wgpu)))
             };
             let calls: Vec<_> = (0..2 * jobs.len()).map(|call| begin((call * 7 + round) % jobs.len())).collect();
             for (at, call) in calls {
-                let answer = answer_of(call.await.expect("no panic"));
-                assert!(answer == want[at], "{:?} on {}", jobs[at].shape(), subject.name);
+                let answer = call.await.expect("no panic");
+                assert!(answer == want[at], "job {at} on {}", subject.name);
             }
         }
         memory::settles(&subject).await;

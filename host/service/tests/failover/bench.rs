@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use megaring::Setup;
 use megaring::bench::{Options, Suite, of_engine};
-use megaring::engine::{Engine, EngineConfig};
 use megaring_core::BackendKind;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_corpus::{Access, Store};
@@ -33,8 +33,8 @@ fn measured_within(time_limit: Duration, meanwhile: fn(Arc<Handle>)) -> Record {
     let store = Store::open(folder.path(), Access::Exclusive).expect("a fresh folder");
     let (handle, running) = fake(BackendKind::Cuda);
     let profile = Profile::parse(DEFAULT).expect("the default profile");
-    let config = EngineConfig { cpu_workers: 2, cuda: None, wgpu: None, ..EngineConfig::new(profile) };
-    let engine = Engine::start_with(config, store, vec![running]).expect("an engine");
+    let config = Setup { cpu_workers: 2, cuda: None, wgpu: None, ..Setup::new(profile) };
+    let engine = config.start_with(store, vec![running]).expect("an engine");
     let options = Options { suite: Suite::Crossover, quick: true, time_limit, json: None, html: None, svg: None };
     meanwhile(handle);
     of_engine(&options, engine).expect("a backend that fails is no failure of the run")

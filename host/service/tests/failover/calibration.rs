@@ -4,16 +4,19 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use megaring::calibration::{
-    Calibration, Costs, Effort, Fate, Fingerprint, Found, Keeper, Kept, Measurement, Noise, Progress, SCHEMA, load,
-    measure, save,
-};
-use megaring::engine::{Engine, EngineConfig, Running};
-use megaring::router::{Basis, Question, Routing};
+use megaring::Setup;
+use megaring_core::corpus::CorpusView;
 use megaring_core::encode::profile::{DEFAULT, Profile};
-use megaring_core::job::Shape;
+use megaring_core::operation::{Shape, Size};
 use megaring_core::{BackendKind, Error, Opcode};
 use megaring_corpus::{Access, Store};
+use megaring_engine::calibration::{
+    Calibrated, Calibration, Costs, Effort, Fingerprint, Found, Keeper, Kept, Measurement, Noise, Progress, SCHEMA,
+    load, measure, save,
+};
+use megaring_engine::cost::Workload;
+use megaring_engine::router::{Basis, Question, Routing};
+use megaring_engine::{Engine, EngineConfig, Running};
 
 use crate::fake::{Mode, fake_on};
 
@@ -30,8 +33,9 @@ fn rig(kinds: &[(BackendKind, bool)]) -> Rig {
     let (fakes, extra): (Vec<_>, Vec<Running>) = kinds.iter().map(|(kind, emulated)| fake_on(*kind, *emulated)).unzip();
     let profile = Profile::parse(DEFAULT).expect("the default profile");
     let routing = Routing { adapts: false, ..Routing::default() };
-    let config = EngineConfig { cpu_workers: 2, cuda: None, wgpu: None, routing, ..EngineConfig::new(profile) };
-    Rig { engine: Engine::start_with(config, store, extra).expect("an engine"), fakes, folder }
+    let engine = EngineConfig { routing, ..EngineConfig::new(profile.clone()) };
+    let config = Setup { cpu_workers: 2, cuda: None, wgpu: None, engine, ..Setup::new(profile) };
+    Rig { engine: config.start_with(store, extra).expect("an engine"), fakes, folder }
 }
 
 impl Rig {
@@ -45,8 +49,7 @@ impl Rig {
 
     /// What the router goes by, of each backend in order.
     fn bases(&self) -> Vec<Basis> {
-        let shape = Shape { opcode: Opcode::Search, items: 1, rows: 100, dim: 8, k: 1 };
-        let prospects = self.engine.router().explain(&shape, None, None).prospects;
+        let prospects = self.engine.router().explain(&question(100, None, false)).prospects;
         prospects.into_iter().filter_map(|prospect| prospect.times.ok().map(|times| times.basis)).collect()
     }
 }
@@ -64,8 +67,8 @@ fn a_backend_that_fails_is_told_and_the_others_are_measured() {
         refusals += usize::from(matches!(keeper.begin(), Err(Error::UnderWay { .. })));
         ControlFlow::Continue(())
     });
-    let Kept { calibration, fate } = made.expect("the CPU is well");
-    assert_eq!(fate, Fate::Saved(rig.file()));
+    let Calibrated { calibration, kept } = made.expect("the CPU is well");
+    assert_eq!(kept, Kept::Saved(rig.file()));
     let names: Vec<&str> = calibration.backends.iter().map(|costs| costs.backend.as_str()).collect();
     assert_eq!(names, ["cpu"]);
     assert_eq!(calibration.failed.len(), 1, "{:?}", calibration.failed);
@@ -166,15 +169,15 @@ fn what_is_good_is_kept_and_what_is_not_only_on_demand() {
     let keeper = rig.keeper();
     let noisy = || Calibration { noise: Noise { others: 0.9, ..Noise::default() }, ..calibration(&rig.engine) };
     let empty = || Calibration { backends: Vec::new(), ..calibration(&rig.engine) };
-    let keep = |calibration, anyway| keeper.begin().expect("nobody measures").keep(calibration, anyway).fate;
-    let refused = |fate: Fate, reason: &str| matches!(&fate, Fate::Refused(text) if text.contains(reason));
+    let keep = |calibration, anyway| keeper.begin().expect("nobody measures").keep(calibration, anyway).kept;
+    let refused = |kept: Kept, reason: &str| matches!(&kept, Kept::Refused(text) if text.contains(reason));
     assert!(refused(keep(noisy(), false), "too noisy"));
     assert!(refused(keep(empty(), false), "no backend"));
     assert!(refused(keep(empty(), true), "no backend"), "nothing is not kept on demand either");
     assert!(!rig.file().exists() && rig.bases() == [Basis::Assumed], "nothing is changed");
-    assert_eq!(keep(noisy(), true), Fate::Saved(rig.file()));
+    assert_eq!(keep(noisy(), true), Kept::Saved(rig.file()));
     assert_eq!(rig.bases(), [Basis::Measured]);
-    assert_eq!(keep(calibration(&rig.engine), false), Fate::Saved(rig.file()));
+    assert_eq!(keep(calibration(&rig.engine), false), Kept::Saved(rig.file()));
     assert_eq!(keeper.restore(), Found::Good(Box::new(calibration(&rig.engine))));
 }
 
@@ -185,8 +188,8 @@ fn where_it_cannot_be_saved_it_holds_until_the_end() {
         std::fs::write(rig.folder.path().join("file"), "").expect("room");
         let keeper = Keeper::new(rig.engine.clone(), file.map(|file| rig.folder.path().join(file)));
         assert_eq!(keeper.check_writable().is_err(), file.is_some());
-        let kept = keeper.begin().expect("nobody measures").keep(calibration(&rig.engine), false);
-        assert!(matches!(&kept.fate, Fate::Unsaved(text) if text.contains(reason)), "{:?}", kept.fate);
+        let made = keeper.begin().expect("nobody measures").keep(calibration(&rig.engine), false);
+        assert!(matches!(&made.kept, Kept::Unsaved(text) if text.contains(reason)), "{:?}", made.kept);
         assert_eq!(rig.bases(), [Basis::Measured]);
     }
 }
@@ -196,9 +199,8 @@ fn what_a_device_lacks_counts_where_that_is_asked_for() {
     let rig = rig(&[(BackendKind::Cuda, false)]);
     rig.engine.store().create("c", 8).expect("a new name");
     let corpus = rig.engine.store().view("c").expect("it is there");
-    let shape = Shape { opcode: Opcode::Search, items: 1, rows: 1_000_000, dim: 8, k: 1 };
     let uploads = |corpus, cold| {
-        let forecast = rig.engine.router().answer(&Question { shape, wish: None, corpus, cold });
+        let forecast = rig.engine.router().explain(&question(1_000_000, corpus, cold));
         let times = forecast.prospects.into_iter().filter_map(|prospect| prospect.times.ok());
         times.map(|times| times.upload.as_nanos()).collect::<Vec<_>>()
     };
@@ -209,11 +211,18 @@ fn what_a_device_lacks_counts_where_that_is_asked_for() {
     assert_eq!((uploads(Some(corpus.clone()), true), uploads(Some(corpus), false)), (vec![0, 0], vec![0, 0]));
 }
 
+/// What would do a search of one query over so many rows, which are those of `corpus` where one is named.
+fn question(rows: u64, corpus: Option<Arc<CorpusView>>, cold: bool) -> Question {
+    let shape = Shape { items: 1, rows, dim: 8, k: 1, ..Shape::default() };
+    let description = Opcode::Search.describe(&shape).expect("a good shape");
+    Question { opcode: Opcode::Search, description, corpus, wish: None, cold }
+}
+
 /// As if the CPU alone had been measured.
 fn calibration(engine: &Engine) -> Calibration {
     let sample = |items| {
-        let opcode = Opcode::Search as u16;
-        Measurement { opcode, items, rows: 100, dim: 8, k: 1, ns: 1e3 * items as f64, uncertainty: 0.0 }
+        let size = Size { items, bytes: 800, multiply_adds: 800 * items, candidates: 8 * items };
+        Measurement::new(&Workload { opcode: Opcode::Search, size }, (1e3 * items as f64, 0.0))
     };
     let costs = Costs::fitted(BackendKind::Cpu, (1..5).map(sample).collect(), Vec::new()).expect("times");
     Calibration {

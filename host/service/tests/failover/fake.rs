@@ -1,14 +1,15 @@
 //! A backend that does as the test says. What it answers, it answers by "every row is a candidate": the engine then scores all rows itself,
 //! so its answers are exact without a kernel.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use megaring::engine::Running;
-use megaring_core::job::Job;
+use megaring_engine::Running;
+
 use megaring_core::lists::{EVERY_ROW, ListHeader};
+use megaring_core::operation::{Reads, Served, Serves};
 use megaring_core::{Backend, BackendKind, Capabilities, Error, Opcode, Residency};
 use megaring_ring::{Body, JobRing, RingConfig, Status, WaitStrategy, Work};
 
@@ -42,6 +43,8 @@ pub(crate) struct Handle {
     pub(crate) unprepared: AtomicUsize,
     /// Slots of more items than this fail instead of being answered.
     pub(crate) most_items: AtomicUsize,
+    /// Status of those that fail.
+    pub(crate) fails_with: AtomicU16,
     answered: AtomicUsize,
     stop: AtomicBool,
 }
@@ -74,6 +77,7 @@ pub(crate) fn fake_on(kind: BackendKind, emulated: bool) -> (Arc<Handle>, Runnin
         resident: Arc::default(),
         unprepared: AtomicUsize::new(0),
         most_items: AtomicUsize::new(usize::MAX),
+        fails_with: AtomicU16::new(Status::BackendFailed.code()),
         answered: AtomicUsize::new(0),
         stop: AtomicBool::new(false),
     });
@@ -82,7 +86,10 @@ pub(crate) fn fake_on(kind: BackendKind, emulated: bool) -> (Arc<Handle>, Runnin
         instruction_set: "fake".into(),
         driver: "1.0".into(),
         lanes: 1,
-        operations: vec![Opcode::Nop, Opcode::Search, Opcode::Nearest],
+        operations: Served::by(|opcode| match opcode {
+            Opcode::Nop | Opcode::Search | Opcode::Nearest => Serves::By(()),
+            _ => Serves::Not("a fake has no kernels"),
+        }),
         max_queries: 100,
         max_bytes: ring.arena().len(),
         emulated,
@@ -158,7 +165,9 @@ impl Handle {
         };
         match mode {
             Mode::Answer(well) if self.answered.fetch_add(1, Ordering::Relaxed) < well => answer(work),
-            Mode::Answer(_) => work.complete(Status::BackendFailed, 0, Body::Empty),
+            Mode::Answer(_) => {
+                work.complete(Status::from_code(self.fails_with.load(Ordering::Relaxed)), 0, Body::Empty);
+            }
             Mode::Keep => lock(&self.kept).push(work),
             Mode::FailLate => {
                 let deadline = u128::from(work.descriptor().deadline_ns);
@@ -190,7 +199,7 @@ impl Backend for Fake {
         &self.capabilities
     }
 
-    fn prepare(&self, _: &Job) -> Result<Residency, Error> {
+    fn prepare(&self, _: Option<Reads<'_>>) -> Result<Residency, Error> {
         let handle = &self.handle;
         handle.preparing.fetch_add(1, Ordering::SeqCst);
         let open = handle.opened.wait_while(lock(&handle.open), |open| !*open);

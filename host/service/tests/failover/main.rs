@@ -5,17 +5,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use megaring::cost::{Coefficients, CostModel};
-use megaring::engine::{Engine, EngineConfig, Running, WgpuConfig};
-use megaring::lane::Lane;
-use megaring::outcome::{Answer, Outcome};
-use megaring::router::{Router, Routing, Why};
+use megaring::{Setup, WgpuConfig};
 use megaring_core::encode::profile::{DEFAULT, Profile};
-use megaring_core::job::{Job, Matrix, ScoreJob, SearchJob, Terms};
-use megaring_core::rescore::Hit;
-use megaring_core::{BackendKind, BackendStatus, Error, Metric};
+use megaring_core::matrix::Matrix;
+use megaring_core::operation::Shape;
+use megaring_core::rescore::{Hit, Ranked};
+use megaring_core::score::Score;
+use megaring_core::search::Search;
+use megaring_core::{BackendKind, BackendStatus, Error, Metric, Opcode, Operation};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::Embeddings;
+use megaring_engine::Outcome;
+use megaring_engine::Terms;
+use megaring_engine::cost::{Coefficients, CostModel};
+use megaring_engine::lane::Lane;
+use megaring_engine::router::{Question, Reason, Router, Routing};
+use megaring_engine::{Engine, EngineConfig, Running};
+use megaring_ring::Status;
 use megaring_ring::event_ring::{Read, Start};
 use tokio::task::JoinHandle;
 
@@ -37,7 +43,7 @@ const STEADY: Routing = Routing { adapts: false, cooling: Duration::ZERO };
 /// As if fakes were measured: large jobs are worth waiting for a dozen others there, small ones are not worth their way.
 fn costs(kind: BackendKind) -> CostModel {
     let fixed_ns = if kind == BackendKind::Cuda { 5e4 } else { 6e4 };
-    CostModel { search: Coefficients { fixed_ns, ..Coefficients::default() }, ..CostModel::assumed(kind) }
+    CostModel { screen: Coefficients { fixed_ns, ..Coefficients::default() }, ..CostModel::assumed(kind) }
 }
 
 struct Rig {
@@ -60,15 +66,15 @@ fn rig_with(kinds: &[BackendKind], routing: Routing) -> Rig {
     appender.push(Rows { embeddings, ..Rows::default() }).expect("finite rows");
     appender.commit().expect("room on disk");
     let (fakes, extra): (Vec<Arc<Handle>>, Vec<Running>) = kinds.iter().map(|kind| fake(*kind)).unzip();
-    let config = EngineConfig {
+    let config = Setup {
         cpu_workers: 2,
         ring_slots: 64,
         cuda: None,
         wgpu: None,
-        routing,
-        ..EngineConfig::new(Profile::parse(DEFAULT).expect("the default profile"))
+        engine: EngineConfig { routing, ..EngineConfig::new(profile()) },
+        ..Setup::new(profile())
     };
-    let engine = Engine::start_with(config, store, extra).expect("an engine");
+    let engine = config.start_with(store, extra).expect("an engine");
     for kind in kinds {
         engine.router().adopt(*kind, costs(*kind), &[]);
     }
@@ -80,11 +86,11 @@ impl Rig {
         &self.fakes[0]
     }
 
-    fn search(&self, queries: usize) -> Job {
+    fn search(&self, queries: usize) -> Search {
         let corpus = self.engine.store().view("c").expect("the corpus is there");
         let values: Vec<f32> = (0..queries * DIM).map(|i| ((i * 31 % 1_017) as f32 - 508.0) / 508.0).collect();
         let queries = Matrix { rows: queries, dim: DIM, values };
-        Job::Search(SearchJob { corpus, queries, metric: Metric::Dot, k: K, threshold: None })
+        Search { corpus, queries, metric: Metric::Dot, k: K, threshold: None }
     }
 
     /// What the CPU says.
@@ -93,7 +99,7 @@ impl Rig {
     }
 
     /// A job as a call of its own.
-    fn call(&self, queries: usize, terms: Terms) -> JoinHandle<Result<Outcome, Error>> {
+    fn call(&self, queries: usize, terms: Terms) -> JoinHandle<Result<Outcome<Vec<Ranked>>, Error>> {
         let (engine, job) = (self.engine.clone(), self.search(queries));
         tokio::spawn(async move { engine.run(job, terms).await })
     }
@@ -122,18 +128,30 @@ impl Rig {
     }
 }
 
-fn hits(outcome: Outcome) -> Vec<Vec<Hit>> {
-    let Answer::Hits(ranked) = outcome.answer else { panic!("a search answers hits") };
+fn hits(outcome: Outcome<Vec<Ranked>>) -> Vec<Vec<Hit>> {
+    let ranked = outcome.answer;
     ranked.into_iter().map(|ranked| ranked.hits).collect()
 }
 
 /// The answer is the CPU's, and `kind` gave it.
 #[track_caller]
-fn check(outcome: Outcome, kind: BackendKind, truth: &[Vec<Hit>]) {
+fn check(outcome: Outcome<Vec<Ranked>>, kind: BackendKind, truth: &[Vec<Hit>]) {
     assert_eq!((outcome.made.backend, outcome.made.exact), (kind, true));
     assert_eq!(outcome.made.instruction_set == "fake", kind != BackendKind::Cpu);
     // Not printed where it differs: thousands of hits.
     assert!(hits(outcome) == truth, "the answer differs");
+}
+
+/// What would do a search whose corpus every device has.
+fn question(job: &Search) -> Question {
+    let shape =
+        Shape { items: job.queries.rows as u64, k: job.k as u64, corpus: Some(job.corpus.clone()), ..Shape::default() };
+    let description = Opcode::Search.describe(&shape).expect("a good shape");
+    Question { opcode: Opcode::Search, description, corpus: None, wish: None, cold: false }
+}
+
+fn profile() -> Profile {
+    Profile::parse(DEFAULT).expect("the default profile")
 }
 
 fn wishing(backend: Option<BackendKind>) -> Terms {
@@ -180,26 +198,26 @@ fn the_router_says_why_a_job_goes_where_it_goes() {
     let router = Router::new(lanes, vec![(BackendKind::Wgpu, "there is none".into())], STEADY);
     let job = rig(&[]).search(LARGE);
     let route = |wish, tried: &[usize]| {
-        let route = router.route(&job, &wishing(wish), tried).map_err(|error| error.to_string())?;
+        let route = router.route(&job, &job.size(), &wishing(wish), tried).map_err(|error| error.to_string())?;
         assert!(std::ptr::eq(route.lane, &router.lanes()[route.index]));
-        Ok((route.lane.kind(), route.why))
+        Ok((route.lane.kind(), route.reason))
     };
     let chosen = |found: Result<_, String>| found.expect("a lane");
-    assert_eq!(chosen(route(None, &[])), (BackendKind::Cuda, Why::Soonest));
-    assert_eq!(chosen(route(Some(BackendKind::Cpu), &[])), (BackendKind::Cpu, Why::Wish));
-    assert_eq!(chosen(route(None, &[1])), (BackendKind::Cpu, Why::Only));
+    assert_eq!(chosen(route(None, &[])), (BackendKind::Cuda, Reason::Soonest));
+    assert_eq!(chosen(route(Some(BackendKind::Cpu), &[])), (BackendKind::Cpu, Reason::Wish));
+    assert_eq!(chosen(route(None, &[1])), (BackendKind::Cpu, Reason::Only));
     assert!(route(Some(BackendKind::Wgpu), &[]).is_err_and(|error| error.contains("there is none")));
     fakes[1].fall_ill("its heart stopped");
     assert_eq!(chosen(route(None, &[])).0, BackendKind::Cpu);
     assert!(route(Some(BackendKind::Cuda), &[]).is_err_and(|error| error.contains("its heart stopped")));
-    let told = router.explain(&job.shape(), None, None);
+    let told = router.explain(&question(&job));
     assert_eq!(told.chosen.map(|chosen| told.prospects[chosen].kind), Some(BackendKind::Cpu));
     let reasons: Vec<&str> =
         told.prospects.iter().filter_map(|one| one.times.as_ref().err()).map(String::as_str).collect();
     assert_eq!(reasons, ["out of service: its heart stopped", "there is none"]);
     fakes[0].ring.close();
     assert!(route(None, &[]).is_err_and(|error| error.contains("its ring is closed")));
-    assert_eq!(router.explain(&job.shape(), None, None).chosen, None);
+    assert_eq!(router.explain(&question(&job)).chosen, None);
 }
 
 #[test]
@@ -212,7 +230,10 @@ fn an_emulated_device_works_for_those_who_ask_for_it() {
     let router = Router::new(lanes, Vec::new(), STEADY);
     let job = rig(&[]).search(LARGE);
     let kind = |wish| {
-        router.route(&job, &wishing(wish), &[]).map(|route| route.lane.kind()).map_err(|error| error.to_string())
+        router
+            .route(&job, &job.size(), &wishing(wish), &[])
+            .map(|route| route.lane.kind())
+            .map_err(|error| error.to_string())
     };
     assert_eq!(kind(None), Ok(BackendKind::Cpu));
     assert_eq!(kind(Some(BackendKind::Wgpu)), Ok(BackendKind::Wgpu));
@@ -228,9 +249,9 @@ fn wgpu_is_left_out_beside_cuda_unless_its_adapter_is_named() {
         let store = Store::open(folder.path(), Access::Exclusive).expect("a fresh folder");
         let wgpu = WgpuConfig { adapter: adapter.map(str::to_owned), ..WgpuConfig::default() };
         let profile = Profile::parse(DEFAULT).expect("the default profile");
-        let config = EngineConfig { cuda: None, wgpu: Some(wgpu), ..EngineConfig::new(profile) };
+        let config = Setup { cuda: None, wgpu: Some(wgpu), ..Setup::new(profile) };
         let extra = kinds.iter().map(|kind| fake(*kind).1).collect();
-        let states = Engine::start_with(config, store, extra).expect("an engine").backends();
+        let states = config.start_with(store, extra).expect("an engine").backends();
         assert_eq!(states.len(), 3);
         states.into_iter().find_map(|(kind, state)| match state {
             BackendStatus::Unavailable { reason } if kind == BackendKind::Wgpu => Some(reason),
@@ -263,10 +284,10 @@ async fn a_job_goes_from_gpu_to_gpu_and_then_to_the_cpu() {
 #[tokio::test]
 async fn what_a_backend_does_not_serve_goes_elsewhere() {
     let rig = rig(&[BackendKind::Cuda]);
-    let Job::Search(search) = rig.search(LARGE) else { panic!("a search") };
+    let search = rig.search(LARGE);
     let job = || {
         let (corpus, queries) = (search.corpus.clone(), search.queries.clone());
-        Job::Score(ScoreJob { corpus, queries, metric: Metric::Dot, rows: None })
+        Score { corpus, queries, metric: Metric::Dot, rows: None }
     };
     let outcome = rig.engine.run(job(), Terms::default()).await.expect("the CPU serves it");
     assert_eq!(outcome.made.backend, BackendKind::Cpu);
@@ -282,7 +303,7 @@ async fn a_job_that_fails_midway_is_done_again_from_its_start() {
     let rig = rig(&[BackendKind::Cuda]);
     let truth = rig.truth(LARGE);
     // Exactly what the answer holds: hits of the first try must not count.
-    let terms = || Terms { max_hits: Some(LARGE * K), ..Terms::default() };
+    let terms = || Terms { max_answers: Some(LARGE * K), ..Terms::default() };
     for (tries, well) in [(1, 0), (2, 1), (3, 3)] {
         rig.fake().set(Mode::Answer(well));
         let awaited = rig.engine.run(rig.search(LARGE), terms()).await.expect("the CPU does it");
@@ -313,6 +334,23 @@ async fn each_lane_gets_one_try() {
 }
 
 #[tokio::test]
+async fn an_operation_that_a_backend_turns_out_not_to_know_is_done_elsewhere() {
+    let rig = rig(&[BackendKind::Cuda]);
+    let truth = rig.truth(LARGE);
+    rig.fake().set(Mode::Answer(0));
+    rig.fake().fails_with.store(Status::UnknownOpcode.code(), Ordering::Relaxed);
+    check(
+        rig.engine.run(rig.search(LARGE), Terms::default()).await.expect("the CPU does it"),
+        BackendKind::Cpu,
+        &truth,
+    );
+    assert_eq!(rig.failovers(), 1);
+    let refused = rig.engine.run(rig.search(LARGE), forced(BackendKind::Cuda)).await.expect_err("nobody else may");
+    assert!(matches!(&refused, Error::Internal(text) if text.contains("UnknownOpcode")), "{refused}");
+    rig.settles().await;
+}
+
+#[tokio::test]
 async fn a_backend_that_fails_is_left_alone_and_tried_again() {
     let rig = rig_with(&[BackendKind::Cuda], Routing { cooling: Duration::from_secs(3600), ..STEADY });
     let run = async || {
@@ -325,7 +363,7 @@ async fn a_backend_that_fails_is_left_alone_and_tried_again() {
         assert_eq!(run().await, BackendKind::Cpu);
     }
     assert_eq!(rig.failovers(), 1, "the others did not go there at all");
-    let told = rig.engine.router().explain(&rig.search(LARGE).shape(), None, None);
+    let told = rig.engine.router().explain(&question(&rig.search(LARGE)));
     let cuda = told.prospects.iter().find(|one| one.kind == BackendKind::Cuda).expect("told");
     assert!(cuda.reserve.as_ref().is_some_and(|reason| reason.contains("left alone")), "{cuda:?}");
     // Who insists on it is not kept from it, and its answer ends the wait.

@@ -10,7 +10,7 @@ const METRICS: [(Metric, reference::Metric); 3] = [
     (Metric::L2, reference::Metric::L2),
 ];
 
-fn expected(rig: &Rig, job: &SearchJob, metric: reference::Metric) -> Vec<Vec<(u32, u32)>> {
+fn expected(rig: &Rig, job: &Search, metric: reference::Metric) -> Vec<Vec<(u32, u32)>> {
     let found = reference::search(metric, &job.queries.values, &rig.rows.values, DIM, job.k, job.threshold);
     let hit = |hit: &reference::Hit| (hit.row, hit.reported().to_bits());
     found.iter().map(|hits| hits.iter().map(hit).collect()).collect()
@@ -21,7 +21,7 @@ fn crowd(rig: &Rig, callers: usize, rounds: usize, terms: &Terms) -> Vec<JoinHan
     let jobs = |caller| {
         (0..rounds).map(move |round| {
             let (metric, named) = METRICS[round / 4 % 3];
-            let job = SearchJob { metric, ..rig.search(caller * 1_000 + round, 1 + (caller + round) % 3) };
+            let job = Search { metric, ..rig.search(caller * 1_000 + round, 1 + (caller + round) % 3) };
             (expected(rig, &job, named), rig.truth(job.clone()), job)
         })
     };
@@ -30,7 +30,7 @@ fn crowd(rig: &Rig, callers: usize, rounds: usize, terms: &Terms) -> Vec<JoinHan
         let (engine, terms) = (rig.engine.clone(), terms.clone());
         tokio::spawn(async move {
             for (expected, truth, job) in jobs {
-                let found = hits(&engine.run(Job::Search(job), terms.clone()).await.expect("a good job"));
+                let found = hits(&engine.run(job, terms.clone()).await.expect("a good job"));
                 let shown = |hit: &Hit| (hit.row, (hit.score as f32).to_bits());
                 let numbers: Vec<Vec<_>> = found.iter().map(|hits| hits.iter().map(shown).collect()).collect();
                 assert!(numbers == expected, "not the reference's");
@@ -50,7 +50,7 @@ async fn crowds_are_answered_as_callers_alone() {
         }
     }
     // All but a few are sure to gather before the first is answered.
-    let gathered = rig.engine.metrics().snapshot().jobs_gathered;
+    let gathered = rig.engine.metrics().snapshot().jobs_batched;
     rig.fake.set(fake::Mode::Keep);
     let calls = crowd(&rig, 20, 12, &wish(BackendKind::Cuda));
     rig.admits(20).await;
@@ -58,7 +58,7 @@ async fn crowds_are_answered_as_callers_alone() {
     for call in calls {
         call.await.expect("the answers are right");
     }
-    let on_the_fake = rig.engine.metrics().snapshot().jobs_gathered - gathered;
+    let on_the_fake = rig.engine.metrics().snapshot().jobs_batched - gathered;
     assert!(on_the_fake >= 10, "{on_the_fake} gathered");
     rig.settles().await;
 }

@@ -29,7 +29,7 @@ async fn one_members_time_limit_is_its_own() {
     rig.let_go();
     for (number, call) in (3..).zip(others) {
         let outcome = answer(call).await;
-        assert_eq!(outcome.made.gathered, 2, "the one that gave up is done all the same");
+        assert_eq!(outcome.made.batched_with, 2, "the one that gave up is done all the same");
         assert!(hits(&outcome) == rig.truth(rig.search(number, 1)), "the answer differs");
     }
     answer(second).await;
@@ -56,7 +56,7 @@ async fn members_that_go_away_disturb_nobody() {
         rig.let_go();
         for (number, call) in calls {
             let outcome = answer(call).await;
-            assert_eq!(outcome.made.gathered, if late { 3 } else { 2 }, "{gone} {late}");
+            assert_eq!(outcome.made.batched_with, if late { 3 } else { 2 }, "{gone} {late}");
             assert!(hits(&outcome) == rig.truth(rig.search(number, 1)), "the answer differs");
         }
         for call in alone {
@@ -100,7 +100,7 @@ async fn whoever_is_under_way_and_goes_away_lets_the_batch_leave() {
     rig.keeps(3).await;
     rig.let_go();
     for call in calls {
-        assert_eq!(answer(call).await.made.gathered, 1);
+        assert_eq!(answer(call).await.made.batched_with, 1);
     }
     answer(second).await;
     rig.settles().await;
@@ -110,15 +110,15 @@ async fn whoever_is_under_way_and_goes_away_lets_the_batch_leave() {
 async fn each_can_take_as_many_hits_as_it_says() {
     let rig = rig(LONG);
     let alone = rig.busy().await;
-    let least = Terms { max_hits: Some(K - 1), ..wish(BackendKind::Cuda) };
-    let enough = Terms { max_hits: Some(K), ..wish(BackendKind::Cuda) };
+    let least = Terms { max_answers: Some(K - 1), ..wish(BackendKind::Cuda) };
+    let enough = Terms { max_answers: Some(K), ..wish(BackendKind::Cuda) };
     let calls = [rig.call(rig.search(2, 1), least), rig.call(rig.search(3, 1), enough)];
     rig.admits(4).await;
     rig.let_go();
     let [refused, answered] = calls;
     let error = refused.await.expect("no panic").expect_err("one hit too many");
     assert!(matches!(&error, Error::Invalid(violation) if violation.field == "queries"), "{error}");
-    assert_eq!(answer(answered).await.made.gathered, 1);
+    assert_eq!(answer(answered).await.made.batched_with, 1);
     for call in alone {
         answer(call).await;
     }
@@ -140,7 +140,7 @@ async fn an_error_reaches_each_member_once() {
     for call in alone {
         answer(call).await;
     }
-    assert_eq!((rig.submitted(), rig.engine.metrics().snapshot().jobs_gathered), (3, 0));
+    assert_eq!((rig.submitted(), rig.engine.metrics().snapshot().jobs_batched), (3, 0));
     rig.settles().await;
 }
 
@@ -158,14 +158,14 @@ async fn a_backend_that_fails_costs_them_time_and_not_the_answer() {
     rig.fake.release();
     for (number, call) in (2..).zip(calls) {
         let outcome = answer(call).await;
-        assert_eq!((outcome.made.backend, outcome.made.gathered), (BackendKind::Cpu, 3));
+        assert_eq!((outcome.made.backend, outcome.made.batched_with), (BackendKind::Cpu, 3));
         assert!(hits(&outcome) == rig.truth(rig.search(number, 1)), "the answer differs");
     }
     for call in alone {
         assert_eq!(answer(call).await.made.backend, BackendKind::Cuda);
     }
     let sums = rig.engine.metrics().snapshot();
-    assert_eq!((sums.failovers, sums.jobs_gathered, sums.jobs_answered), (1, 4, 6 + 4), "the truth's too");
+    assert_eq!((sums.failovers, sums.jobs_batched, sums.jobs_answered), (1, 4, 6 + 4), "the truth's too");
     assert_eq!(rig.submitted(), 3);
     rig.settles().await;
 }
@@ -294,7 +294,7 @@ async fn whoever_loses_its_batch_goes_alone() {
     let handle = ending.handle().clone();
     let calls: Vec<Call> = (2..5)
         .map(|number| {
-            let (engine, job, handle) = (rig.engine.clone(), Job::Search(rig.search(number, 1)), handle.clone());
+            let (engine, job, handle) = (rig.engine.clone(), rig.search(number, 1), handle.clone());
             tokio::spawn(async move {
                 let mut call = pin!(engine.run(job, wish(BackendKind::Cuda)));
                 // Begun as if on the runtime that ends.
@@ -314,7 +314,7 @@ async fn whoever_loses_its_batch_goes_alone() {
     rig.let_go();
     for (number, call) in (2..).zip(calls) {
         let outcome = answer(call).await;
-        assert_eq!(outcome.made.gathered, 0);
+        assert_eq!(outcome.made.batched_with, 0);
         assert!(hits(&outcome) == rig.truth(rig.search(number, 1)), "the answer differs");
     }
     for call in alone {

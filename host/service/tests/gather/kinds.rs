@@ -16,16 +16,16 @@ async fn what_comes_while_others_are_under_way_goes_as_one() {
     for (queries, call) in calls {
         let outcome = answer(call).await;
         assert!(hits(&outcome) == rig.truth(rig.search(10 + queries, queries)), "the answer differs");
-        assert_eq!((outcome.made.gathered, outcome.made.backend), (23 - queries as u32, BackendKind::Cuda));
+        assert_eq!((outcome.made.batched_with, outcome.made.backend), (23 - queries as u32, BackendKind::Cuda));
         assert_eq!(outcome.made.rows_rescored, (queries * ROWS) as u64, "its own");
         assert!(outcome.made.exact && outcome.made.instruction_set == "fake");
     }
     for call in alone {
-        assert_eq!(answer(call).await.made.gathered, 0);
+        assert_eq!(answer(call).await.made.batched_with, 0);
     }
     assert_eq!(rig.submitted(), 3);
     let sums = rig.engine.metrics().snapshot();
-    assert_eq!((sums.jobs_answered, sums.items_answered, sums.jobs_gathered), (7 + 5, 25 + 23, 5), "the truth's too");
+    assert_eq!((sums.jobs_answered, sums.items_answered, sums.jobs_batched), (7 + 5, 25 + 23, 5), "the truth's too");
     rig.settles().await;
 }
 
@@ -33,8 +33,8 @@ async fn what_comes_while_others_are_under_way_goes_as_one() {
 async fn nobody_waits_for_nobody() {
     let rig = rig(LONG);
     for number in 0..20 {
-        let outcome = rig.engine.run(Job::Search(rig.search(number, 1)), wish(BackendKind::Cuda)).await;
-        assert_eq!(outcome.expect("a good job").made.gathered, 0);
+        let outcome = rig.engine.run(rig.search(number, 1), wish(BackendKind::Cuda)).await;
+        assert_eq!(outcome.expect("a good job").made.batched_with, 0);
     }
     // Two callers have nobody to gather with.
     rig.fake.set(fake::Mode::Keep);
@@ -42,7 +42,7 @@ async fn nobody_waits_for_nobody() {
     rig.keeps(2).await;
     rig.let_go();
     for call in calls {
-        assert_eq!(answer(call).await.made.gathered, 0);
+        assert_eq!(answer(call).await.made.batched_with, 0);
     }
     assert_eq!(rig.submitted(), 22);
     rig.settles().await;
@@ -54,16 +54,16 @@ async fn kinds_do_not_mix() {
     let mut calls = Vec::from(rig.busy().await);
     let base = || rig.search(7, 1);
     let others = [
-        SearchJob { k: K + 1, ..base() },
-        SearchJob { metric: Metric::L2, ..base() },
-        SearchJob { threshold: Some(0.0), ..base() },
-        SearchJob { threshold: Some(-0.0), ..base() },
-        SearchJob { k: 2_000, ..base() },
-        SearchJob { queries: rig.search(7, 17).queries, ..base() },
+        Search { k: K + 1, ..base() },
+        Search { metric: Metric::L2, ..base() },
+        Search { threshold: Some(0.0), ..base() },
+        Search { threshold: Some(-0.0), ..base() },
+        Search { k: 2_000, ..base() },
+        Search { queries: rig.search(7, 17).queries, ..base() },
     ];
     append(rig.engine.store(), &rig.rows);
     let newer = rig.search(7, 1);
-    let others: Vec<SearchJob> = others.into_iter().chain([newer]).collect();
+    let others: Vec<Search> = others.into_iter().chain([newer]).collect();
     for (place, job) in others.iter().enumerate() {
         calls.push(rig.call(job.clone(), wish(BackendKind::Cuda)));
         // At once: it is kept beside the two.
@@ -77,7 +77,7 @@ async fn kinds_do_not_mix() {
     rig.let_go();
     for (call, job) in calls.into_iter().skip(2).zip(others) {
         let outcome = answer(call).await;
-        assert_eq!(outcome.made.gathered, 0);
+        assert_eq!(outcome.made.batched_with, 0);
         assert!(hits(&outcome) == rig.truth(job), "the answer differs");
     }
     assert_eq!(rig.submitted(), kept as u64);
@@ -95,7 +95,7 @@ async fn a_full_batch_does_not_wait() {
     rig.keeps(3).await;
     rig.let_go();
     for call in calls {
-        assert_eq!(answer(call).await.made.gathered, 48);
+        assert_eq!(answer(call).await.made.batched_with, 48);
     }
     for call in alone {
         answer(call).await;
@@ -127,7 +127,7 @@ async fn a_limit_of_zero_turns_it_off() {
     rig.keeps(8).await;
     rig.let_go();
     for call in calls {
-        assert_eq!(answer(call).await.made.gathered, 0);
+        assert_eq!(answer(call).await.made.batched_with, 0);
     }
     rig.settles().await;
 }
@@ -138,8 +138,8 @@ fn a_blocking_caller_goes_alone() {
     rig.fake.set(fake::Mode::Keep);
     std::thread::scope(|scope| {
         let call = |number| {
-            let job = Job::Search(rig.search(number, 1));
-            rig.engine.run_blocking(job, wish(BackendKind::Cuda)).expect("a good job").made.gathered
+            let job = rig.search(number, 1);
+            rig.engine.run_blocking(job, wish(BackendKind::Cuda)).expect("a good job").made.batched_with
         };
         let calls: Vec<_> = (0..5).map(|number| scope.spawn(move || call(number))).collect();
         let begun = Instant::now();

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use megaring::cost::{Coefficients, CostModel};
-use megaring::engine::{Engine, EngineConfig};
-use megaring::outcome::{Answer, Outcome};
-use megaring::router::Routing;
+use megaring::Setup;
 use megaring_core::encode::profile::{DEFAULT, Profile};
-use megaring_core::job::{Job, Matrix, SearchJob, Terms};
-use megaring_core::rescore::Hit;
+use megaring_core::matrix::Matrix;
+use megaring_core::rescore::{Hit, Ranked};
+use megaring_core::search::Search;
 use megaring_core::{BackendKind, Error, Metric};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::Embeddings;
+use megaring_engine::Terms;
+use megaring_engine::cost::{Coefficients, CostModel};
+use megaring_engine::router::Routing;
+use megaring_engine::{Engine, EngineConfig, Outcome};
 use tokio::task::JoinHandle;
 
 use crate::fake::{Handle, fake};
@@ -36,7 +38,7 @@ const STEADY: Routing = Routing { adapts: false, cooling: Duration::ZERO };
 
 /// As if a backend took so long for whatever search: one batch of many saves all but one.
 fn taking(kind: BackendKind, fixed_ns: f64) -> CostModel {
-    CostModel { search: Coefficients { fixed_ns, ..Coefficients::default() }, ..CostModel::assumed(kind) }
+    CostModel { screen: Coefficients { fixed_ns, ..Coefficients::default() }, ..CostModel::assumed(kind) }
 }
 
 /// An engine with a backend that keeps what it is given until the test lets go.
@@ -47,7 +49,7 @@ struct Rig {
     _folder: tempfile::TempDir,
 }
 
-type Call = JoinHandle<Result<Outcome, Error>>;
+type Call = JoinHandle<Result<Outcome<Vec<Ranked>>, Error>>;
 
 fn rig(gather: Duration) -> Rig {
     let folder = tempfile::tempdir().expect("a folder");
@@ -57,15 +59,15 @@ fn rig(gather: Duration) -> Rig {
     store.create("c", DIM).expect("a new name");
     append(&store, &rows);
     let (fake, running) = fake(BackendKind::Cuda);
-    let config = EngineConfig {
+    let profile = Profile::parse(DEFAULT).expect("the default profile");
+    let config = Setup {
         cpu_workers: 2,
         cuda: None,
         wgpu: None,
-        gather,
-        routing: STEADY,
-        ..EngineConfig::new(Profile::parse(DEFAULT).expect("the default profile"))
+        engine: EngineConfig { batch_wait: gather, routing: STEADY, ..EngineConfig::new(profile.clone()) },
+        ..Setup::new(profile)
     };
-    let engine = Engine::start_with(config, store, vec![running]).expect("an engine");
+    let engine = config.start_with(store, vec![running]).expect("an engine");
     // Where it has the choice, the router prefers the CPU.
     engine.router().adopt(BackendKind::Cuda, taking(BackendKind::Cuda, 5e5), &[]);
     Rig { engine, fake, rows, _folder: folder }
@@ -79,22 +81,22 @@ fn append(store: &Store, rows: &Matrix) {
 
 impl Rig {
     /// Queries that no other number has.
-    fn search(&self, number: usize, queries: usize) -> SearchJob {
+    fn search(&self, number: usize, queries: usize) -> Search {
         let corpus = self.engine.store().view("c").expect("the corpus is there");
         let value = |i: usize| (((i + 1) * (2 * number + 31) % 1_017) as f32 - 508.0) / 508.0;
         let queries = Matrix { rows: queries, dim: DIM, values: (0..queries * DIM).map(value).collect() };
-        SearchJob { corpus, queries, metric: Metric::Dot, k: K, threshold: None }
+        Search { corpus, queries, metric: Metric::Dot, k: K, threshold: None }
     }
 
     /// What the CPU says of a job alone.
-    fn truth(&self, job: SearchJob) -> Vec<Vec<Hit>> {
-        hits(&self.engine.run_blocking(Job::Search(job), wish(BackendKind::Cpu)).expect("a good job"))
+    fn truth(&self, job: Search) -> Vec<Vec<Hit>> {
+        hits(&self.engine.run_blocking(job, wish(BackendKind::Cpu)).expect("a good job"))
     }
 
     /// A job as a call of its own.
-    fn call(&self, job: SearchJob, terms: Terms) -> Call {
+    fn call(&self, job: Search, terms: Terms) -> Call {
         let engine = self.engine.clone();
-        tokio::spawn(async move { engine.run(Job::Search(job), terms).await })
+        tokio::spawn(async move { engine.run_batched(job, terms).await })
     }
 
     /// One query of the usual kind, on the fake.
@@ -148,8 +150,8 @@ impl Rig {
     }
 }
 
-fn hits(outcome: &Outcome) -> Vec<Vec<Hit>> {
-    let Answer::Hits(ranked) = &outcome.answer else { panic!("a search answers hits") };
+fn hits(outcome: &Outcome<Vec<Ranked>>) -> Vec<Vec<Hit>> {
+    let ranked = &outcome.answer;
     ranked.iter().map(|ranked| ranked.hits.clone()).collect()
 }
 
@@ -157,7 +159,7 @@ fn wish(kind: BackendKind) -> Terms {
     Terms { backend: Some(kind), ..Terms::default() }
 }
 
-async fn answer(call: Call) -> Outcome {
+async fn answer(call: Call) -> Outcome<Vec<Ranked>> {
     call.await.expect("no panic").expect("a good job")
 }
 

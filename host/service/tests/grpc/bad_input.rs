@@ -5,7 +5,7 @@ use megaring_proto::v1 as pb;
 use megaring_proto::v1::nearest_request::Among;
 use tonic::{Code, Request, Status};
 
-use crate::common::{Running, Setup, float32, folder, reason, vectors, violation};
+use crate::common::{Running, Wanted, float32, folder, reason, vectors, violation};
 use crate::raw;
 
 const DIM: usize = 6;
@@ -81,7 +81,7 @@ fn wrong_vectors() -> Vec<(pb::Vectors, &'static str, &'static str)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_vectors_are_named_in_search_and_score() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     server.corpus("rows", &rows(20)).await;
     let mut compute = server.compute().await;
     for (queries, field, word) in wrong_vectors() {
@@ -98,7 +98,7 @@ async fn wrong_vectors_are_named_in_search_and_score() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_parameters_are_named() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     server.corpus("rows", &rows(20)).await;
     let mut compute = server.compute().await;
     let searches = [
@@ -162,7 +162,7 @@ async fn wrong_parameters_are_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_corpora_and_metadata_are_named() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let mut corpora = server.corpora().await;
     let long = "n".repeat(10_000_000);
     for name in ["", "Capital", "sp ace", "../up", "-dash", &long] {
@@ -192,7 +192,7 @@ async fn wrong_corpora_and_metadata_are_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_no_message_are_the_senders_fault() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     // A memory whose content is two bytes that are not UTF-8, and a field cut short.
     let not_utf8 = [0x0a, 0x04, 0x0a, 0x02, 0xff, 0xfe];
     for bytes in [&not_utf8[..], &[0x0a, 0x10, 0x00]] {
@@ -207,7 +207,7 @@ async fn bytes_that_are_no_message_are_the_senders_fault() {
 #[tokio::test(flavor = "multi_thread")]
 async fn replies_that_would_not_fit_are_refused_before_the_work() {
     let folder = folder();
-    let mut setup = Setup::default();
+    let mut setup = Wanted::default();
     setup.server.max_message_bytes = 4096;
     let server = Running::start(folder.path(), setup).await;
     // Two appends: one of this size would not fit a message.

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use megaring::engine::{Engine, EngineConfig, WgpuConfig};
-use megaring::server::{Drained, Server, ServerConfig};
+use megaring::{Setup, WgpuConfig};
 use megaring_core::encode::profile::{DEFAULT, Profile};
-use megaring_core::job::{Job, SearchJob, Terms};
+use megaring_core::search::Search;
 use megaring_corpus::{Access, Store};
 use megaring_datasets::Matrix;
+use megaring_engine::Engine;
+use megaring_engine::Terms;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::admin_client::AdminClient;
 use megaring_proto::v1::compute_client::ComputeClient;
 use megaring_proto::v1::corpora_client::CorporaClient;
+use megaring_server::{Drained, Server, ServerConfig};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::Status;
@@ -31,13 +33,13 @@ pub(crate) struct Running {
 }
 
 /// What a test may want otherwise.
-pub(crate) struct Setup {
+pub(crate) struct Wanted {
     pub(crate) server: ServerConfig,
     pub(crate) tenant_jobs: usize,
     pub(crate) wgpu: Option<WgpuConfig>,
 }
 
-impl Default for Setup {
+impl Default for Wanted {
     fn default() -> Self {
         Self { server: ServerConfig::new(([127, 0, 0, 1], 0).into()), tenant_jobs: 0, wgpu: None }
     }
@@ -45,18 +47,13 @@ impl Default for Setup {
 
 impl Running {
     /// Serves the corpora under `folder`.
-    pub(crate) async fn start(folder: &std::path::Path, setup: Setup) -> Self {
+    pub(crate) async fn start(folder: &std::path::Path, setup: Wanted) -> Self {
         let store = Store::open(folder, Access::Exclusive).expect("the folder opens");
-        let config = EngineConfig {
-            cpu_workers: 2,
-            ring_slots: 64,
-            arena_bytes: 64 << 20,
-            tenant_jobs: setup.tenant_jobs,
-            cuda: None,
-            wgpu: setup.wgpu,
-            ..EngineConfig::new(Profile::parse(DEFAULT).expect("the profile parses"))
-        };
-        let engine = Engine::start(config, store).expect("the engine starts");
+        let mut config = Setup::new(Profile::parse(DEFAULT).expect("the profile parses"));
+        (config.cpu_workers, config.ring_slots, config.arena_bytes) = (2, 64, 64 << 20);
+        (config.cuda, config.wgpu) = (None, setup.wgpu);
+        config.engine.tenant_jobs = setup.tenant_jobs;
+        let engine = config.start(store).expect("the engine starts");
         let server = Server::bind(setup.server, engine.clone()).expect("a free port");
         let address = server.address();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -173,7 +170,7 @@ pub(crate) fn hold(engine: &Arc<Engine>, tenant: &str) -> Held {
     let (rows, dim) = (2000, corpus.dim());
     let queries = megaring_core::matrix::Matrix { rows, dim, values: vec![1.0; rows * dim] };
     let (metric, k) = (megaring_core::Metric::Dot, corpus.rows());
-    let job = Job::Search(SearchJob { corpus, queries, metric, k, threshold: None });
+    let job = Search { corpus, queries, metric, k, threshold: None };
     let terms = Terms { tenant: tenant.into(), ..Terms::default() };
     let engine = engine.clone();
     let mut running: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {

@@ -1,6 +1,6 @@
 //! Corpora over the wire: what is acknowledged is there, also after a restart; what is not, is not.
 
-use crate::common::{Running, Setup, float32, folder, labelled, let_go, violation};
+use crate::common::{Running, Wanted, float32, folder, labelled, let_go, violation};
 use megaring_datasets::{Embeddings, Matrix, poison};
 use megaring_proto::v1 as pb;
 use tonic::Code;
@@ -16,7 +16,7 @@ fn message(corpus: &str, rows: pb::Rows) -> pb::AppendRequest {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corpus_from_creation_to_drop() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let mut corpora = server.corpora().await;
     for name in ["b", "a"] {
         let made = corpora.create(pb::CreateRequest { name: name.into(), dim: 16 }).await.expect("it is made");
@@ -67,7 +67,7 @@ async fn a_corpus_from_creation_to_drop() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_without_ids_are_named_by_their_number() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let mut corpora = server.corpora().await;
     corpora.create(pb::CreateRequest { name: "plain".into(), dim: 16 }).await.expect("it is made");
     let rows = rows(6, 1);
@@ -90,7 +90,7 @@ async fn rows_without_ids_are_named_by_their_number() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_append_that_fails_keeps_nothing() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let kept = rows(4, 1);
     server.corpus("kept", &kept).await;
     let mut corpora = server.corpora().await;
@@ -128,7 +128,7 @@ async fn an_append_that_fails_keeps_nothing() {
     server.stop().await;
     let_go(folder.path()).await;
 
-    let again = Running::start(folder.path(), Setup::default()).await;
+    let again = Running::start(folder.path(), Wanted::default()).await;
     let described = again.corpora().await.describe(pb::DescribeRequest { name: "kept".into() }).await;
     assert_eq!(described.expect("a description").into_inner().corpus.expect("a description").rows, 4);
     again.stop().await;
@@ -139,7 +139,7 @@ async fn an_append_that_fails_keeps_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_columns_are_named() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     server.corpus("rows", &rows(4, 1)).await;
     let mut corpora = server.corpora().await;
     let good = || labelled(&rows(3, 1));

@@ -1,6 +1,6 @@
 //! Encode over the wire equals the golden file, for texts of every length.
 
-use crate::common::{Running, Setup, folder};
+use crate::common::{Running, Wanted, folder};
 use megaring_datasets::reference::{self, Profile};
 use megaring_datasets::{golden, memories};
 use megaring_proto::v1 as pb;
@@ -8,7 +8,7 @@ use megaring_proto::v1 as pb;
 #[tokio::test(flavor = "multi_thread")]
 async fn the_golden_file_comes_back() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let cases = golden().expect("the golden file");
     let memory = |case: &megaring_datasets::GoldenCase| pb::Memory {
         content: case.content.clone(),
@@ -47,7 +47,7 @@ async fn the_golden_file_comes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn texts_of_no_bytes_and_of_ten_megabytes() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let profile = Profile::whitemagic().expect("the profile");
     let mut long = memories(40_000, 5).expect("memories").text().to_owned();
     long.truncate(long.floor_char_boundary(10_000_000));

@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use megaring::calibration::{Calibration, Costs, Failed, Fate, Fingerprint, Kept, Measurement, Noise, SCHEMA};
-use megaring::reply;
+use megaring_core::operation::Size;
 use megaring_core::{BackendKind, Opcode};
 use megaring_datasets::poison;
+use megaring_engine::calibration::{
+    Calibrated, Calibration, Costs, Failed, Fingerprint, Kept, Measurement, Noise, SCHEMA,
+};
+use megaring_engine::cost::Workload;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::calibrate_progress::Message;
 use megaring_proto::v1::prospect::Outcome;
+use megaring_server::reply;
 use tonic::{Code, Streaming};
 
-use crate::common::{Running, Setup, folder, reason, violation, within_a_minute};
+use crate::common::{Running, Wanted, folder, reason, violation, within_a_minute};
 
 fn question(operation: pb::Operation) -> pb::ExplainRequest {
     pb::ExplainRequest { operation: operation.into(), rows: 5_562, dim: 384, items: 7, k: 10, ..Default::default() }
@@ -27,7 +31,7 @@ fn times(prospect: &pb::Prospect) -> &pb::Times {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_is_explained_part_by_part() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let mut admin = server.admin().await;
     let encode = pb::ExplainRequest { text_bytes: 40_000, items: 100, ..Default::default() };
     for (operation, request) in [
@@ -61,7 +65,7 @@ async fn every_operation_is_explained_part_by_part() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corpus_stands_for_its_size() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     server.corpus("rows", &poison::constant(300, 8, 1.0)).await;
     let mut admin = server.admin().await;
     for operation in [pb::Operation::Search, pb::Operation::Score] {
@@ -83,7 +87,7 @@ async fn a_corpus_stands_for_its_size() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_question_names_its_field() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     server.corpus("rows", &poison::constant(3, 8, 1.0)).await;
     let mut admin = server.admin().await;
     let search = || question(pb::Operation::Search);
@@ -131,7 +135,7 @@ async fn first_step(stream: &mut Streaming<pb::CalibrateProgress>) -> pb::Calibr
 #[tokio::test(flavor = "multi_thread")]
 async fn one_calibrates_at_a_time_and_a_client_that_goes_away_ends_it() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let (mut admin, whole) = (server.admin().await, pb::CalibrateRequest::default());
     let mut stream = admin.calibrate(whole).await.expect("nobody calibrates").into_inner();
     let step = first_step(&mut stream).await;
@@ -168,12 +172,12 @@ async fn one_calibrates_at_a_time_and_a_client_that_goes_away_ends_it() {
     draining.await.expect("no panic");
 }
 
-fn made(fate: Fate) -> Kept {
+fn made(kept: Kept) -> Calibrated {
     let (processor, build, setup) = ("p".into(), "b".into(), "s".into());
     let fingerprint = Fingerprint { processor, threads: 1, build, setup, backends: Vec::new() };
     let sample = |items| {
-        let opcode = Opcode::Search as u16;
-        Measurement { opcode, items, rows: 100, dim: 8, k: 1, ns: 1e3 * items as f64, uncertainty: 0.0 }
+        let size = Size { items, bytes: 800, multiply_adds: 800 * items, candidates: 8 * items };
+        Measurement::new(&Workload { opcode: Opcode::Search, size }, (1e3 * items as f64, 0.0))
     };
     let samples = || (1..5).map(sample).collect();
     let cpu = Costs::fitted(BackendKind::Cpu, samples(), Vec::new()).expect("times");
@@ -189,16 +193,16 @@ fn made(fate: Fate) -> Kept {
         noise: Noise::default(),
         doubts: vec!["it was loud".into()],
     };
-    Kept { calibration, fate }
+    Calibrated { calibration, kept }
 }
 
 #[test]
 fn a_result_tells_what_was_found_and_what_became_of_it() {
-    let result = |fate| match reply::calibrated(made(fate)).message {
+    let result = |kept| match reply::calibrated(made(kept)).message {
         Some(Message::Result(result)) => result,
         other => panic!("no result: {other:?}"),
     };
-    let saved = result(Fate::Saved("a/b.json".into()));
+    let saved = result(Kept::Saved("a/b.json".into()));
     assert_eq!((saved.kept, saved.reason.as_str(), saved.saved_to.as_str()), (true, "", "a/b.json"));
     assert_eq!(Duration::from_nanos(saved.took_ns), Duration::from_millis(2_500));
     assert_eq!((saved.quick, saved.doubts), (true, vec!["it was loud".to_owned()]));
@@ -209,8 +213,8 @@ fn a_result_tells_what_was_found_and_what_became_of_it() {
     let search = &cpu.operations[0];
     assert!(search.operation == "search" && search.typical_error < 0.01, "{search:?}");
     assert_eq!((cpu.upload_per_byte_ns, wgpu.upload_per_byte_ns > 0.0), (0.0, true));
-    let unsaved = result(Fate::Unsaved("full".into()));
+    let unsaved = result(Kept::Unsaved("full".into()));
     assert_eq!((unsaved.kept, unsaved.reason.as_str(), unsaved.saved_to.as_str()), (true, "full", ""));
-    let refused = result(Fate::Refused("loud".into()));
+    let refused = result(Kept::Refused("loud".into()));
     assert_eq!((refused.kept, refused.reason.as_str(), refused.saved_to.as_str()), (false, "loud", ""));
 }

@@ -1,6 +1,6 @@
 //! Search, Score and Nearest over the wire equal the naive reference: ids, order and scores.
 
-use crate::common::{Running, Setup, float32, folder, vectors};
+use crate::common::{Running, Wanted, float32, folder, vectors};
 use megaring_datasets::reference::{self, DEFAULT_WEIGHTS};
 use megaring_datasets::{Embeddings, Matrix, points, poison, queries, sample};
 use megaring_proto::v1 as pb;
@@ -42,7 +42,7 @@ fn assert_hits(response: &pb::SearchResponse, expected: &[Vec<reference::Hit>], 
 #[tokio::test(flavor = "multi_thread")]
 async fn search_equals_the_reference_in_every_metric_and_k() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let rows = rows();
     server.corpus("rows", &rows).await;
     let queries = queries(&rows, 21, 3);
@@ -65,7 +65,7 @@ async fn search_equals_the_reference_in_every_metric_and_k() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_real_sample_is_searched_exactly() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let rows = sample().expect("the sample").embeddings;
     server.corpus("rows", &rows).await;
     let queries = rows.head(64);
@@ -81,7 +81,7 @@ async fn the_real_sample_is_searched_exactly() {
 #[tokio::test(flavor = "multi_thread")]
 async fn thresholds_titles_zero_vectors_and_defaults() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let rows = poison::zero_row(&rows(), 5);
     server.corpus("rows", &rows).await;
     let queries = poison::zero_row(&queries(&rows, 6, 3), 2);
@@ -113,7 +113,7 @@ fn coarse(rows: usize, dim: usize, seed: usize) -> Matrix {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_dtype_gives_the_same_answer() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let rows = coarse(300, 24, 1);
     server.corpus("rows", &rows).await;
     let queries = coarse(9, 24, 2);
@@ -139,7 +139,7 @@ async fn every_dtype_gives_the_same_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn scores_equal_the_reference_for_all_rows_and_for_named_ones() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let rows = rows();
     server.corpus("rows", &rows).await;
     let queries = queries(&rows, 5, 3);
@@ -192,7 +192,7 @@ fn assert_neighbours(
 async fn nearest_points_sent_along_and_of_a_corpus() {
     use pb::nearest_request::Among;
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let (stored, asked) = (points(400, 1), points(7, 2));
     let mut rows = crate::common::labelled(&coarse(400, 4, 1));
     rows.coordinates = flat(&stored);
@@ -233,7 +233,7 @@ async fn nearest_points_sent_along_and_of_a_corpus() {
 async fn empty_batches_and_empty_corpora_answer_empty() {
     use pb::nearest_request::Among;
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     server.corpus("rows", &rows()).await;
     server.corpora().await.create(pb::CreateRequest { name: "empty".into(), dim: 48 }).await.expect("it is made");
     let mut compute = server.compute().await;

@@ -1,15 +1,15 @@
 //! The port: health, reflection, limits, an orderly end.
 
-use megaring::engine::Engine;
-use megaring::server::{Drained, ServeError, Server, ServerConfig};
 use megaring_datasets::poison;
+use megaring_engine::Engine;
 use megaring_proto::v1 as pb;
+use megaring_server::{Drained, ServeError, Server, ServerConfig};
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::common::{Running, Setup, folder, hold, reason};
+use crate::common::{Running, Wanted, folder, hold, reason};
 
 const SERVICES: [&str; 3] = ["megaring.v1.Compute", "megaring.v1.Corpora", "megaring.v1.Admin"];
 
@@ -24,7 +24,7 @@ fn is(response: &HealthCheckResponse, expected: ServingStatus) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_is_per_service_and_not_serving_while_draining() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let mut health = HealthClient::new(server.channel().await);
     for service in ["", SERVICES[0], SERVICES[1], SERVICES[2]] {
         let response = health.check(health_of(service)).await.expect("a known service").into_inner();
@@ -71,7 +71,7 @@ async fn health_is_per_service_and_not_serving_while_draining() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_that_takes_too_long_is_cut_off() {
     let folder = folder();
-    let mut setup = Setup::default();
+    let mut setup = Wanted::default();
     setup.server.drain_limit = std::time::Duration::from_millis(50);
     let server = Running::start(folder.path(), setup).await;
     server.corpus("rows", &poison::constant(3, 8, 1.0)).await;
@@ -83,7 +83,7 @@ async fn a_drain_that_takes_too_long_is_cut_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_is_said_plainly() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let engine: std::sync::Arc<Engine> = server.engine.clone();
     let refused = Server::bind(ServerConfig::new(server.address), engine).map(|_| ()).expect_err("it is taken");
     assert!(matches!(refused, ServeError::PortInUse(address) if address == server.address));
@@ -133,7 +133,7 @@ async fn reflection_serves_both_versions() {
         }};
     }
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     check!(v1, server.channel().await);
     check!(v1alpha, server.channel().await);
     server.stop().await;
@@ -143,7 +143,7 @@ async fn reflection_serves_both_versions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn large_messages_pass() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let dim = 32_768;
     let rows = megaring_datasets::Matrix::new(4, dim, vec![0.5; 4 * dim]);
     server.corpus("wide", &rows).await;

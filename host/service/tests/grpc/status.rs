@@ -3,17 +3,17 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use megaring::engine::WgpuConfig;
-use megaring::error::{self, MAX_TEXT_BYTES, answered, rpc_status};
+use megaring::WgpuConfig;
 use megaring_core::{BackendKind, Error};
 use megaring_datasets::poison;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::nearest_request::Among;
+use megaring_server::error::{self, MAX_TEXT_BYTES, answered, rpc_status};
 use megaring_wgpu::AdapterReport;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
-use crate::common::{Running, Setup, eventually, float32, folder, hold, let_go, reason, violation};
+use crate::common::{Running, Wanted, eventually, float32, folder, hold, let_go, reason, violation};
 use crate::raw;
 
 fn search(corpus: &str) -> pb::SearchRequest {
@@ -95,7 +95,7 @@ async fn a_panic_is_internal_with_an_id_and_no_secrets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_and_existing_corpora_are_resources() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     server.corpus("there", &poison::constant(3, 8, 1.0)).await;
     let (mut compute, mut corpora) = (server.compute().await, server.corpora().await);
     let append = pb::AppendRequest { corpus: "gone".into(), rows: None };
@@ -127,14 +127,14 @@ async fn unknown_and_existing_corpora_are_resources() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forced_backend_answers_or_says_why_not() {
-    forced_backends(Setup::default(), false).await;
+    forced_backends(Wanted::default(), false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forced_wgpu_backend_answers_and_says_whether_it_is_emulated() {
     let Some(AdapterReport { name, software, .. }) = adapter() else { return };
     let wgpu = WgpuConfig { adapter: Some(name), ..WgpuConfig::default() };
-    forced_backends(Setup { wgpu: Some(wgpu), ..Setup::default() }, software).await;
+    forced_backends(Wanted { wgpu: Some(wgpu), ..Wanted::default() }, software).await;
 }
 
 /// The adapter that tests run on: the one that `MEGARING_WGPU_ADAPTER` names, or the first that has what it takes.
@@ -153,7 +153,7 @@ fn adapter() -> Option<AdapterReport> {
     found
 }
 
-async fn forced_backends(setup: Setup, emulated: bool) {
+async fn forced_backends(setup: Wanted, emulated: bool) {
     let folder = folder();
     let with_wgpu = setup.wgpu.is_some();
     let server = Running::start(folder.path(), setup).await;
@@ -193,7 +193,7 @@ async fn forced_backends(setup: Setup, emulated: bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_permit_the_client_is_told_when_to_come_back() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup { tenant_jobs: 1, ..Setup::default() }).await;
+    let server = Running::start(folder.path(), Wanted { tenant_jobs: 1, ..Wanted::default() }).await;
     server.corpus("rows", &poison::constant(3, 8, 1.0)).await;
     let mut compute = server.compute().await;
     let ask = |tenant: &'static str| {
@@ -217,7 +217,7 @@ async fn without_a_permit_the_client_is_told_when_to_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_passed_deadline_is_deadline_exceeded_and_keeps_nothing() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let rows = poison::constant(3, 8, 1.0);
     server.corpus("rows", &rows).await;
     let (code, _) = raw::call(server.address, "Compute/Search", "1n", raw::framed(&search("rows")), true).await;
@@ -240,7 +240,7 @@ async fn a_passed_deadline_is_deadline_exceeded_and_keeps_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_segment_is_data_loss_and_the_others_go_on() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     for name in ["damaged", "whole"] {
         server.corpus(name, &poison::constant(64, 8, 1.0)).await;
     }
@@ -252,7 +252,7 @@ async fn a_damaged_segment_is_data_loss_and_the_others_go_on() {
     let bytes = std::fs::read(&path).expect("the segment");
     std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("it is cut");
 
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let (mut compute, mut corpora) = (server.compute().await, server.corpora().await);
     let append = pb::AppendRequest { corpus: "damaged".into(), rows: None };
     let refusals = [
@@ -277,7 +277,7 @@ async fn a_damaged_segment_is_data_loss_and_the_others_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_call_frees_its_memory_unanswered() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let rows = megaring_datasets::Embeddings { rows: 40_000, dim: 64, seed: 1, ..Default::default() }.generate();
     server.corpus("rows", &rows).await;
     // Far more work than is done between its admission and the cancellation.

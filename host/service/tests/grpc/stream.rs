@@ -9,7 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 use tonic_types::RpcStatusExt as _;
 
-use crate::common::{Running, Setup, float32, folder, reason, within_a_minute};
+use crate::common::{Running, Wanted, float32, folder, reason, within_a_minute};
 use crate::raw;
 
 fn rows() -> Matrix {
@@ -31,7 +31,7 @@ fn found(reply: pb::SearchStreamResponse) -> pb::SearchResponse {
 #[tokio::test(flavor = "multi_thread")]
 async fn replies_come_in_order_and_a_bad_request_gets_its_own_error() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let rows = rows();
     server.corpus("rows", &rows).await;
     // Large and small ones in turn, so that later ones are ready first; ids as a client may choose them.
@@ -75,7 +75,7 @@ async fn a_stream_is_a_conversation_under_any_bound() {
     let folder = folder();
     let rows = rows();
     for stream_in_flight in [0, 1, 64] {
-        let mut setup = Setup::default();
+        let mut setup = Wanted::default();
         setup.server.stream_in_flight = stream_in_flight;
         let server = Running::start(folder.path(), setup).await;
         if stream_in_flight == 0 {
@@ -104,7 +104,7 @@ async fn a_stream_is_a_conversation_under_any_bound() {
 #[tokio::test(flavor = "multi_thread")]
 async fn memories_are_encoded_in_a_stream() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let profile = reference::Profile::whitemagic().expect("the profile");
     let memories = memories(3000, 11).expect("memories");
     let memory = |memory: reference::Memory<'_>| pb::Memory {
@@ -154,7 +154,7 @@ async fn to_the_end(mut replies: tonic::Streaming<pb::SearchStreamResponse>) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_stream_ends_with_the_drain_after_its_replies() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let rows = rows();
     server.corpus("rows", &rows).await;
     let (send, receive) = mpsc::channel(4);
@@ -166,14 +166,14 @@ async fn an_open_stream_ends_with_the_drain_after_its_replies() {
     let (ids, end) = within_a_minute("the stream ends", to_the_end(replies)).await;
     assert_eq!(ids, Vec::<u64>::new());
     assert_eq!((end.code(), reason(&end).as_str()), (Code::Unavailable, "DRAINING"));
-    assert_eq!(drained.await.expect("no panic"), megaring::server::Drained::Fully);
+    assert_eq!(drained.await.expect("no panic"), megaring_server::Drained::Fully);
     drop(send);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_ends_at_its_deadline_and_at_a_message_that_cannot_be_read() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let rows = rows();
     server.corpus("rows", &rows).await;
     let first = raw::framed(&ask(1, &rows.head(1), 1));
@@ -188,7 +188,7 @@ async fn a_stream_ends_at_its_deadline_and_at_a_message_that_cannot_be_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_stream_leaves_nothing_under_way() {
     let folder = folder();
-    let server = Running::start(folder.path(), Setup::default()).await;
+    let server = Running::start(folder.path(), Wanted::default()).await;
     let rows = Embeddings { rows: 30_000, dim: 64, seed: 2, ..Embeddings::default() }.generate();
     server.corpus("rows", &rows).await;
     let requests: Vec<_> = (0..12).map(|id| ask(id, &rows, 20)).collect();

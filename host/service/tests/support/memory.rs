@@ -3,11 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use megaring::outcome::{Answer, Outcome};
-use megaring_core::job::{Job, Matrix, SearchJob, Terms};
+use megaring_core::matrix::Matrix;
+use megaring_core::rescore::Ranked;
+use megaring_core::search::Search;
 use megaring_core::{Error, Metric};
 use megaring_corpus::Rows;
 use megaring_datasets::Embeddings;
+use megaring_engine::Outcome;
+use megaring_engine::Terms;
 use tokio::task::JoinHandle;
 
 use crate::suite::{Hits, Subject, rows_find_each_other, truth};
@@ -25,17 +28,17 @@ pub(crate) fn call(
     (corpus, rows): (&str, &megaring_datasets::Matrix),
     batch: usize,
     terms: Terms,
-) -> JoinHandle<Result<Outcome, Error>> {
+) -> JoinHandle<Result<Outcome<Vec<Ranked>>, Error>> {
     let queries = Matrix { rows: batch, dim: rows.dim, values: rows.head(batch).values };
     let corpus = subject.engine.store().view(corpus).expect("the corpus is there");
-    let job = Job::Search(SearchJob { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None });
+    let job = Search { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None };
     let engine = subject.engine.clone();
     tokio::spawn(async move { engine.run(job, terms).await })
 }
 
 /// Whether a search was answered with the first ten of each.
-pub(crate) fn is_true(outcome: Outcome, truth: &[Hits]) -> bool {
-    let Answer::Hits(ranked) = outcome.answer else { panic!("a search answers hits") };
+pub(crate) fn is_true(outcome: Outcome<Vec<Ranked>>, truth: &[Hits]) -> bool {
+    let ranked = outcome.answer;
     ranked.len() == truth.len()
         && ranked.iter().zip(truth).all(|(ranked, want)| {
             let got = ranked.hits.iter().map(|hit| (hit.row, hit.score.to_bits()));

@@ -3,14 +3,20 @@
 
 use std::sync::Arc;
 
-use megaring::engine::{Engine, EngineConfig, Running};
-use megaring::outcome::Answer;
+use megaring::Setup;
+use megaring_core::encode::Encode;
 use megaring_core::encode::Features;
 use megaring_core::encode::profile::{DEFAULT, Profile};
-use megaring_core::job::{EncodeJob, Job, Matrix, NearestJob, Points, ScoreJob, SearchJob, Terms, Texts};
-use megaring_core::{BackendKind, Metric, nearest};
+use megaring_core::matrix::Matrix;
+use megaring_core::nearest::{Nearest, Points};
+use megaring_core::score::Score;
+use megaring_core::search::Search;
+use megaring_core::texts::Texts;
+use megaring_core::{Answered, BackendKind, Metric, nearest};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::{Embeddings, Memories, golden, reference};
+use megaring_engine::Terms;
+use megaring_engine::{Engine, Running};
 use rayon::prelude::*;
 
 /// An engine of which one backend is tested.
@@ -39,10 +45,9 @@ impl Subject {
     ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(folder.path(), Access::Exclusive).expect("a fresh folder");
-        let config =
-            EngineConfig { isa: isa.map(str::to_owned), cuda: None, wgpu: None, ..EngineConfig::new(profile()) };
+        let config = Setup { isa: isa.map(str::to_owned), cuda: None, wgpu: None, ..Setup::new(profile()) };
         let extra = extra(&store);
-        let engine = Engine::start_with(config, store, extra).expect("an engine");
+        let engine = config.start_with(store, extra).expect("an engine");
         Self { engine, backend, name: name.to_owned(), _folder: folder }
     }
 
@@ -77,12 +82,12 @@ impl Subject {
         (k, threshold): (usize, Option<f64>),
     ) -> Vec<Hits> {
         let corpus = self.engine.store().view(corpus).expect("the corpus is there");
-        let job = Job::Search(SearchJob { corpus, queries, metric, k, threshold });
-        let Answer::Hits(ranked) = self.run(job) else { panic!("a search answers hits") };
+        let job = Search { corpus, queries, metric, k, threshold };
+        let ranked = self.run(job);
         ranked.iter().map(|r| r.hits.iter().map(|hit| (hit.row, hit.score.to_bits())).collect()).collect()
     }
 
-    fn run(&self, job: Job) -> Answer {
+    fn run<O: Answered>(&self, job: O) -> O::Answer {
         let terms = Terms { backend: Some(self.backend), ..Terms::default() };
         let outcome = self.engine.run_blocking(job, terms).expect("a good job");
         assert!(outcome.made.exact);
@@ -202,16 +207,16 @@ pub(crate) fn score_matrices_are_the_definition(subject: &Subject, rows: &megari
         let want = reference::score(twin(metric), &asked.values, &rows.values, rows.dim);
         let named = vec![299, 0, 5, 5, 110, 111];
         for rows_asked in [None, Some(named), Some(Vec::new())] {
-            let answer = subject.run(Job::Score(ScoreJob {
+            let answer = subject.run(Score {
                 corpus: subject.engine.store().view("scored").expect("the corpus is there"),
                 queries: matrix(rows.dim, &asked.values),
                 metric,
                 rows: rows_asked.clone(),
-            }));
+            });
             let ids = rows_asked.unwrap_or_else(|| (0..300).collect());
             let pairs = (0..queries).flat_map(|query| ids.iter().map(move |row| (query, *row)));
-            let values = pairs.map(|(query, row)| want[query * 300 + row as usize]).collect();
-            assert_eq!(answer, Answer::Scores { rows: ids.len(), values }, "{metric} on {}", subject.name);
+            let values: Vec<f32> = pairs.map(|(query, row)| want[query * 300 + row as usize]).collect();
+            assert_eq!(answer, values, "{metric} on {}", subject.name);
         }
     }
 }
@@ -225,10 +230,7 @@ pub(crate) fn encoded(memories: &Memories) -> Vec<reference::Encoded> {
 /// The golden file, and generated memories.
 pub(crate) fn memories_are_encoded(subject: &Subject, generated: &Memories, want: &[reference::Encoded]) {
     let golden = golden().expect("the golden file is embedded");
-    let run = |job: EncodeJob| match subject.run(Job::Encode(job)) {
-        Answer::Encoded(encoded) => encoded,
-        other => panic!("encoding answers points, not {other:?}"),
-    };
+    let run = |job: Encode| subject.run(job);
     for (encoded, case) in run(encode_job(golden.iter().map(|case| case.memory()))).iter().zip(&golden) {
         assert_eq!((encoded.mask, encoded.zone as u8), (case.mask, case.zone), "{}", case.id);
         assert!(encoded.coordinates.iter().zip(case.coordinates).all(|(a, b)| (a - b).abs() <= 1e-12), "{}", case.id);
@@ -242,8 +244,8 @@ pub(crate) fn memories_are_encoded(subject: &Subject, generated: &Memories, want
     }
 }
 
-pub(crate) fn encode_job<'a>(all: impl Iterator<Item = reference::Memory<'a>>) -> EncodeJob {
-    let mut job = EncodeJob { texts: Texts::default(), features: Vec::new(), gardens: Vec::new() };
+pub(crate) fn encode_job<'a>(all: impl Iterator<Item = reference::Memory<'a>>) -> Encode {
+    let mut job = Encode { texts: Texts::default(), features: Vec::new(), gardens: Vec::new() };
     for memory in all {
         job.texts.push(memory.content);
         job.gardens.push(memory.garden.to_owned());
@@ -271,8 +273,8 @@ pub(crate) fn nearest_points_are_found(subject: &Subject, cloud: &[[f64; 5]], qu
                 .map(|query| reference::nearest(cloud, query, &weights, k))
                 .map(|found| found.iter().map(|n| (n.row, n.distance.to_bits())).collect())
                 .collect();
-            let job = Job::Nearest(NearestJob { points: points.clone(), queries, weights, k });
-            let Answer::Neighbours(found) = subject.run(job) else { panic!("nearest answers neighbours") };
+            let job = Nearest { points: points.clone(), queries, weights, k };
+            let found = subject.run(job);
             let got: Vec<Hits> =
                 found.iter().map(|f| f.iter().map(|n| (n.row, n.distance.to_bits())).collect()).collect();
             assert_eq!(got, want, "k {k} on {}", subject.name);

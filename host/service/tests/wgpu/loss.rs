@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use megaring_core::job::{Job, Terms};
+use megaring_core::operation::Reads;
 use megaring_core::{Backend, BackendKind, BackendStatus, Capabilities, Error, Metric, Residency};
 use megaring_datasets::Embeddings;
+use megaring_engine::Terms;
 use megaring_wgpu::{Loss, WgpuBackend};
 
 use super::{best, subject_as};
@@ -28,8 +29,8 @@ impl Backend for Held {
         &self.capabilities
     }
 
-    fn prepare(&self, job: &Job) -> Result<Residency, Error> {
-        self.backend.prepare(job)
+    fn prepare(&self, reads: Option<Reads<'_>>) -> Result<Residency, Error> {
+        self.backend.prepare(reads)
     }
 
     fn health(&self) -> Result<(), String> {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use megaring::admission::{Admission, Limits, Permit};
 use megaring_core::Error;
-use megaring_core::job::Terms;
+use megaring_engine::Terms;
+use megaring_engine::admission::{Admission, Limits, Permit};
 use proptest::prelude::*;
 
 const LIMITS: Limits = Limits { jobs: 3, tenant_jobs: 2, bytes: 100 };
