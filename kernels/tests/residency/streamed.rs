@@ -1,4 +1,4 @@
-//! Corpora that come through the device in tiles, against a consumer that reads every byte of every tile as a kernel would.
+//! Corpora that come through the device in tiles, against a consumer that reads every byte as a kernel would.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,8 +27,8 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// Runs a search from slot to answer. With `greedy` it waits, while it reads a tile, until the host has copied two more: a host that keeps to
-    /// the protocol never does.
+    /// Runs a search from slot to answer. With `greedy` it waits, while it reads a tile, until the host has copied two
+    /// more: a host that keeps to the protocol never does.
     fn run(&mut self, world: &World, job: &Job, greedy: bool) {
         let running = world.begin(job);
         let entry = running.entry;
@@ -117,7 +117,8 @@ fn a_pass_of_an_odd_number_of_tiles_does_not_overwrite_its_own_end() {
     walk(&odd, 1, 7, 3);
 }
 
-/// Violations where a kernel dawdles over a tile; with `ignored` the host is made to believe that everything is consumed at once.
+/// Violations where a kernel dawdles over a tile; with `ignored` the host is made to believe that everything is
+/// consumed at once.
 fn dawdle(ignored: bool) -> usize {
     let world = World::new(budget(4));
     let corpus = corpus(1, 2000);
