@@ -1,24 +1,26 @@
 //! Compiles cuda/kernels.cu into one image for every architecture that megaring serves, or leaves it out and says why.
 //!
-//! nvcc is looked for in this order: `MEGARING_NVCC`; target/tools/nvcc, where `cargo xtask setup` puts it; an `nvcc` on the PATH.
-//! It must be of the release that nvcc-packages.txt pins. It wants a C++ compiler beside it, of which it uses the preprocessor and
-//! the standard headers: `MEGARING_CXX`, or else c++, clang++ or g++ from the PATH, whichever it gets along with. (Zig's is none of
-//! these: nvcc refuses libc++ on x86-64, and its front end does not know the built-in templates that Zig's libc++ is written with.)
+//! nvcc is looked for in this order: `MEGARING_NVCC`; target/tools/nvcc, where `cargo xtask setup` puts it; an `nvcc`
+//! on the PATH. It must be of the release that nvcc-packages.txt pins. It wants a C++ compiler beside it, of which it
+//! uses the preprocessor and the standard headers: `MEGARING_CXX`, or else c++, clang++ or g++ from the PATH, whichever
+//! it gets along with. (Zig's is none of these: nvcc refuses libc++ on x86-64, and its front end does not know the
+//! built-in templates that Zig's libc++ is written with.)
 //!
-//! Written to OUT_DIR: `kernels.fatbin`, empty where it is left out; `ptxas.txt`, what the assembler says each kernel needs; and
-//! `ptx/`, the code before it. The last two are for `cargo xtask test ptxas`. `MEGARING_CUDA_LEFT_OUT` tells the crate why there is
-//! no image; it is empty where there is one. What is wrong with the kernels themselves fails the build.
+//! Written to OUT_DIR: `kernels.fatbin`, empty where it is left out; `ptxas.txt`, what the assembler says each kernel
+//! needs; and `ptx/`, the code before it. The last two are for `cargo xtask test ptxas`. `MEGARING_CUDA_LEFT_OUT` tells
+//! the crate why there is no image; it is empty where there is one. What is wrong with the kernels themselves fails the
+//! build.
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
 
-/// Code for each architecture: Turing, Ampere (data centre, desktop), Ada, Hopper, Blackwell (data centre, desktop). The one
-/// for 8.6 also serves 8.7, the one for 10.0 also 10.3, the one for 12.0 also 12.1.
+/// Code for each architecture: Turing, Ampere (data centre, desktop), Ada, Hopper, Blackwell (data centre, desktop).
+/// The one for 8.6 also serves 8.7, the one for 10.0 also 10.3, the one for 12.0 also 12.1.
 ///
-/// Newer ones compile the PTX of 10.0, which rests on no feature of that architecture alone. It comes from the same pass as the
-/// code for 10.0. That of 12.0 would leave out 11.0; that of 9.0a runs nowhere else.
+/// Newer ones compile the PTX of 10.0, which rests on no feature of that architecture alone. It comes from the same
+/// pass as the code for 10.0. That of 12.0 would leave out 11.0; that of 9.0a runs nowhere else.
 const ARCHITECTURES: [&str; 7] = [
     "arch=compute_75,code=sm_75",
     "arch=compute_80,code=sm_80",
@@ -61,8 +63,8 @@ fn build() -> Result<(), String> {
     Ok(())
 }
 
-/// The device's sources without their twin on the CPU. New ones come in through a file that was there. `cargo xtask setup` marks
-/// the pins as changed when it has brought nvcc.
+/// The device's sources without their twin on the CPU. New ones come in through a file that was there. `cargo xtask
+/// setup` marks the pins as changed when it has brought nvcc.
 fn watch(source: &Path) -> Result<(), String> {
     println!("cargo::rerun-if-changed=nvcc-packages.txt");
     for name in ["MEGARING_NVCC", "MEGARING_CXX", "CARGO_TARGET_DIR"] {

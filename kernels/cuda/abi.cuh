@@ -1,5 +1,6 @@
-// Everything that the host and the device both read: slots, the ring's lines, corpora, jobs' parameters. `src/abi.rs` is the same in
-// Rust; both sides assert sizes and offsets, so neither can change alone. Little-endian, naturally aligned, no pointers to functions.
+// Everything that the host and the device both read: slots, the ring's lines, corpora, jobs' parameters. `src/abi.rs`
+// is the same in Rust; both sides assert sizes and offsets, so neither can change alone. Little-endian, naturally
+// aligned, no pointers to functions.
 #pragma once
 
 #include <cstddef>
@@ -146,8 +147,9 @@ struct Segment {
 };
 static_assert(sizeof(Segment) == 64);
 
-// How a corpus too large for the device's memory comes through it: the host copies tile after tile into two buffers, tile t into buffer
-// t mod 2, and says so in `ready`; the device says in `consumed` how many it is done with. Both count from the start of the stream.
+// How a corpus too large for the device's memory comes through it: the host copies tile after tile into two buffers,
+// tile t into buffer t mod 2, and says so in `ready`; the device says in `consumed` how many it is done with. Both
+// count from the start of the stream.
 struct StreamLines {
     Line ready;     // word 0: tiles copied, host writes
     Line consumed;  // word 0: tiles done with, device writes
@@ -162,7 +164,7 @@ struct alignas(128) Corpus {
     u32 groups;               // of 16 rows, all segments together
     u32 largest_tile;         // streamed: groups of the largest tile; else 0
     double max_norm;          // largest row norm
-    const Segment* segments;  // in row order; streamed: one for each tile, its codes and columns being those of its buffer
+    const Segment* segments;  // in row order; streamed: one for each tile, with its buffer's codes and columns
     StreamLines* stream;      // streamed: pinned host memory; else null
     u64 stream_session;       // streamed: told apart from the sessions before it, whose counts start anew; never 0
     u64 reserved[8];

@@ -1,8 +1,10 @@
-// The fused top k of a screen, for a tile of queries in one block: keeps the rows that can still be among the k best of each.
+// The fused top k of a screen, for a tile of queries in one block: it keeps the rows that can still be among the k
+// best.
 //
-// With L the k-th largest lower bound seen, a row whose upper bound is below L cannot be in the answer: k rows are surely better. Rows that
-// pass the threshold are appended to the query's cells in device memory; once there are many the list is tidied: the threshold rises to L
-// and what is below it goes. A list that stays longer than the answer has room for overflows: then every row must be scored anyway.
+// With L the k-th largest lower bound seen, a row whose upper bound is below L cannot be in the answer: k rows are
+// surely better. Rows that pass the threshold are appended to the query's cells in device memory; once there are many
+// the list is tidied: the threshold rises to L and what is below it goes. A list that stays longer than the answer has
+// room for overflows: then every row must be scored anyway.
 #pragma once
 
 #include "query.cuh"
@@ -92,7 +94,7 @@ MR_DEVICE_CALL void tidy_list(u32 query, Cell* list, u32 room, u32 k, u32 capaci
 struct Collector {
     Cell* cells;  // `room` for each of the tile's queries
     u32 room, k, capacity;
-    i32* shared_thresholds;  // the best any block has found for each of the tile's queries; null: there is no other block
+    i32* shared_thresholds;  // the best that any block has found for each query; null: there is no other block
 
     // A fresh list for query `query` of the tile.
     MR_DEVICE void open(u32 query, const QueryParams& params) const {
@@ -119,8 +121,8 @@ struct Collector {
         if (at < room) list(query)[at] = cell;
     }
 
-    // Tidies the lists that have grown long, a query to a warp at a time, after a look (if asked for) at what other blocks have found out.
-    // Between two barriers of the block.
+    // Tidies the lists that have grown long, a query to a warp at a time, after a look (if asked for) at what other
+    // blocks have found out. Between two barriers of the block.
     MR_DEVICE void tidy_all(u32 queries, bool look) const {
         const TileState& tile = tile_state();
         if (look && shared_thresholds != nullptr) {
@@ -130,7 +132,8 @@ struct Collector {
         }
         for (u32 query = warp_index(); query < queries; query += WARPS) {
             if (tile.counts[query] <= tile.marks[query]) continue;
-            tidy_list(query, list(query), room, k, capacity, shared_thresholds == nullptr ? nullptr : shared_thresholds + query);
+            tidy_list(query, list(query), room, k, capacity,
+                      shared_thresholds == nullptr ? nullptr : shared_thresholds + query);
         }
     }
 
@@ -148,14 +151,17 @@ struct Collector {
             }
             best = warp_max(best), highest = warp_max(highest);
         }
-        if (lane_index() == 0) *head = Head{count, tile.overflows[query], tile.queries[query].threshold, best, highest, {}};
+        if (lane_index() == 0) {
+            *head = Head{count, tile.overflows[query], tile.queries[query].threshold, best, highest, {}};
+        }
     }
 
   private:
     MR_DEVICE Cell* list(u32 query) const { return global(cells) + static_cast<u64>(query) * room; }
 
     MR_DEVICE void look_around(u32 query) const {
-        const float found = int_value(static_cast<i32>(device_load_relaxed(reinterpret_cast<const u32*>(&shared_thresholds[query]))));
+        const float found =
+            int_value(static_cast<i32>(device_load_relaxed(reinterpret_cast<const u32*>(&shared_thresholds[query]))));
         float& threshold = tile_state().queries[query].threshold;
         if (found > threshold) threshold = found;
     }

@@ -1,8 +1,9 @@
 // Completing: results first, then the completion slot, then the tail, which is what the host looks at.
 //
-// Several blocks may complete jobs at once. Each claims positions in device memory, writes its slots into the pinned queue, and then waits
-// for its turn to store the tail: the host sees positions in order, and neither side ever needs an atomic read-modify-write on shared
-// memory, which PCIe does not give. A position is free because the host admitted the job only with a completion slot in hand.
+// Several blocks may complete jobs at once. Each claims positions in device memory, writes its slots into the pinned
+// queue, and then waits for its turn to store the tail: the host sees positions in order, and neither side ever needs
+// an atomic read-modify-write on shared memory, which PCIe does not give. A position is free because the host admitted
+// the job only with a completion slot in hand.
 #pragma once
 
 #include "job.cuh"
@@ -22,22 +23,24 @@ MR_DEVICE void write_completion(const KernelParams& params, u64 position, const 
     Slot* slot = params.ring.completions + (position & (params.ring.completion_capacity - 1));
     const u64 now = unix_ns(*params.state);
     const u64 longest = (u64(1) << 48) - 1;
+    const u64 device_ns = entry.device_ns < longest ? entry.device_ns : longest;
     const bool arena = entry.body == BODY_ARENA;
     system_store_piece(slot, 1, Piece{entry.ticket, now});
-    system_store_piece(slot, 2, Piece{entry.status | (entry.device_ns < longest ? entry.device_ns : longest) << 16, arena ? u64(16) : u64(0)});
+    system_store_piece(slot, 2, Piece{entry.status | device_ns << 16, arena ? u64(16) : u64(0)});
     system_store_piece(slot, 3, Piece{arena ? entry.offset : 0, arena ? entry.len : 0});
     for (u32 piece = 4; piece < 7; ++piece) system_store_piece(slot, piece, Piece{0, 0});
     system_store_piece(slot, 7, Piece{0, position + 1});
-    system_store_piece(slot, 0, Piece{position + 1, static_cast<u64>(entry.opcode) | static_cast<u64>(entry.body) << 16});
+    system_store_piece(slot, 0,
+                       Piece{position + 1, static_cast<u64>(entry.opcode) | static_cast<u64>(entry.body) << 16});
 }
 
-// Publishes `count` completions with one store of the tail. Called by one thread, which has seen everything the jobs wrote.
+// Publishes `count` completions with one store of the tail. By one thread, which has seen everything the jobs wrote.
 MR_DEVICE_CALL void complete(const KernelParams& params, const CompletionEntry* entries, u32 count) {
     DeviceState& state = *params.state;
     const u64 first = device_claim(&state.completions_claimed, u64(count));
     const u64 position = state.completion_start + first;
     for (u32 entry = 0; entry < count; ++entry) write_completion(params, position + entry, entries[entry]);
-    // The turn is a release and an acquire, so the tail's store, below, comes after all slots before it, ours and the others'.
+    // The turn is a release and an acquire, so the store of the tail comes after all slots before it, ours and others'.
     if (!wait_for(params, [&] { return device_load_acquire(&state.completions_published) == first; })) return;
     device_add(&state.jobs, u64(count));
     system_store_release(&params.ring.completion_tail->words[0], position + count);

@@ -1,8 +1,9 @@
-// The dispatcher: one warp that sees the host's slots and republishes them as planned jobs in device memory, where the workers look.
+// The dispatcher: one warp that turns the host's slots into planned jobs in device memory, where the workers look.
 //
-// Only this warp reads the submission ring. It polls one word over PCIe; when that has changed it fences, copies the new slots out in pieces
-// of 16 bytes, eight lanes a slot, and reports the head once for the burst, after which the host may overwrite them. Between polls it
-// sends the device's heartbeat, watches the host's, and obeys the control word. What needs no work is answered at once.
+// Only this warp reads the submission ring. It polls one word over PCIe; when that has changed it fences, copies the
+// new slots out in pieces of 16 bytes, eight lanes a slot, and reports the head once for the burst, after which the
+// host may overwrite them. Between polls it sends the device's heartbeat, watches the host's, and obeys the control
+// word. What needs no work is answered at once.
 #pragma once
 
 #include "completion.cuh"
@@ -16,7 +17,8 @@ constexpr u64 TEND_NS = 20'000;
 
 class Dispatcher {
   public:
-    MR_DEVICE explicit Dispatcher(const KernelParams& params) : params_(params), ring_(params.ring), lane_(lane_index()) {
+    MR_DEVICE explicit Dispatcher(const KernelParams& params)
+        : params_(params), ring_(params.ring), lane_(lane_index()) {
         staged_ = reinterpret_cast<Slot*>(shared_memory());
     }
 
@@ -32,7 +34,8 @@ class Dispatcher {
                 break;
             }
             // A limit that is behind, or further ahead than the ring is long, is as good as reached.
-            const u64 left = limit_ == NO_LIMIT ? waiting : limit_ - head_ > ring_.submission_capacity ? 0 : limit_ - head_;
+            const u64 ahead = limit_ - head_;
+            const u64 left = limit_ == NO_LIMIT ? waiting : ahead > ring_.submission_capacity ? 0 : ahead;
             const u64 allowed = least(waiting, left);
             const u32 burst = static_cast<u32>(least(allowed, BURST));
             if (burst > 0) {
@@ -55,7 +58,8 @@ class Dispatcher {
 
     static MR_DEVICE u64 least(u64 a, u64 b) { return a < b ? a : b; }
 
-    // The tail and, when it is time again, the lines beside it: by some lanes at once, so that they cost no further turn over the bus.
+    // The tail and, when it is time again, the lines beside it: by some lanes at once, so that they cost no further
+    // turn over the bus.
     struct Look {
         u64 tail, command, host_beat, clock_offset;
         bool due;
@@ -63,7 +67,8 @@ class Dispatcher {
     MR_DEVICE Look poll() {
         const bool due = broadcast(lane_ == 0 && clock_ns() - tended_ns_ >= TEND_NS ? 1 : 0) != 0;
         const Line* line = lane_ == 0 ? ring_.submission_tail : lane_ == 2 ? ring_.host_heartbeat : ring_.control;
-        const u64 word = lane_ < (due ? 4 : 1) ? system_load_relaxed(&line->words[lane_ == 3 ? u32(CONTROL_CLOCK_OFFSET) : 0]) : 0;
+        const u64 word =
+            lane_ < (due ? 4 : 1) ? system_load_relaxed(&line->words[lane_ == 3 ? u32(CONTROL_CLOCK_OFFSET) : 0]) : 0;
         return Look{warp_shuffle(word, 0), warp_shuffle(word, 1), warp_shuffle(word, 2), warp_shuffle(word, 3), due};
     }
 
@@ -85,7 +90,9 @@ class Dispatcher {
         system_acquire(&ring_.submission_tail->words[0]);
         const u32 slot = lane_ / 8, piece = lane_ % 8;
         const u64 mask = ring_.submission_capacity - 1;
-        if (slot < burst) pieces_of(staged_[slot])[piece] = system_load_piece(ring_.submissions + ((head_ + slot) & mask), piece);
+        if (slot < burst) {
+            pieces_of(staged_[slot])[piece] = system_load_piece(ring_.submissions + ((head_ + slot) & mask), piece);
+        }
         warp_sync();
         // The copies are complete, and ordered before this: the host may write the slots again.
         if (lane_ == 0) system_store_release(&ring_.submission_head->words[0], head_ + burst);
@@ -106,7 +113,8 @@ class Dispatcher {
     MR_DEVICE bool dispatch(const Slot& slot, u64 position, CompletionEntry* answer) {
         const u64 now = clock_ns();
         // The position tells the ticket, also where the slot is damaged.
-        *answer = CompletionEntry{position + 1, static_cast<Opcode>(slot.event_type & 0xFFFF), STATUS_OK, 0, BODY_EMPTY, 0, 0};
+        *answer = CompletionEntry{
+            position + 1, static_cast<Opcode>(slot.event_type & 0xFFFF), STATUS_OK, 0, BODY_EMPTY, 0, 0};
         if (!slot_holds(slot, position)) {
             answer->opcode = Opcode{};
             return refuse(answer, STATUS_BAD_DESCRIPTOR);
@@ -136,7 +144,10 @@ class Dispatcher {
         const Status planned = plan_job(params_, job, stream_);
         const Status status = regions_hold(ring_, descriptor, run) ? planned : STATUS_BAD_DESCRIPTOR;
         if (status != STATUS_OK) {
-            if (status == STATUS_BAD_DESCRIPTOR || status == STATUS_RESULT_TOO_SMALL || status == STATUS_UNKNOWN_OPCODE) return refuse(answer, status);
+            if (status == STATUS_BAD_DESCRIPTOR || status == STATUS_RESULT_TOO_SMALL ||
+                status == STATUS_UNKNOWN_OPCODE) {
+                return refuse(answer, status);
+            }
             answer->status = status;
             return true;
         }

@@ -1,14 +1,16 @@
-// Encode: each text's keywords, by the host's automaton (host/core/src/encode/keyword.rs) on every byte. The host makes coordinates of them.
+// Encode: each text's keywords, by the host's automaton (host/core/src/encode/keyword.rs) on every byte. The host makes
+// coordinates of them.
 //
 //   PREPARE  a chunk checks a run of the texts' offsets, copies them into scratch, and zeroes their masks there
 //   WORK     a chunk is a run of spans: 256 slices of text, one for each thread, brought into shared memory together
 //   FINISH   a chunk copies a run of masks out
 //
-// The state at a byte depends on the bytes before it, but not on those further back than `warm_up`: a thread begins that far before its slice,
-// or at its text's start where that is nearer, and is then in the state that a reader of the whole text is in. So texts are shared out by
-// bytes alone, however long they are. A slice is an odd number of words long, so lanes that go along together are on different banks.
+// The state at a byte depends on the bytes before it, but not on those further back than `warm_up`: a thread begins
+// that far before its slice, or at its text's start where that is nearer, and is then in the state that a reader of the
+// whole text is in. So texts are shared out by bytes alone, however long they are. A slice is an odd number of words
+// long, so lanes that go along together are on different banks.
 //
-// Positions count from the piece of 16 bytes in which the text begins (`lead` bytes before it), so that copies are aligned.
+// Positions count from the piece of 16 bytes in which the text begins (`lead` bytes before it), for aligned copies.
 #pragma once
 
 #include "stage.cuh"
@@ -34,17 +36,21 @@ struct EncodePlan {
 };
 
 MR_DEVICE u32 class_bytes() { return 256; }
-MR_DEVICE u32 next_bytes(const Automaton& automaton) { return align_up((automaton.states << automaton.shift) * u32(sizeof(u16)), PIECE_BYTES); }
+MR_DEVICE u32 next_bytes(const Automaton& automaton) {
+    return align_up((automaton.states << automaton.shift) * u32(sizeof(u16)), PIECE_BYTES);
+}
 // What of the text before a span is brought along.
 MR_DEVICE u32 warm_up_bytes(const Automaton& automaton) { return align_up(automaton.warm_up, PIECE_BYTES); }
 
-// The longest slice, in bytes, for which a span fits into `room` bytes of shared memory, up to the one wished for; 0 if there is none.
+// The longest slice, in bytes, for which a span fits into `room` bytes of shared memory, up to the one wished for; 0 if
+// there is none.
 MR_DEVICE u32 fitting_slice(u32 words, u32 warm_up, u32 room) {
     while (words >= LEAST_SLICE_WORDS && warm_up + words * 4 * THREADS > room) words -= 2;
     return words >= LEAST_SLICE_WORDS ? words * 4 : 0;
 }
 
-// Slices, and whether the tables are in shared memory too, where looking something up takes a tenth of the time. False if not even a span fits.
+// Chooses the slices, and whether the tables are copied to shared memory too, where a look-up takes a tenth of the
+// time. False if not even one span fits.
 MR_DEVICE bool lay_spans(const KernelParams& params, EncodePlan& plan) {
     const Automaton& automaton = params.automaton;
     const u32 room = params.shared_bytes - MAILBOX_BYTES, warm_up = warm_up_bytes(automaton);
@@ -64,7 +70,9 @@ MR_DEVICE Status plan_encode(const KernelParams& params, JobRecord& job) {
     if (descriptor.items >= MOST_TEXT_BYTES) return STATUS_BAD_DESCRIPTOR;
     const u64 before = (u64(descriptor.items) + 1) * sizeof(u64);
     const u64 mask_bytes = u64(descriptor.items) * MASK_WORDS * sizeof(u32);
-    if (descriptor.payload_len < before || descriptor.payload_len - before >= MOST_TEXT_BYTES) return STATUS_BAD_DESCRIPTOR;
+    if (descriptor.payload_len < before || descriptor.payload_len - before >= MOST_TEXT_BYTES) {
+        return STATUS_BAD_DESCRIPTOR;
+    }
     if (descriptor.result_len < mask_bytes) return STATUS_RESULT_TOO_SMALL;
     plan.items = descriptor.items;
     plan.lead = static_cast<u32>(before % PIECE_BYTES);
@@ -84,7 +92,7 @@ MR_DEVICE const u64* offsets_of(const KernelParams& params, const JobRecord& job
     return reinterpret_cast<const u64*>(payload_of(params, job));
 }
 
-// Checks that offsets rise from 0 to the text's length and copies them, two at a time. All lanes of a warp go through together.
+// Checks that offsets rise from 0 to the text's length and copies them, two at a time. All lanes of a warp together.
 MR_DEVICE_CALL void prepare_encode(const KernelParams& params, JobRecord& job, u32 chunk) {
     const EncodePlan& plan = plan_in<EncodePlan>(job);
     const u64* offsets = offsets_of(params, job);
@@ -151,7 +159,8 @@ struct FoundWords {
 // A run of spans, by one block.
 class TextScan {
   public:
-    MR_DEVICE TextScan(const KernelParams& params, const JobRecord& job) : plan_(plan_in<EncodePlan>(job)), tables_(tables_of(params.automaton)) {
+    MR_DEVICE TextScan(const KernelParams& params, const JobRecord& job)
+        : plan_(plan_in<EncodePlan>(job)), tables_(tables_of(params.automaton)) {
         warm_up_ = params.automaton.warm_up;
         warm_up_bytes_ = warm_up_bytes(params.automaton);
         offsets_ = reinterpret_cast<const u32*>(job.scratch + plan_.offsets);
@@ -264,7 +273,9 @@ template <>
 struct Operation<Opcode::encode> {
     static constexpr bool AT_ONCE = false;
 
-    static MR_DEVICE Status plan(const KernelParams& params, JobRecord& job, StreamPlace&) { return plan_encode(params, job); }
+    static MR_DEVICE Status plan(const KernelParams& params, JobRecord& job, StreamPlace&) {
+        return plan_encode(params, job);
+    }
 
     static MR_DEVICE void run(const KernelParams& params, JobRecord& job, Phase phase, u32 chunk) {
         if (phase == PHASE_PREPARE) prepare_encode(params, job, chunk);

@@ -1,12 +1,12 @@
-// A job on the device: a slot that the dispatcher has checked and planned, and the counters by which the blocks share it out.
+// A job on the device: a slot that the dispatcher has planned, and the counters by which the blocks share it out.
 //
-// Who owns a record: the dispatcher, from the moment when all workers have passed the record's last job until it publishes the next one in
-// it; then all workers read it, and only its counters change, by atomics. Its scratch area goes with it.
+// The dispatcher owns a record from the moment when all workers have passed its last job until it publishes the next
+// one. Then all workers read it, and only its counters change, by atomics. Its scratch area goes with it.
 //
-// A job's chunks are numbered through its three phases. Chunks are claimed in order, each by one addition to `next`, and each finished one
-// adds to `done`, so `done >= prepare_end` says that every PREPARE chunk is finished: none of a later phase starts before. A block that
-// waits for that waits for chunks that were claimed before its own by blocks that run (the grid is resident), so it cannot wait for ever;
-// should it all the same, its budget ends the kernel.
+// A job's chunks are numbered through its three phases. Chunks are claimed in order, each by one addition to `next`,
+// and each finished one adds to `done`, so `done >= prepare_end` says that every PREPARE chunk is finished: none of a
+// later phase starts before. A block that waits for this waits for chunks that running blocks (the whole grid is
+// resident) claimed before it, so its wait ends; if it does not all the same, the block's budget ends the kernel.
 #pragma once
 
 #include "platform.cuh"
@@ -65,12 +65,20 @@ static_assert(offsetof(DeviceState, cursors) == 4096);
 MR_DEVICE u64 unix_ns(const DeviceState& state) { return clock_ns() + device_load_relaxed(&state.clock_offset_ns); }
 
 // Whether a deadline in Unix nanoseconds has passed; 0 is none.
-MR_DEVICE bool is_past(const DeviceState& state, u64 deadline_ns) { return deadline_ns != 0 && unix_ns(state) >= deadline_ns; }
+MR_DEVICE bool is_past(const DeviceState& state, u64 deadline_ns) {
+    return deadline_ns != 0 && unix_ns(state) >= deadline_ns;
+}
 
 // The slot's data as a descriptor.
-MR_DEVICE const Descriptor& descriptor_of(const JobRecord& job) { return *reinterpret_cast<const Descriptor*>(job.slot.data); }
-MR_DEVICE const u8* payload_of(const KernelParams& params, const JobRecord& job) { return params.ring.arena + descriptor_of(job).payload_offset; }
-MR_DEVICE u8* result_of(const KernelParams& params, const JobRecord& job) { return params.ring.arena + descriptor_of(job).result_offset; }
+MR_DEVICE const Descriptor& descriptor_of(const JobRecord& job) {
+    return *reinterpret_cast<const Descriptor*>(job.slot.data);
+}
+MR_DEVICE const u8* payload_of(const KernelParams& params, const JobRecord& job) {
+    return params.ring.arena + descriptor_of(job).payload_offset;
+}
+MR_DEVICE u8* result_of(const KernelParams& params, const JobRecord& job) {
+    return params.ring.arena + descriptor_of(job).result_offset;
+}
 
 // The first failure stands.
 MR_DEVICE void fail(JobRecord& job, Status status) { device_compare_exchange(&job.status, STATUS_OK, status); }
@@ -94,7 +102,8 @@ struct Layout {
     }
 };
 
-// Waits, a pause at a time, until `condition` holds. False once the budget is used up (which ends the kernel) or somebody else's is.
+// Waits, a pause at a time, until `condition` holds. False once the budget is used up (which ends the kernel) or
+// somebody else's is.
 template <typename Condition>
 MR_DEVICE bool wait_for(const KernelParams& params, Condition condition) {
     const u64 begun = clock_ns();

@@ -1,10 +1,12 @@
-// The whole kernel: block 0 dispatches, all others work. The grid must be resident at once (cooperative launch), since blocks wait for one another.
+// The whole kernel: block 0 dispatches, all others work. The grid must be resident at once (cooperative launch), since
+// blocks wait for one another.
 //
 //   host ── slots ──▶ dispatcher ── job records ──▶ workers ── completions ──▶ host
 //         (pinned)                 (device memory)            (pinned)
 //
-// It runs until the position in the control line, for ever if there is none, and the same code serves every mode: a persistent kernel has no
-// limit; one launch for each batch has the tail that the host saw. In both it goes on where the queue's lines say that the last one stopped.
+// It runs until the position in the control line, for ever if there is none, and the same code serves every mode: a
+// persistent kernel has no limit; one launch for each batch has the tail that the host saw. In both it goes on where
+// the queue's lines say that the last one stopped.
 #pragma once
 
 #include "dispatcher.cuh"

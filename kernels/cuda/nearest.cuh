@@ -1,15 +1,17 @@
-// Nearest: for each query the k nearest points in 5-D and whatever may tie with the last of them; the host takes the square roots and orders.
+// Nearest: for each query the k nearest points in 5-D and whatever may tie with the last of them; the host takes the
+// square roots and orders.
 //
 //   PREPARE  a chunk copies a run of the payload into scratch
-//   WORK     a chunk is one query against a share of the points: what can be among the k nearest is collected in shared memory
+//   WORK     a chunk is one query against a share of the points: what can be among the k nearest is collected
 //   FINISH   a chunk is one query: its shares' lists become the answer's list
 //
-// Squared distances are the definition's bits (host/core/src/nearest.rs), in float64. They are compared as float32, rounded to nearest. Rounding
-// is monotone, so with K the k-th smallest rounded distance, and d the k-th smallest distance itself, K is d rounded. The answer may hold
-// rows up to widen(d) = the number after d * (1 + 1e-15): two distances so near may share a square root. Widening moves d by less than 2e-15 of
-// it, or within what float32 rounds to 0, which is far less than the distance of two rounding boundaries of float32. So it crosses at most
-// one boundary: widen(d) rounded is at most the float32 after K. Every row that the answer may hold has a rounded distance of at most that,
-// and every such row is kept. Beyond float32's range rows round to infinity, which ties them: they are all kept.
+// Squared distances are the definition's bits (host/core/src/nearest.rs), in float64. They are compared as float32,
+// rounded to nearest. Rounding is monotone, so with K the k-th smallest rounded distance, and d the k-th smallest
+// distance itself, K is d rounded. The answer may hold rows up to widen(d) = the number after d * (1 + 1e-15): two
+// distances so near may share a square root. Widening moves d by less than 2e-15 of it, or within what float32 rounds
+// to 0, which is far less than the distance of two rounding boundaries of float32. So it crosses at most one boundary:
+// widen(d) rounded is at most the float32 after K. Every row that the answer may hold has a rounded distance of at most
+// that, and every such row is kept. Beyond float32's range rows round to infinity, which ties them: they are all kept.
 #pragma once
 
 #include "lists.cuh"
@@ -57,8 +59,8 @@ struct NearState {
 };
 static_assert(sizeof(NearState) % sizeof(NearPoint) == 0);
 
-// A squared distance as a key: the bits of its float32, turned around. The topmost bit is always set (also for what is no number, which no
-// checked input brings about), so keys have the same order as signed and as unsigned integers.
+// A squared distance as a key: the bits of its float32, turned around. The topmost bit is always set (also for what is
+// no number, which no checked input brings about), so keys have the same order as signed and as unsigned integers.
 constexpr u32 LEAST_KEY = 0x80000000u;
 MR_DEVICE u32 nearness(double squared) { return ~(float_to_bits(static_cast<float>(squared)) & 0x7FFFFFFFu); }
 // The smallest key of interest, given the k-th largest: one float32 further away.
@@ -89,7 +91,9 @@ MR_DEVICE Status plan_nearest(const KernelParams& params, JobRecord& job, const 
     NearestPlan& plan = plan_in<NearestPlan>(job);
     const u32 items = descriptor.items, sent = corpus == nullptr ? descriptor.dim : 0;
     plan.payload_bytes = (u64(items) + 1 + sent) * POINT_BYTES;
-    if (descriptor.k == 0 || items > MOST_POINT_QUERIES || descriptor.payload_len < plan.payload_bytes) return STATUS_BAD_DESCRIPTOR;
+    if (descriptor.k == 0 || items > MOST_POINT_QUERIES || descriptor.payload_len < plan.payload_bytes) {
+        return STATUS_BAD_DESCRIPTOR;
+    }
     if (descriptor.result_len < items * u64(sizeof(ListHeader))) return STATUS_RESULT_TOO_SMALL;
     plan.items = items;
     plan.k = descriptor.k;
@@ -152,13 +156,15 @@ MR_DEVICE void each_point_run(const NearestPlan& plan, const u8* scratch, u32 be
     for (u32 at = 0; at < plan.segment_count; ++at) {
         const Segment& segment = plan.segments[at];
         const u32 first = segment.first_row;
-        const u32 from = begin > first ? begin - first : 0, to = end > first ? smaller(end - first, segment.row_count) : 0;
+        const u32 from = begin > first ? begin - first : 0,
+                  to = end > first ? smaller(end - first, segment.row_count) : 0;
         if (from < to) visit(PointRun{segment.coordinates, segment.row_count, first, from, to});
     }
 }
 
-// The nearest of a share of the points to one query, by one block. With L the key limit that any k points give, a point below it is not
-// wanted: k are surely nearer, and it does not tie with the last of them. That holds for limits that other blocks found, too.
+// The nearest of a share of the points to one query, by one block. With L the key limit that any k points give, a point
+// below it is not wanted: k are surely nearer, and it does not tie with the last of them. That holds for limits that
+// other blocks found, too.
 class NearScan {
   public:
     MR_DEVICE NearScan(const NearestPlan& plan, u8* scratch, u32 query) : plan_(plan) {
@@ -186,7 +192,7 @@ class NearScan {
             u32 keys[POINTS_EACH];
             MR_UNROLL
             for (u32 i = 0; i < POINTS_EACH; ++i) {
-                // Points that fill up the last tile get a key below every limit.
+                // The last tile's padding gets a key below every limit.
                 const u32 at = begin + i * THREADS + thread_index();
                 keys[i] = run.end - begin > i * THREADS + thread_index() ? key_of(run, at) : 0;
             }
@@ -219,7 +225,8 @@ class NearScan {
         return nearness(probe_.squared(point));
     }
 
-    // Sees to it that a tile's points fit. Where too many tie for that, the list has overflowed: it starts anew without a use.
+    // Makes room for a tile's points. Where too many tie, the list has overflowed: what it collects from here on is of
+    // no use.
     MR_DEVICE void make_room() {
         block_sync();
         u32 count = state_->count;
@@ -254,7 +261,8 @@ class NearScan {
         limit_ = static_cast<u32>(state_->limit);
     }
 
-    // Moves what is still of interest to the front. All have read a run of cells before any writes, and writes stay behind the reads.
+    // Moves what is still of interest to the front. All have read a run of cells before any writes, and writes stay
+    // behind the reads.
     MR_DEVICE void compact(u32 count) {
         for (u32 begin = 0; begin < count; begin += THREADS) {
             const u32 at = begin + thread_index();
@@ -319,7 +327,8 @@ MR_DEVICE_CALL void finish_nearest(const KernelParams& params, JobRecord& job, u
             each_near_cell(plan, job.scratch, query, [&](const NearPoint& point) { visit(point.key); });
         }));
     }
-    Candidate* list = reinterpret_cast<Candidate*>(result + plan.items * u64(sizeof(ListHeader))) + u64(query) * plan.capacity;
+    Candidate* list =
+        reinterpret_cast<Candidate*>(result + plan.items * u64(sizeof(ListHeader))) + u64(query) * plan.capacity;
     each_near_cell(plan, job.scratch, query, [&](const NearPoint& point) {
         if (point.key < limit) return;
         const u32 at = shared_add(&state->written, 1);
@@ -327,7 +336,10 @@ MR_DEVICE_CALL void finish_nearest(const KernelParams& params, JobRecord& job, u
     });
     block_sync();
     const bool listed = state->overflow == 0 && state->written <= plan.capacity;
-    if (thread_index() == 0) reinterpret_cast<ListHeader*>(result)[query] = listed ? ListHeader{state->written, 0} : ListHeader{0, EVERY_ROW};
+    if (thread_index() == 0) {
+        reinterpret_cast<ListHeader*>(result)[query] =
+            listed ? ListHeader{state->written, 0} : ListHeader{0, EVERY_ROW};
+    }
 }
 
 template <>

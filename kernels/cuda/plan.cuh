@@ -1,6 +1,6 @@
-// From a slot to a plan: every number in a descriptor is checked before anything is read or written by it, here what all jobs have in common,
-// in each operation's own file the rest. One thread of the dispatcher does it; what needs the payload's bytes is checked in the PREPARE
-// phase by whoever reads them.
+// From a slot to a plan. Every number in a descriptor is checked before anything is read or written by it: here what
+// all jobs have in common, the rest in each operation's own file. One thread of the dispatcher does it. What depends on
+// the payload's bytes is checked in the PREPARE phase by the threads that read them.
 #pragma once
 
 #include "job.cuh"
@@ -13,7 +13,8 @@ MR_DEVICE const Corpus* find_corpus(const KernelParams& params, u32 handle, u32 
     u64 at = (handle * u64(0x9E3779B97F4A7C15) + generation * u64(0xC2B2AE3D27D4EB4F)) >> 32;
     for (u32 probe = 0; probe < MOST_PROBES; ++probe, ++at) {
         const Corpus* corpus = params.corpora + (at & params.corpora_mask);
-        // Both by one load, and before the rest: the host writes the handle last. Entries of other versions may be written meanwhile.
+        // Both by one load, and before the rest: the host writes the handle last. Entries of other versions may be
+        // written meanwhile.
         const u64 key = device_load_acquire(reinterpret_cast<const u64*>(corpus));
         if (key == (handle | static_cast<u64>(generation) << 32)) return corpus;
         if (static_cast<u32>(key) == NO_HANDLE) return nullptr;
@@ -21,7 +22,8 @@ MR_DEVICE const Corpus* find_corpus(const KernelParams& params, u32 handle, u32 
     return nullptr;
 }
 
-// The word of the run that a job's payload begins; 0 if it begins none. It is in pinned memory and was written before the slot that names it.
+// The word of the run that a job's payload begins; 0 if it begins none. It is in pinned memory and was written before
+// the slot that names it.
 MR_DEVICE u64 run_word(const RingView& ring, const Descriptor& descriptor) {
     const u64 block = descriptor.payload_offset / ring.arena_block_bytes;
     if (descriptor.payload_offset % ring.arena_block_bytes != 0 || block >= ring.arena_blocks) return 0;
@@ -47,8 +49,8 @@ MR_DEVICE bool slot_holds(const Slot& slot, u64 position) {
            slot.event_type >> 32 == ABI_VERSION;
 }
 
-// Whether so many answers are wanted that every row is a candidate: no list is written then, and nothing of the corpus read. The twin of the
-// function of this name in host/core/src/lists.rs.
+// Whether so many answers are wanted that every row is a candidate: no list is written then, and nothing of the corpus
+// is read. `wants_every_row` in host/core/src/lists.rs says the same.
 MR_DEVICE bool wants_every_row(u32 k, u32 rows) { return 2 * u64(k) >= rows; }
 
 // How far into a streamed corpus's session the dispatcher's jobs are.
@@ -60,13 +62,13 @@ struct StreamPlace {
     MR_DEVICE void enter(const Corpus& corpus) {
         if (corpus.stream == nullptr || corpus.stream_session == session) return;
         session = corpus.stream_session;
-        // A kernel that was launched in the middle of a session goes on where the last one ended, with nothing under way.
+        // A kernel launched in the middle of a session goes on where the last one ended, with nothing under way.
         next = system_load_relaxed(&corpus.stream->consumed.words[0]);
     }
 };
 
-// What the kernel does for an operation: a specialisation for each on the list of operations.inc, in the file of its name. One that is
-// missing does not compile.
+// What the kernel does for an operation: a specialisation for each that operations.inc lists, in the file of its name.
+// Without it the kernel does not compile.
 //
 //   AT_ONCE                         whether the dispatcher answers it itself, without a plan: nobody reads its regions
 //   plan(params, job, stream)       checks every number in the slot, and makes the job's plan

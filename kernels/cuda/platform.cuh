@@ -1,9 +1,10 @@
-// The primitives that device code is written in: who am I, barriers, shuffles, scoped memory operations, matrix multiply. Compiled by nvcc
-// they are the instructions below; compiled as C++ they come from twin/platform.hpp, where a CUDA thread is a fiber. Nothing else in this
-// folder names a CUDA built-in.
+// The primitives that device code is written in: who am I, barriers, shuffles, scoped memory operations, matrix
+// multiply. Compiled by nvcc they are the instructions below; compiled as C++ they come from twin/platform.hpp, where a
+// CUDA thread is a fiber. Nothing else in this folder names a CUDA built-in.
 //
-// Every load of data that another block, the host or the copy engine writes while the kernel lives is an ordinary load after an acquire,
-// or one of the operations here: never a non-coherent one (`__ldg`, `const __restrict__`), since the kernel never ends in between.
+// Every load of data that another block, the host or the copy engine writes while the kernel lives is an ordinary load
+// after an acquire, or one of the operations here: never a non-coherent one (`__ldg`, `const __restrict__`), since the
+// kernel never ends in between.
 #pragma once
 
 #include "abi.cuh"
@@ -40,7 +41,7 @@ MR_DEVICE u8* shared_memory() {
     return megaring_shared;
 }
 
-// A pointer that came out of memory, known to be to device or pinned memory: its loads need not find that out each time.
+// A pointer read from memory, which points to device or pinned memory: its loads need not find that out each time.
 template <typename T>
 MR_DEVICE T* global(T* at) {
     __builtin_assume(__isGlobal(at));
@@ -70,14 +71,15 @@ MR_DEVICE u32 device_add(u32* at, u32 value) { return atomicAdd(at, value); }
 MR_DEVICE u64 device_add(u64* at, u64 value) {
     return atomicAdd(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(value));
 }
-// Adds, to claim a place that is free because of what the earlier claimers have seen. It needs no release and no acquire: where to write
-// depends on what comes back, so nothing is written before, and what they saw had happened before they claimed.
+// Adds, to claim a place that is free because of what the earlier claimers have seen. It needs no release and no
+// acquire: where to write depends on what comes back, so nothing is written before, and what they saw had happened
+// before they claimed.
 MR_DEVICE u64 device_claim(u64* at, u64 value) { return device_add(at, value); }
 MR_DEVICE u32 device_or(u32* at, u32 value) { return atomicOr(at, value); }
 MR_DEVICE i32 device_max(i32* at, i32 value) { return atomicMax(at, value); }
 MR_DEVICE u32 device_compare_exchange(u32* at, u32 expected, u32 value) { return atomicCAS(at, expected, value); }
 
-// Adds and is at once the release of what this thread has seen happen and the acquire of what the earlier adders released.
+// Adds; releases what this thread has seen happen, and acquires what earlier adders released.
 MR_DEVICE u32 device_add_acq_rel(u32* at, u32 value) {
     u32 before;
     asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(before) : "l"(at), "r"(value) : "memory");
@@ -132,7 +134,8 @@ MR_DEVICE void device_store_relaxed(T* at, T value) {
     }
 }
 
-// Words that the host writes or reads, over PCIe. The load is relaxed: whoever acts on a changed value calls `system_acquire` first.
+// Words that the host writes or reads, over PCIe. The load is relaxed: whoever acts on a changed value calls
+// `system_acquire` first.
 MR_DEVICE u64 system_load_relaxed(const u64* at) {
     u64 value;
     asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(at) : "memory");
@@ -149,18 +152,22 @@ MR_DEVICE void system_acquire(const u64* at) {
     static_cast<void>(at);
     asm volatile("fence.acq_rel.sys;" ::: "memory");
 }
-// What this thread wrote, the host sees before anything that is stored to it later by whoever learns of it through a barrier or an atomic.
+// The host sees what this thread wrote before it sees the stores of any thread that has learnt of it since, through a
+// barrier or an atomic.
 MR_DEVICE void system_fence() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
 
-// The eight 16-byte pieces of a slot in pinned memory, by lane: each piece is single, the slot is not. (Four words at once would be four
-// accesses in no set order.)
+// The eight 16-byte pieces of a slot in pinned memory, by lane. A piece is one access, a slot is not. (Four words at
+// once would be four accesses in no set order.)
 struct alignas(16) Piece {
     u64 low, high;
 };
 MR_DEVICE Piece system_load_piece(const Slot* slot, u32 piece) {
     Piece value;
     const Piece* at = reinterpret_cast<const Piece*>(slot) + piece;
-    asm volatile("ld.relaxed.sys.global.v2.u64 {%0, %1}, [%2];" : "=l"(value.low), "=l"(value.high) : "l"(at) : "memory");
+    asm volatile("ld.relaxed.sys.global.v2.u64 {%0, %1}, [%2];"
+                 : "=l"(value.low), "=l"(value.high)
+                 : "l"(at)
+                 : "memory");
     return value;
 }
 MR_DEVICE void system_store_piece(Slot* slot, u32 piece, Piece value) {
@@ -191,14 +198,16 @@ MR_DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c);
 MR_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 MR_DEVICE float root(float a) { return __fsqrt_rn(a); }
 
-// 16 x 8 integer sums += 16 x 32 unsigned codes times 32 x 8 signed codes, spread over the warp as mma.m16n8k32 has it: lane 4g + j holds of
-// the rows g (a[0], a[2]) and g + 8 (a[1], a[3]) the elements 4j.. (a[0], a[1]) and 16 + 4j.. (a[2], a[3]), of the column g the
-// same elements (b[0], b[1]), and the sums of those rows and the columns 2j and 2j + 1. Exact while sums stay within 32 bits.
+// 16 x 8 integer sums += 16 x 32 unsigned codes times 32 x 8 signed codes, spread over the warp as mma.m16n8k32 has it:
+// lane 4g + j holds of the rows g (a[0], a[2]) and g + 8 (a[1], a[3]) the elements 4j.. (a[0], a[1]) and 16 + 4j..
+// (a[2], a[3]), of the column g the same elements (b[0], b[1]), and the sums of those rows and the columns 2j and 2j +
+// 1. Exact while sums stay within 32 bits.
 MR_DEVICE void multiply_codes(i32 (&sums)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
     MR_UNROLL
     for (u32 half = 0; half < 2; ++half) {

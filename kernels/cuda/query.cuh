@@ -54,7 +54,7 @@ MR_DEVICE double warp_sum(double value) { return warp_reduce(value, [](double a,
 MR_DEVICE i32 warp_sum(i32 value) { return warp_reduce(value, [](i32 a, i32 b) { return a + b; }); }
 MR_DEVICE float warp_max(float value) { return warp_reduce(value, [](float a, float b) { return a < b ? b : a; }); }
 
-// Brings a query from pinned memory into the scratch area: its bytes cross the bus once. Returns this lane's part of what is summed over them.
+// Brings a query from pinned memory into scratch: its bytes cross the bus once. Returns this lane's part of the sums.
 struct Loaded {
     double norm2;
     float largest;
@@ -96,13 +96,14 @@ MR_DEVICE i32 round_code(float value) {
     return rounded > 127 ? 127 : rounded < -127 ? -127 : rounded;
 }
 
-// Codes of a loaded query into its column of a tile of eight (`fragments`: the tile's, see search.cuh), and what was lost and kept. A query that is
-// not `screened` gets zeros.
+// Writes a loaded query's codes into its column of a tile of eight (`fragments`, see search.cuh), and returns what was
+// lost and kept. A query that is not `screened` gets zeros.
 struct Coded {
     double lost, kept;
     i32 sum;
 };
-MR_DEVICE Coded code_query(const float* values, u32 dim, u32 steps, u32 column, bool screened, float largest, u32* fragments) {
+MR_DEVICE Coded code_query(const float* values, u32 dim, u32 steps, u32 column, bool screened, float largest,
+                           u32* fragments) {
     const float scale = largest / 127.0f, inverse = 127.0f / largest;
     Coded coded{0.0, 0.0, 0};
     for (u32 quad = lane_index(); quad < 8 * steps; quad += WARP) {
@@ -126,8 +127,8 @@ MR_DEVICE Coded code_query(const float* values, u32 dim, u32 steps, u32 column, 
 
 MR_DEVICE double goodness(u32 metric, double score) { return metric == METRIC_L2 ? -score : score; }
 
-// The caller's threshold as an upper bound that rows of interest reach: at least the lowest finite number, which the rows that fill up a group
-// do not reach.
+// The caller's threshold as an upper bound that rows of interest reach. It is at least the lowest finite number, which
+// the padding of a group does not reach.
 MR_DEVICE float first_threshold(u32 metric, double norm2, double slack, double threshold) {
     const double wanted = goodness(metric, threshold);
     const float first = round_down(wanted + (metric == METRIC_L2 ? norm2 : 0.0) - 2.0 * slack);
@@ -135,7 +136,8 @@ MR_DEVICE float first_threshold(u32 metric, double norm2, double slack, double t
 }
 
 // Bounds of a query whose norm, codes and losses are known. All lanes compute the same.
-MR_DEVICE QueryParams query_params(u32 metric, double norm2, double max_norm, double threshold, float largest, const Coded& coded) {
+MR_DEVICE QueryParams query_params(u32 metric, double norm2, double max_norm, double threshold, float largest,
+                                   const Coded& coded) {
     const double up = 1.0 + 1e-9;
     const double residual = root_exactly(coded.lost) * up, kept = root_exactly(coded.kept) * up;
     const double unit = metric == METRIC_COSINE ? root_exactly(norm2) : 1.0;
@@ -156,7 +158,10 @@ MR_DEVICE QueryParams float32_params(u32 metric, double norm2, double threshold,
     const double norm = root_exactly(norm2);
     QueryParams params;
     params.scale = metric == METRIC_COSINE ? static_cast<float>(1.0 / norm) : metric == METRIC_L2 ? 2.0f : 1.0f;
-    params.a = round_up(metric == METRIC_COSINE ? relative : metric == METRIC_DOT ? relative * norm : 2.0 * relative * norm);
+    const double error = metric == METRIC_COSINE ? relative
+                         : metric == METRIC_DOT  ? relative * norm
+                                                 : 2.0 * relative * norm;
+    params.a = round_up(error);
     params.b = metric == METRIC_L2 ? round_up(relative) : 0.0f;
     params.slack = metric == METRIC_L2 ? norm2 * L2_SLACK : 0.0;
     params.bias = 0;

@@ -1,11 +1,12 @@
-// Score: the exact scores of all pairs of queries and rows, float64 with the definition's bits (host/core/src/exact.rs).
+// Score: the exact scores of all pairs of queries and rows, float64 with the definition's bits
+// (host/core/src/exact.rs).
 //
 //   PREPARE  a chunk copies a run of queries (or of row numbers) into scratch, and takes the queries' norms
 //   FINISH   a chunk is a run of tiles: four queries (or the one there is) by 64 columns of the answer
 //
-// Eight lanes of a warp are the definition's eight lanes, so a warp has four groups, each with two rows at a time. A row's elements are read
-// and widened once for all queries of the tile; the queries lie widened in shared memory. Tiles of the same rows follow each other, so
-// rows come from memory once and then from the cache.
+// Eight lanes of a warp are the definition's eight lanes, so a warp has four groups, each with two rows at a time. A
+// row's elements are read and widened once for all queries of the tile; the queries lie widened in shared memory. Tiles
+// of the same rows follow each other, so rows come from memory once and then from the cache.
 #pragma once
 
 #include "stage.cuh"
@@ -49,7 +50,7 @@ MR_DEVICE double add_element(double a, double b, double sum) {
     }
 }
 
-// ((l0+l4)+(l2+l6)) + ((l1+l5)+(l3+l7)), the same in all eight lanes, since a sum of two does not depend on their order.
+// ((l0+l4)+(l2+l6)) + ((l1+l5)+(l3+l7)), the same in all eight lanes: a sum of two does not depend on their order.
 MR_DEVICE double combine_lanes(double sum) {
     sum = add_exactly(sum, warp_shuffle_xor(sum, 4));
     sum = add_exactly(sum, warp_shuffle_xor(sum, 2));
@@ -82,7 +83,9 @@ MR_DEVICE float reported(double score) {
 MR_DEVICE void lay_score(const KernelParams& params, ScorePlan& plan) {
     Layout layout;
     plan.norms = plan.payload = NOWHERE;
-    if (plan.metric == METRIC_COSINE) plan.norms = take_if_room(layout, plan.items * u64(sizeof(double)), params.scratch_bytes);
+    if (plan.metric == METRIC_COSINE) {
+        plan.norms = take_if_room(layout, plan.items * u64(sizeof(double)), params.scratch_bytes);
+    }
     plan.payload = take_if_room(layout, align_to_piece(plan.payload_bytes), params.scratch_bytes);
 }
 
@@ -98,7 +101,9 @@ MR_DEVICE Status plan_score(const KernelParams& params, JobRecord& job, const Co
     // Compared in elements of four bytes, of which there are less than 2^63.
     const u64 values = u64(items) * descriptor.dim, named = plan.all_rows ? 0 : descriptor.k;
     const u64 cells = u64(items) * plan.width;
-    if (values > descriptor.payload_len / sizeof(float) || named > descriptor.payload_len / sizeof(u32) - values) return STATUS_BAD_DESCRIPTOR;
+    if (values > descriptor.payload_len / sizeof(float) || named > descriptor.payload_len / sizeof(u32) - values) {
+        return STATUS_BAD_DESCRIPTOR;
+    }
     if (named > 0 && corpus.rows == 0) return STATUS_BAD_DESCRIPTOR;
     if (cells > descriptor.result_len / sizeof(float)) return STATUS_RESULT_TOO_SMALL;
     plan.segments = corpus.segments;
@@ -119,7 +124,8 @@ MR_DEVICE Status plan_score(const KernelParams& params, JobRecord& job, const Co
     const bool copies = plan.payload != NOWHERE;
     plan.query_chunks = copies || plan.norms != NOWHERE ? divide_up(items, plan.queries_per_chunk) : 0;
     const u64 named_bytes = align_to_piece(plan.payload_bytes) - align_to_piece(values * sizeof(float));
-    job.prepare_end = plan.query_chunks + (copies ? static_cast<u32>((named_bytes + STAGE_BYTES - 1) / STAGE_BYTES) : 0);
+    job.prepare_end =
+        plan.query_chunks + (copies ? static_cast<u32>((named_bytes + STAGE_BYTES - 1) / STAGE_BYTES) : 0);
     job.work_end = job.prepare_end;
     const u64 most = 8 * u64(params.workers);
     job.total = job.work_end + static_cast<u32>(plan.tiles < most ? (plan.tiles > 0 ? plan.tiles : 1) : most);
@@ -138,14 +144,16 @@ MR_DEVICE_CALL void prepare_score(const KernelParams& params, JobRecord& job, u3
     const u64 row_bytes = plan.dim * u64(sizeof(float));
     const u64 queries_end = align_to_piece(plan.items * row_bytes);
     if (chunk >= plan.query_chunks) {
-        copy_chunk(job.scratch + plan.payload, from, queries_end, align_to_piece(plan.payload_bytes), chunk - plan.query_chunks);
+        copy_chunk(job.scratch + plan.payload, from, queries_end, align_to_piece(plan.payload_bytes),
+                   chunk - plan.query_chunks);
         return;
     }
     const u32 first = chunk * plan.queries_per_chunk;
     const u32 count = smaller(plan.items - first, plan.queries_per_chunk);
     const u64 begin = first * row_bytes;
     if (plan.payload != NOWHERE) {
-        copy_pieces(job.scratch + plan.payload, from, begin, first + count == plan.items ? queries_end : begin + count * row_bytes);
+        copy_pieces(job.scratch + plan.payload, from, begin,
+                    first + count == plan.items ? queries_end : begin + count * row_bytes);
     }
     if (plan.norms == NOWHERE) return;
     // The copies of other threads are read below.
@@ -164,7 +172,10 @@ MR_DEVICE_CALL void prepare_score(const KernelParams& params, JobRecord& job, u3
 class Scorer {
   public:
     MR_DEVICE Scorer(const KernelParams& params, JobRecord& job)
-        : job_(job), plan_(plan_in<ScorePlan>(job)), payload_(score_payload(params, job)), out_(reinterpret_cast<float*>(result_of(params, job))) {
+        : job_(job),
+          plan_(plan_in<ScorePlan>(job)),
+          payload_(score_payload(params, job)),
+          out_(reinterpret_cast<float*>(result_of(params, job))) {
         state_ = reinterpret_cast<ScoreState*>(shared_memory());
         staged_ = reinterpret_cast<double*>(shared_memory() + sizeof(ScoreState));
     }
@@ -185,9 +196,10 @@ class Scorer {
 
     template <bool SQUARES, u32 QUERIES>
     MR_DEVICE void score_tile(u32 query, u32 column) {
-        // Columns that fill up the last tile are scored like the last one, and not written.
+        // The last tile is padded with its last column, which is scored again and not written.
         const u32 mine = column + thread_index() / LANES * ROWS_AT_ONCE;
-        const Place first = place_of(smaller(mine, plan_.width - 1)), second = place_of(smaller(mine + 1, plan_.width - 1));
+        const Place first = place_of(smaller(mine, plan_.width - 1)),
+                    second = place_of(smaller(mine + 1, plan_.width - 1));
         double sums[ROWS_AT_ONCE][QUERIES] = {};
         for (u32 begin = 0; begin < plan_.dim; begin += plan_.slice) {
             const u32 length = smaller(plan_.dim - begin, plan_.slice);
@@ -226,7 +238,8 @@ class Scorer {
         return Place{segment.rows + u64(local) * plan_.dim, segment.norms2 + local};
     }
 
-    // Brings a slice of the tile's queries, widened, into shared memory, unless it is there. Those that fill up the last tile are its last.
+    // Brings a slice of the tile's queries, widened, into shared memory, unless it is there. The last tile is padded
+    // with its last query.
     template <u32 QUERIES>
     MR_DEVICE void stage(u32 query, u32 begin, u32 length) {
         if (query == staged_query_ && begin == staged_begin_) return;
@@ -254,7 +267,7 @@ class Scorer {
         if (q < QUERIES && definition_lane() == 0) state_->norms[q] = norm;
     }
 
-    // From sums to scores in shared memory. Each pair's score is one lane's work: lane 2q + r of a group has query q and row r.
+    // From sums to scores in shared memory. Lane 2q + r of a group scores query q and row r.
     template <u32 QUERIES>
     MR_DEVICE void finish(double (&sums)[ROWS_AT_ONCE][QUERIES], const Place& first, const Place& second) {
         const u32 lane = definition_lane();
@@ -266,7 +279,9 @@ class Scorer {
         }
         if (lane < ROWS_AT_ONCE * QUERIES) {
             const u32 query = lane / ROWS_AT_ONCE, row = lane % ROWS_AT_ONCE;
-            if (plan_.metric == METRIC_COSINE) score = cosine_of(score, state_->norms[query], root_exactly(*(row == 0 ? first : second).norm2));
+            if (plan_.metric == METRIC_COSINE) {
+                score = cosine_of(score, state_->norms[query], root_exactly(*(row == 0 ? first : second).norm2));
+            }
             state_->scores[query][thread_index() / LANES * ROWS_AT_ONCE + row] = reported(score);
         }
         block_sync();
@@ -277,7 +292,9 @@ class Scorer {
     MR_DEVICE void write(u32 query, u32 column) {
         const u32 mine = column + thread_index() % TILE_COLUMNS;
         for (u32 q = thread_index() / TILE_COLUMNS; q < QUERIES; q += THREADS / TILE_COLUMNS) {
-            if (query + q < plan_.items && mine < plan_.width) out_[u64(query + q) * plan_.width + mine] = state_->scores[q][mine - column];
+            if (query + q < plan_.items && mine < plan_.width) {
+                out_[u64(query + q) * plan_.width + mine] = state_->scores[q][mine - column];
+            }
         }
         block_sync();
     }

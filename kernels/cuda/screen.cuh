@@ -1,10 +1,11 @@
-// The screen of a run of row groups against a tile of queries: integer dot products on the matrix units, bounds, and what passes goes to the
-// collector. No score matrix exists at any time.
+// The screen of a run of row groups against a tile of queries: integer dot products on the matrix units, bounds, and
+// what passes goes to the collector. No score matrix exists at any time.
 //
-// A group's codes lie as [quad][16 rows][4 elements]. The matrix instruction wants of lane 4g + j the rows g and g + 8 at the quads j and
-// j + 4 of each step of eight quads. Which row of the group is called g is ours to choose: row g of the instruction is row 2g of the group,
-// row g + 8 is row 2g + 1, so both are one 8-byte load, and a warp's load covers 256 bytes without a gap. Queries' codes are laid
-// out by the PREPARE phase as the lanes want them, and staged a slab of steps at a time into shared memory.
+// A group's codes lie as [quad][16 rows][4 elements]. The matrix instruction wants of lane 4g + j the rows g and g + 8
+// at the quads j and j + 4 of each step of eight quads. Which row of the group is called g is ours to choose: row g of
+// the instruction is row 2g of the group, row g + 8 is row 2g + 1, so both are one 8-byte load, and a warp's load
+// covers 256 bytes without a gap. Queries' codes are laid out by the PREPARE phase as the lanes want them, and staged a
+// slab of steps at a time into shared memory.
 #pragma once
 
 #include "collector.cuh"
@@ -13,8 +14,9 @@ namespace megaring {
 
 constexpr u32 GROUP_ROWS = 16;
 constexpr u32 GROUP_COLUMNS = 4 * GROUP_ROWS;
-// Steps of 32 elements whose rows a warp loads before it multiplies. One query is limited by the memory's latency: a whole slab's loads, 6 KiB a
-// warp, shall be under way at once. Many queries are limited by registers, which hold their sums.
+// Steps of 32 elements whose rows a warp loads before it multiplies. One query is limited by the memory's latency: a
+// whole slab's loads, 6 KiB a warp, shall be under way at once. Many queries are limited by the registers for their
+// sums.
 template <u32 TILES>
 constexpr u32 LOADED_STEPS = TILES == 1 ? SLAB_STEPS : 2;
 
@@ -47,7 +49,8 @@ MR_DEVICE RowPair load_columns(const float* columns, u32 group, u32 g) {
 }
 
 // Bounds of a group's rows for eight queries; those that pass are collected.
-MR_DEVICE void keep(const Collector& collector, const RowPair& rows, const i32 (&sums)[4], u32 first_query, u32 first_row) {
+MR_DEVICE void keep(const Collector& collector, const RowPair& rows, const i32 (&sums)[4], u32 first_query,
+                    u32 first_row) {
     const u32 j = lane_index() % 4;
     MR_UNROLL
     for (u32 at = 0; at < 2; ++at) {
@@ -64,7 +67,7 @@ MR_DEVICE void keep(const Collector& collector, const RowPair& rows, const i32 (
     }
 }
 
-// Stages the codes of the tile's queries for `steps` steps from `first_step` on. All threads; the caller has barriers around it.
+// Stages the codes of the tile's queries for `steps` steps from `first_step` on. All threads, between two barriers.
 MR_DEVICE void stage_slab(const QueryTile& queries, u32 first_step, u32 steps, u32* slab) {
     const u32 tiles = divide_up(queries.count, 8);
     const u32 words = steps * STEP_WORDS;
@@ -79,7 +82,8 @@ MR_DEVICE void stage_slab(const QueryTile& queries, u32 first_step, u32 steps, u
 
 // A lane's part of one step of a group: rows 2g and 2g + 1 at the quads j and j + 4.
 MR_DEVICE void load_rows(const u8* codes, u32 quad, u32 quads, u32 (&rows)[4]) {
-    const Pair* at = reinterpret_cast<const Pair*>(codes + static_cast<u64>(quad) * (4 * GROUP_ROWS)) + lane_index() / 4;
+    const Pair* at =
+        reinterpret_cast<const Pair*>(codes + static_cast<u64>(quad) * (4 * GROUP_ROWS)) + lane_index() / 4;
     // Quads past the last are not there to be read; the queries' codes are zero for them.
     const Pair low = quad < quads ? at[0] : Pair{0, 0};
     const Pair high = quad + 4 < quads ? at[4 * GROUP_ROWS / 2] : Pair{0, 0};
@@ -89,8 +93,8 @@ MR_DEVICE void load_rows(const u8* codes, u32 quad, u32 quads, u32 (&rows)[4]) {
 
 // Adds the products of one slab. Groups that are not there repeat the last one's codes, and are not kept.
 template <u32 GROUPS, u32 TILES>
-MR_DEVICE void multiply_slab(const QueryTile& queries, const u8* const (&codes)[GROUPS], u32 first_step, u32 steps, const u32* slab,
-                             i32 (&sums)[GROUPS][TILES][4]) {
+MR_DEVICE void multiply_slab(const QueryTile& queries, const u8* const (&codes)[GROUPS], u32 first_step, u32 steps,
+                             const u32* slab, i32 (&sums)[GROUPS][TILES][4]) {
     constexpr u32 LOADED = LOADED_STEPS<TILES>;
     const u32 lane = lane_index(), j = lane % 4;
     const u32 tiles = divide_up(queries.count, 8);
@@ -109,19 +113,23 @@ MR_DEVICE void multiply_slab(const QueryTile& queries, const u8* const (&codes)[
             MR_UNROLL
             for (u32 tile = 0; tile < TILES; ++tile) {
                 if (tile >= tiles) break;
-                const Pair pair = reinterpret_cast<const Pair*>(slab + (tile * SLAB_STEPS + begin + step) * STEP_WORDS)[lane];
+                const Pair pair =
+                    reinterpret_cast<const Pair*>(slab + (tile * SLAB_STEPS + begin + step) * STEP_WORDS)[lane];
                 const u32 codes_of_queries[2] = {pair.first, pair.second};
                 MR_UNROLL
-                for (u32 group = 0; group < GROUPS; ++group) multiply_codes(sums[group][tile], rows[step][group], codes_of_queries);
+                for (u32 group = 0; group < GROUPS; ++group) {
+                    multiply_codes(sums[group][tile], rows[step][group], codes_of_queries);
+                }
             }
         }
     }
 }
 
-// Screens groups begin..end of a segment, GROUPS of them to a warp at a time, for up to 8 * TILES queries. All threads of the block.
-// `slab` is shared memory; where all steps are one slab, it is staged already.
+// Screens groups begin..end of a segment, GROUPS of them to a warp at a time, for up to 8 * TILES queries. All threads
+// of the block. `slab` is shared memory; where all steps are one slab, it is staged already.
 template <u32 GROUPS, u32 TILES>
-MR_DEVICE void screen_groups(const QueryTile& queries, const Collector& collector, const Segment& segment, u32 begin, u32 end, u32* slab) {
+MR_DEVICE void screen_groups(const QueryTile& queries, const Collector& collector, const Segment& segment, u32 begin,
+                             u32 end, u32* slab) {
     const u32 g = lane_index() / 4, j = lane_index() % 4;
     const u64 group_bytes = static_cast<u64>(queries.quads) * (4 * GROUP_ROWS);
     const float* columns = global(segment.columns[queries.metric - 1]);

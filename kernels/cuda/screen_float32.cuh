@@ -1,16 +1,18 @@
-// The screen by the rows themselves, in float32: four times the bytes of the codes, and a bound so narrow that hardly a row too many is left.
-// For corpora whose rows lie closer together than int8 codes can tell apart.
+// The screen by the rows themselves, in float32: four times the bytes of the codes, and a bound so narrow that hardly a
+// row too many is left. For corpora whose rows lie closer together than int8 codes can tell apart.
 //
-// The bound. A sum of products by fused multiply-adds and additions, in whatever order, of which no term takes part in more than m
-// roundings, differs from the exact sum by at most g·Σ|q_i x_i| ≤ g·‖q‖‖x‖ with g = m·u / (1 - m·u), u = 2^-24 (Higham, Accuracy and Stability of
-// Numerical Algorithms, 2nd ed., section 3.1). Here m = 4·ceil(dim / 128) + 5: a lane's own chain, then five additions across the lanes.
-// What is done with the sum after that (factors, the norm's square root, -‖x‖²) is a handful of roundings more, each on terms no larger than
-// ‖q‖‖x‖ or ‖x‖². So with r = 2·g + 32·u:
+// The bound. A sum of products by fused multiply-adds and additions, in whatever order, of which no term takes part in
+// more than m roundings, differs from the exact sum by at most g·Σ|q_i x_i| ≤ g·‖q‖‖x‖ with g = m·u / (1 - m·u), u =
+// 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1). Here m = 4·ceil(dim / 128) + 5:
+// a lane's own chain, then five additions across the lanes. What is done with the sum after that (factors, the norm's
+// square root, -‖x‖²) is a handful of roundings more, each on terms no larger than ‖q‖‖x‖ or ‖x‖². So with r = 2·g +
+// 32·u:
 //
 //   cosine: r        dot: r·‖q‖‖x‖        l2, of the goodness ‖q‖² - d²: r·(2·‖q‖‖x‖ + ‖x‖²)
 //
-// which leaves more than a factor of two to spare, float64's own roundings included but for the absolute part of l2 (`QueryParams::slack`).
-// Norms are within 2^±40, as for the codes: nothing overflows, and what underflows is far below u of the rest.
+// which leaves more than a factor of two to spare, float64's own roundings included but for the absolute part of l2
+// (`QueryParams::slack`). Norms are within 2^±40, as for the codes: nothing overflows, and what underflows is far below
+// u of the rest.
 #pragma once
 
 #include "screen.cuh"
@@ -35,18 +37,20 @@ struct alignas(16) Quad {
     float x, y, z, w;
 };
 
-// Four elements of a row from `element` on; zeros past its end. Rows of another width than a multiple of four are not aligned for more.
+// Four elements of a row from `element` on; zeros past its end. Rows of another width than a multiple of four are not
+// aligned for more.
 MR_DEVICE Quad load_quad(const float* row, u32 element, u32 dim) {
     if (dim % 4 == 0) return element < dim ? *reinterpret_cast<const Quad*>(row + element) : Quad{0, 0, 0, 0};
-    return Quad{element < dim ? row[element] : 0, element + 1 < dim ? row[element + 1] : 0, element + 2 < dim ? row[element + 2] : 0,
-                element + 3 < dim ? row[element + 3] : 0};
+    return Quad{element < dim ? row[element] : 0, element + 1 < dim ? row[element + 1] : 0,
+                element + 2 < dim ? row[element + 2] : 0, element + 3 < dim ? row[element + 3] : 0};
 }
 
 // Stages the queries' elements from `first` on, zeros past their end. All threads; the caller has barriers around it.
 MR_DEVICE void stage_queries(const float* queries, u32 count, u32 dim, u32 first, float* slab) {
     for (u32 query = 0; query < count; ++query) {
         for (u32 at = thread_index(); at < FLOAT32_SLAB; at += THREADS) {
-            slab[query * FLOAT32_SLAB + at] = first + at < dim ? queries[static_cast<u64>(query) * dim + first + at] : 0.0f;
+            slab[query * FLOAT32_SLAB + at] =
+                first + at < dim ? queries[static_cast<u64>(query) * dim + first + at] : 0.0f;
         }
     }
 }
@@ -66,8 +70,8 @@ MR_DEVICE void add_products(const Quad (&rows)[FLOAT32_ROWS], const float* slab,
     }
 }
 
-// Adds up 32 sums over 32 lanes; lane i gets the i-th. At each turn a lane gives away the half that it will not have. (By recursion, since the
-// sums must be indexed by constants to stay in registers.)
+// Adds up 32 sums over 32 lanes; lane i gets the i-th. At each turn a lane gives away the half that it will not have.
+// (By recursion, since the sums must be indexed by constants to stay in registers.)
 template <u32 HALF>
 MR_DEVICE float transpose_sums(float (&sums)[WARP]) {
     const bool upper = lane_index() & HALF;
@@ -95,8 +99,8 @@ MR_DEVICE void keep_float32(const Collector& collector, u32 metric, u32 query, u
 }
 
 // Screens rows begin..end of a segment for up to eight queries. All threads of the block.
-MR_DEVICE void screen_rows(const float* raw, u32 count, u32 dim, u32 metric, const Collector& collector, const Segment& segment, u32 begin, u32 end,
-                                float* slab) {
+MR_DEVICE void screen_rows(const float* raw, u32 count, u32 dim, u32 metric, const Collector& collector,
+                           const Segment& segment, u32 begin, u32 end, float* slab) {
     const u32 lane = lane_index();
     const bool one_slab = dim <= FLOAT32_SLAB;
     if (one_slab) {
@@ -118,14 +122,17 @@ MR_DEVICE void screen_rows(const float* raw, u32 count, u32 dim, u32 metric, con
                 Quad rows[FLOAT32_ROWS];
                 MR_UNROLL
                 for (u32 row = 0; row < FLOAT32_ROWS; ++row) {
-                    rows[row] = load_quad(global(segment.rows) + static_cast<u64>(smaller(first + row, end - 1)) * dim, element, dim);
+                    rows[row] = load_quad(global(segment.rows) + static_cast<u64>(smaller(first + row, end - 1)) * dim,
+                                          element, dim);
                 }
                 add_products(rows, slab, element - from, sums);
             }
         }
         const float sum = transpose_sums<WARP / 2>(sums);
         const u32 row = first + lane / FLOAT32_QUERIES, query = lane % FLOAT32_QUERIES;
-        if (row < end && query < count) keep_float32(collector, metric, query, segment.first_row + row, sum, global(segment.norms2)[row]);
+        if (row < end && query < count) {
+            keep_float32(collector, metric, query, segment.first_row + row, sum, global(segment.norms2)[row]);
+        }
         block_sync();
         collector.tidy_all(count, (base - begin) / (WARPS * FLOAT32_ROWS) % (4 * LOOK_EVERY) == 0);
         block_sync();

@@ -1,13 +1,14 @@
 // Search: the rows that may be among the k best, with bounds; the host makes the answer exact.
 //
 //   PREPARE  a chunk is eight queries: quantised into codes and bounds, one query a warp
-//   WORK     a chunk is a tile of queries (8, or 64 where there are more) against a share of the rows; of a streamed corpus, against a share of
-//            one tile of rows, the lists going on from tile to tile
+//   WORK     a chunk is a tile of queries (8, or 64 where there are more) against a share of the rows; of a streamed
+//            corpus, against a share of one tile of rows, the lists going on from tile to tile
 //   FINISH   a chunk is one query (or eight, where nothing is left to merge): its lists become the answer's list
 //
 // The screen is by int8 codes (screen.cuh), or by the float32 rows where the corpus asks for that (screen_float32.cuh).
 //
-// Few queries are shared out by rows, so that one query is spread over all blocks; many are shared out by query, and nothing needs merging.
+// Few queries are shared out by rows, so that one query is spread over all blocks; many are shared out by query, and
+// nothing needs merging.
 #pragma once
 
 #include "lists.cuh"
@@ -15,7 +16,7 @@
 
 namespace megaring {
 
-// Shared memory: the slab of codes, then the tile's state. FINISH has the state's histograms and a few words beside them.
+// Shared memory: the slab of codes, then the tile's state. FINISH has the state's histograms and a few words.
 constexpr u32 SEARCH_SHARED_BYTES = SLAB_BYTES + sizeof(TileState);
 static_assert(SEARCH_SHARED_BYTES + MAILBOX_BYTES <= 40 << 10, "the least that a device is asked for (src/driver.rs)");
 // A share of rows is at least this many groups, if there are as many.
@@ -48,7 +49,8 @@ MR_DEVICE bool lay_search(SearchPlan& plan, u64 scratch_bytes, u32 splits) {
     plan.params = layout.take(align_up(plan.items, 8) * u64(sizeof(QueryParams)));
     plan.shared_thresholds = layout.take(plan.items * u64(sizeof(i32)));
     plan.heads = layout.take(u64(splits) * plan.items * sizeof(Head));
-    const u64 cells = u64(splits) * plan.items * plan.room * sizeof(Cell), raw = u64(plan.items) * plan.dim * sizeof(float);
+    const u64 cells = u64(splits) * plan.items * plan.room * sizeof(Cell),
+              raw = u64(plan.items) * plan.dim * sizeof(float);
     // The queries as they came are read in PREPARE alone, the cells after it, but for a screen by rows.
     plan.raw = plan.cells = layout.take(plan.float32 || cells > raw ? cells : raw);
     if (plan.float32) plan.raw = layout.take(raw);
@@ -70,14 +72,18 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
     plan.capacity = list_capacity(items, descriptor.result_len);
     plan.every_row = plan.streamed = 0;
     plan.threshold = bits_to_double(job.slot.confidence_bits);
-    if (wants_every_row(plan.k, corpus.rows) || plan.k > plan.capacity || corpus.flags & CORPUS_WILD) return plan_every_row(job, &plan.every_row);
+    if (wants_every_row(plan.k, corpus.rows) || plan.k > plan.capacity || corpus.flags & CORPUS_WILD) {
+        return plan_every_row(job, &plan.every_row);
+    }
     plan.float32 = corpus.flags & CORPUS_FLOAT32 ? 1 : 0;
     if (!(corpus.flags & (plan.float32 ? CORPUS_ROWS : CORPUS_SCREENED))) return STATUS_STALE_CORPUS;
     plan.segments = corpus.segments;
     plan.segment_count = corpus.segment_count;
     const bool streamed = corpus.stream != nullptr;
     plan.streamed = streamed ? 1 : 0;
-    if (!streamed && !plan.float32 && corpus.segments[0].columns[plan.metric - 1] == nullptr) return STATUS_STALE_CORPUS;
+    if (!streamed && !plan.float32 && corpus.segments[0].columns[plan.metric - 1] == nullptr) {
+        return STATUS_STALE_CORPUS;
+    }
     plan.groups = streamed ? corpus.largest_tile : corpus.groups;
     plan.max_norm = corpus.max_norm;
     plan.quads = divide_up(plan.dim, 4);
@@ -103,17 +109,20 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
     return STATUS_OK;
 }
 
-// Eight queries, one to a warp. Those that fill up the last eight get zero codes, and a threshold that nothing reaches.
+// Eight queries, one to a warp. The padding of the last eight gets zero codes, and a threshold that nothing reaches.
 MR_DEVICE_CALL void prepare_search(const KernelParams& params, JobRecord& job, u32 chunk) {
     const SearchPlan& plan = plan_in<SearchPlan>(job);
     const u32 column = warp_index(), query = chunk * 8 + column;
-    u32* fragments = reinterpret_cast<u32*>(global(job.scratch) + plan.codes) + static_cast<u64>(chunk) * plan.steps * STEP_WORDS;
+    u32* fragments =
+        reinterpret_cast<u32*>(global(job.scratch) + plan.codes) + static_cast<u64>(chunk) * plan.steps * STEP_WORDS;
     QueryParams* out = reinterpret_cast<QueryParams*>(global(job.scratch) + plan.params) + query;
     float* raw = reinterpret_cast<float*>(global(job.scratch) + plan.raw) + static_cast<u64>(query) * plan.dim;
     double norm2 = 0.0;
     float largest = 0.0f;
     if (query < plan.items) {
-        const Loaded loaded = load_query(reinterpret_cast<const float*>(payload_of(params, job)) + static_cast<u64>(query) * plan.dim, raw, plan.dim);
+        const Loaded loaded =
+            load_query(reinterpret_cast<const float*>(payload_of(params, job)) + static_cast<u64>(query) * plan.dim,
+                       raw, plan.dim);
         norm2 = warp_sum(loaded.norm2);
         largest = warp_max(loaded.largest);
     }
@@ -127,7 +136,9 @@ MR_DEVICE_CALL void prepare_search(const KernelParams& params, JobRecord& job, u
     }
     if (lane_index() == 0) {
         *out = ready;
-        if (query < plan.items) reinterpret_cast<i32*>(global(job.scratch) + plan.shared_thresholds)[query] = ordered_int(ready.threshold);
+        if (query < plan.items) {
+            reinterpret_cast<i32*>(global(job.scratch) + plan.shared_thresholds)[query] = ordered_int(ready.threshold);
+        }
     }
 }
 
@@ -143,9 +154,12 @@ MR_DEVICE void each_run(const Segment* segments, u32 count, u32 begin, u32 end, 
     }
 }
 
-MR_DEVICE void screen_run(const QueryTile& queries, const Collector& collector, const Segment& segment, u32 begin, u32 end, bool few, u32* slab) {
+MR_DEVICE void screen_run(const QueryTile& queries, const Collector& collector, const Segment& segment, u32 begin,
+                          u32 end, bool few, u32* slab) {
     if (few) return screen_groups<1, 1>(queries, collector, segment, begin, end, slab);
-    if (end - begin < WIDE_GROUPS) return screen_groups<1, MOST_QUERIES / 8>(queries, collector, segment, begin, end, slab);
+    if (end - begin < WIDE_GROUPS) {
+        return screen_groups<1, MOST_QUERIES / 8>(queries, collector, segment, begin, end, slab);
+    }
     screen_groups<2, MOST_QUERIES / 8>(queries, collector, segment, begin, end, slab);
 }
 
@@ -161,10 +175,12 @@ MR_DEVICE_CALL void work_search(JobRecord& job, u32 chunk) {
     Head* heads = reinterpret_cast<Head*>(global(job.scratch) + plan.heads) + place;
     const Collector collector{reinterpret_cast<Cell*>(global(job.scratch) + plan.cells) + place * plan.room,
                               plan.room, plan.k, plan.capacity, plan.splits > 1 ? thresholds : nullptr};
-    const QueryTile queries{reinterpret_cast<const u32*>(global(job.scratch) + plan.codes) + static_cast<u64>(first / 8) * plan.steps * STEP_WORDS, count,
-                            plan.steps, plan.quads, plan.metric};
+    const QueryTile queries{reinterpret_cast<const u32*>(global(job.scratch) + plan.codes) +
+                                static_cast<u64>(first / 8) * plan.steps * STEP_WORDS,
+                            count, plan.steps, plan.quads, plan.metric};
     const QueryParams* ready = reinterpret_cast<const QueryParams*>(global(job.scratch) + plan.params) + first;
-    const float* raw = reinterpret_cast<const float*>(global(job.scratch) + plan.raw) + static_cast<u64>(first) * plan.dim;
+    const float* raw =
+        reinterpret_cast<const float*>(global(job.scratch) + plan.raw) + static_cast<u64>(first) * plan.dim;
     for (u32 query = thread_index(); query < align_up(count, 8); query += THREADS) {
         if (tile == 0 || query >= count) collector.open(query, ready[query]);
         else collector.reopen(query, ready[query], heads[query]);
@@ -174,16 +190,19 @@ MR_DEVICE_CALL void work_search(JobRecord& job, u32 chunk) {
     const bool streamed = plan.streamed != 0;
     const Segment* segments = streamed ? plan.segments + tile : plan.segments;
     const u32 groups = streamed ? divide_up(segments->row_count, GROUP_ROWS) : plan.groups;
-    each_run(segments, streamed ? 1 : plan.segment_count, cut(groups, plan.splits, split), cut(groups, plan.splits, split + 1),
-             [&](const Segment& segment, u32 begin, u32 end) {
-                 if (plan.float32) {
-                     screen_rows(raw, count, plan.dim, plan.metric, collector, segment, begin * GROUP_ROWS, smaller(end * GROUP_ROWS, segment.row_count),
-                                 reinterpret_cast<float*>(slab));
-                 } else {
-                     screen_run(queries, collector, segment, begin, end, plan.query_tile == 8, slab);
-                 }
-             });
-    for (u32 query = warp_index(); query < count; query += WARPS) collector.close(query, heads + query, plan.splits > 1);
+    const u32 begin_group = cut(groups, plan.splits, split), end_group = cut(groups, plan.splits, split + 1);
+    const u32 segment_count = streamed ? 1 : plan.segment_count;
+    each_run(segments, segment_count, begin_group, end_group, [&](const Segment& segment, u32 begin, u32 end) {
+        if (plan.float32) {
+            screen_rows(raw, count, plan.dim, plan.metric, collector, segment, begin * GROUP_ROWS,
+                        smaller(end * GROUP_ROWS, segment.row_count), reinterpret_cast<float*>(slab));
+        } else {
+            screen_run(queries, collector, segment, begin, end, plan.query_tile == 8, slab);
+        }
+    });
+    for (u32 query = warp_index(); query < count; query += WARPS) {
+        collector.close(query, heads + query, plan.splits > 1);
+    }
 }
 
 // What a team shares while it merges one query's lists.
@@ -207,7 +226,8 @@ struct Merge {
 
     MR_DEVICE void run(u8* result) const {
         ListHeader* header = reinterpret_cast<ListHeader*>(result) + query;
-        Candidate* list = reinterpret_cast<Candidate*>(result + plan.items * u64(sizeof(ListHeader))) + static_cast<u64>(query) * plan.capacity;
+        Candidate* list = reinterpret_cast<Candidate*>(result + plan.items * u64(sizeof(ListHeader))) +
+                          static_cast<u64>(query) * plan.capacity;
         const QueryParams& params = reinterpret_cast<const QueryParams*>(global(scratch) + plan.params)[query];
         gather_heads(params);
         if (!words->overflow) {
@@ -220,13 +240,17 @@ struct Merge {
             });
             team.sync();
         }
-        if (team.rank() == 0) *header = words->overflow || words->written > plan.capacity ? ListHeader{0, EVERY_ROW} : ListHeader{words->written, 0};
+        if (team.rank() == 0) {
+            *header = words->overflow || words->written > plan.capacity ? ListHeader{0, EVERY_ROW}
+                                                                        : ListHeader{words->written, 0};
+        }
         team.sync();
     }
 
   private:
     MR_DEVICE const Head& head(u32 split) const {
-        return reinterpret_cast<const Head*>(global(scratch) + plan.heads)[static_cast<u64>(split) * plan.items + query];
+        const Head* heads = reinterpret_cast<const Head*>(global(scratch) + plan.heads);
+        return heads[static_cast<u64>(split) * plan.items + query];
     }
 
     MR_DEVICE void gather_heads(const QueryParams& params) const {
@@ -253,7 +277,7 @@ struct Merge {
         return sharper(threshold, relax(key_value(key), slack));
     }
 
-    // Counts the cells that pass, and brings them near as far as they fit: most often all that the lists still hold of interest.
+    // Counts the cells that pass, and brings as many near as fit: mostly all that is still of interest.
     MR_DEVICE void gather_cells(float threshold) const {
         each_cell(threshold, [&](const Cell& cell) {
             const u32 at = shared_add(&words->found, 1);
@@ -263,7 +287,7 @@ struct Merge {
     }
 
     MR_DEVICE float narrow_by_cells(float threshold, double slack) const {
-        // Some rows too many cost the host less than another selection costs here, where a block is at it for one query.
+        // Some rows too many cost the host less than another selection by a whole block costs here.
         const u32 enough = plan.splits > 1 ? 2 * plan.k + 64 : plan.k + 16;
         if (words->found <= smaller(enough, plan.capacity)) return threshold;
         const u32 key = kth_largest(team, plan.k, [&](auto visit) {
@@ -288,7 +312,8 @@ struct Merge {
         for (u32 split = team.rank() / together; split < plan.splits; split += Team::SIZE / together) {
             const Head& one = head(split);
             if (plan.splits > 1 && one.highest < threshold) continue;
-            const Cell* cells = reinterpret_cast<const Cell*>(global(scratch) + plan.cells) + (static_cast<u64>(split) * plan.items + query) * plan.room;
+            const Cell* cells = reinterpret_cast<const Cell*>(global(scratch) + plan.cells) +
+                                (static_cast<u64>(split) * plan.items + query) * plan.room;
             for (u32 begin = team.rank() % together; begin < one.count; begin += AT_ONCE * together) {
                 Cell some[AT_ONCE];
                 MR_UNROLL
@@ -317,7 +342,10 @@ MR_DEVICE_CALL void finish_search(const KernelParams& params, JobRecord& job, u3
     }
     const u32 warp = warp_index(), query = chunk * WARPS + warp;
     using OneWarp = Merge<WarpTeam>;
-    if (query < plan.items) OneWarp{WarpTeam{tile.histograms[warp]}, words + warp, near + warp * OneWarp::NEAR, plan, job.scratch, query}.run(result);
+    if (query < plan.items) {
+        OneWarp{WarpTeam{tile.histograms[warp]}, words + warp, near + warp * OneWarp::NEAR, plan, job.scratch, query}
+            .run(result);
+    }
 }
 
 template <>

@@ -1,5 +1,5 @@
-// The k-th largest of many float32 keys, by radix: four passes of eight bits, each a histogram and a walk down from its top. For any k and any
-// number of keys, in an order of additions that does not matter, by a warp or a whole block.
+// The k-th largest of many float32 keys, by radix: four passes of eight bits, each a histogram and a walk down from its
+// top. For any k and any number of keys, in an order of additions that does not matter, by a warp or a whole block.
 #pragma once
 
 #include "platform.cuh"
@@ -29,7 +29,8 @@ struct BlockTeam {
     MR_DEVICE void sync() const { block_sync(); }
 };
 
-// The bin that holds the `wanted`-th largest key, counted from the top; `wanted` becomes its rank within the bin. All lanes of each warp.
+// The bin that holds the `wanted`-th largest key, counted from the top; `wanted` becomes its rank within the bin. All
+// lanes of each warp.
 MR_DEVICE u32 bin_from_top(const u32* histogram, u32* wanted) {
     constexpr u32 EACH = BINS / WARP;
     const u32 lane = lane_index();
@@ -52,8 +53,8 @@ MR_DEVICE u32 bin_from_top(const u32* histogram, u32* wanted) {
     return warp_shuffle(bin, owner);
 }
 
-// The k-th largest key of those that `each(visit)` shows, which every thread of the team calls with the keys that are its to look at. There are at
-// least k (k at least 1) in all.
+// The k-th largest of the keys that `each(visit)` shows. Every thread of the team calls it and sees its own share of
+// them. There are at least k in all, and k is at least 1.
 template <typename Team, typename Each>
 MR_DEVICE u32 kth_largest(const Team& team, u32 k, Each each) {
     u32 prefix = 0, mask = 0;

@@ -1,5 +1,6 @@
-// A worker block: walks the published jobs in order and claims chunks of each until none is left. The block that finishes a job's last
-// chunk completes it. A block that finds the oldest job's chunks all claimed goes on to the next job, so jobs overlap.
+// A worker block: walks the published jobs in order and claims chunks of each until none is left. The block that
+// finishes a job's last chunk completes it. A block that finds the oldest job's chunks all claimed goes on to the next
+// job, so jobs overlap.
 #pragma once
 
 #include "completion.cuh"
@@ -9,13 +10,15 @@ namespace megaring {
 
 class Worker {
   public:
-    MR_DEVICE Worker(const KernelParams& params, u32 number, u32* mailbox) : params_(params), number_(number), mailbox_(mailbox) {}
+    MR_DEVICE Worker(const KernelParams& params, u32 number, u32* mailbox)
+        : params_(params), number_(number), mailbox_(mailbox) {}
 
     MR_DEVICE void run() {
         for (u64 number = 0; await_job(number); ++number) {
             JobRecord& job = params_.jobs[number & (params_.job_slots - 1)];
             work_on(job);
-            // Everything this block read of the record comes before this; the dispatcher may use it again once all workers say so.
+            // Everything this block read of the record comes before this; the dispatcher may use it again once all
+            // workers say so.
             if (thread_index() == 0) device_store_release(&params_.state->cursors[number_].words[0], number + 1);
         }
     }
@@ -37,7 +40,9 @@ class Worker {
                    for (;;) {
                        if (device_load_acquire(&state.published) > number) return 1u;
                        // `stopping` comes after the last job: look once more.
-                       if (device_load_acquire(&state.stopping) != 0) return device_load_acquire(&state.published) > number ? 1u : 0u;
+                       if (device_load_acquire(&state.stopping) != 0) {
+                           return device_load_acquire(&state.published) > number ? 1u : 0u;
+                       }
                        if (device_load_relaxed(&state.fault) != 0) return 0u;
                        pause_ns(20);
                    }
@@ -49,7 +54,9 @@ class Worker {
         for (;;) {
             const u32 chunk = tell_all([&] { return device_add(&job.next, 1); });
             if (chunk >= total) return;
-            const Phase phase = chunk < job.prepare_end ? PHASE_PREPARE : chunk < job.work_end ? PHASE_WORK : PHASE_FINISH;
+            const Phase phase = chunk < job.prepare_end ? PHASE_PREPARE
+                                : chunk < job.work_end  ? PHASE_WORK
+                                                        : PHASE_FINISH;
             const u32 begin = phase == PHASE_PREPARE ? 0 : phase == PHASE_WORK ? job.prepare_end : job.work_end;
             const bool wanted = tell_all([&] { return may_start(job, phase, begin, chunk) ? 1u : 0u; }) != 0;
             if (wanted) run_chunk(params_, job, phase, chunk - begin);
@@ -64,7 +71,9 @@ class Worker {
     MR_DEVICE bool may_start(JobRecord& job, Phase phase, u32 begin, u32 chunk) {
         const u32 tile = job.tile_chunks != 0 && phase == PHASE_WORK ? (chunk - begin) / job.tile_chunks : 0;
         const u32 needed = begin + tile * job.tile_chunks;
-        if (!wait_for(params_, [&] { return device_load_acquire(&job.done) >= needed; })) fail(job, STATUS_BACKEND_FAILED);
+        if (!wait_for(params_, [&] { return device_load_acquire(&job.done) >= needed; })) {
+            fail(job, STATUS_BACKEND_FAILED);
+        }
         if (is_past(*params_.state, descriptor_of(job).deadline_ns)) fail(job, STATUS_DEADLINE_EXCEEDED);
         if (job.tile_chunks != 0 && phase == PHASE_WORK) await_tile(job, tile);
         return device_load_relaxed(&job.status) == STATUS_OK;
@@ -72,11 +81,14 @@ class Worker {
 
     // A failed job goes through all its tiles too, or the host's copying would never get past them.
     MR_DEVICE void await_tile(JobRecord& job, u32 tile) {
-        // Not before the job ahead is through with all of its tiles, of which some block may still read the last: the host would take its buffer for
-        // free. Blocks that are here have found every chunk of that job claimed, so none of them is waited for.
+        // Not before the job ahead is through with all of its tiles: some block may still read the last one, whose
+        // buffer the host would take for free. A block that is here has found every chunk of that job claimed, so no
+        // block waits for itself.
         const u64* consumed = &job.stream->consumed.words[0];
         const u64 before = job.stream_base + tile;
-        if (!wait_for(params_, [&] { return system_load_relaxed(consumed) >= before; })) return fail(job, STATUS_BACKEND_FAILED);
+        if (!wait_for(params_, [&] { return system_load_relaxed(consumed) >= before; })) {
+            return fail(job, STATUS_BACKEND_FAILED);
+        }
         const u64* ready = &job.stream->ready.words[0];
         const u64 needed = job.stream_base + tile + 1;
         if (wait_for(params_, [&] { return system_load_relaxed(ready) >= needed; })) {
@@ -93,8 +105,9 @@ class Worker {
         if (done == total) complete_job(params_, job);
     }
 
-    // The host learns that a tile's buffer is free before any block may go on to the next tile, or to FINISH: so it learns it of each tile in
-    // turn, and of the last before the job is completed, after which the lines may be another stream's.
+    // The host learns that a tile's buffer is free before any block goes on to the next tile or to FINISH. So it learns
+    // it of each tile in turn, and of the last one before the job is completed; after that the lines may belong to
+    // another stream.
     MR_DEVICE void finish_streamed(JobRecord& job) {
         const u32 done = device_add_acq_rel(&job.tile_done, 1) + 1;
         if (done % job.tile_chunks != 0) return;

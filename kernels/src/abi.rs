@@ -1,5 +1,5 @@
-//! What the host and the kernel both read, as `cuda/abi.cuh` has it: the ring's place, corpora, the kernel's parameter. Both sides assert
-//! sizes and offsets, so neither can change alone. Addresses are the device's; 0 is null.
+//! What the host and the kernel both read, as `cuda/abi.cuh` has it: the ring's place, corpora, the kernel's parameter.
+//! Both sides assert sizes and offsets, so neither can change alone. Addresses are the device's; 0 is null.
 
 use std::mem::offset_of;
 
@@ -173,8 +173,8 @@ pub struct Segment {
     pub row_count: u32,
 }
 
-/// Bytes of the lines through which a streamed corpus is handed over: `ready` (word 0: tiles copied, host writes), then `consumed`
-/// (word 0: tiles done with, device writes). Both count from the start of the stream.
+/// Bytes of the lines through which a streamed corpus is handed over: `ready` (word 0: tiles copied, host writes), then
+/// `consumed` (word 0: tiles done with, device writes). Both count from the start of the stream.
 pub const STREAM_LINES_BYTES: usize = 256;
 
 /// One version of a corpus: an entry of an open-addressing table on (handle, generation).

@@ -1,7 +1,7 @@
-//! The backend: a ring in memory that the device addresses too, the kernel that works on it, and the threads that stand by.
+//! The backend: a ring in memory that the device addresses too, the kernel that works on it, and the threads around it.
 //!
-//! Memory is laid out once, before the first launch, and the kernel's parameters never change after that. Whatever needs device memory later
-//! goes through [`CudaBackend::interrupt`].
+//! Memory is laid out once, before the first launch, and the kernel's parameters never change after that. Whatever
+//! needs device memory later goes through [`CudaBackend::interrupt`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -74,7 +74,8 @@ pub enum CudaScreen {
     /// The int8 codes: a quarter of the bytes.
     #[default]
     Int8,
-    /// The float32 rows: hardly a row too many is left, however close together rows lie. A corpus whose rows do not fit the device is screened by codes.
+    /// The float32 rows: hardly a row too many is left, however close together they lie. A corpus whose rows do not fit
+    /// the device is screened by codes.
     Float32,
 }
 
@@ -125,11 +126,11 @@ pub struct CudaOptions {
 /// Queries in one slot: enough to fill every multiprocessor.
 const MAX_QUERIES: usize = 8192;
 const LEAST_QUERIES: usize = 64;
-/// Scratch that one query of a search takes where few rows are wanted: some 7 KiB, and room to spare. A slot with more queries than fit would be
-/// given back with every row a candidate.
+/// Scratch memory of one query in a search for few rows: some 7 KiB, and room to spare. In a slot whose queries do not
+/// fit, every row is a candidate.
 const QUERY_SCRATCH: usize = 16 << 10;
-/// A slot's payload and result take an eighth of `max_bytes` at most, and a search's lists half as much again in scratch as in the result: with
-/// this factor they take three quarters of the area.
+/// A slot's payload and result take at most an eighth of `max_bytes`, and the lists of a search take half as much again
+/// in scratch memory as in the result. With this factor they fill three quarters of it.
 const SLOT_TO_SCRATCH: usize = 4;
 /// Most scratch memory of all jobs under way together, and least of one.
 const MOST_SCRATCH: usize = 1 << 30;
@@ -208,9 +209,9 @@ pub fn start_with(
     let ring = JobRing::with_memory(options.ring, memory, 0).map_err(Unavailable::new)?;
     let view = RingView::of(&layout, base, options.ring.block_bytes);
     let counters = Arc::new(Counters::default());
-    let mut ground = Ground { device: &device, allocations: Vec::new(), bytes: 0 };
-    let params = ground.lay(view, timings, automaton).map_err(Unavailable::new)?;
-    let Ground { allocations, bytes, .. } = ground;
+    let mut memory = DeviceMemory { device: &device, allocations: Vec::new(), bytes: 0 };
+    let params = memory.lay_out(view, timings, automaton).map_err(Unavailable::new)?;
+    let DeviceMemory { allocations, bytes, .. } = memory;
     let kernel = Arc::new(Kernel::new(device.clone(), ring.clone(), params, options.mode, *timings, counters.clone()));
     let budget = match options.memory_bytes {
         0 => device.info().memory_free.saturating_sub(bytes) / 4 * 3,
@@ -258,8 +259,9 @@ impl CudaBackend {
         }
     }
 
-    /// Runs `work` while no kernel runs, so that it may allocate and free memory of the device, then puts the kernel back to work. Jobs
-    /// submitted meanwhile wait in the ring. Blocks until the jobs that the kernel has taken are done, so none of them may need the caller.
+    /// Runs `work` while no kernel runs, so that it may allocate and free memory of the device, then puts the kernel
+    /// back to work. Jobs submitted meanwhile wait in the ring. Blocks until the jobs that the kernel has taken are
+    /// done, so none of them may need the caller.
     ///
     /// # Errors
     /// When the backend is out of service, or falls out of it meanwhile; `work` did not run then.
@@ -327,23 +329,28 @@ impl Drop for CudaBackend {
         self.residency.close();
         if self.kernel.is_over() {
             for at in self.allocations.drain(..).chain(self.residency.chunks()) {
-                // SAFETY: the address is of `alloc`, is freed here alone, and no kernel that could use it runs or will. Nothing is uploaded
-                // either: residency refuses all jobs since it was closed.
+                // SAFETY: the address is of `alloc`, is freed here alone, and no kernel that could use it runs or will.
+                // Nothing is uploaded either: residency refuses all jobs since it was closed.
                 unsafe { self.device.free(at) };
             }
         }
     }
 }
 
-/// Lays out what the kernel needs in device memory, and remembers it.
-struct Ground<'a> {
+/// What the kernel needs in device memory beside corpora, as it is allocated.
+struct DeviceMemory<'a> {
     device: &'a Arc<dyn Device>,
     allocations: Vec<DevicePtr>,
     bytes: usize,
 }
 
-impl Ground<'_> {
-    fn lay(&mut self, ring: RingView, timings: &Timings, automaton: &Automaton) -> Result<KernelParams, DeviceError> {
+impl DeviceMemory<'_> {
+    fn lay_out(
+        &mut self,
+        ring: RingView,
+        timings: &Timings,
+        automaton: &Automaton,
+    ) -> Result<KernelParams, DeviceError> {
         let info = self.device.info().clone();
         let automaton = self.automaton(automaton)?;
         let area = scratch_area(&info);

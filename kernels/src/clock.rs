@@ -1,4 +1,4 @@
-//! The device's clock against this machine's: deadlines in slots are Unix time, and the device only has a clock of its own.
+//! The device's clock against this machine's: deadlines in slots are Unix time, which the device does not have.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,8 +14,8 @@ const NEXT_BEAT: Duration = Duration::from_micros(200);
 /// A launch from which the clock may be corrected: to within half of this.
 const SHORT_LAUNCH: Duration = Duration::from_millis(1);
 
-/// Tells the device what to add to its clock. `run` is one launch of the kernel that has nothing to do; the shortest one tells most exactly,
-/// to within half of what it takes: some 10 µs.
+/// Tells the device what to add to its clock. `run` is one launch of the kernel with nothing to do. The shortest launch
+/// is the most exact: to within half its time, some 10 µs.
 pub(crate) fn calibrate<E>(lines: &DeviceLines, mut run: impl FnMut() -> Result<(), E>) -> Result<(), E> {
     let mut shortest = u64::MAX;
     for _ in 0..RUNS {
@@ -32,8 +32,8 @@ pub(crate) fn calibrate<E>(lines: &DeviceLines, mut run: impl FnMut() -> Result<
     Ok(())
 }
 
-/// Corrects what a kernel that runs adds to its clock: two clocks drift apart by seconds a day, and this machine's may be set. Waits a moment for
-/// the kernel's next heartbeat, which is no older than the time it takes to be seen. Nothing is corrected where none comes.
+/// Corrects what a running kernel adds to its clock: two clocks drift apart by seconds a day, and this machine's may be
+/// set. Waits a moment for the kernel's next heartbeat; without one nothing is corrected.
 pub(crate) fn correct(lines: &DeviceLines) {
     let clock = || load(&lines.device_heartbeat, beat::CLOCK);
     let (before, begun) = (clock(), Instant::now());

@@ -1,9 +1,9 @@
-//! A device as the backend needs it: memory, uploads, and one kernel. `driver.rs` is one through the CUDA driver, `twin.rs` one in this
-//! process for tests.
+//! A device as the backend needs it: memory, uploads, and one kernel. `driver.rs` is one through the CUDA driver,
+//! `twin.rs` one in this process for tests.
 //!
 //! Rules that hold for every implementation
-//! - While a kernel runs, memory is neither allocated nor freed, on the device or pinned: the driver would wait for the kernel. Who needs
-//!   memory then stops the kernel first.
+//! - While a kernel runs, memory is neither allocated nor freed, on the device or pinned: the driver would wait for the
+//!   kernel. To get memory, stop the kernel first.
 //! - Uploads may go on while a kernel runs; a call returns when the bytes are there.
 //! - One kernel at a time. A launch returns at once; [`Device::is_idle`] and [`Device::synchronise`] tell how it went.
 //! - After [`DeviceError::Sticky`] every call fails the same way until the process ends.
@@ -98,15 +98,16 @@ pub trait Device: Send + Sync {
     /// `at` is what [`Device::alloc`] gave, was not freed, and nothing uses it any more.
     unsafe fn free(&self, at: DevicePtr);
 
-    /// Copies bytes to device memory, on a stream of its own; done when it returns. May be called while a kernel runs, from any thread.
-    /// The span lies within an allocation of this device, and no kernel reads or writes it meanwhile: both are the caller's promise.
+    /// Copies bytes to device memory, on a stream of its own; done when it returns. May be called while a kernel runs,
+    /// from any thread. The span lies within an allocation of this device, and no kernel reads or writes it meanwhile:
+    /// both are the caller's promise.
     ///
     /// # Errors
     /// What the driver says.
     fn upload(&self, to: DevicePtr, from: &[u8]) -> Result<(), DeviceError>;
 
-    /// Zeroed page-locked memory that the device can address; not write-combined, so the host reads it at full speed. Never while a kernel
-    /// runs, and never dropped then.
+    /// Zeroed page-locked memory that the device can address; not write-combined, so the host reads it at full speed.
+    /// Never while a kernel runs, and never dropped then.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`], or what the driver says.
@@ -115,14 +116,15 @@ pub trait Device: Send + Sync {
     /// Where the device sees the first byte of memory that [`Device::pinned`] gave.
     fn device_address(&self, memory: &Memory) -> DevicePtr;
 
-    /// Clears the kernel's state ([`crate::abi::state_bytes`]) and launches it: cooperatively, `info().blocks` blocks of 256 threads. Returns
-    /// at once. No kernel runs yet.
+    /// Clears the kernel's state ([`crate::abi::state_bytes`]) and launches it: cooperatively, `info().blocks` blocks
+    /// of 256 threads. Returns at once. No kernel runs yet.
     ///
     /// # Errors
     /// What the driver says.
     fn launch(&self, params: &KernelParams) -> Result<(), DeviceError>;
 
-    /// Records what [`Device::launch`] would do with these parameters, for [`Device::replay`]. Once, while no kernel runs.
+    /// Records what [`Device::launch`] would do with these parameters, for [`Device::replay`]. Once, with no kernel
+    /// running.
     ///
     /// # Errors
     /// What the driver says.

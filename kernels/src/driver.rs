@@ -1,8 +1,9 @@
 //! A device through the CUDA driver.
 //!
-//! Every answer of the driver is looked at. An error that leaves the context broken is remembered, and every later call answers it, without
-//! asking the driver again: only a new process helps then. Streams do not synchronise with the default stream, which is never used.
-//! All that a launch needs is loaded, created and allocated before the first one, since loading and allocating wait for kernels to end.
+//! Every result of the driver is checked. An error that leaves the context broken is remembered, and every later call
+//! returns it without asking the driver again: only a new process helps then. Streams do not synchronise with the
+//! default stream, which is never used. All that a launch needs is loaded, created and allocated before the first one,
+//! since loading and allocating wait for kernels to end.
 
 mod api;
 mod context;
@@ -29,7 +30,8 @@ const KERNEL: &CStr = c"megaring_kernel";
 /// Dynamic shared memory of a block: what is asked for, and the least that will do.
 const SHARED: usize = 96 << 10;
 const LEAST_SHARED: usize = 40 << 10;
-/// Most blocks of a multiprocessor. The kernel's registers leave room for one; a leaner one would have its second work while the first waits.
+/// Most blocks of a multiprocessor. The kernel's registers leave room for one; of a leaner kernel a second would work
+/// while the first waits.
 const MOST_BLOCKS: i32 = 2;
 /// Bytes of each of the two buffers that uploads go through: one is filled while the other is copied.
 const STAGING: usize = 8 << 20;
@@ -44,7 +46,8 @@ pub(crate) struct Gpu {
     context: Arc<Context>,
 }
 
-// SAFETY: the driver's handles may be used from any thread (each call makes the context current first); the mutable ones are behind locks.
+// SAFETY: the driver's handles may be used from any thread (each call makes the context current first); the mutable
+// ones are behind locks.
 unsafe impl Send for Gpu {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Gpu {}
@@ -57,7 +60,8 @@ struct Staging {
 }
 
 impl Gpu {
-    /// Loads the kernel from `image` and measures how much of it is resident at once. `facts` are the device's, and were found good.
+    /// Loads the kernel from `image` and measures how much of it is resident at once. `facts` are the device's, and
+    /// were found good.
     pub(crate) fn open(context: Context, facts: &DeviceFacts, image: &[u8]) -> Result<Self, DeviceError> {
         let context = Arc::new(context);
         let api = context.enter()?;
@@ -75,7 +79,7 @@ impl Gpu {
         context.check("the kernel megaring_kernel", unsafe {
             (api.module_function)(&raw mut kernel, module, KERNEL.as_ptr())
         })?;
-        // Whatever CUDA_MODULE_LOADING says: a function that is loaded lazily may wait for the very kernel that waits for it.
+        // Whatever CUDA_MODULE_LOADING says: loaded lazily, a function may wait for the very kernel that waits for it.
         // SAFETY: the function is of the module just loaded.
         context.check("cuFuncLoad", unsafe { (api.function_load)(kernel) })?;
         let staging = Mutex::new(Staging::new(&context)?);
@@ -107,8 +111,8 @@ impl Gpu {
         let mut argument: *mut c_void = std::ptr::from_ref(params).cast_mut().cast();
         let blocks = self.info.blocks;
         let shared = self.info.shared_bytes;
-        // SAFETY: the kernel takes one parameter, which is a `KernelParams` and is copied during the call; the grid is one that is resident
-        // at once.
+        // SAFETY: the kernel takes one parameter, which is a `KernelParams` and is copied during the call; the grid is
+        // one that is resident at once.
         let code = unsafe {
             (api.launch_cooperative)(self.kernel, blocks, 1, 1, BLOCK_THREADS, 1, 1, shared, stream, &raw mut argument)
         };
@@ -178,7 +182,7 @@ impl Device for Gpu {
             // SAFETY: a piece is no longer than a buffer; the buffer's last copy is over, and its lock is held.
             unsafe { staged.copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
             let at = to.offset(number * STAGING).0;
-            // SAFETY: the caller answers for the span of device memory; the staged bytes stay until the event below is over.
+            // SAFETY: the caller answers for the span of device memory; the staged bytes stay until the event below.
             let code = unsafe { (api.memory_upload)(at, staged.cast(), piece.len(), stream) };
             self.context.check("cuMemcpyHtoDAsync", code)?;
             // SAFETY: event and stream are live.
@@ -255,7 +259,8 @@ impl Drop for Gpu {
         let Ok(api) = self.context.enter() else { return };
         let graph = self.graph().take();
         let events = self.staging().copied;
-        // SAFETY: all were created here, are destroyed here alone, and nothing that uses them is under way. Their codes are of no use any more.
+        // SAFETY: all were created here, are destroyed here alone, and nothing that uses them is under way. Their codes
+        // are of no use any more.
         unsafe {
             graph.map(|graph| (api.graph_exec_destroy)(graph));
             events.into_iter().for_each(|event| _ = (api.event_destroy)(event));

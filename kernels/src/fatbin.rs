@@ -1,5 +1,5 @@
-//! The compiled kernels: one image with code for every architecture, or the reason why this build has none. It never changes
-//! while the program runs; whether a GPU of this machine can run it, the driver says when it loads the image.
+//! The compiled kernels: one image with code for every architecture, or the reason why this build has none. It never
+//! changes while the program runs; whether a GPU of this machine can run it, the driver says when it loads the image.
 
 /// The driver reads the image in words of up to 16 bytes.
 #[repr(C, align(16))]

@@ -1,10 +1,12 @@
 //! The life of the kernel: launched, at work, stopped, launched again, lost.
 //!
-//! One lock guards it. Who holds it may launch the kernel, wait for its end, and, while none runs, let others allocate memory. In persistent
-//! mode the kernel runs without anyone holding the lock; in the other modes the dispatcher's thread holds it from a launch to its end.
+//! One lock guards it. Its holder may launch the kernel, wait for its end, and, while none runs, let others allocate
+//! memory. In persistent mode the kernel runs without anyone holding the lock; in the other modes the dispatcher's
+//! thread holds it from a launch to its end.
 //!
-//! What stops the kernel never loses a job: a kernel that stops finishes what it has taken, and what it has not taken stays in the ring for
-//! the next. Only [`Kernel::take_down`] answers jobs that were not done, each once, and after it no kernel is launched any more.
+//! Stopping the kernel never loses a job: it finishes what it has taken, and the rest stays in the ring for the next
+//! one. Only [`Kernel::take_down`] answers jobs that were not done, each once, and after it no kernel is launched any
+//! more.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
@@ -108,8 +110,8 @@ impl Kernel {
         self.failure.get().map_or(Ok(()), |reason| Err(reason.clone()))
     }
 
-    /// Everything that happens once, before the first job: loads all code, calibrates the clock, records the graph, and in persistent mode
-    /// launches the kernel that stays.
+    /// Everything that happens once, before the first job: loads all code, calibrates the clock, records the graph, and
+    /// in persistent mode launches the kernel that stays.
     pub(crate) fn begin(&self) -> Result<(), DeviceError> {
         let mut life = self.lock();
         crate::clock::calibrate(self.ring.lines(), || {
@@ -126,8 +128,8 @@ impl Kernel {
         }
     }
 
-    /// Runs `work` while no kernel runs, so that it may allocate and free. Jobs submitted meanwhile wait in the ring. Blocks until the jobs
-    /// that the kernel has taken are done: none of them may need the caller, or a lock that it holds.
+    /// Runs `work` while no kernel runs, so that it may allocate and free. Jobs submitted meanwhile wait in the ring.
+    /// Blocks until the jobs that the kernel has taken are done: none of them may need the caller or its locks.
     pub(crate) fn interrupt<T>(&self, work: impl FnOnce() -> T) -> Result<T, DeviceError> {
         let _turn = Turn::ask(self);
         let mut life = self.lock();
@@ -182,7 +184,7 @@ impl Kernel {
         }
     }
 
-    /// Puts the backend out of service soon, from any thread and under any lock: for who finds that a job under way cannot end.
+    /// Puts the backend out of service soon, because a job under way cannot end. From any thread and under any lock.
     pub(crate) fn condemn(&self, reason: &str) {
         self.condemned.get_or_init(|| reason.to_owned());
     }
@@ -200,7 +202,8 @@ impl Kernel {
         store(line, 0, load(line, 0).wrapping_add(1));
     }
 
-    /// Stops the kernel for good and waits for its end; true if it has surely ended. A dispatcher's thread ends with its current launch.
+    /// Stops the kernel for good and waits for its end; true if it has surely ended. A dispatcher's thread ends with
+    /// its current launch.
     pub(crate) fn shut_down(&self) -> bool {
         self.stopping.store(true, Ordering::Release);
         let _turn = Turn::ask(self);
@@ -292,8 +295,8 @@ impl Kernel {
         store(&self.ring.lines().control, control::COMMAND, COMMAND_STOP);
     }
 
-    /// Waits until the kernel has ended and the driver agrees. On `Err` the backend has failed. Without a limit a kernel may take as long as its
-    /// heart beats: its waits have budgets of their own.
+    /// Waits until the kernel has ended and the driver agrees. On `Err` the backend has failed. Without a limit it may
+    /// take as long as its heart beats: its own waits have budgets.
     fn await_end(
         &self,
         life: &mut Life,
@@ -366,8 +369,8 @@ impl Kernel {
         self.counters.jobs.add(load(line, report::JOBS));
     }
 
-    /// Out of service: closes the ring and answers every ticket that waits, once. `over`: the kernel has surely ended, so the runs of its jobs
-    /// are given back; otherwise they stay out of use until it has.
+    /// Out of service: closes the ring and answers every ticket that waits, once. `over`: the kernel has surely ended,
+    /// so the runs of its jobs are given back; otherwise they stay out of use until it has.
     fn take_down(&self, life: &mut Life, reason: &str, over: bool) {
         if self.failure.set(reason.to_owned()).is_ok() {
             tracing::error!(reason, "the CUDA backend is out of service");

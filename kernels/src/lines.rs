@@ -1,5 +1,5 @@
-//! Words of the ring's lines, as the host reads and writes them. Every store releases and every load acquires: what was written before a
-//! word is seen by who has read it, on either side of the bus.
+//! Words of the ring's lines, as the host reads and writes them. Every store releases and every load acquires: whoever
+//! reads a word sees what was written before it, on either side of the bus.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

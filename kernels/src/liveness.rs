@@ -1,8 +1,8 @@
-//! Who lives: the host tells the kernel by a heartbeat, and judges the kernel by its heartbeat, its report and what the driver says.
+//! Who lives: the host sends the kernel a heartbeat, and judges it by its own, its report and what the driver says.
 //!
-//! [`Watch`] is the judgement, without a clock or a device of its own. `Monitor` is the thread that sends the host's heartbeat and, while a
-//! kernel runs that nobody waits for, judges it. Time in which this process itself stood still counts against nobody: a look that
-//! comes late adds no more silence than a few that come in time.
+//! [`Watch`] is the judgement, without a clock or a device of its own. `Monitor` is the thread that sends the host's
+//! heartbeat and, while a kernel runs that nobody waits for, judges it. Time in which this process itself stood still
+//! counts against nobody: a look that comes late adds no more silence than a few that come in time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ pub struct Timings {
     pub start: Duration,
     /// From a command to stop to the kernel's end, however much alive it is: it finishes the jobs it has taken.
     pub stop: Duration,
-    /// Longest wait of one block for another. Longer than any job takes, since a kernel that stops waits for the last one.
+    /// Longest wait of one block for another. Longer than any job takes: a kernel that stops waits for the last one.
     pub budget: Duration,
 }
 
@@ -92,7 +92,7 @@ impl Watch {
             Err(error) => return Sight::Lost(error.to_string()),
             Ok(true) if signs.state == STATE_ENDED => return Sight::Ended(EndReason::from(signs.reason)),
             Ok(true) => return Sight::Lost("the kernel is gone and left no report".into()),
-            // Also where it has reported its end: its blocks are on their way out, or hang, and then the heartbeat is missing too.
+            // Even if it has reported its end: its blocks are about to end, or hang without a heartbeat.
             Ok(false) => {}
         }
         // A new kernel counts from 1 whatever was in the line before; 0 is a line that was cleared.

@@ -1,8 +1,8 @@
-//! Memory near a device: on a machine with several memory nodes, page-locked memory is best taken from the one that the device hangs on.
+//! Memory near a device: of several memory nodes, page-locked memory is best taken from the device's own.
 //!
-//! Linux gives a thread memory from the node that the thread runs on. So the memory is asked for by a thread that may only run there. Where
-//! anything is not as expected (no such node, other systems, a container that pins processors) the caller's thread asks, and the memory
-//! lies where it lies: slower for the device to reach, never wrong.
+//! Linux gives a thread memory from the node that the thread runs on. So the memory is asked for by a thread that may
+//! only run there. Where anything is not as expected (no such node, other systems, a container that pins processors)
+//! the caller's thread asks, and the memory may lie on any node: slower to reach, never wrong.
 
 /// Runs `work` on the node of a PCI device, such as `0000:65:00.0`, if that can be done.
 pub(crate) fn near<T: Send>(device: Option<&str>, work: impl FnOnce() -> T + Send) -> T {

@@ -1,5 +1,4 @@
-//! The operations that the kernel does. `cuda/operations.inc`, from which the device makes its own of them, must say the same, or this does not
-//! compile.
+//! The operations that the kernel does. This compiles only if `cuda/operations.inc`, the device's list, says the same.
 
 use megaring_core::Opcode;
 use megaring_core::operation::Serves;

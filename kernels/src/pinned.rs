@@ -11,14 +11,15 @@ use megaring_ring::memory::Backing;
 use crate::device::DeviceError;
 use crate::driver::Context;
 
-/// Memory of the host, mapped into the device's address space at the same address. Not write-combined: the host reads it, too.
+/// Memory of the host, mapped into the device's address space at the same address. Not write-combined: the host reads
+/// it.
 pub(crate) struct Pinned {
     base: NonNull<u8>,
     len: usize,
     context: Arc<Context>,
 }
 
-// SAFETY: plain memory; the pointer is only ever handed out, never used here but to free it. `Context` is `Send` and `Sync`.
+// SAFETY: plain memory; the pointer is handed out, and used here only to free it. `Context` is `Send` and `Sync`.
 unsafe impl Send for Pinned {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Pinned {}
@@ -55,8 +56,8 @@ impl Pinned {
     }
 }
 
-// SAFETY: the driver's allocation stays where it is until `drop`, is aligned to a page (4,096 bytes or more), and is read and written through
-// pointers alone.
+// SAFETY: the driver's allocation stays where it is until `drop`, is aligned to a page (4,096 bytes or more), and is
+// read and written through pointers alone.
 unsafe impl Backing for Pinned {
     fn base(&self) -> NonNull<u8> {
         self.base

@@ -1,8 +1,8 @@
-//! The thread that stands in for what a device cannot do: wake a thread of this process.
+//! The thread that does what a device cannot: wake a thread of this process.
 //!
-//! In persistent mode it sees completions come and wakes who is to reap them; in the other modes it also launches the kernel when the ring has
-//! news. With no job under way it is parked. While jobs are, it spins a little, then yields, and for long jobs looks now and then,
-//! which costs such a job up to [`LOOK`] of its latency.
+//! In persistent mode it sees completions come and wakes the thread that reaps them; in the other modes it also
+//! launches the kernel when the ring has news. With no job under way it is parked. While jobs are, it spins a little,
+//! then yields, and for long jobs looks now and then, which costs such a job up to [`LOOK`] of its latency.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -1,12 +1,12 @@
-//! Device memory for corpora: a few large chunks, divided here. No device is touched: who needs a chunk asks [`Pool::growth`], gets the
-//! memory, and brings it with [`Pool::add`].
+//! Device memory for corpora: a few large chunks, divided here. No device is touched: the caller asks [`Pool::growth`]
+//! for a chunk's size, allocates it, and brings it with [`Pool::add`].
 //!
 //! - Spans are multiples of 256 bytes and never overlap; a span can be given back once, since [`Pool::give`] takes it.
-//! - All chunks together never exceed the budget. A chunk is never given up: that would mean to stop the kernel once more.
-//! - A span lies within one chunk, so a large one may be refused although as many bytes are free. [`Pool::holds`] tells whether an empty
-//!   pool would have had room.
-//! - Best fit within a chunk, oldest chunk first, neighbours joined at once. Corpora come as few large parts, so there are tens of gaps,
-//!   not thousands.
+//! - All chunks together never exceed the budget. A chunk is never given up: the kernel would have to stop for that.
+//! - A span lies within one chunk, so a large one may be refused although as many bytes are free. [`Pool::holds`] tells
+//!   whether an empty pool would have had room.
+//! - Best fit within a chunk, oldest chunk first, neighbours joined at once. Corpora come as few large parts, so there
+//!   are tens of gaps, not thousands.
 
 use std::collections::BTreeMap;
 
@@ -141,8 +141,8 @@ impl Pool {
         Ok(taken.into_iter().map(|(_, span)| span).collect())
     }
 
-    /// A span from the smallest gap that holds it, of the oldest chunk that has one. So a chunk that is added takes only what found no room
-    /// before, and a growth by what was lacking suffices.
+    /// A span from the smallest gap that holds it, of the oldest chunk that has one. So a chunk that is added takes
+    /// only what found no room before, and a growth by what was lacking suffices.
     fn take(&mut self, bytes: usize) -> Option<Span> {
         let bytes = rounded(bytes);
         if bytes == 0 {
@@ -182,8 +182,8 @@ impl Pool {
         chunk.gaps.insert(offset, len);
     }
 
-    /// Size of the chunk to add so that `lacking` more bytes fit: as much as there is already, but at least the least chunk and what is
-    /// lacking, within the budget. `None` if the budget does not allow it.
+    /// Size of the chunk to add so that `lacking` more bytes fit: as much as there is already, but at least the least
+    /// chunk and what is lacking, within the budget. `None` if the budget does not allow it.
     #[must_use]
     pub fn growth(&self, lacking: usize) -> Option<usize> {
         let left = self.budget - self.bytes();

@@ -1,4 +1,5 @@
-//! Whether the CUDA backend can run here, and if not, what is missing and what would help: a pure function over what was found.
+//! Whether the CUDA backend can run here, and if not, what is missing and would help: a pure function over what was
+//! found.
 
 use std::fmt;
 
@@ -87,14 +88,14 @@ pub fn check(facts: &Facts) -> Result<(), Unavailable> {
     })?;
     let blocking = facts.launch_blocking.as_deref().is_some_and(|value| !matches!(value.trim(), "" | "0"));
     missing(!blocking, &|| {
-        "CUDA_LAUNCH_BLOCKING is set, and with it a launch would wait for a kernel that runs for as long as this program does; unset it"
+        "CUDA_LAUNCH_BLOCKING is set: a launch would wait for a kernel that runs as long as this program; unset it"
             .into()
     })?;
     if let Some(version) = facts.driver {
         missing(version >= OLDEST_DRIVER, &|| {
             let (major, minor) = (version / 1000, version % 1000 / 10);
             format!(
-                "the NVIDIA driver knows CUDA {major}.{minor} and megaring needs 13.0; install driver version 580 or newer"
+                "the NVIDIA driver knows CUDA {major}.{minor}, megaring needs 13.0; install driver version 580 or newer"
             )
         })?;
     }
@@ -105,7 +106,7 @@ pub fn check(facts: &Facts) -> Result<(), Unavailable> {
     }
     let count = facts.devices.unwrap_or(0);
     missing(count > 0, &|| {
-        "the NVIDIA driver sees no GPU; is it passed through to this machine or container, and does CUDA_VISIBLE_DEVICES leave one?"
+        "the NVIDIA driver sees no GPU; does this machine or container have one, and CUDA_VISIBLE_DEVICES leave it?"
             .into()
     })?;
     missing(*wanted < count, &|| match count {
@@ -120,7 +121,7 @@ fn check_device(device: &DeviceFacts) -> Result<(), Unavailable> {
     let reason = if *capability < OLDEST_CAPABILITY {
         let ((major, minor), (oldest, oldest_minor)) = (*capability, OLDEST_CAPABILITY);
         format!(
-            "{name} has compute capability {major}.{minor}, and megaring needs {oldest}.{oldest_minor} (Turing) or newer"
+            "{name} has compute capability {major}.{minor}, megaring needs {oldest}.{oldest_minor} (Turing) or newer"
         )
     } else if *memory < LEAST_MEMORY {
         format!("{name} has {} MiB of memory, and megaring needs {}", memory >> 20, LEAST_MEMORY >> 20)

@@ -1,22 +1,26 @@
-//! What of which corpus lies in device memory, and what must stay there.
+//! Which columns of which corpus are in device memory, and which must stay there.
 //!
-//! [`Residency::prepare`] makes what a job reads resident before the job's slots are published, and answers a [`Guard`] that keeps it there.
+//! [`Residency::prepare`] makes what a job reads resident before the job's slots are published, and returns a [`Guard`]
+//! that keeps it there.
 //!
 //! Promises
-//! - Segments are uploaded once, for all versions that share them, column by column as jobs read them. Calls that need the same column at once
-//!   wait for one upload. A job that reads no column finds its corpus's entry in the table all the same.
-//! - A call all of whose columns are there takes a short lock, whatever is being uploaded, evicted or allocated meanwhile.
-//! - What a guard pins is neither evicted nor changed, nor is it after the guard's end until the ring says that the jobs submitted till then
-//!   are settled: a caller that goes away leaves its slots in the ring. An entry leaves the table before its memory is given to others.
-//! - When room is needed, versions and segments that nobody holds any more go first; then the pool grows up to its budget; then what was used
-//!   least recently goes.
-//! - An upload that fails leaves nothing half-registered. Where the table itself cannot be written, nothing is prepared any more.
+//! - Segments are uploaded once, for all versions that share them, column by column as jobs read them. Calls that need
+//!   the same column at once wait for one upload. A job that reads none still finds its corpus's entry in the table.
+//! - A call that finds all its columns there only takes a short lock, whatever is being uploaded, evicted or allocated.
+//! - What a guard pins is neither evicted nor changed. After the guard's end that holds until all jobs submitted by
+//!   then are settled, since a caller that goes away leaves its slots in the ring. An entry leaves the table before its
+//!   memory is given to others.
+//! - When room is needed, versions and segments that nobody holds any more go first; then the pool grows up to its
+//!   budget; then what was used least recently goes.
+//! - An upload that fails leaves nothing half-registered. Where the table cannot be written, nothing is prepared any
+//!   more.
 //! - A search screens by codes, or, where the backend was set up so and the rows fit, by the rows themselves.
 //! - A search of a corpus that finds no room is streamed (`session.rs`). Other operations are refused: for good
 //!   ([`Refusal::Unfit`]) or because others are using the memory now ([`Refusal::Exhausted`]).
 //!
-//! Blocking: `prepare` blocks for uploads, for growth (the kernel finishes what it has taken), and for the jobs of a version that is to lie
-//! otherwise than it does. It never waits for room that others have pinned, so no two callers wait for one another.
+//! Blocking: `prepare` blocks for uploads, for growth (the kernel finishes what it has taken), and for the jobs of a
+//! version that has to be laid out anew. It never waits for room that others have pinned: no two callers wait for one
+//! another.
 
 mod columns;
 mod resident;
@@ -34,7 +38,7 @@ use megaring_ring::Memory;
 
 use self::columns::{Contents, is_wild, screen_alone};
 use self::state::{Key, Kind, Room, State};
-use self::table::{Table, write_removal};
+use self::table::{EntryTable, write_removal};
 use crate::abi::STREAM_LINES_BYTES;
 use crate::backend::CudaScreen;
 use crate::counters::Counters;
@@ -91,7 +95,7 @@ impl Refusal {
     }
 }
 
-/// Keeps what a job reads on the device. To be held until its last slot has been submitted; may be dropped any time after.
+/// Keeps what a job reads on the device. To be held until its last slot has been submitted, at least.
 #[must_use = "what is not pinned may be evicted"]
 pub struct Guard {
     inner: Arc<Inner>,
@@ -104,7 +108,8 @@ impl Drop for Guard {
     }
 }
 
-/// Device memory for corpora. Dropping it ends its thread; device memory is the backend's to free ([`Residency::chunks`]).
+/// Device memory for corpora. Dropping it ends its thread; device memory is the backend's to free
+/// ([`Residency::chunks`]).
 pub struct Residency {
     inner: Arc<Inner>,
     screen: CudaScreen,
@@ -132,8 +137,8 @@ enum Step {
 }
 
 impl Residency {
-    /// Takes the first chunk of memory and empties the table at `corpora`, which has [`crate::abi::CORPORA_MASK`]` + 1` entries. No kernel
-    /// runs yet. `budget` bounds the memory of corpora.
+    /// Takes the first chunk of memory and empties the table at `corpora`, which has [`crate::abi::CORPORA_MASK`]` + 1`
+    /// entries. No kernel runs yet. `budget` bounds the memory of corpora.
     ///
     /// # Errors
     /// What the device says.
@@ -144,7 +149,7 @@ impl Residency {
         corpora: DevicePtr,
         budget: impl Into<Budget>,
     ) -> Result<Self, DeviceError> {
-        let table = Table::new(corpora, &*device)?;
+        let table = EntryTable::new(corpora, &*device)?;
         let lines = device.pinned(STREAM_LINES_BYTES)?;
         let mut pool = Pool::new(budget.into());
         if let Some(bytes) = pool.growth(0) {
@@ -207,7 +212,7 @@ impl Residency {
         self.contents(columns, fits).columns.bytes(rows, dim) as u64
     }
 
-    /// What is brought where these columns are asked for: rows in the place of codes, if the backend was set up so and they can fit.
+    /// What is brought for these columns: rows in the place of codes, if the backend was set up so and they can fit.
     fn contents(&self, columns: Columns, fits: impl Fn(Contents) -> bool) -> Contents {
         let by_rows = self.screen == CudaScreen::Float32 && screen_alone(columns).is_some() && fits(Contents::BY_ROWS);
         if by_rows { Contents::BY_ROWS } else { Contents::of(columns) }
@@ -224,7 +229,8 @@ impl Residency {
         self.inner.bring_screen(view, metric)
     }
 
-    /// Ends the thread that streams and refuses everything from now on. After the kernel's end, which may need that thread.
+    /// Ends the thread that streams, and refuses everything from now on. Not before the kernel's end: it may need the
+    /// thread.
     pub fn close(&self) {
         self.inner.close();
     }
@@ -282,7 +288,7 @@ impl Inner {
         }
     }
 
-    /// The next step towards a version's being gone, so that it can lie otherwise than it does.
+    /// The next step towards removing a version, so that it can be laid out anew.
     fn switch(&self, state: &mut State, key: Key) -> Step {
         let Some(version) = state.versions.get_mut(&key) else { return Step::Need(Room::Wait) };
         version.closing = true;
@@ -328,7 +334,7 @@ impl Inner {
                 Ok(state)
             }
             Err(error @ DeviceError::OutOfMemory { .. }) => {
-                tracing::warn!(%error, "the device has less memory than corpora were promised; making do with what there is");
+                tracing::warn!(%error, "the device has less memory than corpora were promised; that has to do");
                 state.pool.stop_growing();
                 Ok(state)
             }
@@ -342,8 +348,8 @@ impl Inner {
         version.retiring = true;
         let thread = version.session.as_mut().and_then(|session| session.stop());
         let is_eviction = version.kind == Kind::Resident && version.entry.is_some();
-        let slot = version.entry.as_ref().map(|(slot, _)| *slot);
-        let at = slot.map(|slot| state.table.address(slot));
+        let place = version.entry.as_ref().map(|(place, _)| *place);
+        let at = place.map(|place| state.table.address(place));
         drop(state);
         self.changed.notify_all();
         let removed = at.map_or(Ok(()), |at| write_removal(&*self.device, at));

@@ -1,11 +1,13 @@
 //! A corpus too large for device memory, tile after tile: how it is cut, and the thread's work that copies the tiles.
 //!
-//! A pass over the corpus is `n` tiles; tile `t` of a session is tile `t mod n` of its pass. The device has two buffers, and the tiles of a
-//! pass use them by turns. The two sides count: `ready` is how many tiles the host has copied, `consumed` how many the device is done with.
+//! A pass over the corpus is `n` tiles; tile `t` of a session is tile `t mod n` of its pass. The device has two
+//! buffers, and the tiles of a pass use them by turns. The two sides count: `ready` is how many tiles the host has
+//! copied, `consumed` how many the device is done with.
 //!
-//! - A tile is copied only into a buffer whose tile the device is done with ([`consumed_before`]). The copy is done before `ready` says so.
-//! - Each job on the corpus consumes all tiles of one pass, in the ring's order, so the copier need not know of jobs: it keeps both buffers
-//!   full, pass after pass, and what it has copied ahead serves the next job.
+//! - A tile is copied only into a buffer whose tile the device is done with ([`consumed_before`]). The copy is done
+//!   before `ready` says so.
+//! - Each job on the corpus consumes all tiles of one pass, in the ring's order, so the copier need not know of jobs:
+//!   it keeps both buffers full, pass after pass, and what it has copied ahead serves the next job.
 //! - The thread polls `consumed` while jobs may be under way and is parked otherwise.
 
 use std::sync::Arc;
@@ -67,7 +69,8 @@ impl Cut {
                 tiles.push(tile(number, start, segment.rows(), begin, end));
             }
         }
-        // With an even number the buffers alternate across passes too, so the next pass's first tile need not wait for this one's last.
+        // With an even number the buffers alternate across passes too, so the next pass's first tile need not wait for
+        // this one's last.
         if tiles.len() % 2 == 1
             && let Some(at) = (0..tiles.len()).max_by_key(|at| tiles[*at].groups)
             && tiles[at].groups > 1
@@ -109,8 +112,8 @@ pub fn buffer_of(t: u64, n: u64) -> usize {
     (t % n % 2) as usize
 }
 
-/// How many tiles the device must be done with before tile `t` may be copied: all but the one before it, which is in the other buffer. Only
-/// where a pass has an odd number of tiles do its last tile and the next pass's first share a buffer.
+/// How many tiles the device must be done with before tile `t` may be copied: all but the one before it, which is in
+/// the other buffer. Where a pass has an odd number of tiles, its last one and the next pass's first share a buffer.
 #[must_use]
 pub fn consumed_before(t: u64, n: u64) -> u64 {
     let shares = n % 2 == 1 && t.is_multiple_of(n);
@@ -131,9 +134,9 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Copies tiles until it is told to stop. `rest` is called when both buffers are full: it lets time pass, or parks the thread for as long
-    /// as no job is under way. It may take the version out, so that an idle session does not keep it in memory; it says false where waiting
-    /// is in vain.
+    /// Copies tiles until it is told to stop. `rest` is called when both buffers are full: it lets time pass, or parks
+    /// the thread for as long as no job is under way. It may take the version out, so that an idle session does not
+    /// keep it in memory; it says false where waiting is in vain.
     pub(crate) fn run(
         &self,
         view: Arc<CorpusView>,
@@ -143,7 +146,7 @@ impl Feed {
         let mut view = Some(view);
         let mut t = 0;
         while n > 0 && !self.stop.load(Ordering::Acquire) {
-            // Acquire: the device's reads of the buffer's former tile came before this count, and the copy comes after it.
+            // Acquire: the device's reads of the buffer's former tile come before this count, the copy comes after.
             let consumed = self.lines[1].word.load(Ordering::Acquire);
             if let Some(view) = view.as_ref().filter(|_| consumed >= consumed_before(t, n)) {
                 self.copy(view, self.cut.tiles[(t % n) as usize], self.buffers[buffer_of(t, n)])?;

@@ -1,9 +1,10 @@
-//! The kernel's twin on the CPU, for tests: the device code itself, compiled as C++, on a device whose memory is this process's heap.
+//! The kernel's twin on the CPU, for tests: the device code itself, compiled as C++, on a device whose memory is this
+//! process's heap.
 //!
-//! The library is compiled by the C++ compiler that is found (`MEGARING_CXX`; c++, clang++ or g++ on the PATH; the one in Zig), once for each
-//! content of the sources, into the build's folder for temporary files. Tests of several processes may do so at once: each compiles to a name
-//! of its own, and renames. Every block is a thread, every CUDA thread a fiber of it: what is tested is what a GPU would be given, but for its
-//! memory model, its matrix units and its speed.
+//! The library is compiled by the C++ compiler that is found (`MEGARING_CXX`; c++, clang++ or g++ on the PATH; the one
+//! in Zig), once for each content of the sources, into the build's folder for temporary files. Tests of several
+//! processes may do so at once: each compiles to a name of its own, and renames. Every block is a thread, every CUDA
+//! thread a fiber of it: this tests what a GPU would run, but for its memory model, its matrix units and its speed.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsString, c_int, c_void};
@@ -107,7 +108,8 @@ impl Twin {
     /// If the span does not lie within one allocation.
     pub fn read(&self, at: DevicePtr, bytes: usize) -> Result<Vec<u8>, DeviceError> {
         let first = self.within(at, bytes)?;
-        // SAFETY: the span lies within an allocation, which is not freed meanwhile, as the caller holds to the rules of `Device`.
+        // SAFETY: the span lies within an allocation, which is not freed meanwhile: the caller keeps the rules of
+        // `Device`.
         Ok(unsafe { std::slice::from_raw_parts(first, bytes) }.to_vec())
     }
 
@@ -122,8 +124,8 @@ impl Twin {
         }
     }
 
-    /// Makes a block of the grid that runs stand still at its next barrier, until this is called again; `None` for no block. To be let go before the
-    /// grid can end.
+    /// Makes a block of the grid that runs stand still at its next barrier, until this is called again; `None` for no
+    /// block. The grid cannot end before.
     pub fn stall(&self, block: Option<u32>) {
         let grid = lock(&self.grid);
         if !grid.0.is_null() {

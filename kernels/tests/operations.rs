@@ -1,5 +1,5 @@
-//! Score, encode and nearest by the device code itself, through the backend and its ring: against the definitions, bit for bit, on what is
-//! hard about each, and with slots that are wrong.
+//! Score, encode and nearest by the device code itself, through the backend and its ring: against the definitions, bit
+//! for bit, on what is hard about each, and with slots that are wrong.
 
 #[path = "support/slot.rs"]
 mod slot;
@@ -168,7 +168,7 @@ fn encode_finds_the_masks_of_texts_that_are_hard_to_share_out() {
     let inside: Vec<String> = (0..900).map(|_| format!("{:-<50}revelation{:->51}", "", "")).collect();
     let alone = ["architecture", "", "x", "civilization", "tree", "", "", "journey"].repeat(300);
     let halves = ["archi", "tecture"].repeat(200);
-    // One text over many spans, with a word of its own at each end and one in the middle; then texts of no bytes at all.
+    // One text over many spans, with a word of its own at each end and one in the middle; then empty texts.
     let filler = ".".repeat(150_001);
     let long = format!("graph{filler}wisdom{filler}hope");
     let before_nothing = ["", long.as_str(), "", ""];
@@ -269,7 +269,8 @@ fn nearest_points_of_the_payload_and_of_a_corpus() {
 #[test]
 fn rows_whose_distances_only_the_root_makes_equal_are_both_kept() {
     let Some(rig) = Rig::new(CudaMode::Persistent) else { return };
-    // Squared distances 1 + 3 * 2^-24 and one unit in the last place less: float32 rounds them apart, but their roots are the same.
+    // Squared distances 1 + 3 * 2^-24 and one unit in the last place less: float32 rounds them apart, but their roots
+    // agree.
     let at = |[y, v]: [f64; 2]| [1.0, y, 0.0, 0.0, v];
     let (further, nearer) =
         (at([6.46862907050273e-05, 0.00020894354383926839]), at([5.54577856971921e-05, 0.00020960580150131136]));

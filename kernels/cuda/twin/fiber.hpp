@@ -1,6 +1,6 @@
-// CUDA threads as fibers: one OS thread runs all threads of a block, in an order that a seed decides, switching only where a thread waits.
-// ThreadSanitizer is told of every switch without being told that a switch orders anything, so a missing barrier between two threads of
-// one block is a race that it reports.
+// CUDA threads as fibers: one OS thread runs all threads of a block, in an order that a seed decides, switching only
+// where a thread waits. ThreadSanitizer is told of every switch without being told that a switch orders anything, so a
+// missing barrier between two threads of one block is a race that it reports.
 #pragma once
 
 #include <ucontext.h>
@@ -158,7 +158,9 @@ class Scheduler {
         random_ ^= random_ >> 7;
         random_ ^= random_ << 17;
         // Mostly in order, which is fast for caches; now and then another one first.
-        if (random_ % 16 == 0 && runnable_.size() > 1) std::swap(runnable_[0], runnable_[random_ / 16 % runnable_.size()]);
+        if (random_ % 16 == 0 && runnable_.size() > 1) {
+            std::swap(runnable_[0], runnable_[random_ / 16 % runnable_.size()]);
+        }
         Fiber* fiber = runnable_.front();
         runnable_.pop_front();
         return fiber;

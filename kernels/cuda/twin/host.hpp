@@ -1,7 +1,8 @@
-// The host's side of the ring, in C++: what host/ring does in Rust, as far as a device can see it, and with bugs to choose from.
+// The host's side of the ring, in C++: what host/ring does in Rust as far as a device sees it, with bugs to choose
+// from.
 //
-// Producers lease blocks, write payloads, publish slots; a reaper takes completions, compares answers, gives blocks back. Nothing but the ring's
-// words orders host and device: the host's mutexes are its own.
+// Producers lease blocks, write payloads, publish slots; a reaper takes completions, compares answers, gives blocks
+// back. Nothing but the ring's words orders host and device: the host's mutexes are its own.
 #pragma once
 
 #include <cstdio>
@@ -33,7 +34,9 @@ template <typename Condition>
 void wait_until(const char* what, Condition condition) {
     const auto begun = std::chrono::steady_clock::now();
     while (!condition()) {
-        if (std::chrono::steady_clock::now() - begun > std::chrono::minutes(10)) found(std::string("waited in vain: ") + what);
+        if (std::chrono::steady_clock::now() - begun > std::chrono::minutes(10)) {
+            found(std::string("waited in vain: ") + what);
+        }
         std::this_thread::yield();
     }
 }
@@ -57,8 +60,10 @@ class HostRing {
 
     explicit HostRing(const Shape& shape, HostBugs bugs = {}) : bugs_(bugs) {
         Line* lines = aligned_array<Line>(8);
-        view.submission_tail = lines, view.submission_head = lines + 1, view.completion_tail = lines + 2, view.completion_head = lines + 3;
-        view.host_heartbeat = lines + 4, view.device_heartbeat = lines + 5, view.control = lines + 6, view.report = lines + 7;
+        view.submission_tail = lines, view.submission_head = lines + 1, view.completion_tail = lines + 2,
+        view.completion_head = lines + 3;
+        view.host_heartbeat = lines + 4, view.device_heartbeat = lines + 5, view.control = lines + 6,
+        view.report = lines + 7;
         view.submissions = aligned_array<Slot>(shape.capacity);
         view.completions = aligned_array<Slot>(2 * shape.capacity);
         runs_ = aligned_array<u64>(shape.blocks);
@@ -81,7 +86,9 @@ class HostRing {
     HostRing(const HostRing&) = delete;
 
     static u64 get(const Line* line, u32 word = 0) { return load(&line->words[word], std::memory_order_acquire); }
-    static void set(Line* line, u32 word, u64 value) { std::atomic_ref(line->words[word]).store(value, std::memory_order_release); }
+    static void set(Line* line, u32 word, u64 value) {
+        std::atomic_ref(line->words[word]).store(value, std::memory_order_release);
+    }
 
     u64 tail() {
         const std::lock_guard lock(mutex_);
@@ -106,7 +113,9 @@ class HostRing {
         for (; completed_ != tail; ++completed_, ++count) {
             const Slot slot = view.completions[completed_ & (view.completion_capacity - 1)];
             set(view.completion_head, 0, completed_ + 1);
-            if (slot.sequence != completed_ + 1 || slot.data[9] != slot.sequence) found("a completion slot that is not whole");
+            if (slot.sequence != completed_ + 1 || slot.data[9] != slot.sequence) {
+                found("a completion slot that is not whole");
+            }
             check(slot);
         }
         return count;
@@ -133,11 +142,14 @@ class HostRing {
     bool take(const TestJob& job, Lease* lease) {
         const std::lock_guard lock(mutex_);
         const u64 result_at = (job.payload.size() + 127) / 128 * 128;
-        const u64 blocks = std::max<u64>(1, (result_at + job.result_len + view.arena_block_bytes - 1) / view.arena_block_bytes);
+        const u64 blocks =
+            std::max<u64>(1, (result_at + job.result_len + view.arena_block_bytes - 1) / view.arena_block_bytes);
         if (blocks > used_.size()) found("a job that is larger than the arena");
         if (admitted_ == view.submission_capacity) return false;
         u64 free = 0;
-        for (u64 block = 0; block < used_.size() && free < blocks; ++block) free = used_[block] ? (lease->first = block + 1, 0) : free + 1;
+        for (u64 block = 0; block < used_.size() && free < blocks; ++block) {
+            free = used_[block] ? (lease->first = block + 1, 0) : free + 1;
+        }
         if (free < blocks) return false;
         std::fill_n(used_.begin() + static_cast<std::ptrdiff_t>(lease->first), blocks, true);
         ++admitted_;
@@ -164,7 +176,8 @@ class HostRing {
         descriptor.payload_offset = lease.offset, descriptor.payload_len = lease.payload;
         descriptor.result_offset = lease.result, descriptor.result_len = job.result_len;
         descriptor.arena_generation = lease.generation;
-        Slot slot{position + 1, static_cast<u64>(job.opcode) | u64(ABI_VERSION) << 32, 1, 0, std::bit_cast<u64>(job.threshold), JOB_DATA_BYTES, {}};
+        const u64 type = static_cast<u64>(job.opcode) | u64(ABI_VERSION) << 32;
+        Slot slot{position + 1, type, 1, 0, std::bit_cast<u64>(job.threshold), JOB_DATA_BYTES, {}};
         std::memcpy(slot.data, &descriptor, sizeof(descriptor));
         slot.data[9] = slot.sequence;
         if (job.damage) job.damage(slot);
@@ -181,11 +194,16 @@ class HostRing {
         const TestJob& job = pending.job;
         const u32 status = slot.confidence_bits & 0xFFFF;
         const std::string which = "job " + std::to_string(slot.source_id) + " (" + name_of(job.opcode) + "): ";
-        if (status != job.status) found(which + "status " + std::to_string(status) + " instead of " + std::to_string(job.status));
+        if (status != job.status) {
+            found(which + "status " + std::to_string(status) + " instead of " + std::to_string(job.status));
+        }
         const u8* payload = view.arena + pending.lease.offset;
         if (!std::equal(job.payload.begin(), job.payload.end(), payload)) found(which + "its payload has changed");
         if (status == STATUS_OK && job.result_len > 0) {
-            if (slot.event_type >> 16 != BODY_ARENA || slot.data[0] != pending.lease.result || slot.data[1] != job.result_len) found(which + "an answer elsewhere");
+            if (slot.event_type >> 16 != BODY_ARENA || slot.data[0] != pending.lease.result ||
+                slot.data[1] != job.result_len) {
+                found(which + "an answer elsewhere");
+            }
             const std::string wrong = job.wrong ? job.wrong(view.arena + pending.lease.result) : std::string();
             if (!wrong.empty()) found(which + wrong);
         } else if (slot.event_type >> 16 != BODY_EMPTY || slot.data_len != 0) {
@@ -248,9 +266,13 @@ class TestDevice {
         const Line* report = params.ring.report;
         if (HostRing::get(report, REPORT_STATE) != STATE_ENDED) found("a kernel that ended without a word");
         const u64 ended = HostRing::get(report, REPORT_REASON);
-        if (ended != reason) found("ended for reason " + std::to_string(ended) + " instead of " + std::to_string(reason));
+        if (ended != reason) {
+            found("ended for reason " + std::to_string(ended) + " instead of " + std::to_string(reason));
+        }
         const u64 reached = HostRing::get(report, REPORT_POSITION);
-        if (reached != position) found("ended at position " + std::to_string(reached) + " instead of " + std::to_string(position));
+        if (reached != position) {
+            found("ended at position " + std::to_string(reached) + " instead of " + std::to_string(position));
+        }
     }
 
   private:

@@ -13,7 +13,8 @@ class Workload {
     SmallCorpus corpus;
     SmallAutomaton automaton;
 
-    explicit Workload(Random random) : corpus(random, 21, {130, 1, 269}), automaton({"a", "bad", "ad", "cab", "gegege", "egeg", "facade"}) {
+    explicit Workload(Random random)
+        : corpus(random, 21, {130, 1, 269}), automaton({"a", "bad", "ad", "cab", "gegege", "egeg", "facade"}) {
         table_.resize(TABLE);
         for (Corpus& entry : table_) entry.handle = NO_HANDLE;
         const u64 at = (CORPUS * u64(0x9E3779B97F4A7C15) + GENERATION * u64(0xC2B2AE3D27D4EB4F)) >> 32;
@@ -58,7 +59,9 @@ class Workload {
         job.result_len = texts.size() * 16;
         job.wrong = [expected](const u8* result) -> std::string {
             for (u64 text = 0; text < expected.size(); ++text) {
-                if (std::memcmp(result + 16 * text, &expected[text], 16) != 0) return "the mask of text " + std::to_string(text);
+                if (std::memcmp(result + 16 * text, &expected[text], 16) != 0) {
+                    return "the mask of text " + std::to_string(text);
+                }
             }
             return {};
         };
@@ -78,11 +81,15 @@ class Workload {
             job.descriptor.k = static_cast<u32>(rows.size());
         }
         job.result_len = items * rows.size() * sizeof(float);
-        job.wrong = [this, rows, items, metric = job.descriptor.metric, payload = job.payload](const u8* result) -> std::string {
+        job.wrong = [this, rows, items, metric = job.descriptor.metric,
+                     payload = job.payload](const u8* result) -> std::string {
             for (u64 cell = 0; cell < items * rows.size(); ++cell) {
                 const float* query = reinterpret_cast<const float*>(payload.data()) + cell / rows.size() * corpus.dim;
-                const float expected = naive_reported(naive_score(metric, query, corpus.row(rows[cell % rows.size()]), corpus.dim));
-                if (read_at<u32>(result, cell) != std::bit_cast<u32>(expected)) return "the score in cell " + std::to_string(cell);
+                const float expected =
+                    naive_reported(naive_score(metric, query, corpus.row(rows[cell % rows.size()]), corpus.dim));
+                if (read_at<u32>(result, cell) != std::bit_cast<u32>(expected)) {
+                    return "the score in cell " + std::to_string(cell);
+                }
             }
             return {};
         };
@@ -95,17 +102,22 @@ class Workload {
         job.descriptor.k = k;
         job.threshold = job.descriptor.metric == METRIC_L2 ? INFINITY : -INFINITY;
         job.result_len = items * (sizeof(ListHeader) + (4 * k + 100) * sizeof(Candidate));
-        job.wrong = [this, items, k, len = job.result_len, metric = job.descriptor.metric, payload = job.payload](const u8* result) -> std::string {
+        job.wrong = [this, items, k, len = job.result_len, metric = job.descriptor.metric,
+                     payload = job.payload](const u8* result) -> std::string {
             for (u32 query = 0; query < items; ++query) {
                 std::vector<std::pair<double, u32>> order;
                 for (u32 row = 0; row < corpus.rows; ++row) {
-                    const double score = naive_score(metric, reinterpret_cast<const float*>(payload.data()) + u64(query) * corpus.dim, corpus.row(row), corpus.dim);
+                    const double score =
+                        naive_score(metric, reinterpret_cast<const float*>(payload.data()) + u64(query) * corpus.dim,
+                                    corpus.row(row), corpus.dim);
                     order.emplace_back(metric == METRIC_L2 ? score : -score, row);
                 }
                 std::sort(order.begin(), order.end());
                 std::vector<u32> wanted;
                 for (u32 at = 0; at < k; ++at) wanted.push_back(order[at].second);
-                if (std::string lacks = list_lacks(result, len, items, query, corpus.rows, wanted); !lacks.empty()) return lacks;
+                if (std::string lacks = list_lacks(result, len, items, query, corpus.rows, wanted); !lacks.empty()) {
+                    return lacks;
+                }
             }
             return {};
         };
@@ -115,7 +127,9 @@ class Workload {
     TestJob nearest(Random& random) const {
         TestJob job = with_points(random, 1 + random.below(4));
         job.descriptor.corpus = CORPUS, job.descriptor.corpus_generation = GENERATION;
-        expect_nearest(job, corpus.rows, [this](u32 row, const double* query, const double* weights) { return corpus.squared(row, query, weights); });
+        expect_nearest(job, corpus.rows, [this](u32 row, const double* query, const double* weights) {
+            return corpus.squared(row, query, weights);
+        });
         return job;
     }
 
@@ -127,7 +141,9 @@ class Workload {
         append(job.payload, columns);
         job.descriptor.flags = FLAG_POINTS;
         job.descriptor.dim = count;
-        expect_nearest(job, count, [columns, count](u32 row, const double* query, const double* weights) { return naive_squared(columns.data() + row, count, query, weights); });
+        expect_nearest(job, count, [columns, count](u32 row, const double* query, const double* weights) {
+            return naive_squared(columns.data() + row, count, query, weights);
+        });
         return job;
     }
 
@@ -168,7 +184,9 @@ class Workload {
             const double* queries = reinterpret_cast<const double*>(payload.data());
             for (u32 query = 0; query < items; ++query) {
                 std::vector<double> all(rows);
-                for (u32 row = 0; row < rows; ++row) all[row] = squared(row, queries + 5 * u64(query), queries + 5 * u64(items));
+                for (u32 row = 0; row < rows; ++row) {
+                    all[row] = squared(row, queries + 5 * u64(query), queries + 5 * u64(items));
+                }
                 std::vector<double> sorted = all;
                 std::nth_element(sorted.begin(), sorted.begin() + (k - 1), sorted.end());
                 const double last = std::nextafter(sorted[k - 1] * (1 + 1e-15), INFINITY);
@@ -177,8 +195,12 @@ class Workload {
                     if (all[row] <= last) wanted.push_back(row);
                 }
                 // A list that could have been short must be.
-                if (wanted.size() < k + 8 && read_at<ListHeader>(result, query).flags & EVERY_ROW) return "every row, though few tie";
-                if (std::string lacks = list_lacks(result, len, items, query, rows, wanted); !lacks.empty()) return lacks;
+                if (wanted.size() < k + 8 && read_at<ListHeader>(result, query).flags & EVERY_ROW) {
+                    return "every row, though few tie";
+                }
+                if (std::string lacks = list_lacks(result, len, items, query, rows, wanted); !lacks.empty()) {
+                    return lacks;
+                }
             }
             return {};
         };
@@ -196,7 +218,9 @@ inline TestJob Workload::job_of<Opcode::score>(Random& random) const { return sc
 template <>
 inline TestJob Workload::job_of<Opcode::encode>(Random& random) const { return encode(random); }
 template <>
-inline TestJob Workload::job_of<Opcode::nearest>(Random& random) const { return random.below(2) ? nearest(random) : nearest_sent(random); }
+inline TestJob Workload::job_of<Opcode::nearest>(Random& random) const {
+    return random.below(2) ? nearest(random) : nearest_sent(random);
+}
 
 inline TestJob Workload::job(Random& random) const {
     constexpr TestJob (Workload::*ALL[])(Random&) const = {

@@ -1,4 +1,5 @@
-// The twin as a shared library: what a test loads in place of a GPU. "Device memory" is whatever the caller's pointers say.
+// The twin as a shared library: what a test loads in place of a GPU. "Device memory" is where the caller's pointers
+// point.
 #include <atomic>
 
 #include "blocks.hpp"

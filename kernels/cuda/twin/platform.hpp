@@ -1,6 +1,7 @@
-// platform.cuh for C++: a CUDA thread is a fiber, a block is an OS thread, device and pinned memory are this process's. Scoped operations
-// become those of std::atomic_ref, which are at least as strong between threads as the device's are between blocks; what is weaker on
-// the device (a relaxed load, an ordinary store) is no stronger here, so ThreadSanitizer sees a release or an acquire that is missing.
+// platform.cuh for C++: a CUDA thread is a fiber, a block is an OS thread, device and pinned memory are this process's.
+// Scoped operations become those of std::atomic_ref, which are at least as strong between threads as the device's are
+// between blocks; what is weaker on the device (a relaxed load, an ordinary store) is no stronger here, so
+// ThreadSanitizer sees a release or an acquire that is missing.
 #pragma once
 
 #include <atomic>
@@ -37,8 +38,9 @@ class Barrier {
     explicit Barrier(u32 members) : members_(members) {}
 
     void meet(Scheduler& scheduler, bool ordered = true) {
-        // The chain of these additions is what orders the members' accesses; the lists are the scheduler's business. Two meetings in a row have
-        // one counter each: who comes late out of the first must not learn what others did on their way to the second.
+        // The chain of these additions is what orders the members' accesses; the lists are the scheduler's business.
+        // Two meetings in a row have one counter each: a thread that is late to leave the first must not learn what
+        // others did on their way to the second.
         std::atomic<u32>& order = order_[round()];
         order.fetch_add(1, ordered ? std::memory_order_release : std::memory_order_relaxed);
         if (join(scheduler)) scheduler.block();
@@ -136,7 +138,9 @@ MR_DEVICE T* global(T* at) { return at; }
 
 MR_DEVICE void block_sync() {
     const twin::Block& block = *twin::current_block();
-    while (block.stalled != nullptr && block.stalled->load(std::memory_order_relaxed) == block.index) std::this_thread::yield();
+    while (block.stalled != nullptr && block.stalled->load(std::memory_order_relaxed) == block.index) {
+        std::this_thread::yield();
+    }
     twin::meet(twin::current_block()->barrier, !twin::bugs().missing_block_barrier);
 }
 MR_DEVICE void warp_sync() { twin::meet(twin::current_block()->warps[warp_index()].barrier); }
@@ -164,20 +168,30 @@ MR_DEVICE T fetch_max(T* at, T value) {
     return before;
 }
 
-MR_DEVICE u32 shared_add(u32* at, u32 value) { return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed); }
+MR_DEVICE u32 shared_add(u32* at, u32 value) {
+    return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed);
+}
 MR_DEVICE u32 shared_or(u32* at, u32 value) { return std::atomic_ref(*at).fetch_or(value, std::memory_order_relaxed); }
 MR_DEVICE i32 shared_max(i32* at, i32 value) { return fetch_max(at, value); }
-MR_DEVICE u32 device_add(u32* at, u32 value) { return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed); }
-MR_DEVICE u64 device_add(u64* at, u64 value) { return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed); }
+MR_DEVICE u32 device_add(u32* at, u32 value) {
+    return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed);
+}
+MR_DEVICE u64 device_add(u64* at, u64 value) {
+    return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed);
+}
 // C++ has no order by dependency that would do; an acquire and a release say the same.
-MR_DEVICE u64 device_claim(u64* at, u64 value) { return std::atomic_ref(*at).fetch_add(value, std::memory_order_acq_rel); }
+MR_DEVICE u64 device_claim(u64* at, u64 value) {
+    return std::atomic_ref(*at).fetch_add(value, std::memory_order_acq_rel);
+}
 MR_DEVICE u32 device_or(u32* at, u32 value) { return std::atomic_ref(*at).fetch_or(value, std::memory_order_relaxed); }
 MR_DEVICE i32 device_max(i32* at, i32 value) { return fetch_max(at, value); }
 MR_DEVICE u32 device_compare_exchange(u32* at, u32 expected, u32 value) {
     std::atomic_ref(*at).compare_exchange_strong(expected, value, std::memory_order_relaxed);
     return expected;
 }
-MR_DEVICE u32 device_add_acq_rel(u32* at, u32 value) { return std::atomic_ref(*at).fetch_add(value, std::memory_order_acq_rel); }
+MR_DEVICE u32 device_add_acq_rel(u32* at, u32 value) {
+    return std::atomic_ref(*at).fetch_add(value, std::memory_order_acq_rel);
+}
 
 // std::atomic_ref of a const type came with a later standard; nothing is written through it here.
 template <typename T>
@@ -189,16 +203,24 @@ template <typename T>
 MR_DEVICE T device_load_acquire(const T* at) { return load(at, std::memory_order_acquire); }
 template <typename T>
 MR_DEVICE void device_store_release(T* at, T value) {
-    std::atomic_ref(*at).store(value, twin::bugs().missing_device_release ? std::memory_order_relaxed : std::memory_order_release);
+    std::atomic_ref(*at).store(
+        value, twin::bugs().missing_device_release ? std::memory_order_relaxed : std::memory_order_release);
 }
 template <typename T>
 MR_DEVICE void device_store_relaxed(T* at, T value) { std::atomic_ref(*at).store(value, std::memory_order_relaxed); }
 
 MR_DEVICE u64 system_load_relaxed(const u64* at) { return load(at, std::memory_order_relaxed); }
-MR_DEVICE void system_store_relaxed(u64* at, u64 value) { std::atomic_ref(*at).store(value, std::memory_order_relaxed); }
-MR_DEVICE void system_store_release(u64* at, u64 value) { std::atomic_ref(*at).store(value, std::memory_order_release); }
-// ThreadSanitizer does not know fences. Loading the word once more, with acquire, orders the same accesses: only this word's writers matter.
-MR_DEVICE void system_acquire(const u64* at) { load(at, twin::bugs().missing_acquire ? std::memory_order_relaxed : std::memory_order_acquire); }
+MR_DEVICE void system_store_relaxed(u64* at, u64 value) {
+    std::atomic_ref(*at).store(value, std::memory_order_relaxed);
+}
+MR_DEVICE void system_store_release(u64* at, u64 value) {
+    std::atomic_ref(*at).store(value, std::memory_order_release);
+}
+// ThreadSanitizer does not know fences. Loading the word once more, with acquire, orders the same accesses: only this
+// word's writers matter.
+MR_DEVICE void system_acquire(const u64* at) {
+    load(at, twin::bugs().missing_acquire ? std::memory_order_relaxed : std::memory_order_acquire);
+}
 // The release that the barrier or the atomic after it does is as good between threads.
 MR_DEVICE void system_fence() {}
 
@@ -210,7 +232,9 @@ MR_DEVICE Piece system_load_piece(const Slot* slot, u32 piece) { return reinterp
 MR_DEVICE void system_store_piece(Slot* slot, u32 piece, Piece value) { reinterpret_cast<Piece*>(slot)[piece] = value; }
 
 MR_DEVICE u64 clock_ns() {
-    return static_cast<u64>(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
+    return static_cast<u64>(
+        std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+            .count());
 }
 MR_DEVICE void pause_ns(u32) {
     twin::Scheduler& scheduler = *twin::current_block()->scheduler;
@@ -231,9 +255,11 @@ MR_DEVICE double fused(double a, double b, double c) { return a * b + c; }
 MR_DEVICE float fused(float a, float b, float c) { return std::fma(a, b, c); }
 MR_DEVICE float root(float a) { return std::sqrt(a); }
 
-// By the fragments' definition in platform.cuh, not by their code: each lane computes its four sums from all lanes' fragments.
+// By the fragments' definition in platform.cuh, not by their code: each lane makes its four sums of all lanes'
+// fragments.
 MR_DEVICE void multiply_codes(i32 (&sums)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    const auto& all = twin::exchange(a[0] | static_cast<u64>(a[1]) << 32, a[2] | static_cast<u64>(a[3]) << 32, b[0] | static_cast<u64>(b[1]) << 32);
+    const auto& all = twin::exchange(a[0] | static_cast<u64>(a[1]) << 32, a[2] | static_cast<u64>(a[3]) << 32,
+                                     b[0] | static_cast<u64>(b[1]) << 32);
     const u32 g = lane_index() / 4, j = lane_index() % 4;
     for (u32 sum = 0; sum < 4; ++sum) {
         const u32 low_or_high_row = sum / 2, column = 2 * j + sum % 2;
@@ -242,7 +268,8 @@ MR_DEVICE void multiply_codes(i32 (&sums)[4], const u32 (&a)[4], const u32 (&b)[
                 const u32 left = static_cast<u32>(all[4 * g + word][half] >> (32 * low_or_high_row));
                 const u32 right = static_cast<u32>(all[4 * column + word][2] >> (32 * half));
                 for (u32 byte = 0; byte < 4; ++byte) {
-                    sums[sum] += static_cast<i32>(left >> (8 * byte) & 0xFF) * static_cast<i8>(right >> (8 * byte) & 0xFF);
+                    sums[sum] +=
+                        static_cast<i32>(left >> (8 * byte) & 0xFF) * static_cast<i8>(right >> (8 * byte) & 0xFF);
                 }
             }
         }

@@ -1,5 +1,5 @@
-// The torture: the real device code on the twin's fibers against a host in C++, under ThreadSanitizer. Exit status 0 and one line of counts, or
-// the first thing found.
+// The torture: the real device code on the twin's fibers against a host in C++, under ThreadSanitizer. Exit status 0
+// and one line of counts, or the first thing found.
 //
 //   torture               all scenarios
 //   torture --list-bugs   names of the bugs it can be seeded with
@@ -88,7 +88,9 @@ struct Torture {
         at_once(2, [&](u32 thread) {
             if (thread == 1) return ring.reap_all(2 * jobs.size());
             Random random(300);
-            for (const TestJob& job : jobs) ring.submit(job), ring.submit(random.below(8) ? TestJob{} : workload.encode(random));
+            for (const TestJob& job : jobs) {
+                ring.submit(job), ring.submit(random.below(8) ? TestJob{} : workload.encode(random));
+            }
         });
         HostRing::set(ring.view.control, CONTROL_COMMAND, COMMAND_STOP);
         grid->join();
@@ -143,8 +145,9 @@ struct Torture {
     }
 };
 
-// The host thread of the launch mode, a step at a time. It parks once there is nothing to launch for, and a producer that finds it parked wakes it.
-// Between its look and its parking a producer may publish and find it awake: so it looks again once it is parked.
+// The host thread of the launch mode, a step at a time. It parks once there is nothing to launch for, and a producer
+// that finds it parked wakes it. Between its look and its parking a producer may publish and find it awake: so it looks
+// again once it is parked.
 class Launcher {
   public:
     Launcher(HostRing& ring, TestDevice& device, bool blind) : ring_(ring), device_(device), blind_(blind) {}
@@ -184,7 +187,7 @@ class Launcher {
     u64 done_ = 0, launches_ = 0;
 };
 
-// Publishes a job before each of the launcher's first steps in turn; wherever it falls, the launcher parks only with nothing left.
+// Publishes a job before each of the launcher's first steps in turn; the launcher parks only with nothing left.
 void Torture::wake_up() {
     constexpr u32 MOMENTS = 5, STEPS = 12;
     for (u32 moment = 0; moment < MOMENTS; ++moment) {
@@ -199,7 +202,10 @@ void Torture::wake_up() {
         }
         ring.reap();
         if (!launcher.parked()) found("a launcher that does not come to rest");
-        if (ring.reaped() != 2) found("a job is left, and the launcher sleeps: lost wake-up, published before step " + std::to_string(moment));
+        if (ring.reaped() != 2) {
+            found("a job is left, and the launcher sleeps: lost wake-up, published before step " +
+                  std::to_string(moment));
+        }
         count(ring, launcher.launches());
     }
 }
@@ -210,7 +216,8 @@ std::vector<TestJob> Torture::damaged_jobs() {
     // A job, what is done to its descriptor (through the slot), the status that must come of it.
     auto add = [&](TestJob job, u32 status, std::function<void(Slot&, Descriptor&)> damage) {
         job.status = status;
-        job.refused = status == STATUS_BAD_DESCRIPTOR || status == STATUS_UNKNOWN_OPCODE || status == STATUS_RESULT_TOO_SMALL;
+        job.refused =
+            status == STATUS_BAD_DESCRIPTOR || status == STATUS_UNKNOWN_OPCODE || status == STATUS_RESULT_TOO_SMALL;
         job.damage = [damage](Slot& slot) { damage(slot, *reinterpret_cast<Descriptor*>(slot.data)); };
         jobs.push_back(std::move(job));
     };
@@ -235,7 +242,8 @@ std::vector<TestJob> Torture::damaged_jobs() {
     bad(encode(), [](Slot&, Descriptor& job) { job.arena_generation += 1; });
     // A nop has no regions that anybody looks at.
     add(TestJob{}, STATUS_OK, [](Slot&, Descriptor& job) { job.arena_generation -= 1; });
-    add(encode(), STATUS_UNKNOWN_OPCODE, [](Slot& slot, Descriptor&) { slot.event_type = 77 | u64(ABI_VERSION) << 32; });
+    add(encode(), STATUS_UNKNOWN_OPCODE,
+        [](Slot& slot, Descriptor&) { slot.event_type = 77 | u64(ABI_VERSION) << 32; });
     add(encode(), STATUS_RESULT_TOO_SMALL, [](Slot&, Descriptor& job) { job.result_len -= 1; });
     bad(encode(), [](Slot&, Descriptor& job) { job.items = 0xFFFFFFFF; });
     add(workload.search(random), STATUS_STALE_CORPUS, [](Slot&, Descriptor& job) { job.corpus_generation += 1; });
@@ -266,8 +274,12 @@ constexpr const char* BUGS[] = {"tail-before-slot", "missing-release", "missing-
 
 void Torture::seed(const std::string& bug) {
     const std::pair<const char*, bool*> all[] = {
-        {BUGS[0], &bugs.tail_before_slot}, {BUGS[1], &bugs.relaxed_tail},          {BUGS[2], &twin::bugs().missing_acquire},
-        {BUGS[3], &bugs.early_recycling},  {BUGS[4], &bugs.parks_blindly},         {BUGS[5], &twin::bugs().missing_block_barrier},
+        {BUGS[0], &bugs.tail_before_slot},
+        {BUGS[1], &bugs.relaxed_tail},
+        {BUGS[2], &twin::bugs().missing_acquire},
+        {BUGS[3], &bugs.early_recycling},
+        {BUGS[4], &bugs.parks_blindly},
+        {BUGS[5], &twin::bugs().missing_block_barrier},
         {BUGS[6], &twin::bugs().missing_device_release},
     };
     for (const auto& [name, flag] : all) {
@@ -293,7 +305,8 @@ int main(int count, char** arguments) {
     if (known) torture.seed(second);
     torture.run();
     const Totals& totals = torture.totals;
-    std::printf("torture: %llu jobs answered rightly in %llu launches, %llu of them faulty and refused\n", static_cast<unsigned long long>(totals.jobs),
-                static_cast<unsigned long long>(totals.launches), static_cast<unsigned long long>(totals.faults));
+    std::printf("torture: %llu jobs answered rightly in %llu launches, %llu of them faulty and refused\n",
+                static_cast<unsigned long long>(totals.jobs), static_cast<unsigned long long>(totals.launches),
+                static_cast<unsigned long long>(totals.faults));
     return 0;
 }

@@ -1,5 +1,6 @@
-// What the torture has the device do: small corpora, texts and points, and for each job the plainest code that tells whether its answer is right.
-// That code follows the definitions in host/core/src (exact.rs, nearest.rs, screen.rs, lists.rs), not the device's.
+// What the torture has the device do: small corpora, texts and points, and for each job the plainest code that tells
+// whether its answer is right. That code follows the definitions in host/core/src (exact.rs, nearest.rs, screen.rs,
+// lists.rs), not the device's.
 #pragma once
 
 #include <algorithm>
@@ -28,7 +29,7 @@ class Random {
     u64 state_;
 };
 
-// A job as the torture's host submits it. `wrong` looks at an answer and says what is wrong with it; an empty text: nothing.
+// A job as the torture's host submits it. `wrong` says what is wrong with an answer; an empty text is nothing.
 struct TestJob {
     Opcode opcode = Opcode::nop;
     Descriptor descriptor{};
@@ -74,7 +75,8 @@ inline double lanes(const float* a, const float* b, u32 dim, bool squares) {
 }
 inline double naive_score(u32 metric, const float* a, const float* b, u32 dim) {
     if (metric != METRIC_COSINE) return lanes(a, b, dim, metric == METRIC_L2);
-    const double dot = lanes(a, b, dim, false), na = std::sqrt(lanes(a, a, dim, false)), nb = std::sqrt(lanes(b, b, dim, false));
+    const double dot = lanes(a, b, dim, false), na = std::sqrt(lanes(a, a, dim, false)),
+                 nb = std::sqrt(lanes(b, b, dim, false));
     return na == 0 || nb == 0 ? 0.0 : std::clamp(dot / (na * nb), -1.0, 1.0);
 }
 inline float naive_reported(double score) { return std::clamp(static_cast<float>(score), -FLT_MAX, FLT_MAX); }
@@ -90,7 +92,8 @@ inline double naive_squared(const double* point, u64 stride, const double* query
 }
 
 // Whether a query's list holds every row that is wanted.
-inline std::string list_lacks(const u8* result, u64 len, u32 items, u32 query, u32 rows, const std::vector<u32>& wanted) {
+inline std::string list_lacks(const u8* result, u64 len, u32 items, u32 query, u32 rows,
+                              const std::vector<u32>& wanted) {
     const u64 capacity = (len / items - sizeof(ListHeader)) / sizeof(Candidate);
     const ListHeader header = read_at<ListHeader>(result, query);
     if (header.flags & EVERY_ROW) return {};
@@ -134,13 +137,17 @@ class SmallCorpus {
     double squared(u32 row, const double* query, const double* weights) const {
         u32 segment = 0;
         while (segment + 1 < segments_.size() && segments_[segment + 1].first_row <= row) ++segment;
-        return naive_squared(columns[segment].data() + (row - segments_[segment].first_row), segments_[segment].row_count, query, weights);
+        return naive_squared(columns[segment].data() + (row - segments_[segment].first_row),
+                             segments_[segment].row_count, query, weights);
     }
 
   private:
     // Everything of one segment. The buffers never move: there is room for all from the start.
     void add(Random& random, u32 count) {
-        if (values.capacity() == 0) values.reserve(MOST_ROWS * u64(dim)), columns.reserve(8), norms2_.reserve(8), codes_.reserve(8), screens_.reserve(24);
+        if (values.capacity() == 0) {
+            values.reserve(MOST_ROWS * u64(dim)), columns.reserve(8), norms2_.reserve(8), codes_.reserve(8),
+                screens_.reserve(24);
+        }
         const u32 first = rows;
         std::vector<double> norms2, points(5 * u64(count));
         for (u32 row = 0; row < count; ++row) {
@@ -158,8 +165,16 @@ class SmallCorpus {
         columns.push_back(points);
         norms2_.push_back(norms2);
         pack(first, count);
-        Segment segment{codes_.back().data(), {}, values.data() + u64(first) * dim, norms2_.back().data(), columns.back().data(), first, count};
-        for (u32 metric = 0; metric < 3; ++metric) segment.columns[metric] = screens_[screens_.size() - 3 + metric].data();
+        Segment segment{codes_.back().data(),
+                        {},
+                        values.data() + u64(first) * dim,
+                        norms2_.back().data(),
+                        columns.back().data(),
+                        first,
+                        count};
+        for (u32 metric = 0; metric < 3; ++metric) {
+            segment.columns[metric] = screens_[screens_.size() - 3 + metric].data();
+        }
         segments_.push_back(segment);
         groups_ += (count + 15) / 16;
     }
@@ -209,7 +224,7 @@ class SmallCorpus {
     u32 groups_ = 0;
 };
 
-// A complete automaton of a few words: of Aho and Corasick, but for letters outside ASCII. Its states are the words' beginnings.
+// A complete Aho-Corasick automaton of a few words in ASCII. Its states are the words' beginnings.
 class SmallAutomaton {
   public:
     explicit SmallAutomaton(const std::vector<std::string>& words) : words_(words) {
@@ -221,17 +236,26 @@ class SmallAutomaton {
         std::sort(all.begin(), all.end());
         all.erase(std::unique(all.begin(), all.end()), all.end());
         // The root first, then the silent states, then the others.
-        auto later = std::stable_partition(all.begin(), all.end(), [&](const std::string& state) { return !any(mask_of(state)); });
+        auto later = std::stable_partition(all.begin(), all.end(),
+                                           [&](const std::string& state) { return !any(mask_of(state)); });
         first_accepting_ = static_cast<u32>(later - all.begin());
-        for (u32 byte = 0; byte < 256; ++byte) class_of_[byte] = byte >= 'a' && byte < 'h' ? byte - 'a' + 1 : byte >= 'A' && byte < 'H' ? byte - 'A' + 1 : 0;
+        for (u32 byte = 0; byte < 256; ++byte) {
+            class_of_[byte] = byte >= 'a' && byte < 'h'   ? byte - 'a' + 1
+                              : byte >= 'A' && byte < 'H' ? byte - 'A' + 1
+                                                          : 0;
+        }
         for (u32 state = 0; state < all.size(); ++state) {
-            for (u32 letter = 0; letter < 8; ++letter) next_.push_back(letter == 0 ? 0 : longest_suffix(all, all[state] + static_cast<char>('a' + letter - 1)));
+            for (u32 letter = 0; letter < 8; ++letter) {
+                next_.push_back(letter == 0 ? 0
+                                            : longest_suffix(all, all[state] + static_cast<char>('a' + letter - 1)));
+            }
             if (state >= first_accepting_) accept_.push_back(mask_of(all[state]));
         }
     }
 
     Automaton tables() const {
-        return Automaton{next_.data(), class_of_, accept_[0].words, static_cast<u32>(next_.size() / 8), 3, first_accepting_, longest_};
+        return Automaton{next_.data(),     class_of_, accept_[0].words, static_cast<u32>(next_.size() / 8), 3,
+                         first_accepting_, longest_};
     }
 
     struct Mask {
@@ -241,8 +265,12 @@ class SmallAutomaton {
     Mask naive(const std::string& text) const {
         Mask mask{};
         for (u64 bit = 0; bit < words_.size(); ++bit) {
-            auto same = [](char a, char b) { return std::tolower(static_cast<u8>(a)) == std::tolower(static_cast<u8>(b)); };
-            if (std::search(text.begin(), text.end(), words_[bit].begin(), words_[bit].end(), same) != text.end()) mask.words[place(bit) / 64] |= u64(1) << place(bit) % 64;
+            auto same = [](char a, char b) {
+                return std::tolower(static_cast<u8>(a)) == std::tolower(static_cast<u8>(b));
+            };
+            if (std::search(text.begin(), text.end(), words_[bit].begin(), words_[bit].end(), same) != text.end()) {
+                mask.words[place(bit) / 64] |= u64(1) << place(bit) % 64;
+            }
         }
         return mask;
     }

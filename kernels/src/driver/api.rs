@@ -1,7 +1,8 @@
 //! The driver's functions, looked up once and for all in its library.
 //!
-//! Types and constants are cudarc's, and so is finding the library. The functions are not: cudarc's panic where a symbol is missing, and
-//! answer a Rust enum, which a newer driver's codes are not all of. Here a missing symbol is an error, and a code is a number.
+//! Types and constants are cudarc's, and so is finding the library. The functions are not: cudarc's panic where a
+//! symbol is missing, and return a Rust enum, which lacks the codes of newer drivers. Here a missing symbol is an
+//! error, and a code is a number.
 
 use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_ulonglong, c_void};
 
@@ -28,8 +29,8 @@ macro_rules! functions {
         impl Api {
             /// All of them, or the name of one that the driver has not.
             pub(crate) fn load(library: &Library) -> Result<Self, String> {
-                // SAFETY: each symbol is looked up as the type that the driver's interface documents for it, at this version of its name; it answers an
-                // enum of 32 bits, so any number will do.
+                // SAFETY: each symbol is looked up as the type that CUDA documents for this version of its name. It
+                // returns an enum of 32 bits, here a plain number.
                 Ok(unsafe {
                     Self {
                         $($name: library.function(stringify!($symbol))?,)*
@@ -81,7 +82,9 @@ functions! {
     function_attribute = cuFuncGetAttribute (*mut c_int, CUfunction_attribute, CUfunction);
     function_set_attribute = cuFuncSetAttribute (CUfunction, CUfunction_attribute, c_int);
     occupancy = cuOccupancyMaxActiveBlocksPerMultiprocessor (*mut c_int, CUfunction, c_int, usize);
-    launch_cooperative = cuLaunchCooperativeKernel (CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, CUstream, *mut *mut c_void);
+    launch_cooperative = cuLaunchCooperativeKernel (
+        CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, CUstream, *mut *mut c_void
+    );
     graph_instantiate = cuGraphInstantiateWithFlags (*mut CUgraphExec, CUgraph, c_ulonglong);
     graph_destroy = cuGraphDestroy (CUgraph);
     graph_upload = cuGraphUpload (CUgraphExec, CUstream);
@@ -95,7 +98,8 @@ pub(crate) struct Library(());
 impl Library {
     /// The library, if there is one.
     pub(crate) fn find() -> Option<Self> {
-        // SAFETY: loading a driver runs its initialisers, which are made to be run in any process. Asked first, since `culib` panics without it.
+        // SAFETY: loading a driver runs its initialisers, which are made to be run in any process. Asked first, since
+        // `culib` panics without it.
         unsafe { sys::is_culib_present() }.then_some(Self(()))
     }
 
@@ -114,7 +118,8 @@ impl Library {
     /// # Safety
     /// `F` is a function pointer of the symbol's type.
     unsafe fn function<F: Copy>(&self, symbol: &str) -> Result<F, String> {
-        // SAFETY: the library was found to be there; the caller answers for the type. It is never unloaded, so the pointer stays good.
+        // SAFETY: the library was found to be there; the caller answers for the type. It is never unloaded, so the
+        // pointer stays good.
         let found = unsafe { sys::culib().get::<F>(symbol.as_bytes()) };
         found.map(|function| *function).map_err(|_| format!("it has no {symbol}"))
     }
@@ -135,7 +140,7 @@ pub(crate) mod code {
     /// The work is not done yet.
     pub(crate) const NOT_READY: Code = CUresult::CUDA_ERROR_NOT_READY as Code;
 
-    /// Whether after this nothing works in this process any more: the context is gone, or what it holds cannot be trusted.
+    /// Whether nothing works in this process after this: the context is gone, or what it holds cannot be trusted.
     pub(crate) fn is_sticky(code: Code) -> bool {
         const STICKY: [CUresult; 18] = [
             CUresult::CUDA_ERROR_DEINITIALIZED,

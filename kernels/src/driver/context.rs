@@ -20,7 +20,8 @@ pub(crate) struct Context {
     broken: OnceLock<String>,
 }
 
-// SAFETY: the driver's handles may be used from any thread, several at a time; each call makes the context current for its thread first.
+// SAFETY: the driver's handles may be used from any thread, several at a time; each call makes the context current for
+// its thread first.
 unsafe impl Send for Context {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Context {}
@@ -128,7 +129,8 @@ impl Drop for Context {
             return;
         }
         let streams = [self.kernel_stream, self.copy_stream].into_iter().filter(|stream| !stream.is_null());
-        // SAFETY: all were created in `new` and are given back here alone; nothing is on the streams. The codes are of no use any more.
+        // SAFETY: all were created in `new` and are given back here alone; nothing is on the streams. The codes are of
+        // no use any more.
         unsafe {
             streams.for_each(|stream| _ = (self.api.stream_destroy)(stream));
             (self.api.context_release)(self.device);

@@ -53,8 +53,8 @@ pub(crate) fn place(column: Column, at: DevicePtr, segment: &mut Segment) {
     }
 }
 
-/// The metric of a screen that these columns are for, if they are nothing else: such a screen can take its corpus tile by tile, or be done by
-/// the rows themselves.
+/// The metric of a screen, if these columns are for that alone. Such a job can take its corpus tile by tile, or screen
+/// by the rows themselves.
 pub(crate) fn screen_alone(columns: Columns) -> Option<Metric> {
     columns.screen().filter(|metric| Contents::of_screen(*metric).columns.contains(columns))
 }

@@ -15,7 +15,7 @@ use crate::pool::Span;
 
 /// A new entry for a version, and the list it points to.
 pub(super) struct Publication {
-    slot: usize,
+    place: usize,
     list: Span,
     segments: Vec<Segment>,
     entry: Corpus,
@@ -93,7 +93,7 @@ impl Inner {
             return Ok(Step::Need(Room::Wait));
         }
         let segments = state.list(view, has.columns);
-        let (slot, list) = match self.entry_room(state, key, segments.len()) {
+        let (place, list) = match self.entry_room(state, key, segments.len()) {
             Ok(room) => room,
             Err(room) => return Ok(Step::Need(room)),
         };
@@ -102,7 +102,7 @@ impl Inner {
         }
         let wild = if is_wild(view) { CORPUS_WILD } else { 0 };
         let entry = entry_of(view, has.flags() | wild, &segments, list.at());
-        Ok(Step::Publish(Publication { slot, list, segments, entry, has }))
+        Ok(Step::Publish(Publication { place, list, segments, entry, has }))
     }
 
     /// Pins a version that has these contents or can get them now: `None`. Otherwise what has to be done first.
@@ -141,14 +141,14 @@ impl Inner {
         Ok(None)
     }
 
-    /// A slot of the table and room for a list.
+    /// A place of the table and room for a list.
     fn entry_room(&self, state: &mut State, key: Key, segments: usize) -> Result<(usize, Span), Room> {
         let settled = |through| self.host.is_settled(through);
-        let slot = state.slot(key, &settled)?;
+        let place = state.place(key, &settled)?;
         match state.room(&[segments * size_of::<Segment>()], &settled) {
-            Room::Taken(mut spans) if !spans.is_empty() => Ok((slot, spans.swap_remove(0))),
+            Room::Taken(mut spans) if !spans.is_empty() => Ok((place, spans.swap_remove(0))),
             room => {
-                state.table.remove(slot, None);
+                state.table.remove(place, None);
                 Err(room)
             }
         }
@@ -192,11 +192,11 @@ impl Inner {
         view: &Arc<CorpusView>,
         publication: Publication,
     ) -> Result<Locked<'a>, Refusal> {
-        let Publication { slot, list, segments, entry, has } = publication;
+        let Publication { place, list, segments, entry, has } = publication;
         let key = key_of(view);
-        let at = state.table.address(slot);
-        let old = state.versions.get(&key).and_then(|version| version.entry.as_ref()).map(|(slot, _)| *slot);
-        let old_at = old.map(|slot| state.table.address(slot));
+        let at = state.table.address(place);
+        let old = state.versions.get(&key).and_then(|version| version.entry.as_ref()).map(|(place, _)| *place);
+        let old_at = old.map(|place| state.table.address(place));
         drop(state);
         let listed = match segments.is_empty() {
             true => Ok(()),
@@ -218,17 +218,17 @@ impl Inner {
                 // Whether the table has the entry is unknown.
                 self.break_down(&mut state, &error);
             } else {
-                state.table.remove(slot, None);
+                state.table.remove(place, None);
                 state.pool.give(list);
             }
             return Err(Refusal::Failed(error));
         }
         let replaced = state.versions.get_mut(&key).and_then(|version| {
             version.has = has;
-            version.entry.replace((slot, list))
+            version.entry.replace((place, list))
         });
-        if let Some((slot, list)) = replaced {
-            state.table.remove(slot, Some(through));
+        if let Some((place, list)) = replaced {
+            state.table.remove(place, Some(through));
             state.retain_list(list, through);
         }
         Ok(state)

@@ -1,9 +1,10 @@
-//! A streamed corpus: one version under one metric has the two tile buffers and the lines at a time, for a *session*.
+//! A streamed corpus: for a *session*, one version under one metric has the two tile buffers and the lines.
 //!
-//! A session begins when a search finds no room for its corpus, serves every search of that version and metric that comes meanwhile, and goes
-//! on, idle, with its buffers filled ahead, until somebody needs the buffers, their memory, or the version as whole segments. Who needs them
-//! closes the session, which takes no new searches then, so that it cannot go on for ever. It ends when the last search's jobs are settled:
-//! nothing on the device reads the lines or the buffers then, and the next session's counts can begin at zero.
+//! A session begins when a search finds no room for its corpus, serves every search of that version and metric that
+//! comes meanwhile, and goes on, idle, with its buffers filled ahead, until somebody needs the buffers, their memory,
+//! or the version as whole segments. Whoever needs them closes the session: it takes no new searches, so that it cannot
+//! go on for ever. It ends when the last search's jobs are settled: nothing on the device reads the lines or the
+//! buffers then, and the next session's counts can begin at zero.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -48,7 +49,7 @@ impl Session {
 pub(crate) struct Opening {
     metric: Metric,
     number: u64,
-    slot: usize,
+    place: usize,
     cut: Cut,
     buffers: Vec<Span>,
     list: Span,
@@ -143,8 +144,8 @@ impl Inner {
         mut spans: Vec<Span>,
     ) -> Step {
         let key = key_of(view);
-        let slot = match state.slot(key, &|through| self.host.is_settled(through)) {
-            Ok(slot) => slot,
+        let place = match state.place(key, &|through| self.host.is_settled(through)) {
+            Ok(place) => place,
             Err(room) => {
                 spans.into_iter().for_each(|span| state.pool.give(span));
                 return Step::Need(room);
@@ -157,7 +158,7 @@ impl Inner {
         state.pin(key);
         state.streamed = Some(key);
         state.sessions += 1;
-        Step::Begin(Opening { metric, number: state.sessions, slot, cut, buffers: spans, list })
+        Step::Begin(Opening { metric, number: state.sessions, place, cut, buffers: spans, list })
     }
 
     /// Begins a session. The step after this one joins it.
@@ -168,7 +169,7 @@ impl Inner {
         opening: Opening,
     ) -> Result<Locked<'a>, Refusal> {
         let key = key_of(view);
-        let at = state.table.address(opening.slot);
+        let at = state.table.address(opening.place);
         drop(state);
         let buffers = [opening.buffers[0].at(), opening.buffers[1].at()];
         let begun = self.start(view, &opening, buffers);
@@ -178,12 +179,12 @@ impl Inner {
         };
         let mut state = self.lock();
         self.changed.notify_all();
-        let Opening { slot, buffers, list, .. } = opening;
+        let Opening { place, buffers, list, .. } = opening;
         match begun {
             Ok((feed, _, thread)) => {
                 if let Some(version) = state.versions.get_mut(&key) {
                     version.busy = false;
-                    version.entry = Some((slot, list));
+                    version.entry = Some((place, list));
                     let view = Some(view.clone());
                     version.session = Some(Session { spans: buffers, feed, thread: Some(thread), view });
                 }
@@ -196,7 +197,7 @@ impl Inner {
             }
             Err(error) => {
                 buffers.into_iter().chain([list]).for_each(|span| state.pool.give(span));
-                state.table.remove(slot, None);
+                state.table.remove(place, None);
                 state.forget(key);
                 Err(Refusal::Failed(error))
             }
@@ -252,8 +253,8 @@ impl Inner {
         }
     }
 
-    /// Both buffers are full, or the version was let go of. Parks while no job is under way: the version is in nobody's way then, and the next
-    /// search brings it again.
+    /// Called when both buffers are full or the version is not there. Without a job under way it lets go of the version
+    /// and parks; the next search brings the version again.
     fn rest(&self, feed: &Feed, key: Key, view: &mut Option<Arc<CorpusView>>) -> bool {
         let mut state = self.lock();
         loop {
@@ -291,21 +292,21 @@ impl Inner {
     }
 }
 
-/// A list's entry for each tile.
+/// A segment for each tile.
 fn list_of(cut: &Cut, buffers: [DevicePtr; 2], metric: Metric) -> Vec<Segment> {
     let n = cut.tiles.len() as u64;
-    let entries = cut.tiles.iter().enumerate().map(|(number, tile)| {
+    let list = cut.tiles.iter().enumerate().map(|(number, tile)| {
         let buffer = buffers[buffer_of(number as u64, n)];
-        let mut entry = Segment {
+        let mut listed = Segment {
             codes: buffer,
             first_row: tile.first_row as u32,
             row_count: tile.rows as u32,
             ..Segment::default()
         };
-        entry.columns[metric as usize - 1] = buffer.offset(cut.columns_at);
-        entry
+        listed.columns[metric as usize - 1] = buffer.offset(cut.columns_at);
+        listed
     });
-    entries.collect()
+    list.collect()
 }
 
 fn too_small(view: &CorpusView, budget: usize) -> Refusal {

@@ -1,5 +1,5 @@
-//! What lies in device memory, who uses it, and who goes first when room is needed. Bookkeeping alone: the device is told by
-//! [`super::Residency`], outside the lock that guards this.
+//! What lies in device memory, who uses it, and who goes first when room is needed. Bookkeeping alone: the device is
+//! told by [`super::Residency`], outside the lock that guards this.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -9,7 +9,7 @@ use megaring_core::corpus::{Column, Columns, CorpusView, SegmentView};
 
 use super::columns::{self, Contents};
 use super::session::Session;
-use super::table::{Table, probes_behind};
+use super::table::{EntryTable, probes_behind};
 use crate::abi::Segment;
 use crate::device::{DeviceError, DevicePtr};
 use crate::pool::{Pool, Span};
@@ -23,9 +23,9 @@ pub(crate) type IsSettled<'a> = &'a dyn Fn(u64) -> bool;
 /// Everything that the lock guards.
 pub(crate) struct State {
     pub(crate) pool: Pool,
-    pub(crate) table: Table,
+    pub(crate) table: EntryTable,
     pub(crate) versions: HashMap<Key, Version>,
-    /// Columns of segments, by the address of the segment. The weak pointer in each keeps that address from being used again.
+    /// Columns of segments, by the address of the segment. The weak pointer in each keeps the address from other use.
     segments: HashMap<usize, Held>,
     /// The version that has the tile buffers and the lines.
     pub(crate) streamed: Option<Key>,
@@ -58,7 +58,7 @@ pub(crate) struct Version {
     /// What this version keeps from being evicted on its own: what the entry has, and what is coming.
     wanted: Contents,
     segments: Vec<usize>,
-    /// The table's slot and the list.
+    /// The table's place and the list.
     pub(crate) entry: Option<(usize, Span)>,
     /// Guards, and calls that work on the version.
     pub(crate) pins: usize,
@@ -163,7 +163,7 @@ impl Version {
 }
 
 impl State {
-    pub(crate) fn new(pool: Pool, table: Table) -> Self {
+    pub(crate) fn new(pool: Pool, table: EntryTable) -> Self {
         Self {
             pool,
             table,
@@ -259,18 +259,19 @@ impl State {
 
     /// The list of a version's segments with these columns, all of which are there.
     pub(crate) fn list(&self, view: &CorpusView, columns: Columns) -> Vec<Segment> {
-        let entries = view.segments().filter(|(_, segment)| segment.rows() > 0).map(|(start, segment)| {
-            let mut entry = Segment { first_row: start as u32, row_count: segment.rows() as u32, ..Segment::default() };
+        let list = view.segments().filter(|(_, segment)| segment.rows() > 0).map(|(start, segment)| {
+            let mut listed =
+                Segment { first_row: start as u32, row_count: segment.rows() as u32, ..Segment::default() };
             for column in columns.iter() {
                 let at = match self.stage(address_of(segment), column) {
                     Some(Stage::Ready(span)) => span.at(),
                     _ => DevicePtr::NULL,
                 };
-                columns::place(column, at, &mut entry);
+                columns::place(column, at, &mut listed);
             }
-            entry
+            listed
         });
-        if columns.is_empty() { Vec::new() } else { entries.collect() }
+        if columns.is_empty() { Vec::new() } else { list.collect() }
     }
 
     /// A list was replaced that jobs up to `through` may be reading.
@@ -281,8 +282,8 @@ impl State {
     /// Forgets a version whose entry is gone. Its columns stay until their room is needed.
     pub(crate) fn forget(&mut self, key: Key) {
         let Some(version) = self.versions.remove(&key) else { return };
-        if let Some((slot, list)) = version.entry {
-            self.table.remove(slot, None);
+        if let Some((place, list)) = version.entry {
+            self.table.remove(place, None);
             self.pool.give(list);
         }
         if let Some(session) = version.session {
@@ -310,7 +311,8 @@ impl State {
         }
     }
 
-    /// Spans of these sizes, or what has to be done first: what is dead goes, then the pool grows, then what was used least recently goes.
+    /// Spans of these sizes, or what has to be done first: what is dead goes, then the pool grows, then what was used
+    /// least recently goes.
     pub(crate) fn room(&mut self, sizes: &[usize], is_settled: IsSettled<'_>) -> Room {
         for (through, list) in std::mem::take(&mut self.limbo) {
             if is_settled(through) { self.pool.give(list) } else { self.limbo.push((through, list)) }
@@ -339,8 +341,8 @@ impl State {
         }
     }
 
-    /// To grow is to stop the kernel, which has to finish its jobs first. A streamed job takes as long as its corpus takes through the bus, more
-    /// than a stop is given; so its end is awaited first.
+    /// Growing stops the kernel, which finishes its jobs first. A streamed job takes as long as its corpus takes over
+    /// the bus, longer than a stop may take, so its end is awaited before.
     fn grow(&mut self, bytes: usize, lacking: usize, is_settled: IsSettled<'_>) -> Room {
         if self.growing {
             return Room::Wait;
@@ -367,8 +369,8 @@ impl State {
         }
     }
 
-    /// What goes first: the dead before the living, then by time of last use. A version goes only when nobody uses it and the jobs that named
-    /// it are settled; a column only when no version wants it.
+    /// What goes first: the dead before the living, then by time of last use. A version goes only when nobody uses it
+    /// and the jobs that named it are settled; a column only when no version wants it.
     fn victim(&self, dead: bool, is_settled: IsSettled<'_>) -> Option<Victim> {
         let versions = self
             .versions
@@ -411,15 +413,15 @@ impl State {
         }
     }
 
-    /// A slot of the table for a key's next entry, or what has to be done first.
-    pub(crate) fn slot(&mut self, key: Key, is_settled: IsSettled<'_>) -> Result<usize, Room> {
+    /// A place of the table for a key's next entry, or what has to be done first.
+    pub(crate) fn place(&mut self, key: Key, is_settled: IsSettled<'_>) -> Result<usize, Room> {
         let entry = self.versions.get(&key).and_then(|version| version.entry.as_ref());
-        let replaces = entry.map(|(slot, _)| *slot);
-        if let Some(slot) = self.table.claim(key, replaces, is_settled) {
-            return Ok(slot);
+        let replaces = entry.map(|(place, _)| *place);
+        if let Some(place) = self.table.claim(key, replaces, is_settled) {
+            return Ok(place);
         }
         let reach: Vec<usize> = probes_behind(key, replaces).collect();
-        let in_reach = |version: &Version| version.entry.as_ref().is_some_and(|(slot, _)| reach.contains(slot));
+        let in_reach = |version: &Version| version.entry.as_ref().is_some_and(|(place, _)| reach.contains(place));
         let idle = self.versions.iter().filter(|(_, version)| in_reach(version) && version.is_idle(is_settled));
         match idle.min_by_key(|(_, version)| (version.view.strong_count() > 0, version.used)) {
             Some((key, _)) => Err(Room::Retire(*key)),

@@ -1,6 +1,7 @@
-//! A device of threads: memory on the heap, and a kernel that answers jobs with nothing but a status. A [`Script`] tells what goes wrong, and when.
+//! A device of threads: memory on the heap, and a kernel that answers jobs with nothing but a status. A [`Script`]
+//! tells what goes wrong, and when.
 //!
-//! It holds whoever drives it to the rules of [`Device`]: no memory while a kernel runs, one kernel at a time, addresses within allocations.
+//! It enforces the rules of [`Device`]: no memory while a kernel runs, one kernel at a time, known addresses.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use megaring_ring::{Body, Completion, Descriptor, Memory, Slot, Status};
 pub(crate) enum Script {
     /// Works as it should.
     Work,
-    /// Takes so many jobs, then neither answers, beats nor ends, until [`Mock::release`]; then answers what it took and ends.
+    /// Takes so many jobs, then neither answers, beats nor ends, until [`Mock::release`]; then answers them and ends.
     Stall(u64),
     /// Answers so many jobs, then ends for this reason.
     End(u64, u64),
@@ -122,7 +123,8 @@ impl Mock {
     /// Copies device memory out; for memory that no kernel writes.
     pub(crate) fn read(&self, at: DevicePtr, bytes: usize) -> Vec<u8> {
         let first = self.within(at, bytes);
-        // SAFETY: `within` found the span in an allocation, which lives as long as `self`; no kernel of this device writes device memory.
+        // SAFETY: `within` found the span in an allocation, which lives as long as `self`; no kernel of this device
+        // writes device memory.
         unsafe { std::slice::from_raw_parts(first, bytes) }.to_vec()
     }
 
@@ -191,7 +193,8 @@ impl Device for Mock {
     fn upload(&self, to: DevicePtr, from: &[u8]) -> Result<(), DeviceError> {
         self.sound()?;
         let first = self.within(to, from.len());
-        // SAFETY: `within` found the span in an allocation; the caller promises that nobody reads it meanwhile, and `from` is not device memory.
+        // SAFETY: `within` found the span in an allocation; the caller promises that nobody reads it meanwhile, and
+        // `from` is not device memory.
         unsafe { first.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
         Ok(())
     }
@@ -332,7 +335,7 @@ impl<'a> FakeKernel<'a> {
             return None;
         }
         let at = slot_at(ring.submissions, self.head, ring.submission_capacity);
-        // SAFETY: the tail, which was acquired, is past the slot, and the host writes it again only when the head is, below.
+        // SAFETY: the tail, which was acquired, is past the slot, and the host writes it only after the head, below.
         let slot = unsafe { at.read() };
         assert_eq!(slot.sequence, self.head + 1, "slots come in order");
         self.head += 1;
@@ -353,7 +356,8 @@ impl<'a> FakeKernel<'a> {
         };
         let at = slot_at(ring.completions, self.completed, ring.completion_capacity);
         self.completed += 1;
-        // SAFETY: a job holds a completion slot, so the host is done with this one; it reads it when the tail is past it, below.
+        // SAFETY: a job holds a completion slot, so the host is done with this one, and reads it only after the tail,
+        // below.
         unsafe { at.write(completion.to_slot(self.completed)) };
         word(ring.completion_tail, 0).store(self.completed, Ordering::Release);
     }
@@ -361,7 +365,7 @@ impl<'a> FakeKernel<'a> {
 
 fn word<'a>(line: DevicePtr, number: usize) -> &'a AtomicU64 {
     let at = std::ptr::with_exposed_provenance_mut::<u64>(line.offset(8 * number).0 as usize);
-    // SAFETY: a word of a line of a ring, in memory that outlives the kernel, and touched by atomics alone on either side.
+    // SAFETY: a word of a line of a ring, in memory that outlives the kernel; both sides use atomics alone.
     unsafe { AtomicU64::from_ptr(at) }
 }
 

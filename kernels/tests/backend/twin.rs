@@ -42,7 +42,8 @@ fn masks(outcome: &Outcome) -> Vec<u128> {
     pairs.map(|pair| u128::from_le_bytes(pair.try_into().expect("16 bytes"))).collect()
 }
 
-/// A machine's clock may be set, and two clocks drift apart: a kernel that stays must not go by what was measured when it was launched.
+/// A machine's clock may be set, and two clocks drift apart: a kernel that stays must not go by what was measured when
+/// it was launched.
 #[test]
 fn a_kernel_that_stays_has_its_clock_corrected() {
     let Some(twin) = twin() else { return };

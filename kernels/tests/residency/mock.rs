@@ -1,7 +1,7 @@
 //! A device whose memory is bytes in a map, and a backend that stands for ring and kernel.
 //!
-//! Readers say which spans they read, for as long as a kernel would; an upload into such a span is a violation, which the test then finds,
-//! whether or not a byte happened to differ.
+//! Readers say which spans they read, for as long as a kernel would; an upload into such a span is a violation, which
+//! the test then finds, whether or not a byte happened to differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! Corpora that lie on the device whole. In these tests a row takes 8 bytes of codes, 16 of columns for each metric, 32 as float32, 8 of
-//! norm and 40 of coordinates; spans are rounded up to 256 bytes.
+//! Corpora that lie on the device whole. In these tests a row takes 8 bytes of codes, 16 of columns for each metric, 32
+//! as float32, 8 of norm and 40 of coordinates; spans are rounded up to 256 bytes.
 
 use std::thread;
 

@@ -1,4 +1,4 @@
-//! Corpora that come through the device in tiles, against a consumer that reads every byte of every tile as a kernel would.
+//! Corpora that come through the device in tiles, against a consumer that reads every byte as a kernel would.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,8 +27,8 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// Runs a search from slot to answer. With `greedy` it waits, while it reads a tile, until the host has copied two more: a host that keeps to
-    /// the protocol never does.
+    /// Runs a search from slot to answer. With `greedy` it waits, while it reads a tile, until the host has copied three
+    /// more, of which one goes to the same buffer: a host that keeps to the protocol never does that.
     fn run(&mut self, world: &World, job: &Job, greedy: bool) {
         let running = world.begin(job);
         let entry = running.entry;
@@ -49,7 +49,8 @@ impl Kernel {
             for (at, bytes) in &reading {
                 assert!(greedy || *bytes == world.device.read(*at, bytes.len()), "tile {number} of pass {}", self.next);
             }
-            while greedy && lines[0].word.load(Ordering::Acquire) < self.next + 3 {
+            let copied = lines[0].word.load(Ordering::Acquire);
+            while greedy && lines[0].word.load(Ordering::Acquire) < copied + 3 {
                 thread::yield_now();
             }
             let delays = self.random.as_mut().map_or(0, |random| random.below(4));
@@ -117,7 +118,8 @@ fn a_pass_of_an_odd_number_of_tiles_does_not_overwrite_its_own_end() {
     walk(&odd, 1, 7, 3);
 }
 
-/// Violations where a kernel dawdles over a tile; with `ignored` the host is made to believe that everything is consumed at once.
+/// Violations where a kernel dawdles over a tile; with `ignored` the host is made to believe that everything is
+/// consumed at once.
 fn dawdle(ignored: bool) -> usize {
     let world = World::new(budget(4));
     let corpus = corpus(1, 2000);

@@ -1,5 +1,5 @@
-//! Many callers at once under a budget that holds a part of what they want: corpora come, grow and go, guards end before their jobs, and
-//! every byte that a job reads is checked, before and after others had their turn.
+//! Many callers at once under a budget that holds a part of what they want: corpora come, grow and go, guards end
+//! before their jobs, and every byte that a job reads is checked, before and after others had their turn.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
