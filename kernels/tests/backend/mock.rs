@@ -20,8 +20,9 @@ use megaring_ring::{Body, Completion, Descriptor, Memory, Slot, Status};
 pub(crate) enum Script {
     /// Works as it should.
     Work,
-    /// Takes so many jobs, then neither answers, beats nor ends, until [`Mock::release`]; then answers them and ends.
-    Stall(u64),
+    /// Beats and takes nothing until [`Mock::stall`]; then takes what is there, and neither answers, beats nor ends, until [`Mock::release`];
+    /// then answers what it took and ends.
+    Stall,
     /// Answers so many jobs, then ends for this reason.
     End(u64, u64),
     /// Answers so many jobs, then is gone without a word.
@@ -46,6 +47,7 @@ pub(crate) struct Mock {
     broken: Mutex<Option<DeviceError>>,
     /// Bytes that may be allocated still.
     left: AtomicU64,
+    stalled: Arc<AtomicBool>,
     released: Arc<AtomicBool>,
     /// The parameters of the last launch.
     launched: Mutex<Option<KernelParams>>,
@@ -54,7 +56,29 @@ pub(crate) struct Mock {
 
 struct Running {
     over: Arc<AtomicBool>,
+    /// Its heart, which also beats whenever somebody asks after it, so that a kernel is not taken for dead where its thread waits for its turn.
+    heart: Arc<Heart>,
     thread: JoinHandle<()>,
+}
+
+/// A kernel's heartbeat, for as long as it lives.
+struct Heart {
+    line: DevicePtr,
+    beats: Mutex<Option<u64>>,
+}
+
+impl Heart {
+    fn beat(&self) {
+        if let Some(beats) = &mut *lock(&self.beats) {
+            *beats += 1;
+            word(self.line, 0).store(*beats, Ordering::Release);
+        }
+    }
+
+    /// It does not beat any more.
+    fn stop(&self) {
+        *lock(&self.beats) = None;
+    }
 }
 
 /// What the mock's clock is behind Unix time.
@@ -79,6 +103,7 @@ impl Mock {
             recorded: Mutex::default(),
             broken: Mutex::default(),
             left: AtomicU64::new(u64::MAX),
+            stalled: Arc::default(),
             released: Arc::default(),
             launched: Mutex::default(),
             replays: AtomicU64::new(0),
@@ -88,6 +113,11 @@ impl Mock {
     /// The kernels launched from now on do this.
     pub(crate) fn script(&self, scripts: &[Script]) {
         *lock(&self.scripts) = scripts.iter().copied().collect();
+    }
+
+    /// Lets kernels stall that are to.
+    pub(crate) fn stall(&self) {
+        self.stalled.store(true, Ordering::Release);
     }
 
     /// Lets kernels go on that stall.
@@ -155,13 +185,17 @@ impl Mock {
             return self.sound();
         }
         *lock(&self.launched) = Some(*params);
-        let (params, released, over) = (*params, self.released.clone(), Arc::new(AtomicBool::new(false)));
-        let done = over.clone();
+        let beats = Mutex::new((script != Script::Absent).then_some(0));
+        let heart = Arc::new(Heart { line: params.ring.device_heartbeat, beats });
+        let (params, over) = (*params, Arc::new(AtomicBool::new(false)));
+        let (stalled, released) = (self.stalled.clone(), self.released.clone());
+        let (beating, done) = (heart.clone(), over.clone());
         let thread = std::thread::spawn(move || {
-            FakeKernel::new(&params, &released).run(script);
+            FakeKernel::new(&params, &beating, &stalled, &released).run(script);
+            beating.stop();
             done.store(true, Ordering::Release);
         });
-        if let Some(Running { thread, .. }) = lock(&self.running).replace(Running { over, thread }) {
+        if let Some(Running { thread, .. }) = lock(&self.running).replace(Running { over, heart, thread }) {
             thread.join().expect("the kernel before did not panic");
         }
         Ok(())
@@ -227,7 +261,10 @@ impl Device for Mock {
 
     fn is_idle(&self) -> Result<bool, DeviceError> {
         self.sound()?;
-        Ok(lock(&self.running).as_ref().is_none_or(|running| running.over.load(Ordering::Acquire)))
+        let running = lock(&self.running);
+        let Some(running) = &*running else { return Ok(true) };
+        running.heart.beat();
+        Ok(running.over.load(Ordering::Acquire))
     }
 
     fn synchronise(&self) -> Result<(), DeviceError> {
@@ -251,18 +288,19 @@ impl Drop for Mock {
 /// The kernel's side of the ring, word by word as the device sees it.
 struct FakeKernel<'a> {
     params: &'a KernelParams,
+    heart: &'a Heart,
+    stalled: &'a AtomicBool,
     released: &'a AtomicBool,
     head: u64,
     completed: u64,
-    beats: u64,
 }
 
 impl<'a> FakeKernel<'a> {
-    fn new(params: &'a KernelParams, released: &'a AtomicBool) -> Self {
+    fn new(params: &'a KernelParams, heart: &'a Heart, stalled: &'a AtomicBool, released: &'a AtomicBool) -> Self {
         let ring = &params.ring;
         let head = word(ring.submission_head, 0).load(Ordering::Acquire);
         let completed = word(ring.completion_tail, 0).load(Ordering::Acquire);
-        Self { params, released, head, completed, beats: 0 }
+        Self { params, heart, stalled, released, head, completed }
     }
 
     fn run(&mut self, script: Script) {
@@ -277,10 +315,15 @@ impl<'a> FakeKernel<'a> {
         let (begun, first_beat) = (self.head, self.host_beat());
         let mut host = (first_beat, Instant::now());
         let reason = loop {
-            self.beat();
+            self.heart.beat();
             let taken = self.head.wrapping_sub(begun);
             match script {
-                Script::Stall(after) if taken >= after => {
+                Script::Stall if !self.stalled.load(Ordering::Acquire) => {
+                    std::thread::yield_now();
+                    continue;
+                }
+                Script::Stall => {
+                    self.heart.stop();
                     let held = std::iter::from_fn(|| self.take()).collect::<Vec<_>>();
                     self.hang();
                     held.into_iter().for_each(|slot| self.answer(&slot));
@@ -317,11 +360,6 @@ impl<'a> FakeKernel<'a> {
         while !self.released.load(Ordering::Acquire) {
             std::thread::park_timeout(Duration::from_micros(100));
         }
-    }
-
-    fn beat(&mut self) {
-        self.beats += 1;
-        word(self.params.ring.device_heartbeat, 0).store(self.beats, Ordering::Release);
     }
 
     fn host_beat(&self) -> u64 {
