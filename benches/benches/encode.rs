@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use megaring_bench::{Bench, encode_job};
-use megaring_core::job::{Job, Terms};
 use megaring_datasets::memories;
+use megaring_engine::Terms;
 
 fn encode(criterion: &mut Criterion) {
     let bench = Bench::new().expect("a folder and threads");
@@ -16,7 +16,7 @@ fn encode(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(job.texts.bytes.len() as u64));
     group.bench_function("110000 memories", |b| {
         b.iter_batched(
-            || Job::Encode(job.clone()),
+            || job.clone(),
             |job| black_box(bench.engine.run_blocking(job, Terms::default()).expect("a good job")),
             BatchSize::LargeInput,
         );

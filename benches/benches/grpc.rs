@@ -4,11 +4,11 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use megaring::server::{Server, ServerConfig};
 use megaring_bench::Bench;
 use megaring_core::matrix::Matrix;
 use megaring_proto::v1::compute_client::ComputeClient;
 use megaring_proto::v1::{Dtype, Metric, SearchRequest, Vectors};
+use megaring_server::{Server, ServerConfig};
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 

@@ -4,12 +4,14 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use megaring::rescore::Rescorer;
-use megaring::submit::{Piece, pieces, submit};
 use megaring_bench::{Bench, queries};
-use megaring_core::Metric;
 use megaring_core::exact::{ExactKernel, ScalarKernel};
-use megaring_core::job::{Job, Matrix, SearchJob, Terms};
+use megaring_core::matrix::Matrix;
+use megaring_core::operation::{Exact, Piece};
+use megaring_core::search::Search;
+use megaring_core::{Answered, Metric, Operation};
+use megaring_engine::Terms;
+use megaring_engine::submit::{limits, submit};
 use megaring_ring::Outcome;
 use megaring_simd::KernelSet;
 
@@ -19,7 +21,7 @@ const JOBS: usize = 16;
 
 /// A job that the backend has screened, in one piece.
 struct Screened {
-    job: Job,
+    job: Search,
     piece: Piece,
     outcome: Outcome,
 }
@@ -27,10 +29,10 @@ struct Screened {
 impl Screened {
     fn new(bench: &Bench, queries: Matrix) -> Self {
         let corpus = bench.engine.store().view("c").expect("the corpus is stored");
-        let job = Job::Search(SearchJob { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None });
+        let job = Search { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None };
         let lane = bench.engine.router().lanes().first().expect("there is a CPU");
-        let piece = pieces(&job, lane.capabilities()).into_iter().next().expect("a job has a piece");
-        assert_eq!(piece.items.len(), job.shape().items, "the batch fits one piece");
+        let piece = job.pieces(&limits(lane.capabilities())).into_iter().next().expect("a job has a piece");
+        assert_eq!(piece.items.len(), job.queries.rows, "the batch fits one piece");
         let outcome = submit(lane.ring(), &job, &piece, &Terms::default()).expect("the ring is empty").wait();
         assert!(outcome.status().is_ok());
         Self { job, piece, outcome }
@@ -46,12 +48,12 @@ fn rescore(criterion: &mut Criterion) {
             (0..JOBS).map(|job| Screened::new(&bench, queries(&rows, job * 337, count))).collect();
         group.throughput(Throughput::Elements(count as u64));
         let mut run = |name: &str, kernel: &dyn ExactKernel| {
-            let rescorer = Rescorer { kernel, profile: bench.engine.profile() };
+            let by = Exact { kernel, profile: bench.engine.profile() };
             let mut turns = screened.iter().cycle();
             group.bench_function(BenchmarkId::new(name, format!("{count} queries")), |bencher| {
                 bencher.iter(|| {
                     let Screened { job, piece, outcome } = turns.next().expect("it goes round");
-                    black_box(rescorer.finish(job, &piece.items, outcome.result()).expect("good candidates"));
+                    black_box(job.finish(piece, outcome.result(), &by).expect("good candidates"));
                 });
             });
         };

@@ -7,13 +7,16 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use megaring_bench::{Bench, queries};
 use megaring_core::Metric;
-use megaring_core::job::{Job, Matrix, SearchJob, Terms};
+use megaring_core::matrix::Matrix;
+use megaring_core::nop::Nop;
+use megaring_core::search::Search;
+use megaring_engine::Terms;
 
 fn search(criterion: &mut Criterion) {
     let bench = Bench::new().expect("a folder and threads");
     let mut group = criterion.benchmark_group("search");
     group.bench_function("empty job", |b| {
-        b.iter(|| bench.engine.run_blocking(Job::Nop, Terms::default()).expect("a nop"));
+        b.iter(|| bench.engine.run_blocking(Nop, Terms::default()).expect("a nop"));
     });
     for (name, rows, batches) in
         [("100x384", 100, &[1][..]), ("5562x384", 5_562, &[1, 8, 64, 5_562]), ("110000x384", 110_000, &[1, 64])]
@@ -38,8 +41,8 @@ fn search(criterion: &mut Criterion) {
 
 fn one(bench: &Bench, corpus: &str, queries: Matrix) {
     let corpus = bench.engine.store().view(corpus).expect("the corpus is stored");
-    let job = SearchJob { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None };
-    black_box(bench.engine.run_blocking(Job::Search(job), Terms::default()).expect("a good job"));
+    let job = Search { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None };
+    black_box(bench.engine.run_blocking(job, Terms::default()).expect("a good job"));
 }
 
 criterion_group!(benches, search);

@@ -7,20 +7,27 @@ use std::sync::Arc;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use megaring_bench::{Bench, encode_job, queries};
-use megaring_core::Metric;
-use megaring_core::job::{Job, NearestJob, Points, ScoreJob, Terms};
+use megaring_core::nearest::{Nearest, Points};
+use megaring_core::score::Score;
+use megaring_core::{Answered, Metric};
 use megaring_datasets::memories;
+use megaring_engine::Terms;
 
 const ROWS: usize = 5_562;
 const POINTS: usize = 10_000;
 
-fn run(group: &mut BenchmarkGroup<'_, WallTime>, bench: &Bench, name: &str, mut job: impl FnMut(usize) -> Job) {
+fn run<O: Answered>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    bench: &Bench,
+    name: &str,
+    mut job: impl FnMut(usize) -> O,
+) {
     let mut turn = 0;
     let mut next = || {
         turn += 1;
         job(turn)
     };
-    let answer = |job| black_box(bench.engine.run_blocking(job, Terms::default()).expect("a good job"));
+    let answer = |job: O| black_box(bench.engine.run_blocking(job, Terms::default()).expect("a good job"));
     group.bench_function(name, |bencher| bencher.iter_batched(&mut next, answer, BatchSize::SmallInput));
 }
 
@@ -37,7 +44,7 @@ fn score(criterion: &mut Criterion) {
         run(&mut group, &bench, name, |turn| {
             let queries = queries(&rows, turn * 37 % (ROWS - count), count);
             let rows = (named > 0).then(|| (0..named).map(|row| ((row * 53 + turn * 7) % ROWS) as u32).collect());
-            Job::Score(ScoreJob { corpus: Arc::clone(&corpus), queries, metric: Metric::Cosine, rows })
+            Score { corpus: Arc::clone(&corpus), queries, metric: Metric::Cosine, rows }
         });
     }
     group.finish();
@@ -54,7 +61,7 @@ fn nearest(criterion: &mut Criterion) {
             let first = turn * 37 % (POINTS - count);
             let queries = points[first..first + count].to_vec();
             let points = Points::Sent(Arc::clone(&columns));
-            Job::Nearest(NearestJob { points, queries, weights: [1.0, 1.0, 0.8, 1.5, 2.0], k: 10 })
+            Nearest { points, queries, weights: [1.0, 1.0, 0.8, 1.5, 2.0], k: 10 }
         });
     }
     group.finish();
@@ -66,7 +73,7 @@ fn encode(criterion: &mut Criterion) {
     for count in [1, 100] {
         let jobs: Vec<_> = (1..17).map(|seed| encode_job(&memories(count, seed).expect("a sample"))).collect();
         group.throughput(Throughput::Elements(count as u64));
-        run(&mut group, &bench, &format!("{count} memories"), |turn| Job::Encode(jobs[turn % jobs.len()].clone()));
+        run(&mut group, &bench, &format!("{count} memories"), |turn| jobs[turn % jobs.len()].clone());
     }
     group.finish();
 }

@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use megaring::engine::{Engine, EngineConfig};
+use megaring::Setup;
+use megaring_core::encode::Encode;
 use megaring_core::encode::Features;
-use megaring_core::job::{EncodeJob, Matrix, Texts};
 use megaring_core::encode::profile::{DEFAULT, Profile};
+use megaring_core::matrix::Matrix;
+use megaring_core::texts::Texts;
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::{Embeddings, Memories};
+use megaring_engine::Engine;
+
+pub mod any;
 
 /// An engine whose corpora last as long as it.
 pub struct Bench {
@@ -28,8 +33,8 @@ impl Bench {
         let folder = tempfile::tempdir()?;
         let store = Store::open(folder.path(), Access::Exclusive)?;
         // Its figures are the CPU's, also where there is a GPU; that one is measured by `megaring-gpu-check`.
-        let config = EngineConfig { cuda: None, wgpu: None, ..EngineConfig::new(Profile::parse(DEFAULT)?) };
-        let engine = Engine::start(config, store)?;
+        let config = Setup { cuda: None, wgpu: None, ..Setup::new(Profile::parse(DEFAULT)?) };
+        let engine = config.start(store)?;
         Ok(Self { engine, _folder: folder })
     }
 
@@ -56,8 +61,8 @@ pub fn queries(rows: &Matrix, start: usize, count: usize) -> Matrix {
 
 /// Memories as one job.
 #[must_use]
-pub fn encode_job(memories: &Memories) -> EncodeJob {
-    let mut job = EncodeJob { texts: Texts::default(), features: Vec::new(), gardens: Vec::new() };
+pub fn encode_job(memories: &Memories) -> Encode {
+    let mut job = Encode { texts: Texts::default(), features: Vec::new(), gardens: Vec::new() };
     for memory in memories.iter() {
         job.texts.push(memory.content);
         job.gardens.push(memory.garden.to_owned());

@@ -116,7 +116,6 @@ pub struct Point {
     pub bytes: f64,
 }
 
-
 /// From where on a backend always wins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Crossover {

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use megaring_bench::Failure;
-use megaring_harness::disturbance::Watch;
+use megaring_engine::measure::disturbance::Watch;
+use megaring_engine::measure::sampler::{Plan, alternate, clock};
 use megaring_harness::record::Times;
-use megaring_harness::sampler::{Plan, alternate, clock};
 use serde::Serialize;
 
 use self::limits::{Limit, Verdict, judge};
@@ -107,7 +107,7 @@ fn measure(stage: &Stage) -> Report {
     });
     Report {
         version: env!("CARGO_PKG_VERSION"),
-        processor: megaring::machine::processor_name(),
+        processor: megaring_engine::machine::processor_name(),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         rows: rows.collect(),
         doubts: watch.doubts(),

@@ -4,16 +4,21 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use megaring::lane::Lane;
-use megaring::outcome::Answer;
-use megaring::router::{Router, Routing};
+use megaring_bench::any::Job;
 use megaring_bench::{Bench, Failure, encode_job, queries};
 use megaring_core::corpus::CorpusTable;
-use megaring_core::job::{Job, Matrix, NearestJob, Points, SearchJob, Terms};
 use megaring_core::encode::keyword::Automaton;
+use megaring_core::matrix::Matrix;
+use megaring_core::nearest::{Nearest, Points};
+use megaring_core::nop::Nop;
+use megaring_core::operation::{Served, Serves};
+use megaring_core::search::Search;
 use megaring_core::{Backend, BackendKind, Capabilities, Metric, Opcode};
 use megaring_datasets::memories;
-use megaring_harness::sampler::{Call, Subject};
+use megaring_engine::Terms;
+use megaring_engine::lane::Lane;
+use megaring_engine::measure::sampler::{Call, Subject};
+use megaring_engine::router::{Router, Routing};
 use megaring_ring::event_ring::{Event, EventProducer, EventRing, EventRingConfig};
 use megaring_ring::{Descriptor, JobRing, RingConfig, WaitStrategy};
 use megaring_simd::KernelSet;
@@ -95,12 +100,11 @@ impl Stage {
     fn search(&self) -> Subject<'_, Failure> {
         Subject::new(|Call { number, .. }| {
             let row = number as usize * 37 % ROWS;
-            let job = Job::Search(search_job(&self.bench, queries(&self.corpus, row, 1))?);
+            let job = search_job(&self.bench, queries(&self.corpus, row, 1))?;
             let begun = Instant::now();
             let outcome = self.bench.engine.run_blocking(job, Terms::default())?;
             let took = begun.elapsed();
-            let Answer::Hits(ranked) = &outcome.answer else { return Err("a search answered no hits".into()) };
-            match ranked.first().and_then(|ranked| ranked.hits.first()) {
+            match outcome.answer.first().and_then(|ranked| ranked.hits.first()) {
                 Some(hit) if hit.row as usize == row => Ok(took),
                 found => Err(format!("the search for row {row} found {found:?}").into()),
             }
@@ -132,7 +136,7 @@ impl Stage {
     fn empty_call(&self) -> Subject<'_, Failure> {
         Subject::new(|_| {
             let begun = Instant::now();
-            self.bench.engine.run_blocking(Job::Nop, Terms::default())?;
+            self.bench.engine.run_blocking(Nop, Terms::default())?;
             Ok(begun.elapsed())
         })
     }
@@ -141,7 +145,8 @@ impl Stage {
         Subject::repeated(|Call { repeats, .. }| {
             let begun = Instant::now();
             for index in 0..repeats as usize {
-                black_box(self.router.route(black_box(&self.jobs[index % VARIETY]), &Terms::default(), &[])?);
+                let job = black_box(self.jobs[index % VARIETY].operation());
+                black_box(self.router.route(job, &job.size(), &Terms::default(), &[])?);
             }
             Ok(begun.elapsed())
         })
@@ -154,9 +159,9 @@ fn ring() -> Result<Arc<JobRing>, Failure> {
     Ok(JobRing::new(config)?)
 }
 
-fn search_job(bench: &Bench, queries: Matrix) -> Result<SearchJob, Failure> {
+fn search_job(bench: &Bench, queries: Matrix) -> Result<Search, Failure> {
     let corpus = bench.engine.store().view("gates")?;
-    Ok(SearchJob { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None })
+    Ok(Search { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None })
 }
 
 fn events() -> Result<Vec<Event>, Failure> {
@@ -174,7 +179,7 @@ fn jobs(bench: &Bench, corpus: &Matrix) -> Result<Vec<Job>, Failure> {
     let job = |number: usize| {
         Ok(match number % 4 {
             0 => Job::Encode(texts.clone()),
-            1 => Job::Nearest(NearestJob {
+            1 => Job::Nearest(Nearest {
                 points: Points::Sent(Arc::clone(&columns)),
                 queries: vec![[1.0, 2.0, 3.0, 4.0, 5.0]; number],
                 weights: [1.0, 1.0, 0.8, 1.5, 2.0],
@@ -206,7 +211,7 @@ impl Idle {
             instruction_set: "none".into(),
             driver: String::new(),
             lanes: 1,
-            operations: Opcode::ALL.to_vec(),
+            operations: Served::by(|_| Serves::By(())),
             max_queries: 512,
             max_bytes: 1 << 20,
             emulated: false,

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use megaring::outcome::Answer;
 use megaring_bench::Failure;
-use megaring_core::job::Job;
+use megaring_bench::any::{Answer, Job};
+
 use megaring_core::{BackendKind, Metric};
 use megaring_corpus::Store;
 use megaring_datasets::reference;
@@ -136,23 +136,23 @@ pub(crate) fn agreed(rig: &Rig, job: Job) -> Result<Answer, Failure> {
 /// The first difference in a bit, in words that end with what stands on the other side.
 fn difference(device: &Answer, other: &Answer) -> Option<String> {
     match (device, other) {
-        (Answer::Nothing, Answer::Nothing) => None,
-        (Answer::Hits(a), Answer::Hits(b)) => {
+        (Answer::Nop(()), Answer::Nop(())) => None,
+        (Answer::Search(a), Answer::Search(b)) => {
             let hits =
                 |all: &[megaring_core::rescore::Ranked]| all.iter().map(|r| bits_of(&r.hits)).collect::<Vec<_>>();
             first("query", &hits(a), &hits(b))
         }
-        (Answer::Scores { rows: width, values: a }, Answer::Scores { rows, values: b }) if width == rows => {
+        (Answer::Score(a), Answer::Score(b)) => {
             let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             first("score", &bits(a), &bits(b))
         }
-        (Answer::Encoded(a), Answer::Encoded(b)) => {
+        (Answer::Encode(a), Answer::Encode(b)) => {
             let bits = |all: &[megaring_core::encode::Encoded]| {
                 all.iter().map(|e| (e.mask, e.zone as u8, e.coordinates.map(f64::to_bits))).collect::<Vec<_>>()
             };
             first("memory", &bits(a), &bits(b))
         }
-        (Answer::Neighbours(a), Answer::Neighbours(b)) => {
+        (Answer::Nearest(a), Answer::Nearest(b)) => {
             let bits = |all: &[Vec<megaring_core::nearest::Neighbour>]| {
                 all.iter().map(|f| f.iter().map(|n| (n.row, n.distance.to_bits())).collect()).collect::<Vec<Vec<_>>>()
             };
@@ -200,7 +200,7 @@ mod tests {
     use megaring_core::rescore::{Hit, Ranked};
 
     fn hits(row: u32, score: f64) -> Answer {
-        Answer::Hits(vec![Ranked::default(), Ranked { hits: vec![Hit { row, score }], rescored: 7 }])
+        Answer::Search(vec![Ranked::default(), Ranked { hits: vec![Hit { row, score }], rescored: 7 }])
     }
 
     #[test]
@@ -210,13 +210,13 @@ mod tests {
         assert!(difference(&hits(3, 0.5), &hits(3, last)).is_some_and(|text| text.starts_with("query 1:")));
         assert!(difference(&hits(3, 0.0), &hits(3, -0.0)).is_some());
         assert!(difference(&hits(3, 0.5), &hits(4, 0.5)).is_some());
-        assert!(difference(&hits(3, 0.5), &Answer::Hits(Vec::new())).is_some());
-        assert!(difference(&hits(3, 0.5), &Answer::Nothing).is_some());
-        let scores = |rows, value| Answer::Scores { rows, values: vec![1.0, value] };
-        assert_eq!(difference(&scores(1, f32::NAN), &scores(1, f32::NAN)), None);
-        assert!(difference(&scores(1, 0.0), &scores(1, -0.0)).is_some_and(|text| text.starts_with("score 1:")));
-        assert!(difference(&scores(1, 0.0), &scores(2, 0.0)).is_some());
-        let near = |distance| Answer::Neighbours(vec![vec![Neighbour { row: 0, distance }]]);
+        assert!(difference(&hits(3, 0.5), &Answer::Search(Vec::new())).is_some());
+        assert!(difference(&hits(3, 0.5), &Answer::Nop(())).is_some());
+        let scores = |value| Answer::Score(vec![1.0, value]);
+        assert_eq!(difference(&scores(f32::NAN), &scores(f32::NAN)), None);
+        assert!(difference(&scores(0.0), &scores(-0.0)).is_some_and(|text| text.starts_with("score 1:")));
+        assert!(difference(&scores(0.0), &Answer::Score(vec![1.0])).is_some());
+        let near = |distance| Answer::Nearest(vec![vec![Neighbour { row: 0, distance }]]);
         assert_eq!(difference(&near(1.0), &near(1.0)), None);
         assert!(difference(&near(1.0), &near(1.0_f64.next_up())).is_some());
     }

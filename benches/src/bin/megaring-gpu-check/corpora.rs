@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use megaring_bench::any::Job;
 use megaring_core::Metric;
 use megaring_core::corpus::{CorpusTable, CorpusView, HeapSegment, SegmentView};
-use megaring_core::job::{Job, Matrix, SearchJob};
+use megaring_core::matrix::Matrix;
+use megaring_core::search::Search;
 use megaring_datasets::Embeddings;
 
 /// Stored corpora are numbered from 1 up, the doctor's stands in the middle, and the last two numbers mean something else to a device.
@@ -79,5 +81,5 @@ pub(crate) fn own_queries(corpus: &CorpusView, start: usize, count: usize) -> Ma
 
 /// A search without a threshold.
 pub(crate) fn search(corpus: &Arc<CorpusView>, queries: Matrix, metric: Metric, k: usize) -> Job {
-    Job::Search(SearchJob { corpus: corpus.clone(), queries, metric, k, threshold: None })
+    Job::Search(Search { corpus: corpus.clone(), queries, metric, k, threshold: None })
 }

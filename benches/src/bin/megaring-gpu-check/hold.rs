@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use megaring_bench::any::Job;
 use megaring_core::Metric;
 use megaring_core::corpus::CorpusView;
-use megaring_core::job::Job;
+use megaring_core::nop::Nop;
+
 use megaring_cuda::CudaMode;
 use serde_json::json;
 
@@ -53,7 +55,7 @@ fn ask(rig: &Rig, corpus: &Arc<CorpusView>, thread: usize, answers: &AtomicU64, 
     while begun.elapsed() < LONGEST {
         start = (start + 7) % (corpus.rows() - 8);
         let job = match start % 4 {
-            0 => Job::Nop,
+            0 => Job::Nop(Nop),
             _ => corpora::search(corpus, corpora::own_queries(corpus, start, 8), Metric::Cosine, 10),
         };
         rig.answer(job).map_err(|error| error.to_string())?;

@@ -4,16 +4,18 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use megaring::engine::{Engine, EngineConfig, Running};
-use megaring::outcome::{Answer, Outcome};
+use megaring::Setup;
 use megaring_bench::Failure;
+use megaring_bench::any::{Answer, Job};
 use megaring_core::corpus::CorpusTable;
-use megaring_core::job::{Job, Terms};
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::{Backend, BackendKind, Residency};
 use megaring_corpus::{Access, Store};
 use megaring_cuda::{CudaMode, CudaOptions};
+use megaring_engine::Outcome;
+use megaring_engine::Terms;
+use megaring_engine::{Engine, Running};
 use megaring_ring::{RingConfig, WaitStrategy};
 use megaring_wgpu::WgpuOptions;
 
@@ -123,8 +125,8 @@ impl Machine {
     /// An engine with the backend beside the CPU's, over a store of its own without corpora.
     pub(crate) fn engine(self, wanted: &Wanted, store: &Arc<Store>) -> Result<Rig, Failure> {
         let running = self.start(wanted, store.table())?;
-        let config = EngineConfig { ring_slots: 256, cuda: None, wgpu: None, ..EngineConfig::new(profile()?) };
-        let engine = Engine::start_with(config, store.clone(), vec![running])?;
+        let config = Setup { ring_slots: 256, cuda: None, wgpu: None, ..Setup::new(profile()?) };
+        let engine = config.start_with(store.clone(), vec![running])?;
         Ok(Rig { engine, kind: wanted.way.kind() })
     }
 }
@@ -137,7 +139,7 @@ pub(crate) struct Rig {
 
 impl Rig {
     /// Does a job on that backend and no other.
-    pub(crate) fn run(&self, job: Job) -> Result<Outcome, Failure> {
+    pub(crate) fn run(&self, job: Job) -> Result<Outcome<Answer>, Failure> {
         run_on(&self.engine, self.kind, job)
     }
 
@@ -160,8 +162,8 @@ pub(crate) fn store() -> Result<(tempfile::TempDir, Arc<Store>), Failure> {
 }
 
 /// Does a job on one backend and no other.
-pub(crate) fn run_on(engine: &Arc<Engine>, kind: BackendKind, job: Job) -> Result<Outcome, Failure> {
-    let outcome = engine.run_blocking(job, Terms { backend: Some(kind), ..Terms::default() })?;
+pub(crate) fn run_on(engine: &Arc<Engine>, kind: BackendKind, job: Job) -> Result<Outcome<Answer>, Failure> {
+    let outcome = job.run(engine, Terms { backend: Some(kind), ..Terms::default() })?;
     if outcome.made.backend != kind || !outcome.made.exact {
         return Err(format!("{} did it, exact: {}", outcome.made.backend, outcome.made.exact).into());
     }
@@ -170,7 +172,7 @@ pub(crate) fn run_on(engine: &Arc<Engine>, kind: BackendKind, job: Job) -> Resul
 
 /// Holds a job's corpus where the backend finds it.
 pub(crate) fn prepared(backend: &dyn Backend, job: &Job) -> Result<Residency, Failure> {
-    Ok(backend.prepare(job)?)
+    Ok(backend.prepare(job.operation().reads())?)
 }
 
 /// The twin takes its time, and shares processors with everything else.

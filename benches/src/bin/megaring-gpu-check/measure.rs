@@ -15,7 +15,7 @@
 use std::io::BufRead as _;
 use std::sync::Arc;
 
-use megaring::engine::{Engine, EngineConfig};
+use megaring::Setup;
 use megaring_bench::Failure;
 use megaring_core::{Backend, BackendKind};
 use megaring_corpus::Store;
@@ -113,8 +113,8 @@ impl Measurer {
     fn start(&self, request: &Request) -> Result<Session, Failure> {
         match (request.mode.as_str(), request.path.as_str()) {
             ("cpu", "engine") => {
-                let config = EngineConfig { cuda: None, wgpu: None, ..EngineConfig::new(profile()?) };
-                let engine = Engine::start(config, self.store.clone())?;
+                let config = Setup { cuda: None, wgpu: None, ..Setup::new(profile()?) };
+                let engine = config.start(self.store.clone())?;
                 Ok(Session::Engine(Rig { engine, kind: BackendKind::Cpu }))
             }
             (way, "engine") => {

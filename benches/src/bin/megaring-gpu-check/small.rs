@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use megaring_bench::Failure;
-use megaring_core::job::{Job, NearestJob, Points, ScoreJob};
+use megaring_bench::any::Job;
+use megaring_core::nearest::{Nearest, Points};
+use megaring_core::nop::Nop;
+use megaring_core::score::Score;
 use megaring_core::{Metric, nearest};
 use megaring_corpus::Store;
 use megaring_ring::RingConfig;
@@ -35,7 +38,7 @@ pub(crate) fn run(machine: Machine, way: Way) -> Done {
 /// What a backend is asked after each start: nothing, and one search.
 pub(crate) fn few(rig: &Rig, store: &Arc<Store>, nops: usize) -> Result<(), Failure> {
     for _ in 0..nops {
-        rig.answer(Job::Nop)?;
+        rig.answer(Job::Nop(Nop))?;
     }
     let corpus = corpora::corpus(store.table(), generated(203, 37, 51), &[90]);
     agreed(rig, corpora::search(&corpus, corpora::own_queries(&corpus, 100, 3), Metric::Cosine, 10)).map(drop)
@@ -43,7 +46,7 @@ pub(crate) fn few(rig: &Rig, store: &Arc<Store>, nops: usize) -> Result<(), Fail
 
 fn jobs(machine: Machine, store: &Store) -> Result<Vec<(String, Job)>, Failure> {
     let table = store.table();
-    let mut jobs = vec![("nop".to_owned(), Job::Nop)];
+    let mut jobs = vec![("nop".to_owned(), Job::Nop(Nop))];
     let shapes = machine.sized(
         &[(5_562, 384, 64, 10), (700, 33, 5, 700), (65, 7, 17, 10), (1, 1, 1, 1)][..],
         &[(70, 33, 3, 10), (1, 1, 1, 1)][..],
@@ -58,7 +61,7 @@ fn jobs(machine: Machine, store: &Store) -> Result<Vec<(String, Job)>, Failure> 
                 format!("search {rows} x {dim}, {metric}"),
                 corpora::search(&corpus, queries.clone(), metric, k),
             ));
-            let score = ScoreJob { corpus: corpus.clone(), queries: queries.clone(), metric, rows: None };
+            let score = Score { corpus: corpus.clone(), queries: queries.clone(), metric, rows: None };
             jobs.push((format!("score {rows} x {dim}, {metric}"), Job::Score(score)));
         }
     }
@@ -69,7 +72,7 @@ fn jobs(machine: Machine, store: &Store) -> Result<Vec<(String, Job)>, Failure> 
     let stored = Points::Corpus(corpora::points(table, columns.clone()));
     for (name, points) in [("sent", Points::Sent(Arc::new(columns))), ("stored", stored)] {
         let queries = megaring_datasets::points(5, 54);
-        let job = NearestJob { points, queries, weights: nearest::DEFAULT_WEIGHTS, k: 10 };
+        let job = Nearest { points, queries, weights: nearest::DEFAULT_WEIGHTS, k: 10 };
         jobs.push((format!("nearest, {name}"), Job::Nearest(job)));
     }
     Ok(jobs)

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
-use megaring::engine::{CudaConfig, Engine, EngineConfig, WgpuConfig};
+use megaring::{CudaConfig, Setup, WgpuConfig};
 use megaring_bench::Failure;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_corpus::{Access, Store};
+use megaring_engine::Engine;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -89,12 +90,12 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn engine(folder: &Path, gpu: bool) -> Result<Arc<Engine>, Failure> {
-    let config = EngineConfig {
+    let config = Setup {
         cuda: gpu.then(CudaConfig::default),
         wgpu: gpu.then(WgpuConfig::default),
-        ..EngineConfig::new(Profile::parse(DEFAULT)?)
+        ..Setup::new(Profile::parse(DEFAULT)?)
     };
-    Ok(Engine::start(config, Store::open(folder, Access::Exclusive)?)?)
+    Ok(config.start(Store::open(folder, Access::Exclusive)?)?)
 }
 
 impl Peer {

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use megaring::engine::Engine;
-use megaring::outcome::{Answer, Outcome};
 use megaring_bench::{Failure, queries};
 use megaring_core::corpus::CorpusView;
-use megaring_core::job::{Job, Matrix, SearchJob, Terms};
+use megaring_core::matrix::Matrix;
+use megaring_core::search::Search;
 use megaring_core::{BackendKind, Metric};
 use megaring_corpus::Rows;
 use megaring_datasets::{Embeddings, npy, reference, sample};
+use megaring_engine::Engine;
+use megaring_engine::Outcome;
+use megaring_engine::Terms;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -136,7 +138,7 @@ impl Loaded {
             if first.saturating_add(ask.count) > self.queries.rows {
                 return Err(format!("there are {} queries", self.queries.rows).into());
             }
-            let job = SearchJob {
+            let job = Search {
                 corpus: self.corpus.clone(),
                 queries: queries(&self.queries, first, ask.count),
                 metric,
@@ -144,12 +146,12 @@ impl Loaded {
                 threshold: None,
             };
             let begun = Instant::now();
-            let Outcome { answer, made } = engine.run_blocking(Job::Search(job), Terms::default())?;
+            let Outcome { answer, made } = engine.run_blocking(job, Terms::default())?;
             took.push(micros(begun));
             backend = made.backend;
-            if let (true, Answer::Hits(ranked)) = (ask.ids, answer) {
+            if ask.ids {
                 ids.push(
-                    ranked.iter().map(|one| one.hits.iter().map(|hit| hit.row).collect()).collect::<Vec<Vec<_>>>(),
+                    answer.iter().map(|one| one.hits.iter().map(|hit| hit.row).collect()).collect::<Vec<Vec<_>>>(),
                 );
             }
         }

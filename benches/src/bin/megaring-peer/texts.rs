@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
-use megaring::engine::Engine;
-use megaring::outcome::Answer;
 use megaring_bench::{Failure, encode_job};
-use megaring_core::job::{EncodeJob, Job, Terms, Texts};
+use megaring_core::encode::Encode;
 use megaring_core::encode::profile::{DEFAULT, Profile};
+use megaring_core::texts::Texts;
 use megaring_datasets::memories;
+use megaring_engine::Engine;
+use megaring_engine::Terms;
 use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -39,7 +40,7 @@ enum By {
 
 /// Sets of memories.
 pub(crate) struct Loaded {
-    jobs: Vec<EncodeJob>,
+    jobs: Vec<Encode>,
     rival: Rival,
 }
 
@@ -73,11 +74,11 @@ impl Loaded {
             let begun;
             masks = match ask.by {
                 By::Megaring => {
-                    let job = Job::Encode(job.clone());
+                    let job = job.clone();
                     begun = Instant::now();
                     let answer = engine.run_blocking(job, Terms::default())?.answer;
                     took.push(micros(begun));
-                    let Answer::Encoded(encoded) = answer else { return Err("memories were not encoded".into()) };
+                    let encoded = answer;
                     encoded.iter().map(|one| one.mask).collect()
                 }
                 By::AhoCorasick => {

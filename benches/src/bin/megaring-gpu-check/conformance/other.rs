@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
-use megaring::outcome::Answer;
 use megaring_bench::Failure;
-use megaring_core::job::{EncodeJob, Job, Matrix, NearestJob, Points, ScoreJob, Texts};
+use megaring_bench::any::{Answer, Job};
+use megaring_core::encode::Encode;
+use megaring_core::matrix::Matrix;
+use megaring_core::nearest::{Nearest, Points};
+use megaring_core::nop::Nop;
+use megaring_core::score::Score;
+use megaring_core::texts::Texts;
 use megaring_core::{Metric, encode, nearest as core_nearest};
 use megaring_datasets::reference;
 use rayon::prelude::*;
@@ -18,7 +23,7 @@ const COORDINATE_ERROR: f64 = 1e-12;
 pub(super) fn nop(bench: &Bench) -> Result<usize, Failure> {
     let count = bench.sized(2_000, 500, 20);
     for _ in 0..count {
-        bench.agreed(Job::Nop)?;
+        bench.agreed(Job::Nop(Nop))?;
     }
     Ok(count)
 }
@@ -41,9 +46,9 @@ pub(super) fn score(bench: &Bench) -> Result<usize, Failure> {
                 let ids = named.clone().unwrap_or_else(|| (0..=last).collect());
                 let queries = Matrix { rows: asked, dim, values: queries.values.clone() };
                 let told = format!("{count} x {dim}, {metric}, {} rows asked", ids.len());
-                let job = Job::Score(ScoreJob { corpus: corpus.clone(), queries, metric, rows: named });
+                let job = Job::Score(Score { corpus: corpus.clone(), queries, metric, rows: named });
                 let answer = bench.agreed(job).map_err(|error| format!("{told}: {error}"))?;
-                let Answer::Scores { values, .. } = answer else { return Err("it is no answer to a score".into()) };
+                let Answer::Score(values) = answer else { return Err("it is no answer to a score".into()) };
                 let want = (0..asked).flat_map(|query| ids.iter().map(move |row| query * count + *row as usize));
                 let want: Vec<u32> = want.map(|at| all[at].to_bits()).collect();
                 let got: Vec<u32> = values.iter().map(|value| value.to_bits()).collect();
@@ -77,8 +82,8 @@ pub(super) fn memories(bench: &Bench) -> Result<usize, Failure> {
 }
 
 /// Memories as one job.
-pub(crate) fn encode_job<'a>(all: impl Iterator<Item = reference::Memory<'a>>) -> EncodeJob {
-    let mut job = EncodeJob { texts: Texts::default(), features: Vec::new(), gardens: Vec::new() };
+pub(crate) fn encode_job<'a>(all: impl Iterator<Item = reference::Memory<'a>>) -> Encode {
+    let mut job = Encode { texts: Texts::default(), features: Vec::new(), gardens: Vec::new() };
     for memory in all {
         job.texts.push(memory.content);
         job.gardens.push(memory.garden.to_owned());
@@ -92,8 +97,8 @@ pub(crate) fn encode_job<'a>(all: impl Iterator<Item = reference::Memory<'a>>) -
     job
 }
 
-fn encoded(bench: &Bench, job: EncodeJob, want: &[reference::Encoded]) -> Result<usize, Failure> {
-    let Answer::Encoded(got) = bench.agreed(Job::Encode(job))? else {
+fn encoded(bench: &Bench, job: Encode, want: &[reference::Encoded]) -> Result<usize, Failure> {
+    let Answer::Encode(got) = bench.agreed(Job::Encode(job))? else {
         return Err("it is no answer to memories".into());
     };
     if got.len() != want.len() {
@@ -124,8 +129,8 @@ pub(super) fn nearest(bench: &Bench) -> Result<usize, Failure> {
                 .par_iter()
                 .map(|query| find(query).iter().map(|found| (found.row, found.distance.to_bits())).collect())
                 .collect();
-            let job = Job::Nearest(NearestJob { points: points.clone(), queries, weights, k });
-            let Answer::Neighbours(found) = bench.agreed(job)? else { return Err("it is no answer to points".into()) };
+            let job = Job::Nearest(Nearest { points: points.clone(), queries, weights, k });
+            let Answer::Nearest(found) = bench.agreed(job)? else { return Err("it is no answer to points".into()) };
             let got: Vec<Vec<(u32, u64)>> =
                 found.iter().map(|found| found.iter().map(|n| (n.row, n.distance.to_bits())).collect()).collect();
             if let Some(difference) = first("query", &got, &want) {
@@ -140,12 +145,12 @@ pub(super) fn nearest(bench: &Bench) -> Result<usize, Failure> {
 /// Jobs whose time is over before they begin; the backend goes on afterwards.
 pub(super) fn bad_jobs(bench: &Bench) -> Result<usize, Failure> {
     use megaring_core::Error;
-    use megaring_core::job::Terms;
+    use megaring_engine::Terms;
     let count = bench.sized(200, 200, 5);
     for _ in 0..count {
         let deadline = Some(std::time::Instant::now());
         let terms = Terms { deadline, backend: Some(bench.rig.kind), ..Terms::default() };
-        match bench.rig.engine.run_blocking(Job::Nop, terms) {
+        match bench.rig.engine.run_blocking(Nop, terms) {
             Err(Error::DeadlineExceeded { .. }) => {}
             other => {
                 return Err(
@@ -154,6 +159,6 @@ pub(super) fn bad_jobs(bench: &Bench) -> Result<usize, Failure> {
             }
         }
     }
-    bench.rig.answer(Job::Nop)?;
+    bench.rig.answer(Job::Nop(Nop))?;
     Ok(count + 1)
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use megaring::outcome::Answer;
 use megaring_bench::Failure;
+use megaring_bench::any::{Answer, Job};
 use megaring_core::Metric;
 use megaring_core::corpus::CorpusView;
-use megaring_core::job::{Job, Matrix, SearchJob};
+use megaring_core::matrix::Matrix;
+use megaring_core::search::Search;
 use megaring_datasets::{poison, reference};
 
 use super::{Bench, agreed, bits_of, by_reference, first};
@@ -30,12 +31,12 @@ fn truth(
 }
 
 /// One search against the CPU backend and against the first `k` of each of `truth`. Answers the number of hits compared.
-fn check(rig: &Rig, job: SearchJob, truth: &[Hits]) -> Result<usize, Failure> {
-    let SearchJob { metric, k, threshold, .. } = job;
+fn check(rig: &Rig, job: Search, truth: &[Hits]) -> Result<usize, Failure> {
+    let Search { metric, k, threshold, .. } = job;
     let told = format!("{} x {}, {metric}, k {k}, batch {}", job.corpus.rows(), job.corpus.dim(), job.queries.rows);
     let told = if threshold.is_some() { format!("{told}, threshold {threshold:?}") } else { told };
     let answer = agreed(rig, Job::Search(job)).map_err(|error| format!("{told}: {error}"))?;
-    let Answer::Hits(ranked) = answer else { return Err(format!("{told}: it is no answer to a search").into()) };
+    let Answer::Search(ranked) = answer else { return Err(format!("{told}: it is no answer to a search").into()) };
     let got: Vec<Hits> = ranked.iter().map(|ranked| bits_of(&ranked.hits)).collect();
     let want: Vec<&[(u32, u64)]> = truth.iter().map(|hits| &hits[..k.min(hits.len())]).collect();
     let got_slices: Vec<&[(u32, u64)]> = got.iter().map(Vec::as_slice).collect();
@@ -45,10 +46,10 @@ fn check(rig: &Rig, job: SearchJob, truth: &[Hits]) -> Result<usize, Failure> {
     }
 }
 
-fn job(corpus: &Arc<CorpusView>, queries: &[f32], metric: Metric, k: usize) -> SearchJob {
+fn job(corpus: &Arc<CorpusView>, queries: &[f32], metric: Metric, k: usize) -> Search {
     let dim = corpus.dim();
     let queries = Matrix { rows: queries.len() / dim, dim, values: queries.to_vec() };
-    SearchJob { corpus: corpus.clone(), queries, metric, k, threshold: None }
+    Search { corpus: corpus.clone(), queries, metric, k, threshold: None }
 }
 
 /// Batches of a corpus's own rows, of all sizes, for several k.
@@ -175,7 +176,7 @@ pub(super) fn thresholds(bench: &Bench) -> Result<usize, Failure> {
         for threshold in [f64::from_bits(seventh), 0.4, 2.0, -2.0] {
             let all = truth(metric, &queries.values, &rows, 100, Some(threshold));
             for k in [1, 10, 100] {
-                let job = SearchJob { threshold: Some(threshold), ..job(&corpus, &queries.values, metric, k) };
+                let job = Search { threshold: Some(threshold), ..job(&corpus, &queries.values, metric, k) };
                 answers += check(&bench.rig, job, &all)?;
             }
         }

@@ -4,9 +4,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use megaring_bench::Failure;
+use megaring_bench::any::Job;
 use megaring_core::Metric;
 use megaring_core::corpus::{CorpusTable, CorpusView};
-use megaring_core::job::{EncodeJob, Job};
+use megaring_core::encode::Encode;
+use megaring_core::nop::Nop;
 
 use crate::conformance::encode_job;
 use crate::corpora::{self, generated};
@@ -56,7 +58,7 @@ pub(super) struct Data {
     table: Arc<CorpusTable>,
     usual: Option<Arc<CorpusView>>,
     million: Option<Arc<CorpusView>>,
-    memories: Option<EncodeJob>,
+    memories: Option<Encode>,
     /// Where the next batch of queries begins.
     start: usize,
 }
@@ -69,7 +71,7 @@ impl Data {
     /// The next job of a case: with other queries than the one before.
     pub(super) fn job(&mut self, case: Case) -> Result<Job, Failure> {
         match case {
-            Case::Nop | Case::NopRate => Ok(Job::Nop),
+            Case::Nop | Case::NopRate => Ok(Job::Nop(Nop)),
             Case::Query(batch) => {
                 let corpus = self.usual();
                 Ok(self.search(&corpus, batch))
@@ -104,7 +106,7 @@ impl Data {
         self.million.get_or_insert_with(make).clone()
     }
 
-    fn memories(&mut self) -> Result<&EncodeJob, Failure> {
+    fn memories(&mut self) -> Result<&Encode, Failure> {
         if self.memories.is_none() {
             let memories = megaring_datasets::memories(self.machine.sized(110_000, 60), 1)?;
             self.memories = Some(encode_job(memories.iter()));

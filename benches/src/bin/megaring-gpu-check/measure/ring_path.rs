@@ -5,12 +5,15 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use megaring::rescore::Rescorer;
-use megaring::submit::{Piece, pieces, submit};
 use megaring_bench::Failure;
-use megaring_core::job::{EncodeJob, Job, Terms};
+use megaring_bench::any::Job;
+use megaring_core::encode::Encode;
 use megaring_core::encode::profile::Profile;
+use megaring_core::nop::Nop;
+use megaring_core::operation::{Exact, Piece};
 use megaring_core::{Backend, Opcode};
+use megaring_engine::Terms;
+use megaring_engine::submit::{limits, submit};
 use megaring_ring::{Descriptor, JobRing, Outcome, Reservation, Ticket};
 use megaring_simd::KernelSet;
 use serde_json::{Value, json};
@@ -61,7 +64,7 @@ impl Bench<'_> {
         for count in 0..WARM_UP + repeat {
             let job = data.job(case)?;
             let laps = match &job {
-                Job::Nop => self.nop()?,
+                Job::Nop(Nop) => self.nop()?,
                 Job::Encode(texts) => self.encode(&job, texts)?,
                 _ => self.job(&job)?,
             };
@@ -85,16 +88,16 @@ impl Bench<'_> {
     }
 
     fn job(&self, job: &Job) -> Result<Laps, Failure> {
-        let pieces = pieces(job, self.backend.capabilities());
+        let pieces = job.operation().pieces(&limits(self.backend.capabilities()));
         let begun = Instant::now();
-        let tickets = pieces.iter().map(|piece| submit(self.ring, job, piece, &Terms::default()));
+        let tickets = pieces.iter().map(|piece| submit(self.ring, job.operation(), piece, &Terms::default()));
         let tickets = tickets.collect::<Result<Vec<Ticket>, _>>()?;
         self.finish(job, &pieces, tickets, begun)
     }
 
     /// The texts are in the ring's memory before the clock runs.
-    fn encode(&self, job: &Job, texts: &EncodeJob) -> Result<Laps, Failure> {
-        let pieces = pieces(job, self.backend.capabilities());
+    fn encode(&self, job: &Job, texts: &Encode) -> Result<Laps, Failure> {
+        let pieces = job.operation().pieces(&limits(self.backend.capabilities()));
         let filled = pieces.iter().map(|piece| self.filled(texts, piece)).collect::<Result<Vec<_>, _>>()?;
         let begun = Instant::now();
         let publish = |(reservation, piece): (Reservation, &Piece)| {
@@ -105,7 +108,7 @@ impl Bench<'_> {
         self.finish(job, &pieces, tickets, begun)
     }
 
-    fn filled(&self, texts: &EncodeJob, piece: &Piece) -> Result<Reservation, Failure> {
+    fn filled(&self, texts: &Encode, piece: &Piece) -> Result<Reservation, Failure> {
         let mut reservation = self.ring.try_reserve(piece.payload, piece.result)?;
         let Range { start, end } = piece.items.clone();
         let offsets = &texts.texts.offsets[start..=end];
@@ -121,9 +124,9 @@ impl Bench<'_> {
     fn finish(&self, job: &Job, pieces: &[Piece], tickets: Vec<Ticket>, begun: Instant) -> Result<Laps, Failure> {
         let outcomes = tickets.into_iter().map(|ticket| self.await_answer(ticket)).collect::<Result<Vec<_>, _>>()?;
         let seen = begun.elapsed();
-        let rescorer = Rescorer { kernel: self.kernels, profile: &self.profile };
+        let by = Exact { kernel: self.kernels, profile: &self.profile };
         for (piece, outcome) in pieces.iter().zip(&outcomes) {
-            std::hint::black_box(rescorer.finish(job, &piece.items, outcome.result())?);
+            std::hint::black_box(job.finish(piece, outcome.result(), &by)?);
         }
         Ok(Laps { seen, exact: begun.elapsed(), device: outcomes.iter().map(device_time).sum() })
     }
@@ -132,7 +135,8 @@ impl Bench<'_> {
     fn rate(&self, case: Case, repeat: usize, data: &mut Data) -> Result<Value, Failure> {
         // Made before the clock runs, since making a job takes about as long as doing it.
         let jobs = (0..repeat.min(512)).map(|_| data.job(case)).collect::<Result<Vec<_>, _>>()?;
-        let pieces: Vec<Vec<Piece>> = jobs.iter().map(|job| pieces(job, self.backend.capabilities())).collect();
+        let limits = limits(self.backend.capabilities());
+        let pieces: Vec<Vec<Piece>> = jobs.iter().map(|job| job.operation().pieces(&limits)).collect();
         let mut under_way = VecDeque::with_capacity(WINDOW);
         let begun = Instant::now();
         for index in 0..repeat {
@@ -143,7 +147,7 @@ impl Bench<'_> {
             }
             let index = index % jobs.len();
             let piece = pieces[index].first().ok_or("a job has no pieces")?;
-            under_way.push_back(submit(self.ring, &jobs[index], piece, &Terms::default())?);
+            under_way.push_back(submit(self.ring, jobs[index].operation(), piece, &Terms::default())?);
         }
         for ticket in under_way {
             self.await_answer(ticket)?;

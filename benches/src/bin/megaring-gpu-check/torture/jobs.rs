@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use megaring::outcome::Answer;
-use megaring::rescore::Rescorer;
 use megaring_bench::Failure;
+use megaring_bench::any::{Answer, Job};
 use megaring_core::corpus::{CorpusTable, CorpusView};
-use megaring_core::job::{Job, Matrix, NearestJob, Points, ScoreJob};
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::Profile;
+use megaring_core::matrix::Matrix;
+use megaring_core::nearest::{Nearest, Points};
+use megaring_core::operation::Exact;
 use megaring_core::rescore::{Hit, Ranked, compare};
+use megaring_core::score::Score;
 use megaring_core::{Backend, Metric, Residency, exact, nearest};
 use megaring_simd::KernelSet;
 
@@ -111,8 +113,8 @@ impl Pool {
         self.known.len()
     }
 
-    pub(super) fn rescorer(&self) -> Rescorer<'_> {
-        Rescorer { kernel: self.kernels, profile: &self.profile }
+    pub(super) fn exact(&self) -> Exact<'_> {
+        Exact { kernel: self.kernels, profile: &self.profile }
     }
 
     /// A text of random words and noise into `bytes`; its mask.
@@ -137,14 +139,14 @@ fn search(corpus: &Arc<CorpusView>, rows: &megaring_datasets::Matrix, query: Mat
     let mut hits: Vec<Hit> = (0..).zip(rows.iter_rows()).map(score).collect();
     hits.sort_unstable_by(|x, y| compare(metric, x, y));
     hits.truncate(K);
-    let answer = Answer::Hits(vec![Ranked { hits, rescored: 0 }]);
+    let answer = Answer::Search(vec![Ranked { hits, rescored: 0 }]);
     Known { job: corpora::search(corpus, query, metric, K), answer }
 }
 
 fn score(corpus: &Arc<CorpusView>, rows: &megaring_datasets::Matrix, query: Matrix, metric: Metric) -> Known {
     let scores = rows.iter_rows().map(|values| exact::reported(exact::score(metric, &query.values, values)));
-    let answer = Answer::Scores { rows: rows.rows, values: scores.collect() };
-    Known { job: Job::Score(ScoreJob { corpus: corpus.clone(), queries: query, metric, rows: None }), answer }
+    let answer = Answer::Score(scores.collect());
+    Known { job: Job::Score(Score { corpus: corpus.clone(), queries: query, metric, rows: None }), answer }
 }
 
 /// Points that travel along: a run of the cloud.
@@ -154,8 +156,8 @@ fn points(cloud: &[[f64; 5]], draw: &mut Draw) -> Known {
     let query: [f64; 5] = std::array::from_fn(|_| draw.below(2_000) as f64 / 1_000.0 - 1.0);
     let weights = nearest::DEFAULT_WEIGHTS;
     let near = nearest::rank(0..count as u32, |row| cloud[row as usize], query, weights, K);
-    let job = NearestJob { points: Points::Sent(Arc::new(columns)), queries: vec![query], weights, k: K };
-    Known { job: Job::Nearest(job), answer: Answer::Neighbours(vec![near]) }
+    let job = Nearest { points: Points::Sent(Arc::new(columns)), queries: vec![query], weights, k: K };
+    Known { job: Job::Nearest(job), answer: Answer::Nearest(vec![near]) }
 }
 
 #[cfg(test)]

@@ -1,16 +1,15 @@
 //! One thread of the torture.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use megaring::outcome::Answer;
-use megaring::submit::{pieces, submit};
-use megaring_core::lists::{CandidateLists, Candidates};
-use megaring_core::job::{Job, Terms};
+use megaring_bench::any::Answer;
+use megaring_core::operation::{Piece, Served, Serves};
 use megaring_core::{Capabilities, Opcode};
+use megaring_engine::Terms;
+use megaring_engine::submit::{limits, submit};
 use megaring_ring::{Descriptor, JobRing, Outcome, ReserveError, Status, Ticket};
 
 use super::jobs::{Draw, Pool};
@@ -67,7 +66,7 @@ impl<'a> Producer<'a> {
             instruction_set: String::new(),
             driver: String::new(),
             lanes: 1,
-            operations: Opcode::ALL.to_vec(),
+            operations: Served::by(|_| Serves::By(())),
             max_queries: 1,
             max_bytes: ring.max_job_bytes(),
             emulated: false,
@@ -142,7 +141,8 @@ impl<'a> Producer<'a> {
         let index = self.draw.below(self.pool.len());
         let pool = self.pool;
         let job = &pool.known(index).job;
-        let piece = pieces(job, &self.capabilities).pop().ok_or("a job has no pieces")?;
+        let job = job.operation();
+        let piece = job.pieces(&limits(&self.capabilities)).pop().ok_or("a job has no pieces")?;
         let ticket = self.with_room(|producer| submit(producer.ring, job, &piece, &Terms::default()))?;
         Ok((ticket, Expected::Known(index)))
     }
@@ -240,34 +240,18 @@ fn check(outcome: &Outcome, expected: &Expected, pool: &Pool) -> Result<(), Stri
         }
         Expected::Known(index) => {
             let known = pool.known(*index);
-            in_bounds(&known.job, outcome.result())?;
-            let items: Range<usize> = 0..1;
-            let finished = pool.rescorer().finish(&known.job, &items, outcome.result());
-            let (answer, _) = finished.map_err(|error| error.to_string())?;
+            let result = outcome.result();
+            let piece = Piece { items: 0..1, payload: 0, result: result.len() };
+            let answer = known.job.finish(&piece, result, &pool.exact()).map_err(|error| error.to_string())?;
             if same(&answer, &known.answer) { Ok(()) } else { Err(format!("{answer:?} is not {:?}", known.answer)) }
         }
-    }
-}
-
-/// Rescoring takes a device's row numbers on trust; here nothing is.
-fn in_bounds(job: &Job, result: &[u8]) -> Result<(), String> {
-    let rows = match job {
-        Job::Search(job) => job.corpus.rows(),
-        Job::Nearest(job) => job.points.len(),
-        _ => return Ok(()),
-    };
-    let lists = CandidateLists::read(result, 1).ok_or("the answer's lists are not of the agreed form")?;
-    let Candidates::Listed(listed) = lists.of(0) else { return Ok(()) };
-    match listed.iter().find(|candidate| candidate.row as usize >= rows) {
-        None => Ok(()),
-        Some(candidate) => Err(format!("row {} of {rows} is among the candidates", candidate.row)),
     }
 }
 
 /// Whether two answers are, but for how many rows were looked at.
 fn same(got: &Answer, known: &Answer) -> bool {
     match (got, known) {
-        (Answer::Hits(a), Answer::Hits(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.hits == b.hits),
+        (Answer::Search(a), Answer::Search(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.hits == b.hits),
         _ => got == known,
     }
 }
