@@ -74,7 +74,7 @@ impl Answered for Encode {
 
     fn describe(shape: &Shape) -> Result<Description, Error> {
         let size = size(describe::items(shape)?, describe::text_bytes(shape)?);
-        Ok(Description { size, columns: Columns::NONE, rows: 0, dim: 0 })
+        Ok(Description { size, columns: Columns::NONE, rows: 0, dim: 0, k: 0 })
     }
 
     fn is_light(&self, piece: &Piece, _: &[u8]) -> bool {

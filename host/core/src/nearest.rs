@@ -131,7 +131,7 @@ impl Answered for Nearest {
     fn describe(shape: &Shape) -> Result<Description, Error> {
         let (items, k) = (describe::items(shape)?, describe::hits(shape)?);
         let (rows, dim) = (describe::points(shape, AXES as u64)?, AXES as u64);
-        Ok(Description { size: size(items, rows, k), columns: columns(k, rows), rows, dim })
+        Ok(Description { size: size(items, rows, k), columns: columns(k, rows), rows, dim, k })
     }
 
     fn is_light(&self, piece: &Piece, result: &[u8]) -> bool {

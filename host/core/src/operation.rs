@@ -299,6 +299,8 @@ pub struct Description {
     pub rows: u64,
     /// Elements of each.
     pub dim: u64,
+    /// Answers of each query.
+    pub k: u64,
 }
 
 /// Items of a job that share a slot, and the bytes they need.

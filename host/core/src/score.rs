@@ -87,7 +87,7 @@ impl Answered for Score {
     fn describe(shape: &Shape) -> Result<Description, Error> {
         let items = describe::items(shape)?;
         let (rows, dim) = describe::corpus_size(shape)?;
-        Ok(Description { size: size(items, rows, dim), columns: COLUMNS, rows, dim })
+        Ok(Description { size: size(items, rows, dim), columns: COLUMNS, rows, dim, k: 0 })
     }
 
     fn is_light(&self, _: &Piece, result: &[u8]) -> bool {

@@ -90,7 +90,7 @@ impl Answered for Search {
         let (items, k) = (describe::items(shape)?, describe::hits(shape)?);
         let (rows, dim) = describe::corpus_size(shape)?;
         // Under any metric the columns are of one size.
-        Ok(Description { size: size(items, rows, dim, k), columns: columns(Metric::Cosine, k, rows), rows, dim })
+        Ok(Description { size: size(items, rows, dim, k), columns: columns(Metric::Cosine, k, rows), rows, dim, k })
     }
 
     fn is_light(&self, piece: &Piece, result: &[u8]) -> bool {

@@ -73,7 +73,8 @@ fn a_file_of_something_else_is_not_believed() {
     let mut fewer = fingerprint();
     fewer.backends.pop();
     assert!(matches!(load(&path, &fewer), Found::Good(_)), "one that is switched off is no difference");
-    let text = std::fs::read_to_string(&path).expect("a file").replace("\"schema\": 1", "\"schema\": 7");
+    let text =
+        std::fs::read_to_string(&path).expect("a file").replace(&format!("\"schema\": {SCHEMA}"), "\"schema\": 7");
     std::fs::write(&path, text).expect("room");
     assert!(matches!(load(&path, &fingerprint()), Found::Other(reason) if reason.contains("number 7")));
 }
@@ -88,7 +89,7 @@ fn a_broken_file_is_told_and_harms_nobody() {
     let negative = whole.replace("\"ns\": 1000.0", "\"ns\": -1000.0");
     let unknown = whole.replace("\"opcode\": 2", "\"opcode\": 77");
     assert!(negative != whole && unknown != whole);
-    for text in ["", "{}", "null", "[1]", "\u{0}", &half, &negative, &unknown] {
+    for text in ["", "{}", "null", "[2]", "\u{0}", &half, &negative, &unknown] {
         std::fs::write(&path, text).expect("room");
         let found = load(&path, &fingerprint());
         assert!(matches!(&found, Found::Broken(reason) if reason.contains("c.json")), "{text:?}: {found:?}");
@@ -130,5 +131,5 @@ fn what_is_of_no_use_is_told() {
     assert!(empty.unfit().is_some_and(|reason| reason.contains("no backend")));
     let mut crooked = good;
     crooked.backends[0].typical_errors[0].1 = 0.51;
-    assert!(crooked.unfit().is_some_and(|reason| reason.contains("search on cpu differ by 51 %")));
+    assert!(crooked.unfit().is_some_and(|reason| reason.contains("screen on cpu differ by 51 %")));
 }

@@ -81,7 +81,7 @@ impl Router {
     #[must_use]
     pub fn explain(&self, question: &Question) -> Forecast {
         let Question { opcode, description, corpus, wish, cold } = question;
-        let Description { size, columns, rows, dim } = *description;
+        let Description { size, columns, rows, dim, .. } = *description;
         let lacking = |lane: usize| {
             let backend = self.lanes[lane].backend();
             match corpus {

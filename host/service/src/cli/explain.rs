@@ -177,7 +177,7 @@ fn record(args: &ExplainArgs, of: &Description, forecast: &Forecast, want: Optio
     };
     let prospects: Vec<Value> = forecast.prospects.iter().map(prospect).collect();
     json!({
-        "operation": args.op.name(), "rows": of.rows, "dim": of.dim, "queries": args.queries, "k": args.k,
+        "operation": args.op.name(), "rows": of.rows, "dim": of.dim, "queries": args.queries, "k": of.k,
         "text_bytes": args.bytes,
         "cold": args.cold, "assumed_because": want, "prospects": prospects,
         "chosen": forecast.chosen.map(|place| forecast.prospects[place].kind.name()), "reason": forecast.reason,

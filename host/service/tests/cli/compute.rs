@@ -251,7 +251,7 @@ fn encoded_memories_are_points() {
 fn nearest_that_cannot_be() {
     let folder = imported(&Matrix::new(1, 2, vec![1.0, 2.0]));
     folder.write("short.jsonl", "[1,2,3,4,5]\n[1,2,3,4]\n");
-    folder.run(&["nearest", "rows", "--query", "0,0,0,0,0"]).failed(1, &["rows", "no coordinates"]);
+    folder.run(&["nearest", "rows", "--query", "0,0,0,0,0"]).failed(1, &["rows", "without coordinates"]);
     folder.run(&["nearest", "--query", "0,0,0,0,0"]).failed(2, &["--points"]);
     folder.run(&["nearest", "rows"]).failed(2, &["--query"]);
     folder.run(&["nearest", "rows", "--query", "0,0,0"]).failed(2, &["five"]);

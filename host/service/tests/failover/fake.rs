@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use megaring_engine::Running;
 
+use megaring_core::corpus::Columns;
 use megaring_core::lists::{EVERY_ROW, ListHeader};
 use megaring_core::operation::{Reads, Served, Serves};
 use megaring_core::{Backend, BackendKind, Capabilities, Error, Opcode, Residency};
@@ -208,6 +209,10 @@ impl Backend for Fake {
             Some(error) => Err(error),
             None => Ok(Some(Box::new(Resident::new(&handle.resident)))),
         }
+    }
+
+    fn upload_bytes(&self, columns: Columns, rows: u64, dim: u64) -> u64 {
+        columns.bytes(rows as usize, dim as usize) as u64
     }
 
     fn health(&self) -> Result<(), String> {

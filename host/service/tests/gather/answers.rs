@@ -30,7 +30,7 @@ fn crowd(rig: &Rig, callers: usize, rounds: usize, terms: &Terms) -> Vec<JoinHan
         let (engine, terms) = (rig.engine.clone(), terms.clone());
         tokio::spawn(async move {
             for (expected, truth, job) in jobs {
-                let found = hits(&engine.run(job, terms.clone()).await.expect("a good job"));
+                let found = hits(&engine.run_batched(job, terms.clone()).await.expect("a good job"));
                 let shown = |hit: &Hit| (hit.row, (hit.score as f32).to_bits());
                 let numbers: Vec<Vec<_>> = found.iter().map(|hits| hits.iter().map(shown).collect()).collect();
                 assert!(numbers == expected, "not the reference's");

@@ -296,7 +296,7 @@ async fn whoever_loses_its_batch_goes_alone() {
         .map(|number| {
             let (engine, job, handle) = (rig.engine.clone(), rig.search(number, 1), handle.clone());
             tokio::spawn(async move {
-                let mut call = pin!(engine.run(job, wish(BackendKind::Cuda)));
+                let mut call = pin!(engine.run_batched(job, wish(BackendKind::Cuda)));
                 // Begun as if on the runtime that ends.
                 let begun = poll_fn(|context| {
                     let _on = handle.enter();

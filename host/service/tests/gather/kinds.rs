@@ -33,7 +33,7 @@ async fn what_comes_while_others_are_under_way_goes_as_one() {
 async fn nobody_waits_for_nobody() {
     let rig = rig(LONG);
     for number in 0..20 {
-        let outcome = rig.engine.run(rig.search(number, 1), wish(BackendKind::Cuda)).await;
+        let outcome = rig.engine.run_batched(rig.search(number, 1), wish(BackendKind::Cuda)).await;
         assert_eq!(outcome.expect("a good job").made.batched_with, 0);
     }
     // Two callers have nobody to gather with.
