@@ -1,5 +1,5 @@
-//! Compiles the .proto files with protox (no protoc needed) into messages, clients and servers, and writes the descriptor set
-//! that reflection serves.
+//! Compiles the .proto files with protox (no protoc needed) into messages, clients and servers, and writes the
+//! descriptor set that reflection serves.
 
 use std::error::Error;
 use std::path::PathBuf;

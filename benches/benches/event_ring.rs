@@ -1,9 +1,10 @@
 //! What publishing one event costs its publisher, beside the `disruptor` crate in the same run.
 //!
-//! Both carry the same 120 bytes in rings of 65,536 slots. `alone` has nobody reading, which only an overwriting ring can do. In
-//! `with-reader` one thread copies every event out, spinning: the disruptor waits for it when it is a lap behind, the event ring
-//! overwrites what it has not read, so on a machine whose reader is slower than its publisher the disruptor's figure is the reader's.
-//! `burst` publishes 64 events at a time, and its time is that of the whole burst.
+//! Both carry the same 120 bytes in rings of 65,536 slots. `alone` has nobody reading, which only an overwriting ring
+//! can do. In `with-reader` one thread copies every event out, spinning: the disruptor waits for it when it is a lap
+//! behind, the event ring overwrites what it has not read, so on a machine whose reader is slower than its publisher
+//! the disruptor's figure is the reader's. `burst` publishes 64 events at a time, and its time is that of the whole
+//! burst.
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use disruptor::{BusySpin, Producer};

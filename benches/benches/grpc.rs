@@ -1,5 +1,5 @@
-//! Search over gRPC on loopback: one client, one connection, the server in the same process on a runtime of its own. Includes everything:
-//! encoding, HTTP/2, validation, the ring, rescoring and decoding.
+//! Search over gRPC on loopback: one client, one connection, the server in the same process on a runtime of its own.
+//! Includes everything: encoding, HTTP/2, validation, the ring, rescoring and decoding.
 
 use std::hint::black_box;
 

@@ -1,7 +1,7 @@
 //! The Zig kernels alone, one thread, every instruction set of this machine.
 //!
-//! `cargo bench -p megaring-bench --bench kernels -- screen` picks a group. The screens are given thresholds that each query's own
-//! tenth best score would give, so that candidates are as rare as they are late in a search.
+//! `cargo bench -p megaring-bench --bench kernels -- screen` picks a group. The screens are given thresholds that each
+//! query's own tenth best score would give, so that candidates are as rare as they are late in a search.
 
 use std::hint::black_box;
 

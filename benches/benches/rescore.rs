@@ -1,5 +1,6 @@
-//! Rescoring alone: from the candidates that the CPU backend's screen really left to the exact top 10, by the exact kernels of every instruction
-//! set of this machine and by the definition in plain Rust. From 16 queries on the work is shared out over all processors.
+//! Rescoring alone: from the candidates that the CPU backend's screen really left to the exact top 10, by the exact
+//! kernels of every instruction set of this machine and by the definition in plain Rust. From 16 queries on the work is
+//! shared out over all processors.
 
 use std::hint::black_box;
 

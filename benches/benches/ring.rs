@@ -1,8 +1,9 @@
-//! What the job ring itself costs: from a reservation to the collected answer, with a payload of one query (384 float32).
+//! What the job ring itself costs: from a reservation to the collected answer, with a payload of one query (384
+//! float32).
 //!
-//! `one thread` does both sides by itself, so nothing waits. In `two threads` another one consumes, and both wait by the default strategy, as
-//! the CPU backend and its callers do; what is added is what handing over from processor to processor costs. `burst` has 32 jobs
-//! in the ring at a time, and its time is that of all of them.
+//! `one thread` does both sides by itself, so nothing waits. In `two threads` another one consumes, and both wait by
+//! the default strategy, as the CPU backend and its callers do; what is added is what handing over from processor to
+//! processor costs. `burst` has 32 jobs in the ring at a time, and its time is that of all of them.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! Search in process: from a validated job to the exact answer, through admission, ring, CPU workers and rescoring, over a stored and
-//! mapped corpus. Top 10, cosine. Each iteration asks with other rows, so that no answer is in a cache.
+//! Search in process: from a validated job to the exact answer, through admission, ring, CPU workers and rescoring,
+//! over a stored and mapped corpus. Top 10, cosine. Each iteration asks with other rows, so that no answer is in a
+//! cache.
 
 use std::hint::black_box;
 use std::time::Duration;

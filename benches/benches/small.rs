@@ -1,5 +1,6 @@
-//! Small calls of the other operations in process, from a validated job to the answer: exact scores of all rows and of named ones, nearest
-//! points, and a few memories to encode. `search` and `encode` have the rest. Each iteration asks something else.
+//! Small calls of the other operations in process, from a validated job to the answer: exact scores of all rows and of
+//! named ones, nearest points, and a few memories to encode. `search` and `encode` have the rest. Each iteration asks
+//! something else.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! `benches/peers` without its peers: its own tests, megaring's side of it, and all of it on tiny data beside the aho-corasick crate.
+//! `benches/peers` without its peers: its own tests, megaring's side of it, and all of it on tiny data beside the
+//! aho-corasick crate.
 
 use std::io::Write as _;
 use std::path::Path;

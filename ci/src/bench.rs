@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: the criterion benches of megaring-bench, and its gates. What they stand beside is in `peers.rs`.
+//! `cargo xtask bench`: the criterion benches of megaring-bench, and its gates. What they stand beside is in
+//! `peers.rs`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,7 +22,8 @@ pub(crate) fn run(workspace: &Workspace, name: Option<&str>) -> Result<ExitCode>
     if status.success() { Ok(ExitCode::SUCCESS) } else { Err(format!("the benches ended with {}.", ending(status))) }
 }
 
-/// Builds and runs the gates, which write their figures to `json`, too. Their exit status is xtask's: 1 where one is broken.
+/// Builds and runs the gates, which write their figures to `json`, too. Their exit status is xtask's: 1 where one is
+/// broken.
 pub(crate) fn gates(workspace: &Workspace, json: Option<&Path>) -> Result<ExitCode> {
     // Cargo starts the program in the root, but the file is named from where the person is.
     let json = json.map(absolute).transpose()?;

@@ -29,8 +29,9 @@ impl Counts {
         self.passed + self.failed > 0
     }
 
-    /// The sum of libtest's lines: `test result: ok. 3 passed; 0 failed; 1 ignored; …`. libtest counts a test that found out while
-    /// it ran that it cannot run here as passed; such a test says `skipped: REASON` on a line of its own, past libtest's capture.
+    /// The sum of libtest's lines: `test result: ok. 3 passed; 0 failed; 1 ignored; …`. libtest counts a test that
+    /// found out while it ran that it cannot run here as passed; such a test says `skipped: REASON` on a line of its
+    /// own, past libtest's capture.
     pub(crate) fn of_cargo(output: &str) -> Self {
         let of_line = |line: &str| {
             let line = line.strip_prefix("test result: ")?;
@@ -42,8 +43,9 @@ impl Counts {
         Self { passed: said.passed.saturating_sub(skipped), skipped: said.skipped + skipped, ..said }
     }
 
-    /// The sum of Zig's lines: `Build Summary: 3/3 steps succeeded; 12/14 tests passed (1 skipped, 1 failed)` from tests that
-    /// the build runner itself ran, `12 passed; 1 skipped; 1 failed.` or `All 14 tests passed.` from tests under qemu.
+    /// The sum of Zig's lines: `Build Summary: 3/3 steps succeeded; 12/14 tests passed (1 skipped, 1 failed)` from
+    /// tests that the build runner itself ran, `12 passed; 1 skipped; 1 failed.` or `All 14 tests passed.` from tests
+    /// under qemu.
     pub(crate) fn of_zig(output: &str) -> Self {
         let of_line = |line: &str| {
             if let Some((head, tail)) =

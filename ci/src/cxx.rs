@@ -1,5 +1,5 @@
-//! A C++ compiler for the device code's twin on the CPU: `MEGARING_CXX`, or else c++, clang++ or g++ from the PATH, or else the one in
-//! Zig.
+//! A C++ compiler for the device code's twin on the CPU: `MEGARING_CXX`, or else c++, clang++ or g++ from the PATH, or
+//! else the one in Zig.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! The steps about the CUDA kernels that need no GPU: what the assembler says of them, and their twin on the CPU under ThreadSanitizer.
+//! The steps about the CUDA kernels that need no GPU: what the assembler says of them, and their twin on the CPU under
+//! ThreadSanitizer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,12 +20,12 @@ const PACKAGE: &str = "megaring-cuda";
 /// The device code as C++.
 const TWIN: &str = "kernels/cuda/twin";
 
-/// A program that runs the device code on CPU threads, as hard on its synchronisation as it can. `--list-bugs` prints one name a
-/// line, and `--bug NAME` runs it with that bug in it.
+/// A program that runs the device code on CPU threads, as hard on its synchronisation as it can. `--list-bugs` prints
+/// one name a line, and `--bug NAME` runs it with that bug in it.
 const TORTURE: &str = "kernels/cuda/twin/torture.cpp";
 
-/// Compiles the kernels with cargo's `flags`, prints what each needs on each architecture, and fails where a hot one spills or takes more
-/// registers than its budget, or one loads past the coherent caches.
+/// Compiles the kernels with cargo's `flags`, prints what each needs on each architecture, and fails where a hot one
+/// spills or takes more registers than its budget, or one loads past the coherent caches.
 pub(crate) fn ptxas(workspace: &Workspace, flags: &[&str]) -> Result<Outcome> {
     let mut cargo = workspace.cargo();
     cargo.args(["check", "-p", PACKAGE, "--message-format=json-render-diagnostics"]).args(flags);
@@ -83,8 +84,8 @@ fn architecture(file: &Path) -> String {
     stem.rsplit_once(".compute_").map_or(stem.clone(), |(_, number)| format!("sm_{number}"))
 }
 
-/// Has the clang in Zig compile the twin. Being pinned, it finds the same things everywhere, so its warnings can be errors; and what
-/// a person's own compiler lets pass does not wait for somebody with another one.
+/// Has the clang in Zig compile the twin. Being pinned, it finds the same things everywhere, so its warnings can be
+/// errors; and what a person's own compiler lets pass does not wait for somebody with another one.
 pub(crate) fn twin_by_clang(workspace: &Workspace) -> Result<Outcome> {
     if cfg!(windows) {
         return Ok(Outcome::skipped("the twin is not made for Windows"));
@@ -155,8 +156,8 @@ pub(crate) fn torture(workspace: &Workspace) -> Result<Outcome> {
     Ok(Outcome::together(outcomes).unwrap_or_else(|| Outcome::failed("nothing ran")))
 }
 
-/// The program under the sanitizer's rules: the first finding ends it. Where the system lets it, with its memory where older
-/// sanitizers expect it.
+/// The program under the sanitizer's rules: the first finding ends it. Where the system lets it, with its memory where
+/// older sanitizers expect it.
 fn sanitized(workspace: &Workspace, program: &Path) -> Command {
     let mut command = if ask(workspace.command("setarch").args(["-R", "true"])).is_some() {
         let mut command = workspace.command("setarch");

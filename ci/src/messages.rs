@@ -1,5 +1,5 @@
-//! What cargo says in its JSON lines (`--message-format=json`), as far as xtask asks: read without a parser, since cargo writes each
-//! message compactly on a line of its own.
+//! What cargo says in its JSON lines (`--message-format=json`), as far as xtask asks: read without a parser, since
+//! cargo writes each message compactly on a line of its own.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,6 @@
-//! One pinned nvcc for the CUDA kernels: the one that `MEGARING_NVCC` names, or from the PATH where that is of the release,
-//! otherwise from PyPI into `target/tools/nvcc`. A build without it leaves the CUDA backend out and is whole otherwise.
+//! One pinned nvcc for the CUDA kernels: the one that `MEGARING_NVCC` names, or from the PATH where that is of the
+//! release, otherwise from PyPI into `target/tools/nvcc`. A build without it leaves the CUDA backend out and is whole
+//! otherwise.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -100,8 +101,8 @@ fn answers(workspace: &Workspace, program: &Path, release: &str) -> bool {
     ask(workspace.command(program).arg("--version")).is_some_and(|answer| answer.contains(&wanted))
 }
 
-/// Lets the build script of the kernels run again, where it has left them out for want of nvcc: it watches the pins, because a
-/// program that is not there cannot be watched without running the script at every build.
+/// Lets the build script of the kernels run again, where it has left them out for want of nvcc: it watches the pins,
+/// because a program that is not there cannot be watched without running the script at every build.
 fn rebuild_kernels(workspace: &Workspace) -> Result<()> {
     File::options()
         .append(true)

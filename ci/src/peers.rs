@@ -1,5 +1,5 @@
-//! `cargo xtask bench peers`: what users would pick instead of megaring, brought into `target/tools/peers` and measured beside it by
-//! `benches/peers`.
+//! `cargo xtask bench peers`: what users would pick instead of megaring, brought into `target/tools/peers` and measured
+//! beside it by `benches/peers`.
 //!
 //! A peer that cannot be brought is left out, with its reason; so the command does what it can without a network, too.
 

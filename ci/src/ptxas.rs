@@ -1,8 +1,8 @@
 //! What NVIDIA's assembler (`ptxas -v`) says about each kernel: registers, stack, spills, shared memory.
 //!
-//! A spill is a register that had to go to memory and back. In the ring's kernels, and in what they call, one is a finding: they are
-//! written so that everything fits. So is a register beyond an architecture's budget. A report in another form than the one known here
-//! is an error, never a pass.
+//! A spill is a register that had to go to memory and back. In the ring's kernels, and in what they call, one is a
+//! finding: they are written so that everything fits. So is a register beyond an architecture's budget. A report in
+//! another form than the one known here is an error, never a pass.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -12,8 +12,9 @@ use crate::Result;
 /// In the names of all functions that must not spill: the kernels' begin with it, and the others' namespace has it.
 const HOT: &str = "megaring";
 
-/// Registers of a thread that a kernel of the ring may take, by architecture: as many as it takes now, compiled by the pinned nvcc. There are 255;
-/// what takes more of them than before is to be a decision, made before the last of them is gone and the kernel spills.
+/// Registers of a thread that a kernel of the ring may take, by architecture: as many as it takes now, compiled by the
+/// pinned nvcc. There are 255; what takes more of them than before is to be a decision, made before the last of them is
+/// gone and the kernel spills.
 const REGISTERS: [(&str, u64); 7] =
     [("sm_75", 240), ("sm_80", 238), ("sm_86", 238), ("sm_89", 238), ("sm_90a", 240), ("sm_100", 236), ("sm_120", 235)];
 
@@ -24,7 +25,8 @@ pub(crate) struct Usage {
     pub(crate) architecture: String,
     /// As the assembler knows it.
     pub(crate) function: String,
-    /// Registers of a thread, and static shared memory of a block in bytes; a function that kernels call has none of its own.
+    /// Registers of a thread, and static shared memory of a block in bytes; a function that kernels call has none of
+    /// its own.
     pub(crate) kernel: Option<Kernel>,
     /// Bytes of a thread.
     pub(crate) stack: u64,
@@ -121,8 +123,8 @@ fn generation(architecture: &str) -> u32 {
     architecture.trim_matches(|character: char| !character.is_ascii_digit()).parse().unwrap_or(0)
 }
 
-/// Usages as a table, by function and architecture. Functions that kernels call have no registers of their own; those that also need
-/// no stack and spill nothing are only counted.
+/// Usages as a table, by function and architecture. Functions that kernels call have no registers of their own; those
+/// that also need no stack and spill nothing are only counted.
 pub(crate) struct Table<'a>(pub(crate) &'a [Usage]);
 
 impl Display for Table<'_> {
@@ -151,7 +153,8 @@ impl Display for Table<'_> {
     }
 }
 
-/// The first load in this PTX that goes past the coherent caches, where there is one: its data may be old when the kernel outlives it.
+/// The first load in this PTX that goes past the coherent caches, where there is one: its data may be old when the
+/// kernel outlives it.
 pub(crate) fn non_coherent_load(ptx: &str) -> Option<&str> {
     let is_load = |line: &&str| {
         line.split_whitespace().any(|word| word.starts_with("ld.") && word.split('.').any(|part| part == "nc"))

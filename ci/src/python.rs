@@ -1,4 +1,5 @@
-//! A Python 3 and its pip: found, or made into a virtual environment, never changed where a person or the system owns it.
+//! A Python 3 and its pip: found, or made into a virtual environment, never changed where a person or the system owns
+//! it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,8 @@ use crate::Result;
 use crate::command::{ask, ending, stream};
 use crate::workspace::Workspace;
 
-/// Names of the interpreter: `python3` is missing on Windows, `py` elsewhere, and the last is Debian's own, behind another
-/// that a version manager put first.
+/// Names of the interpreter: `python3` is missing on Windows, `py` elsewhere, and the last is Debian's own, behind
+/// another that a version manager put first.
 const NAMES: [&str; 4] = ["python3", "python", "py", "/usr/bin/python3"];
 
 /// Why nothing could be done, for sentences.
@@ -57,8 +58,8 @@ fn venv(workspace: &Workspace, python: &Path, folder: &Path) -> Result<PathBuf> 
     }
 }
 
-/// The interpreter of a virtual environment in `folder` that has exactly `packages` (`name==version`), made where it is not
-/// there yet, or not whole, or has others.
+/// The interpreter of a virtual environment in `folder` that has exactly `packages` (`name==version`), made where it is
+/// not there yet, or not whole, or has others.
 pub(crate) fn environment(workspace: &Workspace, folder: &Path, packages: &[&str]) -> Result<PathBuf> {
     let _lock = workspace.lock_tools()?;
     let (stamp, wanted) = (folder.join("megaring-stamp"), packages.join("\n"));

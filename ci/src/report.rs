@@ -86,8 +86,8 @@ pub(crate) struct Row {
     pub(crate) took: Duration,
 }
 
-/// All finished steps, in the order they ran. Displayed as a table, then what tests that could not run lack, if that is known, and, alone
-/// on its line, `N passed, N failed, N skipped`.
+/// All finished steps, in the order they ran. Displayed as a table, then what tests that could not run lack, if that is
+/// known, and, alone on its line, `N passed, N failed, N skipped`.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,

@@ -1,9 +1,12 @@
-//! Finds tests that do not pass every time: runs programs of tests again and again, beside threads that do nothing but take the processor.
+//! Finds tests that do not pass every time: runs programs of tests again and again, beside threads that do nothing but
+//! take the processor.
 //!
 //! - The programs are built once, and then started one after another as cargo starts them; in a round, each once.
-//! - Their output is not shown. That of the run in which a test first failed is kept under `target/stress`, which begins empty.
+//! - Their output is not shown. That of the run in which a test first failed is kept under `target/stress`, which
+//!   begins empty.
 //! - A program that does not end in [`PATIENCE`] is ended, and that run has failed.
-//! - Documentation's tests stay out: they are no programs. So does what cargo does not start: Zig's tests, loom's models, Python's clients.
+//! - Documentation's tests stay out: they are no programs. So does what cargo does not start: Zig's tests, loom's
+//!   models, Python's clients.
 
 mod tally;
 
@@ -38,8 +41,8 @@ pub(crate) struct Plan {
     pub(crate) only: Vec<String>,
 }
 
-/// Builds the programs with cargo's `flags` and runs them as planned. A test that failed in any run has failed; one that ran is
-/// counted once.
+/// Builds the programs with cargo's `flags` and runs them as planned. A test that failed in any run has failed; one
+/// that ran is counted once.
 pub(crate) fn run(workspace: &Workspace, flags: &[&str], plan: &Plan) -> Result<Outcome> {
     let mut cargo = workspace.cargo();
     cargo.args(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]).args(flags);

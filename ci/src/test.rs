@@ -1,8 +1,8 @@
 //! `cargo xtask test`: every check and test of the workspace, as a list of steps.
 //!
-//! Where something is missing (a tool, an instruction set), the step is skipped with its reason. With `--ci`, or `CI=true`, a
-//! required step that cannot run has failed. The last line is `N passed, N failed, N skipped`, in tests where a step runs
-//! tests and in steps where it is one check; a step that cannot run counts as one.
+//! Where something is missing (a tool, an instruction set), the step is skipped with its reason. With `--ci`, or
+//! `CI=true`, a required step that cannot run has failed. The last line is `N passed, N failed, N skipped`, in tests
+//! where a step runs tests and in steps where it is one check; a step that cannot run counts as one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,9 +64,10 @@ fn run_steps(context: &Context, is_wanted: impl Fn(&str) -> bool) -> ExitCode {
 
 /// How often a strict run runs the tests that have threads and children in them.
 const STRESS_TIMES: u32 = 5;
-/// Those tests, in some ten minutes. Left out is what takes a minute and more each time, being hard on its threads by itself: the ring's
-/// `device_consumer` and `simulated_consumer`, the engine on the CUDA kernels' twin and on an adapter, the shaders' own tests; and what is
-/// no program of cargo's: loom's models, and the twin under ThreadSanitizer.
+/// Those tests, in some ten minutes. Left out is what takes a minute and more each time, being hard on its threads by
+/// itself: the ring's `device_consumer` and `simulated_consumer`, the engine on the CUDA kernels' twin and on an
+/// adapter, the shaders' own tests; and what is no program of cargo's: loom's models, and the twin under
+/// ThreadSanitizer.
 const STRESSED: [&str; 11] = [
     "failover",
     "gather",
@@ -113,8 +114,8 @@ const STEPS: [Step<Context>; 18] = [
     Step { name: "demo", required: true, long: true, run: run_demo },
 ];
 
-/// Zig is needed to build at all. Without nvcc the CUDA backend is left out, and without Vulkan the tests of the wgpu backend, which is
-/// no failure but where a strict run could have them.
+/// Zig is needed to build at all. Without nvcc the CUDA backend is left out, and without Vulkan the tests of the wgpu
+/// backend, which is no failure but where a strict run could have them.
 fn setup(context: &Context) -> Result<Outcome> {
     let workspace = &context.workspace;
     let zig = zig::setup(workspace)?;
@@ -234,7 +235,8 @@ fn zig_test_aarch64(context: &Context) -> Result<Outcome> {
     zig_build(context, "test-aarch64")
 }
 
-/// The service's answers once more under every instruction set of this machine; megaring-simd's own tests cover all by themselves.
+/// The service's answers once more under every instruction set of this machine; megaring-simd's own tests cover all by
+/// themselves.
 fn instruction_sets(context: &Context) -> Result<Outcome> {
     if !context.workspace.root().join("host/service/tests/conformance.rs").is_file() {
         return Ok(Outcome::skipped("there is no host/service/tests/conformance.rs"));

@@ -1,6 +1,7 @@
 //! Tidy checks: what rustfmt and clippy do not see, over every file that git tracks or would track.
 //!
-//! - Nothing is written and nothing is run but `git ls-files`; where that fails (a source archive), the folders are walked.
+//! - Nothing is written and nothing is run but `git ls-files`; where that fails (a source archive), the folders are
+//!   walked.
 //! - A rule is a function from files to findings, and has a test with a seeded violation.
 //! - There is no way to silence a rule in a file: the lists of what is allowed where stand beside the rules.
 

@@ -1,7 +1,8 @@
-//! What the tests of the wgpu backend need of a system: on Linux a Vulkan loader and a driver, which may be software (lavapipe). Elsewhere
-//! Metal or DX12 is part of the system.
+//! What the tests of the wgpu backend need of a system: on Linux a Vulkan loader and a driver, which may be software
+//! (lavapipe). Elsewhere Metal or DX12 is part of the system.
 //!
-//! Only files are looked at. Whether a driver has an adapter to show is found out by `megaring doctor`, and by the tests, which say so.
+//! Only files are looked at. Whether a driver has an adapter to show is found out by `megaring doctor`, and by the
+//! tests, which say so.
 
 use std::env;
 use std::ffi::OsStr;

@@ -1,7 +1,7 @@
 //! Tools that PyPI carries, each in a folder of its own under `target/tools`.
 //!
-//! The folder is filled beside its place, tried, stamped and then renamed, under a lock. So it is whole or not there, whenever
-//! a run is stopped, and two runs at once bring it once. A folder with another stamp is replaced.
+//! The folder is filled beside its place, tried, stamped and then renamed, under a lock. So it is whole or not there,
+//! whenever a run is stopped, and two runs at once bring it once. A folder with another stamp is replaced.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Where things lie. What xtask brings or makes for itself is under `<root>/target`, also where `CARGO_TARGET_DIR` sends
-//! cargo's own artifacts elsewhere: build scripts look for the tools in that one place.
+//! Where things lie. What xtask brings or makes for itself is under `<root>/target`, also where `CARGO_TARGET_DIR`
+//! sends cargo's own artifacts elsewhere: build scripts look for the tools in that one place.
 
 use std::env;
 use std::fs::{self, File};
@@ -47,8 +47,8 @@ impl Workspace {
         self.target().join("tools")
     }
 
-    /// Makes the tools' folder and keeps every other xtask out of it until the answer is dropped; the system lets go of it
-    /// where a run is killed.
+    /// Makes the tools' folder and keeps every other xtask out of it until the answer is dropped; the system lets go of
+    /// it where a run is killed.
     pub(crate) fn lock_tools(&self) -> Result<File> {
         let tools = self.tools();
         let locked = fs::create_dir_all(&tools)
@@ -75,8 +75,8 @@ impl Workspace {
     }
 }
 
-/// Whether cargo set this variable to describe the xtask package. Handed on, it would make build scripts that watch it run
-/// again each time a person changes between `cargo build` and `cargo xtask`.
+/// Whether cargo set this variable to describe the xtask package. Handed on, it would make build scripts that watch it
+/// run again each time a person changes between `cargo build` and `cargo xtask`.
 fn is_about_xtask(name: &str) -> bool {
     name.starts_with("CARGO_PKG_")
         || matches!(name, "CARGO_MANIFEST_DIR" | "CARGO_MANIFEST_PATH" | "CARGO_BIN_NAME" | "CARGO_CRATE_NAME")

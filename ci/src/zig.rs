@@ -1,5 +1,5 @@
-//! One pinned Zig: the one that `MEGARING_ZIG` names, or from the PATH where that has exactly the version, otherwise from PyPI
-//! into `target/tools/zig`.
+//! One pinned Zig: the one that `MEGARING_ZIG` names, or from the PATH where that has exactly the version, otherwise
+//! from PyPI into `target/tools/zig`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

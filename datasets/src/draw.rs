@@ -1,8 +1,8 @@
 //! Portable random draws: the same bits on every platform, whatever the thread that asks.
 //!
-//! Each row of each generator has a ChaCha8 stream of its own, keyed by (seed, purpose) and numbered by the row, so rows
-//! can be made in any order. Only integer arithmetic and IEEE-exact float operations follow; the one transcendental
-//! function (`exp`) is pure-Rust `libm`.
+//! Each row of each generator has a ChaCha8 stream of its own, keyed by (seed, purpose) and numbered by the row, so
+//! rows can be made in any order. Only integer arithmetic and IEEE-exact float operations follow; the one
+//! transcendental function (`exp`) is pure-Rust `libm`.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};

@@ -1,9 +1,9 @@
 //! Vectors that look like the embeddings of a text model, at any number of rows and any dimension.
 //!
 //! Drawn in the basis of the principal axes and then rotated: a common mean direction, clusters of Zipf-like sizes,
-//! variances that decay along the axes, near-duplicates and a few exact duplicates. The constants were fitted to the real
-//! sample (2,048 docstrings by all-MiniLM-L6-v2), and `tests/embeddings.rs` keeps them near it: norm of the mean about 0.3,
-//! mean similarity of the ten nearest neighbours about 0.5.
+//! variances that decay along the axes, near-duplicates and a few exact duplicates. The constants were fitted to the
+//! real sample (2,048 docstrings by all-MiniLM-L6-v2), and `tests/embeddings.rs` keeps them near it: norm of the mean
+//! about 0.3, mean similarity of the ten nearest neighbours about 0.5.
 //!
 //! Rows are made in parallel, each from a random stream of its own, so the result depends on the fields alone. Memory:
 //! the matrix and `clusters * dim` float32. Time: 1,000,000 x 384 in about 6 s on two busy cores (release).
@@ -22,8 +22,8 @@ pub struct Embeddings {
     pub dim: usize,
     /// The seed.
     pub seed: u64,
-    /// Number of clusters; 0 for rows that share nothing but the mean. The cluster of rank r, from 0, holds a share of the
-    /// rows proportional to 1 / (r + 10).
+    /// Number of clusters; 0 for rows that share nothing but the mean. The cluster of rank r, from 0, holds a share of
+    /// the rows proportional to 1 / (r + 10).
     pub clusters: usize,
     /// Share of rows that repeat an earlier row with a little noise (cosine mostly above 0.98).
     pub near_duplicates: f64,
@@ -180,8 +180,8 @@ impl Space {
     }
 }
 
-/// Standard deviations that fall as `(1 - i/dim) / (i + 6)` in variance, normalised to a total variance of 1: within the
-/// sample's sorted spectrum by a factor of two from the first to the 300th axis.
+/// Standard deviations that fall as `(1 - i/dim) / (i + 6)` in variance, normalised to a total variance of 1: within
+/// the sample's sorted spectrum by a factor of two from the first to the 300th axis.
 fn spectrum(dim: usize) -> Vec<f32> {
     let variances: Vec<f64> = (0..dim).map(|axis| (1.0 - axis as f64 / dim as f64) / (axis as f64 + 6.0)).collect();
     let total: f64 = variances.iter().sum();

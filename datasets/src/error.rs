@@ -4,7 +4,8 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// A `.npy` file that this crate does not read: anything but version 1 to 3, `<f4`, C order, two dimensions, exact length.
+    /// A `.npy` file that this crate does not read: anything but version 1 to 3, `<f4`, C order, two dimensions, exact
+    /// length.
     #[error("npy: {0}")]
     Npy(String),
     /// A line of a JSON-lines file, counted from 1, that does not hold the record expected there.

@@ -1,9 +1,9 @@
 //! Memories of natural length and vocabulary, remixed from the sentences of the real sample.
 //!
-//! A memory is a run of sentences from one or more docstrings, cut at a word boundary, now and then with a reflection in
-//! between (about one memory in ten), because docstrings alone hardly touch the emotion and macro poles. A few in a
-//! hundred hold text beyond ASCII, including the two letters whose lower-case form gains an ASCII letter.
-//! The same number and seed always give the same memories, whatever the number of threads.
+//! A memory is a run of sentences from one or more docstrings, cut at a word boundary, now and then with a reflection
+//! in between (about one memory in ten), because docstrings alone hardly touch the emotion and macro poles. A few in a
+//! hundred hold text beyond ASCII, including the two letters whose lower-case form gains an ASCII letter. The same
+//! number and seed always give the same memories, whatever the number of threads.
 
 use rayon::prelude::*;
 

@@ -1,5 +1,6 @@
-//! A tiny reader and writer of `.npy`: versions 1 to 3, `<f4`, C order, two dimensions. Anything else is an error, never
-//! a guess. The format: numpy's `numpy/lib/format.py` (magic, version, header length, a Python dict, then the values).
+//! A tiny reader and writer of `.npy`: versions 1 to 3, `<f4`, C order, two dimensions. Anything else is an error,
+//! never a guess. The format: numpy's `numpy/lib/format.py` (magic, version, header length, a Python dict, then the
+//! values).
 
 use crate::{DataError, Matrix};
 

@@ -5,8 +5,8 @@ use crate::draw::Draw;
 /// `n` points (x, y, z, w, v), the same for the same seed.
 ///
 /// x and y are ratios of small counts, w and v step with small counts, so single coordinates repeat often; about one
-/// point in twenty repeats an earlier point exactly, so distances tie. Ranges: x, y, z in [-1, 1], w in [0.5, 2.5], v in
-/// [0, 1].
+/// point in twenty repeats an earlier point exactly, so distances tie. Ranges: x, y, z in [-1, 1], w in [0.5, 2.5], v
+/// in [0, 1].
 pub fn points(n: usize, seed: u64) -> Vec<[f64; 5]> {
     let mut draw = Draw::new(seed, "points", 0);
     let mut points: Vec<[f64; 5]> = Vec::with_capacity(n);

@@ -1,7 +1,7 @@
 //! The prost codec, with one difference: a message that cannot be decoded is INVALID_ARGUMENT.
 //!
-//! gRPC's own choice is INTERNAL, which elsewhere in megaring means a fault of the server with an id in its log. Bytes that are
-//! no message of the type, such as a `string` that is not UTF-8, are the sender's fault.
+//! gRPC's own choice is INTERNAL, which elsewhere in megaring means a fault of the server with an id in its log. Bytes
+//! that are no message of the type, such as a `string` that is not UTF-8, are the sender's fault.
 
 use prost::Message;
 use tonic::Status;

@@ -12,7 +12,8 @@ use crate::stage::{Shape, Traits};
 use crate::{adapter, open, trial};
 
 /// The adapter that tests run on: the one that `MEGARING_WGPU_ADAPTER` names, or the first there is, software too.
-/// Without one the test says so and has nothing to do. A test asks once, however much it has to do: what is said is counted.
+/// Without one the test says so and has nothing to do. A test asks once, however much it has to do: what is said is
+/// counted.
 pub(crate) fn test_adapter() -> Option<Adapter> {
     let wish = std::env::var("MEGARING_WGPU_ADAPTER").ok();
     // Any name contains the empty one.

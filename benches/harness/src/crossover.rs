@@ -1,12 +1,14 @@
 //! From where on one backend always wins over another.
 //!
-//! A backend wins at a size where its median is smaller beyond doubt: its confidence interval ends before the other's begins. Intervals that
-//! overlap or touch are no win; who buys a device for it wants more than a draw. The crossover is the smallest measured size from which on it
-//! wins at *every* larger measured size, so a win between losses counts for nothing, and one that does not win at the largest size never
-//! does, as far as was measured. That is the offload threshold of GPU-BLOB (Wilkinson and others, "Performance Analysis of the GPU-offload
-//! threshold", 2024), but for the intervals.
+//! A backend wins at a size where its median is smaller beyond doubt: its confidence interval ends before the other's
+//! begins. Intervals that overlap or touch are no win; who buys a device for it wants more than a draw. The crossover
+//! is the smallest measured size from which on it wins at *every* larger measured size, so a win between losses counts
+//! for nothing, and one that does not win at the largest size never does, as far as was measured. That is the offload
+//! threshold of GPU-BLOB (Wilkinson and others, "Performance Analysis of the GPU-offload threshold", 2024), but for the
+//! intervals.
 //!
-//! Sizes at which only one of the two was measured say nothing and are passed over; [`Crossover::up_to`] is the largest at which both were.
+//! Sizes at which only one of the two was measured say nothing and are passed over; [`Crossover::up_to`] is the largest
+//! at which both were.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +18,11 @@ use megaring_engine::measure::stats::quicker;
 /// What goes along one line: a case, where its corpus lay, a backend, and the sizes that stay.
 type Line = (String, Residence, String, Sizes);
 
-/// The crossovers along an axis of every backend in the points over `against`, in the order of case, residence, backend and sizes. Along
-/// [`Axis::Rows`] only batches of 1 count, and no points without a corpus.
+/// The crossovers along an axis of every backend in the points over `against`, in the order of case, residence, backend
+/// and sizes. Along [`Axis::Rows`] only batches of 1 count, and no points without a corpus.
 ///
-/// Where `against` has nothing cold (the processor uploads nothing), cold times stand beside its resident ones. Of points that say the same
-/// thing twice, the last counts.
+/// Where `against` has nothing cold (the processor uploads nothing), cold times stand beside its resident ones. Of
+/// points that say the same thing twice, the last counts.
 #[must_use]
 pub fn crossovers(points: &[Point], against: &str, axis: Axis) -> Vec<Crossover> {
     let along = |point: &&Point| match axis {

@@ -1,4 +1,5 @@
-//! What a run of `megaring bench` measured, as it is written to JSON and drawn. Times are nanoseconds unless a name says otherwise.
+//! What a run of `megaring bench` measured, as it is written to JSON and drawn. Times are nanoseconds unless a name
+//! says otherwise.
 
 pub use megaring_engine::measure::stats::Times;
 use serde::{Deserialize, Serialize};

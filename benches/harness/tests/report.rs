@@ -1,5 +1,5 @@
-//! The report of synthetic records: whole, well-formed, self-contained, and true to them. The pages are left in the folder that cargo
-//! gives integration tests, so that a person can look at them.
+//! The report of synthetic records: whole, well-formed, self-contained, and true to them. The pages are left in the
+//! folder that cargo gives integration tests, so that a person can look at them.
 
 mod synthetic;
 
@@ -146,7 +146,8 @@ fn size() -> impl Strategy<Value = u64> {
 }
 
 prop_compose! {
-    /// A record with up to 40 points and some crossovers and peaks of which every number and every name may be anything.
+    /// A record with up to 40 points and some crossovers and peaks of which every number and every name may be
+    /// anything.
     fn record()(
         numbers in prop::collection::vec([number(), number(), number(), number()], 40),
         sizes in prop::collection::vec([size(), size(), size(), size()], 0..40),

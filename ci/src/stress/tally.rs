@@ -90,7 +90,8 @@ impl Display for Tally {
     }
 }
 
-/// The tests that failed, as libtest lists them at its end; nothing where it lists none, which is so where a program did not get there.
+/// The tests that failed, as libtest lists them at its end; nothing where it lists none, which is so where a program
+/// did not get there.
 pub(crate) fn failed(output: &str) -> Option<Vec<String>> {
     let (_, list) = output.rsplit_once("\nfailures:\n")?;
     let names = list.lines().map_while(|line| line.strip_prefix("    ")).map(str::to_owned);

@@ -1,6 +1,8 @@
-//! Rust source taken apart into its code and its comments, so that a rule about one is not set off by the other or by a string.
+//! Rust source taken apart into its code and its comments, so that a rule about one is not set off by the other or by a
+//! string.
 //!
-//! It knows as much of the language as that needs: comments (nested), strings (escaped, raw, byte, C), characters, lifetimes.
+//! It knows as much of the language as that needs: comments (nested), strings (escaped, raw, byte, C), characters,
+//! lifetimes.
 
 /// Two texts as long as the source, line by line: what belongs to the other one, or to a string, is blank.
 #[derive(Debug, PartialEq, Eq)]

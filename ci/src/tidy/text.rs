@@ -1,4 +1,4 @@
-//! Rules about any text: length, machine paths, words that do not belong here, unfinished work, links.
+//! Rules about any text: length, width, machine paths, words that do not belong here, unfinished work, links.
 
 use std::path::Path;
 
@@ -6,6 +6,9 @@ use super::{Finding, Source, code};
 
 /// Longer files hide the design; the style says about 500.
 const MOST_LINES: usize = 550;
+
+/// Columns of a line: what rustfmt holds code to, held for comments too.
+const MOST_COLUMNS: usize = 120;
 
 /// Languages in which we write by hand.
 const LANGUAGES: [&str; 13] = ["rs", "zig", "cu", "cuh", "c", "h", "cc", "cpp", "hpp", "wgsl", "proto", "py", "sh"];
@@ -40,6 +43,7 @@ const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat
 pub(super) fn check(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(length(source));
+    findings.extend(width(source));
     findings.extend(substrings(source));
     findings.extend(unfinished(source));
     if source.extension() == "md" {
@@ -57,6 +61,22 @@ fn length(source: &Source) -> Option<Finding> {
             format!("{lines} lines, {MOST_LINES} at most; split the file where its parts differ"),
         )
     })
+}
+
+/// Comments that are wider than code may be. What cannot be broken (a table, an address, one long word) may be as wide
+/// as it is.
+fn width(source: &Source) -> Vec<Finding> {
+    if !["rs", "zig", "cu", "cuh", "cpp", "hpp", "wgsl"].contains(&source.extension()) {
+        return Vec::new();
+    }
+    let is_wide = |line: &str| {
+        let text = line.trim_start();
+        let comment = text.strip_prefix("//").map(|text| text.trim_start_matches(['/', '!']).trim_start());
+        let breaks = |text: &str| !text.starts_with('|') && !text.contains("://") && text.contains(' ');
+        line.chars().count() > MOST_COLUMNS && comment.is_some_and(breaks)
+    };
+    let wide = source.text.lines().enumerate().filter(|(_, line)| is_wide(line));
+    wide.map(|(at, _)| Finding::new(source, at + 1, format!("a comment beyond {MOST_COLUMNS} columns"))).collect()
 }
 
 fn substrings(source: &Source) -> Vec<Finding> {
@@ -131,6 +151,15 @@ mod tests {
             assert!(found.len() == 1 && found[0].1.starts_with("551 lines"), "{path}: {found:?}");
         }
         assert_eq!(messages("Cargo.lock", &text(MOST_LINES + 1)), []);
+    }
+
+    #[test]
+    fn wide_comments_are_found() {
+        let wide = "word ".repeat(25);
+        let text = format!("//! {wide}\nfn f() {{}} // {wide}\n    /// {wide}\n// | {wide}\n// a https://{wide}\n");
+        let found: Vec<usize> = messages("host/core/src/a.rs", &text).into_iter().map(|(line, _)| line).collect();
+        assert_eq!(found, [1, 3]);
+        assert_eq!(messages("README.md", &text), []);
     }
 
     #[test]

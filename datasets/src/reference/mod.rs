@@ -1,7 +1,7 @@
 //! The definition of every operation, written out in float64 in the plainest way: what all other code is compared with.
 //!
-//! Nothing is blocked, fused, screened or cached beyond a row's norm. Searches run in parallel over queries, which changes
-//! no result. Non-finite input is an error elsewhere and has no defined result here, but it does not panic.
+//! Nothing is blocked, fused, screened or cached beyond a row's norm. Searches run in parallel over queries, which
+//! changes no result. Non-finite input is an error elsewhere and has no defined result here, but it does not panic.
 
 mod encode;
 mod nearest;

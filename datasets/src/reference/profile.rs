@@ -52,8 +52,8 @@ impl Profile {
     /// Reads a profile from TOML.
     ///
     /// # Errors
-    /// [`DataError::Profile`] where the TOML does not parse, there are more than 128 words, a garden names an element that
-    /// is not there, or there is no element `earth`.
+    /// [`DataError::Profile`] where the TOML does not parse, there are more than 128 words, a garden names an element
+    /// that is not there, or there is no element `earth`.
     pub fn parse(toml: &str) -> Result<Profile, DataError> {
         let file: ProfileFile = toml::from_str(toml).map_err(|error| profile(error.message()))?;
         let element = |name: &str| {

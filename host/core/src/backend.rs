@@ -1,5 +1,5 @@
-//! What a backend is: a consumer of one ring, with capabilities and a state of health. The CPU backend lives in zig-simd; CUDA and
-//! wgpu are further consumers of the same slots.
+//! What a backend is: a consumer of one ring, with capabilities and a state of health. The CPU backend lives in
+//! zig-simd; CUDA and wgpu are further consumers of the same slots.
 
 use std::any::Any;
 use std::fmt;
@@ -70,7 +70,8 @@ pub struct Capabilities {
     pub max_queries: usize,
     /// Largest payload and result of one slot together, in bytes.
     pub max_bytes: usize,
-    /// A program on the processor stands in for the device. The CPU backend is faster, so this one works only for those who ask for it.
+    /// A program on the processor stands in for the device. The CPU backend is faster, so this one works only for those
+    /// who ask for it.
     pub emulated: bool,
 }
 
@@ -86,7 +87,8 @@ pub enum BackendStatus {
     },
 }
 
-/// What [`Backend::prepare`] brought for a job, kept where the backend finds it for as long as this lives; `None` where nothing had to be.
+/// What [`Backend::prepare`] brought for a job, kept where the backend finds it for as long as this lives; `None` where
+/// nothing had to be.
 pub type Residency = Option<Box<dyn Any + Send + Sync>>;
 
 /// What a backend would have to bring to its device before a job's slots can be worked on.
@@ -106,22 +108,23 @@ pub trait Backend: Send + Sync {
     /// What it can do. Fixed while it runs.
     fn capabilities(&self) -> &Capabilities;
 
-    /// Brings what a job reads to where the backend works, such as a corpus into a device's memory, and keeps it there until the answer is
-    /// dropped. Called before the first slot of a job is submitted; may block for as long as an upload takes where the job reads a corpus, and
-    /// never where it does not.
+    /// Brings what a job reads to where the backend works, such as a corpus into a device's memory, and keeps it there
+    /// until the answer is dropped. Called before the first slot of a job is submitted; may block for as long as an
+    /// upload takes where the job reads a corpus, and never where it does not.
     ///
-    /// A caller that goes away drops the answer while its slots are still in the ring. A backend that frees memory therefore waits for
-    /// those slots to be settled, and does not take the drop for their end.
+    /// A caller that goes away drops the answer while its slots are still in the ring. A backend that frees memory
+    /// therefore waits for those slots to be settled, and does not take the drop for their end.
     ///
     /// # Errors
-    /// [`Error::BackendUnavailable`] where this backend cannot do the job, [`Error::Exhausted`] where it cannot now: another one may.
-    /// Anything else is the job's answer.
+    /// [`Error::BackendUnavailable`] where this backend cannot do the job, [`Error::Exhausted`] where it cannot now:
+    /// another one may. Anything else is the job's answer.
     fn prepare(&self, reads: Option<Reads<'_>>) -> Result<Residency, Error> {
         let _ = reads;
         Ok(None)
     }
 
-    /// What [`Self::prepare`] would have to bring now: the router weighs it. Quick, and may be outdated as soon as it is told.
+    /// What [`Self::prepare`] would have to bring now: the router weighs it. Quick, and may be outdated as soon as it
+    /// is told.
     fn lacking(&self, reads: Reads<'_>) -> Lacking {
         let _ = reads;
         Lacking::default()

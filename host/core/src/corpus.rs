@@ -1,7 +1,8 @@
 //! A corpus as backends see it: slices that stay where they are, behind trait objects that keep the mapping alive.
 //!
-//! A [`CorpusView`] is one immutable version. An append makes a new view with the next generation; jobs in flight go on with the
-//! version they were admitted for, which lives as long as a job holds it. Row numbers run through all segments in order.
+//! A [`CorpusView`] is one immutable version. An append makes a new view with the next generation; jobs in flight go on
+//! with the version they were admitted for, which lives as long as a job holds it. Row numbers run through all segments
+//! in order.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, RwLock, Weak};
@@ -141,7 +142,8 @@ pub trait SegmentData: Send + Sync {
     fn title(&self, row: usize) -> &str;
 }
 
-/// One segment of a view: its data, its place in the corpus, and the screen's columns (made on first use, 16 bytes a row and metric).
+/// One segment of a view: its data, its place in the corpus, and the screen's columns (made on first use, 16 bytes a
+/// row and metric).
 pub struct SegmentView {
     data: Arc<dyn SegmentData>,
     rows: usize,

@@ -1,5 +1,5 @@
-//! The rules for jobs that are only described ([`Shape`]), once for the gRPC call and the command line. Fields are named as
-//! `megaring.v1.ExplainRequest` has them.
+//! The rules for jobs that are only described ([`Shape`]), once for the gRPC call and the command line. Fields are
+//! named as `megaring.v1.ExplainRequest` has them.
 
 use crate::error::Error;
 use crate::matrix::MAX_DIM;

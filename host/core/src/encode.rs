@@ -1,6 +1,6 @@
 //! The 5-D holographic encoder: from a keyword mask and a few numbers to a point and a zone. Backends find the mask
-//! ([`keyword`]); everything after it is computed here, in float64, with a portable exponential, so that coordinates are the
-//! same bits on every machine.
+//! ([`keyword`]); everything after it is computed here, in float64, with a portable exponential, so that coordinates
+//! are the same bits on every machine.
 //!
 //! | axis | from |
 //! |---|---|

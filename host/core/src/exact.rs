@@ -1,12 +1,12 @@
-//! The definition of a score: float64, 8 strided lanes, one order of additions. Whatever device did the work, the answer is the
-//! one this module gives.
+//! The definition of a score: float64, 8 strided lanes, one order of additions. Whatever device did the work, the
+//! answer is the one this module gives.
 //!
-//! Lane j of 8 takes the elements i with i mod 8 = j in rising order; the lanes combine as
-//! `((l0+l4)+(l2+l6)) + ((l1+l5)+(l3+l7))`. A product of two float32 values is exact in float64, so a fused multiply-add gives the
-//! same sum as a separate one. A squared difference is not exact, so l2 must not be contracted; Rust never contracts.
+//! Lane j of 8 takes the elements i with i mod 8 = j in rising order; the lanes combine as `((l0+l4)+(l2+l6)) +
+//! ((l1+l5)+(l3+l7))`. A product of two float32 values is exact in float64, so a fused multiply-add gives the same sum
+//! as a separate one. A squared difference is not exact, so l2 must not be contracted; Rust never contracts.
 //!
-//! Vectorised twins of [`dot`] and [`l2`] live in zig-simd and must return the same bits; [`ExactKernel`] is how rescoring
-//! reaches them without this crate knowing.
+//! Vectorised twins of [`dot`] and [`l2`] live in zig-simd and must return the same bits; [`ExactKernel`] is how
+//! rescoring reaches them without this crate knowing.
 
 use crate::metric::Metric;
 
@@ -28,8 +28,8 @@ pub fn cosine(dot: f64, norm_a: f64, norm_b: f64) -> f64 {
     if norm_a == 0.0 || norm_b == 0.0 { 0.0 } else { (dot / (norm_a * norm_b)).clamp(-1.0, 1.0) }
 }
 
-/// The score as replies carry it: rounded to float32. One beyond float32's range becomes the largest number of its sign, so that no
-/// finite input answers an infinity; the float64 score still orders.
+/// The score as replies carry it: rounded to float32. One beyond float32's range becomes the largest number of its
+/// sign, so that no finite input answers an infinity; the float64 score still orders.
 #[must_use]
 pub fn reported(score: f64) -> f32 {
     (score as f32).clamp(f32::MIN, f32::MAX)
@@ -69,8 +69,8 @@ fn lanes(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
 
 /// Scores one query against gathered rows, bit for bit as [`dot`] and [`l2`] do.
 ///
-/// `rows` is row-major float32 of width `query.len()`; `out[i]` belongs to row `ids[i]`. Ids are within `rows`, and `ids` and
-/// `out` are of one length.
+/// `rows` is row-major float32 of width `query.len()`; `out[i]` belongs to row `ids[i]`. Ids are within `rows`, and
+/// `ids` and `out` are of one length.
 pub trait ExactKernel: Send + Sync {
     /// Canonical dot products.
     fn dot(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]);

@@ -1,4 +1,5 @@
-//! Candidate lists: what a screen leaves of a corpus, one list for each query. The result region of every operation that ranks rows.
+//! Candidate lists: what a screen leaves of a corpus, one list for each query. The result region of every operation
+//! that ranks rows.
 //!
 //! Native little-endian: a [`ListHeader`] for each query, then equally long runs of [`Candidate`] cells.
 
@@ -64,8 +65,8 @@ pub fn capacity(items: usize, len: usize) -> usize {
     (len / items.max(1)).saturating_sub(size_of::<ListHeader>()) / size_of::<Candidate>()
 }
 
-/// Whether so many answers are wanted that no list is written at all: every row is a candidate then. The device code has one twin of this rule
-/// (`wants_every_row` in `kernels/cuda/plan.cuh`).
+/// Whether so many answers are wanted that no list is written at all: every row is a candidate then. The device code
+/// has one twin of this rule (`wants_every_row` in `kernels/cuda/plan.cuh`).
 #[must_use]
 pub const fn wants_every_row(k: u64, rows: u64) -> bool {
     k.saturating_mul(2) >= rows
@@ -89,8 +90,8 @@ impl<'a> CandidateLists<'a> {
     /// Reads a result region over a corpus of `rows` rows.
     ///
     /// # Errors
-    /// [`Error::Internal`] where it is too short or misaligned, a count exceeds the capacity, or a row is not there: a device's memory is not
-    /// to be trusted with an index.
+    /// [`Error::Internal`] where it is too short or misaligned, a count exceeds the capacity, or a row is not there: a
+    /// device's memory is not to be trusted with an index.
     pub fn read(result: &'a [u8], items: usize, rows: usize) -> Result<Self, Error> {
         let lists = Self::split(result, items).ok_or_else(misshapen)?;
         let is_there = |query: usize| match lists.of(query) {

@@ -69,8 +69,8 @@ impl std::fmt::Display for Metric {
     }
 }
 
-/// Element type of vectors as they travel. Inside, everything is float32; float16 and bfloat16 widen without loss, and an int8
-/// element stands for `scale * code`, rounded once to float32.
+/// Element type of vectors as they travel. Inside, everything is float32; float16 and bfloat16 widen without loss, and
+/// an int8 element stands for `scale * code`, rounded once to float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Dtype {
@@ -95,8 +95,8 @@ impl Dtype {
         }
     }
 
-    /// Decodes little-endian elements to float32. `scale` matters to int8 alone. A trailing partial element is ignored: the
-    /// caller has checked the length.
+    /// Decodes little-endian elements to float32. `scale` matters to int8 alone. A trailing partial element is ignored:
+    /// the caller has checked the length.
     #[must_use]
     pub fn decode(self, bytes: &[u8], scale: f32) -> Vec<f32> {
         match self {

@@ -1,8 +1,9 @@
 //! 5-D nearest points: the distance by definition, and the final order.
 //!
-//! `distance = sqrt((((dx² + dy²) + dz²) + dw²) + dv²)` with `d = weight · (point - query)`, in float64, without contraction. All of
-//! it is elementwise, so SIMD copies of the squared distance give the same bits whatever their width. The order is by distance, then
-//! by smaller row number; since two squared distances can share a square root, screening keeps [`widen`]'s margin.
+//! `distance = sqrt((((dx² + dy²) + dz²) + dw²) + dv²)` with `d = weight · (point - query)`, in float64, without
+//! contraction. All of it is elementwise, so SIMD copies of the squared distance give the same bits whatever their
+//! width. The order is by distance, then by smaller row number; since two squared distances can share a square root,
+//! screening keeps [`widen`]'s margin.
 //!
 //! | payload | result |
 //! |---|---|

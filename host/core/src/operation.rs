@@ -1,9 +1,10 @@
-//! Operations: what the service can do. [`operations!`](crate::operations) is the only list of them; an operation's definition, the layout of
-//! its payload and its result, how it is cut and how its answer is finished stand in one file, named after it.
+//! Operations: what the service can do. [`operations!`](crate::operations) is the only list of them; an operation's
+//! definition, the layout of its payload and its result, how it is cut and how its answer is finished stand in one
+//! file, named after it.
 //!
-//! The middle of the service (admission, routing, submission) knows an operation as [`Operation`], its caller as [`Answered`]. What each
-//! backend does for an operation is an exhaustive match over [`Opcode`] there ([`Serves`]). `host/docs/adding-an-operation.md` is the recipe
-//! for a further one.
+//! The middle of the service (admission, routing, submission) knows an operation as [`Operation`], its caller as
+//! [`Answered`]. What each backend does for an operation is an exhaustive match over [`Opcode`] there ([`Serves`]).
+//! `host/docs/adding-an-operation.md` is the recipe for a further one.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use crate::encode::profile::Profile;
 use crate::error::Error;
 use crate::exact::ExactKernel;
 
-/// Hands the list of operations to a macro: its number in a slot, its module in this crate, and its type. The module's name is the stem that
-/// the operation has in every other part too (`encode.zig`, `encode.cuh`, `encode.wgsl`, `rpc Encode`, `megaring encode`).
+/// Hands the list of operations to a macro: its number in a slot, its module in this crate, and its type. The module's
+/// name is the stem that the operation has in every other part too (`encode.zig`, `encode.cuh`, `encode.wgsl`, `rpc
+/// Encode`, `megaring encode`).
 ///
 /// ```
 /// macro_rules! names {
@@ -71,8 +73,8 @@ macro_rules! opcodes {
             /// The size of a job that is only described, and what it would read.
             ///
             /// # Errors
-            /// [`Error::Invalid`] naming the number that is missing or does not belong there, [`Error::Precondition`] for a corpus that lacks
-            /// what the operation reads.
+            /// [`Error::Invalid`] naming the number that is missing or does not belong there, [`Error::Precondition`]
+            /// for a corpus that lacks what the operation reads.
             pub fn describe(self, shape: &Shape) -> Result<Description, Error> {
                 match self { $(Self::$operation => <crate::$module::$operation as Answered>::describe(shape),)* }
             }
@@ -220,8 +222,8 @@ pub struct Size {
     pub candidates: u64,
 }
 
-/// What most of a job's time goes into. Operations of one class share the coefficients of a backend's cost model, so that a further operation
-/// needs no numbers of its own; what differs between them is learnt from outcomes.
+/// What most of a job's time goes into. Operations of one class share the coefficients of a backend's cost model, so
+/// that a further operation needs no numbers of its own; what differs between them is learnt from outcomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Nothing: the path itself.
@@ -358,7 +360,8 @@ impl SlotFields {
     }
 }
 
-/// Fills a payload from its start: little-endian, each part beginning at a multiple of 8 bytes of a region that is aligned to 64.
+/// Fills a payload from its start: little-endian, each part beginning at a multiple of 8 bytes of a region that is
+/// aligned to 64.
 pub struct Payload<'a> {
     bytes: &'a mut [u8],
     at: usize,
@@ -379,8 +382,8 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// Cuts `items` into pieces that differ by at most one in length, of at most `limits`. An item needs so many bytes of payload and of result, and
-/// each piece `fixed` bytes of payload beside.
+/// Cuts `items` into pieces that differ by at most one in length, of at most `limits`. An item needs so many bytes of
+/// payload and of result, and each piece `fixed` bytes of payload beside.
 #[must_use]
 pub fn even_pieces(items: usize, payload: usize, result: usize, fixed: usize, limits: &Limits) -> Vec<Piece> {
     let room = limits.max_bytes.saturating_sub(fixed) / (payload + result).max(1);

@@ -1,7 +1,7 @@
 //! From candidates to the answer: exact scores for whatever the bound leaves, and one total order.
 //!
-//! The order is: better float64 score first, equal scores by smaller row number. Candidates are visited from the most promising
-//! upper bound down, so scoring stops as soon as the k-th best exact score beats every bound that is left.
+//! The order is: better float64 score first, equal scores by smaller row number. Candidates are visited from the most
+//! promising upper bound down, so scoring stops as soon as the k-th best exact score beats every bound that is left.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;

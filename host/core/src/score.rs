@@ -1,4 +1,5 @@
-//! Score: the exact scores of all pairs of queries and rows, as a matrix. Nothing is screened; a backend computes the definition itself.
+//! Score: the exact scores of all pairs of queries and rows, as a matrix. Nothing is screened; a backend computes the
+//! definition itself.
 //!
 //! | payload | result |
 //! |---|---|

@@ -1,14 +1,14 @@
 //! The int8 screen: codes a quarter the size of the rows, and a proven bound on what they lose.
 //!
-//! A row x is stored as x̂ = s·c with c in -127..=127 and s = max|x|/127; what that loses is e = x - x̂, and ‖e‖ is computed, not
-//! estimated. A query q likewise is q̂ = t·d with f = q - q̂. Then
+//! A row x is stored as x̂ = s·c with c in -127..=127 and s = max|x|/127; what that loses is e = x - x̂, and ‖e‖ is
+//! computed, not estimated. A query q likewise is q̂ = t·d with f = q - q̂. Then
 //!
 //! ```text
 //! q·x = q̂·x̂ + q̂·e + f·x,   so   |q·x - q̂·x̂| ≤ ‖q̂‖‖e‖ + ‖f‖‖x‖        (Cauchy-Schwarz)
 //! ```
 //!
-//! and q̂·x̂ = t·s·Σ d·c is an exact integer sum but for three float32 roundings. The kernel works with a *goodness* g of which
-//! larger is better, `g = (Σ d·c)·t·mul + add`, and the bound `a·e1 + b·e2`:
+//! and q̂·x̂ = t·s·Σ d·c is an exact integer sum but for three float32 roundings. The kernel works with a *goodness* g
+//! of which larger is better, `g = (Σ d·c)·t·mul + add`, and the bound `a·e1 + b·e2`:
 //!
 //! | metric | t | mul | add | e1 | e2 | a | b |
 //! |---|---|---|---|---|---|---|---|
@@ -16,13 +16,13 @@
 //! | cosine | t/‖q‖ | s/‖x‖ | 0 | ‖e‖/‖x‖ | 1 | ‖q̂‖/‖q‖ | ‖f‖/‖q‖ |
 //! | l2, g = ‖q‖² - d² | t | 2s | -‖x‖² | 2‖e‖ | 2‖x‖ | ‖q̂‖ | ‖f‖ |
 //!
-//! Roundings: g takes at most five float32 roundings, each of relative size u = 2⁻²⁴ on terms no larger than ‖q̂‖·2‖x‖ or ‖x‖²;
-//! [`SLACK`] = 2⁻¹⁸ on a, and on b through ‖q̂‖ (and, for l2, through the segment's largest norm), is over ten times their sum. It
-//! also covers the float64 roundings of the exact score, except that of l2 for rows much shorter than the query, which
-//! [`QueryScreen::slack`] adds.
+//! Roundings: g takes at most five float32 roundings, each of relative size u = 2⁻²⁴ on terms no larger than ‖q̂‖·2‖x‖
+//! or ‖x‖²; [`SLACK`] = 2⁻¹⁸ on a, and on b through ‖q̂‖ (and, for l2, through the segment's largest norm), is over ten
+//! times their sum. It also covers the float64 roundings of the exact score, except that of l2 for rows much shorter
+//! than the query, which [`QueryScreen::slack`] adds.
 //!
-//! All this holds without overflow or underflow while norms lie within 2^±40 (or are 0). Rows outside that make their segment
-//! *wild*, queries outside it are not screened, and both are answered by exact scores of every row.
+//! All this holds without overflow or underflow while norms lie within 2^±40 (or are 0). Rows outside that make their
+//! segment *wild*, queries outside it are not screened, and both are answered by exact scores of every row.
 
 use rayon::prelude::*;
 
@@ -38,8 +38,8 @@ pub const QUAD: usize = 4;
 pub const COLUMNS: usize = 4;
 /// Relative slack for float32 roundings (see the module's text).
 pub const SLACK: f64 = 1.0 / (1 << 18) as f64;
-/// Bias of a stored code: the byte is code + 128, so the first operand of a dot-product instruction can be unsigned. An accumulator
-/// therefore starts at -128 · Σ d.
+/// Bias of a stored code: the byte is code + 128, so the first operand of a dot-product instruction can be unsigned. An
+/// accumulator therefore starts at -128 · Σ d.
 pub const CODE_BIAS: u8 = 128;
 
 const TAME_NORM2: std::ops::RangeInclusive<f64> = tame_range();
@@ -167,8 +167,8 @@ pub fn pack(rows: &[f32], dim: usize, norms2: &[f64]) -> RowCodes {
     RowCodes { packed, scale, residual, wild, max_norm }
 }
 
-/// The screen's columns for a metric: `[group][mul x16, add x16, e1 x16, e2 x16]`, rounded so that the bound holds. Missing rows
-/// get `add` = -inf, which no threshold lets pass.
+/// The screen's columns for a metric: `[group][mul x16, add x16, e1 x16, e2 x16]`, rounded so that the bound holds.
+/// Missing rows get `add` = -inf, which no threshold lets pass.
 #[must_use]
 pub fn columns(metric: Metric, codes: CodesView<'_>, norms2: &[f64]) -> Vec<f32> {
     let mut columns = vec![0.0_f32; groups(norms2.len()) * COLUMNS * GROUP_ROWS];

@@ -1,4 +1,5 @@
-//! Search: the top k rows of a corpus for each query, by the exact score. Backends screen; [`crate::rescore`] makes the answer exact.
+//! Search: the top k rows of a corpus for each query, by the exact score. Backends screen; [`crate::rescore`] makes the
+//! answer exact.
 //!
 //! | payload | result |
 //! |---|---|

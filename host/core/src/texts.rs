@@ -2,7 +2,8 @@
 
 use crate::operation::{Payload, Piece};
 
-/// Texts of one piece, in bytes: enough that a slot's cost does not show, little enough that all workers are busy in a stream.
+/// Texts of one piece, in bytes: enough that a slot's cost does not show, little enough that all workers are busy in a
+/// stream.
 const PIECE_BYTES: usize = 2 << 20;
 /// Texts of one piece.
 const PIECE_TEXTS: usize = 16_384;

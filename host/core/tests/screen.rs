@@ -1,4 +1,5 @@
-//! The int8 screen's promise, against exact arithmetic: no score lies outside the bounds that codes, columns and query give.
+//! The int8 screen's promise, against exact arithmetic: no score lies outside the bounds that codes, columns and query
+//! give.
 
 use megaring_core::screen::{self, COLUMNS, GROUP_ROWS, QUAD, QueryScreen};
 use megaring_core::{Metric, exact};

@@ -1,7 +1,7 @@
 //! An append in the making: rows are checked, gathered into record batches and written through to a temporary file.
 //!
-//! Memory is bounded by one batch (64 MiB of rows, or one larger push). Dropping an [`Appender`] leaves the corpus as it was. Any
-//! number may be open on one corpus; they commit one after another.
+//! Memory is bounded by one batch (64 MiB of rows, or one larger push). Dropping an [`Appender`] leaves the corpus as
+//! it was. Any number may be open on one corpus; they commit one after another.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -88,8 +88,8 @@ impl Appender {
     /// Takes rows. All rows of one append have the same columns.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the column and the row (within `rows`): nothing of `rows` is taken, and the append may go on.
-    /// [`Error::Storage`] when the disk refuses: the append cannot be committed any more.
+    /// [`Error::Invalid`] naming the column and the row (within `rows`): nothing of `rows` is taken, and the append may
+    /// go on. [`Error::Storage`] when the disk refuses: the append cannot be committed any more.
     pub fn push(&mut self, mut rows: Rows) -> Result<(), Error> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -117,7 +117,8 @@ impl Appender {
     ///
     /// # Errors
     /// [`Error::Storage`] when the disk refuses, [`Error::CorpusNotFound`] when the corpus was dropped meanwhile,
-    /// [`Error::Precondition`] when it grew while rows without ids were taken, whose numbers are others' now: nothing is kept.
+    /// [`Error::Precondition`] when it grew while rows without ids were taken, whose numbers are others' now: nothing
+    /// is kept.
     pub fn commit(mut self) -> Result<Appended, Error> {
         if let Some(error) = self.failed {
             return Err(error);

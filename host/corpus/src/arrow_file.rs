@@ -1,7 +1,8 @@
-//! The Arrow IPC file format down to its blocks, with every offset checked before the decoder sees it (the decoder asserts some).
+//! The Arrow IPC file format down to its blocks, with every offset checked before the decoder sees it (the decoder
+//! asserts some).
 //!
-//! Buffers decoded from a mapped file point into the mapping; nothing is copied unless a batch is compressed or misaligned, and
-//! both can be refused.
+//! Buffers decoded from a mapped file point into the mapping; nothing is copied unless a batch is compressed or
+//! misaligned, and both can be refused.
 
 use std::ops::Range;
 
@@ -127,7 +128,8 @@ pub(crate) fn check_block(block: &Block, bytes: &[u8]) -> Result<BlockForm, Faul
     }
 }
 
-/// Refuses a compressed buffer that claims to grow beyond what its compression can do: the decoder would reserve as much.
+/// Refuses a compressed buffer that claims to grow beyond what its compression can do: the decoder would reserve as
+/// much.
 fn check_inflation(compressed: bool, body: &[u8], offset: u64, length: u64) -> Result<(), Fault> {
     /// A zstd block of 128 KiB takes four bytes at least.
     const MOST: u64 = (128 << 10) / 4;

@@ -284,7 +284,8 @@ pub(crate) fn check_row_count(have: usize, rows: usize) -> Result<(), Error> {
 /// Maps one segment of a manifest, with the cheap checks and, for small files, the checksum.
 pub(crate) fn map_segment(folder: &Path, entry: &SegmentEntry, dim: usize, check: u64) -> Result<SegmentFile, String> {
     let path = folder.join(&entry.file);
-    // The length comes first, and before the mapping: the footer of a truncated file would only say that it is no Arrow file.
+    // The length comes first, and before the mapping: the footer of a truncated file would only say that it is no Arrow
+    // file.
     let bytes = match fs::metadata(&path) {
         Ok(metadata) => metadata.len(),
         Err(error) => return Err(format!("cannot be read: {error}")),

@@ -1,8 +1,9 @@
 //! What is computed from a segment and cached beside it: squared norms and the int8 codes of the screen.
 //!
-//! The file begins with a [`Header`], then one [`PartHeader`] for each record batch of the segment, then the sections, each
-//! starting at a multiple of 64 bytes. It is mapped and read in place. It is no original: whatever is wrong with it, it is made
-//! anew from the segment, and where it cannot be written (a read-only folder, a full disk) its content stays on the heap.
+//! The file begins with a [`Header`], then one [`PartHeader`] for each record batch of the segment, then the sections,
+//! each starting at a multiple of 64 bytes. It is mapped and read in place. It is no original: whatever is wrong with
+//! it, it is made anew from the segment, and where it cannot be written (a read-only folder, a full disk) its content
+//! stays on the heap.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -113,8 +114,8 @@ struct PartHeader {
 
 const _: () = assert!(size_of::<Header>() == ALIGNMENT && size_of::<PartHeader>() == ALIGNMENT);
 
-/// Maps the cache of a segment whose parts have these embeddings, or makes it anew. `write` says whether the folder may be
-/// written to, `check` whether the file's checksum is compared.
+/// Maps the cache of a segment whose parts have these embeddings, or makes it anew. `write` says whether the folder may
+/// be written to, `check` whether the file's checksum is compared.
 pub(crate) fn open(path: &Path, stamp: Stamp, parts: &[&[f32]], write: bool, check: bool) -> (Vec<DerivedPart>, Cache) {
     if let Ok(found) = load(path, stamp, parts, check) {
         return (found, Cache::Mapped);

@@ -1,4 +1,5 @@
-//! Files that are there whole or not at all: written beside under a temporary name, synced, renamed, and the folder synced.
+//! Files that are there whole or not at all: written beside under a temporary name, synced, renamed, and the folder
+//! synced.
 //!
 //! A temporary file that is not persisted is removed when dropped; one that a crash left is removed by [`sweep`].
 

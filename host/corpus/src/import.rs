@@ -1,9 +1,9 @@
 //! Import: files of other programs as rows.
 //!
-//! An [`Import`] streams: it holds one chunk of rows (about 8 MiB of vectors; for Arrow and Parquet also the batch it comes from).
-//! A row that cannot be taken (a wrong length, a null, a value that is not finite) ends it with an error that names file, column and
-//! row, or is left out and counted where [`ImportOptions::skip_invalid`] says so. A file that is broken as a whole (truncated, of
-//! the wrong form or type) ends it in either case.
+//! An [`Import`] streams: it holds one chunk of rows (about 8 MiB of vectors; for Arrow and Parquet also the batch it
+//! comes from). A row that cannot be taken (a wrong length, a null, a value that is not finite) ends it with an error
+//! that names file, column and row, or is left out and counted where [`ImportOptions::skip_invalid`] says so. A file
+//! that is broken as a whole (truncated, of the wrong form or type) ends it in either case.
 //!
 //! | format | rows | vectors | beside them |
 //! |---|---|---|---|
@@ -159,8 +159,8 @@ pub struct Import {
 /// Opens a file and reads its first rows.
 ///
 /// # Errors
-/// [`Error::Invalid`] naming the file (and column and row) when it cannot be opened, is broken or not of the format or dimension,
-/// or its first rows are bad.
+/// [`Error::Invalid`] naming the file (and column and row) when it cannot be opened, is broken or not of the format or
+/// dimension, or its first rows are bad.
 pub fn open(path: &Path, format: Option<Format>, options: &ImportOptions) -> Result<Import, Error> {
     let format = match format {
         Some(format) => format,

@@ -1,21 +1,22 @@
 //! Corpora: Arrow IPC segments mapped in place, derived columns, import, manifest.
 //!
-//! A data folder holds one folder per corpus. In it, `manifest.json` names the segments; each segment is an Arrow IPC file
-//! (`seg-000001.arrow`) beside a cache of what is computed from it (`seg-000001.derived`).
+//! A data folder holds one folder per corpus. In it, `manifest.json` names the segments; each segment is an Arrow IPC
+//! file (`seg-000001.arrow`) beside a cache of what is computed from it (`seg-000001.derived`).
 //!
 //! # Promises
-//! - Corpora only grow. A segment is written under a temporary name, synced, renamed and only then named by a new manifest, itself
-//!   replaced atomically: a crash at any moment leaves the corpus as before or after the append. What [`Appender::commit`] has
-//!   acknowledged stays.
+//! - Corpora only grow. A segment is written under a temporary name, synced, renamed and only then named by a new
+//!   manifest, itself replaced atomically: a crash at any moment leaves the corpus as before or after the append. What
+//!   [`Appender::commit`] has acknowledged stays.
 //! - Embeddings are read where they are mapped; no copy of them is made on the heap.
-//! - A fault in one corpus (a manifest that cannot be read, a size or checksum that does not match) makes the use of that corpus
-//!   [`DataLoss`](megaring_core::Error::DataLoss); the other corpora go on.
+//! - A fault in one corpus (a manifest that cannot be read, a size or checksum that does not match) makes the use of
+//!   that corpus [`DataLoss`](megaring_core::Error::DataLoss); the other corpora go on.
 //! - Nothing under this crate's `src` panics on what a file holds.
 //!
 //! # Limits
-//! - Opening checks sizes, structure and, for files up to [`OpenOptions::check_bytes`], checksums. [`Store::verify`] checks all.
-//! - Files are immutable once renamed in. If somebody else truncates a mapped file, the system ends the process (SIGBUS) when the
-//!   missing part is read; overwriting one in place changes answers until `verify` finds it.
+//! - Opening checks sizes, structure and, for files up to [`OpenOptions::check_bytes`], checksums. [`Store::verify`]
+//!   checks all.
+//! - Files are immutable once renamed in. If somebody else truncates a mapped file, the system ends the process
+//!   (SIGBUS) when the missing part is read; overwriting one in place changes answers until `verify` finds it.
 //! - Every append makes a segment, and a segment takes two memory mappings while the corpus is open: the system's limit
 //!   (65,530 mappings on Linux, unless raised) bounds how many appends all corpora of a store can hold.
 //! - A corpus holds at most 2³² - 1 rows.

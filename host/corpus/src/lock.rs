@@ -1,4 +1,5 @@
-//! One writer per data folder: an advisory lock on the file `.lock`, released by the system when its holder ends, however it ends.
+//! One writer per data folder: an advisory lock on the file `.lock`, released by the system when its holder ends,
+//! however it ends.
 //!
 //! The file holds the holder's process id, for the message of whoever comes second. Readers take no lock.
 
@@ -19,7 +20,8 @@ pub(crate) struct Lock {
 }
 
 impl Drop for Lock {
-    /// Closing would do, were it not for a process being started meanwhile, which holds a copy of the file until it runs.
+    /// Closing would do, were it not for a process being started meanwhile, which holds a copy of the file until it
+    /// runs.
     fn drop(&mut self) {
         let _ = self.file.unlock();
     }

@@ -17,12 +17,13 @@ pub(crate) fn map(path: &Path) -> io::Result<Bytes> {
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
     }
-    // SAFETY: a mapping is sound to read as bytes while its file is neither changed nor truncated. This crate maps only files of
-    // the data folder that are complete: each is written under another name, synced and then renamed to its own (`durable`), and
-    // no code of this crate opens a file of such a name for writing afterwards. It may unlink or replace one, which leaves the
-    // mapped inode as it is. Data folders are ours; another program that writes into a file of one breaks the crate's documented
-    // condition (a truncation then ends the process by SIGBUS, it does not hand out freed memory). The mapping is private to this
-    // process, is never written through, and its bytes are plain values: no bit pattern of u8 is invalid.
+    // SAFETY: a mapping is sound to read as bytes while its file is neither changed nor truncated. This crate maps only
+    // files of the data folder that are complete: each is written under another name, synced and then renamed to its
+    // own (`durable`), and no code of this crate opens a file of such a name for writing afterwards. It may unlink or
+    // replace one, which leaves the mapped inode as it is. Data folders are ours; another program that writes into a
+    // file of one breaks the crate's documented condition (a truncation then ends the process by SIGBUS, it does not
+    // hand out freed memory). The mapping is private to this process, is never written through, and its bytes are plain
+    // values: no bit pattern of u8 is invalid.
     let mapped = unsafe { Mmap::map(&file) }?;
     Ok(Bytes::from_owner(mapped))
 }

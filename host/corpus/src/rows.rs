@@ -245,7 +245,8 @@ fn length(name: &str, len: usize, rows: usize) -> Error {
     Error::field(name, format!("{len} values for {rows} rows"))
 }
 
-/// The first number of a float64 column that is finite and still cannot be: a coordinate whose distances might leave float64.
+/// The first number of a float64 column that is finite and still cannot be: a coordinate whose distances might leave
+/// float64.
 pub(crate) fn out_of_range(name: &str, column: &[f64]) -> Option<(usize, String)> {
     if !COORDINATES.contains(&name) {
         return None;

@@ -1,7 +1,7 @@
 //! A segment file read in place: each of its record batches is one contiguous part of the corpus.
 //!
-//! Two strictnesses: [`Layout`] and types are checked always; values (finite, no nulls where there may be none) when asked, that
-//! is before a file becomes part of a corpus and when it is verified.
+//! Two strictnesses: [`Layout`] and types are checked always; values (finite, no nulls where there may be none) when
+//! asked, that is before a file becomes part of a corpus and when it is verified.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! A data folder: all its corpora, open at once.
 //!
-//! Opening maps every segment; nothing is read ahead. Any number of processes may read a folder, one may write to it. A reader
-//! sees the corpora as they were when it opened the folder.
+//! Opening maps every segment; nothing is read ahead. Any number of processes may read a folder, one may write to it. A
+//! reader sees the corpora as they were when it opened the folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -71,11 +71,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a data folder and loads its corpora. With [`Access::Exclusive`] the folder itself is made if its parent exists.
+    /// Opens a data folder and loads its corpora. With [`Access::Exclusive`] the folder itself is made if its parent
+    /// exists.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the field `data` where there is no folder; [`Error::Storage`] where another process writes to it
-    /// (naming that process) or the system refuses. A faulty corpus is no error here.
+    /// [`Error::Invalid`] naming the field `data` where there is no folder; [`Error::Storage`] where another process
+    /// writes to it (naming that process) or the system refuses. A faulty corpus is no error here.
     pub fn open(root: &Path, access: Access) -> Result<Arc<Self>, Error> {
         Self::open_with(root, access, OpenOptions::default())
     }
@@ -138,7 +139,8 @@ impl Store {
         Ok(description)
     }
 
-    /// Removes a corpus and its files. Versions in use stay readable until nobody holds them. A faulty corpus can be dropped.
+    /// Removes a corpus and its files. Versions in use stay readable until nobody holds them. A faulty corpus can be
+    /// dropped.
     ///
     /// # Errors
     /// [`Error::CorpusNotFound`], [`Error::Storage`].
@@ -190,7 +192,8 @@ impl Store {
     /// Copies an Arrow IPC file into a corpus as a segment, unchanged, where it has the form of one.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming file, column and row where the file is corrupt or a value may not be; [`Error::Storage`].
+    /// [`Error::Invalid`] naming file, column and row where the file is corrupt or a value may not be;
+    /// [`Error::Storage`].
     pub fn adopt(&self, name: &str, path: &Path) -> Result<Adopted, Error> {
         self.require_writable(name)?;
         let corpus = self.find(name)?;
@@ -213,8 +216,9 @@ impl Store {
         corpus.publish(copy, bytes, crc32, None).map(Adopted::Done)
     }
 
-    /// Reads all of a corpus from disk: checksums, every value, and whether the caches are those of the segments. A fault found
-    /// makes the corpus faulty from now on; a wrong cache is made anew; a corpus without fault can be used again.
+    /// Reads all of a corpus from disk: checksums, every value, and whether the caches are those of the segments. A
+    /// fault found makes the corpus faulty from now on; a wrong cache is made anew; a corpus without fault can be used
+    /// again.
     ///
     /// # Errors
     /// [`Error::CorpusNotFound`]. What was found is in the report.
@@ -282,7 +286,8 @@ impl Store {
     }
 }
 
-/// Removes what a crash left in a corpus's folder. Where the manifest cannot be read, no segment is known to be a leftover.
+/// Removes what a crash left in a corpus's folder. Where the manifest cannot be read, no segment is known to be a
+/// leftover.
 fn sweep_corpus(folder: &Path, name: &str) {
     let manifest = Manifest::read(folder, name).ok();
     let named = |file: &str| {

@@ -81,8 +81,8 @@ pub(crate) fn verify(folder: &Path, name: &str) -> VerifyReport {
     }
 }
 
-/// Draws the consequences: a loss makes the corpus faulty, a wrong cache is removed and the corpus loaded again, and so is a
-/// corpus whose fault is gone.
+/// Draws the consequences: a loss makes the corpus faulty, a wrong cache is removed and the corpus loaded again, and so
+/// is a corpus whose fault is gone.
 pub(crate) fn settle(report: &VerifyReport, corpus: &Corpus, writable: bool) {
     let folder = corpus.folder();
     if let Some((file, reason)) = report.first_fault() {

@@ -1,8 +1,8 @@
 //! Step 3, admission: no job enters without a permit, so nothing behind this point can be flooded.
 //!
-//! A permit stands for a job's share of the arena's bytes and one of a bounded number of places, in all and per tenant. There is no
-//! waiting line: a full service says so at once, with a delay after which a new try is worthwhile (how long jobs have been taking
-//! lately). Permits are returned by dropping them, also when the caller goes away.
+//! A permit stands for a job's share of the arena's bytes and one of a bounded number of places, in all and per tenant.
+//! There is no waiting line: a full service says so at once, with a delay after which a new try is worthwhile (how long
+//! jobs have been taking lately). Permits are returned by dropping them, also when the caller goes away.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -63,11 +63,12 @@ impl Admission {
         })
     }
 
-    /// Grants a place, and so many bytes of the arena. Where nobody else holds any, any number is granted: a job that is larger than the arena is
-    /// cut, and waits for its own pieces.
+    /// Grants a place, and so many bytes of the arena. Where nobody else holds any, any number is granted: a job that
+    /// is larger than the arena is cut, and waits for its own pieces.
     ///
     /// # Errors
-    /// [`Error::Draining`], [`Error::DeadlineExceeded`] where the deadline has passed already, [`Error::Exhausted`] when full.
+    /// [`Error::Draining`], [`Error::DeadlineExceeded`] where the deadline has passed already, [`Error::Exhausted`]
+    /// when full.
     pub fn admit(self: &Arc<Self>, terms: &Terms, bytes: usize) -> Result<Permit, Error> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Draining);
@@ -142,8 +143,8 @@ impl Admission {
 }
 
 impl Permit {
-    /// Puts other bytes in the place of those held, for a job that goes to a backend which cuts it otherwise. Never refused, since the job is
-    /// admitted: where others hold too much, it waits for room in the arena.
+    /// Puts other bytes in the place of those held, for a job that goes to a backend which cuts it otherwise. Never
+    /// refused, since the job is admitted: where others hold too much, it waits for room in the arena.
     pub fn exchange(&mut self, bytes: usize) {
         if bytes != self.bytes {
             let mut held = self.gate.lock();

@@ -1,11 +1,14 @@
-//! Dynamic batching: small requests of one kind that come at the same time are done as one batch, where the cost model says that waiting pays.
+//! Dynamic batching: small requests of one kind that come at the same time are done as one batch, where the cost model
+//! says that waiting pays.
 //!
-//! Nobody waits on an idle engine. While a job of a kind is in flight, further ones of the kind may wait for one another (`groups.rs` has the
-//! rules). Their batch is dispatched as soon as a backend is done with one in flight, so they mostly wait for as long as they would have waited
-//! in the ring. One thread, which sleeps while nobody waits, keeps the time limit: an async runtime's timers count milliseconds.
+//! Nobody waits on an idle engine. While a job of a kind is in flight, further ones of the kind may wait for one
+//! another (`groups.rs` has the rules). Their batch is dispatched as soon as a backend is done with one in flight, so
+//! they mostly wait for as long as they would have waited in the ring. One thread, which sleeps while nobody waits,
+//! keeps the time limit: an async runtime's timers count milliseconds.
 //!
-//! All state is behind one mutex, which is never held while anything is awaited or spawned, nor while anything of a member's is dropped. What
-//! a member is, and how a batch is done, [`BatchMember`] says; `search.rs` has the one there is.
+//! All state is behind one mutex, which is never held while anything is awaited or spawned, nor while anything of a
+//! member's is dropped. What a member is, and how a batch is done, [`BatchMember`] says; `search.rs` has the one there
+//! is.
 
 use std::hash::Hash;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -30,7 +33,8 @@ pub(crate) trait BatchMember: Send + Sized + 'static {
     /// Whether nobody wants its answer any more.
     fn is_gone(&self) -> bool;
 
-    /// Begins the batch, which has one member at least. Must not block. `in_flight` is dropped as soon as the next batch may leave.
+    /// Begins the batch, which has one member at least. Must not block. `in_flight` is dropped as soon as the next
+    /// batch may leave.
     fn dispatch(members: Vec<Self>, in_flight: InFlight<Self>);
 }
 
@@ -157,7 +161,8 @@ impl<M: BatchMember> Shared<M> {
         state.busy = true;
         if state.clock.is_none() {
             let shared = self.clone();
-            // Where the system refuses a thread, the next request asks again; batches still leave when a job is answered.
+            // Where the system refuses a thread, the next request asks again; batches still leave when a job is
+            // answered.
             state.clock = std::thread::Builder::new().name("megaring-batch".into()).spawn(move || shared.tick()).ok();
         } else if state.looks.is_none_or(|looks| looks > due) {
             drop(state);
@@ -165,7 +170,8 @@ impl<M: BatchMember> Shared<M> {
         }
     }
 
-    /// The clock: dispatches batches that have waited long enough. While requests wait it looks once a time limit, so that they need not wake it.
+    /// The clock: dispatches batches that have waited long enough. While requests wait it looks once a time limit, so
+    /// that they need not wake it.
     fn tick(self: Arc<Self>) {
         let mut state = self.lock();
         while !state.ending {

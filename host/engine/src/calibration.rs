@@ -1,5 +1,5 @@
-//! What this machine's backends were measured to cost: made by `measure.rs` over the sizes of `plan.rs`, kept in one file (`file.rs`), and
-//! believed by the router as long as machine and build are those of its fingerprint.
+//! What this machine's backends were measured to cost: made by `measure.rs` over the sizes of `plan.rs`, kept in one
+//! file (`file.rs`), and believed by the router as long as machine and build are those of its fingerprint.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -116,8 +116,8 @@ impl Identity {
     }
 }
 
-/// Names the build: figures of another one, or of one that is not optimised, are not this one's. Where the program's file can be looked at, its
-/// size and time tell one build from the next.
+/// Names the build: figures of another one, or of one that is not optimised, are not this one's. Where the program's
+/// file can be looked at, its size and time tell one build from the next.
 #[must_use]
 pub fn build_name() -> String {
     let commit = option_env!("MEGARING_COMMIT").unwrap_or("");
@@ -261,7 +261,8 @@ impl Calibration {
         }
     }
 
-    /// Why it should not be kept, where it should not: the machine was too noisy, or the lines do not go through what was measured.
+    /// Why it should not be kept, where it should not: the machine was too noisy, or the lines do not go through what
+    /// was measured.
     #[must_use]
     pub fn unfit(&self) -> Option<String> {
         if self.backends.is_empty() {

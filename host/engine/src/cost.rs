@@ -6,9 +6,9 @@
 //! fixed + items * per_item + bytes * per_byte + multiply_adds * per_multiply_add + candidates * per_candidate
 //! ```
 //!
-//! with coefficients for each class of operations ([`Class`]), and what is not on the device yet is uploaded before it for
-//! `fixed + bytes * per_byte`. That is rough: caches and occupancy bend the line, and operations of one class differ. What the line misses is
-//! learnt on top of it (`router/corrections.rs`).
+//! with coefficients for each class of operations ([`Class`]), and what is not on the device yet is uploaded before it
+//! for `fixed + bytes * per_byte`. That is rough: caches and occupancy bend the line, and operations of one class
+//! differ. What the line misses is learnt on top of it (`router/corrections.rs`).
 
 use std::time::Duration;
 
@@ -137,8 +137,8 @@ pub struct CostModel {
 }
 
 impl CostModel {
-    /// What to go by where nothing was measured: the order of magnitude of a laptop's processor, and of a GPU behind a bus. With it, a GPU gets
-    /// jobs from some ten million multiply-adds on.
+    /// What to go by where nothing was measured: the order of magnitude of a laptop's processor, and of a GPU behind a
+    /// bus. With it, a GPU gets jobs from some ten million multiply-adds on.
     #[must_use]
     pub fn assumed(kind: BackendKind) -> Self {
         let of = |values| Coefficients::from_array(values);

@@ -27,7 +27,8 @@ use crate::terms::Terms;
 pub struct EngineConfig {
     /// Jobs of one tenant that may be in flight; 0 is no limit of its own.
     pub tenant_jobs: usize,
-    /// How long a small search may wait to be batched with others; zero disables batching. Of [`Engine::run_batched`] alone.
+    /// How long a small search may wait to be batched with others; zero disables batching. Of [`Engine::run_batched`]
+    /// alone.
     pub batch_wait: Duration,
     /// The encoder's profile.
     pub profile: Profile,
@@ -185,9 +186,9 @@ impl Engine {
         self.admission.emptied().await;
     }
 
-    /// Does a job. Await it within a tokio runtime with time enabled. Up to [`DEPTH`] slots of it are in flight, so a backend works while the
-    /// last slot's answer is made exact. Dropping the future gives everything back as the slots in flight complete. A backend that fails the job
-    /// costs its caller time, not the answer.
+    /// Does a job. Await it within a tokio runtime with time enabled. Up to [`DEPTH`] slots of it are in flight, so a
+    /// backend works while the last slot's answer is made exact. Dropping the future gives everything back as the slots
+    /// in flight complete. A backend that fails the job costs its caller time, not the answer.
     ///
     /// # Errors
     /// Refusals of admission and routing, the deadline, or a backend's failure. Nothing half-done is kept.
@@ -195,8 +196,8 @@ impl Engine {
         Admitted::new(self.clone(), job, terms)?.route()?.run(|| {}).await
     }
 
-    /// [`Self::run`] for searches of many callers: small ones that come while others like them are in flight may be done as one batch with them.
-    /// Each is answered as if it were alone.
+    /// [`Self::run`] for searches of many callers: small ones that come while others like them are in flight may be
+    /// done as one batch with them. Each is answered as if it were alone.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -212,7 +213,8 @@ impl Engine {
         }
     }
 
-    /// [`Self::run`] on the calling thread: the faster of the two for one small job, since no second thread has to wake it.
+    /// [`Self::run`] on the calling thread: the faster of the two for one small job, since no second thread has to wake
+    /// it.
     ///
     /// # Errors
     /// As [`Self::run`].

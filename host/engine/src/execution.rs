@@ -1,8 +1,8 @@
 //! One job's way through the steps: admitted, routed, prepared, submitted piece by piece, made exact.
 //!
 //! Failover: where a backend fails a job that did not insist on it, the job begins anew on the next lane that serves it
-//! ([`Execution::fail_over`]). What was answered so far is forgotten, so nothing is answered twice. Each lane gets one try, and the caller's
-//! time limit goes on meanwhile.
+//! ([`Execution::fail_over`]). What was answered so far is forgotten, so nothing is answered twice. Each lane gets one
+//! try, and the caller's time limit goes on meanwhile.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +22,8 @@ use crate::router::{LedgerEntry, Route};
 use crate::submit::{DEPTH, limits, refusal, submit};
 use crate::terms::Terms;
 
-/// How long a job waits before it asks a full ring again for the room its permit promised. Only blocks scattered among other jobs' make it wait.
+/// How long a job waits before it asks a full ring again for the room its permit promised. Only blocks scattered among
+/// other jobs' make it wait.
 const ROOM_RETRY: Duration = Duration::from_micros(200);
 
 /// A job that holds its permit and waits for its turn.
@@ -52,8 +53,9 @@ pub(crate) struct Execution<O: Answered> {
     permit: Option<Permit>,
 }
 
-/// What one lane has done of a job. Dropped before its end, it abandons the slots under way, then what the backend keeps for them: it is
-/// the backend that waits for such slots before it reuses memory ([`megaring_core::Backend::prepare`]).
+/// What one lane has done of a job. Dropped before its end, it abandons the slots under way, then what the backend
+/// keeps for them: it is the backend that waits for such slots before it reuses memory
+/// ([`megaring_core::Backend::prepare`]).
 struct Attempt<O: Answered> {
     lane: usize,
     entry: LedgerEntry,
@@ -208,7 +210,8 @@ impl<O: Answered> Execution<O> {
         Ok(Some((piece, wait_ticket(ticket)?)))
     }
 
-    /// After a setback: begins the job anew on the next lane that serves it. An error where the caller insisted on this one, or none is left.
+    /// After a setback: begins the job anew on the next lane that serves it. An error where the caller insisted on this
+    /// one, or none is left.
     fn fail_over(&mut self, setback: Setback) -> Result<(), Error> {
         let error = match setback {
             Setback::Final(error) => return Err(error),
@@ -309,7 +312,8 @@ impl<O: Answered> Execution<O> {
         Ok(())
     }
 
-    /// Whether waiting can help a piece that found no room: not on a lane that has failed, whose arena may never be given back.
+    /// Whether waiting can help a piece that found no room: not on a lane that has failed, whose arena may never be
+    /// given back.
     fn check_room(&self, full: &ReserveError) -> Result<(), Setback> {
         let kind = self.lane().kind();
         let failed = self.lane().fault().map(|reason| Error::BackendUnavailable { kind, reason });
@@ -351,7 +355,8 @@ impl<O: Answered> Execution<O> {
         }
         let (done, finished) = tokio::sync::oneshot::channel();
         rayon::spawn(move || {
-            // Rayon ends the process where a spawned task panics; the execution is lost here, and with it only this job.
+            // Rayon ends the process where a spawned task panics; the execution is lost here, and with it only this
+            // job.
             let finish = AssertUnwindSafe(|| self.finish(&piece, &completed).map(|()| self));
             let result = catch_unwind(finish).unwrap_or_else(|_| Err(Error::Internal("rescoring panicked".into())));
             // Before the caller goes on: its next job may need the room.

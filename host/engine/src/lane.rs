@@ -81,8 +81,8 @@ impl Lane {
 }
 
 impl Drop for Lane {
-    /// Ends the backend first, so nobody touches a payload any more, then completes what is left. Runs that a failed device left in
-    /// quarantine go with the ring.
+    /// Ends the backend first, so nobody touches a payload any more, then completes what is left. Runs that a failed
+    /// device left in quarantine go with the ring.
     fn drop(&mut self) {
         self.ring.close();
         self.backend.shutdown();

@@ -1,5 +1,5 @@
-//! Counters of an engine, for programs that link it; `megaring serve` logs them when it ends. Relaxed atomics: each number is right, and
-//! together they are of about the same moment.
+//! Counters of an engine, for programs that link it; `megaring serve` logs them when it ends. Relaxed atomics: each
+//! number is right, and together they are of about the same moment.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -20,7 +20,8 @@ pub struct Made {
     pub backend: BackendKind,
     /// Its instruction set or architecture.
     pub instruction_set: String,
-    /// Whether ids, order and scores are those of the definition. Always true: whatever a screen left open was rescored.
+    /// Whether ids, order and scores are those of the definition. Always true: whatever a screen left open was
+    /// rescored.
     pub exact: bool,
     /// Rows whose exact score was computed.
     pub rows_rescored: u64,
@@ -33,7 +34,7 @@ pub struct Made {
     pub compute: Duration,
     /// Making candidates exact, or masks coordinates, summed over slots.
     pub rescore: Duration,
-    /// Queries of other calls that were done in the same batch. Where there are any, the bytes read and the times of compute and rescoring are
-    /// the whole batch's.
+    /// Queries of other calls that were done in the same batch. Where there are any, the bytes read and the times of
+    /// compute and rescoring are the whole batch's.
     pub batched_with: u32,
 }

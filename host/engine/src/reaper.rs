@@ -1,7 +1,7 @@
 //! Step 7, the reaper: sees completion slots and wakes the owners of their tickets.
 //!
-//! One thread per ring, parked while nothing completes. A caller that blocks on its own ticket reaps for itself and for everybody
-//! else meanwhile, so the thread is only needed for callers that await.
+//! One thread per ring, parked while nothing completes. A caller that blocks on its own ticket reaps for itself and for
+//! everybody else meanwhile, so the thread is only needed for callers that await.
 
 use std::io;
 use std::sync::Arc;

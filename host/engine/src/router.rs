@@ -1,9 +1,10 @@
 //! Step 4, the router: which backend does a job, and why.
 //!
-//! A caller's wish comes first: a backend that was asked for by name is used or refused, never replaced. Otherwise the lane is taken that
-//! answers soonest, by the ledgers it keeps of each (`router/ledger.rs`, `router/choice.rs`): a cost model that was measured on this machine or is
-//! assumed until it is, what is in flight, what a device lacks, and what outcomes have taught since. A backend on an emulated device is not
-//! among them: it would be slower than the CPU backend.
+//! A caller's wish comes first: a backend that was asked for by name is used or refused, never replaced. Otherwise the
+//! lane is taken that answers soonest, by the ledgers it keeps of each (`router/ledger.rs`, `router/choice.rs`): a cost
+//! model that was measured on this machine or is assumed until it is, what is in flight, what a device lacks, and what
+//! outcomes have taught since. A backend on an emulated device is not among them: it would be slower than the CPU
+//! backend.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,8 +83,8 @@ pub struct Router {
 }
 
 impl Router {
-    /// A router over running lanes; `absent` says of the other kinds reason they are not there. Lanes beyond the eighth get no jobs. What they
-    /// cost is assumed until [`Self::adopt`].
+    /// A router over running lanes; `absent` says of the other kinds reason they are not there. Lanes beyond the eighth
+    /// get no jobs. What they cost is assumed until [`Self::adopt`].
     #[must_use]
     pub fn new(lanes: Vec<Lane>, absent: Vec<(BackendKind, String)>, routing: Routing) -> Self {
         let Routing { adapts, cooling } = routing;
@@ -92,7 +93,8 @@ impl Router {
         Self { lanes, absent, ledgers, chooser: Chooser::new(adapts), clock: Instant::now() }
     }
 
-    /// Picks the lane for a job, by its size and its caller's terms. Lanes that have failed get no jobs, and those in `tried` not this one.
+    /// Picks the lane for a job, by its size and its caller's terms. Lanes that have failed get no jobs, and those in
+    /// `tried` not this one.
     ///
     /// # Errors
     /// [`Error::BackendUnavailable`] with the reason, when the wish cannot be met or nothing serves the operation.
@@ -103,7 +105,8 @@ impl Router {
         self.choose(&load, corpus, terms, tried, &lacking)
     }
 
-    /// Where [`Self::route`] would most likely send a job, without noting anything; the first lane where none can do it.
+    /// Where [`Self::route`] would most likely send a job, without noting anything; the first lane where none can do
+    /// it.
     #[must_use]
     pub fn likely_lane(&self, job: &dyn Operation, size: &Size, wish: Option<BackendKind>) -> usize {
         let lacking = |lane: usize| self.lacking(lane, job);
@@ -114,8 +117,9 @@ impl Router {
         self.chooser.preview(&self.ledgers, &request).map_or(0, |(lane, _)| lane)
     }
 
-    /// What a job of this size takes by the model on the best of the backends, idle and with what it reads; zero where nothing serves it.
-    /// Without what was learnt of jobs of about this size: whoever asks compares sizes, and what is learnt of each has an error of its own.
+    /// What a job of this size takes by the model on the best of the backends, idle and with what it reads; zero where
+    /// nothing serves it. Without what was learnt of jobs of about this size: whoever asks compares sizes, and what is
+    /// learnt of each has an error of its own.
     #[must_use]
     pub fn estimate(&self, opcode: Opcode, size: &Size, wish: Option<BackendKind>) -> Duration {
         let load = Workload { opcode, size: *size };
@@ -124,7 +128,8 @@ impl Router {
         Duration::from_nanos(least.unwrap_or(0.0) as u64)
     }
 
-    /// Goes by measurements from now on, of the lanes of a kind: its model, and the samples that it was fitted to, by load.
+    /// Goes by measurements from now on, of the lanes of a kind: its model, and the samples that it was fitted to, by
+    /// load.
     pub fn adopt(&self, kind: BackendKind, model: CostModel, samples: &[(Workload, Sample)]) {
         let error = |(load, sample): &(Workload, Sample)| {
             let predicted = model.ns(load);

@@ -1,5 +1,5 @@
-//! Step 5, submit: copies a piece's payload into the backend's arena and publishes its slot. How a job is cut, and how its payload lies, the
-//! operation itself says ([`megaring_core::Operation`]).
+//! Step 5, submit: copies a piece's payload into the backend's arena and publishes its slot. How a job is cut, and how
+//! its payload lies, the operation itself says ([`megaring_core::Operation`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

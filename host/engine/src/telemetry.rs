@@ -1,5 +1,5 @@
-//! Telemetry: every answered job leaves an event in an event ring, which other threads (and, where the ring is a file, other processes)
-//! read at their own pace. Publishing never waits; slow readers lose events and are told how many.
+//! Telemetry: every answered job leaves an event in an event ring, which other threads (and, where the ring is a file,
+//! other processes) read at their own pace. Publishing never waits; slow readers lose events and are told how many.
 
 use std::path::Path;
 use std::sync::Arc;

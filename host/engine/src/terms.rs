@@ -13,6 +13,7 @@ pub struct Terms {
     pub deadline: Option<Instant>,
     /// The backend the caller insists on.
     pub backend: Option<BackendKind>,
-    /// Answers the caller can take in all, such as hits; a job that finds more fails as soon as it does. `None` is no limit.
+    /// Answers the caller can take in all, such as hits; a job that finds more fails as soon as it does. `None` is no
+    /// limit.
     pub max_answers: Option<usize>,
 }

@@ -1,13 +1,15 @@
 //! Where payloads and long answers live: fixed-size blocks of one span of memory, leased in contiguous runs.
 //!
-//! Promises: two live leases never share a block; a run keeps its generation from lease to release and gets another with the next lease, so a
-//! descriptor of an earlier lease is recognised (until 2^32 leases of the same run later). Taking and giving back a run holds a short lock;
-//! resolving a descriptor takes none. Limits: no compaction, so a long run may not be found although as many single blocks are free; the
-//! lowest fitting run is taken, which keeps the touched part of a large arena small.
+//! Promises: two live leases never share a block; a run keeps its generation from lease to release and gets another
+//! with the next lease, so a descriptor of an earlier lease is recognised (until 2^32 leases of the same run later).
+//! Taking and giving back a run holds a short lock; resolving a descriptor takes none. Limits: no compaction, so a long
+//! run may not be found although as many single blocks are free; the lowest fitting run is taken, which keeps the
+//! touched part of a large arena small.
 //!
-//! What each run is now stands in shared memory ([`RingLayout::runs`](crate::RingLayout::runs)): one little-endian u64 a block, generation << 32 |
-//! blocks for the first block of a leased run, generation << 32 for any other. Host code stores them, everyone else only loads.
-//! [`Arena::resolve`] is the definition of what a consumer checks before it touches a byte; a device does the same in its own code.
+//! What each run is now stands in shared memory ([`RingLayout::runs`](crate::RingLayout::runs)): one little-endian u64
+//! a block, generation << 32 | blocks for the first block of a leased run, generation << 32 for any other. Host code
+//! stores them, everyone else only loads. [`Arena::resolve`] is the definition of what a consumer checks before it
+//! touches a byte; a device does the same in its own code.
 
 use std::ptr::NonNull;
 
@@ -19,7 +21,8 @@ use crate::{
     sync::{AtomicU64, Mutex, Ordering, lock},
 };
 
-/// Alignment of a payload and of a result region: no two of them share a cache line, and vectors of 64 bytes load aligned.
+/// Alignment of a payload and of a result region: no two of them share a cache line, and vectors of 64 bytes load
+/// aligned.
 pub const REGION_ALIGN: usize = SLOT_BYTES;
 
 /// Blocks of memory, leased in runs.
@@ -39,7 +42,8 @@ pub struct Arena {
 
 /// The bytes of a job, found to be its own.
 ///
-/// The pointers are valid for reads (`payload`) and writes (`result`) until the ticket is answered; the two do not overlap.
+/// The pointers are valid for reads (`payload`) and writes (`result`) until the ticket is answered; the two do not
+/// overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// The job's input.
@@ -66,8 +70,9 @@ struct FreeMap {
 }
 
 impl Arena {
-    /// An arena of `blocks` blocks of `block_bytes` (a multiple of 128) from `base` of `memory` on, its run words from `runs` on. Where the
-    /// memory held an arena before, generations go on, so what an earlier ring's slots name stays dead.
+    /// An arena of `blocks` blocks of `block_bytes` (a multiple of 128) from `base` of `memory` on, its run words from
+    /// `runs` on. Where the memory held an arena before, generations go on, so what an earlier ring's slots name stays
+    /// dead.
     pub(crate) fn lay(
         memory: &Memory,
         runs: usize,
@@ -116,12 +121,13 @@ impl Arena {
 
     /// Finds the bytes of a job. In order:
     /// 1. the payload's offset is a multiple of [`Arena::block_bytes`] and names a block of the arena;
-    /// 2. that block's run word (one load, after the fence that follows a moved tail) has the descriptor's generation and a block count
-    ///    other than 0;
+    /// 2. that block's run word (one load, after the fence that follows a moved tail) has the descriptor's generation
+    ///    and a block count other than 0;
     /// 3. payload and result both lie within the run, the result behind the payload and aligned to [`REGION_ALIGN`].
     ///
-    /// A device that checks this touches no byte of another job, provided that it also touches nothing after its completion, and that
-    /// nobody calls [`JobRing::release_quarantine`](crate::JobRing::release_quarantine) while it lives.
+    /// A device that checks this touches no byte of another job, provided that it also touches nothing after its
+    /// completion, and that nobody calls [`JobRing::release_quarantine`](crate::JobRing::release_quarantine) while it
+    /// lives.
     pub fn resolve(&self, descriptor: &Descriptor) -> Result<Resolved, SlotFault> {
         let Descriptor { payload, result, arena_generation, .. } = descriptor;
         let outside = |region: &Region| SlotFault::Region { offset: region.offset, len: region.len };
@@ -151,7 +157,8 @@ impl Arena {
         self.len()
     }
 
-    /// Leases a run for a payload and a result; `None` if no free run is long enough now. The sizes must fit [`Arena::limit`].
+    /// Leases a run for a payload and a result; `None` if no free run is long enough now. The sizes must fit
+    /// [`Arena::limit`].
     pub(crate) fn lease(&self, payload_bytes: usize, result_bytes: usize) -> Option<Lease> {
         let result_at = payload_bytes.next_multiple_of(REGION_ALIGN);
         let blocks = (result_at + result_bytes).div_ceil(self.block_bytes).max(1);
@@ -177,8 +184,8 @@ impl Arena {
     /// The address of a region that lies within the arena.
     pub(crate) fn bytes(&self, region: &Region) -> NonNull<[u8]> {
         debug_assert!(region.end().is_some_and(|end| end <= self.len() as u64));
-        // SAFETY: the region comes from a lease, or was checked against one, so it ends within the arena, which `lay` checked to lie within
-        // the memory: one allocation, kept alive by `self.memory`.
+        // SAFETY: the region comes from a lease, or was checked against one, so it ends within the arena, which `lay`
+        // checked to lie within the memory: one allocation, kept alive by `self.memory`.
         let first = unsafe { self.memory.base().byte_add(self.base + region.offset as usize) };
         NonNull::slice_from_raw_parts(first, region.len as usize)
     }

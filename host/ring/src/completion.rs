@@ -1,6 +1,6 @@
 //! An answer as it travels in a completion slot.
 
-use std::{fmt, ops::Deref};
+use std::fmt;
 
 use crate::{
     descriptor::{Region, check_whole},
@@ -8,15 +8,13 @@ use crate::{
     slot::Slot,
 };
 
-/// Hits that a completion slot can carry itself.
-pub const MAX_INLINE_HITS: usize = 9;
-
 /// The longest time on the device that a completion can tell: 48 bits of nanoseconds, 78 hours.
 pub const MAX_DEVICE_NS: u64 = (1 << 48) - 1;
 
 /// The answer to one ticket.
 ///
-/// In the slot: `event_type` = opcode | kind of body << 16, `source_id` = ticket, `confidence_bits` = status | device_ns << 16.
+/// In the slot: `event_type` = opcode | kind of body << 16, `source_id` = ticket, `confidence_bits` = status |
+/// device_ns << 16.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Completion {
     /// The ticket that this answers: the sequence of the job's submission slot.
@@ -41,8 +39,6 @@ pub enum Body {
     Empty,
     /// In the arena, within the job's result region.
     Arena(Region),
-    /// In the slot.
-    Hits(InlineHits),
 }
 
 /// How a job went. Codes that this build does not know survive as [`Status::Unknown`].
@@ -69,13 +65,6 @@ pub enum Status {
     ResultTooSmall,
     /// Any other code.
     Unknown(u16),
-}
-
-/// Up to nine hits, each a row and its score, best first.
-#[derive(Clone, Copy, Default)]
-pub struct InlineHits {
-    len: u8,
-    hits: [(u32, f32); MAX_INLINE_HITS],
 }
 
 impl Completion {
@@ -113,7 +102,6 @@ impl Completion {
 impl Body {
     const EMPTY: u8 = 0;
     const ARENA: u8 = 1;
-    const HITS: u8 = 2;
 
     fn store(&self, slot: &mut Slot) -> u8 {
         match self {
@@ -123,14 +111,6 @@ impl Body {
                 slot.put(8, region.len.to_le_bytes());
                 slot.data_len = 16;
                 Self::ARENA
-            }
-            Self::Hits(hits) => {
-                for (at, (row, score)) in hits.iter().enumerate() {
-                    slot.put(at * 8, row.to_le_bytes());
-                    slot.put(at * 8 + 4, score.to_le_bytes());
-                }
-                slot.data_len = hits.len() as u64 * 8;
-                Self::HITS
             }
         }
     }
@@ -142,14 +122,7 @@ impl Body {
                 let [offset, len] = [slot.get(0), slot.get(8)].map(u64::from_le_bytes);
                 Ok(Self::Arena(Region { offset, len }))
             }
-            (Self::HITS, len) if len.is_multiple_of(8) => {
-                let mut hits = InlineHits { len: (len / 8) as u8, ..InlineHits::default() };
-                for (at, hit) in hits.hits.iter_mut().enumerate().take(usize::from(hits.len)) {
-                    *hit = (u32::from_le_bytes(slot.get(at * 8)), f32::from_le_bytes(slot.get(at * 8 + 4)));
-                }
-                Ok(Self::Hits(hits))
-            }
-            (Self::EMPTY | Self::ARENA | Self::HITS, len) => Err(SlotFault::DataLength { len }),
+            (Self::EMPTY | Self::ARENA, len) => Err(SlotFault::DataLength { len }),
             (kind, _) => Err(SlotFault::BodyKind { kind }),
         }
     }
@@ -208,34 +181,5 @@ impl fmt::Display for Status {
             Self::ResultTooSmall => "result region too small",
             Self::Unknown(code) => return write!(f, "unknown status {code}"),
         })
-    }
-}
-
-impl InlineHits {
-    /// The hits, if there are at most nine.
-    pub fn new(hits: &[(u32, f32)]) -> Option<Self> {
-        let mut inline = Self { len: u8::try_from(hits.len()).ok()?, ..Self::default() };
-        inline.hits.get_mut(..hits.len())?.copy_from_slice(hits);
-        Some(inline)
-    }
-}
-
-impl Deref for InlineHits {
-    type Target = [(u32, f32)];
-
-    fn deref(&self) -> &[(u32, f32)] {
-        &self.hits[..usize::from(self.len)]
-    }
-}
-
-impl PartialEq for InlineHits {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-
-impl fmt::Debug for InlineHits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
     }
 }

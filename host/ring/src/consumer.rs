@@ -1,9 +1,10 @@
 //! The consumer's side of a job ring, for workers of this process.
 //!
-//! Promises: a polled job is handed out once; [`Work`] gives safe access to its bytes for as long as it lives, and completes it exactly once,
-//! on drop at the latest (as [`Status::BackendFailed`]), so that a worker that panics loses no ticket. Completing never waits: the completion
-//! slot was reserved with the job. Limits: `Work` is for consumers in this process; one on a device resolves the regions by
-//! [`Arena::resolve`]'s rules and is trusted to touch nothing after its completion.
+//! Promises: a polled job is handed out once; [`Work`] gives safe access to its bytes for as long as it lives, and
+//! completes it exactly once, on drop at the latest (as [`Status::BackendFailed`]), so that a worker that panics loses
+//! no ticket. Completing never waits: the completion slot was reserved with the job. Limits: `Work` is for consumers in
+//! this process; one on a device resolves the regions by [`Arena::resolve`]'s rules and is trusted to touch nothing
+//! after its completion.
 
 use std::{ptr::NonNull, sync::Arc};
 
@@ -39,15 +40,16 @@ pub struct Work<P: Protocol = Sound> {
     completed: bool,
 }
 
-// SAFETY: `payload` is only ever read and `result` only reached through `&mut self`; both are valid, and this value's alone to use, from `open`
-// to `complete` on whatever thread that is. The other fields are `Send` and `Sync`.
+// SAFETY: `payload` is only ever read and `result` only reached through `&mut self`; both are valid, and this value's
+// alone to use, from `open` to `complete` on whatever thread that is. The other fields are `Send` and `Sync`.
 unsafe impl<P: Protocol> Send for Work<P> {}
 // SAFETY: as for `Send`; `&Work` gives shared reads of `payload` alone.
 unsafe impl<P: Protocol> Sync for Work<P> {}
 
 impl<P: Protocol> JobRing<P> {
-    /// Hands out at most `max` jobs; tells how many. One thread polls at a time, another one gets 0 at once. The head is reported before the
-    /// first job of a burst is handed out. If `take` panics, the jobs of the burst that it has not completed are answered as failed.
+    /// Hands out at most `max` jobs; tells how many. One thread polls at a time, another one gets 0 at once. The head
+    /// is reported before the first job of a burst is handed out. If `take` panics, the jobs of the burst that it has
+    /// not completed are answered as failed.
     pub fn try_poll(&self, max: usize, take: &mut dyn FnMut(PolledJob)) -> usize {
         let mut taken = 0;
         while taken < max {
@@ -71,13 +73,14 @@ impl<P: Protocol> JobRing<P> {
         taken
     }
 
-    /// Whether there is something to poll. For consumers of this process, which poll here; [`JobRing::has_untaken`] holds for a device, too.
+    /// Whether there is something to poll. For consumers of this process, which poll here; [`JobRing::has_untaken`]
+    /// holds for a device, too.
     pub fn has_jobs(&self) -> bool {
         !self.submissions.is_empty()
     }
 
-    /// What workers wait on, or a thread that launches a device; every submission wakes one waiter. All who wait here must react to
-    /// [`JobRing::has_jobs`] (or [`JobRing::has_untaken`]).
+    /// What workers wait on, or a thread that launches a device; every submission wakes one waiter. All who wait here
+    /// must react to [`JobRing::has_jobs`] (or [`JobRing::has_untaken`]).
     pub fn jobs_signal(&self) -> &Signal<P> {
         &self.jobs
     }
@@ -87,8 +90,8 @@ impl<P: Protocol> JobRing<P> {
         &self.arena
     }
 
-    /// Begins to work on a polled job: checks its regions against the arena and against what its ticket holds. An error is counted as a fault;
-    /// answer it with [`JobRing::complete`] and [`Status::BadDescriptor`].
+    /// Begins to work on a polled job: checks its regions against the arena and against what its ticket holds. An error
+    /// is counted as a fault; answer it with [`JobRing::complete`] and [`Status::BadDescriptor`].
     pub fn open(self: &Arc<Self>, job: &PolledJob) -> Result<Work<P>, SlotFault> {
         self.try_open(job).inspect_err(|_| count(&self.counters.faults))
     }
@@ -99,8 +102,8 @@ impl<P: Protocol> JobRing<P> {
         self.complete_burst(&[completion]) == 1
     }
 
-    /// [`JobRing::complete`] for several jobs, with one store of the tail for each [`BURST`] of them; tells how many were right. The completions
-    /// are taken as they stand, timestamp included.
+    /// [`JobRing::complete`] for several jobs, with one store of the tail for each [`BURST`] of them; tells how many
+    /// were right. The completions are taken as they stand, timestamp included.
     pub fn complete_burst(&self, completions: &[Completion]) -> usize {
         let mut accepted = 0;
         for chunk in completions.chunks(BURST) {
@@ -123,8 +126,8 @@ impl<P: Protocol> JobRing<P> {
     fn try_open(self: &Arc<Self>, job: &PolledJob) -> Result<Work<P>, SlotFault> {
         let descriptor = job.descriptor?;
         let resolved = self.arena.resolve(&descriptor)?;
-        // The run is live and of the right generation; that it is this ticket's, too, makes the borrow below exclusive even if a device has
-        // scribbled over the slot.
+        // The run is live and of the right generation; that it is this ticket's, too, makes the borrow below exclusive
+        // even if a device has scribbled over the slot.
         let own = |payload: &Region, result: &Region| *payload == descriptor.payload && *result == descriptor.result;
         let entry = self
             .table
@@ -147,8 +150,8 @@ impl<P: Protocol> JobRing<P> {
             return;
         }
         let pushed = self.completions.push_burst(completions);
-        // Each ticket has its slot, so there is room, unless the head in shared memory was damaged. The tickets then stay outstanding until
-        // `fail_outstanding`, which is what a ring with corrupt memory comes to.
+        // Each ticket has its slot, so there is room, unless the head in shared memory was damaged. The tickets then
+        // stay outstanding until `fail_outstanding`, which is what a ring with corrupt memory comes to.
         (pushed..completions.len()).for_each(|_| count(&self.counters.faults));
         self.completed();
     }
@@ -167,16 +170,18 @@ impl<P: Protocol> Work<P> {
 
     /// The job's input, aligned to 128 bytes.
     pub fn payload(&self) -> &[u8] {
-        // SAFETY: `open` found the region within the run that this ticket leases, and made this the only `Work` of the ticket. The host wrote the bytes
-        // before the submission that was acquired to get here and does not touch them again before the completion, which `complete` sends when this
-        // borrow is over. The arena is kept alive by `ring`; its bytes are initialised.
+        // SAFETY: `open` found the region within the run that this ticket leases, and made this the only `Work` of the
+        // ticket. The host wrote the bytes before the submission that was acquired to get here and does not touch them
+        // again before the completion, which `complete` sends when this borrow is over. The arena is kept alive by
+        // `ring`; its bytes are initialised.
         unsafe { self.payload.as_ref() }
     }
 
     /// Where the answer goes, aligned to 128 bytes.
     pub fn result_mut(&mut self) -> &mut [u8] {
         self.ring.arena.note_write(&self.descriptor.payload);
-        // SAFETY: as for `payload`; the two regions do not overlap (`Arena::resolve`), and `&mut self` makes the borrow exclusive.
+        // SAFETY: as for `payload`; the two regions do not overlap (`Arena::resolve`), and `&mut self` makes the borrow
+        // exclusive.
         unsafe { self.result.as_mut() }
     }
 

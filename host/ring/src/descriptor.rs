@@ -32,8 +32,8 @@ impl Region {
     }
 }
 
-/// A job: what to do, with which bytes, by when. The ring reads `payload`, `result` and `arena_generation` alone; the rest is between the
-/// service and its backends.
+/// A job: what to do, with which bytes, by when. The ring reads `payload`, `result` and `arena_generation` alone; the
+/// rest is between the service and its backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Descriptor {
     /// What to do.

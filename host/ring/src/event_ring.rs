@@ -1,17 +1,18 @@
 //! The event ring: telemetry that never holds its publisher up.
 //!
 //! Promises:
-//! - Publishing never waits and never fails: a full ring overwrites its oldest event. No lock, no allocation, and no system call
-//!   while no consumer awaits.
-//! - Up to [`MAX_CONSUMERS`] consumers read at their own pace, each with a cursor of its own. None sees an event torn or twice, and one
-//!   that was lapped is told exactly how many it lost: received + lost = published.
+//! - Publishing never waits and never fails: a full ring overwrites its oldest event. No lock, no allocation, and no
+//!   system call while no consumer awaits.
+//! - Up to [`MAX_CONSUMERS`] consumers read at their own pace, each with a cursor of its own. None sees an event torn
+//!   or twice, and one that was lapped is told exactly how many it lost: received + lost = published.
 //! - Events of one producer stay in their order.
 //! - A ring in a file can be read from any process, through an [`EventView`].
 //!
 //! Limits:
-//! - A reader that does not keep up loses events, and one that resumes at the oldest event of a fast ring is likely to lose it too.
-//! - Readers go in the order of positions: an event that a stalled producer has begun to publish holds back those behind it until it is
-//!   finished or the ring has gone round.
+//! - A reader that does not keep up loses events, and one that resumes at the oldest event of a fast ring is likely to
+//!   lose it too.
+//! - Readers go in the order of positions: an event that a stalled producer has begun to publish holds back those
+//!   behind it until it is finished or the ring has gone round.
 //! - Where a producer stalls inside a publishing for a whole lap, an event is dropped in place of waiting for it
 //!   ([`EventRingStats::overrun`]; [`protocol`] says which).
 //! - Only the process that created a ring publishes to it, and only there can a consumer await.
@@ -62,7 +63,8 @@ pub struct EventRingConfig {
     pub capacity: usize,
     /// The first event's position: 0, or where an earlier ring left off whose numbering goes on.
     pub start: u64,
-    /// A file to map the ring from, for other processes to read. It replaces whatever has that name, and is left behind at the end.
+    /// A file to map the ring from, for other processes to read. It replaces whatever has that name, and is left behind
+    /// at the end.
     pub file: Option<PathBuf>,
 }
 
@@ -167,7 +169,8 @@ impl EventRing {
     /// A ring with nothing in it.
     ///
     /// # Errors
-    /// [`EventRingError::Capacity`]; with a file [`EventRingError::File`], a full disk included; [`EventRingError::Memory`].
+    /// [`EventRingError::Capacity`]; with a file [`EventRingError::File`], a full disk included;
+    /// [`EventRingError::Memory`].
     pub fn new(config: EventRingConfig) -> Result<Arc<Self>, EventRingError> {
         let EventRingConfig { capacity, start, file } = config;
         let storage = match file {
@@ -202,7 +205,8 @@ impl EventRing {
         EventConsumer::register(self, start)
     }
 
-    /// Says that no more events will come: consumers get [`Read::Closed`] when they have read the rest, and those that await wake up.
+    /// Says that no more events will come: consumers get [`Read::Closed`] when they have read the rest, and those that
+    /// await wake up.
     ///
     /// Producers are not stopped; what is published after this may or may not be read.
     pub fn close(&self) {

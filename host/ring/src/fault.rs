@@ -1,6 +1,7 @@
 //! What can be wrong with a slot that someone else wrote.
 
-/// A slot, or the arena regions it names, that must not be trusted. Always counted, and answered with an error completion.
+/// A slot, or the arena regions it names, that must not be trusted. Always counted, and answered with an error
+/// completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SlotFault {

@@ -1,16 +1,20 @@
 //! The job ring: a submission queue, a completion queue twice as long, an arena, and the tickets in between.
 //!
 //! Promises
-//! - A job is admitted by [`JobRing::try_reserve`] only when it holds a submission slot, a completion slot and a run of the arena; when one of
-//!   them is lacking it says which, at once, and nothing is held. So a submitted job can overflow neither queue.
-//! - [`JobRing::submit`] takes no lock, allocates nothing, never waits, and makes no system call while a consumer is awake.
-//! - Every submitted ticket is answered exactly once: by its completion, or by [`JobRing::fail_outstanding`]. A completion for a ticket that is
-//!   not waiting is counted as a fault and goes nowhere.
-//! - A run is given back by its completion, never by a deadline or a dropped ticket. Where the consumer's completion did not come, the run is
-//!   quarantined until it does, or until someone who knows that the consumer is dead says so ([`JobRing::release_quarantine`]).
+//! - A job is admitted by [`JobRing::try_reserve`] only when it holds a submission slot, a completion slot and a run of
+//!   the arena; when one of them is lacking it says which, at once, and nothing is held. So a submitted job can
+//!   overflow neither queue.
+//! - [`JobRing::submit`] takes no lock, allocates nothing, never waits, and makes no system call while a consumer is
+//!   awake.
+//! - Every submitted ticket is answered exactly once: by its completion, or by [`JobRing::fail_outstanding`]. A
+//!   completion for a ticket that is not waiting is counted as a fault and goes nowhere.
+//! - A run is given back by its completion, never by a deadline or a dropped ticket. Where the consumer's completion
+//!   did not come, the run is quarantined until it does, or until someone who knows that the consumer is dead says so
+//!   ([`JobRing::release_quarantine`]).
 //!
-//! Limits: a reservation is refused while answers that nobody collected hold all credits, of which there are twice the capacity. Answers are
-//! delivered by whoever calls [`JobRing::reap`]: a dedicated thread, the blocking waiters, or the workers; without any of them tickets wait.
+//! Limits: a reservation is refused while answers that nobody collected hold all credits, of which there are twice the
+//! capacity. Answers are delivered by whoever calls [`JobRing::reap`]: a dedicated thread, the blocking waiters, or the
+//! workers; without any of them tickets wait.
 
 use std::{
     sync::{
@@ -63,7 +67,8 @@ pub struct RingStats {
     pub submitted: u64,
     /// Tickets answered, whatever the status.
     pub completed: u64,
-    /// Slots that were damaged, completions that came without a ticket, twice, too early or too late, tails that cannot be.
+    /// Slots that were damaged, completions that came without a ticket, twice, too early or too late, tails that cannot
+    /// be.
     pub faults: u64,
     /// Reservations refused for want of a slot.
     pub ring_full: u64,
@@ -90,8 +95,8 @@ pub struct JobRing<P: Protocol = Sound> {
     waiters: Signal<P>,
     /// News for the dedicated reaper.
     reaper: Signal<P>,
-    /// News for threads that watch over a device while it works. Apart from `jobs`, since a submission wakes one waiter there, which has to be one
-    /// that takes jobs or sees that they are taken.
+    /// News for threads that watch over a device while it works. Apart from `jobs`, since a submission wakes one waiter
+    /// there, which has to be one that takes jobs or sees that they are taken.
     pub(crate) watchers: Signal<P>,
     /// The completions' tail of the last announcement on a device's behalf.
     pub(crate) announced: AtomicU64,
@@ -124,8 +129,8 @@ impl JobRing {
         Self::with_protocol(config)
     }
 
-    /// A ring in `memory`, which must have [`RingLayout::len`] bytes of the config's layout and nobody else using them; `start` is the first
-    /// position of both queues, so that a ring can go on where an earlier one stopped.
+    /// A ring in `memory`, which must have [`RingLayout::len`] bytes of the config's layout and nobody else using them;
+    /// `start` is the first position of both queues, so that a ring can go on where an earlier one stopped.
     pub fn with_memory(config: RingConfig, memory: Memory, start: u64) -> Result<Arc<Self>, RingError> {
         Self::lay(config, memory, start)
     }
@@ -163,7 +168,8 @@ impl<P: Protocol> JobRing<P> {
         }))
     }
 
-    /// Admits a job of `payload_bytes`, whose answer takes up to `result_bytes` in the arena (0 if it fits a completion slot).
+    /// Admits a job of `payload_bytes`, whose answer takes up to `result_bytes` in the arena (0 if it fits a completion
+    /// slot).
     ///
     /// Takes a short lock twice: once for the credit, once for the run. Dropping the reservation gives everything back.
     pub fn try_reserve(
@@ -200,9 +206,9 @@ impl<P: Protocol> JobRing<P> {
         reservation.submit(descriptor)
     }
 
-    /// Delivers the completions that are there and wakes the tickets' owners; tells how many were delivered. Any thread may call it; a thread
-    /// that finds another one polling gets 0 at once. Where the tail is not one that a consumer can have stored, that is a fault and nothing
-    /// is delivered: the tickets wait for [`JobRing::fail_outstanding`].
+    /// Delivers the completions that are there and wakes the tickets' owners; tells how many were delivered. Any thread
+    /// may call it; a thread that finds another one polling gets 0 at once. Where the tail is not one that a consumer
+    /// can have stored, that is a fault and nothing is delivered: the tickets wait for [`JobRing::fail_outstanding`].
     pub fn reap(&self) -> usize {
         if self.completions.is_empty() {
             return 0;
@@ -231,8 +237,9 @@ impl<P: Protocol> JobRing<P> {
         delivered
     }
 
-    /// Parks a dedicated reaper until there is something to reap (true) or the deadline has passed. While threads block in [`Ticket::wait`] they
-    /// reap, and completions do not wake the dedicated reaper. On a closed ring it returns at once (true), so that the reaper can end.
+    /// Parks a dedicated reaper until there is something to reap (true) or the deadline has passed. While threads block
+    /// in [`Ticket::wait`] they reap, and completions do not wake the dedicated reaper. On a closed ring it returns at
+    /// once (true), so that the reaper can end.
     pub fn reaper_wait(&self, deadline: Option<Instant>) -> bool {
         self.reaper.wait_until(self.wait, deadline, || {
             let wanted = self.completions.has_news() && self.self_reaping.load(Ordering::Relaxed) == 0;
@@ -257,13 +264,15 @@ impl<P: Protocol> JobRing<P> {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Answers every outstanding ticket with `status`, because the consumer died or is not waited for; tells how many. Their runs are
-    /// quarantined. On a closed ring this is final: a reservation submitted later is answered with the same status at once.
+    /// Answers every outstanding ticket with `status`, because the consumer died or is not waited for; tells how many.
+    /// Their runs are quarantined. On a closed ring this is final: a reservation submitted later is answered with the
+    /// same status at once.
     pub fn fail_outstanding(&self, status: Status) -> usize {
         if self.is_closed() {
             self.failed.store(u32::from(status.code()) + 1, Ordering::Relaxed);
         }
-        // Pairs with the fence in `submitted`: either that submission sees the mark above, or the scan below sees its ticket.
+        // Pairs with the fence in `submitted`: either that submission sees the mark above, or the scan below sees its
+        // ticket.
         fence(Ordering::SeqCst);
         let now = unix_ns();
         let failed = self.table.listed().filter(|entry| self.fail(*entry, status, now)).count();
@@ -271,9 +280,9 @@ impl<P: Protocol> JobRing<P> {
         failed
     }
 
-    /// Gives the quarantined runs back; tells how many. Only for who knows that no consumer of before the failure touches the arena any more.
-    /// A job that no consumer had taken stays in the queue; its run's generation is over, so the next consumer answers it as faulty, which
-    /// frees the last of it.
+    /// Gives the quarantined runs back; tells how many. Only for who knows that no consumer of before the failure
+    /// touches the arena any more. A job that no consumer had taken stays in the queue; its run's generation is over,
+    /// so the next consumer answers it as faulty, which frees the last of it.
     pub fn release_quarantine(&self) -> usize {
         self.reap();
         self.table.release_quarantine(&self.arena, self.submissions.head())
@@ -355,13 +364,15 @@ impl<P: Protocol> JobRing<P> {
     fn deliver(&self, burst: crate::queue::Burst) -> usize {
         let mut wakers: [Option<Waker>; BURST] = [const { None }; BURST];
         let mut delivered = 0;
-        // A consumer reports a job taken before it answers it, so what is read here, after the completions, covers all that they may name.
+        // A consumer reports a job taken before it answers it, so what is read here, after the completions, covers all
+        // that they may name.
         let head = self.submissions.head();
         let untaken = |ticket: u64| head.wrapping_sub(ticket) >= 1 << 63;
         for (waker, (position, slot)) in wakers.iter_mut().zip(burst) {
             let settled = match decode::<Completion>(position, &slot) {
                 Ok(completion) => self.table.settle(&self.arena, completion, untaken(completion.ticket)),
-                // The number is all there is to go by. If it names a waiting ticket, that one gets an error rather than nothing.
+                // The number is all there is to go by. If it names a waiting ticket, that one gets an error rather than
+                // nothing.
                 Err(_) => {
                     let doubtful = Completion { ticket: slot.source_id, timestamp_ns: unix_ns(), ..Default::default() };
                     self.table.settle(&self.arena, doubtful, true)

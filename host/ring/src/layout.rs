@@ -44,7 +44,8 @@ pub struct RingLayout {
     pub len: usize,
 }
 
-/// The lines by which the host and a device that consumes the ring by itself tell each other that they live, what is to be done and what was.
+/// The lines by which the host and a device that consumes the ring by itself tell each other that they live, what is to
+/// be done and what was.
 ///
 /// The ring gives the words no meaning; it clears them once, when it is made. Each view is of one line.
 #[derive(Debug)]
@@ -81,8 +82,8 @@ pub enum RingError {
 const MAX_CAPACITY: usize = 1 << 24;
 
 impl RingLayout {
-    /// The layout of a ring of this configuration: eight lines (the tails and heads, both heartbeats, control, report), the slots, the run words,
-    /// and the arena on a page of its own.
+    /// The layout of a ring of this configuration: eight lines (the tails and heads, both heartbeats, control, report),
+    /// the slots, the run words, and the arena on a page of its own.
     pub fn of(config: &RingConfig) -> Result<Self, RingError> {
         let RingConfig { capacity, arena_bytes, block_bytes, .. } = *config;
         if !capacity.is_power_of_two() || capacity > MAX_CAPACITY {

@@ -1,14 +1,17 @@
 //! The ring: slot ABI, memory, submission, completion and event rings, wait strategies.
 //!
-//! A job goes [`JobRing::try_reserve`] → [`Reservation::payload_mut`] → [`JobRing::submit`] → (consumer) [`JobRing::try_poll`] →
-//! [`JobRing::open`] → [`Work::complete`] → [`JobRing::reap`] → [`Ticket`] → [`Outcome`]. Each module opens with what it promises when it is full,
-//! when it is empty and when it blocks. The event ring ([`event_ring`]) is separate: it overwrites, and tells its readers what they lost.
+//! A job goes [`JobRing::try_reserve`] → [`Reservation::payload_mut`] → [`JobRing::submit`] → (consumer)
+//! [`JobRing::try_poll`] → [`JobRing::open`] → [`Work::complete`] → [`JobRing::reap`] → [`Ticket`] → [`Outcome`]. Each
+//! module opens with what it promises when it is full, when it is empty and when it blocks. The event ring
+//! ([`event_ring`]) is separate: it overwrites, and tells its readers what they lost.
 //!
-//! The consumer may also be a device that reads and writes the ring's memory by itself, at the offsets of [`RingLayout`]. It wakes nobody; a thread
-//! of the host watches over it: [`JobRing::await_outstanding`] when there is nothing to watch, [`JobRing::announce`] or [`JobRing::reap`]
-//! otherwise. What the device must keep to is told in `device.rs`.
+//! The consumer may also be a device that reads and writes the ring's memory by itself, at the offsets of
+//! [`RingLayout`]. It wakes nobody; a thread of the host watches over it: [`JobRing::await_outstanding`] when there is
+//! nothing to watch, [`JobRing::announce`] or [`JobRing::reap`] otherwise. What the device must keep to is told in
+//! `device.rs`.
 //!
-//! Under `--cfg loom` the crate runs on the model checker's types instead of the standard library's; see [`sync`] and [`protocol`].
+//! Under `--cfg loom` the crate runs on the model checker's types instead of the standard library's; see [`sync`] and
+//! [`protocol`].
 
 pub mod arena;
 pub mod completion;
@@ -29,7 +32,7 @@ mod table;
 pub mod ticket;
 
 pub use arena::{Arena, Resolved};
-pub use completion::{Body, Completion, InlineHits, MAX_INLINE_HITS, Status};
+pub use completion::{Body, Completion, Status};
 pub use consumer::{PolledJob, Work};
 pub use descriptor::{ABI_VERSION, Descriptor, Region};
 pub use fault::SlotFault;

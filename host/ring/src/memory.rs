@@ -1,8 +1,10 @@
-//! Where a ring's bytes live: anonymous memory of this process, a file that other processes map too, or whatever a [`Backing`] brings.
+//! Where a ring's bytes live: anonymous memory of this process, a file that other processes map too, or whatever a
+//! [`Backing`] brings.
 //!
-//! Promises: a [`Memory`] is aligned to 128 bytes at least, never moves, and lives until its last [`View`] is gone. Fresh memory reads as
-//! zero and is touched lazily, so a large arena costs address space until it is used. Limits: a file that someone truncates while it is
-//! mapped kills the process that touches the missing pages (SIGBUS), as with every mapping; keep ring files where others cannot.
+//! Promises: a [`Memory`] is aligned to 128 bytes at least, never moves, and lives until its last [`View`] is gone.
+//! Fresh memory reads as zero and is touched lazily, so a large arena costs address space until it is used. Limits: a
+//! file that someone truncates while it is mapped kills the process that touches the missing pages (SIGBUS), as with
+//! every mapping; keep ring files where others cannot.
 
 use std::{fmt, fs::OpenOptions, io, ops::Deref, path::Path, ptr::NonNull, sync::Arc};
 
@@ -23,8 +25,9 @@ pub struct Memory {
 /// An owner of bytes that a [`Memory`] can be made of: page-locked memory of a CUDA context, for instance.
 ///
 /// # Safety
-/// `base` must stay the same for the owner's whole life, be aligned to [`SLOT_BYTES`], and be valid for `len` bytes of reads (and, unless
-/// handed to [`Memory::read_only`], writes) from any thread until the owner is dropped. No Rust reference to the bytes may exist.
+/// `base` must stay the same for the owner's whole life, be aligned to [`SLOT_BYTES`], and be valid for `len` bytes of
+/// reads (and, unless handed to [`Memory::read_only`], writes) from any thread until the owner is dropped. No Rust
+/// reference to the bytes may exist.
 pub unsafe trait Backing: fmt::Debug + Send + Sync {
     /// The first byte.
     fn base(&self) -> NonNull<u8>;
@@ -84,7 +87,8 @@ impl Memory {
         Self::new(MmapRaw::from(map))
     }
 
-    /// A file of `len` bytes, made or reset to zeros, mapped for reading and writing and shared with every process that maps it.
+    /// A file of `len` bytes, made or reset to zeros, mapped for reading and writing and shared with every process that
+    /// maps it.
     pub fn create_file(path: &Path, len: usize) -> Result<Self, MemoryError> {
         Self::nonempty(len)?;
         let map = || {
@@ -101,8 +105,8 @@ impl Memory {
         Self::new(map().map_err(|source| Self::refused(path, source))?)
     }
 
-    /// A whole existing file, mapped for reading: a store through a view of it would be a fault of the processor, so only types and code
-    /// that never store may be laid over it ([`Memory::is_writable`]).
+    /// A whole existing file, mapped for reading: a store through a view of it would be a fault of the processor, so
+    /// only types and code that never store may be laid over it ([`Memory::is_writable`]).
     pub fn open_file_read_only(path: &Path) -> Result<Self, MemoryError> {
         let map = || MmapOptions::new().map_raw_read_only(&OpenOptions::new().read(true).open(path)?);
         Self::read_only(map().map_err(|source| Self::refused(path, source))?)
@@ -138,9 +142,11 @@ impl Memory {
         self.writable
     }
 
-    /// Lays `count` values of `T` over the bytes from `offset` on. Views may overlap; what that means is up to who lays them.
+    /// Lays `count` values of `T` over the bytes from `offset` on. Views may overlap; what that means is up to who lays
+    /// them.
     ///
-    /// Under loom, whose types are not plain bytes, the view owns fresh zero values instead and two views share nothing.
+    /// Under loom, whose types are not plain bytes, the view owns fresh zero values instead and two views share
+    /// nothing.
     pub fn view<T: InMemory>(&self, offset: usize, count: usize) -> Result<View<T>, MemoryError> {
         if !offset.is_multiple_of(align_of::<T>()) || align_of::<T>() > SLOT_BYTES {
             return Err(MemoryError::Offset { offset, align: align_of::<T>() });
@@ -170,8 +176,8 @@ impl Memory {
     }
 }
 
-// SAFETY: a mapping has one address from `map` to `munmap` in its drop, is aligned to a page (4,096 or more), and holds `len` bytes with the
-// protection it was made with; a `MmapRaw` gives no reference to them.
+// SAFETY: a mapping has one address from `map` to `munmap` in its drop, is aligned to a page (4,096 or more), and holds
+// `len` bytes with the protection it was made with; a `MmapRaw` gives no reference to them.
 unsafe impl Backing for MmapRaw {
     fn base(&self) -> NonNull<u8> {
         NonNull::new(self.as_mut_ptr()).expect("a mapping never lies at address zero")
@@ -185,8 +191,8 @@ unsafe impl Backing for MmapRaw {
 /// A type that can be laid over shared bytes.
 ///
 /// # Safety
-/// Every bit pattern must be a valid value, zero included; the type must need no drop; and all its mutation must go through atomics or
-/// cells, since other threads, processes or devices write the same bytes.
+/// Every bit pattern must be a valid value, zero included; the type must need no drop; and all its mutation must go
+/// through atomics or cells, since other threads, processes or devices write the same bytes.
 pub unsafe trait InMemory: Sync {
     /// The value of all zero bytes.
     fn zero() -> Self;
@@ -198,7 +204,8 @@ pub unsafe trait InMemory: Sync {
 pub struct Line {
     /// The word that the line is named after; the only one of a head or a tail.
     pub word: AtomicU64,
-    /// The rest of the line, for lines that say more than one thing. Each word is single; two of them may be seen in any order.
+    /// The rest of the line, for lines that say more than one thing. Each word is single; two of them may be seen in
+    /// any order.
     pub more: [AtomicU64; LINE_WORDS - 1],
 }
 
@@ -216,7 +223,8 @@ impl Line {
     }
 }
 
-// SAFETY: an atomic integer has no invalid pattern and no drop, and is made for concurrent mutation; a line is sixteen of them.
+// SAFETY: an atomic integer has no invalid pattern and no drop, and is made for concurrent mutation; a line is sixteen
+// of them.
 unsafe impl InMemory for Line {
     fn zero() -> Self {
         Self { word: AtomicU64::new(0), more: std::array::from_fn(|_| AtomicU64::new(0)) }
@@ -230,8 +238,8 @@ unsafe impl InMemory for AtomicU64 {
     }
 }
 
-// SAFETY: `Slot` is `Pod`, so every pattern is valid and there is no drop; the cell is transparent and its accesses are guarded by the unsafe
-// contract of `SharedCell`.
+// SAFETY: `Slot` is `Pod`, so every pattern is valid and there is no drop; the cell is transparent and its accesses are
+// guarded by the unsafe contract of `SharedCell`.
 unsafe impl InMemory for SharedCell<Slot> {
     fn zero() -> Self {
         Self::new(bytemuck::Zeroable::zeroed())
@@ -249,8 +257,8 @@ pub struct View<T: InMemory> {
     values: Box<[T]>,
 }
 
-// SAFETY: a view only gives `&T`; `InMemory` requires `Sync`, so sharing the values between threads, and therefore moving or sharing the view, is
-// sound. The memory behind them is `Send` and `Sync`.
+// SAFETY: a view only gives `&T`; `InMemory` requires `Sync`, so sharing the values between threads, and therefore
+// moving or sharing the view, is sound. The memory behind them is `Send` and `Sync`.
 unsafe impl<T: InMemory> Send for View<T> {}
 // SAFETY: as for `Send`.
 unsafe impl<T: InMemory> Sync for View<T> {}
@@ -270,8 +278,9 @@ impl<T: InMemory> Deref for View<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: the span was checked against the memory's bounds and alignment, the memory is kept alive by `_memory`, every pattern is a valid `T`, and
-        // `T` mutates only through atomics and cells, so shared references are right whoever else writes.
+        // SAFETY: the span was checked against the memory's bounds and alignment, the memory is kept alive by
+        // `_memory`, every pattern is a valid `T`, and `T` mutates only through atomics and cells, so shared references
+        // are right whoever else writes.
         unsafe { self.values.as_ref() }
     }
 }

@@ -1,7 +1,8 @@
-//! The steps of the ring protocol whose order matters, as a type, so that the model checker can be shown the same code with one step wrong.
+//! The steps of the ring protocol whose order matters, as a type, so that the model checker can be shown the same code
+//! with one step wrong.
 //!
-//! [`Sound`] is what everything uses by default. Each constant of [`Protocol`] is one step; a test that overrides it runs the very code of the
-//! ring with that one bug, and must see loom reject it.
+//! [`Sound`] is what everything uses by default. Each constant of [`Protocol`] is one step; a test that overrides it
+//! runs the very code of the ring with that one bug, and must see loom reject it.
 
 use crate::sync::Ordering;
 
@@ -9,7 +10,8 @@ use crate::sync::Ordering;
 pub trait Protocol: std::fmt::Debug + Send + Sync + 'static {
     /// The claim of a position. Acquire and release: it hands on which slots earlier claimers know to be free.
     const CLAIM: Ordering = Ordering::AcqRel;
-    /// The store of a tail. Release: it makes the slots before it, and the arena bytes they speak of, visible to who acquires the tail.
+    /// The store of a tail. Release: it makes the slots before it, and the arena bytes they speak of, visible to who
+    /// acquires the tail.
     const TAIL_STORE: Ordering = Ordering::Release;
     /// Whether a consumer fences after it saw the tail move; pairs with [`Protocol::TAIL_STORE`].
     const TAIL_FENCE: bool = true;
@@ -25,12 +27,14 @@ pub trait Protocol: std::fmt::Debug + Send + Sync + 'static {
     const LOOK_AGAIN: bool = true;
     /// Whether a waiter announces that it will park before it checks for the last time.
     const ANNOUNCE_BEFORE_CHECK: bool = true;
-    /// Whether the notifier fences between its publication and its look for parked waiters; pairs with the waiter's fence.
+    /// Whether the notifier fences between its publication and its look for parked waiters; pairs with the waiter's
+    /// fence.
     const NOTIFY_FENCE: bool = true;
     /// Whether a thread that reaped the answer of another one's ticket wakes the waiters.
     const WAKE_AFTER_REAP: bool = true;
 
-    /// What a twin does between two steps in the wrong order, so that threads of a test see the gap. The right order never calls it.
+    /// What a twin does between two steps in the wrong order, so that threads of a test see the gap. The right order
+    /// never calls it.
     fn in_between() {}
 }
 

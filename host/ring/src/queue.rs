@@ -1,14 +1,16 @@
 //! One bounded ring of slots: the submission queue and the completion queue are both one of these.
 //!
 //! Promises
-//! - Lossless: a full queue hands the message back as [`RingFull`]; a slot is never overwritten before its consumer reported it done.
-//! - Pushing never locks, allocates or waits for another pusher. Positions are claimed on a cursor that only the host sees; the shared tail is
-//!   stored by one publisher at a time, in order, once for all that became ready together. Head and tail are only ever loaded and stored,
-//!   never read-modify-written, so the other side may be a device behind PCIe.
-//! - A pusher that is descheduled between its claim and its publication delays the visibility of later slots, never their pushers; it (or
-//!   whoever is publishing when it comes back) publishes them all.
-//! - Polling takes at most [`BURST`] slots at a time, copies them out and reports the head once, before anyone looks at the copies. One thread
-//!   polls at a time; another one that tries gets nothing, at once.
+//! - Lossless: a full queue hands the message back as [`RingFull`]; a slot is never overwritten before its consumer
+//!   reported it done.
+//! - Pushing never locks, allocates or waits for another pusher. Positions are claimed on a cursor that only the host
+//!   sees; the shared tail is stored by one publisher at a time, in order, once for all that became ready together.
+//!   Head and tail are only ever loaded and stored, never read-modify-written, so the other side may be a device behind
+//!   PCIe.
+//! - A pusher that is descheduled between its claim and its publication delays the visibility of later slots, never
+//!   their pushers; it (or whoever is publishing when it comes back) publishes them all.
+//! - Polling takes at most [`BURST`] slots at a time, copies them out and reports the head once, before anyone looks at
+//!   the copies. One thread polls at a time; another one that tries gets nothing, at once.
 //!
 //! Positions are monotonic u64 that may wrap; all arithmetic on them wraps.
 
@@ -141,17 +143,18 @@ impl<M: Message, P: Protocol> Queue<M, P> {
         Ok(self.push_reserved(|_| message))
     }
 
-    /// Takes the right to one push; false if none is free. The right is used up by [`Queue::push_reserved`] or given back by
-    /// [`Queue::release`].
+    /// Takes the right to one push; false if none is free. The right is used up by [`Queue::push_reserved`] or given
+    /// back by [`Queue::release`].
     pub(crate) fn try_reserve(&self) -> bool {
-        // The head first: `admitted` is never behind it, and read second it is at least what it was when the head was stored.
+        // The head first: `admitted` is never behind it, and read second it is at least what it was when the head was
+        // stored.
         let mut head = self.lines.head[0].word.load(Ordering::Acquire);
         let mut admitted = self.admitted.0.load(Ordering::Acquire);
         loop {
             if admitted.wrapping_sub(head) >= self.capacity() as u64 {
-                // Full, if the head is still there. A thread that was descheduled between the two reads may hold a head of laps ago; to a pusher of
-                // completions, who has a place by right, "full" would mean a lost answer. `admitted` was acquired, so the second read knows the head that its
-                // last writer knew.
+                // Full, if the head is still there. A thread that was descheduled between the two reads may hold a head
+                // of laps ago; to a pusher of completions, who has a place by right, "full" would mean a lost answer.
+                // `admitted` was acquired, so the second read knows the head that its last writer knew.
                 let now = self.lines.head[0].word.load(Ordering::Acquire);
                 if now == head || !P::LOOK_AGAIN {
                     return false;
@@ -175,8 +178,9 @@ impl<M: Message, P: Protocol> Queue<M, P> {
 
     /// Pushes on a reserved right. `make` is told the position before anyone can see the slot.
     pub(crate) fn push_reserved(&self, make: impl FnOnce(u64) -> M) -> u64 {
-        // Reserving acquired the head that freed *a* slot, but the position may be one that another pusher's reservation freed, later. That pusher
-        // claimed before us, so its claim, which this one acquires, passes on the consumer's last read of our slot.
+        // Reserving acquired the head that freed *a* slot, but the position may be one that another pusher's
+        // reservation freed, later. That pusher claimed before us, so its claim, which this one acquires, passes on the
+        // consumer's last read of our slot.
         let position = self.claimed.0.fetch_add(1, P::CLAIM);
         let message = make(position);
         if P::SLOT_BEFORE_TAIL {
@@ -191,7 +195,8 @@ impl<M: Message, P: Protocol> Queue<M, P> {
         position
     }
 
-    /// Pushes the messages of `burst` as far as there is room, with one store of the tail if no other pusher interferes; tells how many.
+    /// Pushes the messages of `burst` as far as there is room, with one store of the tail if no other pusher
+    /// interferes; tells how many.
     pub(crate) fn push_burst(&self, burst: &[M]) -> usize {
         let count = burst.iter().take_while(|_| self.try_reserve()).count();
         if count == 0 {
@@ -215,8 +220,8 @@ impl<M: Message, P: Protocol> Queue<M, P> {
 
     /// Whether there is something to poll, and the tail is one that a pusher can have stored.
     pub(crate) fn has_news(&self) -> bool {
-        // In this order: the tail is never behind what was consumed earlier. A stale `consumed` only makes the distance longer, and whoever
-        // consumes meanwhile looks again.
+        // In this order: the tail is never behind what was consumed earlier. A stale `consumed` only makes the distance
+        // longer, and whoever consumes meanwhile looks again.
         let consumed = self.consumed.load(Ordering::Relaxed);
         let waiting = self.lines.tail[0].word.load(Ordering::Relaxed).wrapping_sub(consumed);
         (1..=self.capacity() as u64).contains(&waiting)
@@ -232,13 +237,14 @@ impl<M: Message, P: Protocol> Queue<M, P> {
         self.lines.tail[0].word.load(Ordering::Acquire)
     }
 
-    /// The position after the last one that a pusher has claimed: what is below may be published at any moment, if it is not yet.
+    /// The position after the last one that a pusher has claimed: what is below may be published at any moment, if it
+    /// is not yet.
     pub(crate) fn claimed(&self) -> u64 {
         self.claimed.0.load(Ordering::Acquire)
     }
 
-    /// Copies out at most `max` slots (and at most [`BURST`]). Empty if there is nothing, or if another thread is polling. `Err` if the tail is
-    /// not one that any pusher can have stored: the memory is corrupt.
+    /// Copies out at most `max` slots (and at most [`BURST`]). Empty if there is nothing, or if another thread is
+    /// polling. `Err` if the tail is not one that any pusher can have stored: the memory is corrupt.
     pub fn poll(&self, max: usize) -> Result<Burst, SlotFault> {
         let mut burst = Burst { first: 0, next: 0, len: 0, slots: [MaybeUninit::uninit(); BURST] };
         if self.is_empty()
@@ -259,7 +265,8 @@ impl<M: Message, P: Protocol> Queue<M, P> {
         let mut answered = 1;
         loop {
             self.advance();
-            // A pusher that came meanwhile left word here; its ready mark may or may not have been seen. Only from 0 can the next one start.
+            // A pusher that came meanwhile left word here; its ready mark may or may not have been seen. Only from 0
+            // can the next one start.
             let left = self.pending.0.fetch_sub(answered, Ordering::AcqRel).wrapping_sub(answered);
             if left == 0 || !P::LEAVE_WORD {
                 return;
@@ -298,8 +305,9 @@ impl<M: Message, P: Protocol> Queue<M, P> {
         }
         for at in 0..len {
             let cell = &self.slots[self.index(head.wrapping_add(at as u64))];
-            // SAFETY: the position is below the tail, whose store the fence above acquired, so the pusher's write happened before. No pusher writes
-            // the slot again before the head passes it, which only this thread, holding `polling`, can bring about, below.
+            // SAFETY: the position is below the tail, whose store the fence above acquired, so the pusher's write
+            // happened before. No pusher writes the slot again before the head passes it, which only this thread,
+            // holding `polling`, can bring about, below.
             burst.slots[at].write(unsafe { cell.read() });
         }
         burst.len = len;
@@ -312,14 +320,16 @@ impl<M: Message, P: Protocol> Queue<M, P> {
     fn write(&self, position: u64, message: &M) {
         let slot = message.to_slot(position.wrapping_add(1));
         self.slots[self.index(position)].with_mut(|cell| {
-            // SAFETY: `cell` is valid and aligned for a `Slot`. The claim makes this thread the only pusher of the position, and the position is less
-            // than a capacity ahead of a head that this thread or an earlier claimer acquired, so the consumer's reads of the slot's last lap are over and happened
-            // before. It does not read again before the tail passes the position, which waits for the ready mark that follows this call.
+            // SAFETY: `cell` is valid and aligned for a `Slot`. The claim makes this thread the only pusher of the
+            // position, and the position is less than a capacity ahead of a head that this thread or an earlier claimer
+            // acquired, so the consumer's reads of the slot's last lap are over and happened before. It does not read
+            // again before the tail passes the position, which waits for the ready mark that follows this call.
             unsafe {
                 let (to, from) = (cell.cast::<u64>(), (&raw const slot).cast::<u64>());
                 to.add(1).copy_from_nonoverlapping(from.add(1), SLOT_BYTES / 8 - 1);
-                // The first sequence goes last, so that a reader outside the protocol (a debugger, a post-mortem) can tell a slot that was being written.
-                // The standard library's atomic also under loom: loom watches the cell as a whole.
+                // The first sequence goes last, so that a reader outside the protocol (a debugger, a post-mortem) can
+                // tell a slot that was being written. The standard library's atomic also under loom: loom watches the
+                // cell as a whole.
                 std::sync::atomic::AtomicU64::from_ptr(to).store(slot.sequence, std::sync::atomic::Ordering::Release);
             }
         });
@@ -352,7 +362,8 @@ impl Iterator for Burst {
         }
         let at = self.next;
         self.next += 1;
-        // SAFETY: `Queue::fill` wrote the first `len` slots, and `at < len`. A `Slot` is `Copy`, so reading it twice would be harmless too.
+        // SAFETY: `Queue::fill` wrote the first `len` slots, and `at < len`. A `Slot` is `Copy`, so reading it twice
+        // would be harmless too.
         Some((self.first.wrapping_add(at as u64), unsafe { self.slots[at].assume_init() }))
     }
 }

@@ -1,8 +1,9 @@
 //! Waiting for news: how long to spin before giving up the processor, and an event count to park on.
 //!
-//! Promises: a notification costs no system call while nobody is parked (one fence and one load); no wake-up is lost, whatever the order in
-//! which the condition becomes true, the notifier looks and the waiter parks. Limits: the condition must be made true *before* the
-//! notification, and a notification without a change of the condition may wake waiters for nothing; they check and park again.
+//! Promises: a notification costs no system call while nobody is parked (one fence and one load); no wake-up is lost,
+//! whatever the order in which the condition becomes true, the notifier looks and the waiter parks. Limits: the
+//! condition must be made true *before* the notification, and a notification without a change of the condition may wake
+//! waiters for nothing; they check and park again.
 
 use std::{
     fmt,
@@ -47,8 +48,9 @@ pub struct ParseWaitStrategyError {
     given: String,
 }
 
-/// How long `HybridSpin` keeps the processor to itself. About the time from a worker's last store to its visibility elsewhere plus a small
-/// job; past that, on a machine with few cores, the spinner may be sitting on the core that the worker needs.
+/// How long `HybridSpin` keeps the processor to itself. About the time from a worker's last store to its visibility
+/// elsewhere plus a small job; past that, on a machine with few cores, the spinner may be sitting on the core that the
+/// worker needs.
 const SPIN_FIRST: Duration = Duration::from_micros(2);
 
 /// Pause instructions between two checks while spinning.
@@ -72,8 +74,8 @@ impl<P: Protocol> Signal<P> {
         self.wake_one();
     }
 
-    /// Waits until `ready` says so (true) or the deadline has passed (false, after a last look). `ready` is called without any lock held, and
-    /// may notify this very signal.
+    /// Waits until `ready` says so (true) or the deadline has passed (false, after a last look). `ready` is called
+    /// without any lock held, and may notify this very signal.
     pub fn wait_until(
         &self,
         strategy: WaitStrategy,
@@ -108,7 +110,8 @@ impl<P: Protocol> Signal<P> {
         }
     }
 
-    /// Whether there is anyone to wake. The new epoch reaches also the waiter that has looked but not yet gone to sleep.
+    /// Whether there is anyone to wake. The new epoch reaches also the waiter that has looked but not yet gone to
+    /// sleep.
     fn bump(&self) -> bool {
         if self.parked.load(Ordering::Relaxed) == 0 {
             return false;
@@ -155,7 +158,8 @@ impl<P: Protocol> Signal<P> {
             let before = *lock(&self.epoch);
             let early = !P::ANNOUNCE_BEFORE_CHECK && ready();
             self.parked.fetch_add(1, Ordering::Relaxed);
-            // Pairs with the notifier's fence: either it sees that we are parked, or the check below sees what it published.
+            // Pairs with the notifier's fence: either it sees that we are parked, or the check below sees what it
+            // published.
             fence(Ordering::SeqCst);
             let seen = early || (P::ANNOUNCE_BEFORE_CHECK && ready());
             let in_time = seen || self.sleep(before, deadline);

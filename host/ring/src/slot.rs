@@ -1,8 +1,8 @@
 //! The slot: 128 little-endian bytes that mean the same to the submission ring, the completion ring and the event ring.
 //!
-//! The layout is an ABI: the CUDA kernel, other processes that map an event ring, and this host read the same bytes. It is fixed by
-//! the compile-time assertions at the end of this file. A [`Slot`] itself is plain data and promises nothing about concurrency; that
-//! is the business of the ring it lies in.
+//! The layout is an ABI: the CUDA kernel, other processes that map an event ring, and this host read the same bytes. It
+//! is fixed by the compile-time assertions at the end of this file. A [`Slot`] itself is plain data and promises
+//! nothing about concurrency; that is the business of the ring it lies in.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -19,7 +19,8 @@ pub const JOB_DATA_BYTES: usize = 72;
 #[repr(C, align(128))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 pub struct Slot {
-    /// Position + 1, written last. Never 0 in a written slot but for the one position that precedes a wrap of the u64 itself.
+    /// Position + 1, written last. Never 0 in a written slot but for the one position that precedes a wrap of the u64
+    /// itself.
     pub sequence: u64,
     /// Event: its kind. Job: opcode | ABI version << 32. Completion: opcode.
     pub event_type: u64,
@@ -27,7 +28,8 @@ pub struct Slot {
     pub source_id: u64,
     /// Unix time in nanoseconds, when the slot was published.
     pub timestamp_ns: u64,
-    /// Event: confidence, 0..1. Job: score threshold. Both as float64 bits. Completion: status | nanoseconds on the device << 16.
+    /// Event: confidence, 0..1. Job: score threshold. Both as float64 bits. Completion: status | nanoseconds on the
+    /// device << 16.
     pub confidence_bits: u64,
     /// Bytes used in `data`: at most 80 for an event, 72 for a job or a completion.
     pub data_len: u64,

@@ -1,8 +1,9 @@
-//! The atomics facade: the standard library's types, or loom's under `--cfg loom`, so that the code which runs is the code which is
-//! model-checked.
+//! The atomics facade: the standard library's types, or loom's under `--cfg loom`, so that the code which runs is the
+//! code which is model-checked.
 //!
-//! Everything in this crate that one thread writes and another reads goes through here. Loom's `SeqCst` accesses are modelled only as
-//! `AcqRel`, so the ring never relies on a `SeqCst` access: where a total order is needed there is a `fence(SeqCst)`, which loom models.
+//! Everything in this crate that one thread writes and another reads goes through here. Loom's `SeqCst` accesses are
+//! modelled only as `AcqRel`, so the ring never relies on a `SeqCst` access: where a total order is needed there is a
+//! `fence(SeqCst)`, which loom models.
 
 #[cfg(loom)]
 pub use loom::{
@@ -19,12 +20,14 @@ pub use std::{
     thread::yield_now,
 };
 
-/// Locks, also where another thread has panicked while it held the lock: what our locks guard is consistent between any two statements.
+/// Locks, also where another thread has panicked while it held the lock: what our locks guard is consistent between any
+/// two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// A plain value that one thread at a time may touch, the hand-over being the ring's business. Loom watches it for races.
+/// A plain value that one thread at a time may touch, the hand-over being the ring's business. Loom watches it for
+/// races.
 #[repr(transparent)]
 #[derive(Debug)]
 pub struct SharedCell<T> {
@@ -34,8 +37,8 @@ pub struct SharedCell<T> {
     value: loom::cell::UnsafeCell<T>,
 }
 
-// SAFETY: the cell only hands out its value through `read` and `write`, whose callers promise that no other thread writes meanwhile; a
-// value that moves between threads this way must be `Send`.
+// SAFETY: the cell only hands out its value through `read` and `write`, whose callers promise that no other thread
+// writes meanwhile; a value that moves between threads this way must be `Send`.
 unsafe impl<T: Send> Sync for SharedCell<T> {}
 
 impl<T: Copy> SharedCell<T> {

@@ -1,11 +1,14 @@
-//! The outstanding tickets: who waits for an answer, which run of the arena belongs to it, and whether the consumer may still touch it.
+//! The outstanding tickets: who waits for an answer, which run of the arena belongs to it, and whether the consumer may
+//! still touch it.
 //!
-//! An entry has two halves, and is free again when both are over: the *owner's* (until the answer is collected or the ticket dropped) and the
-//! *consumer's* (until its completion has come, or the consumer is known dead). An entry is also the credit for one completion slot: there
-//! are as many entries as the completion ring has slots, and an entry is not free before its completion slot is.
+//! An entry has two halves, and is free again when both are over: the *owner's* (until the answer is collected or the
+//! ticket dropped) and the *consumer's* (until its completion has come, or the consumer is known dead). An entry is
+//! also the credit for one completion slot: there are as many entries as the completion ring has slots, and an entry is
+//! not free before its completion slot is.
 //!
-//! Tickets are found by open addressing on the ticket's number, without a lock; tickets are consecutive, so a probe goes further than its
-//! first look only past tickets that are whole laps old. Looking for a ticket that does not exist scans the table; that is a fault anyway.
+//! Tickets are found by open addressing on the ticket's number, without a lock; tickets are consecutive, so a probe
+//! goes further than its first look only past tickets that are whole laps old. Looking for a ticket that does not exist
+//! scans the table; that is a fault anyway.
 
 use std::task::Waker;
 
@@ -154,7 +157,8 @@ impl Table {
         self.entries[entry as usize].answered.load(Ordering::Acquire)
     }
 
-    /// An in-process consumer begins to work on a ticket: its entry, if `check` likes the lease and nobody else has begun.
+    /// An in-process consumer begins to work on a ticket: its entry, if `check` likes the lease and nobody else has
+    /// begun.
     pub(crate) fn open(&self, ticket: u64, check: impl FnOnce(&Lease) -> bool) -> Option<u32> {
         let (entry, state) = self.find(ticket)?;
         let slot = &self.entries[entry as usize];
@@ -166,8 +170,8 @@ impl Table {
         opened.then_some(entry)
     }
 
-    /// An in-process consumer ends its work on a ticket: true once for each ticket, and only for who has it open (or, with `opened` false,
-    /// while nobody has).
+    /// An in-process consumer ends its work on a ticket: true once for each ticket, and only for who has it open (or,
+    /// with `opened` false, while nobody has).
     pub(crate) fn close(&self, ticket: u64, opened: bool) -> bool {
         let Some((entry, _state)) = self.find(ticket) else {
             return false;
@@ -180,14 +184,16 @@ impl Table {
         right
     }
 
-    /// A completion has come for `completion.ticket`. `doubtful`: its slot was damaged, or it names a job that no consumer has taken, so even the
-    /// ticket's number is not to be relied on; whoever waits for it gets an error, and the run stays out of use.
+    /// A completion has come for `completion.ticket`. `doubtful`: its slot was damaged, or it names a job that no
+    /// consumer has taken, so even the ticket's number is not to be relied on; whoever waits for it gets an error, and
+    /// the run stays out of use.
     pub(crate) fn settle(&self, arena: &Arena, mut completion: Completion, doubtful: bool) -> Settled {
         let Some((entry, mut state)) = self.find(completion.ticket) else {
             return Settled::Fault;
         };
         let slot = &self.entries[entry as usize];
-        // Whoever has the job open has a borrow of its run; only its own completion, which closes the job first, may end that.
+        // Whoever has the job open has a borrow of its run; only its own completion, which closes the job first, may
+        // end that.
         let open = slot.stage.load(Ordering::Relaxed) == OPEN;
         if state.consumer == Consumer::Quarantined {
             // Too late for the owner, who has an answer. But it ends the consumer's half as it would have in time.
@@ -238,8 +244,9 @@ impl Table {
         self.index.iter().filter_map(|place| place.load(Ordering::Acquire).checked_sub(1))
     }
 
-    /// The consumer is dead: gives the quarantined runs back. A ticket whose slot no consumer has taken yet (it is at or past `head`) keeps its
-    /// entry, the credit for the completion that the next consumer will send for it. Returns how many runs were given back.
+    /// The consumer is dead: gives the quarantined runs back. A ticket whose slot no consumer has taken yet (it is at
+    /// or past `head`) keeps its entry, the credit for the completion that the next consumer will send for it. Returns
+    /// how many runs were given back.
     pub(crate) fn release_quarantine(&self, arena: &Arena, head: u64) -> usize {
         let mut released = 0;
         for entry in self.listed() {
@@ -259,13 +266,14 @@ impl Table {
         released
     }
 
-    /// Whether nobody may touch the run of a ticket up to `through` any more, but for its owner: the consumer's half is over, or the run was taken
-    /// from a dead consumer. For tickets that had their entry before the call.
+    /// Whether nobody may touch the run of a ticket up to `through` any more, but for its owner: the consumer's half is
+    /// over, or the run was taken from a dead consumer. For tickets that had their entry before the call.
     pub(crate) fn is_settled(&self, through: u64) -> bool {
         let touchable = |entry: u32| {
             let slot = &self.entries[entry as usize];
             let is_meant = || through.wrapping_sub(slot.ticket.load(Ordering::Relaxed)) < 1 << 63;
-            // Without the lock the entry may get another ticket between two looks, but only when its old one is settled.
+            // Without the lock the entry may get another ticket between two looks, but only when its old one is
+            // settled.
             is_meant() && {
                 let state = lock(&slot.state);
                 self.is_listed(entry) && is_meant() && state.lease.is_some()
@@ -361,7 +369,8 @@ impl Table {
         self.answer(slot, state, completion)
     }
 
-    /// Ends the consumer's half: no completion is expected any more. A quarantined entry without an owner is free with that.
+    /// Ends the consumer's half: no completion is expected any more. A quarantined entry without an owner is free with
+    /// that.
     fn finish(&self, entry: u32, slot: &Entry, state: &mut State) {
         self.index[slot.at.load(Ordering::Relaxed) as usize].store(0, Ordering::Release);
         if state.consumer == Consumer::Quarantined {

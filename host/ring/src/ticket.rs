@@ -15,7 +15,8 @@ use crate::{
     protocol::{Protocol, Sound},
 };
 
-/// A job that is admitted but not submitted: it holds a submission slot, a completion slot and a run of the arena. Dropping it gives all back.
+/// A job that is admitted but not submitted: it holds a submission slot, a completion slot and a run of the arena.
+/// Dropping it gives all back.
 #[derive(Debug)]
 pub struct Reservation<P: Protocol = Sound> {
     ring: Arc<JobRing<P>>,
@@ -26,8 +27,8 @@ pub struct Reservation<P: Protocol = Sound> {
     submitted: bool,
 }
 
-/// The right to one answer. A future, or to be waited for; dropping it abandons the answer, and the job's memory is recycled when the
-/// completion comes.
+/// The right to one answer. A future, or to be waited for; dropping it abandons the answer, and the job's memory is
+/// recycled when the completion comes.
 ///
 /// The future is ready once some thread has reaped the completion ([`JobRing::reap`]); polling it does not reap.
 #[derive(Debug)]
@@ -55,12 +56,13 @@ impl<P: Protocol> Reservation<P> {
         Self { ring, entry, generation, payload, result, submitted: false }
     }
 
-    /// The job's input, to be filled in; aligned to 128 bytes. What is in it before is arbitrary: what earlier jobs left.
+    /// The job's input, to be filled in; aligned to 128 bytes. What is in it before is arbitrary: what earlier jobs
+    /// left.
     pub fn payload_mut(&mut self) -> &mut [u8] {
         self.ring.arena.note_write(&self.payload);
-        // SAFETY: the bytes are initialised (fresh memory is zero), within the arena, and belong to the lease in this reservation's table entry.
-        // Leases never overlap; no consumer knows of the run before `submit`, which takes `self`, and no slot of this generation names it yet. So
-        // the borrow of `self` is the only access.
+        // SAFETY: the bytes are initialised (fresh memory is zero), within the arena, and belong to the lease in this
+        // reservation's table entry. Leases never overlap; no consumer knows of the run before `submit`, which takes
+        // `self`, and no slot of this generation names it yet. So the borrow of `self` is the only access.
         unsafe { self.ring.arena.bytes(&self.payload).as_mut() }
     }
 
@@ -168,14 +170,16 @@ impl<P: Protocol> Outcome<P> {
         self.completion.status
     }
 
-    /// The part of the result region that the answer uses; empty if the answer is in the completion itself, or if there is none.
+    /// The part of the result region that the answer uses; empty if the answer is in the completion itself, or if there
+    /// is none.
     pub fn result(&self) -> &[u8] {
         match (&self.lease, &self.completion.body) {
             (Some(lease), Body::Arena(used)) => {
                 self.ring.arena.note_read(&lease.payload);
-                // SAFETY: the table has checked that `used` lies within the lease's result region, so within the arena, whose bytes are initialised. The
-                // consumer has finished: its writes happened before the completion that was acquired to get here, and an in-process consumer gave
-                // up its borrow before it could complete. The lease is ours until `drop`, so nobody else writes.
+                // SAFETY: the table has checked that `used` lies within the lease's result region, so within the arena,
+                // whose bytes are initialised. The consumer has finished: its writes happened before the completion
+                // that was acquired to get here, and an in-process consumer gave up its borrow before it could
+                // complete. The lease is ours until `drop`, so nobody else writes.
                 unsafe { self.ring.arena.bytes(used).as_ref() }
             }
             _ => &[],

@@ -1,5 +1,5 @@
-//! What the host offers to a consumer that is a device: the lines, the run words, waiting on its behalf, and telling when it is done with
-//! what jobs name.
+//! What the host offers to a consumer that is a device: the lines, the run words, waiting on its behalf, and telling
+//! when it is done with what jobs name.
 #![cfg(not(loom))]
 
 use std::{
@@ -59,8 +59,8 @@ fn the_lines_have_sixteen_words_in_shared_memory() {
     assert!([&report.word, &report.more[0], &report.more[14]].iter().all(|word| word.load(Ordering::Relaxed) == 0));
 }
 
-/// The run words tell a device what `Arena::resolve` tells the host, and a ring that follows another one in the same memory goes on with the
-/// generations.
+/// The run words tell a device what `Arena::resolve` tells the host, and a ring that follows another one in the same
+/// memory goes on with the generations.
 #[test]
 fn the_runs_are_told_in_shared_memory() {
     let layout = RingLayout::of(&CONFIG).expect("a layout");
@@ -85,7 +85,8 @@ fn the_runs_are_told_in_shared_memory() {
     assert_eq!(words()[0], 3 << 32 | 1);
 }
 
-/// A result that does not begin on a line of its own is refused: two jobs' results would share what a device writes at once.
+/// A result that does not begin on a line of its own is refused: two jobs' results would share what a device writes at
+/// once.
 #[test]
 fn a_result_off_its_line_is_refused() {
     let ring = ring_at(0);

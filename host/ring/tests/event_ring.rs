@@ -1,4 +1,5 @@
-//! The event ring in one thread: events, places, counts, laps against a model, and what an async consumer's waker is told.
+//! The event ring in one thread: events, places, counts, laps against a model, and what an async consumer's waker is
+//! told.
 
 use megaring_ring::event_ring::{
     ConsumerStats, Event, EventConsumer, EventError, EventRing, EventRingConfig, EventRingError, MAX_CONSUMERS, Read,

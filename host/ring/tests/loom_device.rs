@@ -1,5 +1,5 @@
-//! Loom models of a ring whose consumer is a device, which can neither wake a thread nor be woken: what its watcher does in its stead, and what
-//! a dispatcher does that launches it per batch.
+//! Loom models of a ring whose consumer is a device, which can neither wake a thread nor be woken: what its watcher
+//! does in its stead, and what a dispatcher does that launches it per batch.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test -p megaring-ring --release --test loom_device
@@ -112,7 +112,8 @@ fn an_announced_answer_arrives<P: Protocol>() {
     });
 }
 
-/// The same for a dedicated reaper, two answers and an announcement after each: the second may find the reaper at work on the first.
+/// The same for a dedicated reaper, two answers and an announcement after each: the second may find the reaper at work
+/// on the first.
 fn an_announced_answer_is_reaped<P: Protocol>() {
     explore(2, || {
         let ring = tiny_ring::<P>();
@@ -165,8 +166,9 @@ enum Check {
     MovedSinceLaunch,
 }
 
-/// A device that is launched up to the tail seen, takes that much and ends; its dispatcher parks in between. Two jobs, the second of which may
-/// come before, during or after the first launch: both must be taken, or the dispatcher sleeps for ever.
+/// A device that is launched up to the tail seen, takes that much and ends; its dispatcher parks in between. Two jobs,
+/// the second of which may come before, during or after the first launch: both must be taken, or the dispatcher sleeps
+/// for ever.
 fn launched_per_batch<P: Protocol>(check: Check) {
     explore(3, move || {
         let ring = tiny_ring::<P>();
@@ -192,7 +194,8 @@ fn launched_per_batch<P: Protocol>(check: Check) {
     });
 }
 
-/// What a job names is read by the device until its completion and written by the host once that job is settled: loom watches the two.
+/// What a job names is read by the device until its completion and written by the host once that job is settled: loom
+/// watches the two.
 fn memory_is_reused_when_settled<P: Protocol>() {
     explore(2, || {
         let ring = tiny_ring::<P>();
@@ -201,7 +204,8 @@ fn memory_is_reused_when_settled<P: Protocol>() {
         let consumer = {
             let (ring, named) = (ring.clone(), named.clone());
             thread::spawn(move || {
-                // SAFETY: the job that names the cell is not completed yet; that nobody writes before is what the model is about.
+                // SAFETY: the job that names the cell is not completed yet; that nobody writes before is what the model
+                // is about.
                 unsafe { named.read() };
                 assert_eq!(device(&ring, 1), 1);
                 ring.reap();

@@ -1,6 +1,6 @@
-//! Every interleaving, and every value that the memory model lets a load return, of the event ring's slot protocol and of its wake-up,
-//! on rings of two slots with two words each. The code is the rings' own; each twin changes one constant of it, and loom must find
-//! the model broken.
+//! Every interleaving, and every value that the memory model lets a load return, of the event ring's slot protocol and
+//! of its wake-up, on rings of two slots with two words each. The code is the rings' own; each twin changes one
+//! constant of it, and loom must find the model broken.
 //!
 //! Run with `RUSTFLAGS="--cfg loom" cargo test --release -p megaring-ring --test loom_event`.
 #![cfg(loom)]
@@ -172,8 +172,8 @@ impl<'a> Sleeper<'a> {
         Self { ring, reader: Reader::new(), alarm: Arc::default() }
     }
 
-    /// Awaits one event. While the future is pending and its waker was not called, time passes only by producers' coming to their end;
-    /// when none is left, the wake-up was missed.
+    /// Awaits one event. While the future is pending and its waker was not called, time passes only by producers'
+    /// coming to their end; when none is left, the wake-up was missed.
     fn take<P: Protocol>(&mut self, producers: &mut impl Iterator<Item = JoinHandle<()>>) {
         let Self { ring, reader, alarm } = self;
         let waker = Waker::from(Arc::clone(alarm));

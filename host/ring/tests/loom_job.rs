@@ -1,11 +1,13 @@
-//! Loom models of the job ring: every interleaving, within a bound on preemptions, of a few threads over rings of two to four slots.
+//! Loom models of the job ring: every interleaving, within a bound on preemptions, of a few threads over rings of two
+//! to four slots.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test -p megaring-ring --release --test loom_job
 //! ```
 //!
-//! Each model is a function of the [`Protocol`]. With [`Sound`] it must pass; each *twin* runs the very same code with one step of the protocol
-//! wrong, and loom must reject it: a model that cannot tell the bug from the right code proves nothing.
+//! Each model is a function of the [`Protocol`]. With [`Sound`] it must pass; each *twin* runs the very same code with
+//! one step of the protocol wrong, and loom must reject it: a model that cannot tell the bug from the right code proves
+//! nothing.
 #![cfg(loom)]
 
 use std::{
@@ -77,7 +79,8 @@ fn drain<M: Message, P: Protocol>(queue: &megaring_ring::queue::Queue<M, P>, wan
     seen
 }
 
-/// Two producers, one consumer, a ring of two that starts just before the positions wrap: everything arrives once, whole.
+/// Two producers, one consumer, a ring of two that starts just before the positions wrap: everything arrives once,
+/// whole.
 fn publish_and_consume<P: Protocol>() {
     explore(3, || {
         let queue = Arc::new(SubmissionQueue::<P>::new(2, u64::MAX).expect("a queue"));
@@ -95,8 +98,8 @@ fn publish_and_consume<P: Protocol>() {
     });
 }
 
-/// One producer pushes two laps through a ring of two, against a consumer: a slot is never written while it is read, a full ring refuses, and
-/// what is refused comes back.
+/// One producer pushes two laps through a ring of two, against a consumer: a slot is never written while it is read, a
+/// full ring refuses, and what is refused comes back.
 fn lap_and_backpressure<P: Protocol>() {
     explore(3, || {
         let queue = Arc::new(SubmissionQueue::<P>::new(2, u64::MAX - 1).expect("a queue"));
@@ -119,8 +122,8 @@ fn lap_and_backpressure<P: Protocol>() {
     });
 }
 
-/// Two producers meet a full ring of two while the consumer empties it: a position may be claimed by a producer whose own reservation was
-/// freed by an earlier head than the position needs.
+/// Two producers meet a full ring of two while the consumer empties it: a position may be claimed by a producer whose
+/// own reservation was freed by an earlier head than the position needs.
 fn claims_out_of_order<P: Protocol>() {
     explore(3, || {
         let queue = Arc::new(CompletionQueue::<P>::new(2, 0).expect("a queue"));
@@ -159,7 +162,8 @@ fn nothing_is_left_unpublished<P: Protocol>() {
     });
 }
 
-/// A waiter that parks and a notifier: if the wake-up is lost, the waiter sleeps for ever, which loom reports as a deadlock.
+/// A waiter that parks and a notifier: if the wake-up is lost, the waiter sleeps for ever, which loom reports as a
+/// deadlock.
 fn no_lost_wake_up<P: Protocol>(waiters: usize) {
     explore(3, move || {
         let state = Arc::new((Signal::<P>::new(), AtomicU64::new(0)));
@@ -379,7 +383,8 @@ fn failing_twins() {
     rejects("left without an answer", submitted_while_failing::<NoNotifyFence>);
 }
 
-/// Two slots, of which the main thread never uses more than one at a time: there is always a place for the other thread's message.
+/// Two slots, of which the main thread never uses more than one at a time: there is always a place for the other
+/// thread's message.
 fn a_place_by_right_is_found<P: Protocol>() {
     explore(3, || {
         let queue = Arc::new(CompletionQueue::<P>::new(2, 0).expect("a queue"));

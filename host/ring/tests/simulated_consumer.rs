@@ -1,5 +1,5 @@
-//! Producers, a pool of workers and reapers in threads with random yields: every job's payload arrives whole, and every ticket is answered
-//! exactly once, with the answer that belongs to it.
+//! Producers, a pool of workers and reapers in threads with random yields: every job's payload arrives whole, and every
+//! ticket is answered exactly once, with the answer that belongs to it.
 #![cfg(not(loom))]
 
 use std::{

@@ -1,5 +1,6 @@
-//! The calls of `megaring.v1.Compute`: one [`Call`] for each message. How it becomes a job and what comes out becomes its response stand in one
-//! file, named after the operation; what they share is in [`crate::validate`] and [`crate::reply`].
+//! The calls of `megaring.v1.Compute`: one [`Call`] for each message. How it becomes a job and what comes out becomes
+//! its response stand in one file, named after the operation; what they share is in [`crate::validate`] and
+//! [`crate::reply`].
 
 use std::sync::Arc;
 

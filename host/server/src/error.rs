@@ -1,9 +1,9 @@
 //! Errors on the wire: one exhaustive match turns an [`Error`] into a gRPC status with google.rpc details.
 //!
-//! Every status carries an `ErrorInfo` (domain `megaring`, a reason in capitals) and, by kind, the detail that helps a program:
-//! the field path, the resource, the delay before a retry, the precondition. A fault of megaring carries an id instead of its
-//! text; the log has the text under the same id. Texts that a caller chose are cut to [`MAX_TEXT_BYTES`], so that a status always
-//! fits the headers it travels in.
+//! Every status carries an `ErrorInfo` (domain `megaring`, a reason in capitals) and, by kind, the detail that helps a
+//! program: the field path, the resource, the delay before a retry, the precondition. A fault of megaring carries an id
+//! instead of its text; the log has the text under the same id. Texts that a caller chose are cut to
+//! [`MAX_TEXT_BYTES`], so that a status always fits the headers it travels in.
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -1,4 +1,5 @@
-//! Step 8, the reply: what the [calls](crate::call) share when an outcome becomes the response message, and the responses of the other services.
+//! Step 8, the reply: what the [calls](crate::call) share when an outcome becomes the response message, and the
+//! responses of the other services.
 
 use megaring_core::{BackendKind, BackendStatus};
 use megaring_corpus::{Appended, Description, State};

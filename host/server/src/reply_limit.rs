@@ -1,4 +1,5 @@
-//! The largest reply: what would exceed it is refused, where that shows before the work is done, and otherwise as soon as it shows.
+//! The largest reply: what would exceed it is refused, where that shows before the work is done, and otherwise as soon
+//! as it shows.
 
 use megaring_core::Error;
 use prost::Message;
@@ -8,12 +9,12 @@ use prost::Message;
 pub struct ReplyLimit(pub usize);
 
 impl ReplyLimit {
-    /// Refuses work whose answer could not be sent. `field` holds the items to send fewer of; `each` is the least that one of
-    /// `items * answers` takes, in bytes.
+    /// Refuses work whose answer could not be sent. `field` holds the items to send fewer of; `each` is the least that
+    /// one of `items * answers` takes, in bytes.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the field.
-    pub fn expect(self, field: &str, items: usize, answers: usize, each: usize) -> Result<(), Error> {
+    pub fn ensure(self, field: &str, items: usize, answers: usize, each: usize) -> Result<(), Error> {
         self.refuse(field, items.saturating_mul(answers).saturating_mul(each))
     }
 

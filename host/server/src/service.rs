@@ -1,9 +1,10 @@
 //! Step 1, the service: one short handler for each call of `megaring.v1`.
 //!
-//! A compute handler lists the steps in order: validate the message, run the job (admission, routing, submission, the backend's
-//! work, reaping and finishing are [`Engine::run`]), reply. Handlers never block an async thread for long: what touches more than
-//! [`LIGHT_BYTES`] of payload, and whatever touches the disk, runs on a thread for blocking work. Dropping a handler's future, as
-//! tonic does for a cancelled call, drops the job and gives its memory back. A panic becomes INTERNAL; the process goes on.
+//! A compute handler lists the steps in order: validate the message, run the job (admission, routing, submission, the
+//! backend's work, reaping and finishing are [`Engine::run`]), reply. Handlers never block an async thread for long:
+//! what touches more than [`LIGHT_BYTES`] of payload, and whatever touches the disk, runs on a thread for blocking
+//! work. Dropping a handler's future, as tonic does for a cancelled call, drops the job and gives its memory back. A
+//! panic becomes INTERNAL; the process goes on.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -49,7 +50,8 @@ pub struct Settings {
 pub struct Deadline(pub Instant);
 
 impl Service {
-    /// Handlers over an engine and what keeps its calibration. `draining` turns true once, when no new work is to be taken.
+    /// Handlers over an engine and what keeps its calibration. `draining` turns true once, when no new work is to be
+    /// taken.
     #[must_use]
     pub fn new(engine: Arc<Engine>, keeper: Arc<Keeper>, settings: Settings, draining: watch::Receiver<bool>) -> Self {
         Self { engine, keeper, settings, draining }

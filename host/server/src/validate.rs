@@ -1,9 +1,9 @@
-//! Step 2, validation: what the [calls](crate::call) share when a wire message becomes a job, or an error that names the field as the wire has
-//! it and the row.
+//! Step 2, validation: what the [calls](crate::call) share when a wire message becomes a job, or an error that names
+//! the field as the wire has it and the row.
 //!
-//! Nothing behind validation looks at wire messages, and nothing before it trusts one. Every length is compared before a byte is
-//! read, with arithmetic that cannot overflow; every value is checked to be finite. An empty batch is legal and keeps the type and
-//! dimension of an empty `Vectors` unread.
+//! Nothing behind validation looks at wire messages, and nothing before it trusts one. Every length is compared before
+//! a byte is read, with arithmetic that cannot overflow; every value is checked to be finite. An empty batch is legal
+//! and keeps the type and dimension of an empty `Vectors` unread.
 
 use megaring_core::nearest::{AXES, MAX_COORDINATE, is_coordinate};
 use megaring_core::{BackendKind, Error, Metric};

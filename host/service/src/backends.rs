@@ -28,7 +28,8 @@ pub struct Setup {
     pub isa: Option<String>,
     /// The CUDA backend, which is started where this machine has what it needs; `None` leaves it out.
     pub cuda: Option<CudaConfig>,
-    /// The wgpu backend, which is started where this machine has what it needs and CUDA does not run already; `None` leaves it out.
+    /// The wgpu backend, which is started where this machine has what it needs and CUDA does not run already; `None`
+    /// leaves it out.
     pub wgpu: Option<WgpuConfig>,
     /// The engine before them. What it says of their settings ([`EngineConfig::setup`]) is filled in here.
     pub engine: EngineConfig,
@@ -50,8 +51,8 @@ pub struct CudaConfig {
 /// How the wgpu backend is set up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WgpuConfig {
-    /// A part of the adapter's name, in any case. One that is software is used only where it is named, and so is any beside CUDA, since
-    /// it may well be the same GPU; `None` is the best of the others.
+    /// A part of the adapter's name, in any case. One that is software is used only where it is named, and so is any
+    /// beside CUDA, since it may well be the same GPU; `None` is the best of the others.
     pub adapter: Option<String>,
     /// Most bytes of device memory for corpora; 0 is the backend's own choice.
     pub memory_bytes: usize,
@@ -79,7 +80,8 @@ impl Setup {
     /// Starts the backends of this build, and the engine before them.
     ///
     /// # Errors
-    /// An instruction set that is unknown or not there, a ring size that is not a power of two, or a system that refuses memory or threads.
+    /// An instruction set that is unknown or not there, a ring size that is not a power of two, or a system that
+    /// refuses memory or threads.
     pub fn start(self, store: Arc<Store>) -> Result<Arc<Engine>, Error> {
         self.start_with(store, Vec::new())
     }

@@ -1,12 +1,14 @@
 //! `megaring bench`: how fast each backend of this machine is, and from where on which one wins.
 //!
 //! Everything is measured through the engine, each backend forced in turn and all of them in alternation
-//! ([`megaring_engine::measure::sampler`]), on generated vectors and texts of which each call takes others. A case says how long one job took of the
-//! one who asked: submission, the device, rescoring, the answer. *Resident* finds its corpus where the backend works; *cold* brings it there
-//! within the time. The processor uploads nothing, so it has no cold times.
+//! ([`megaring_engine::measure::sampler`]), on generated vectors and texts of which each call takes others. A case says
+//! how long one job took of the one who asked: submission, the device, rescoring, the answer. *Resident* finds its
+//! corpus where the backend works; *cold* brings it there within the time. The processor uploads nothing, so it has no
+//! cold times.
 //!
-//! What would take too long is left out and said to be; a backend that fails is left out from then on, and the others go on. Files are
-//! begun before anything is measured, so that a path that cannot be written is refused before the wait, and appear whole or not at all.
+//! What would take too long is left out and said to be; a backend that fails is left out from then on, and the others
+//! go on. Files are begun before anything is measured, so that a path that cannot be written is refused before the
+//! wait, and appear whole or not at all.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -115,8 +117,8 @@ pub struct Options {
 /// Measures, tells, and writes the files.
 ///
 /// # Errors
-/// A file that cannot be written, or a picture of a suite that has none, before anything is measured; an engine that does not start; a
-/// closed output.
+/// A file that cannot be written, or a picture of a suite that has none, before anything is measured; an engine that
+/// does not start; a closed output.
 pub fn run(options: &Options, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     if options.svg.is_some() && options.suite.searches(true).is_empty() {
         return Err(Failure::Usage(
@@ -144,7 +146,8 @@ pub fn run(options: &Options, settings: &Settings, output: &mut Output) -> Resul
 /// Measures the backends of an engine that runs already, and writes nothing.
 ///
 /// # Errors
-/// What cannot be begun at all, such as a server on loopback. A backend that fails is none: the record's notes tell of it.
+/// What cannot be begun at all, such as a server on loopback. A backend that fails is none: the record's notes tell of
+/// it.
 pub fn of_engine(options: &Options, engine: Arc<Engine>) -> Result<Record, Failure> {
     measure(options, Rig::over(engine))
 }

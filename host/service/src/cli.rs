@@ -1,8 +1,8 @@
 //! The command line: one file for each command under `cli/`, the settings in [`crate::config`].
 //!
-//! Answers go to stdout, as text or with `--json` as one JSON object a line; messages and progress go to stderr. The exit status is 0,
-//! 1 where the work failed, 2 where the command line, the environment or the configuration file is wrong. A reader that goes away
-//! (`megaring … | head`) ends the program quietly.
+//! Answers go to stdout, as text or with `--json` as one JSON object a line; messages and progress go to stderr. The
+//! exit status is 0, 1 where the work failed, 2 where the command line, the environment or the configuration file is
+//! wrong. A reader that goes away (`megaring … | head`) ends the program quietly.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -55,8 +55,8 @@ enum Command {
     Serve,
     /// Show all of it on real and generated data, and check every answer
     ///
-    /// Makes the corpora demo-real and demo-generated in the data folder (anew if they are there), starts a server on a free port, and
-    /// compares each answer with a naive reference. Exit status 0 means that all were equal.
+    /// Makes the corpora demo-real and demo-generated in the data folder (anew if they are there), starts a server on a
+    /// free port, and compares each answer with a naive reference. Exit status 0 means that all were equal.
     Demo,
     /// Make, fill, look at, check and drop corpora
     #[command(subcommand, arg_required_else_help = true)]

@@ -1,9 +1,9 @@
 //! Settings, each from the first place that names it: flag, environment, configuration file, default.
 //!
-//! The clap command is the one table of all settings. An option `--ring-slots` of a command `a b` has the environment variable
-//! `MEGARING_A_B_RING_SLOTS` and the key `ring_slots` in the table `[a.b]` of the file; options of every command (all of
-//! [`Settings`]) have no path. [`mod@file`] puts a file's values into the command as its defaults, so nothing else decides precedence.
-//! Relative paths are relative to the working directory, wherever they were written.
+//! The clap command is the one table of all settings. An option `--ring-slots` of a command `a b` has the environment
+//! variable `MEGARING_A_B_RING_SLOTS` and the key `ring_slots` in the table `[a.b]` of the file; options of every
+//! command (all of [`Settings`]) have no path. [`mod@file`] puts a file's values into the command as its defaults, so
+//! nothing else decides precedence. Relative paths are relative to the working directory, wherever they were written.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -75,13 +75,16 @@ pub struct Settings {
     /// Most device memory that corpora may take [default: three quarters of what is free]
     #[arg(long, global = true, env = "MEGARING_CUDA_MEMORY", value_name = "SIZE", value_parser = size)]
     pub cuda_memory: Option<usize>,
-    /// What the GPU screens with: int8 (a quarter of the memory) or float32 (fewer rows left where rows lie close); answers are the same
+    /// What the GPU screens with: int8 (a quarter of the memory) or float32 (fewer rows left where rows lie close);
+    /// answers are the same
     #[arg(long, global = true, env = "MEGARING_CUDA_SCREEN", value_name = "TYPE", default_value_t = CudaScreen::default())]
     pub cuda_screen: CudaScreen,
-    /// Whether to use a GPU through Vulkan, Metal or DX12: auto, where there is one that CUDA does not have already, or off
+    /// Whether to use a GPU through Vulkan, Metal or DX12: auto, where there is one that CUDA does not have already, or
+    /// off
     #[arg(long, global = true, env = "MEGARING_WGPU", value_name = "WHEN", default_value_t = GpuUse::Auto)]
     pub wgpu: GpuUse,
-    /// The adapter for that, by any part of its name; one that is software, and one beside CUDA, must be named [default: the best of the others]
+    /// The adapter for that, by any part of its name; one that is software, and one beside CUDA, must be named
+    /// [default: the best of the others]
     #[arg(long, global = true, env = "MEGARING_WGPU_ADAPTER", value_name = "NAME")]
     pub wgpu_adapter: Option<String>,
     /// Most of its memory that corpora may take; larger ones are streamed through
@@ -171,9 +174,9 @@ impl Settings {
         Store::open(&self.data, access)
     }
 
-    /// Starts an engine over a store as the settings say, for one command: its events stay in memory, since the events file is a
-    /// running server's. Beside the CPU, only backends of these kinds are started, where the settings allow it: a GPU takes longer
-    /// to start than most commands take.
+    /// Starts an engine over a store as the settings say, for one command: its events stay in memory, since the events
+    /// file is a running server's. Beside the CPU, only backends of these kinds are started, where the settings allow
+    /// it: a GPU takes longer to start than most commands take.
     ///
     /// # Errors
     /// A profile that cannot be read, or what [`Engine::start`] refuses.

@@ -1,8 +1,10 @@
-//! `megaring demo`: the whole path on real and generated data, through gRPC, each answer compared with the naive reference.
+//! `megaring demo`: the whole path on real and generated data, through gRPC, each answer compared with the naive
+//! reference.
 //!
-//! It imports two corpora into the data folder (anew where they are there already), starts a server on a free port of the loopback
-//! interface and talks to it as any client would. Answers are checked in full: rows, ids, order and float32 scores bit for bit, masks
-//! and zones exactly, coordinates within 1e-12. The reference's time is measured apart and is no part of any number in the table.
+//! It imports two corpora into the data folder (anew where they are there already), starts a server on a free port of
+//! the loopback interface and talks to it as any client would. Answers are checked in full: rows, ids, order and
+//! float32 scores bit for bit, masks and zones exactly, coordinates within 1e-12. The reference's time is measured
+//! apart and is no part of any number in the table.
 
 use std::time::Instant;
 

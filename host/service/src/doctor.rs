@@ -1,7 +1,7 @@
 //! `megaring doctor`: what this machine has, what is missing, and how to get it.
 //!
-//! Changes nothing that stays: the test of the data folder's writability removes its file, the self test runs on memory of its own. The
-//! exit status is 1 where something must be mended before megaring can do its work.
+//! Changes nothing that stays: the test of the data folder's writability removes its file, the self test runs on memory
+//! of its own. The exit status is 1 where something must be mended before megaring can do its work.
 
 use std::sync::Arc;
 

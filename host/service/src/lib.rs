@@ -1,5 +1,5 @@
-//! The program: command line, configuration, doctor, demo and bench, around the engine ([`megaring_engine`]) and the server
-//! ([`megaring_server`]). [`Setup`] starts the backends of this build.
+//! The program: command line, configuration, doctor, demo and bench, around the engine ([`megaring_engine`]) and the
+//! server ([`megaring_server`]). [`Setup`] starts the backends of this build.
 
 mod backends;
 pub mod bench;

@@ -1,6 +1,6 @@
-//! One answer, whatever did the work: the real sample and generated corpora through the whole engine on the CPU, equal to the naive float64
-//! reference in ids, order and scores. Run once per instruction set by `cargo xtask test`, with `MEGARING_ISA` set; each test here also goes
-//! through all of them by itself.
+//! One answer, whatever did the work: the real sample and generated corpora through the whole engine on the CPU, equal
+//! to the naive float64 reference in ids, order and scores. Run once per instruction set by `cargo xtask test`, with
+//! `MEGARING_ISA` set; each test here also goes through all of them by itself.
 
 use megaring_core::{BackendKind, Metric};
 use megaring_datasets::{memories, points, sample};

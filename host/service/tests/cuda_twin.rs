@@ -1,5 +1,6 @@
-//! The CUDA kernels' answers, without a GPU: the device code itself, compiled as C++, behind the backend that drives a GPU otherwise. What
-//! `conformance.rs` asks of the CPU is asked of it here, on less data, since a processor that emulates a GPU is slow.
+//! The CUDA kernels' answers, without a GPU: the device code itself, compiled as C++, behind the backend that drives a
+//! GPU otherwise. What `conformance.rs` asks of the CPU is asked of it here, on less data, since a processor that
+//! emulates a GPU is slow.
 //!
 //! Needs a C++20 compiler; where none is found the tests say that they were skipped.
 
@@ -146,8 +147,8 @@ fn corpora_beyond_the_memory_are_searched_exactly() {
     }
 }
 
-/// More blocks than a job has work for go on to the next job of the same stream. If one still reads a tile of this job, however slowly, the host
-/// must not take that tile's buffer for free.
+/// More blocks than a job has work for go on to the next job of the same stream. If one still reads a tile of this job,
+/// however slowly, the host must not take that tile's buffer for free.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_block_keeps_its_tile_from_the_next_job_of_the_stream() {
     let options = CudaOptions { memory_bytes: 64 << 10, ..CudaOptions::default() };

@@ -1,4 +1,5 @@
-//! The engine's promises about its own resources: permits, deadlines, cancellation, draining, forced backends, telemetry.
+//! The engine's promises about its own resources: permits, deadlines, cancellation, draining, forced backends,
+//! telemetry.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

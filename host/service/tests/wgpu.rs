@@ -1,5 +1,6 @@
-//! The shaders' answers, on an adapter of this machine: the one that `MEGARING_WGPU_ADAPTER` names, or the first there is, software too. What
-//! `conformance.rs` asks of the CPU is asked of it here in each way that it can work, and what becomes of jobs whose device is lost.
+//! The shaders' answers, on an adapter of this machine: the one that `MEGARING_WGPU_ADAPTER` names, or the first there
+//! is, software too. What `conformance.rs` asks of the CPU is asked of it here in each way that it can work, and what
+//! becomes of jobs whose device is lost.
 //!
 //! Where there is no adapter, the tests say that they were skipped.
 
@@ -99,7 +100,8 @@ fn the_real_sample_is_searched_exactly_for_every_metric_k_and_batch() {
     }
 }
 
-/// A job of some operation, done by a backend. Its answer leaves out how many rows were left to be scored, which is a backend's own affair.
+/// A job of some operation, done by a backend. Its answer leaves out how many rows were left to be scored, which is a
+/// backend's own affair.
 type Job = Arc<dyn Fn(&Arc<Engine>, BackendKind) -> Answer + Send + Sync>;
 
 /// An answer of any operation, for comparison.

@@ -20,8 +20,8 @@ use megaring_ring::{Body, Completion, Descriptor, Memory, Slot, Status};
 pub(crate) enum Script {
     /// Works as it should.
     Work,
-    /// Beats and takes nothing until [`Mock::stall`]; then takes what is there, and neither answers, beats nor ends, until [`Mock::release`];
-    /// then answers what it took and ends.
+    /// Beats and takes nothing until [`Mock::stall`]; then takes what is there, and neither answers, beats nor ends,
+    /// until [`Mock::release`]; then answers what it took and ends.
     Stall,
     /// Answers so many jobs, then ends for this reason.
     End(u64, u64),
@@ -56,7 +56,8 @@ pub(crate) struct Mock {
 
 struct Running {
     over: Arc<AtomicBool>,
-    /// Its heart, which also beats whenever somebody asks after it, so that a kernel is not taken for dead where its thread waits for its turn.
+    /// Its heart, which also beats whenever somebody asks after it, so that a kernel is not taken for dead where its
+    /// thread waits for its turn.
     heart: Arc<Heart>,
     thread: JoinHandle<()>,
 }

@@ -27,8 +27,8 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// Runs a search from slot to answer. With `greedy` it waits, while it reads a tile, until the host has copied three
-    /// more, of which one goes to the same buffer: a host that keeps to the protocol never does that.
+    /// Runs a search from slot to answer. With `greedy` it waits, while it reads a tile, until the host has copied
+    /// three more, of which one goes to the same buffer: a host that keeps to the protocol never does that.
     fn run(&mut self, world: &World, job: &Job, greedy: bool) {
         let running = world.begin(job);
         let entry = running.entry;

@@ -9,8 +9,8 @@ use plotters::prelude::*;
 
 use super::numbers::{clean, escape};
 
-/// Colours in the order of use, after Okabe and Ito, which people with any of the common kinds of colour blindness tell apart. All stand out
-/// from white and from nearly black.
+/// Colours in the order of use, after Okabe and Ito, which people with any of the common kinds of colour blindness tell
+/// apart. All stand out from white and from nearly black.
 pub(super) const INKS: [RGBColor; 6] = [
     RGBColor(0x2f, 0x81, 0xd8),
     RGBColor(0xd9, 0x66, 0x0a),
@@ -150,7 +150,8 @@ impl Chart<'_> {
     }
 }
 
-/// A range that holds `values`, with `room` times its length above them, up to a power of ten so that the axis has a label.
+/// A range that holds `values`, with `room` times its length above them, up to a power of ten so that the axis has a
+/// label.
 fn around(values: impl Iterator<Item = f64>, room: f64) -> Range<f64> {
     let (low, high) = values.fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
     if low > high {

@@ -112,7 +112,8 @@ fn verdict(record: &Record, device: &Device) -> String {
     format!("{who} wins over the CPU{uploaded} {}", parts.collect::<Vec<_>>().join(", "))
 }
 
-/// The crossovers of `backend` along the batch that one sentence can tell: of one case, dimension and k, resident where there are any.
+/// The crossovers of `backend` along the batch that one sentence can tell: of one case, dimension and k, resident where
+/// there are any.
 fn comparable<'a>(record: &'a Record, backend: &str) -> Vec<&'a Crossover> {
     let of = |c: &&Crossover| c.backend == backend && c.axis == Axis::Items && c.at.rows > 0;
     let mut all: Vec<&Crossover> = record.crossovers.iter().filter(of).collect();

@@ -50,9 +50,9 @@ pub(super) fn panels(suite: &str, groups: &BTreeMap<Subject<'_>, Lines<'_>>, mea
     groups.iter().map(|(subject, lines)| against_batch(suite, subject, lines, measure, &range, SIZE)).collect()
 }
 
-/// Latency of searches against the batch, all backends in one picture that stands for the run; none where no search was measured. It shows
-/// the corpus in the middle of those with as many lines as any and at least half as many points as the fullest: small corpora, of which
-/// there is time for every batch, say little.
+/// Latency of searches against the batch, all backends in one picture that stands for the run; none where no search was
+/// measured. It shows the corpus in the middle of those with as many lines as any and at least half as many points as
+/// the fullest: small corpora, of which there is time for every batch, say little.
 #[must_use]
 pub fn svg_latency(record: &Record) -> Option<String> {
     let groups = groups(record, "search");
@@ -117,8 +117,8 @@ fn tip(suite: &str, point: &Point) -> String {
     tip
 }
 
-/// The classic picture with two roofs: the multiply-adds a second of each search against those for each byte it reads. None where a peak of
-/// the backend was not measured, or nothing stands under them.
+/// The classic picture with two roofs: the multiply-adds a second of each search against those for each byte it reads.
+/// None where a peak of the backend was not measured, or nothing stands under them.
 pub(super) fn roofline(record: &Record, backend: &str) -> Option<String> {
     let (Some(arithmetic), Some(memory)) = peaks(record, backend) else { return None };
     let dot = |point: &&Point| {

@@ -71,8 +71,8 @@ impl Win<'_> {
     }
 }
 
-/// Who wins at each batch of one picture; none where only one backend was measured. A backend that has no cold times, because it uploads
-/// nothing, stands among the cold ones with its resident times.
+/// Who wins at each batch of one picture; none where only one backend was measured. A backend that has no cold times,
+/// because it uploads nothing, stands among the cold ones with its resident times.
 pub(super) fn winners<'a>(lines: &Lines<'a>, residence: Residence) -> BTreeMap<u64, Option<Win<'a>>> {
     let uploads_nothing = |backend: &str| !lines.contains_key(&(backend, Residence::Cold));
     let of =

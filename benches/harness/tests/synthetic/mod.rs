@@ -1,5 +1,5 @@
-//! Records of machines that do not exist, computed from cost models: a fixed cost and a cost for each unit of work. No figure here was
-//! measured anywhere.
+//! Records of machines that do not exist, computed from cost models: a fixed cost and a cost for each unit of work. No
+//! figure here was measured anywhere.
 
 use megaring_harness::crossover::crossovers;
 use megaring_harness::record::{Axis, Device, Machine, Peak, Point, Record, Residence, SCHEMA, Sizes, Times};

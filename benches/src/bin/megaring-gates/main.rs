@@ -1,8 +1,9 @@
-//! `cargo xtask bench gates`: measures the operations that everything else rests on, and fails where one of them takes longer than its gate.
+//! `cargo xtask bench gates`: measures the operations that everything else rests on, and fails where one of them takes
+//! longer than its gate.
 //!
-//! All rows are measured in alternation, so a machine that slows down does so for all of them. What is judged is the median. To be over the
-//! budget is remarked upon and no failure; to be over the gate is one, and so is a row that could not be measured. Both are judged
-//! on a noisy machine, too, which is then told of.
+//! All rows are measured in alternation, so a machine that slows down does so for all of them. What is judged is the
+//! median. To be over the budget is remarked upon and no failure; to be over the gate is one, and so is a row that
+//! could not be measured. Both are judged on a noisy machine, too, which is then told of.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal as _};
@@ -63,7 +64,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if let Some(path) = &arguments.json {
-        // Before anything is measured, so that nothing is measured in vain. What is there stays until there is something better.
+        // Before anything is measured, so that nothing is measured in vain. What is there stays until there is
+        // something better.
         File::options().append(true).create(true).open(path).map_err(|error| unwritable(path, &error))?;
     }
     let report = measure(&Stage::set()?);

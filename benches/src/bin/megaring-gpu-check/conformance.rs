@@ -1,5 +1,5 @@
-//! Every operation on the device, through the whole engine, equal to the naive reference in ids, order and scores, and equal to the CPU
-//! backend in every bit.
+//! Every operation on the device, through the whole engine, equal to the naive reference in ids, order and scores, and
+//! equal to the CPU backend in every bit.
 //!
 //! A check that fails does not stop those behind it; each is reported on a line of its own.
 

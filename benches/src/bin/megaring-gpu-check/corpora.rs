@@ -10,7 +10,8 @@ use megaring_core::matrix::Matrix;
 use megaring_core::search::Search;
 use megaring_datasets::Embeddings;
 
-/// Stored corpora are numbered from 1 up, the doctor's stands in the middle, and the last two numbers mean something else to a device.
+/// Stored corpora are numbered from 1 up, the doctor's stands in the middle, and the last two numbers mean something
+/// else to a device.
 static NEXT_HANDLE: AtomicU32 = AtomicU32::new(1 << 30);
 
 /// Makes a corpus of rows, in segments that end at the cuts, and lets it be found.

@@ -1,9 +1,10 @@
-//! What `ci/gpu-check` runs on a machine with an NVIDIA GPU: checks of the backends that can use it, CUDA and wgpu, and measurements of them,
-//! in one program that needs nothing built there.
+//! What `ci/gpu-check` runs on a machine with an NVIDIA GPU: checks of the backends that can use it, CUDA and wgpu, and
+//! measurements of them, in one program that needs nothing built there.
 //!
-//! Each subcommand writes JSON to its standard output, one object a line, and words for people to its standard error. The last line tells
-//! how it went (`"ok"`), and so does the exit status: 0, or 1 where a check failed or could not be made. With `--rehearse` the kernel's
-//! twin on the CPU stands in for the GPU (for wgpu any adapter, software too), everything is tiny, and every object says `"rehearsal": true`: such figures measure nothing.
+//! Each subcommand writes JSON to its standard output, one object a line, and words for people to its standard error.
+//! The last line tells how it went (`"ok"`), and so does the exit status: 0, or 1 where a check failed or could not be
+//! made. With `--rehearse` the kernel's twin on the CPU stands in for the GPU (for wgpu any adapter, software too),
+//! everything is tiny, and every object says `"rehearsal": true`: such figures measure nothing.
 
 use std::process::ExitCode;
 
@@ -72,7 +73,8 @@ enum Task {
         /// How often
         #[arg(default_value_t = 200)]
         count: usize,
-        /// Waits for a line on the standard input after the third cycle and after the last, so that others can look at this process
+        /// Waits for a line on the standard input after the third cycle and after the last, so that others can look at
+        /// this process
         #[arg(long)]
         checkpoints: bool,
     },
@@ -84,7 +86,8 @@ enum Task {
         #[arg(long, default_value_t = Way::Cuda(CudaMode::Launch))]
         mode: Way,
     },
-    /// Measures what lines on the standard input ask for, such as {"case": "nop", "mode": "persistent", "path": "ring", "repeat": 1000}
+    /// Measures what lines on the standard input ask for, such as {"case": "nop", "mode": "persistent", "path": "ring",
+    /// "repeat": 1000}
     Measure,
 }
 

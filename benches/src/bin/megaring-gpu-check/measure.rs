@@ -1,14 +1,17 @@
-//! Measures what is asked for on the standard input, a line each, so that whoever asks can let other programs have the device in between.
+//! Measures what is asked for on the standard input, a line each, so that whoever asks can let other programs have the
+//! device in between.
 //!
-//! `{"case": "query-1", "mode": "persistent", "path": "ring", "repeat": 200}` is answered by one object with summaries in nanoseconds.
-//! `{"stop": true}` ends the backend that runs, as another mode or path does; so does the end of the input. Data is made once, when it is
-//! first needed, and each repetition asks with other queries.
+//! `{"case": "query-1", "mode": "persistent", "path": "ring", "repeat": 200}` is answered by one object with summaries
+//! in nanoseconds. `{"stop": true}` ends the backend that runs, as another mode or path does; so does the end of the
+//! input. Data is made once, when it is first needed, and each repetition asks with other queries.
 //!
 //! Paths:
-//! - `ring`: one thread, the ring and the backend alone. `seen` is from before the payload is written (`nop`: from before publishing;
-//!   `encode`: from publishing, the text lying in the ring's memory) until the completions were seen by a thread that spins; `exact` is until
-//!   the exact answer was made from them; `device` is what the device says it took, summed over slots.
-//! - `engine`: `exact` is all of [`Engine::run_blocking`]; `device` and `rescore` are the engine's own account. Mode `cpu` is the CPU backend.
+//! - `ring`: one thread, the ring and the backend alone. `seen` is from before the payload is written (`nop`: from
+//!   before publishing; `encode`: from publishing, the text lying in the ring's memory) until the completions were seen
+//!   by a thread that spins; `exact` is until the exact answer was made from them; `device` is what the device says it
+//!   took, summed over slots.
+//! - `engine`: `exact` is all of [`Engine::run_blocking`]; `device` and `rescore` are the engine's own account. Mode
+//!   `cpu` is the CPU backend.
 //!
 //! Mode `wgpu` is the wgpu backend, which takes its slots from a ring as well; the other modes are CUDA's.
 

@@ -1,5 +1,5 @@
-//! A little of every operation, each answer compared with the CPU backend's: small enough for compute-sanitizer, under which a kernel takes a
-//! hundred times as long, and quick enough to see whether a backend works at all.
+//! A little of every operation, each answer compared with the CPU backend's: small enough for compute-sanitizer, under
+//! which a kernel takes a hundred times as long, and quick enough to see whether a backend works at all.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -13,7 +13,8 @@ impl Samples {
         self.0.push(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Nanoseconds: smallest, median, 90 and 99 of 100, largest, mean; percentiles by nearest rank, so each is a sample.
+    /// Nanoseconds: smallest, median, 90 and 99 of 100, largest, mean; percentiles by nearest rank, so each is a
+    /// sample.
     pub(crate) fn summary(&self) -> Value {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();

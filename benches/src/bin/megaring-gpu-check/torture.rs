@@ -1,8 +1,10 @@
-//! Many threads send mixed jobs in bursts through a tiny ring, and check every answer against what the payload says it must be.
+//! Many threads send mixed jobs in bursts through a tiny ring, and check every answer against what the payload says it
+//! must be.
 //!
-//! Every payload differs: texts carry words drawn at random, of which the answer's masks are a fingerprint of 123 bits; searches, scores and
-//! nearest points are drawn from a pool of jobs with known, different answers. Some jobs are faulty and must be refused, some are abandoned.
-//! A ticket that is not answered within a minute, an answer to another job, a lost or a doubled completion: each is a failure.
+//! Every payload differs: texts carry words drawn at random, of which the answer's masks are a fingerprint of 123 bits;
+//! searches, scores and nearest points are drawn from a pool of jobs with known, different answers. Some jobs are
+//! faulty and must be refused, some are abandoned. A ticket that is not answered within a minute, an answer to another
+//! job, a lost or a doubled completion: each is a failure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,9 +1,10 @@
-//! megaring's side of `cargo xtask bench peers`: does what lines on the standard input ask for and times its own calls, so that whoever asks
-//! can let other programs have the processors in between.
+//! megaring's side of `cargo xtask bench peers`: does what lines on the standard input ask for and times its own calls,
+//! so that whoever asks can let other programs have the processors in between.
 //!
-//! Each line is a JSON object whose member `do` names the work, and is answered by one object on a line; where the work could not be done, the
-//! answer has `error` alone, and the next line is read. Times are in microseconds, one for each repetition. Searches are from the validated job to
-//! the exact answer, in process; encoding is of the whole text of a set. The CPU backend alone is used unless `--gpu` is given.
+//! Each line is a JSON object whose member `do` names the work, and is answered by one object on a line; where the work
+//! could not be done, the answer has `error` alone, and the next line is read. Times are in microseconds, one for each
+//! repetition. Searches are from the validated job to the exact answer, in process; encoding is of the whole text of a
+//! set. The CPU backend alone is used unless `--gpu` is given.
 
 use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};

@@ -44,8 +44,8 @@ enum Kind {
     Generated,
 }
 
-/// Length of the noise on a repeated row of the sample, of which each has length 1: a cosine of about 0.96 to its origin, as between texts that
-/// say the same.
+/// Length of the noise on a repeated row of the sample, of which each has length 1: a cosine of about 0.96 to its
+/// origin, as between texts that say the same.
 const NOISE: f32 = 0.3;
 
 impl Make {

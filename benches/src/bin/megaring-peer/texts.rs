@@ -45,8 +45,8 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Makes the sets. Each one's texts are written as `texts-N` and the places where they begin, and the last ends, as `offsets-N`: 8 bytes
-    /// each, the lowest first.
+    /// Makes the sets. Each one's texts are written as `texts-N` and the places where they begin, and the last ends, as
+    /// `offsets-N`: 8 bytes each, the lowest first.
     pub(crate) fn new(sets: u64, count: usize, folder: &Path) -> Result<Self, Failure> {
         let rival = Rival::new(&Profile::parse(DEFAULT)?)?;
         let mut jobs = Vec::new();
@@ -96,7 +96,8 @@ impl Loaded {
     }
 }
 
-/// The aho-corasick crate: a DFA by order (by itself it takes one for few patterns only), all matches, also those that overlap.
+/// The aho-corasick crate: a DFA by order (by itself it takes one for few patterns only), all matches, also those that
+/// overlap.
 struct Rival {
     automaton: AhoCorasick,
     /// Words of the profile.
@@ -140,8 +141,8 @@ impl Rival {
     }
 }
 
-/// A word as it may stand in a text, capitals of ASCII apart. Two other characters have a lower case with a letter of ASCII in it: the Kelvin
-/// sign, a `k`, and the dotted capital I, an `i` with a dot behind it, which only ends words.
+/// A word as it may stand in a text, capitals of ASCII apart. Two other characters have a lower case with a letter of
+/// ASCII in it: the Kelvin sign, a `k`, and the dotted capital I, an `i` with a dot behind it, which only ends words.
 fn spellings(word: &str) -> Vec<String> {
     let mut made = vec![String::new()];
     for (at, letter) in word.char_indices() {

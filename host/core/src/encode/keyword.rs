@@ -1,9 +1,11 @@
-//! The keyword automaton: one pass over a text's bytes finds every word of a profile that stands in it, overlapping ones too.
+//! The keyword automaton: one pass over a text's bytes finds every word of a profile that stands in it, overlapping
+//! ones too.
 //!
-//! A deterministic Aho-Corasick automaton over bytes. Matching is defined on the Unicode lower-case form of the text, but the
-//! automaton reads the text as it is: ASCII capitals share a class with their small letters, and the only two other characters
-//! whose lower case contains an ASCII letter get states of their own: U+212A (E2 84 AA), which is a `k`, and U+0130 (C4 B0), which
-//! is an `i` followed by a combining dot. Every backend runs the same tables, so every backend finds the same masks.
+//! A deterministic Aho-Corasick automaton over bytes. Matching is defined on the Unicode lower-case form of the text,
+//! but the automaton reads the text as it is: ASCII capitals share a class with their small letters, and the only two
+//! other characters whose lower case contains an ASCII letter get states of their own: U+212A (E2 84 AA), which is a
+//! `k`, and U+0130 (C4 B0), which is an `i` followed by a combining dot. Every backend runs the same tables, so every
+//! backend finds the same masks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -68,11 +70,12 @@ impl Automaton {
         self.next.len() >> self.shift
     }
 
-    /// Bytes after which the state no longer depends on the state that reading began in: the fewest that suffice for every text. So a reader
-    /// that starts at the root this far before a byte is, at that byte, in the state that a reader of the whole text is in.
+    /// Bytes after which the state no longer depends on the state that reading began in: the fewest that suffice for
+    /// every text. So a reader that starts at the root this far before a byte is, at that byte, in the state that a
+    /// reader of the whole text is in.
     ///
-    /// Follows every state beside the root until the two meet. They do, since a state stands for the letters read last, no more of them than the
-    /// longest word has (one of up to three bytes each).
+    /// Follows every state beside the root until the two meet. They do, since a state stands for the letters read last,
+    /// no more of them than the longest word has (one of up to three bytes each).
     #[must_use]
     pub fn warm_up(&self) -> usize {
         let mut apart: HashSet<(State, State)> = (1..self.states()).map(|state| (state as State, 0)).collect();
@@ -167,8 +170,9 @@ impl Builder {
         Self { rows, out: trie.out.clone() }
     }
 
-    /// After E2 84 the state must remember where a `k` would lead; after C4, where an `i` would. Few such targets exist, so few
-    /// states are added. U+0130's combining dot is no word's byte: after its `i` the automaton is back at the root, words found.
+    /// After E2 84 the state must remember where a `k` would lead; after C4, where an `i` would. Few such targets
+    /// exist, so few states are added. U+0130's combining dot is no word's byte: after its `i` the automaton is back at
+    /// the root, words found.
     fn add_letters_outside_ascii(&mut self, trie: &Trie) {
         let mut kelvin: HashMap<usize, usize> = HashMap::new();
         let mut dotted: HashMap<usize, usize> = HashMap::new();
@@ -226,7 +230,8 @@ impl Builder {
         Automaton { class_of, shift, next, first_accepting: silent.len() as State, accept }
     }
 
-    /// Class 0 is every byte no row knows, from which every state goes back to the root; the others get one class each, capitals with their small letters.
+    /// Class 0 is every byte no row knows, from which every state goes back to the root; the others get one class each,
+    /// capitals with their small letters.
     fn classes(&self) -> ([u8; 256], u8) {
         let mut known = [false; 256];
         for byte in self.rows.iter().flat_map(HashMap::keys) {

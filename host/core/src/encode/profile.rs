@@ -1,4 +1,5 @@
-//! Encoder profiles: the words that pull each axis, the elements' biases, the garden names. Read from TOML; the default is compiled in.
+//! Encoder profiles: the words that pull each axis, the elements' biases, the garden names. Read from TOML; the default
+//! is compiled in.
 
 use std::collections::BTreeMap;
 
@@ -75,7 +76,8 @@ impl Profile {
     /// Reads a profile from TOML text.
     ///
     /// # Errors
-    /// When the text is not of the form, has more than [`MAX_WORDS`] words, or a word that is empty, too long, or not lower-case ASCII.
+    /// When the text is not of the form, has more than [`MAX_WORDS`] words, or a word that is empty, too long, or not
+    /// lower-case ASCII.
     pub fn parse(text: &str) -> Result<Self, ProfileError> {
         let text: Text = toml::from_str(text)?;
         let poles = [&text.poles.logic, &text.poles.emotion, &text.poles.micro, &text.poles.r#macro];

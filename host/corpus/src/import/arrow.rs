@@ -1,6 +1,7 @@
 //! Arrow IPC files and streams, compressed or not, block by block. A stream is read as the blocks it consists of.
 //!
-//! Read, not mapped: a file of somebody else may be cut short while it is read, which then is an error and not a signal.
+//! Read, not mapped: a file of somebody else may be cut short while it is read, which then is an error and not a
+//! signal.
 
 use std::collections::VecDeque;
 use std::fs::File;

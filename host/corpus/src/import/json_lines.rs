@@ -1,7 +1,7 @@
 //! JSON lines: an object a line, fields named like a segment's columns. Empty lines are passed over.
 //!
-//! All lines have the optional fields that the first good line has. A field without a meaning here is not stored; the first line's
-//! are named in a note.
+//! All lines have the optional fields that the first good line has. A field without a meaning here is not stored; the
+//! first line's are named in a note.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,4 +1,5 @@
-//! NumPy arrays (`.npy`, versions 1 to 3): two axes, C order, little-endian float32, or float16 and float64 converted to it.
+//! NumPy arrays (`.npy`, versions 1 to 3): two axes, C order, little-endian float32, or float16 and float64 converted
+//! to it.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -125,7 +126,8 @@ impl Source for Npy {
     }
 }
 
-/// Row-major values of width `dim`, less the rows that hold a non-finite one. The first has the number `start` in its file.
+/// Row-major values of width `dim`, less the rows that hold a non-finite one. The first has the number `start` in its
+/// file.
 fn finite_rows(file: &str, mut values: Vec<f32>, dim: usize, start: usize) -> Chunk {
     let mut bad = Bad::default();
     if first_non_finite(&values, dim).is_some() {

@@ -1,5 +1,5 @@
-//! Columns of numbers as other programs write them, as the type a segment has: every conversion either keeps the number or
-//! refuses the row.
+//! Columns of numbers as other programs write them, as the type a segment has: every conversion either keeps the number
+//! or refuses the row.
 
 use std::sync::Arc;
 
@@ -105,7 +105,8 @@ pub(super) fn elements(name: &str, array: &ArrayRef) -> Result<(Vec<f32>, Option
     })
 }
 
-/// A column without dictionary encoding: a segment has one schema for all its batches, but batches have dictionaries of their own.
+/// A column without dictionary encoding: a segment has one schema for all its batches, but batches have dictionaries of
+/// their own.
 pub(super) fn plain(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     match array.data_type() {
         DataType::Dictionary(_, _) => {

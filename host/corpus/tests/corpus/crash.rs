@@ -35,7 +35,8 @@ fn random(state: &mut u64) -> u64 {
     *state
 }
 
-/// Lets a child acknowledge `acks` appends and some microseconds pass, kills it, and returns the rows it had acknowledged.
+/// Lets a child acknowledge `acks` appends and some microseconds pass, kills it, and returns the rows it had
+/// acknowledged.
 fn run_and_kill(folder: &std::path::Path, acks: u64, more: Duration) -> usize {
     let mut child = child::command("", "crash::child_appends", folder).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

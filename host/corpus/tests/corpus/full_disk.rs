@@ -49,8 +49,8 @@ fn refuse(before: &str, folder: &std::path::Path, says: &str) {
     assert_rows(&store.view("a").unwrap(), 12);
 }
 
-/// The system's limit on a file's length refuses a write as a full disk does, for every user. Its signal is ignored, so that the
-/// call fails instead.
+/// The system's limit on a file's length refuses a write as a full disk does, for every user. Its signal is ignored, so
+/// that the call fails instead.
 #[test]
 fn a_refused_write_leaves_the_corpus_as_it_was() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Tests of the corpora through their public face, in one binary: it also plays the child processes of `crash` and `full_disk`.
+//! Tests of the corpora through their public face, in one binary: it also plays the child processes of `crash` and
+//! `full_disk`.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 

@@ -1,8 +1,8 @@
 //! Which requests share a batch, and when it leaves: the rules alone, without threads or tasks, and told the time.
 //!
-//! A request that finds nothing of its kind in flight goes at once. One that does may wait in a batch, which leaves when a job is answered and
-//! no more than [`AHEAD`] are still in flight, or when it is full, or has waited for the time limit. Whether a request waits, the model
-//! decides ([`Group::pays`]).
+//! A request that finds nothing of its kind in flight goes at once. One that does may wait in a batch, which leaves
+//! when a job is answered and no more than [`AHEAD`] are still in flight, or when it is full, or has waited for the
+//! time limit. Whether a request waits, the model decides ([`Group::pays`]).
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Queries with which a batch is full: from there on a query costs a backend hardly less in a larger one.
 pub(super) const FULL: usize = 64;
-/// Jobs that may still be in flight when a batch leaves: while the backend does one, the next is in the ring already. Behind more of them it
-/// would only wait there, where nobody can join it.
+/// Jobs that may still be in flight when a batch leaves: while the backend does one, the next is in the ring already.
+/// Behind more of them it would only wait there, where nobody can join it.
 const AHEAD: usize = 1;
 /// What handing a request to a batch and its answer back takes: a task begun, and a thread woken twice.
 pub(super) const HANDOVER: Duration = Duration::from_micros(10);
@@ -87,8 +87,9 @@ impl<K: Eq + Hash + Clone, M> Groups<K, M> {
         Self { groups: HashMap::new(), limit, started: 0 }
     }
 
-    /// A request comes. `lane` says which lane would do it, were it alone, and is asked only where others of the kind are in flight; `predict`
-    /// says how long the best backend takes for so many queries of this kind; `member` makes what waits.
+    /// A request comes. `lane` says which lane would do it, were it alone, and is asked only where others of the kind
+    /// are in flight; `predict` says how long the best backend takes for so many queries of this kind; `member` makes
+    /// what waits.
     pub(super) fn enter(
         &mut self,
         key: &K,
@@ -122,7 +123,8 @@ impl<K: Eq + Hash + Clone, M> Groups<K, M> {
         group.dispatch(&mut self.started, now).map_or(Decision::Waits { due: now }, Decision::Filled)
     }
 
-    /// A job in flight is answered, or given up. The batch that leaves in its place, if one waits and few are in flight.
+    /// A job in flight is answered, or given up. The batch that leaves in its place, if one waits and few are in
+    /// flight.
     pub(super) fn answered(&mut self, key: &K, number: u64, now: Instant) -> Option<ReadyBatch<M>> {
         let group = self.groups.get_mut(key)?;
         group.complete(number);
@@ -165,9 +167,9 @@ impl<M> Group<M> {
         Self { in_flight: Vec::with_capacity(1), open: None, arrived: 0, typical: None }
     }
 
-    /// Whether to wait pays: what the model says is saved by one larger job in the place of two, against the time that waiting costs. That is
-    /// the time until the batch leaves, less the time that the request would have to wait in its lane's ring as well, behind what is under
-    /// way there.
+    /// Whether to wait pays: what the model says is saved by one larger job in the place of two, against the time that
+    /// waiting costs. That is the time until the batch leaves, less the time that the request would have to wait in its
+    /// lane's ring as well, behind what is under way there.
     fn pays(
         &mut self,
         request: Request,
@@ -203,7 +205,8 @@ impl<M> Group<M> {
         in_time && saved > wait.saturating_sub(queue) + HANDOVER
     }
 
-    /// Queries of others that a batch begun now would hold. Before one job was answered: as many as have arrived in the time of the oldest.
+    /// Queries of others that a batch begun now would hold. Before one job was answered: as many as have arrived in the
+    /// time of the oldest.
     fn expected_others(&self, own: usize) -> usize {
         let so_far =
             || self.in_flight.first().map_or(0.0, |oldest| (self.arrived - oldest.arrived) as f64 + own as f64);

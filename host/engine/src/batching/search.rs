@@ -1,8 +1,9 @@
 //! Several callers' searches as one job: which may share one, how they wait for it, and how its answer is split.
 //!
-//! Each caller keeps its own permit and its time limit, and waits for its share of a batch's answer. It is routed only if it turns out to go
-//! alone. The batch is a job of its own on a task of its own, so no caller can cancel it; it is given up where every caller has gone. A caller
-//! whose batch is lost all the same (a panic, a runtime that ends) does its job itself, alone.
+//! Each caller keeps its own permit and its time limit, and waits for its share of a batch's answer. It is routed only
+//! if it turns out to go alone. The batch is a job of its own on a task of its own, so no caller can cancel it; it is
+//! given up where every caller has gone. A caller whose batch is lost all the same (a panic, a runtime that ends) does
+//! its job itself, alone.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -193,8 +194,8 @@ fn joined(members: &[Member]) -> Option<Search> {
     Some(Search { corpus: corpus.clone(), queries, metric: *metric, k: *k, threshold: *threshold })
 }
 
-/// Terms that suit all: the tenant where it is one, the latest of the deadlines where all have one. How many hits each can take is checked
-/// when it gets them.
+/// Terms that suit all: the tenant where it is one, the latest of the deadlines where all have one. How many hits each
+/// can take is checked when it gets them.
 fn common_terms(members: &[Member]) -> Terms {
     let first = members.first().map(|member| member.terms.clone()).unwrap_or_default();
     let one_tenant = members.iter().all(|member| member.terms.tenant == first.tenant);

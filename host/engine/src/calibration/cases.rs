@@ -1,5 +1,5 @@
-//! Jobs to measure: of every class of operations, over generated data. The data is of the kind that a screen meets (clusters, no zeros), not
-//! somebody's.
+//! Jobs to measure: of every class of operations, over generated data. The data is of the kind that a screen meets
+//! (clusters, no zeros), not somebody's.
 
 use std::sync::Arc;
 
@@ -68,7 +68,8 @@ fn text(profile: &Profile, length: usize, random: &mut Random) -> String {
     text
 }
 
-/// Queries that are rows of the corpus, spread over it: another run of them for each `set`, so that no answer is in a cache.
+/// Queries that are rows of the corpus, spread over it: another run of them for each `set`, so that no answer is in a
+/// cache.
 fn rows_of(rows: usize, queries: usize, set: usize) -> impl Iterator<Item = usize> {
     (0..queries).map(move |query| (query * 31 + set * 1_009) % rows)
 }

@@ -1,4 +1,5 @@
-//! The file that a calibration is kept in: one JSON object, replaced as a whole. Whatever is wrong with it costs a new calibration, nothing more.
+//! The file that a calibration is kept in: one JSON object, replaced as a whole. Whatever is wrong with it costs a new
+//! calibration, nothing more.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -62,7 +63,8 @@ pub fn load(path: &Path, fingerprint: &Fingerprint) -> Found {
     }
 }
 
-/// Whether [`save`] would find room at a path: to be asked before the time is spent on measuring. Makes the folder where it is missing.
+/// Whether [`save`] would find room at a path: to be asked before the time is spent on measuring. Makes the folder
+/// where it is missing.
 ///
 /// # Errors
 /// [`Error::Storage`] that names the file: it is read-only, it is no file, or its folder cannot be written to.
@@ -88,8 +90,8 @@ fn room(path: &Path) -> Result<tempfile::NamedTempFile, Error> {
     builder.tempfile_in(folder).map_err(|error| failed(&error))
 }
 
-/// Writes a file beside the old one and puts it in its place, so that whoever reads sees one or the other. Makes the folder where it is
-/// missing.
+/// Writes a file beside the old one and puts it in its place, so that whoever reads sees one or the other. Makes the
+/// folder where it is missing.
 ///
 /// # Errors
 /// [`Error::Storage`] that names the file; the old one is as it was.

@@ -1,4 +1,5 @@
-//! A running engine's calibration: where it is kept, that only one is made at a time, and what a server does about it when it starts.
+//! A running engine's calibration: where it is kept, that only one is made at a time, and what a server does about it
+//! when it starts.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -77,7 +78,8 @@ impl Keeper {
         Ok(Turn { keeper: self.clone() })
     }
 
-    /// What a server begins with: a calibration that is there, or the turn to make one where that is of use. Says which in the log.
+    /// What a server begins with: a calibration that is there, or the turn to make one where that is of use. Says which
+    /// in the log.
     #[must_use]
     pub fn prepare(self: &Arc<Self>, by_itself: bool) -> Option<Turn> {
         let found = self.restore();

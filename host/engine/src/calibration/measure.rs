@@ -3,7 +3,8 @@
 //! - Jobs insist on their backend, so what the router believes meanwhile does not matter.
 //! - A backend that fails is left out from then on, with its reason; the others are measured to the end.
 //! - A size that takes a backend too long is left out for it; so is what is left when the time is over.
-//! - On a server, callers come first: measuring waits while they have jobs under way, and measures anew what they have disturbed.
+//! - On a server, callers come first: measuring waits while they have jobs under way, and measures anew what they have
+//!   disturbed.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -103,8 +104,8 @@ impl Effort {
 /// Measures the backends of an engine. `progress` hears of each step before it is begun, and may end it all.
 ///
 /// # Errors
-/// [`Error::Cancelled`] where `progress` says so, [`Error::Draining`] where the engine takes no more jobs, [`Error::Internal`] where the data
-/// cannot be made. A backend's failure is no error.
+/// [`Error::Cancelled`] where `progress` says so, [`Error::Draining`] where the engine takes no more jobs,
+/// [`Error::Internal`] where the data cannot be made. A backend's failure is no error.
 pub fn measure(
     engine: &Arc<Engine>,
     effort: Effort,

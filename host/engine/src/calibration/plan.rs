@@ -40,7 +40,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// What tells the coefficients apart: batches for multiply-adds from bytes, answers for candidates, narrow rows for what each row costs.
+    /// What tells the coefficients apart: batches for multiply-adds from bytes, answers for candidates, narrow rows for
+    /// what each row costs.
     pub(super) fn new(quick: bool) -> Self {
         let search = |queries, k| Case::Search { queries, k };
         let nearest = |queries, k| Case::Nearest { queries, k };

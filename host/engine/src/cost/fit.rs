@@ -1,9 +1,11 @@
-//! Fitting a model to measurements: least squares of the relative error, with no negative coefficient and little weight for outliers.
+//! Fitting a model to measurements: least squares of the relative error, with no negative coefficient and little weight
+//! for outliers.
 //!
-//! A time is measured to a share of itself, not to a number of nanoseconds, so each equation is divided by its time. Coefficients below zero
-//! have no meaning; with five of them, every subset is solved and the best one without a negative number is taken, which is the exact
-//! answer of non-negative least squares (Lawson and Hanson, "Solving Least Squares Problems", chapter 23: the optimum is the unconstrained
-//! solution over its own support). Outliers are held down by Huber's weights over a few rounds.
+//! A time is measured to a share of itself, not to a number of nanoseconds, so each equation is divided by its time.
+//! Coefficients below zero have no meaning; with five of them, every subset is solved and the best one without a
+//! negative number is taken, which is the exact answer of non-negative least squares (Lawson and Hanson, "Solving Least
+//! Squares Problems", chapter 23: the optimum is the unconstrained solution over its own support). Outliers are held
+//! down by Huber's weights over a few rounds.
 
 use megaring_core::operation::Size;
 
@@ -21,7 +23,8 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// A time whose median has a confidence interval of so many times itself either way. It counts half where that is a tenth.
+    /// A time whose median has a confidence interval of so many times itself either way. It counts half where that is a
+    /// tenth.
     #[must_use]
     pub fn new(size: Size, ns: f64, uncertainty: f64) -> Self {
         let doubt = uncertainty / HALF_DOUBTED;
@@ -153,7 +156,8 @@ fn non_negative(rows: &[[f64; COEFFICIENTS]], weights: &[f64]) -> [f64; COEFFICI
     best.0
 }
 
-/// Solves the normal equations of some columns by Gaussian elimination with pivoting; none where the columns depend on each other.
+/// Solves the normal equations of some columns by Gaussian elimination with pivoting; none where the columns depend on
+/// each other.
 fn solve(
     gram: &[[f64; COEFFICIENTS]; COEFFICIENTS],
     right: &[f64; COEFFICIENTS],

@@ -1,12 +1,13 @@
 //! Was the machine quiet while it was measured?
 //!
-//! Two witnesses. A fixed piece of integer work is timed before, between and after: it keeps to one core's registers, so where it is slower than
-//! it was at best in the run, the clock was lowered or the core shared. And on Linux the system counts what everybody used: other processes,
-//! other virtual machines (steal), and what a container's quota withheld. Elsewhere the first witness stands alone.
+//! Two witnesses. A fixed piece of integer work is timed before, between and after: it keeps to one core's registers,
+//! so where it is slower than it was at best in the run, the clock was lowered or the core shared. And on Linux the
+//! system counts what everybody used: other processes, other virtual machines (steal), and what a container's quota
+//! withheld. Elsewhere the first witness stands alone.
 //!
 //! # Limits
-//! A machine that was slow from before the start to after the end looks quiet to the first witness. Load is counted in ticks of 10 ms, so
-//! spans below 0.2 s of it say nothing and are not judged.
+//! A machine that was slow from before the start to after the end looks quiet to the first witness. Load is counted in
+//! ticks of 10 ms, so spans below 0.2 s of it say nothing and are not judged.
 
 use std::time::{Duration, Instant};
 

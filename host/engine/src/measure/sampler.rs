@@ -1,22 +1,24 @@
 //! Subjects measured in alternation.
 //!
-//! A machine's speed drifts: clocks rise and fall, neighbours come and go. Whoever measures one subject after the other compares the
-//! machine of then with the machine of now. Here each round gives every subject a turn, in an order drawn anew each time, so that a drift
-//! falls on all alike and nobody always follows the same one.
+//! A machine's speed drifts: clocks rise and fall, neighbours come and go. Whoever measures one subject after the other
+//! compares the machine of then with the machine of now. Here each round gives every subject a turn, in an order drawn
+//! anew each time, so that a drift falls on all alike and nobody always follows the same one.
 //!
-//! A turn is more than a call: what slept while others had theirs (threads, clocks, caches) wakes in calls that count for nothing, and then
-//! calls are measured for a while. A call that takes longer than the waking is measured at once.
+//! A turn is more than a call: what slept while others had theirs (threads, clocks, caches) wakes in calls that count
+//! for nothing, and then calls are measured for a while. A call that takes longer than the waking is measured at once.
 //!
 //! # When it ends
-//! A subject has enough once it had `least` turns and its median's interval is within `certainty`. It then accompanies those that have not,
-//! in their rounds, for as long as that costs no more time than the one of them that has cost most; so quick peers go on through the whole
-//! run and a dear one does not double it. A subject ends in any case with `most` samples, or with `least` turns and its time used up; where
-//! its interval is too wide then, its times carry the doubt. One that fails keeps its samples and its error, and the others go on.
+//! A subject has enough once it had `least` turns and its median's interval is within `certainty`. It then accompanies
+//! those that have not, in their rounds, for as long as that costs no more time than the one of them that has cost
+//! most; so quick peers go on through the whole run and a dear one does not double it. A subject ends in any case with
+//! `most` samples, or with `least` turns and its time used up; where its interval is too wide then, its times carry the
+//! doubt. One that fails keeps its samples and its error, and the others go on.
 //!
 //! # Limits
-//! Calls in one turn are more like each other than like those of another turn, and checking again and again until an interval is narrow
-//! makes it a little too narrow: it says how far to trust the median of this run, not of the next day. Sessions that differ by more than
-//! their intervals show a machine that is not quiet: [`super::disturbance`] looks for that.
+//! Calls in one turn are more like each other than like those of another turn, and checking again and again until an
+//! interval is narrow makes it a little too narrow: it says how far to trust the median of this run, not of the next
+//! day. Sessions that differ by more than their intervals show a machine that is not quiet: [`super::disturbance`]
+//! looks for that.
 
 use std::time::{Duration, Instant};
 
@@ -39,8 +41,8 @@ pub struct Plan {
     pub most: usize,
     /// Wanted: half the width of the median's interval, relative to the median.
     pub certainty: f64,
-    /// Time that a subject's turns may take, with settling and what it prepares; the warm-up not counted. Its first `least` turns it gets
-    /// in any case.
+    /// Time that a subject's turns may take, with settling and what it prepares; the warm-up not counted. Its first
+    /// `least` turns it gets in any case.
     pub limit: Duration,
     /// What the orders of the rounds are drawn from.
     pub seed: u64,
@@ -82,8 +84,9 @@ impl<'a, E> Subject<'a, E> {
         Self { call: Box::new(call), repeated: false }
     }
 
-    /// A subject that does its work as often as a call says and answers the time of all of it: for work so short that reading the clock,
-    /// some 25 ns, would show. Each sample is then the mean of a call, so its percentiles are those of means.
+    /// A subject that does its work as often as a call says and answers the time of all of it: for work so short that
+    /// reading the clock, some 25 ns, would show. Each sample is then the mean of a call, so its percentiles are those
+    /// of means.
     pub fn repeated(call: impl FnMut(Call) -> Result<Duration, E> + 'a) -> Self {
         Self { call: Box::new(call), repeated: true }
     }
@@ -110,8 +113,8 @@ pub fn clock() -> impl Fn() -> Duration {
     move || start.elapsed()
 }
 
-/// Measures the subjects in alternation, and answers for each in its place. `progress` hears of the share that is done, 0 to 1, after each
-/// turn. `clock` tells the time since whenever; [`clock()`] is the usual one.
+/// Measures the subjects in alternation, and answers for each in its place. `progress` hears of the share that is done,
+/// 0 to 1, after each turn. `clock` tells the time since whenever; [`clock()`] is the usual one.
 pub fn alternate<E>(
     plan: &Plan,
     subjects: Vec<Subject<'_, E>>,

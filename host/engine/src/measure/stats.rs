@@ -1,7 +1,8 @@
 //! What is told of samples.
 //!
-//! Percentiles go by nearest rank, so each is a sample; the median of an even number of samples lies halfway between the middle two. Nothing
-//! is assumed of the distribution, and no sample is thrown away: times of programs have long tails, and those who wait feel them.
+//! Percentiles go by nearest rank, so each is a sample; the median of an even number of samples lies halfway between
+//! the middle two. Nothing is assumed of the distribution, and no sample is thrown away: times of programs have long
+//! tails, and those who wait feel them.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +25,8 @@ pub struct Times {
     pub ci_ns: [f64; 2],
     /// Samples above the upper quartile by more than three times the quartiles' distance.
     pub outliers: usize,
-    /// Why the figures are to be doubted, such as a throttled processor or an interval that stayed wide; none where they are not.
+    /// Why the figures are to be doubted, such as a throttled processor or an interval that stayed wide; none where
+    /// they are not.
     pub doubts: Vec<String>,
 }
 
@@ -74,19 +76,22 @@ pub fn uncertainty(times: &Times) -> f64 {
     if half == 0.0 { 0.0 } else { half / times.p50_ns }
 }
 
-/// Whether one is quicker beyond doubt: its interval ends before the other's begins. Intervals that touch leave it open.
+/// Whether one is quicker beyond doubt: its interval ends before the other's begins. Intervals that touch leave it
+/// open.
 pub fn quicker(one: &Times, other: &Times) -> bool {
     one.ci_ns[1] < other.ci_ns[0]
 }
 
 /// The ranks, counted from 1, of the samples between which the median lies with 95 % certainty.
 ///
-/// Whatever the distribution, the number of samples below its median follows Binomial(n, 1/2), so the interval from the sample of rank l to
-/// that of rank n + 1 - l misses with probability 2 P(B < l); l is the largest for which that is at most 5 %. Above 1,000 samples the
-/// binomial is taken for normal. Both are Theorem 2.1 and equation (2.1) of J.-Y. Le Boudec, "Performance Evaluation of Computer and
-/// Communication Systems" (2010). Fewer than 6 samples cannot be as certain: of 5, smallest and largest enclose the median with 93.75 %.
+/// Whatever the distribution, the number of samples below its median follows Binomial(n, 1/2), so the interval from the
+/// sample of rank l to that of rank n + 1 - l misses with probability 2 P(B < l); l is the largest for which that is at
+/// most 5 %. Above 1,000 samples the binomial is taken for normal. Both are Theorem 2.1 and equation (2.1) of J.-Y. Le
+/// Boudec, "Performance Evaluation of Computer and Communication Systems" (2010). Fewer than 6 samples cannot be as
+/// certain: of 5, smallest and largest enclose the median with 93.75 %.
 ///
-/// The theorem wants samples that do not depend on each other, which those of a drifting machine do: see [`super::sampler`].
+/// The theorem wants samples that do not depend on each other, which those of a drifting machine do: see
+/// [`super::sampler`].
 fn median_ranks(samples: usize) -> (usize, usize) {
     let n = samples as f64;
     let low = if samples > COUNTED {

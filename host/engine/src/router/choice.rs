@@ -3,8 +3,8 @@
 //! - Time until the answer = what is in flight on the lane + bringing what the device lacks + the job itself.
 //! - At the boundary a job goes where the last one of its size went, unless another lane is clearly sooner: hysteresis.
 //! - A corpus is uploaded once the time it would have saved adds up to its cost.
-//! - A small share of the time is spent on asking a lane that is believed to be a little slower, or was not when it was measured: how else would
-//!   its getting faster be noticed?
+//! - A small share of the time is spent on asking a lane that is believed to be a little slower, or was not when it was
+//!   measured: how else would its getting faster be noticed?
 //! - A lane that failed a job is left alone for a while, then tried with one.
 //!
 //! No clock, no engine: all this can be run against a simulation.
@@ -28,7 +28,8 @@ const TRIAL_SHARE: u32 = 15;
 const TRIAL_REACH: f64 = 2.0;
 /// An asking costs at least this share of the best one's time, so that lanes that are equally good do not take turns.
 const TRIAL_LEAST: f64 = 0.25;
-/// What may be spent at once: a trial of a lane that was within reach when it was measured and has become far slower since.
+/// What may be spent at once: a trial of a lane that was within reach when it was measured and has become far slower
+/// since.
 const MOST_ALLOWED: u32 = 20_000;
 
 /// Lanes, one a bit.

@@ -1,7 +1,9 @@
 //! Leaves a backend alone that fails, longer each time.
 //!
-//! - What counts is a fault, not the jobs that it hit: those that had begun before the last failure that counted say nothing new.
-//! - After the time, one job tries; the others wait for how it fares. One that began after the failure and is answered ends it.
+//! - What counts is a fault, not the jobs that it hit: those that had begun before the last failure that counted say
+//!   nothing new.
+//! - After the time, one job tries; the others wait for how it fares. One that began after the failure and is answered
+//!   ends it.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,11 +1,12 @@
-//! What a backend's line misses, learnt from outcomes: a factor for jobs of about one size, and one that all sizes share.
+//! What a backend's line misses, learnt from outcomes: a factor for jobs of about one size, and one that all sizes
+//! share.
 //!
-//! - A cell holds jobs of one operation whose batch and whose corpus are each of one power of two. Its factor bends the line where caches and
-//!   occupancy do.
-//! - The shared factor follows a drift that hits every size, such as a processor that is throttled. It learns from a job only where the one
-//!   before was of another cell: one size's error alone says nothing of the others.
-//! - A factor moves by a share of the error, towards the median of what was seen rather than the mean: threads that wait for a processor make a few
-//!   jobs look many times as long, and are no reason to send the others elsewhere.
+//! - A cell holds jobs of one operation whose batch and whose corpus are each of one power of two. Its factor bends the
+//!   line where caches and occupancy do.
+//! - The shared factor follows a drift that hits every size, such as a processor that is throttled. It learns from a
+//!   job only where the one before was of another cell: one size's error alone says nothing of the others.
+//! - A factor moves by a share of the error, towards the median of what was seen rather than the mean: threads that
+//!   wait for a processor make a few jobs look many times as long, and are no reason to send the others elsewhere.
 //! - Relaxed atomics: of two threads that learn at once one may be overwritten, which does not matter to an average.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,8 +22,8 @@ const BATCHES: usize = 17;
 const SIZES: usize = 40;
 /// Cells of one operation.
 const CELLS: usize = BATCHES * SIZES;
-/// The share of an error that a factor takes over at once, in logarithms, and the largest error that counts: beyond it, how far a job was off says
-/// more of a thread that had to wait for its processor than of the job.
+/// The share of an error that a factor takes over at once, in logarithms, and the largest error that counts: beyond it,
+/// how far a job was off says more of a thread that had to wait for its processor than of the job.
 const STEP: Step = Step { share: 1.0 / 12.0, most: 0.7 };
 /// The same for the outcome of a trial, since there are few of them.
 const TRIAL_STEP: Step = Step { share: 1.0 / 3.0, most: 1.1 };
@@ -30,7 +31,8 @@ const TRIAL_STEP: Step = Step { share: 1.0 / 3.0, most: 1.1 };
 const SPAN_STEP: Step = Step { share: 1.0 / 2.0, most: 1.1 };
 /// Logarithms of factors stay within this: a thousand times either way.
 const LARGEST_LOG: f64 = 6.9;
-/// A cell that was not measured takes over what its neighbours say, as if one more measurement, this far away, had found no error.
+/// A cell that was not measured takes over what its neighbours say, as if one more measurement, this far away, had
+/// found no error.
 const PRIOR_DISTANCE: f64 = 2.0;
 
 /// Jobs of about one size.
@@ -114,8 +116,8 @@ struct Shared {
 }
 
 impl Corrections {
-    /// Factors that begin with what a calibration's measurements missed the line by: `errors` are the logarithms of measured over predicted,
-    /// and what each counts, 1 at most.
+    /// Factors that begin with what a calibration's measurements missed the line by: `errors` are the logarithms of
+    /// measured over predicted, and what each counts, 1 at most.
     pub(crate) fn seeded(errors: &[(Cell, f64, f64)]) -> Self {
         let seed = |cell: Cell| {
             let (mut sum, mut weight) = (0.0, (PRIOR_DISTANCE * PRIOR_DISTANCE).recip());

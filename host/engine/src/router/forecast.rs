@@ -71,8 +71,8 @@ pub struct Question {
     pub corpus: Option<Arc<CorpusView>>,
     /// The backend that would be forced.
     pub wish: Option<BackendKind>,
-    /// Whether what devices lack counts: of a corpus that is named what they lack now, otherwise all of it. A corpus that no device can keep is
-    /// brought for each job, so that always counts.
+    /// Whether what devices lack counts: of a corpus that is named what they lack now, otherwise all of it. A corpus
+    /// that no device can keep is brought for each job, so that always counts.
     pub cold: bool,
 }
 

@@ -1,4 +1,5 @@
-//! A lane's ledger: what its backend's jobs are expected to take, which of them are in flight, and how the backend has been doing.
+//! A lane's ledger: what its backend's jobs are expected to take, which of them are in flight, and how the backend has
+//! been doing.
 //!
 //! Times are nanoseconds since the router's start, so that a test can be the clock.
 
@@ -84,19 +85,21 @@ pub(crate) struct Ledger {
 
 /// What passes through a lane, to tell whose time a span is.
 ///
-/// A job that has the lane to itself from its beginning to its answer takes what it takes. Where jobs overlap, nobody knows which of them a
-/// span belongs to, and lanes do some of their work for several at once; but a busy span that is longer than all that was answered in it and
-/// all that is in flight would take one after the other shows a lane that is slower than it is believed.
+/// A job that has the lane to itself from its beginning to its answer takes what it takes. Where jobs overlap, nobody
+/// knows which of them a span belongs to, and lanes do some of their work for several at once; but a busy span that is
+/// longer than all that was answered in it and all that is in flight would take one after the other shows a lane that
+/// is slower than it is believed.
 ///
-/// Among callers whose jobs overlap, the few that do not are no fair sample either: they are those whose threads waited for a processor. So a
-/// job counts as alone only where the ones before it were, too.
+/// Among callers whose jobs overlap, the few that do not are no fair sample either: they are those whose threads waited
+/// for a processor. So a job counts as alone only where the ones before it were, too.
 struct Flow {
     under_way: usize,
     /// Jobs that were alone since two last overlapped.
     calm: usize,
     /// Of the job that is alone, if one is: when it came.
     alone: Option<u64>,
-    /// The busy span that is looked at: its beginning, the times expected of what was answered in it, and the cell of most of that.
+    /// The busy span that is looked at: its beginning, the times expected of what was answered in it, and the cell of
+    /// most of that.
     since_ns: u64,
     answered_ns: f64,
     largest: Option<(Cell, f64)>,
@@ -194,8 +197,8 @@ impl Ledger {
         flow.alone = None;
     }
 
-    /// A job is answered: what it took, or the span that it ends, is compared with what is believed by now. (By what was believed when it
-    /// came, all jobs in flight would correct the same error once more.)
+    /// A job is answered: what it took, or the span that it ends, is compared with what is believed by now. (By what
+    /// was believed when it came, all jobs in flight would correct the same error once more.)
     pub(crate) fn answered(&self, job: &PendingJob, now_ns: u64) {
         self.departed_ns.fetch_max(now_ns, Ordering::Relaxed);
         self.cooling.answered(job.began_ns);
@@ -253,8 +256,9 @@ impl Ledger {
         self.flow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an upload of a corpus pays by now: this job would have been answered sooner by `saved_ns` with it, and earlier ones too. Like
-    /// buying skis once the rent paid is their price: never more than twice what knowing the future would have cost.
+    /// Whether an upload of a corpus pays by now: this job would have been answered sooner by `saved_ns` with it, and
+    /// earlier ones too. Like buying skis once the rent paid is their price: never more than twice what knowing the
+    /// future would have cost.
     pub(crate) fn save_up(&self, corpus: u32, saved_ns: f64, upload_ns: f64) -> bool {
         let mut savings = self.savings.lock().unwrap_or_else(PoisonError::into_inner);
         if savings.len() >= SAVERS && !savings.contains_key(&corpus) {
@@ -312,7 +316,8 @@ mod tests {
         ledger.estimates().corrections.factor(cell())
     }
 
-    /// Jobs that a lane does one after the other in `each_ns`, with `most` in flight together; answers the factor that is believed at the end.
+    /// Jobs that a lane does one after the other in `each_ns`, with `most` in flight together; answers the factor that
+    /// is believed at the end.
     fn run(most: usize, jobs: u64, each_ns: u64) -> f64 {
         let ledger = ledger();
         let mut under_way = std::collections::VecDeque::new();

@@ -1,4 +1,5 @@
-//! Backends that are formulas, on a clock that is a number: what the ledgers and the chooser are worth, without any hardware.
+//! Backends that are formulas, on a clock that is a number: what the ledgers and the chooser are worth, without any
+//! hardware.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -310,7 +311,8 @@ fn a_drift_is_followed_within_a_hundred_jobs() {
     }
 }
 
-/// One size alone, where the best lane is another after the drift, also where only the one that is not asked gets faster.
+/// One size alone, where the best lane is another after the drift, also where only the one that is not asked gets
+/// faster.
 #[test]
 fn a_drift_of_one_size_is_followed_too() {
     let load = |_: &mut Draw| load(Opcode::Search, 16, 5_562, 384, 10);

@@ -1,4 +1,5 @@
-//! Leases never overlap, a region is only resolved for the generation it was leased in, and what is given back can be leased again.
+//! Leases never overlap, a region is only resolved for the generation it was leased in, and what is given back can be
+//! leased again.
 
 use proptest::prelude::*;
 
@@ -27,8 +28,8 @@ fn blocks(lease: &Lease) -> std::ops::Range<u32> {
 }
 
 proptest! {
-    /// Against a model that holds the live leases: none overlap, every live one resolves, every released one is stale, and a lease is
-    /// refused only when no free run is long enough.
+    /// Against a model that holds the live leases: none overlap, every live one resolves, every released one is stale,
+    /// and a lease is refused only when no free run is long enough.
     #[test]
     fn leases_never_overlap_and_stale_ones_are_caught(
         steps in prop::collection::vec((any::<bool>(), 0usize..5_000, 0usize..5_000, any::<prop::sample::Index>()), 1..200)

@@ -1,7 +1,7 @@
 //! The value that an event ring carries: everything of a slot but its sequence.
 //!
-//! An [`Event`] can only exist whole: its data fits a slot and its confidence is a number from 0 to 1, so a ring never checks at
-//! publishing.
+//! An [`Event`] can only exist whole: its data fits a slot and its confidence is a number from 0 to 1, so a ring never
+//! checks at publishing.
 
 use crate::slot::{EVENT_DATA_BYTES, SLOT_BYTES};
 use thiserror::Error;
@@ -22,7 +22,8 @@ pub enum EventError {
 
 /// One event, ready to be published: a kind, where it came from, when, how sure, and up to [`EVENT_DATA_BYTES`] bytes.
 ///
-/// Laid out as the slot's words 1 to 15, so that publishing and reading are plain copies. Data bytes past the length are zero.
+/// Laid out as the slot's words 1 to 15, so that publishing and reading are plain copies. Data bytes past the length
+/// are zero.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Event {
     words: [u64; EVENT_WORDS],
@@ -32,7 +33,8 @@ impl Event {
     /// An event of `kind` from `source` (FNV-1a 64 of the source's name) at `timestamp_ns` (Unix time in nanoseconds).
     ///
     /// # Errors
-    /// [`EventError::DataTooLong`] above [`EVENT_DATA_BYTES`] bytes, [`EventError::Confidence`] outside 0..=1 or for NaN.
+    /// [`EventError::DataTooLong`] above [`EVENT_DATA_BYTES`] bytes, [`EventError::Confidence`] outside 0..=1 or for
+    /// NaN.
     #[inline]
     pub fn new(kind: u64, source: u64, timestamp_ns: u64, confidence: f64, data: &[u8]) -> Result<Self, EventError> {
         if data.len() > EVENT_DATA_BYTES {
@@ -77,7 +79,8 @@ impl Event {
         &self.words
     }
 
-    /// The event in a slot's words, or `None` where they are none: only a mapped file that something else wrote to can hold such.
+    /// The event in a slot's words, or `None` where they are none: only a mapped file that something else wrote to can
+    /// hold such.
     pub(crate) fn from_words(words: [u64; EVENT_WORDS]) -> Option<Self> {
         let whole = words[4] <= EVENT_DATA_BYTES as u64 && (0.0..=1.0).contains(&f64::from_bits(words[3]));
         whole.then_some(Self { words })

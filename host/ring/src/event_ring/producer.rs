@@ -9,7 +9,8 @@ const SOLE: u32 = u32::MAX;
 
 /// One of many producers of a ring; clone it or share it as it suits.
 ///
-/// Publishing never waits, allocates nothing, and makes no system call while no consumer awaits. Three read-modify-writes.
+/// Publishing never waits, allocates nothing, and makes no system call while no consumer awaits. Three
+/// read-modify-writes.
 #[derive(Debug)]
 pub struct EventProducer {
     ring: Arc<EventRing>,
@@ -33,15 +34,15 @@ impl EventProducer {
 
     /// Publishes one event, overwriting the oldest.
     ///
-    /// It is dropped, and counted in [`EventRingStats::overrun`](super::EventRingStats::overrun), only where another producer has stalled
-    /// inside a publishing for a whole lap of the ring.
+    /// It is dropped, and counted in [`EventRingStats::overrun`](super::EventRingStats::overrun), only where another
+    /// producer has stalled inside a publishing for a whole lap of the ring.
     #[inline]
     pub fn publish(&self, event: &Event) {
         self.publish_burst(std::slice::from_ref(event));
     }
 
-    /// Publishes several events at consecutive positions, waking consumers once, at the end. Events beyond the ring's capacity
-    /// overwrite the burst's own first ones.
+    /// Publishes several events at consecutive positions, waking consumers once, at the end. Events beyond the ring's
+    /// capacity overwrite the burst's own first ones.
     #[inline]
     pub fn publish_burst(&self, events: &[Event]) {
         let track = self.ring.storage.track();
@@ -58,7 +59,8 @@ impl EventProducer {
 
 impl Clone for EventProducer {
     fn clone(&self) -> Self {
-        // We are counted, so the count is neither 0 nor that of a sole producer; four thousand million clones do not fit in memory.
+        // We are counted, so the count is neither 0 nor that of a sole producer; four thousand million clones do not
+        // fit in memory.
         self.ring.producers.fetch_add(1, Ordering::Relaxed);
         Self { ring: Arc::clone(&self.ring) }
     }

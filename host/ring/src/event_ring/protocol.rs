@@ -1,6 +1,8 @@
-//! How a slot of an event ring is written and read: a sequence lock in each slot, without a data race in the memory model.
+//! How a slot of an event ring is written and read: a sequence lock in each slot, without a data race in the memory
+//! model.
 //!
-//! Public only so that the loom models can run this very code, on small slots and with seeded bugs; nothing here is for callers.
+//! Public only so that the loom models can run this very code, on small slots and with seeded bugs; nothing here is for
+//! callers.
 //!
 //! # States of a slot
 //!
@@ -8,38 +10,43 @@
 //! - `p + 1`: the event of position `p` is in the slot, whole;
 //! - `p`: the slot is busy, and will hold the event of position `p`.
 //!
-//! For capacities from 2 on the two cannot be confused: only a busy mark is congruent to the slot's index. A sequence only ever
-//! grows (as a wrapping difference; a ring would have to stay 2^63 events behind itself to confuse two laps). A ring is born with
-//! every slot holding the sequence of the lap before its first position, so that the rules below need no case for "never written".
+//! For capacities from 2 on the two cannot be confused: only a busy mark is congruent to the slot's index. A sequence
+//! only ever grows (as a wrapping difference; a ring would have to stay 2^63 events behind itself to confuse two laps).
+//! A ring is born with every slot holding the sequence of the lap before its first position, so that the rules below
+//! need no case for "never written".
 //!
 //! # Writing, with many producers
 //!
-//! A producer takes position `p` with a `fetch_add` on the cursor, moves the sequence by compare-and-swap to the busy mark `p`,
-//! stores the words, and moves the sequence to `p + 1`. Nobody waits for anybody. When producers lap each other on one slot:
-//! - *A slow producer finds a newer lap* (sequence above `p`): its event is dropped. Position `p` is out of the ring anyway, and a
-//!   reader that wanted it sees the newer lap and counts it as lost.
-//! - *A fast producer finds the slot busy with an older position `q`*: the holder is stalled in the middle of its words, and two
-//!   writers would tear. The fast one moves the busy mark from `q` to `p` and drops its own event. When the holder is done, its
-//!   release finds `p` and publishes *its* event there, as `p + 1`. So the words have one writer, every position that was
-//!   claimed comes to an end without anybody's waiting, and each producer's events stay in their order. Position `q` is lost.
+//! A producer takes position `p` with a `fetch_add` on the cursor, moves the sequence by compare-and-swap to the busy
+//! mark `p`, stores the words, and moves the sequence to `p + 1`. Nobody waits for anybody. When producers lap each
+//! other on one slot:
+//! - *A slow producer finds a newer lap* (sequence above `p`): its event is dropped. Position `p` is out of the ring
+//!   anyway, and a reader that wanted it sees the newer lap and counts it as lost.
+//! - *A fast producer finds the slot busy with an older position `q`*: the holder is stalled in the middle of its
+//!   words, and two writers would tear. The fast one moves the busy mark from `q` to `p` and drops its own event. When
+//!   the holder is done, its release finds `p` and publishes *its* event there, as `p + 1`. So the words have one
+//!   writer, every position that was claimed comes to an end without anybody's waiting, and each producer's events stay
+//!   in their order. Position `q` is lost.
 //!
-//! Either way exactly one event disappears and exactly one position is counted as lost by each reader that was not past it.
+//! Either way exactly one event disappears and exactly one position is counted as lost by each reader that was not past
+//! it.
 //!
 //! # Why no reader ever sees a torn event
 //!
-//! A reader takes an event only if it read `p + 1` before and after copying the words. The first read is followed by an acquire
-//! fence and `p + 1` was stored with release, so the words are those of `p` or later ones. If one were later, its store came after
-//! the release fence that follows a newer busy mark, and its load comes before the acquire fence that precedes the second read
-//! of the sequence: the fences synchronise, the second read must see that busy mark or something newer, and sequences do
-//! not repeat. The holder's words are ordered after the previous holder's because its claim acquires what that one released.
+//! A reader takes an event only if it read `p + 1` before and after copying the words. The first read is followed by an
+//! acquire fence and `p + 1` was stored with release, so the words are those of `p` or later ones. If one were later,
+//! its store came after the release fence that follows a newer busy mark, and its load comes before the acquire fence
+//! that precedes the second read of the sequence: the fences synchronise, the second read must see that busy mark or
+//! something newer, and sequences do not repeat. The holder's words are ordered after the previous holder's because its
+//! claim acquires what that one released.
 
 use crate::{
     memory::InMemory,
     sync::{AtomicU64, Ordering, fence},
 };
 
-/// What the protocol does at each point where a seeded bug could sit. [`Sound`] is what rings run; a model's twin changes one
-/// constant, and the model must fail.
+/// What the protocol does at each point where a seeded bug could sit. [`Sound`] is what rings run; a model's twin
+/// changes one constant, and the model must fail.
 pub trait Protocol {
     /// A writer marks the slot busy before it touches the words.
     const MARKS_BUSY: bool = true;
@@ -204,7 +211,8 @@ impl<'a, const W: usize> Track<'a, W> {
         true
     }
 
-    /// Takes position `position` and writes its event, for the only producer of the ring: no read-modify-write is needed.
+    /// Takes position `position` and writes its event, for the only producer of the ring: no read-modify-write is
+    /// needed.
     #[inline]
     pub fn write_alone<P: Protocol>(&self, position: u64, words: &[u64; W]) {
         self.cursor.store(position.wrapping_add(1), Ordering::Relaxed);
@@ -242,8 +250,8 @@ impl<'a, const W: usize> Track<'a, W> {
         Glance::Whole(words)
     }
 
-    /// Where a reader goes on that was lapped at `position`: the oldest position that no claimed one overwrites, never before
-    /// `position + 1`.
+    /// Where a reader goes on that was lapped at `position`: the oldest position that no claimed one overwrites, never
+    /// before `position + 1`.
     pub fn resume(&self, position: u64) -> u64 {
         // Pairs with the release of the busy mark that the reader saw.
         fence(Ordering::Acquire);

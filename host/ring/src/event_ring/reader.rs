@@ -26,7 +26,8 @@ pub enum Start {
 pub enum Read {
     /// The next event.
     Event(Event),
-    /// So many events were overwritten before they were read; the next look goes on with the oldest that is still there.
+    /// So many events were overwritten before they were read; the next look goes on with the oldest that is still
+    /// there.
     Lost(u64),
     /// Nothing new.
     Empty,
@@ -36,8 +37,8 @@ pub enum Read {
 
 /// A reader with a cursor of its own, one of up to [`MAX_CONSUMERS`]; dropping it frees its place.
 ///
-/// It sees the events in the order of their positions, each one whole and once. `received() + lost()` is the number of positions it has
-/// passed.
+/// It sees the events in the order of their positions, each one whole and once. `received() + lost()` is the number of
+/// positions it has passed.
 #[derive(Debug)]
 pub struct EventConsumer {
     ring: Arc<EventRing>,
@@ -63,7 +64,8 @@ impl EventConsumer {
         read
     }
 
-    /// The next event, loss or [`Read::Closed`], never [`Read::Empty`]; awaits without spinning where there is none yet.
+    /// The next event, loss or [`Read::Closed`], never [`Read::Empty`]; awaits without spinning where there is none
+    /// yet.
     ///
     /// Dropping the future loses nothing. It needs no particular executor.
     pub async fn next(&mut self) -> Read {
@@ -109,10 +111,10 @@ impl Drop for EventConsumer {
 
 /// A mapped ring as any process may read it, with a cursor of its own.
 ///
-/// The writer neither knows nor counts it, so there may be any number and none can await: look when it suits. The mapping allows no
-/// stores. A file that is damaged while it is read can make events look lost, never tear memory; one that is *truncated* kills the
-/// process that reads it (SIGBUS), as with every mapping. A ring that is created anew under the same name is another file: open
-/// again to follow it.
+/// The writer neither knows nor counts it, so there may be any number and none can await: look when it suits. The
+/// mapping allows no stores. A file that is damaged while it is read can make events look lost, never tear memory; one
+/// that is *truncated* kills the process that reads it (SIGBUS), as with every mapping. A ring that is created anew
+/// under the same name is another file: open again to follow it.
 #[derive(Debug)]
 pub struct EventView {
     storage: Storage,
@@ -123,17 +125,17 @@ impl EventView {
     /// Maps the ring in the file at `path` for reading.
     ///
     /// # Errors
-    /// [`EventRingError::NotAnEventRing`], [`EventRingError::Version`], [`EventRingError::SlotSize`], [`EventRingError::Capacity`],
-    /// [`EventRingError::Truncated`] for what is no whole ring of this version; [`EventRingError::File`] and [`EventRingError::Memory`]
-    /// where the file cannot be opened or mapped.
+    /// [`EventRingError::NotAnEventRing`], [`EventRingError::Version`], [`EventRingError::SlotSize`],
+    /// [`EventRingError::Capacity`], [`EventRingError::Truncated`] for what is no whole ring of this version;
+    /// [`EventRingError::File`] and [`EventRingError::Memory`] where the file cannot be opened or mapped.
     pub fn open(path: &Path, start: Start) -> Result<Self, EventRingError> {
         let storage = Storage::open(path)?;
         let reader = Reader::new(&storage, start);
         Ok(Self { storage, reader })
     }
 
-    /// Looks for the next event; never waits. [`Read::Closed`] means that the ring was closed or dropped by its process; one that was killed
-    /// leaves the ring open, and only [`Read::Empty`] then.
+    /// Looks for the next event; never waits. [`Read::Closed`] means that the ring was closed or dropped by its
+    /// process; one that was killed leaves the ring open, and only [`Read::Empty`] then.
     pub fn try_read(&mut self) -> Read {
         self.reader.read(&self.storage)
     }
@@ -211,7 +213,8 @@ impl Reader {
         if closed.load(Ordering::Relaxed) == 0 {
             return Read::Empty;
         }
-        // Pairs with the release in `EventRing::close`: every event published before it has been claimed on the cursor we see.
+        // Pairs with the release in `EventRing::close`: every event published before it has been claimed on the cursor
+        // we see.
         fence(Ordering::Acquire);
         if track.cursor.load(Ordering::Relaxed) == self.position { Read::Closed } else { Read::Empty }
     }

@@ -10,9 +10,9 @@
 //! | 256..264 | 1 once the ring is closed |
 //! | 4096.. | the slots |
 //!
-//! A file appears under its name only when it is complete (it is written beside it and renamed), so one that can be opened is valid or
-//! was damaged later, and whoever still maps an older ring of that name keeps the old one. Its blocks are written once before it
-//! is mapped: a full disk is an error at creation, not a SIGBUS at some later event.
+//! A file appears under its name only when it is complete (it is written beside it and renamed), so one that can be
+//! opened is valid or was damaged later, and whoever still maps an older ring of that name keeps the old one. Its
+//! blocks are written once before it is mapped: a full disk is an error at creation, not a SIGBUS at some later event.
 
 use super::{EventRingError, event::EVENT_WORDS, protocol};
 use crate::{
@@ -44,7 +44,8 @@ struct Header {
     closed: Line,
 }
 
-// SAFETY: the header is atomic words and padding, so every bit pattern is one, there is no drop, and all mutation is atomic.
+// SAFETY: the header is atomic words and padding, so every bit pattern is one, there is no drop, and all mutation is
+// atomic.
 unsafe impl InMemory for Header {
     fn zero() -> Self {
         let word = || AtomicU64::new(0);
@@ -53,7 +54,8 @@ unsafe impl InMemory for Header {
     }
 }
 
-/// A header and its slots, mapped. The capacity and the first position are those of the moment it was made, whatever a file says later.
+/// A header and its slots, mapped. The capacity and the first position are those of the moment it was made, whatever a
+/// file says later.
 #[derive(Debug)]
 pub(super) struct Storage {
     header: View<Header>,

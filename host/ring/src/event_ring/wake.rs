@@ -2,18 +2,19 @@
 //!
 //! Public only so that the loom models can run this very code; nothing here is for callers.
 //!
-//! A consumer registers with the `Notify`, raises the flag, and only then looks at the ring once more; a publisher writes its
-//! event and only then looks at the flag. With a sequentially consistent fence between the two steps on either side, at least one
-//! of them sees the other (Dekker's argument), so no wake-up is missed. The publisher that finds the flag up takes it down and
-//! wakes all who registered; the others meanwhile find it down and go on. A consumer that is woken by another publisher's event
-//! raises the flag and looks again, by the same argument.
+//! A consumer registers with the `Notify`, raises the flag, and only then looks at the ring once more; a publisher
+//! writes its event and only then looks at the flag. With a sequentially consistent fence between the two steps on
+//! either side, at least one of them sees the other (Dekker's argument), so no wake-up is missed. The publisher that
+//! finds the flag up takes it down and wakes all who registered; the others meanwhile find it down and go on. A
+//! consumer that is woken by another publisher's event raises the flag and looks again, by the same argument.
 
 use super::protocol::Protocol;
 use crate::sync::{AtomicBool, Ordering, fence};
 use std::pin::pin;
 use tokio::sync::Notify;
 
-/// Where consumers of one ring wait. On a line of its own: publishers read it each time, and it changes only around a wait.
+/// Where consumers of one ring wait. On a line of its own: publishers read it each time, and it changes only around a
+/// wait.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Gate {
@@ -46,13 +47,14 @@ impl Gate {
         }
     }
 
-    /// Completes with the first `Some` of `look`, which is asked again after each wake-up. Dropping the future loses nothing.
+    /// Completes with the first `Some` of `look`, which is asked again after each wake-up. Dropping the future loses
+    /// nothing.
     pub async fn wait<P: Protocol, T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
         loop {
             let mut woken = pin!(self.notify.notified());
             woken.as_mut().enable();
-            // A read-modify-write, so that it comes after the lowering that it undoes whatever `Notify` orders. Release: whoever lowers the
-            // flag sees our registration.
+            // A read-modify-write, so that it comes after the lowering that it undoes whatever `Notify` orders.
+            // Release: whoever lowers the flag sees our registration.
             self.waiting.swap(true, Ordering::AcqRel);
             fence(Ordering::SeqCst);
             if P::LOOKS_BEFORE_SLEEP

@@ -64,7 +64,8 @@ struct Model {
     /// By ticket, what its answer begins with.
     sums: HashMap<u64, u64>,
     sent: Vec<Words>,
-    /// Whether the device has answered anything wrongly, or the host for it: no ticket is answered with an error before.
+    /// Whether the device has answered anything wrongly, or the host for it: no ticket is answered with an error
+    /// before.
     spoiled: bool,
 }
 

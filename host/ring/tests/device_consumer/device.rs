@@ -1,5 +1,6 @@
-//! A consumer such as a GPU is one, in plain code over the ring's bytes: it knows the layout's offsets and nothing else of the host's code. It
-//! sees and writes slots in pieces of 16 bytes, in random order, does its jobs in random order, and can be told to get one step wrong.
+//! A consumer such as a GPU is one, in plain code over the ring's bytes: it knows the layout's offsets and nothing else
+//! of the host's code. It sees and writes slots in pieces of 16 bytes, in random order, does its jobs in random order,
+//! and can be told to get one step wrong.
 
 use std::{
     sync::atomic::{AtomicU8, AtomicU64, Ordering, fence},
@@ -120,7 +121,8 @@ impl Device {
         device
     }
 
-    /// Takes and works until the control line says stop or the position `limit` is reached, then answers what it has taken, and reports.
+    /// Takes and works until the control line says stop or the position `limit` is reached, then answers what it has
+    /// taken, and reports.
     pub(crate) fn run(&mut self, limit: Option<u64>) -> End {
         let end = loop {
             self.beat();
@@ -330,16 +332,17 @@ impl Device {
     fn byte(&self, offset: u64) -> &AtomicU8 {
         let at = self.layout.arena + offset as usize;
         assert!(at < self.memory.len());
-        // SAFETY: the byte lies within the memory, which `self` keeps alive, and a byte is always aligned. The ring's protocol keeps the host off a
-        // job's bytes while the device has it. Where a seeded bug breaks that, the race is what the test wants to see, and all that is made of the
-        // bytes is a comparison.
+        // SAFETY: the byte lies within the memory, which `self` keeps alive, and a byte is always aligned. The ring's
+        // protocol keeps the host off a job's bytes while the device has it. Where a seeded bug breaks that, the race
+        // is what the test wants to see, and all that is made of the bytes is a comparison.
         unsafe { AtomicU8::from_ptr(self.memory.base().as_ptr().add(at)) }
     }
 
     fn word(&self, offset: usize) -> &AtomicU64 {
         assert!(offset.is_multiple_of(8) && offset + 8 <= self.memory.len());
-        // SAFETY: the word lies within the memory, which `self` keeps alive and which is aligned to 128 bytes. Lines and run words are atomics to the host
-        // too; its plain accesses to slots are ordered by the tails and heads, but for seeded bugs, as for `byte`.
+        // SAFETY: the word lies within the memory, which `self` keeps alive and which is aligned to 128 bytes. Lines
+        // and run words are atomics to the host too; its plain accesses to slots are ordered by the tails and heads,
+        // but for seeded bugs, as for `byte`.
         unsafe { AtomicU64::from_ptr(self.memory.base().as_ptr().add(offset).cast()) }
     }
 }

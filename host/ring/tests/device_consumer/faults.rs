@@ -1,4 +1,5 @@
-//! What becomes of tickets, runs and credits when a device answers wrongly, late, twice or not at all, step by step in one thread.
+//! What becomes of tickets, runs and credits when a device answers wrongly, late, twice or not at all, step by step in
+//! one thread.
 
 use std::{
     sync::Arc,
@@ -118,7 +119,8 @@ fn an_answer_to_nobody_is_a_fault() {
     check_whole(&ring);
 }
 
-/// A ticket that the device names before it has taken its slot: the answer cannot be true, and the slot will be read yet.
+/// A ticket that the device names before it has taken its slot: the answer cannot be true, and the slot will be read
+/// yet.
 #[test]
 fn an_answer_to_a_job_that_was_not_taken_is_not_believed() {
     let ring = ring();
@@ -181,7 +183,8 @@ fn a_stray_region_is_not_read() {
     check_whole(&ring);
 }
 
-/// The device stalls, the host answers for it, and then it comes back: its answers are too late for the owners, but give the runs back.
+/// The device stalls, the host answers for it, and then it comes back: its answers are too late for the owners, but
+/// give the runs back.
 #[test]
 fn a_stalled_device_that_comes_back_gives_the_runs_back() {
     let ring = ring();
@@ -226,7 +229,8 @@ fn answers_after_the_release_go_nowhere() {
     check_whole(&ring);
 }
 
-/// Killed between its slots and its tail. The next one goes on at the lines, refuses what the dead one left behind, and serves the rest.
+/// Killed between its slots and its tail. The next one goes on at the lines, refuses what the dead one left behind, and
+/// serves the rest.
 #[test]
 fn a_successor_of_a_killed_device_refuses_what_it_left() {
     let ring = ring();
@@ -292,8 +296,8 @@ fn a_full_completion_ring_holds_the_producers_back() {
     check_whole(&ring);
 }
 
-/// A tail that nobody can have stored: one fault however often it is looked at, nobody is woken or kept awake for it, and the tickets wait for
-/// someone to fail them.
+/// A tail that nobody can have stored: one fault however often it is looked at, nobody is woken or kept awake for it,
+/// and the tickets wait for someone to fail them.
 #[test]
 fn a_garbage_tail_is_one_fault_and_keeps_nobody_awake() {
     let ring = ring();
@@ -338,7 +342,8 @@ fn a_garbage_head_admits_nobody() {
     check_whole(&ring);
 }
 
-/// A host that calls a device dead while it works hands its blocks to others, whose answers the device then overwrites; one that waits does not.
+/// A host that calls a device dead while it works hands its blocks to others, whose answers the device then overwrites;
+/// one that waits does not.
 #[test]
 fn a_block_reused_before_its_completion_is_caught() {
     for premature in [false, true] {

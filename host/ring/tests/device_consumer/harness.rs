@@ -1,5 +1,6 @@
-//! Producers, a device, its watcher and a reaper in threads: every payload arrives whole, every ticket is answered once with its own answer,
-//! or the harness says what went wrong. Who waits, waits parked, so that a lost wake-up is a ticket without an answer.
+//! Producers, a device, its watcher and a reaper in threads: every payload arrives whole, every ticket is answered once
+//! with its own answer, or the harness says what went wrong. Who waits, waits parked, so that a lost wake-up is a
+//! ticket without an answer.
 
 use std::{
     pin::Pin,
@@ -25,7 +26,8 @@ pub(crate) enum Mode {
     Persistent,
     /// A thread launches it up to the tail that it sees, and parks when nothing is untaken.
     PerBatch,
-    /// The same with a bug: it parks until the tail is another one than *after* the launch, and so misses what came during it.
+    /// The same with a bug: it parks until the tail is another one than *after* the launch, and so misses what came
+    /// during it.
     PerBatchUnchecked,
 }
 
@@ -172,7 +174,8 @@ impl<P: Protocol> Run<'_, P> {
         waiting.into_iter().try_for_each(|asked| self.settle(asked, number))
     }
 
-    /// Waits for an answer and checks it. Half of the producers block and reap by themselves, the others await what the reaper delivers.
+    /// Waits for an answer and checks it. Half of the producers block and reap by themselves, the others await what the
+    /// reaper delivers.
     fn settle(&self, asked: Asked<P>, number: u64) -> Result<(), String> {
         let Asked { ticket, sum, job } = asked;
         let (id, deadline) = (ticket.id(), Instant::now() + self.plan.patience);

@@ -1,5 +1,5 @@
-//! A ring whose consumer is a device that knows nothing but the ring's bytes: under load, with its faults, and with seeded bugs on either side
-//! that the same harness must catch.
+//! A ring whose consumer is a device that knows nothing but the ring's bytes: under load, with its faults, and with
+//! seeded bugs on either side that the same harness must catch.
 #![cfg(not(loom))]
 
 mod chaos;
@@ -70,7 +70,8 @@ fn a_device_launched_per_batch_answers_every_job_once() {
     assert_eq!(ring.lines().report[0].more[0].load(Ordering::Relaxed), End::LimitReached as u64);
 }
 
-/// A ring of two slots: nearly every submission waits for the device's head, nearly every completion is one lap behind another.
+/// A ring of two slots: nearly every submission waits for the device's head, nearly every completion is one lap behind
+/// another.
 #[test]
 fn a_ring_that_is_always_full_loses_nothing() {
     let ring = ring_at(config(2, WaitStrategy::Park), u64::MAX - 1);

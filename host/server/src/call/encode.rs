@@ -38,7 +38,7 @@ impl Call for pb::EncodeRequest {
 
     fn validate(self, _: Option<Arc<CorpusView>>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
         let (count, masks) = (self.memories.len(), self.with_masks);
-        limit.expect(Encode::ITEMS, count, 1, if masks { REPLY_BYTES + MASK_BYTES } else { REPLY_BYTES })?;
+        limit.ensure(Encode::ITEMS, count, 1, if masks { REPLY_BYTES + MASK_BYTES } else { REPLY_BYTES })?;
         let mut texts = Texts::default();
         texts.offsets.reserve(count + 1);
         texts.bytes.reserve(self.memories.iter().map(|memory| memory.content.len()).sum());

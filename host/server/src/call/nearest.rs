@@ -50,7 +50,7 @@ impl Call for pb::NearestRequest {
             _ => return Err(Error::field("among", "name a corpus, or send points along")),
         };
         let found = k.min(points.len());
-        limit.expect(Nearest::ITEMS, queries.len(), found, LEAST_NEIGHBOUR_BYTES)?;
+        limit.ensure(Nearest::ITEMS, queries.len(), found, LEAST_NEIGHBOUR_BYTES)?;
         let reply_bytes = queries.len().saturating_mul(found).saturating_mul(HIT_BYTES);
         let (job, titles) = (Nearest { points, queries, weights, k }, self.with_titles);
         let reply = move |outcome, _: &_| reply(outcome, corpus.as_deref(), titles);

@@ -42,7 +42,7 @@ impl Call for pb::ScoreRequest {
         let (count, generation) = (queries.rows, u64::from(corpus.generation()));
         let job = Score { corpus, queries, metric, rows };
         let width = job.width();
-        limit.expect(Score::ITEMS, count, width, size_of::<f32>())?;
+        limit.ensure(Score::ITEMS, count, width, size_of::<f32>())?;
         let reply = move |outcome: Outcome<Vec<f32>>, _: &_| {
             let data: Vec<u8> = outcome.answer.iter().flat_map(|score| score.to_le_bytes()).collect();
             let scores = pb::Vectors {

@@ -44,7 +44,7 @@ impl Call for pb::SearchRequest {
         let queries = vectors(Search::ITEMS, self.queries, corpus.dim())?;
         let hits = k.min(corpus.rows());
         if self.threshold.is_none() {
-            limit.expect(Search::ITEMS, queries.rows, hits, LEAST_HIT_BYTES)?;
+            limit.ensure(Search::ITEMS, queries.rows, hits, LEAST_HIT_BYTES)?;
         }
         let reply_bytes = queries.rows.saturating_mul(hits).saturating_mul(HIT_BYTES);
         let (view, titles) = (corpus.clone(), self.with_titles);
@@ -52,7 +52,8 @@ impl Call for pb::SearchRequest {
         Ok(Validated { job, reply_bytes, reply: Box::new(move |outcome, _| reply(outcome, &view, titles)) })
     }
 
-    /// How many hits pass a threshold shows only as they are found: the search ends with the first that no reply could carry.
+    /// How many hits pass a threshold shows only as they are found: the search ends with the first that no reply could
+    /// carry.
     fn max_answers(limit: ReplyLimit) -> Option<usize> {
         Some(limit.answers(LEAST_HIT_BYTES))
     }

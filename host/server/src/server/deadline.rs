@@ -1,8 +1,8 @@
-//! The deadline of a call: read from `grpc-timeout` once, handed to the handler, and enforced over everything before the reply's
-//! first byte, the reading of the request included.
+//! The deadline of a call: read from `grpc-timeout` once, handed to the handler, and enforced over everything before
+//! the reply's first byte, the reading of the request included.
 //!
-//! tonic has a timer for the same header, and answers CANCELLED when it fires. It starts after this layer was called and asks this
-//! layer first when it fires, so the answer is always this layer's DEADLINE_EXCEEDED.
+//! tonic has a timer for the same header, and answers CANCELLED when it fires. It starts after this layer was called
+//! and asks this layer first when it fires, so the answer is always this layer's DEADLINE_EXCEEDED.
 
 use std::task::{Context, Poll};
 use std::time::Instant;

@@ -1,5 +1,5 @@
-//! `megaring.v1.Compute`: the handlers that use the ring. All calls take one way ([`Service::answer`]), and so do all streams
-//! ([`Service::stream`]).
+//! `megaring.v1.Compute`: the handlers that use the ring. All calls take one way ([`Service::answer`]), and so do all
+//! streams ([`Service::stream`]).
 
 use megaring_core::{Answered, Error};
 use megaring_engine::Terms;

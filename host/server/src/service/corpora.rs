@@ -1,4 +1,5 @@
-//! `megaring.v1.Corpora`: the handlers that use the store. All of them touch the disk, so all run on threads for blocking work.
+//! `megaring.v1.Corpora`: the handlers that use the store. All of them touch the disk, so all run on threads for
+//! blocking work.
 
 use megaring_core::{Error, Violation};
 use megaring_corpus::Appender;
@@ -34,7 +35,8 @@ impl Corpora for Service {
         while let Some(message) = messages.message().await? {
             append = answered(append.take(message)).await?;
         }
-        // A call that its client cancelled looks as if its messages had ended; but once the handler gives way, it is dropped.
+        // A call that its client cancelled looks as if its messages had ended; but once the handler gives way, it is
+        // dropped.
         tokio::task::yield_now().await;
         answered(append.commit()).await.map(Response::new)
     }

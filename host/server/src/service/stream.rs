@@ -1,8 +1,8 @@
 //! Streams both ways: several requests under way at once, replies in the order of the requests.
 //!
-//! When as many requests are under way as the bound allows, no further message is read, and HTTP/2 flow control holds the client
-//! back: nothing is buffered without limit and nothing is lost. What ends a stream (an unreadable message, the deadline, draining)
-//! comes in its place, after the replies to everything read before it.
+//! When as many requests are under way as the bound allows, no further message is read, and HTTP/2 flow control holds
+//! the client back: nothing is buffered without limit and nothing is lost. What ends a stream (an unreadable message,
+//! the deadline, draining) comes in its place, after the replies to everything read before it.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! A job in numbers: for [`Admin.Explain`](megaring_proto::v1::admin_server::Admin::explain). The rules for its numbers are the operation's own
-//! ([`megaring_core::Opcode::describe`]).
+//! A job in numbers: for [`Admin.Explain`](megaring_proto::v1::admin_server::Admin::explain). The rules for its numbers
+//! are the operation's own ([`megaring_core::Opcode::describe`]).
 
 use std::sync::Arc;
 

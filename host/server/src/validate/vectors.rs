@@ -1,11 +1,13 @@
-//! Vectors off the wire: length, type and dimension first, then one pass that decodes and one that looks for non-finite values.
+//! Vectors off the wire: length, type and dimension first, then one pass that decodes and one that looks for non-finite
+//! values.
 
 use megaring_core::error::first_non_finite;
 use megaring_core::matrix::{MAX_DIM, Matrix};
 use megaring_core::{Dtype, Error};
 use megaring_proto::v1 as pb;
 
-/// The float32 matrix that `vectors` stands for. `field` is its name in the request, `dim` the dimension it has to have.
+/// The float32 matrix that `vectors` stands for. `field` is its name in the request, `dim` the dimension it has to
+/// have.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming `field` and the part of it, and the row for a value that is not finite.

@@ -1,9 +1,9 @@
 //! Which cases there is time for.
 //!
-//! The time that is left is shared evenly among the cases that are left; what a case does not need goes to those after it. A case is left out
-//! before it begins where one job of it is expected to take so long that even the fewest samples would take several shares. What is
-//! expected comes from smaller cases: work grows at most in proportion to rows, dimensions and items, so the least of these
-//! bounds is used. The first of its kind is always tried.
+//! The time that is left is shared evenly among the cases that are left; what a case does not need goes to those after
+//! it. A case is left out before it begins where one job of it is expected to take so long that even the fewest samples
+//! would take several shares. What is expected comes from smaller cases: work grows at most in proportion to rows,
+//! dimensions and items, so the least of these bounds is used. The first of its kind is always tried.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -13,7 +13,8 @@ use megaring_engine::machine;
 
 /// How rows compare.
 pub(super) const METRIC: Metric = Metric::Cosine;
-/// Stored corpora are numbered from 1 up and those of self-tests from the middle; the last two numbers mean something else to a device.
+/// Stored corpora are numbered from 1 up and those of self-tests from the middle; the last two numbers mean something
+/// else to a device.
 static HANDLES: AtomicU32 = AtomicU32::new(3 << 30);
 
 /// A corpus that devices may keep, its rows, and queries.

@@ -8,7 +8,8 @@ use tempfile::NamedTempFile;
 
 use crate::console::Failure;
 
-/// A file under way: a temporary one in the folder of the file that it is to become. It is gone where it is not finished.
+/// A file under way: a temporary one in the folder of the file that it is to become. It is gone where it is not
+/// finished.
 pub(super) struct Draft {
     file: NamedTempFile,
     path: PathBuf,

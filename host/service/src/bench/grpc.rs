@@ -1,5 +1,6 @@
-//! Searches over gRPC on loopback: one client, one connection, the server in this process on a runtime of its own. Everything is within
-//! the time but the making of the request: encoding, HTTP/2, validation, the ring, rescoring and decoding.
+//! Searches over gRPC on loopback: one client, one connection, the server in this process on a runtime of its own.
+//! Everything is within the time but the making of the request: encoding, HTTP/2, validation, the ring, rescoring and
+//! decoding.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

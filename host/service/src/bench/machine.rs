@@ -122,7 +122,8 @@ fn command(args: impl Iterator<Item = String>) -> String {
     })
 }
 
-/// What each backend can do at most. The processor's is measured, on as many threads as its backend has; others' is not yet.
+/// What each backend can do at most. The processor's is measured, on as many threads as its backend has; others' is not
+/// yet.
 pub(super) fn peaks(rig: &Rig) -> Vec<Peak> {
     let peak = |(kind, able): (BackendKind, Capabilities)| {
         let none = Peak {

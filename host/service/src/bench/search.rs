@@ -27,8 +27,9 @@ pub(super) struct Block {
     cells: Vec<Cell>,
 }
 
-/// The grid in which backends cross: corpora by rows and dimensions, and for each answers by batches. The batches with 1 are also those along
-/// which the corpus grows. Cold corpora are asked for the same batches, in a quick run for every other.
+/// The grid in which backends cross: corpora by rows and dimensions, and for each answers by batches. The batches with
+/// 1 are also those along which the corpus grows. Cold corpora are asked for the same batches, in a quick run for every
+/// other.
 pub(super) fn crossover(quick: bool) -> Vec<Block> {
     let rows: &[usize] =
         if quick { &[1_000, 5_562, 20_000, 110_000] } else { &[1_000, 5_562, 20_000, 110_000, 1_000_000] };
@@ -61,8 +62,8 @@ pub(super) fn usual(quick: bool) -> Vec<Block> {
     blocks
 }
 
-/// What people ask for, then what the grid has beside it: each size once. Of a size measured twice the backends' times could come from
-/// different minutes, not taken in alternation.
+/// What people ask for, then what the grid has beside it: each size once. Of a size measured twice the backends' times
+/// could come from different minutes, not taken in alternation.
 pub(super) fn all(quick: bool) -> Vec<Block> {
     let mut blocks = usual(quick);
     let mut grid = crossover(quick);

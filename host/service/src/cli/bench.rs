@@ -16,7 +16,8 @@ const QUICK: Duration = Duration::from_secs(60);
 
 /// `megaring bench`.
 ///
-/// The program's `--json` asks for JSON lines; a file behind it is a place of its own here, and takes the record instead.
+/// The program's `--json` asks for JSON lines; a file behind it is a place of its own here, and takes the record
+/// instead.
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "megaring bench <SUITE> [--json [FILE]] [--html FILE] [--svg FILE] [--quick] [--time-limit TIME]"

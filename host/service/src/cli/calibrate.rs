@@ -1,5 +1,5 @@
-//! `megaring calibrate`: measures the backends that the settings allow, tells what was found, and keeps it for the commands and servers of
-//! this machine.
+//! `megaring calibrate`: measures the backends that the settings allow, tells what was found, and keeps it for the
+//! commands and servers of this machine.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -92,7 +92,8 @@ fn record(calibration: &Calibration, kept: &Kept) -> Value {
     })
 }
 
-/// The operations that were measured, with the model's typical error; those of one class cost the same as far as the model knows.
+/// The operations that were measured, with the model's typical error; those of one class cost the same as far as the
+/// model knows.
 fn measured(costs: &Costs) -> impl Iterator<Item = (Opcode, f64)> {
     Opcode::ALL.into_iter().filter_map(|opcode| {
         let of_its_class = costs.typical_errors.iter().find(|(class, _)| class == opcode.class().name());

@@ -1,5 +1,5 @@
-//! `megaring corpus …`. Reading commands open the folder for reading, so they work beside a running server; those that write need it
-//! for themselves.
+//! `megaring corpus …`. Reading commands open the folder for reading, so they work beside a running server; those that
+//! write need it for themselves.
 
 use clap::Subcommand;
 use clap::builder::BoolishValueParser;

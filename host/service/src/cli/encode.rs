@@ -1,8 +1,8 @@
 //! `megaring encode`: memories as JSON lines to coordinates, in this process, without a server.
 //!
-//! A memory is an object with `content` and, where known, `importance`, `access_count`, `age_days`, `galactic_distance` and `garden`;
-//! other fields are passed over, but for `memory_id`, which the answer repeats. Memories are read and answered in batches, so a file
-//! of any size takes little memory.
+//! A memory is an object with `content` and, where known, `importance`, `access_count`, `age_days`, `galactic_distance`
+//! and `garden`; other fields are passed over, but for `memory_id`, which the answer repeats. Memories are read and
+//! answered in batches, so a file of any size takes little memory.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ const BATCH_BYTES: usize = 8 << 20;
 /// `megaring encode`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct EncodeArgs {
-    /// JSON lines with `content` and, where known, `importance`, `access_count`, `age_days`, `galactic_distance`, `garden`; `-` is
-    /// standard input
+    /// JSON lines with `content` and, where known, `importance`, `access_count`, `age_days`, `galactic_distance`,
+    /// `garden`; `-` is standard input
     file: PathBuf,
     /// Show the words found
     #[arg(long, env = "MEGARING_ENCODE_WORDS", value_parser = BoolishValueParser::new())]

@@ -91,7 +91,8 @@ pub(crate) fn append(args: &AppendArgs, settings: &Settings, output: &mut Output
     tell(&imported, output)
 }
 
-/// Adds a file's rows to a corpus, which is made if it is not there and removed again if the import fails. Progress goes to stderr.
+/// Adds a file's rows to a corpus, which is made if it is not there and removed again if the import fails. Progress
+/// goes to stderr.
 ///
 /// # Errors
 /// What the file holds or the storage refuses; the corpus is then as it was.

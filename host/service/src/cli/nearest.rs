@@ -1,4 +1,5 @@
-//! `megaring nearest`: the nearest points in 5-D, among a corpus's coordinates or the points of a file, in this process.
+//! `megaring nearest`: the nearest points in 5-D, among a corpus's coordinates or the points of a file, in this
+//! process.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,8 @@ use megaring_engine::{Engine, Terms};
 pub(crate) struct NearestArgs {
     /// Corpus that has coordinates
     corpus: Option<String>,
-    /// Points instead of a corpus: JSON lines of [x,y,z,w,v] or of objects with x, y, z, w and v, as `encode --json` writes them
+    /// Points instead of a corpus: JSON lines of [x,y,z,w,v] or of objects with x, y, z, w and v, as `encode --json`
+    /// writes them
     #[arg(long, env = "MEGARING_NEAREST_POINTS", value_name = "FILE")]
     points: Option<PathBuf>,
     /// Query point; may be given several times

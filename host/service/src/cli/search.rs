@@ -1,4 +1,5 @@
-//! `megaring search`: top k in this process, without a server. Queries come from a file or are a row of the corpus itself.
+//! `megaring search`: top k in this process, without a server. Queries come from a file or are a row of the corpus
+//! itself.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The configuration file: TOML whose keys are the options of the command line.
 //!
-//! A value becomes the default of its option, so a flag or an environment variable still wins. A key that no option has is an
-//! error that names it, and so is a value that its option would refuse; nothing is ignored.
+//! A value becomes the default of its option, so a flag or an environment variable still wins. A key that no option has
+//! is an error that names it, and so is a value that its option would refuse; nothing is ignored.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,8 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
-/// Reads the file that was asked for, or [`DEFAULT_FILE`] of the working directory where there is one, into the command.
+/// Reads the file that was asked for, or [`DEFAULT_FILE`] of the working directory where there is one, into the
+/// command.
 ///
 /// # Errors
 /// A file that cannot be read or whose content does not fit the command.

@@ -1,4 +1,5 @@
-//! What the demo works on: the real sample and generated data, written as JSON lines and imported as anybody's file would be.
+//! What the demo works on: the real sample and generated data, written as JSON lines and imported as anybody's file
+//! would be.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};

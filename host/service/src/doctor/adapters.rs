@@ -1,4 +1,5 @@
-//! The adapters that the wgpu backend could work on: every one that a driver shows, also those that are not used, and why not.
+//! The adapters that the wgpu backend could work on: every one that a driver shows, also those that are not used, and
+//! why not.
 
 use megaring_wgpu::AdapterReport;
 

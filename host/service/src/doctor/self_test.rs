@@ -25,7 +25,8 @@ const DIM: usize = 37;
 const QUERIES: usize = 5;
 /// Hits wanted.
 const K: usize = 10;
-/// Names the corpus in slots. Stored corpora are numbered from 1 up; the last two numbers mean something else to a device.
+/// Names the corpus in slots. Stored corpora are numbered from 1 up; the last two numbers mean something else to a
+/// device.
 const HANDLE: u32 = 1 << 31;
 
 pub(super) fn engine(settings: &Settings) -> Result<Arc<Engine>, Error> {

@@ -1,5 +1,5 @@
-//! `megaring bench`: what it writes, what it refuses before it measures, and what it says of a machine with one backend. Nothing here depends on
-//! how fast anything is.
+//! `megaring bench`: what it writes, what it refuses before it measures, and what it says of a machine with one
+//! backend. Nothing here depends on how fast anything is.
 
 use std::collections::BTreeSet;
 

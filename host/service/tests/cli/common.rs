@@ -29,8 +29,9 @@ impl Folder {
         self.write(name, npy::write(matrix))
     }
 
-    /// The program with these arguments, in this folder, with an environment that says nothing to it but to leave GPUs alone, which
-    /// take longer to start than most commands take: what a test says of them with `--cuda` and `--wgpu` comes first.
+    /// The program with these arguments, in this folder, with an environment that says nothing to it but to leave GPUs
+    /// alone, which take longer to start than most commands take: what a test says of them with `--cuda` and `--wgpu`
+    /// comes first.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_megaring"));
         command.args(args).current_dir(self.0.path()).stdin(Stdio::null()).env_clear();

@@ -26,7 +26,8 @@ fn doctor_finds_this_machine_in_order() {
     assert!(text.contains("megaring can do all its work here"), "{text}");
 }
 
-/// On a machine with a GPU this is the GPU's own test; on any other, that what `doctor` says of it is what a caller is told who insists.
+/// On a machine with a GPU this is the GPU's own test; on any other, that what `doctor` says of it is what a caller is
+/// told who insists.
 #[test]
 fn doctor_and_a_forced_backend_agree_about_the_gpu() {
     let folder = Folder::new();

@@ -1,4 +1,5 @@
-//! `megaring bench` where a backend fails on the way: the others go on, what was measured stays, and a note tells of it.
+//! `megaring bench` where a backend fails on the way: the others go on, what was measured stays, and a note tells of
+//! it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,8 +14,8 @@ use megaring_harness::record::{Axis, Point, Record};
 
 use crate::fake::{Handle, fake};
 
-/// A quick run over the CPU and a fake GPU that fails, of which `meanwhile` has the handle. On a machine so busy that there was no time for the
-/// cases in which it would have failed, another run has more of it.
+/// A quick run over the CPU and a fake GPU that fails, of which `meanwhile` has the handle. On a machine so busy that
+/// there was no time for the cases in which it would have failed, another run has more of it.
 fn measured(meanwhile: fn(Arc<Handle>)) -> Record {
     let has = |record: &Record, note: &str| record.notes.iter().any(|told| told.starts_with(note));
     let mut time_limit = Duration::from_secs(5);

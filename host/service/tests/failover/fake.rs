@@ -1,5 +1,5 @@
-//! A backend that does as the test says. What it answers, it answers by "every row is a candidate": the engine then scores all rows itself,
-//! so its answers are exact without a kernel.
+//! A backend that does as the test says. What it answers, it answers by "every row is a candidate": the engine then
+//! scores all rows itself, so its answers are exact without a kernel.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};

@@ -1,5 +1,5 @@
-//! A backend that fails, refuses or dies costs callers time, not answers: the job is done again from its start on another lane, unless it was
-//! forced. Nothing is kept, and nothing is answered twice.
+//! A backend that fails, refuses or dies costs callers time, not answers: the job is done again from its start on
+//! another lane, unless it was forced. Nothing is kept, and nothing is answered twice.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,24 +12,24 @@ use megaring_core::operation::Shape;
 use megaring_core::rescore::{Hit, Ranked};
 use megaring_core::score::Score;
 use megaring_core::search::Search;
-use megaring_core::{BackendKind, BackendStatus, Error, Metric, Opcode, Operation};
+use megaring_core::{BackendKind, BackendStatus, Error, Metric, Opcode};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::Embeddings;
 use megaring_engine::Outcome;
 use megaring_engine::Terms;
 use megaring_engine::cost::{Coefficients, CostModel};
-use megaring_engine::lane::Lane;
-use megaring_engine::router::{Question, Reason, Router, Routing};
+use megaring_engine::router::{Question, Routing};
 use megaring_engine::{Engine, EngineConfig, Running};
 use megaring_ring::Status;
 use megaring_ring::event_ring::{Read, Start};
 use tokio::task::JoinHandle;
 
-use crate::fake::{Handle, Mode, fake, fake_on};
+use crate::fake::{Handle, Mode, fake};
 
 mod bench;
 mod calibration;
 mod fake;
+mod router;
 
 const ROWS: usize = 3_000;
 const DIM: usize = 64;
@@ -40,7 +40,8 @@ const K: usize = 10;
 /// Goes by what is assumed, whatever the fakes take, and forgives a failure at once.
 const STEADY: Routing = Routing { adapts: false, cooling: Duration::ZERO };
 
-/// As if fakes were measured: large jobs are worth waiting for a dozen others there, small ones are not worth their way.
+/// As if fakes were measured: large jobs are worth waiting for a dozen others there, small ones are not worth their
+/// way.
 fn costs(kind: BackendKind) -> CostModel {
     let fixed_ns = if kind == BackendKind::Cuda { 5e4 } else { 6e4 };
     CostModel { screen: Coefficients { fixed_ns, ..Coefficients::default() }, ..CostModel::assumed(kind) }
@@ -186,59 +187,6 @@ async fn large_jobs_go_to_the_gpu_and_small_ones_stay() {
     assert_eq!(rig.failovers(), 0);
     assert_eq!(rig.engine.counters(), [(BackendKind::Cuda, vec![("answered", 9)])]);
     rig.settles().await;
-}
-
-#[test]
-fn the_router_says_why_a_job_goes_where_it_goes() {
-    let (fakes, lanes): (Vec<_>, Vec<_>) = [BackendKind::Cpu, BackendKind::Cuda]
-        .into_iter()
-        .map(fake)
-        .map(|(handle, (backend, ring))| (handle, Lane::new(backend, ring).expect("a thread")))
-        .unzip();
-    let router = Router::new(lanes, vec![(BackendKind::Wgpu, "there is none".into())], STEADY);
-    let job = rig(&[]).search(LARGE);
-    let route = |wish, tried: &[usize]| {
-        let route = router.route(&job, &job.size(), &wishing(wish), tried).map_err(|error| error.to_string())?;
-        assert!(std::ptr::eq(route.lane, &router.lanes()[route.index]));
-        Ok((route.lane.kind(), route.reason))
-    };
-    let chosen = |found: Result<_, String>| found.expect("a lane");
-    assert_eq!(chosen(route(None, &[])), (BackendKind::Cuda, Reason::Soonest));
-    assert_eq!(chosen(route(Some(BackendKind::Cpu), &[])), (BackendKind::Cpu, Reason::Wish));
-    assert_eq!(chosen(route(None, &[1])), (BackendKind::Cpu, Reason::Only));
-    assert!(route(Some(BackendKind::Wgpu), &[]).is_err_and(|error| error.contains("there is none")));
-    fakes[1].fall_ill("its heart stopped");
-    assert_eq!(chosen(route(None, &[])).0, BackendKind::Cpu);
-    assert!(route(Some(BackendKind::Cuda), &[]).is_err_and(|error| error.contains("its heart stopped")));
-    let told = router.explain(&question(&job));
-    assert_eq!(told.chosen.map(|chosen| told.prospects[chosen].kind), Some(BackendKind::Cpu));
-    let reasons: Vec<&str> =
-        told.prospects.iter().filter_map(|one| one.times.as_ref().err()).map(String::as_str).collect();
-    assert_eq!(reasons, ["out of service: its heart stopped", "there is none"]);
-    fakes[0].ring.close();
-    assert!(route(None, &[]).is_err_and(|error| error.contains("its ring is closed")));
-    assert_eq!(router.explain(&question(&job)).chosen, None);
-}
-
-#[test]
-fn an_emulated_device_works_for_those_who_ask_for_it() {
-    let (fakes, lanes): (Vec<_>, Vec<_>) = [(BackendKind::Cpu, false), (BackendKind::Wgpu, true)]
-        .into_iter()
-        .map(|(kind, emulated)| fake_on(kind, emulated))
-        .map(|(handle, (backend, ring))| (handle, Lane::new(backend, ring).expect("a thread")))
-        .unzip();
-    let router = Router::new(lanes, Vec::new(), STEADY);
-    let job = rig(&[]).search(LARGE);
-    let kind = |wish| {
-        router
-            .route(&job, &job.size(), &wishing(wish), &[])
-            .map(|route| route.lane.kind())
-            .map_err(|error| error.to_string())
-    };
-    assert_eq!(kind(None), Ok(BackendKind::Cpu));
-    assert_eq!(kind(Some(BackendKind::Wgpu)), Ok(BackendKind::Wgpu));
-    fakes[0].fall_ill("its heart stopped");
-    assert!(kind(None).is_err_and(|error| error.contains("its heart stopped")), "not even in need");
 }
 
 /// Most likely it is the same GPU.

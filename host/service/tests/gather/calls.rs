@@ -8,7 +8,8 @@ use megaring_ring::event_ring::{Read, Start};
 
 use super::*;
 
-/// Long enough that a batch leaves when the test says so, short enough that whoever has [`SOON`] has the time to wait for it.
+/// Long enough that a batch leaves when the test says so, short enough that whoever has [`SOON`] has the time to wait
+/// for it.
 const LIMIT: Duration = Duration::from_millis(200);
 /// Long enough to get a batch under way.
 const SOON: Duration = Duration::from_millis(500);

@@ -1,5 +1,5 @@
-//! Small searches that come while others like them are under way are done as one batch, and nobody can tell but by the time: answers, errors,
-//! limits and what is given back are those of calls that go alone.
+//! Small searches that come while others like them are under way are done as one batch, and nobody can tell but by the
+//! time: answers, errors, limits and what is given back are those of calls that go alone.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -156,7 +156,8 @@ pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
     .await;
 }
 
-/// Waits for something that a broken server would keep a test waiting for; a minute is more than any working machine takes.
+/// Waits for something that a broken server would keep a test waiting for; a minute is more than any working machine
+/// takes.
 pub(crate) async fn within_a_minute<T>(what: &str, waiting: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
 }

@@ -1,5 +1,5 @@
-//! What every backend must answer that has memory of its own, beside what `suite.rs` asks: corpora that grow there, that crowd each other out,
-//! and callers that go away meanwhile.
+//! What every backend must answer that has memory of its own, beside what `suite.rs` asks: corpora that grow there,
+//! that crowd each other out, and callers that go away meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -99,8 +99,8 @@ pub(crate) fn corpora_beyond_the_memory_are_searched(subject: &Subject) {
     }
 }
 
-/// Callers that come and go while their corpora push each other out of the memory: nobody's rows are overwritten under a job that still reads
-/// them, not even where its caller has gone.
+/// Callers that come and go while their corpora push each other out of the memory: nobody's rows are overwritten under
+/// a job that still reads them, not even where its caller has gone.
 pub(crate) async fn callers_that_go_away_leave_the_others_answers_alone(subject: &Subject) {
     let corpora: Vec<_> =
         (0..3).map(|seed| Embeddings { rows: 400, dim: 64, seed, ..Embeddings::default() }.generate()).collect();

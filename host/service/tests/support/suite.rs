@@ -1,5 +1,6 @@
-//! What every backend must answer: ids, order and scores of the naive float64 reference, through the whole engine (stored, mapped, admitted,
-//! through the ring, rescored). The tests that include this file say which backends, and how much of it.
+//! What every backend must answer: ids, order and scores of the naive float64 reference, through the whole engine
+//! (stored, mapped, admitted, through the ring, rescored). The tests that include this file say which backends, and how
+//! much of it.
 
 use std::sync::Arc;
 
@@ -36,7 +37,8 @@ pub(crate) fn profile() -> Profile {
 }
 
 impl Subject {
-    /// An engine over a folder of its own. `name` tells it in failures; `extra` are backends beside the CPU's, which may look at the store.
+    /// An engine over a folder of its own. `name` tells it in failures; `extra` are backends beside the CPU's, which
+    /// may look at the store.
     pub(crate) fn start(
         backend: BackendKind,
         name: &str,
@@ -116,8 +118,8 @@ pub(crate) fn truth(metric: Metric, queries: &[f32], rows: &megaring_datasets::M
         .collect()
 }
 
-/// Rows of the stored corpus `corpus` against themselves, for every metric (of which `truths` are in the order of [`Metric::ALL`]), by these
-/// numbers of hits with these batches each.
+/// Rows of the stored corpus `corpus` against themselves, for every metric (of which `truths` are in the order of
+/// [`Metric::ALL`]), by these numbers of hits with these batches each.
 pub(crate) fn rows_find_each_other(
     subject: &Subject,
     (corpus, rows): (&str, &megaring_datasets::Matrix),

@@ -1,5 +1,5 @@
-//! The device is lost under the backend's feet: the first time it is opened anew, the second time the backend is out of service. Nothing hangs,
-//! no answer is wrong, and nothing is answered twice.
+//! The device is lost under the backend's feet: the first time it is opened anew, the second time the backend is out of
+//! service. Nothing hangs, no answer is wrong, and nothing is answered twice.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,7 +69,8 @@ async fn eventually(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// Loses the device with calls under way, half of which insist on it, and sees that each is answered rightly or, of those, refused.
+/// Loses the device with calls under way, half of which insist on it, and sees that each is answered rightly or, of
+/// those, refused.
 async fn lose_under_load(subject: &Subject, backend: &WgpuBackend, rows: &megaring_datasets::Matrix) {
     let wanted = truth(Metric::Cosine, &rows.head(ASKED).values, rows);
     let before = count(subject, "submissions");

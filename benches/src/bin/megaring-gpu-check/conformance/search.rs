@@ -1,4 +1,5 @@
-//! Searches: sizes, dimensions, metrics, k, thresholds, growing corpora, and corpora that the device's memory does not hold together.
+//! Searches: sizes, dimensions, metrics, k, thresholds, growing corpora, and corpora that the device's memory does not
+//! hold together.
 
 use std::sync::Arc;
 
@@ -30,7 +31,8 @@ fn truth(
         .collect()
 }
 
-/// One search against the CPU backend and against the first `k` of each of `truth`. Answers the number of hits compared.
+/// One search against the CPU backend and against the first `k` of each of `truth`. Answers the number of hits
+/// compared.
 fn check(rig: &Rig, job: Search, truth: &[Hits]) -> Result<usize, Failure> {
     let Search { metric, k, threshold, .. } = job;
     let told = format!("{} x {}, {metric}, k {k}, batch {}", job.corpus.rows(), job.corpus.dim(), job.queries.rows);
@@ -209,7 +211,8 @@ pub(super) const LITTLE_MEMORY: usize = 24 << 20;
 /// Likewise for the twin.
 pub(super) const LITTLE_MEMORY_REHEARSED: usize = 1 << 20;
 
-/// On a device that may keep little: corpora in turn, which put each other out, and one that is larger than all it may keep.
+/// On a device that may keep little: corpora in turn, which put each other out, and one that is larger than all it may
+/// keep.
 pub(super) fn crowded(bench: &Bench) -> Result<usize, Failure> {
     let dim = 384;
     let (small, large) = bench.sized((40_000, 200_000), (40_000, 200_000), (1_500, 6_000));

@@ -212,7 +212,8 @@ fn whoever_has_no_time_does_not_wait() {
     }
 }
 
-/// Queries of a job on average, with callers that ask again as soon as they are answered, on a backend that does one job after the other.
+/// Queries of a job on average, with callers that ask again as soon as they are answered, on a backend that does one
+/// job after the other.
 fn mean_size(callers: usize) -> f64 {
     let mut rig = Rig::new();
     let mut jobs: VecDeque<(u64, usize)> = VecDeque::new();
@@ -246,8 +247,8 @@ fn a_caller_waits_only_where_it_can_expect_company() {
 }
 
 proptest! {
-    /// Whatever happens, every member leaves once, nobody waits where nothing is in flight or longer than the limit, and no batch is larger
-    /// than full with the last request.
+    /// Whatever happens, every member leaves once, nobody waits where nothing is in flight or longer than the limit,
+    /// and no batch is larger than full with the last request.
     #[test]
     fn every_member_leaves_once(events in prop::collection::vec((0..10u8, 1..17usize, 0..60u64), 1..400)) {
         let mut rig = Rig::new();

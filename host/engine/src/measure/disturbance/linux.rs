@@ -33,15 +33,16 @@ impl Usage {
         Self::parse(&read("/proc/stat")?, &read("/proc/self/stat")?, &quota)
     }
 
-    /// Of the texts of /proc/stat, /proc/self/stat and the control group's cpu.stat (empty where there is none). Format: proc(5) and the
-    /// kernel's cgroup-v2 documentation.
+    /// Of the texts of /proc/stat, /proc/self/stat and the control group's cpu.stat (empty where there is none).
+    /// Format: proc(5) and the kernel's cgroup-v2 documentation.
     pub(super) fn parse(stat: &str, own: &str, quota: &str) -> Option<Self> {
         let all = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
         let fields: Vec<u64> = all.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
         // user, nice, system, idle, iowait, irq, softirq, steal; what guests used is in user and nice.
         let &[user, nice, system, idle, waiting, irq, soft, stolen] = fields.get(..8)? else { return None };
         let busy = user + nice + system + irq + soft;
-        // Behind the program's name, which may hold spaces and parentheses: state is field 3, user and system time are 14 and 15.
+        // Behind the program's name, which may hold spaces and parentheses: state is field 3, user and system time are
+        // 14 and 15.
         let mut times =
             own.rsplit_once(')')?.1.split_ascii_whitespace().skip(11).map_while(|field| field.parse::<u64>().ok());
         let own = times.next()? + times.next()?;
