@@ -10,7 +10,7 @@
 //!   before publishing; `encode`: from publishing, the text lying in the ring's memory) until the completions were seen
 //!   by a thread that spins; `exact` is until the exact answer was made from them; `device` is what the device says it
 //!   took, summed over slots.
-//! - `engine`: `exact` is all of [`Engine::run_blocking`]; `device` and `rescore` are the engine's own account. Mode
+//! - `engine`: `exact` is all of `Engine::run_blocking`; `device` and `rescore` are the engine's own account. Mode
 //!   `cpu` is the CPU backend.
 //!
 //! Mode `wgpu` is the wgpu backend, which takes its slots from a ring as well; the other modes are CUDA's.

@@ -60,8 +60,11 @@ fn text(profile: &Profile, length: usize, random: &mut Random) -> String {
     let mut text = String::with_capacity(length * TEXT_BYTES + 16);
     while text.len() < length * TEXT_BYTES {
         let drawn = random.next() as usize;
-        let word =
-            if drawn % 8 == 0 && !words.is_empty() { &words[drawn / 8 % words.len()] } else { OTHERS[drawn / 8 % 8] };
+        let word = if drawn.is_multiple_of(8) && !words.is_empty() {
+            &words[drawn / 8 % words.len()]
+        } else {
+            OTHERS[drawn / 8 % 8]
+        };
         text.push_str(word);
         text.push(' ');
     }

@@ -282,7 +282,7 @@ mod tests {
         // Falls with the number of items, which no cost does.
         let samples: Vec<Sample> = (1..10)
             .map(|items| {
-                let size = Size { items: items, ..Size::default() };
+                let size = Size { items, ..Size::default() };
                 Sample { size, ns: 100.0 - 5.0 * items as f64, weight: 1.0 }
             })
             .collect();
