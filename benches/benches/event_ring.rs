@@ -6,15 +6,16 @@
 //! the disruptor's figure is the reader's. `burst` publishes 64 events at a time, and its time is that of the whole
 //! burst.
 
-use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
-use disruptor::{BusySpin, Producer};
-use megaring_ring::event_ring::{Event, EventRing, EventRingConfig, Read, Start};
 use std::{
     hint::{black_box, spin_loop},
     sync::Arc,
     thread,
     time::Duration,
 };
+
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
+use disruptor::{BusySpin, Producer};
+use megaring_ring::event_ring::{Event, EventRing, EventRingConfig, Read, Start};
 
 const SLOTS: usize = 65_536;
 const BURST: usize = 64;

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use megaring::Setup;
-use megaring_core::encode::Encode;
-use megaring_core::encode::Features;
 use megaring_core::encode::profile::{DEFAULT, Profile};
+use megaring_core::encode::{Encode, Features};
 use megaring_core::matrix::Matrix;
 use megaring_core::texts::Texts;
 use megaring_corpus::{Access, Rows, Store};

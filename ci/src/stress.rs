@@ -17,13 +17,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tally::{Run, Tally};
+
 use crate::Result;
 use crate::command::{Keep, ending, tee};
 use crate::counts::Counts;
 use crate::messages::{TestProgram, test_programs};
 use crate::report::Outcome;
 use crate::workspace::Workspace;
-use tally::{Run, Tally};
 
 /// Threads that take the processor from the tests.
 const LOAD: usize = 4;

@@ -22,8 +22,7 @@ use megaring_core::texts::Texts;
 use megaring_core::{Backend, Metric, Operation, exact, matrix};
 use megaring_cuda::twin::Twin;
 use megaring_cuda::{CudaBackend, CudaMode, CudaOptions, Timings, start_with};
-use megaring_datasets::{Embeddings, Matrix};
-use megaring_datasets::{golden, memories, points, poison, queries, reference};
+use megaring_datasets::{Embeddings, Matrix, golden, memories, points, poison, queries, reference};
 use megaring_ring::{Descriptor, JobRing, RingConfig, Status, WaitStrategy};
 
 use self::slot::{Sent, slots};

@@ -10,12 +10,11 @@ use megaring_core::corpus::{Column, Columns, CorpusView, HeapSegment, SegmentVie
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::operation::Serves;
 
-use crate::Unavailable;
 use crate::cut::Pair;
 use crate::gpu::Gpu;
 use crate::operation::{Operation, Part};
 use crate::plan::serves;
-use crate::trial;
+use crate::{Unavailable, trial};
 
 /// Rows of the corpus, and their elements.
 pub(crate) const ROWS: usize = 600;

@@ -12,8 +12,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::{Axis, Crossover, Point, Residence, Sizes, Times};
 use megaring_engine::measure::stats::quicker;
+
+use crate::record::{Axis, Crossover, Point, Residence, Sizes, Times};
 
 /// What goes along one line: a case, where its corpus lay, a backend, and the sizes that stay.
 type Line = (String, Residence, String, Sizes);

@@ -1,5 +1,5 @@
-//! What can go wrong, once for all crates. The service turns each variant into one gRPC status (see `service::error`),
-//! the command line into one sentence and an exit status.
+//! What can go wrong, once for all crates. The service turns each variant into one gRPC status (see
+//! `megaring_server::error`), the command line into one sentence and an exit status.
 
 use std::time::Duration;
 

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::corpus::{Column, Columns, CorpusView};
-use crate::describe;
 use crate::error::Error;
 use crate::lists::{CandidateLists, is_short, wants_every_row};
 use crate::matrix::Matrix;
@@ -20,7 +19,7 @@ use crate::operation::{
     Size, SlotFields, even_pieces,
 };
 use crate::rescore::{Ask, Ranked, rank};
-use crate::{lists, screen};
+use crate::{describe, lists, screen};
 
 /// Top k rows for each query.
 #[derive(Clone)]

@@ -43,18 +43,20 @@ pub use event::{Event, EventError};
 pub use producer::{EventProducer, SoleProducer};
 pub use reader::{EventConsumer, EventView, MAX_CONSUMERS, Read, Start};
 
-use crate::{
-    memory::MemoryError,
-    sync::{AtomicU32, AtomicU64, Ordering},
-};
-use places::Places;
 use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+use places::Places;
 use storage::Storage;
 use wake::Gate;
+
+use crate::{
+    memory::MemoryError,
+    sync::{AtomicU32, AtomicU64, Ordering},
+};
 
 /// What an event ring is made with.
 #[derive(Debug, Clone, PartialEq, Eq)]

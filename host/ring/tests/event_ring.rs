@@ -1,11 +1,6 @@
 //! The event ring in one thread: events, places, counts, laps against a model, and what an async consumer's waker is
 //! told.
 
-use megaring_ring::event_ring::{
-    ConsumerStats, Event, EventConsumer, EventError, EventRing, EventRingConfig, EventRingError, MAX_CONSUMERS, Read,
-    Start,
-};
-use proptest::prelude::*;
 use std::{
     future::Future,
     pin::pin,
@@ -15,6 +10,12 @@ use std::{
     },
     task::{Context, Poll, Wake, Waker},
 };
+
+use megaring_ring::event_ring::{
+    ConsumerStats, Event, EventConsumer, EventError, EventRing, EventRingConfig, EventRingError, MAX_CONSUMERS, Read,
+    Start,
+};
+use proptest::prelude::*;
 
 fn ring(capacity: usize, start: u64) -> Arc<EventRing> {
     EventRing::new(EventRingConfig { capacity, start, file: None }).unwrap()

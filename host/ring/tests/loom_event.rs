@@ -5,14 +5,6 @@
 //! Run with `RUSTFLAGS="--cfg loom" cargo test --release -p megaring-ring --test loom_event`.
 #![cfg(loom)]
 
-use loom::{
-    sync::atomic::{AtomicU64, Ordering},
-    thread::JoinHandle,
-};
-use megaring_ring::event_ring::{
-    protocol::{Glance, Protocol, SharedSlot, Sound, Track, first_sequence},
-    wake::Gate,
-};
 use std::{
     future::Future,
     panic,
@@ -22,6 +14,15 @@ use std::{
         atomic::{AtomicBool, Ordering as StdOrdering},
     },
     task::{Context, Wake, Waker},
+};
+
+use loom::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread::JoinHandle,
+};
+use megaring_ring::event_ring::{
+    protocol::{Glance, Protocol, SharedSlot, Sound, Track, first_sequence},
+    wake::Gate,
 };
 
 const CAPACITY: usize = 2;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use megaring_core::BackendKind;
+use megaring_engine::Engine;
 use megaring_harness::crossover::crossovers;
 use megaring_harness::record::{Axis, Record};
 use megaring_harness::report;
@@ -26,7 +27,6 @@ use self::search::Block;
 use self::session::Session;
 use crate::config::Settings;
 use crate::console::{Failure, Output};
-use megaring_engine::Engine;
 
 mod budget;
 mod corpora;
@@ -37,7 +37,7 @@ mod machine;
 mod ring;
 mod search;
 mod session;
-mod told;
+mod summary;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -128,7 +128,7 @@ pub fn run(options: &Options, settings: &Settings, output: &mut Output) -> Resul
     let draft = |path: &Option<PathBuf>| path.as_deref().map(Draft::begin).transpose();
     let (json, html, svg) = (draft(&options.json)?, draft(&options.html)?, draft(&options.svg)?);
     let record = measure(options, Rig::start(settings)?)?;
-    told::tell(&record, output)?;
+    summary::print(&record, output)?;
     if let Some(draft) = json {
         let text = serde_json::to_string_pretty(&record).map_err(Failure::work)?;
         draft.finish(&format!("{text}\n"))?;

@@ -6,14 +6,13 @@
 use std::sync::Arc;
 
 use megaring_core::{BackendKind, BackendStatus, Capabilities, Error};
+use megaring_engine::{Engine, machine};
 use megaring_simd::{CpuFeatures, Isa, KernelSet};
 use serde::Serialize;
 
 use crate::CudaConfig;
 use crate::config::Settings;
 use crate::console::{Failure, Output, bytes_text};
-use megaring_engine::Engine;
-use megaring_engine::machine;
 
 mod adapters;
 mod calibration;

@@ -13,8 +13,7 @@ use megaring_core::search::Search;
 use megaring_core::{Answered, BackendKind, BackendStatus, Error, Metric, nearest};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::Embeddings;
-use megaring_engine::Engine;
-use megaring_engine::Terms;
+use megaring_engine::{Engine, Terms};
 use megaring_ring::event_ring::{Read, Start};
 
 struct Rig {

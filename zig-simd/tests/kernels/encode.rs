@@ -1,8 +1,10 @@
 //! The masks of texts, by every available instruction set, against substring searches.
 
-use crate::common::Random;
-use megaring_simd::{KernelSet, KeywordAutomaton, Mask, SimdError};
 use std::collections::{BTreeMap, VecDeque};
+
+use megaring_simd::{KernelSet, KeywordAutomaton, Mask, SimdError};
+
+use crate::common::Random;
 
 const WORDS: [&str; 9] = ["a", "ab", "bab", "cccc", "abcab", "cab", "bc", "ca", "aaaa"];
 

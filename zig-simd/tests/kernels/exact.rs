@@ -1,8 +1,9 @@
 //! The float64 kernels of every available instruction set, bit for bit against the formulas written out.
 
-use crate::common::{DIMS, Random};
 use megaring_simd::{KernelSet, PointColumns, SimdError};
 use proptest::prelude::*;
+
+use crate::common::{DIMS, Random};
 
 /// The numeric contract's eight lanes, one element at a time.
 fn contract(terms: impl Iterator<Item = f64>) -> f64 {

@@ -1,11 +1,12 @@
 //! The int8 screen of every available instruction set against the formula it documents, candidate by candidate.
 
-use crate::common::{DIMS, Random};
-use crate::layout::{Column, pack_codes, pack_columns};
 use megaring_core::aligned::AlignedBytes;
 use megaring_core::matrix::MAX_DIM;
 use megaring_core::screen::GROUP_ROWS;
 use megaring_simd::{Candidate, CandidateBuffers, KernelSet, QueryParams, ScreenQueries, ScreenRows, SimdError};
+
+use crate::common::{DIMS, Random};
+use crate::layout::{Column, pack_codes, pack_columns};
 
 struct Case {
     dim: usize,

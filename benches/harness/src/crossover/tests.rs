@@ -1,9 +1,9 @@
 //! Where wins begin, also where they stop in between, and lines that must not mix.
 
+use megaring_engine::measure::stats;
 use proptest::prelude::*;
 
 use super::*;
-use megaring_engine::measure::stats;
 
 const SEARCH: Sizes = Sizes { rows: 5_562, dim: 384, k: 10, items: 0 };
 

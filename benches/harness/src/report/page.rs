@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use megaring_engine::measure::stats::uncertainty;
 use plotters::style::RGBColor;
 
 use super::chart::INKS;
@@ -10,7 +11,6 @@ use super::numbers::{NONE, amount, count, date, escape, factor, percent, shape, 
 use super::pictures::{Measure, ink, name, panels, roofline, things};
 use super::series::{Lines, Subject, Win, groups, peaks, per_s, throughput, winners};
 use crate::record::{Axis, Point, Record, Residence};
-use megaring_engine::measure::stats::uncertainty;
 
 /// A run as one HTML page, which is also well-formed XML.
 #[must_use]

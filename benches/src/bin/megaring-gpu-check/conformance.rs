@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use megaring_bench::Failure;
 use megaring_bench::any::{Answer, Job};
-
 use megaring_core::{BackendKind, Metric};
 use megaring_corpus::Store;
 use megaring_datasets::reference;
@@ -44,8 +43,8 @@ const CHECKS: [(&str, Check); 13] = [
     ("search, 5,562 rows against themselves", search::itself),
     ("search, a corpus that grows", search::appended),
     ("score", other::score),
-    ("masks, golden file", other::golden_masks),
-    ("masks, generated memories", other::memories),
+    ("encode, golden file", other::golden_masks),
+    ("encode, generated memories", other::memories),
     ("nearest", other::nearest),
     ("bad jobs", other::bad_jobs),
 ];

@@ -8,7 +8,6 @@ use megaring_bench::any::Job;
 use megaring_core::Metric;
 use megaring_core::corpus::CorpusView;
 use megaring_core::nop::Nop;
-
 use megaring_cuda::CudaMode;
 use serde_json::json;
 

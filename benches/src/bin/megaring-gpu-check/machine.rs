@@ -13,9 +13,7 @@ use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::{Backend, BackendKind, Residency};
 use megaring_corpus::{Access, Store};
 use megaring_cuda::{CudaMode, CudaOptions};
-use megaring_engine::Outcome;
-use megaring_engine::Terms;
-use megaring_engine::{Engine, Running};
+use megaring_engine::{Engine, Outcome, Running, Terms};
 use megaring_ring::{RingConfig, WaitStrategy};
 use megaring_wgpu::WgpuOptions;
 

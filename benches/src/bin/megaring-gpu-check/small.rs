@@ -66,7 +66,7 @@ fn jobs(machine: Machine, store: &Store) -> Result<Vec<(String, Job)>, Failure> 
         }
     }
     let memories = megaring_datasets::memories(machine.sized(2_000, 40), 52)?;
-    jobs.push(("masks".into(), Job::Encode(encode_job(memories.iter()))));
+    jobs.push(("encode".into(), Job::Encode(encode_job(memories.iter()))));
     let cloud = megaring_datasets::points(machine.sized(5_000, 100), 53);
     let columns: [Vec<f64>; 5] = std::array::from_fn(|axis| cloud.iter().map(|point| point[axis]).collect());
     let stored = Points::Corpus(corpora::points(table, columns.clone()));

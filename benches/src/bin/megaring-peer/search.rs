@@ -12,9 +12,7 @@ use megaring_core::search::Search;
 use megaring_core::{BackendKind, Metric};
 use megaring_corpus::Rows;
 use megaring_datasets::{Embeddings, npy, reference, sample};
-use megaring_engine::Engine;
-use megaring_engine::Outcome;
-use megaring_engine::Terms;
+use megaring_engine::{Engine, Outcome, Terms};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

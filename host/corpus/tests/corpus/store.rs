@@ -4,10 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::common::{append, assert_derived, assert_rows, assert_says, rows, store, values, violation};
 use megaring_core::Error;
 use megaring_core::matrix::MAX_DIM;
 use megaring_corpus::{Access, OpenOptions, Rows, State, Store};
+
+use crate::common::{append, assert_derived, assert_rows, assert_says, rows, store, values, violation};
 
 const SEGMENT: &str = "seg-000001.arrow";
 const CACHE: &str = "seg-000001.derived";

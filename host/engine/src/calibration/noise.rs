@@ -1,7 +1,8 @@
 //! How noisy the machine was, and when that is too much. What is merely doubtful is told and kept.
 
-use crate::measure::disturbance::Disturbance;
 use serde::{Deserialize, Serialize};
+
+use crate::measure::disturbance::Disturbance;
 
 /// Slower than at best by more than this share: times from then on are another machine's.
 const SLOWER: f64 = 0.5;

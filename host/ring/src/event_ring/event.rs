@@ -3,8 +3,9 @@
 //! An [`Event`] can only exist whole: its data fits a slot and its confidence is a number from 0 to 1, so a ring never
 //! checks at publishing.
 
-use crate::slot::{EVENT_DATA_BYTES, SLOT_BYTES};
 use thiserror::Error;
+
+use crate::slot::{EVENT_DATA_BYTES, SLOT_BYTES};
 
 /// Words of a slot after its sequence: kind, source, time, confidence, data length, and ten words of data.
 pub(crate) const EVENT_WORDS: usize = 15;

@@ -1,8 +1,9 @@
 //! Writing: any number of producers, or one alone that saves the read-modify-writes.
 
+use std::sync::Arc;
+
 use super::{EventRing, EventRingError, event::Event, protocol::Sound};
 use crate::sync::Ordering;
-use std::sync::Arc;
 
 /// The count of producers while there is a sole one.
 const SOLE: u32 = u32::MAX;

@@ -1,5 +1,7 @@
 //! Reading: consumers in the ring's process, and views of a mapped ring from any process.
 
+use std::{path::Path, sync::Arc};
+
 use super::{
     EventRing, EventRingError,
     event::{EVENT_WORDS, Event},
@@ -7,7 +9,6 @@ use super::{
     storage::Storage,
 };
 use crate::sync::{AtomicU64, Ordering, fence};
-use std::{path::Path, sync::Arc};
 
 /// How many consumers one ring serves at a time.
 pub const MAX_CONSUMERS: usize = 32;

@@ -14,16 +14,17 @@
 //! opened is valid or was damaged later, and whoever still maps an older ring of that name keeps the old one. Its
 //! blocks are written once before it is mapped: a full disk is an error at creation, not a SIGBUS at some later event.
 
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    path::Path,
+};
+
 use super::{EventRingError, event::EVENT_WORDS, protocol};
 use crate::{
     memory::{InMemory, Line, Memory, View},
     slot::SLOT_BYTES,
     sync::{AtomicU64, Ordering},
-};
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    path::Path,
 };
 
 /// Version of the file's header and of the slots behind it.

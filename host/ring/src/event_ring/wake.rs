@@ -8,10 +8,12 @@
 //! finds the flag up takes it down and wakes all who registered; the others meanwhile find it down and go on. A
 //! consumer that is woken by another publisher's event raises the flag and looks again, by the same argument.
 
+use std::pin::pin;
+
+use tokio::sync::Notify;
+
 use super::protocol::Protocol;
 use crate::sync::{AtomicBool, Ordering, fence};
-use std::pin::pin;
-use tokio::sync::Notify;
 
 /// Where consumers of one ring wait. On a line of its own: publishers read it each time, and it changes only around a
 /// wait.

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use megaring_core::{BackendKind, Opcode};
-use megaring_proto::v1 as pb;
-
-use super::{backend, nanoseconds};
 use megaring_engine::calibration::{Calibrated, Calibration, Costs, Failed, Kept, Progress};
 use megaring_engine::cost::Upload;
 use megaring_engine::router::{Basis, Forecast, Prospect, Times};
+use megaring_proto::v1 as pb;
+
+use super::{backend, nanoseconds};
 
 /// What the router would do.
 #[must_use]

@@ -7,9 +7,7 @@ use megaring_core::Metric;
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentData, SegmentView};
 use megaring_core::matrix::Matrix;
 use megaring_datasets::Embeddings;
-
-use megaring_engine::Engine;
-use megaring_engine::machine;
+use megaring_engine::{Engine, machine};
 
 /// How rows compare.
 pub(super) const METRIC: Metric = Metric::Cosine;

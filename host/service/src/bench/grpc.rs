@@ -9,17 +9,17 @@ use megaring_core::matrix::Matrix;
 use megaring_core::{BackendKind, Error};
 use megaring_corpus::Rows;
 use megaring_datasets::Embeddings;
+use megaring_engine::Engine;
 use megaring_engine::measure::sampler::{Call, Subject};
 use megaring_harness::record::{Residence, Sizes};
 use megaring_proto::v1::compute_client::ComputeClient;
 use megaring_proto::v1::{self, Dtype, Metric, SearchRequest, Vectors};
+use megaring_server::{Server, ServerConfig};
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Channel;
 
 use super::session::{Case, Session};
 use crate::console::Failure;
-use megaring_engine::Engine;
-use megaring_server::{Server, ServerConfig};
 
 /// Queries in a batch.
 pub(super) const BATCHES: [usize; 2] = [1, 64];

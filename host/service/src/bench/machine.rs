@@ -5,13 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use megaring_core::{BackendKind, BackendStatus, Capabilities, Error};
 use megaring_corpus::{Access, Store};
+use megaring_engine::{Engine, machine};
 use megaring_harness::record::{Device, Machine, Peak};
 use megaring_simd::{KernelSet, roofline};
 use tempfile::TempDir;
 
 use crate::config::Settings;
-use megaring_engine::Engine;
-use megaring_engine::machine;
 
 /// An engine, as a rule over a folder of its own, which goes with it.
 pub(super) struct Rig {

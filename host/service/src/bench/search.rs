@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use megaring_core::BackendKind;
 use megaring_core::search::Search;
+use megaring_engine::Engine;
 use megaring_engine::measure::sampler::Subject;
 use megaring_harness::record::{Residence, Sizes};
 
 use super::corpora::{Corpus, METRIC};
 use super::session::{Case, Entrant, Session, timed};
 use crate::console::grouped;
-use megaring_engine::Engine;
 
 /// A batch over a corpus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

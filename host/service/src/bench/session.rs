@@ -4,18 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use megaring_core::Answered;
-use megaring_core::{BackendKind, Error};
-use megaring_engine::Terms;
+use megaring_core::{Answered, BackendKind, Error};
 use megaring_engine::measure::disturbance::Watch;
 use megaring_engine::measure::sampler::{self, Measured, Plan, Subject};
+use megaring_engine::{Engine, Outcome, Terms};
 use megaring_harness::record::{Device, Machine, Peak, Point, Record, Residence, SCHEMA, Sizes};
 
 use super::budget::Budget;
 use super::machine::{self, Rig};
 use crate::console::{Progress, duration_text, grouped};
-use megaring_engine::Engine;
-use megaring_engine::Outcome;
 
 /// What is measured, of each backend.
 #[derive(Debug, Clone, Copy)]

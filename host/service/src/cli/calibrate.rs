@@ -6,15 +6,12 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use megaring_core::{BackendKind, Opcode};
+use megaring_engine::calibration::{Calibrated, Calibration, Costs, Effort, Keeper, Kept};
+use megaring_engine::cost::Coefficients;
 use serde_json::{Value, json};
 
 use crate::config::Settings;
-use crate::console::Steps;
-use crate::console::message;
-use crate::console::{Align, Table, duration_text};
-use crate::console::{Failure, Output};
-use megaring_engine::calibration::{Calibrated, Calibration, Costs, Effort, Keeper, Kept};
-use megaring_engine::cost::Coefficients;
+use crate::console::{Align, Failure, Output, Steps, Table, duration_text, message};
 
 /// `megaring calibrate`.
 #[derive(Debug, clap::Args)]

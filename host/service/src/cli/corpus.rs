@@ -9,9 +9,7 @@ use serde_json::json;
 use super::corpus_report::{CorpusRecord, VerifyRecord, describe_text, list_table, verify_text};
 use super::import::{self, AppendArgs, ImportArgs};
 use crate::config::Settings;
-use crate::console::Progress;
-use crate::console::counted;
-use crate::console::{Failure, Output};
+use crate::console::{Failure, Output, Progress, counted};
 
 /// What can be done to corpora.
 #[derive(Debug, Subcommand)]

@@ -11,17 +11,13 @@ use std::time::Instant;
 use clap::builder::BoolishValueParser;
 use megaring_core::BackendKind;
 use megaring_core::encode::{Encode, Encoded, Features};
+use megaring_engine::{Engine, Terms};
 use serde::{Deserialize, Serialize};
 
 use super::backend;
 use super::search::tell_made;
 use crate::config::Settings;
-use crate::console::Failure;
-use crate::console::JsonLines;
-use crate::console::Output;
-use crate::console::Progress;
-use crate::console::{counted, duration_text};
-use megaring_engine::{Engine, Terms};
+use crate::console::{Failure, JsonLines, Output, Progress, counted, duration_text};
 
 /// Memories that are encoded together.
 const BATCH: usize = 16_384;

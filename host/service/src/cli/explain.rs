@@ -9,16 +9,14 @@ use megaring_core::matrix::MAX_DIM;
 use megaring_core::operation::{Description, Shape};
 use megaring_core::{BackendKind, Error, Opcode, Violation};
 use megaring_corpus::Access;
+use megaring_engine::Engine;
+use megaring_engine::calibration::Keeper;
+use megaring_engine::router::{Basis, Forecast, Prospect, Question, Times};
 use serde_json::{Value, json};
 
 use super::backend;
 use crate::config::Settings;
-use crate::console::message;
-use crate::console::{Align, Table, duration_text};
-use crate::console::{Failure, Output};
-use megaring_engine::Engine;
-use megaring_engine::calibration::Keeper;
-use megaring_engine::router::{Basis, Forecast, Prospect, Question, Times};
+use crate::console::{Align, Failure, Output, Table, duration_text, message};
 
 /// `megaring explain`.
 #[derive(Debug, clap::Args)]

@@ -10,10 +10,7 @@ use megaring_corpus::{Access, Adopted, Appended, Store};
 use serde::Serialize;
 
 use crate::config::Settings;
-use crate::console::Progress;
-use crate::console::message;
-use crate::console::{Failure, Output};
-use crate::console::{counted, duration_text, grouped};
+use crate::console::{Failure, Output, Progress, counted, duration_text, grouped, message};
 
 /// `corpus import`.
 #[derive(Debug, clap::Args)]

@@ -5,20 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::builder::BoolishValueParser;
-use megaring_core::nearest::{DEFAULT_WEIGHTS, Nearest, Neighbour, Points};
-use megaring_core::nearest::{MAX_COORDINATE, MAX_WEIGHT, is_coordinate, is_weight};
+use megaring_core::nearest::{
+    DEFAULT_WEIGHTS, MAX_COORDINATE, MAX_WEIGHT, Nearest, Neighbour, Points, is_coordinate, is_weight,
+};
 use megaring_core::{BackendKind, Error};
 use megaring_corpus::Access;
+use megaring_engine::{Engine, Terms};
 use serde::{Deserialize, Serialize};
 
 use super::search::tell_made;
 use super::{backend, five};
 use crate::config::Settings;
-use crate::console::Failure;
-use crate::console::JsonLines;
-use crate::console::Output;
-use crate::console::{Align, Table, counted};
-use megaring_engine::{Engine, Terms};
+use crate::console::{Align, Failure, JsonLines, Output, Table, counted};
 
 /// `megaring nearest`.
 #[derive(Debug, clap::Args)]

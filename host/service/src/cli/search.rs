@@ -13,16 +13,12 @@ use megaring_core::search::Search;
 use megaring_core::{BackendKind, Error, Metric};
 use megaring_corpus::Access;
 use megaring_corpus::import::{self, ImportOptions};
+use megaring_engine::{Engine, Made, Outcome, Terms};
 use serde::Serialize;
 
 use super::{backend, finite, metric};
 use crate::config::Settings;
-use crate::console::Failure;
-use crate::console::Output;
-use crate::console::message;
-use crate::console::{Align, Table, counted, duration_text, grouped};
-use megaring_engine::{Engine, Terms};
-use megaring_engine::{Made, Outcome};
+use crate::console::{Align, Failure, Output, Table, counted, duration_text, grouped, message};
 
 /// `megaring search`.
 #[derive(Debug, clap::Args)]

@@ -4,15 +4,13 @@ use std::io;
 use std::time::Duration;
 
 use megaring_corpus::Access;
+use megaring_engine::Engine;
+use megaring_server::{Drained, Server};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::config::{Calibrating, Settings};
-use crate::console::message;
-use crate::console::{Failure, Output};
-use crate::console::{counted, duration_text};
-use megaring_engine::Engine;
-use megaring_server::{Drained, Server};
+use crate::console::{Failure, Output, counted, duration_text, message};
 
 /// How long threads that still read or write files may take after the server has ended.
 const LINGER: Duration = Duration::from_secs(2);

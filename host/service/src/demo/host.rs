@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use megaring_core::BackendKind;
 use megaring_corpus::Store;
+use megaring_server::{Drained, ServeError, Server, ServerConfig};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::config::Settings;
 use crate::console::Failure;
-use megaring_server::{Drained, ServeError, Server, ServerConfig};
 
 /// A running server.
 pub(super) struct Host {

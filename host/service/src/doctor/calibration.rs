@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use megaring_engine::Engine;
+use megaring_engine::calibration::{Calibration, Fingerprint, Found, load};
+
 use super::Finding;
 use crate::config::Settings;
 use crate::console::counted;
-use megaring_engine::Engine;
-use megaring_engine::calibration::{Calibration, Fingerprint, Found, load};
 
 const HELP: &str = "`megaring calibrate` measures the backends; until then what they cost is assumed";
 

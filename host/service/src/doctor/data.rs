@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use megaring_corpus::{Access, State, Store};
+use megaring_engine::machine;
 
 use super::{Finding, fault};
 use crate::config::Settings;
 use crate::console::{bytes_text, counted};
-use megaring_engine::machine;
 
 /// Room below which a person should know.
 const LITTLE_BYTES: u64 = 1 << 30;

@@ -9,11 +9,11 @@ use megaring_core::nop::Nop;
 use megaring_core::rescore::{Hit, compare};
 use megaring_core::search::Search;
 use megaring_core::{BackendKind, BackendStatus, Error, Metric, exact};
+use megaring_engine::{Engine, Terms};
 
 use super::{Finding, fault};
 use crate::config::Settings;
 use crate::console::duration_text;
-use megaring_engine::{Engine, Terms};
 
 /// Nops sent; the median counts.
 const NOPS: usize = 501;

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use crate::common::{Folder, Ran};
 use crate::wgpu::{adapter, command};
-use serde_json::Value;
 
 /// A run that ends soon, whatever the machine.
 const SOON: &str = "--time-limit=300ms";

@@ -1,9 +1,10 @@
 //! `calibrate`, and what the other commands make of its file.
 
-use crate::common::{Folder, Ran};
-use crate::wgpu::{adapter, command};
 use megaring_datasets::Matrix;
 use serde_json::Value;
+
+use crate::common::{Folder, Ran};
+use crate::wgpu::{adapter, command};
 
 const FILE: &str = "megaring-data/.calibration.json";
 

@@ -1,9 +1,10 @@
 //! `search`, `encode` and `nearest` on the command line, against the naive reference.
 
-use crate::common::{Folder, Ran};
 use megaring_datasets::reference::{self, DEFAULT_WEIGHTS, Metric};
 use megaring_datasets::{Embeddings, Matrix, golden, points, queries, sample};
 use serde_json::Value;
+
+use crate::common::{Folder, Ran};
 
 fn imported(rows: &Matrix) -> Folder {
     let folder = Folder::new();

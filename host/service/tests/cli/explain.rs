@@ -1,8 +1,9 @@
 //! `explain`: what a job would be done by, and what is wrong with a question.
 
-use crate::common::Folder;
 use megaring_datasets::Matrix;
 use serde_json::{Value, json};
+
+use crate::common::Folder;
 
 fn record(folder: &Folder, args: &[&str]) -> Value {
     let ran = folder.run(&[&["explain", "--json"], args].concat()).succeeded();

@@ -2,9 +2,10 @@
 
 use std::process::Stdio;
 
-use crate::common::Folder;
 use megaring_datasets::Matrix;
 use serde_json::json;
+
+use crate::common::Folder;
 
 #[test]
 fn doctor_finds_this_machine_in_order() {

@@ -6,12 +6,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use megaring_engine::Running;
-
 use megaring_core::corpus::Columns;
 use megaring_core::lists::{EVERY_ROW, ListHeader};
 use megaring_core::operation::{Reads, Served, Serves};
 use megaring_core::{Backend, BackendKind, Capabilities, Error, Opcode, Residency};
+use megaring_engine::Running;
 use megaring_ring::{Body, JobRing, RingConfig, Status, WaitStrategy, Work};
 
 /// What becomes of the slots.

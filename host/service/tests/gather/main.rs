@@ -13,10 +13,9 @@ use megaring_core::search::Search;
 use megaring_core::{BackendKind, Error, Metric};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::Embeddings;
-use megaring_engine::Terms;
 use megaring_engine::cost::{Coefficients, CostModel};
 use megaring_engine::router::Routing;
-use megaring_engine::{Engine, EngineConfig, Outcome};
+use megaring_engine::{Engine, EngineConfig, Outcome, Terms};
 use tokio::task::JoinHandle;
 
 use crate::fake::{Handle, fake};

@@ -1,9 +1,10 @@
 //! Corpora over the wire: what is acknowledged is there, also after a restart; what is not, is not.
 
-use crate::common::{Running, Wanted, float32, folder, labelled, let_go, violation};
 use megaring_datasets::{Embeddings, Matrix, poison};
 use megaring_proto::v1 as pb;
 use tonic::Code;
+
+use crate::common::{Running, Wanted, float32, folder, labelled, let_go, violation};
 
 fn rows(count: usize, seed: u64) -> Matrix {
     Embeddings { rows: count, dim: 16, seed, ..Embeddings::default() }.generate()

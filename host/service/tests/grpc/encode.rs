@@ -1,9 +1,10 @@
 //! Encode over the wire equals the golden file, for texts of every length.
 
-use crate::common::{Running, Wanted, folder};
 use megaring_datasets::reference::{self, Profile};
 use megaring_datasets::{golden, memories};
 use megaring_proto::v1 as pb;
+
+use crate::common::{Running, Wanted, folder};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_golden_file_comes_back() {

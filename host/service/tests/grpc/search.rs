@@ -1,9 +1,10 @@
 //! Search, Score and Nearest over the wire equal the naive reference: ids, order and scores.
 
-use crate::common::{Running, Wanted, float32, folder, vectors};
 use megaring_datasets::reference::{self, DEFAULT_WEIGHTS};
 use megaring_datasets::{Embeddings, Matrix, points, poison, queries, sample};
 use megaring_proto::v1 as pb;
+
+use crate::common::{Running, Wanted, float32, folder, vectors};
 
 const METRICS: [(pb::Metric, reference::Metric); 3] = [
     (pb::Metric::Cosine, reference::Metric::Cosine),

@@ -9,8 +9,7 @@ use megaring_core::search::Search;
 use megaring_core::{Error, Metric};
 use megaring_corpus::Rows;
 use megaring_datasets::Embeddings;
-use megaring_engine::Outcome;
-use megaring_engine::Terms;
+use megaring_engine::{Outcome, Terms};
 use tokio::task::JoinHandle;
 
 use crate::suite::{Hits, Subject, rows_find_each_other, truth};

@@ -5,9 +5,8 @@
 use std::sync::Arc;
 
 use megaring::Setup;
-use megaring_core::encode::Encode;
-use megaring_core::encode::Features;
 use megaring_core::encode::profile::{DEFAULT, Profile};
+use megaring_core::encode::{Encode, Features};
 use megaring_core::matrix::Matrix;
 use megaring_core::nearest::{Nearest, Points};
 use megaring_core::score::Score;
@@ -16,8 +15,7 @@ use megaring_core::texts::Texts;
 use megaring_core::{Answered, BackendKind, Metric, nearest};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::{Embeddings, Memories, golden, reference};
-use megaring_engine::Terms;
-use megaring_engine::{Engine, Running};
+use megaring_engine::{Engine, Running, Terms};
 use rayon::prelude::*;
 
 /// An engine of which one backend is tested.

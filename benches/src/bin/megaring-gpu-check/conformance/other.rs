@@ -1,4 +1,4 @@
-//! Scores, masks, nearest points, empty jobs, and jobs that must be refused.
+//! Scores, encodings, nearest points, empty jobs, and jobs that must be refused.
 
 use std::sync::Arc;
 

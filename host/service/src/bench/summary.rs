@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::console::{Align, Failure, Output, Table, duration_text, grouped};
 
-/// Tells all of it.
-pub(super) fn tell(record: &Record, output: &mut Output) -> Result<(), Failure> {
+/// Prints all of it.
+pub(super) fn print(record: &Record, output: &mut Output) -> Result<(), Failure> {
     if output.is_json() {
         record.points.iter().try_for_each(|point| output.record(point))?;
         let Record { schema, machine, backends, peaks, crossovers, notes, .. } = record;
