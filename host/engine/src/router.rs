@@ -83,7 +83,7 @@ pub struct Router {
 }
 
 impl Router {
-    /// A router over running lanes; `absent` says of the other kinds reason they are not there. Lanes beyond the eighth
+    /// A router over running lanes; `absent` says why the other kinds are not there. Lanes beyond the eighth
     /// get no jobs. What they cost is assumed until [`Self::adopt`].
     #[must_use]
     pub fn new(lanes: Vec<Lane>, absent: Vec<(BackendKind, String)>, routing: Routing) -> Self {

@@ -1,14 +1,15 @@
-//! Which requests share a batch, and when it leaves: the rules alone, without threads or tasks, and told the time.
+//! The rules: which requests share a batch, and when it leaves. No threads, no tasks, and no clock: callers pass the
+//! time.
 //!
 //! A request that finds nothing of its kind in flight goes at once. One that does may wait in a batch, which leaves
 //! when a job is answered and no more than [`AHEAD`] are still in flight, or when it is full, or has waited for the
-//! time limit. Whether a request waits, the model decides ([`Group::pays`]).
+//! time limit. The cost model decides whether a request waits ([`Group::pays`]).
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Queries with which a batch is full: from there on a query costs a backend hardly less in a larger one.
+/// Queries of a full batch: in a larger one a query costs a backend hardly less.
 pub(super) const FULL: usize = 64;
 /// Jobs that may still be in flight when a batch leaves: while the backend does one, the next is in the ring already.
 /// Behind more of them it would only wait there, where nobody can join it.
@@ -17,7 +18,7 @@ const AHEAD: usize = 1;
 pub(super) const HANDOVER: Duration = Duration::from_micros(10);
 /// The lane of a job that is not routed yet.
 const NOT_ROUTED: usize = usize::MAX;
-/// Part of the newest observation in a moving average.
+/// Weight of the newest observation in a moving average.
 const NEWEST: f64 = 0.25;
 
 /// All kinds of requests of which one is in flight.
@@ -32,7 +33,7 @@ pub(super) struct Groups<K, M> {
 pub(crate) struct Request {
     /// Queries it holds.
     pub(crate) queries: usize,
-    /// When its answer stops being of use.
+    /// Its deadline.
     pub(crate) deadline: Option<Instant>,
 }
 
@@ -167,9 +168,8 @@ impl<M> Group<M> {
         Self { in_flight: Vec::with_capacity(1), open: None, arrived: 0, typical: None }
     }
 
-    /// Whether to wait pays: what the model says is saved by one larger job in the place of two, against the time that
-    /// waiting costs. That is the time until the batch leaves, less the time that the request would have to wait in its
-    /// lane's ring as well, behind what is under way there.
+    /// Whether waiting pays: whether one larger job in the place of two saves more, by the model, than waiting costs.
+    /// Waiting costs the time until the batch leaves, less what the request would wait in its lane's ring anyway.
     fn pays(
         &mut self,
         request: Request,
@@ -191,7 +191,7 @@ impl<M> Group<M> {
         let only = self.in_flight.len() <= AHEAD;
         for job in &mut self.in_flight {
             let ends = *job.ends.get_or_insert_with(|| job.left + predict(job.queries));
-            // Nobody knows about one that is late already.
+            // A job that is late already may take any time.
             let rest = if ends > now { ends - now } else { longest };
             (last, wait) = if rest > last { (rest, last) } else { (last, wait.max(rest)) };
             if job.lane == lane {
@@ -205,8 +205,8 @@ impl<M> Group<M> {
         in_time && saved > wait.saturating_sub(queue) + HANDOVER
     }
 
-    /// Queries of others that a batch begun now would hold. Before one job was answered: as many as have arrived in the
-    /// time of the oldest.
+    /// Queries of others that a batch begun now would hold. Until a job was answered, the estimate is what has arrived
+    /// since the oldest one left.
     fn expected_others(&self, own: usize) -> usize {
         let so_far =
             || self.in_flight.first().map_or(0.0, |oldest| (self.arrived - oldest.arrived) as f64 + own as f64);

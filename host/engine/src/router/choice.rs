@@ -3,11 +3,11 @@
 //! - Time until the answer = what is in flight on the lane + bringing what the device lacks + the job itself.
 //! - At the boundary a job goes where the last one of its size went, unless another lane is clearly sooner: hysteresis.
 //! - A corpus is uploaded once the time it would have saved adds up to its cost.
-//! - A small share of the time is spent on asking a lane that is believed to be a little slower, or was not when it was
-//!   measured: how else would its getting faster be noticed?
+//! - A small share of the time is spent on trials: jobs are sent to a lane that is estimated to be a little slower, or
+//!   that has become slower since it was measured. Otherwise nobody would notice that it has become faster.
 //! - A lane that failed a job is left alone for a while, then tried with one.
 //!
-//! No clock, no engine: all this can be run against a simulation.
+//! There is no clock and no engine here, so all of it runs against a simulation too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -22,13 +22,13 @@ use crate::cost::Workload;
 pub(crate) const MAX_LANES: usize = 8;
 /// By how much another lane must be sooner than the one that jobs of this size go to.
 const CLEARLY: f64 = 1.05;
-/// The share of a cell's time that is spent on asking a lane that is not the best, in thousandths.
+/// The share of a cell's time that is spent on trials, in thousandths.
 const TRIAL_SHARE: u32 = 15;
-/// A lane is asked where it is, or was when it was measured, at most this many times as slow as the best.
+/// A lane is tried if it is, or was when it was measured, at most this many times as slow as the best.
 const TRIAL_REACH: f64 = 2.0;
-/// An asking costs at least this share of the best one's time, so that lanes that are equally good do not take turns.
+/// A trial counts as at least this share of the best lane's time, so that equally good lanes do not take turns.
 const TRIAL_LEAST: f64 = 0.25;
-/// What may be spent at once: a trial of a lane that was within reach when it was measured and has become far slower
+/// What one trial may cost: a trial of a lane that was within reach when it was measured and has become far slower
 /// since.
 const MOST_ALLOWED: u32 = 20_000;
 
@@ -54,7 +54,7 @@ impl Lanes {
     }
 }
 
-/// Reason a lane was chosen.
+/// Why a lane was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// The caller asked for it.
@@ -93,7 +93,7 @@ pub(crate) struct RouteRequest<'a> {
     /// What of the corpus a lane lacks. Asked of lanes that may be the best, since it takes a lock.
     pub(crate) lacking: &'a dyn Fn(usize) -> Lacking,
     pub(crate) now_ns: u64,
-    /// What is left until the answer is of no use any more; infinite where there is no limit.
+    /// Time left until the deadline; infinite where there is none.
     pub(crate) left_ns: f64,
 }
 
@@ -132,7 +132,7 @@ impl Chooser {
     pub(crate) fn choose(&self, ledgers: &[Arc<Ledger>], request: &RouteRequest<'_>) -> Option<Choice> {
         let rested = request.able.iter().filter(|lane| !ledgers[*lane].cooling.is_on(request.now_ns));
         let mut able = rested.fold(Lanes::default(), Lanes::with);
-        // Better one that has failed than none.
+        // A lane that has failed is better than none.
         let in_need = able == Lanes::default();
         if in_need {
             able = request.able;
@@ -226,7 +226,7 @@ impl Chooser {
             return None;
         }
         let best_ns = comparison.estimates[best].ns;
-        // Each saves for itself: asking one that is cheap to request would leave nothing for one that is not.
+        // Each saves for itself: a lane that is cheap to try would otherwise leave nothing for one that is not.
         for lane in others.iter() {
             let allowance = &self.allowance[comparison.cell.index() * MAX_LANES + lane];
             // Two choices at once may both spend it, or one may be forgotten: it need not be exact.

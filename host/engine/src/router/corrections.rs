@@ -1,5 +1,5 @@
-//! What a backend's line misses, learnt from outcomes: a factor for jobs of about one size, and one that all sizes
-//! share.
+//! Corrections of a backend's cost model, learnt from outcomes: a factor for jobs of about one size, and one that all
+//! sizes share.
 //!
 //! - A cell holds jobs of one operation whose batch and whose corpus are each of one power of two. Its factor bends the
 //!   line where caches and occupancy do.
@@ -22,8 +22,8 @@ const BATCHES: usize = 17;
 const SIZES: usize = 40;
 /// Cells of one operation.
 const CELLS: usize = BATCHES * SIZES;
-/// The share of an error that a factor takes over at once, in logarithms, and the largest error that counts: beyond it,
-/// how far a job was off says more of a thread that had to wait for its processor than of the job.
+/// How much of an error a factor takes over at once, in logarithms, and the largest error that counts. A job that was
+/// further off says more about a thread that waited for a processor than about the backend.
 const STEP: Step = Step { share: 1.0 / 12.0, most: 0.7 };
 /// The same for the outcome of a trial, since there are few of them.
 const TRIAL_STEP: Step = Step { share: 1.0 / 3.0, most: 1.1 };

@@ -1,4 +1,4 @@
-//! What the router would do for a job, told to people: each backend's time, part by part, the choice and its reason.
+//! What the router would do for a job, for people to read: each backend's time, part by part, the choice and its reason.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +20,13 @@ pub struct Prospect {
     pub kind: BackendKind,
     /// Its device; empty where it does not run.
     pub device: String,
-    /// What it would take, or reason it is not asked.
+    /// What it would take, or why it is not asked.
     pub times: Result<Times, String>,
-    /// Reason it gets no jobs of callers who do not insist on it, although it could do this one.
+    /// Why it gets no jobs of callers who do not insist on it, although it could do this one.
     pub reserve: Option<String>,
 }
 
-/// Size of the time until the answer.
+/// The parts of the time until the answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Times {
     /// Where the numbers are from.
@@ -42,7 +42,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// Until the answer.
+    /// The sum of the parts.
     #[must_use]
     pub fn total(&self) -> Duration {
         self.alone.saturating_add(self.wait).saturating_add(self.upload)
@@ -56,7 +56,7 @@ pub struct Forecast {
     pub prospects: Vec<Prospect>,
     /// The place in `prospects` of the one that would get the job; none where none can do it.
     pub chosen: Option<usize>,
-    /// Reason.
+    /// Why that one.
     pub reason: String,
 }
 

@@ -15,7 +15,7 @@ use super::cooling::Cooling;
 use super::corrections::{Cell, Corrections, SampleKind};
 use crate::cost::{CostModel, Workload};
 
-/// Corpora whose uploads are being saved up for, at most; beyond it, all begin anew.
+/// Most corpora whose possible savings are counted; with one more, counting begins anew for all.
 const SAVERS: usize = 1024;
 
 /// Where a model's numbers are from.
@@ -60,7 +60,7 @@ pub(crate) struct PendingJob {
     pub(crate) cell: Cell,
     /// By the line alone.
     pub(crate) line_ns: f64,
-    /// What it adds to what has to be waited for: the job, and until it is there, what is brought for it.
+    /// What it adds to the wait of later jobs: the job itself, and its upload until that is done.
     pub(crate) expected_ns: u64,
     pub(crate) upload_ns: u64,
     pub(crate) began_ns: u64,
@@ -79,19 +79,18 @@ pub(crate) struct Ledger {
     flow: Mutex<Flow>,
     /// For each corpus that is not on the device: what its uploads would have saved so far, in nanoseconds.
     savings: Mutex<HashMap<u32, f64>>,
-    /// Whether outcomes are learnt from.
+    /// Whether it learns from outcomes.
     adapts: bool,
 }
 
-/// What passes through a lane, to tell whose time a span is.
+/// The jobs passing through a lane, kept to find out which job a span of time belongs to.
 ///
-/// A job that has the lane to itself from its beginning to its answer takes what it takes. Where jobs overlap, nobody
-/// knows which of them a span belongs to, and lanes do some of their work for several at once; but a busy span that is
-/// longer than all that was answered in it and all that is in flight would take one after the other shows a lane that
-/// is slower than it is believed.
+/// A job that has the lane to itself shows directly what it takes. Where jobs overlap, nobody knows which of them a
+/// span belongs to, and lanes do some of their work for several at once. But a busy span that is longer than everything
+/// answered in it and everything in flight would take one after the other shows that the lane is slower than estimated.
 ///
-/// Among callers whose jobs overlap, the few that do not are no fair sample either: they are those whose threads waited
-/// for a processor. So a job counts as alone only where the ones before it were, too.
+/// Among callers whose jobs overlap, the few jobs that do not are no fair sample either: their callers' threads waited
+/// for a processor. So a job counts as alone only if the ones before it were alone too.
 struct Flow {
     under_way: usize,
     /// Jobs that were alone since two last overlapped.
@@ -105,7 +104,7 @@ struct Flow {
     largest: Option<(Cell, f64)>,
 }
 
-/// So many jobs that were alone make the next one count.
+/// After this many jobs that were alone the next one counts.
 const CALM: usize = 8;
 /// A busy span is judged once what was answered in it is so many times what is in flight.
 const SPAN_TO_BACKLOG: f64 = 4.0;
@@ -132,7 +131,7 @@ impl Ledger {
         }
     }
 
-    /// Replaces what is believed, and forgets what was learnt.
+    /// Replaces the estimates, and forgets what was learnt.
     pub(crate) fn adopt(&self, estimates: Estimates) {
         *self.estimates.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(estimates);
     }
@@ -189,7 +188,7 @@ impl Ledger {
         (flow.since_ns, flow.answered_ns, flow.largest) = (now_ns, 0.0, None);
     }
 
-    /// It is gone, whichever way.
+    /// It has left the lane, for whatever reason.
     pub(crate) fn remove(&self, job: &PendingJob) {
         self.backlog_ns.fetch_sub(job.expected_ns + job.upload_ns, Ordering::Relaxed);
         let mut flow = self.flow();
