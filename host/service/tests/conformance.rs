@@ -21,6 +21,11 @@ fn subjects() -> impl Iterator<Item = Subject> {
 }
 
 #[test]
+fn every_operation_is_answered() {
+    subjects().for_each(|subject| suite::every_operation_is_answered(&subject));
+}
+
+#[test]
 fn the_real_sample_is_searched_exactly_for_every_metric_k_and_batch() {
     let rows = sample().expect("the sample is embedded").embeddings;
     let truths = Metric::ALL.map(|metric| suite::truth(metric, &rows.values, &rows));

@@ -54,6 +54,12 @@ fn subject_on(twin: Result<Arc<Twin>, String>, options: CudaOptions) -> Option<(
 }
 
 #[test]
+fn every_operation_is_answered() {
+    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
+    suite::every_operation_is_answered(&subject);
+}
+
+#[test]
 fn the_real_sample_is_searched_exactly_for_every_metric_k_and_batch() {
     let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
     let rows = sample().expect("the sample is embedded").embeddings.head(600);

@@ -144,6 +144,11 @@ fn forced(kind: BackendKind) -> Terms {
     Terms { backend: Some(kind), ..Terms::default() }
 }
 
+#[test]
+fn every_operation_is_answered() {
+    subjects().for_each(|subject| suite::every_operation_is_answered(&subject));
+}
+
 /// Every operation on the whole real sample, bit for bit what the CPU backend says.
 #[test]
 fn the_cpu_answers_alike() {

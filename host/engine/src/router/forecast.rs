@@ -1,4 +1,5 @@
-//! What the router would do for a job, for people to read: each backend's time, part by part, the choice and its reason.
+//! What the router would do for a job, for people to read: each backend's time, part by part, the choice and its
+//! reason.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -18,6 +18,10 @@ use megaring_datasets::{Embeddings, Memories, golden, reference};
 use megaring_engine::{Engine, Running, Terms};
 use rayon::prelude::*;
 
+pub(crate) use self::cases::every_operation_is_answered;
+
+mod cases;
+
 /// An engine of which one backend is tested.
 pub(crate) struct Subject {
     pub(crate) engine: Arc<Engine>,
