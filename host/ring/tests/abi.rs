@@ -81,9 +81,9 @@ fn what_is_not_of_this_abi_is_refused() {
         assert_eq!(Descriptor::from_slot(&other), Err(SlotFault::DataLength { len }));
     }
     let mut answer = Completion::default().to_slot(3);
-    answer.event_type = 3 << 16;
-    assert_eq!(Completion::from_slot(&answer), Err(SlotFault::BodyKind { kind: 3 }));
     answer.event_type = 2 << 16;
+    assert_eq!(Completion::from_slot(&answer), Err(SlotFault::BodyKind { kind: 2 }));
+    answer.event_type = 1 << 16;
     answer.data_len = 9;
     assert_eq!(Completion::from_slot(&answer), Err(SlotFault::DataLength { len: 9 }));
 }
