@@ -25,6 +25,7 @@ fn a_job_of_each_operation_is_explained() {
         let found = record(&folder, args);
         assert_eq!((&found["operation"], &found["chosen"]), (&json!(operation), &json!("cpu")));
         assert_eq!(["rows", "dim", "queries", "k"].map(|name| found[name].as_u64().unwrap()), shape, "{args:?}");
+        assert_eq!(found["text_bytes"], if operation == "encode" { json!(4000) } else { Value::Null });
         let prospects = found["prospects"].as_array().unwrap();
         let kinds: Vec<&Value> = prospects.iter().map(|prospect| &prospect["backend"]).collect();
         assert_eq!(kinds, ["cpu", "cuda", "wgpu"]);

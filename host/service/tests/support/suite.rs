@@ -211,13 +211,16 @@ pub(crate) fn score_matrices_are_the_definition(subject: &Subject, rows: &megari
         let want = reference::score(twin(metric), &asked.values, &rows.values, rows.dim);
         let named = vec![299, 0, 5, 5, 110, 111];
         for rows_asked in [None, Some(named), Some(Vec::new())] {
-            let answer = subject.run(Score {
+            let job = Score {
                 corpus: subject.engine.store().view("scored").expect("the corpus is there"),
                 queries: matrix(rows.dim, &asked.values),
                 metric,
                 rows: rows_asked.clone(),
-            });
+            };
+            let width = job.width();
+            let answer = subject.run(job);
             let ids = rows_asked.unwrap_or_else(|| (0..300).collect());
+            assert_eq!(width, ids.len());
             let pairs = (0..queries).flat_map(|query| ids.iter().map(move |row| (query, *row)));
             let values: Vec<f32> = pairs.map(|(query, row)| want[query * 300 + row as usize]).collect();
             assert_eq!(answer, values, "{metric} on {}", subject.name);
