@@ -10,13 +10,14 @@ use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::encode::{Encode, Features};
 use megaring_core::nearest::{DEFAULT_WEIGHTS, FLAG_POINTS, Nearest, Points};
 use megaring_core::nop::Nop;
-use megaring_core::operation::{Exact, Finished, Limits, Payload, Piece, SlotFields};
+use megaring_core::operation::{Exact, Finished, Limits, Piece};
 use megaring_core::rescore::Ask;
 use megaring_core::score::Score;
 use megaring_core::search::Search;
 use megaring_core::texts::Texts;
 use megaring_core::{Answered, Backend, Metric, Opcode, Operation, matrix};
 use megaring_datasets::{Embeddings, Matrix, memories, points, poison, queries, reference};
+use megaring_engine::submit::write;
 use megaring_ring::{Descriptor, JobRing, Outcome, RingConfig, Status, WaitStrategy};
 use megaring_simd::KernelSet;
 use megaring_simd::backend::{CpuBackend, CpuOptions};
@@ -109,23 +110,8 @@ enum Room {
 fn slot(job: &impl Operation) -> (Piece, Descriptor, Vec<u8>) {
     let pieces = job.pieces(&Limits { max_items: usize::MAX, max_bytes: usize::MAX });
     let [piece] = &pieces[..] else { panic!("{} pieces", pieces.len()) };
-    let (mut payload, mut fields) = (vec![0; piece.payload], SlotFields::default());
-    job.write(piece, &mut Payload::new(&mut payload), &mut fields);
-    let SlotFields { corpus, corpus_generation, dim, k, metric, dtype, flags, threshold } = fields;
-    let (opcode, items) = (job.opcode() as u16, piece.items.len() as u32);
-    let descriptor = Descriptor {
-        opcode,
-        items,
-        corpus,
-        corpus_generation,
-        dim,
-        k,
-        metric,
-        dtype,
-        flags,
-        threshold,
-        ..Descriptor::default()
-    };
+    let mut payload = vec![0; piece.payload];
+    let descriptor = write(job, piece, &mut payload);
     (piece.clone(), descriptor, payload)
 }
 

@@ -64,12 +64,6 @@ macro_rules! opcodes {
                 match self { $(Self::$operation => <crate::$module::$operation as Answered>::CLASS,)* }
             }
 
-            /// What one item of a batch is called, in the plural.
-            #[must_use]
-            pub const fn items(self) -> &'static str {
-                match self { $(Self::$operation => <crate::$module::$operation as Answered>::ITEMS,)* }
-            }
-
             /// The size of a job that is only described, and what it would read.
             ///
             /// # Errors

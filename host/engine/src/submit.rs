@@ -27,14 +27,21 @@ pub fn limits(capabilities: &Capabilities) -> Limits {
 /// [`ReserveError`] as the ring gives it: full, too large, closed.
 pub fn submit(ring: &Arc<JobRing>, job: &dyn Operation, piece: &Piece, terms: &Terms) -> Result<Ticket, ReserveError> {
     let mut reservation = ring.try_reserve(piece.payload, piece.result)?;
-    let mut slot = SlotFields::default();
-    job.write(piece, &mut Payload::new(reservation.payload_mut()), &mut slot);
-    let SlotFields { corpus, corpus_generation, dim, k, metric, dtype, flags, threshold } = slot;
-    let descriptor = Descriptor {
+    let slot = write(job, piece, reservation.payload_mut());
+    let tenant = fnv1a64(terms.tenant.as_bytes());
+    let descriptor = Descriptor { tenant, deadline_ns: unix_deadline_ns(terms.deadline), ..slot };
+    Ok(ring.submit(reservation, descriptor))
+}
+
+/// Writes a piece's payload, and fills its slot as far as the operation says it. `payload` is as long as the piece says.
+#[must_use]
+pub fn write(job: &dyn Operation, piece: &Piece, payload: &mut [u8]) -> Descriptor {
+    let mut fields = SlotFields::default();
+    job.write(piece, &mut Payload::new(payload), &mut fields);
+    let SlotFields { corpus, corpus_generation, dim, k, metric, dtype, flags, threshold } = fields;
+    Descriptor {
         opcode: job.opcode() as u16,
-        tenant: fnv1a64(terms.tenant.as_bytes()),
         items: piece.items.len() as u32,
-        deadline_ns: unix_deadline_ns(terms.deadline),
         corpus,
         corpus_generation,
         dim,
@@ -44,8 +51,7 @@ pub fn submit(ring: &Arc<JobRing>, job: &dyn Operation, piece: &Piece, terms: &T
         flags,
         threshold,
         ..Descriptor::default()
-    };
-    Ok(ring.submit(reservation, descriptor))
+    }
 }
 
 /// The refusal a caller sees.

@@ -1,7 +1,8 @@
 //! Slots as an operation's own definition cuts and writes them.
 
 use megaring_core::Operation;
-use megaring_core::operation::{Limits, Payload, Piece, SlotFields};
+use megaring_core::operation::{Limits, Piece};
+use megaring_engine::submit::write;
 use megaring_ring::Descriptor;
 
 /// What one slot asks for. Its regions are the ring's to say.
@@ -17,23 +18,8 @@ pub(crate) struct Sent {
 pub(crate) fn slots(job: &dyn Operation) -> Vec<Sent> {
     let limits = Limits { max_items: usize::MAX, max_bytes: usize::MAX };
     let slot = |piece: Piece| {
-        let (mut payload, mut fields) = (vec![0; piece.payload], SlotFields::default());
-        job.write(&piece, &mut Payload::new(&mut payload), &mut fields);
-        let SlotFields { corpus, corpus_generation, dim, k, metric, dtype, flags, threshold } = fields;
-        let (opcode, items) = (job.opcode() as u16, piece.items.len() as u32);
-        let descriptor = Descriptor {
-            opcode,
-            items,
-            corpus,
-            corpus_generation,
-            dim,
-            k,
-            metric,
-            dtype,
-            flags,
-            threshold,
-            ..Descriptor::default()
-        };
+        let mut payload = vec![0; piece.payload];
+        let descriptor = write(job, &piece, &mut payload);
         Sent { descriptor, payload, result: piece.result }
     };
     job.pieces(&limits).into_iter().map(slot).collect()

@@ -9,11 +9,12 @@ use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::matrix::Matrix;
 use megaring_core::nop::Nop;
-use megaring_core::operation::{Limits, Payload, SlotFields};
+use megaring_core::operation::Limits;
 use megaring_core::search::Search;
 use megaring_core::texts::Texts;
 use megaring_core::{Backend, Metric, Operation};
 use megaring_datasets::Embeddings;
+use megaring_engine::submit::write;
 use megaring_ring::{Descriptor, JobRing, Outcome, RingConfig, Ticket, WaitStrategy};
 use megaring_wgpu::{AdapterReport, WgpuBackend, WgpuOptions};
 
@@ -109,22 +110,8 @@ impl Rig {
 pub(crate) fn slot(job: &impl Operation) -> Slot {
     let pieces = job.pieces(&Limits { max_items: usize::MAX, max_bytes: usize::MAX });
     let [piece] = &pieces[..] else { panic!("{} pieces", pieces.len()) };
-    let (mut payload, mut fields) = (vec![0; piece.payload], SlotFields::default());
-    job.write(piece, &mut Payload::new(&mut payload), &mut fields);
-    let SlotFields { corpus, corpus_generation, dim, k, metric, dtype, flags, threshold } = fields;
-    let descriptor = Descriptor {
-        opcode: job.opcode() as u16,
-        items: piece.items.len() as u32,
-        corpus,
-        corpus_generation,
-        dim,
-        k,
-        metric,
-        dtype,
-        flags,
-        threshold,
-        ..Descriptor::default()
-    };
+    let mut payload = vec![0; piece.payload];
+    let descriptor = write(job, piece, &mut payload);
     Slot { descriptor, payload, result: piece.result }
 }
 
