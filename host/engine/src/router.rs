@@ -105,15 +105,16 @@ impl Router {
         self.choose(&load, corpus, terms, tried, &lacking)
     }
 
-    /// Where [`Self::route`] would most likely send a job, without noting anything; the first lane where none can do
-    /// it.
+    /// Where [`Self::route`] would most likely send a job of this size, without noting anything; the first lane where
+    /// none can do it. As if every device had what the job reads: asking takes a lock of each, and this is called while
+    /// the batcher holds its own.
     #[must_use]
-    pub fn likely_lane(&self, job: &dyn Operation, size: &Size, wish: Option<BackendKind>) -> usize {
-        let lacking = |lane: usize| self.lacking(lane, job);
-        let load = Workload { opcode: job.opcode(), size: *size };
+    pub fn likely_lane(&self, opcode: Opcode, size: &Size, wish: Option<BackendKind>) -> usize {
+        let load = Workload { opcode, size: *size };
         let able = self.able(&load, wish, &[]);
-        let request =
-            RouteRequest { load, corpus: None, able, lacking: &lacking, now_ns: self.now_ns(), left_ns: f64::INFINITY };
+        let lacking = &|_| Lacking::default();
+        let (now_ns, left_ns) = (self.now_ns(), f64::INFINITY);
+        let request = RouteRequest { load, corpus: None, able, lacking, now_ns, left_ns };
         self.chooser.preview(&self.ledgers, &request).map_or(0, |(lane, _)| lane)
     }
 

@@ -43,3 +43,25 @@ impl ReplyLimit {
         Err(Error::field(field, text))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use megaring_proto::v1 as pb;
+
+    use super::*;
+
+    #[test]
+    fn exactly_what_fits_passes_and_a_byte_more_does_not() {
+        let limit = ReplyLimit(600);
+        assert!(limit.ensure("queries", 10, 10, 6).is_ok());
+        let refused = limit.ensure("queries", 10, 10, 7).map_err(|error| error.to_string());
+        let says = |text: &str| refused.as_ref().is_err_and(|error| error.contains(text));
+        assert!(says("queries") && says("700 bytes") && says("at most 600"), "{refused:?}");
+        assert!(limit.ensure("queries", usize::MAX, 2, 1).is_err(), "no product wraps");
+        assert_eq!((limit.answers(6), limit.answers(7)), (100, 85));
+        let reply = pb::EncodeResponse { profile: "p".repeat(50), ..pb::EncodeResponse::default() };
+        let bytes = reply.encoded_len();
+        assert!(ReplyLimit(bytes).check("memories", reply.clone()).is_ok());
+        assert!(ReplyLimit(bytes - 1).check("memories", reply).is_err());
+    }
+}

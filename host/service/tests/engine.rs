@@ -211,7 +211,10 @@ async fn every_answered_job_leaves_an_event() {
     let Read::Event(event) = events.try_read() else { panic!("an event is there") };
     assert_eq!(event.kind(), megaring_engine::telemetry::JOB_ANSWERED);
     assert_eq!(event.source(), megaring_ring::fnv1a64(b"who"));
+    assert_eq!(&event.data()[..2], (megaring_core::Opcode::Search as u16).to_le_bytes());
     assert_eq!(&event.data()[8..16], 3_u64.to_le_bytes());
+    // The codes of all rows, once.
+    assert_eq!(&event.data()[16..24], (3_000_u64 * 64).to_le_bytes());
     assert_eq!(events.try_read(), Read::Empty);
 }
 

@@ -100,7 +100,7 @@ impl Batcher<Member> {
         };
         let Admitted { engine, job, terms, size, .. } = &admitted;
         let (router, wish) = (engine.router(), terms.backend);
-        let lane = || router.likely_lane(&**job, size, wish);
+        let lane = || router.likely_lane(Opcode::Search, size, wish);
         let predict = |queries| router.estimate(Opcode::Search, &job.size_of_batch(queries), wish);
         let request = Request { queries: job.queries.rows, deadline: terms.deadline };
         let mut waiting = None;

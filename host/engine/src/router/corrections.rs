@@ -178,6 +178,16 @@ mod tests {
         cell_of(Opcode::Search, items, bytes)
     }
 
+    #[test]
+    fn searches_that_want_every_row_are_told_apart_by_their_corpus_too() {
+        let of = |items, bytes, candidates| {
+            let size = Size { items, bytes, candidates, ..Size::default() };
+            Cell::of(&Workload { opcode: Opcode::Search, size })
+        };
+        assert_eq!(of(4, 0, 4 * 1_024), of(4, 1_024, 40));
+        assert_ne!(of(4, 0, 4 * 1_024), of(4, 0, 4 * 2_048));
+    }
+
     /// Jobs of a cell that take `truth` times the line, until it is known.
     fn teach(corrections: &Corrections, cell: Cell, truth: f64, jobs: usize) {
         for _ in 0..jobs {
