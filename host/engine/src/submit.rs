@@ -33,7 +33,8 @@ pub fn submit(ring: &Arc<JobRing>, job: &dyn Operation, piece: &Piece, terms: &T
     Ok(ring.submit(reservation, descriptor))
 }
 
-/// Writes a piece's payload, and fills its slot as far as the operation says it. `payload` is as long as the piece says.
+/// Writes a piece's payload, and fills its slot as far as the operation says it. `payload` is as long as the piece
+/// says.
 #[must_use]
 pub fn write(job: &dyn Operation, piece: &Piece, payload: &mut [u8]) -> Descriptor {
     let mut fields = SlotFields::default();

@@ -9,6 +9,7 @@ use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::matrix::Matrix;
 use megaring_core::nearest::{Nearest, Points};
 use megaring_core::operation::{Exact, Piece};
+use megaring_core::score::Score;
 use megaring_core::search::Search;
 use megaring_core::{Answered, BackendKind, BackendStatus, Error, Metric, nearest};
 use megaring_corpus::{Access, Rows, Store};
@@ -226,6 +227,20 @@ fn an_unknown_instruction_set_is_an_error_that_names_it() {
     config.isa = Some("sse9".into());
     let error = config.start(store).err().expect("there is no sse9").to_string();
     assert!(error.contains("sse9"), "{error}");
+}
+
+/// A region may be longer than the answer, never shorter.
+#[test]
+fn scores_that_are_too_few_are_refused() {
+    let rig = rig(|_| {});
+    let Search { corpus, queries, metric, .. } = rig.search(2);
+    let profile = Profile::parse(DEFAULT).expect("the default profile");
+    let by = Exact { kernel: &megaring_core::exact::ScalarKernel, profile: &profile };
+    let job = Score { corpus, queries, metric, rows: Some(vec![7, 8, 9]) };
+    let piece = Piece { items: 0..2, payload: 0, result: 24 };
+    assert_eq!(job.finish(&piece, &[0; 28], &by).expect("room and more").answer.len(), 6);
+    let refused = job.finish(&piece, &[0; 23], &by).expect_err("six scores are 24 bytes");
+    assert!(refused.to_string().contains("agreed form"), "{refused}");
 }
 
 /// What a device writes is not to be trusted with an index.
