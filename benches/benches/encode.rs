@@ -10,7 +10,7 @@ use megaring_engine::Terms;
 
 fn encode(criterion: &mut Criterion) {
     let bench = Bench::new().expect("a folder and threads");
-    let job = encode_job(&memories(110_000, 1).expect("the sample is embedded"));
+    let job = encode_job(memories(110_000, 1).expect("the sample is embedded").iter());
     let mut group = criterion.benchmark_group("encode");
     group.sample_size(20).measurement_time(Duration::from_secs(5));
     group.throughput(Throughput::Bytes(job.texts.bytes.len() as u64));

@@ -1,4 +1,5 @@
-//! What the benches share: an engine over stored, mapped corpora, as the service has it.
+//! What benches and conformance tests share: an engine over stored, mapped corpora, as the service has it, and the
+//! cases of every operation.
 
 use std::sync::Arc;
 
@@ -8,10 +9,11 @@ use megaring_core::encode::{Encode, Features};
 use megaring_core::matrix::Matrix;
 use megaring_core::texts::Texts;
 use megaring_corpus::{Access, Rows, Store};
-use megaring_datasets::{Embeddings, Memories};
+use megaring_datasets::{Embeddings, reference};
 use megaring_engine::Engine;
 
 pub mod any;
+pub mod cases;
 
 /// An engine whose corpora last as long as it.
 pub struct Bench {
@@ -60,9 +62,9 @@ pub fn queries(rows: &Matrix, start: usize, count: usize) -> Matrix {
 
 /// Memories as one job.
 #[must_use]
-pub fn encode_job(memories: &Memories) -> Encode {
+pub fn encode_job<'a>(memories: impl Iterator<Item = reference::Memory<'a>>) -> Encode {
     let mut job = Encode { texts: Texts::default(), features: Vec::new(), gardens: Vec::new() };
-    for memory in memories.iter() {
+    for memory in memories {
         job.texts.push(memory.content);
         job.gardens.push(memory.garden.to_owned());
         job.features.push(Features {

@@ -102,7 +102,7 @@ class Checks:
     def first_look(self, mode):
         def run(limit):
             result = self.task(f"first-look-{mode}", limit, "small", "--mode", mode)
-            return f"{result['jobs']} jobs", {"result": result}
+            return f"{result['answers']} answers", {"result": result}
 
         return run
 

@@ -4,26 +4,26 @@
 //!
 //! Needs a C++20 compiler; where none is found the tests say that they were skipped.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use calls::count;
+use megaring_bench::cases::search::{near_rows_are_found, rows_find_each_other, truth};
+use megaring_bench::cases::{self, Check, Scale, Subject, matrix, residency};
 use megaring_core::encode::keyword::Automaton;
-use megaring_core::matrix::Matrix;
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::search::Search;
 use megaring_core::{BackendKind, Metric};
 use megaring_cuda::twin::Twin;
 use megaring_cuda::{CudaMode, CudaOptions, CudaScreen};
-use megaring_datasets::{Embeddings, memories, points, sample};
+use megaring_datasets::{Embeddings, sample};
 use megaring_engine::Terms;
 use megaring_ring::{RingConfig, WaitStrategy};
-use memory::count;
-use suite::Subject;
 
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/suite.rs"]
-mod suite;
+#[path = "support/calls.rs"]
+mod calls;
+#[path = "support/checks.rs"]
+mod checks;
 
 /// An engine with the twin beside its CPU, or `None` where there is none, having said so.
 fn subject(mode: CudaMode, memory_bytes: usize) -> Option<Subject> {
@@ -39,73 +39,53 @@ fn subject_on(twin: Result<Arc<Twin>, String>, options: CudaOptions) -> Option<(
     let twin = match twin {
         Ok(twin) => twin,
         Err(reason) => {
-            // Past the capture of tests that pass: it is to be counted.
-            _ = writeln!(std::io::stdout(), "\nskipped: {reason}");
+            checks::skipped(&reason);
             return None;
         }
     };
     let ring = RingConfig { capacity: 64, arena_bytes: 32 << 20, block_bytes: 64 << 10, wait: WaitStrategy::default() };
     let options = CudaOptions { ring, ..options };
-    let automaton = Automaton::new(&suite::profile());
+    let automaton = Automaton::new(&Profile::parse(DEFAULT).expect("the default profile"));
     let (backend, ring) = megaring_cuda::start_on(twin.clone(), &options, &automaton).expect("the twin starts");
     let name = format!("the twin, {}, {}", options.mode, options.screen);
     let running = |_: &_| vec![(Box::new(backend) as _, ring)];
-    Some((Subject::start(BackendKind::Cuda, &name, None, running), twin))
+    Some((Subject::start(BackendKind::Cuda, &name, None, running).expect("an engine"), twin))
 }
 
-#[test]
-fn every_operation_is_answered() {
-    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
-    suite::every_operation_is_answered(&subject);
+macro_rules! every_operation {
+    ($($number:literal $module:ident::$operation:ident,)*) => {$(
+        #[test]
+        fn $module() {
+            let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
+            checks::check::<megaring_core::$module::$operation>(&subject, Scale::Emulated);
+        }
+    )*};
 }
 
-#[test]
-fn the_real_sample_is_searched_exactly_for_every_metric_k_and_batch() {
-    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
-    let rows = sample().expect("the sample is embedded").embeddings.head(600);
-    let truths = Metric::ALL.map(|metric| suite::truth(metric, &rows.values, &rows));
-    subject.store_rows("real", &rows, &[250]);
-    let sizes = [1, 7, 8, 9, 64, 65, 200];
-    let cases = [(1, &sizes[..]), (10, &sizes), (100, &sizes), (rows.rows, &[1, 9, 65])];
-    suite::rows_find_each_other(&subject, ("real", &rows), &truths, &cases);
-}
+megaring_core::operations!(every_operation);
 
 #[test]
 fn every_mode_answers_alike() {
-    let rows = sample().expect("the sample is embedded").embeddings.head(300);
-    let truths = Metric::ALL.map(|metric| suite::truth(metric, &rows.values, &rows));
-    let generated = memories(50, 6).expect("the sample is embedded");
-    let want = suite::encoded(&generated);
     for mode in CudaMode::ALL {
         let Some(subject) = subject(mode, 0) else { return };
-        subject.store_rows("real", &rows, &[100]);
-        suite::rows_find_each_other(&subject, ("real", &rows), &truths, &[(10, &[1, 9, 64]), (300, &[3])]);
-        suite::memories_are_encoded(&subject, &generated, &want);
+        cases::every_operation(&subject, Scale::Brief, |skipped| checks::skipped(&skipped)).expect("all are equal");
     }
-}
-
-#[test]
-fn generated_corpora_of_odd_shapes_are_searched_exactly() {
-    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
-    suite::odd_shapes_are_searched(&subject, &[(1, 1), (17, 7), (300, 8), (999, 128), (64, 1536), (40, 4096)]);
-}
-
-#[test]
-fn every_k_is_answered_and_thresholds_are_kept() {
-    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
-    suite::every_k_is_answered(&subject);
-    suite::thresholds_are_kept(&subject);
 }
 
 #[test]
 fn a_screen_by_rows_answers_alike() {
     let options = CudaOptions { screen: CudaScreen::Float32, ..CudaOptions::default() };
     let Some(subject) = subject_with(options) else { return };
+    let mut check = Check::new(&subject, Scale::Emulated);
     let rows = sample().expect("the sample is embedded").embeddings.head(300);
-    let truths = Metric::ALL.map(|metric| suite::truth(metric, &rows.values, &rows));
-    subject.store_rows("real", &rows, &[100, 3]);
-    suite::rows_find_each_other(&subject, ("real", &rows), &truths, &[(1, &[1, 8]), (10, &[1, 9, 40]), (100, &[3])]);
-    suite::odd_shapes_are_searched(&subject, &[(17, 7), (300, 8), (64, 1536), (40, 4097)]);
+    let batches: [(usize, &[usize]); 3] = [(1, &[1, 8]), (10, &[1, 9, 40]), (100, &[3])];
+    rows_find_each_other(&mut check, "the real sample", &rows, &batches).expect("all are equal");
+    for (rows, dim) in [(17, 7), (300, 8), (64, 1536), (40, 4097)] {
+        let rows = Embeddings { rows, dim, seed: 3, ..Embeddings::default() }.generate();
+        let queries = megaring_datasets::queries(&rows, 5, 4);
+        let ks = [1, 3, rows.rows];
+        near_rows_are_found(&mut check, "an odd shape", (&rows, &queries.values), &ks).expect("all are equal");
+    }
 }
 
 /// Rows a hair apart: the codes cannot tell them apart and leave every row to the host, the rows themselves can.
@@ -115,20 +95,14 @@ fn a_screen_by_rows_tells_near_rows_apart() {
     let first = rows.values.clone();
     rows.rows = 900;
     rows.values = (0..900).flat_map(|row| first.iter().map(move |v| v * (1.0 + row as f32 * 3e-4))).collect();
-    let truth = suite::truth(Metric::L2, &rows.head(4).values, &rows);
+    let truth = truth(Metric::L2, &rows.head(4).values, &rows, 5, None);
     for (screen, few) in [(CudaScreen::Int8, false), (CudaScreen::Float32, true)] {
         let Some(subject) = subject_with(CudaOptions { screen, ..CudaOptions::default() }) else { return };
-        subject.store_rows("near", &rows, &[]);
-        let corpus = subject.engine.store().view("near").expect("the corpus is there");
-        let queries = Matrix { rows: 4, dim: 64, values: rows.head(4).values };
+        let corpus = subject.store(&rows, &[]).expect("room on disk");
+        let queries = matrix(64, &rows.head(4).values);
         let job = Search { corpus, queries, metric: Metric::L2, k: 5, threshold: None };
-        let terms = Terms { backend: Some(BackendKind::Cuda), ..Terms::default() };
-        let outcome = subject.engine.run_blocking(job, terms).expect("a good job");
-        let ranked = outcome.answer;
-        for (got, want) in ranked.iter().zip(&truth) {
-            let got: Vec<_> = got.hits.iter().map(|hit| (hit.row, hit.score.to_bits())).collect();
-            assert_eq!(got[..], want[..5], "{screen}");
-        }
+        let outcome = subject.run(job).expect("a good job");
+        assert_eq!(<Search as cases::Cases>::parts(&outcome.answer), truth, "{screen}");
         let rescored = outcome.made.rows_rescored;
         assert_eq!(rescored < 4 * 100, few, "{screen}: {rescored} rows were rescored");
     }
@@ -137,8 +111,11 @@ fn a_screen_by_rows_tells_near_rows_apart() {
 #[test]
 fn a_corpus_that_grows_is_searched_as_it_is() {
     let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
-    memory::a_corpus_that_grows_is_searched_as_it_is(&subject);
+    residency::a_corpus_that_grows_is_searched_as_it_is(&subject, Scale::Emulated).expect("all are equal");
 }
+
+/// Rows and dimensions of corpora that do not fit together.
+const CROWD: [(usize, usize); 4] = [(400, 128), (900, 128), (400, 128), (1_500, 96)];
 
 /// Budgets below what the corpora need: some give way to others, and the largest is streamed.
 #[test]
@@ -147,7 +124,7 @@ fn corpora_beyond_the_memory_are_searched_exactly() {
     let cases = [(CudaMode::Persistent, 64 << 10), (CudaMode::Persistent, 300 << 10), (CudaMode::Launch, 64 << 10)];
     for (mode, memory_bytes) in cases {
         let Some(subject) = subject(mode, memory_bytes) else { return };
-        memory::corpora_beyond_the_memory_are_searched(&subject);
+        residency::corpora_beyond_the_memory_are_searched(&subject, &CROWD, 20).expect("all are equal");
         let given_way = count(&subject, "evictions") + count(&subject, "tiles");
         assert!(given_way > 0, "all fitted {memory_bytes} bytes: {:?}", subject.engine.counters());
     }
@@ -163,14 +140,12 @@ async fn a_slow_block_keeps_its_tile_from_the_next_job_of_the_stream() {
     // In the last of the twelve tiles.
     let asked = [1_905, 1_950, 1_990];
     let values: Vec<f32> = asked.iter().flat_map(|row| rows.values[row * 64..(row + 1) * 64].to_vec()).collect();
-    let truth = suite::truth(Metric::Cosine, &values, &rows);
-    subject.store_rows("streamed", &rows, &[]);
+    let truth = truth(Metric::Cosine, &values, &rows, 3, None);
+    let corpus = subject.store(&rows, &[]).expect("room on disk");
     let begin = || {
-        let queries = Matrix { rows: 3, dim: 64, values: values.clone() };
-        let corpus = subject.engine.store().view("streamed").expect("the corpus is there");
-        let job = Search { corpus, queries, metric: Metric::Cosine, k: 3, threshold: None };
-        let terms = Terms { backend: Some(BackendKind::Cuda), ..Terms::default() };
-        let engine = subject.engine.clone();
+        let queries = matrix(64, &values);
+        let job = Search { corpus: corpus.clone(), queries, metric: Metric::Cosine, k: 3, threshold: None };
+        let (engine, terms) = (subject.engine.clone(), subject.terms());
         tokio::spawn(async move { engine.run(job, terms).await })
     };
     // The host copies two tiles ahead of those that are done with.
@@ -192,11 +167,7 @@ async fn a_slow_block_keeps_its_tile_from_the_next_job_of_the_stream() {
         twin.stall(None);
         for call in calls {
             let outcome = call.await.expect("no panic").expect("a good job");
-            let ranked = outcome.answer;
-            for (ranked, want) in ranked.iter().zip(&truth) {
-                let got = ranked.hits.iter().map(|hit| (hit.row, hit.score.to_bits()));
-                assert!(got.eq(want[..3].iter().copied()), "round {round}");
-            }
+            assert_eq!(<Search as cases::Cases>::parts(&outcome.answer), truth, "round {round}");
         }
         done_with += 3 * tiles;
         await_tiles(done_with + 2);
@@ -207,7 +178,7 @@ async fn a_slow_block_keeps_its_tile_from_the_next_job_of_the_stream() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_go_away_leave_the_others_answers_alone() {
     let Some(subject) = subject(CudaMode::Persistent, 80 << 10) else { return };
-    memory::callers_that_go_away_leave_the_others_answers_alone(&subject).await;
+    calls::callers_that_go_away_leave_the_others_answers_alone(&subject).await;
     assert!(count(&subject, "evictions") + count(&subject, "tiles") > 0, "{:?}", subject.engine.counters());
 }
 
@@ -217,39 +188,15 @@ fn what_the_memory_cannot_hold_is_done_by_the_cpu() {
     let Some(subject) = subject(CudaMode::Persistent, 1) else { return };
     let rows = Embeddings { rows: 3_000, dim: 64, seed: 5, ..Embeddings::default() }.generate();
     let queries = rows.head(400);
-    subject.store_rows("c", &rows, &[]);
+    let corpus = subject.store(&rows, &[]).expect("room on disk");
     let job = || {
-        let queries = Matrix { rows: 400, dim: 64, values: queries.values.clone() };
-        let corpus = subject.engine.store().view("c").expect("the corpus is there");
-        Search { corpus, queries, metric: Metric::Dot, k: 10, threshold: None }
+        let queries = matrix(64, &queries.values);
+        Search { corpus: corpus.clone(), queries, metric: Metric::Dot, k: 10, threshold: None }
     };
     let outcome = subject.engine.run_blocking(job(), Terms::default()).expect("the CPU does it");
     assert_eq!((outcome.made.backend, subject.engine.metrics().snapshot().failovers), (BackendKind::Cpu, 1));
-    let ranked = outcome.answer;
-    for (ranked, want) in ranked.iter().zip(suite::truth(Metric::Dot, &queries.values, &rows)) {
-        assert!(ranked.hits.iter().map(|hit| (hit.row, hit.score.to_bits())).eq(want[..10].iter().copied()));
-    }
-    let terms = Terms { backend: Some(BackendKind::Cuda), ..Terms::default() };
-    let error = subject.engine.run_blocking(job(), terms).expect_err("forced").to_string();
-    assert!(error.contains("device memory") && error.contains("\"c\""), "{error}");
-}
-
-#[test]
-fn score_matrices_are_the_definitions_bits() {
-    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
-    let rows = sample().expect("the sample is embedded").embeddings.head(300);
-    suite::score_matrices_are_the_definition(&subject, &rows, 20);
-}
-
-#[test]
-fn memories_are_encoded_as_the_golden_file_and_the_reference_say() {
-    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
-    let generated = memories(2_000, 6).expect("the sample is embedded");
-    suite::memories_are_encoded(&subject, &generated, &suite::encoded(&generated));
-}
-
-#[test]
-fn nearest_points_are_those_of_the_reference_sent_or_stored() {
-    let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
-    suite::nearest_points_are_found(&subject, &points(3_000, 12), &points(9, 13), 2_000);
+    let want = truth(Metric::Dot, &queries.values, &rows, 10, None);
+    assert_eq!(<Search as cases::Cases>::parts(&outcome.answer), want);
+    let error = subject.engine.run_blocking(job(), subject.terms()).expect_err("forced").to_string();
+    assert!(error.contains("device memory") && error.contains(&format!("{:?}", corpus.name())), "{error}");
 }

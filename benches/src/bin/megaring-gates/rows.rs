@@ -174,7 +174,7 @@ fn events() -> Result<Vec<Event>, Failure> {
 
 /// Searches of many sizes, points and texts.
 fn jobs(bench: &Bench, corpus: &Matrix) -> Result<Vec<Job>, Failure> {
-    let texts = encode_job(&memories(10, 1)?);
+    let texts = encode_job(memories(10, 1)?.iter());
     let columns = Arc::new(std::array::from_fn(|axis| (0..500).map(|point| (point * (axis + 1)) as f64).collect()));
     let job = |number: usize| {
         Ok(match number % 4 {

@@ -18,49 +18,27 @@ static NEXT_HANDLE: AtomicU32 = AtomicU32::new(1 << 30);
 pub(crate) fn corpus(table: &CorpusTable, rows: megaring_datasets::Matrix, cuts: &[usize]) -> Arc<CorpusView> {
     let handle = NEXT_HANDLE.fetch_add(1, Ordering::Relaxed);
     let dim = rows.dim;
-    version(table, handle, 1, dim, segments(rows, cuts, None))
-}
-
-/// A version of a corpus; its first segments may be those of an earlier one.
-pub(crate) fn version(
-    table: &CorpusTable,
-    handle: u32,
-    generation: u32,
-    dim: usize,
-    segments: Vec<Arc<SegmentView>>,
-) -> Arc<CorpusView> {
-    let view = Arc::new(CorpusView::new(format!("check-{handle}"), handle, generation, dim, segments));
+    let view = Arc::new(CorpusView::new(format!("check-{handle}"), handle, 1, dim, segments(rows, cuts)));
     table.register(&view);
     view
 }
 
-/// Points as a corpus with coordinates.
-pub(crate) fn points(table: &CorpusTable, columns: [Vec<f64>; 5]) -> Arc<CorpusView> {
-    let handle = NEXT_HANDLE.fetch_add(1, Ordering::Relaxed);
-    let rows = megaring_datasets::Matrix { rows: columns[0].len(), dim: 1, values: vec![1.0; columns[0].len()] };
-    version(table, handle, 1, 1, segments(rows, &[], Some(columns)))
-}
-
-/// Segments that end at the cuts and at the end; empty ones are left out. Coordinates only go with an uncut corpus.
-pub(crate) fn segments(
-    rows: megaring_datasets::Matrix,
-    cuts: &[usize],
-    coordinates: Option<[Vec<f64>; 5]>,
-) -> Vec<Arc<SegmentView>> {
+/// Segments that end at the cuts and at the end; empty ones are left out.
+fn segments(rows: megaring_datasets::Matrix, cuts: &[usize]) -> Vec<Arc<SegmentView>> {
     let dim = rows.dim;
-    let segment = |values: Vec<f32>, coordinates| {
+    let segment = |values: Vec<f32>| {
         let rows = values.len() / dim;
-        Arc::new(SegmentView::new(Arc::new(HeapSegment::new(values, dim, coordinates)), rows))
+        Arc::new(SegmentView::new(Arc::new(HeapSegment::new(values, dim, None)), rows))
     };
     if cuts.is_empty() {
-        return vec![segment(rows.values, coordinates)];
+        return vec![segment(rows.values)];
     }
     let ends = cuts.iter().copied().chain([rows.rows]);
     let mut from = 0;
     let mut segments = Vec::new();
     for to in ends.map(|end| end.min(rows.rows)) {
         if to > from {
-            segments.push(segment(rows.values[from * dim..to * dim].to_vec(), None));
+            segments.push(segment(rows.values[from * dim..to * dim].to_vec()));
             from = to;
         }
     }

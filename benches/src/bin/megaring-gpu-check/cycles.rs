@@ -23,11 +23,12 @@ pub(crate) fn run(machine: Machine, count: usize, checkpoints: bool) -> Done {
     for cycle in 1..=count {
         let mode = CudaMode::ALL[cycle % CudaMode::ALL.len()];
         let begun = Instant::now();
-        let rig = machine.engine(&Wanted::usual(Way::Cuda(mode)), &store).map_err(|error| told(cycle, mode, &error))?;
+        let subject = machine.subject(&Wanted::usual(Way::Cuda(mode)), &store);
+        let subject = subject.map_err(|error| told(cycle, mode, &error))?;
         starts.push(begun.elapsed());
-        small::few(&rig, &store, 20).map_err(|error| told(cycle, mode, &error))?;
+        small::few(&subject, 20).map_err(|error| told(cycle, mode, &error))?;
         let begun = Instant::now();
-        drop(rig);
+        drop(subject);
         stops.push(begun.elapsed());
         if cycle == SETTLED.min(count) {
             settled = Held::now();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use megaring_bench::any::Job;
+use megaring_bench::cases::Subject;
 use megaring_core::Metric;
 use megaring_core::corpus::CorpusView;
 use megaring_core::nop::Nop;
@@ -12,7 +13,7 @@ use megaring_cuda::CudaMode;
 use serde_json::json;
 
 use crate::corpora::{self, generated};
-use crate::machine::{Machine, Rig, Wanted, Way, store};
+use crate::machine::{Machine, Wanted, Way, store};
 use crate::{Done, Report, object, say};
 
 /// Threads that ask.
@@ -25,13 +26,13 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// Says `"under_load"` with the number of answers once a second. Only an error, or five minutes, end it.
 pub(crate) fn run(machine: Machine) -> Done {
     let (_folder, store) = store()?;
-    let rig = machine.engine(&Wanted::usual(Way::Cuda(CudaMode::Persistent)), &store)?;
+    let subject = machine.subject(&Wanted::usual(Way::Cuda(CudaMode::Persistent)), &store)?;
     let corpus = corpora::corpus(store.table(), generated(machine.sized(5_562, 60), machine.sized(384, 16), 1), &[]);
     let answers = AtomicU64::new(0);
     let begun = Instant::now();
     let failure = std::thread::scope(|scope| {
-        let (rig, corpus, answers) = (&rig, &corpus, &answers);
-        let asker = |thread| scope.spawn(move || ask(rig, corpus, thread, answers, begun));
+        let (subject, corpus, answers) = (&subject, &corpus, &answers);
+        let asker = |thread| scope.spawn(move || ask(subject, corpus, thread, answers, begun));
         let askers: Vec<_> = (0..THREADS).map(asker).collect();
         let mut told = begun;
         while !askers.iter().any(std::thread::ScopedJoinHandle::is_finished) {
@@ -49,7 +50,13 @@ pub(crate) fn run(machine: Machine) -> Done {
     Ok(Report::new(json!({ "answers": answers.into_inner(), "failure": failure }), ok))
 }
 
-fn ask(rig: &Rig, corpus: &Arc<CorpusView>, thread: usize, answers: &AtomicU64, begun: Instant) -> Result<(), String> {
+fn ask(
+    subject: &Subject,
+    corpus: &Arc<CorpusView>,
+    thread: usize,
+    answers: &AtomicU64,
+    begun: Instant,
+) -> Result<(), String> {
     let mut start = thread;
     while begun.elapsed() < LONGEST {
         start = (start + 7) % (corpus.rows() - 8);
@@ -57,7 +64,7 @@ fn ask(rig: &Rig, corpus: &Arc<CorpusView>, thread: usize, answers: &AtomicU64, 
             0 => Job::Nop(Nop),
             _ => corpora::search(corpus, corpora::own_queries(corpus, start, 8), Metric::Cosine, 10),
         };
-        rig.answer(job).map_err(|error| error.to_string())?;
+        job.run(&subject.engine, subject.terms()).map_err(|error| error.to_string())?;
         answers.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use megaring::Setup;
 use megaring_bench::Failure;
-use megaring_bench::any::{Answer, Job};
+use megaring_bench::any::Job;
+use megaring_bench::cases::Subject;
 use megaring_core::corpus::CorpusTable;
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::{Backend, BackendKind, Residency};
 use megaring_corpus::{Access, Store};
 use megaring_cuda::{CudaMode, CudaOptions};
-use megaring_engine::{Engine, Outcome, Running, Terms};
+use megaring_engine::Running;
 use megaring_ring::{RingConfig, WaitStrategy};
 use megaring_wgpu::WgpuOptions;
 
@@ -120,30 +121,12 @@ impl Machine {
         }
     }
 
-    /// An engine with the backend beside the CPU's, over a store of its own without corpora.
-    pub(crate) fn engine(self, wanted: &Wanted, store: &Arc<Store>) -> Result<Rig, Failure> {
+    /// An engine with the backend beside the CPU's.
+    pub(crate) fn subject(self, wanted: &Wanted, store: &Arc<Store>) -> Result<Subject, Failure> {
         let running = self.start(wanted, store.table())?;
         let config = Setup { ring_slots: 256, cuda: None, wgpu: None, ..Setup::new(profile()?) };
         let engine = config.start_with(store.clone(), vec![running])?;
-        Ok(Rig { engine, kind: wanted.way.kind() })
-    }
-}
-
-/// An engine, and the kind of its backend that is looked at.
-pub(crate) struct Rig {
-    pub(crate) engine: Arc<Engine>,
-    pub(crate) kind: BackendKind,
-}
-
-impl Rig {
-    /// Does a job on that backend and no other.
-    pub(crate) fn run(&self, job: Job) -> Result<Outcome<Answer>, Failure> {
-        run_on(&self.engine, self.kind, job)
-    }
-
-    /// [`Self::run`], the answer alone.
-    pub(crate) fn answer(&self, job: Job) -> Result<Answer, Failure> {
-        self.run(job).map(|outcome| outcome.answer)
+        Ok(Subject::new(engine, wanted.way.kind(), wanted.way.name()))
     }
 }
 
@@ -157,15 +140,6 @@ pub(crate) fn store() -> Result<(tempfile::TempDir, Arc<Store>), Failure> {
     let folder = tempfile::tempdir()?;
     let store = Store::open(folder.path(), Access::Exclusive)?;
     Ok((folder, store))
-}
-
-/// Does a job on one backend and no other.
-pub(crate) fn run_on(engine: &Arc<Engine>, kind: BackendKind, job: Job) -> Result<Outcome<Answer>, Failure> {
-    let outcome = job.run(engine, Terms { backend: Some(kind), ..Terms::default() })?;
-    if outcome.made.backend != kind || !outcome.made.exact {
-        return Err(format!("{} did it, exact: {}", outcome.made.backend, outcome.made.exact).into());
-    }
-    Ok(outcome)
 }
 
 /// Holds a job's corpus where the backend finds it.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use megaring::Setup;
 use megaring_bench::Failure;
+use megaring_bench::cases::Subject;
 use megaring_core::{Backend, BackendKind};
 use megaring_corpus::Store;
 use megaring_ring::JobRing;
@@ -27,7 +28,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::cases::{Case, Data};
-use crate::machine::{Machine, Rig, Wanted, Way, profile, store};
+use crate::machine::{Machine, Wanted, Way, profile, store};
 use crate::{Done, Report, object, say};
 
 mod cases;
@@ -53,7 +54,7 @@ struct Request {
 /// What runs now.
 enum Session {
     Ring { backend: Box<dyn Backend>, ring: Arc<JobRing> },
-    Engine(Rig),
+    Engine(Subject),
 }
 
 struct Measurer {
@@ -109,7 +110,7 @@ impl Measurer {
         let repeat = self.machine.sized(request.repeat, request.repeat.min(3)).max(1);
         match session {
             Session::Ring { backend, ring } => ring_path::measure(case, repeat, &**backend, ring, &mut self.data),
-            Session::Engine(rig) => engine_path::measure(case, repeat, rig, &mut self.data),
+            Session::Engine(subject) => engine_path::measure(case, repeat, subject, &mut self.data),
         }
     }
 
@@ -118,10 +119,10 @@ impl Measurer {
             ("cpu", "engine") => {
                 let config = Setup { cuda: None, wgpu: None, ..Setup::new(profile()?) };
                 let engine = config.start(self.store.clone())?;
-                Ok(Session::Engine(Rig { engine, kind: BackendKind::Cpu }))
+                Ok(Session::Engine(Subject::new(engine, BackendKind::Cpu, "cpu")))
             }
             (way, "engine") => {
-                Ok(Session::Engine(self.machine.engine(&Wanted::usual(way.parse::<Way>()?), &self.store)?))
+                Ok(Session::Engine(self.machine.subject(&Wanted::usual(way.parse::<Way>()?), &self.store)?))
             }
             (way, "ring") => {
                 let (backend, ring) = self.machine.start(&Wanted::spinning(way.parse::<Way>()?), self.store.table())?;

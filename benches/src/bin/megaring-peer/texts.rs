@@ -50,7 +50,7 @@ impl Loaded {
         let rival = Rival::new(&Profile::parse(DEFAULT)?)?;
         let mut jobs = Vec::new();
         for set in 0..sets {
-            let job = encode_job(&memories(count, 1 + set)?);
+            let job = encode_job(memories(count, 1 + set)?.iter());
             fs::write(folder.join(format!("texts-{set}")), &job.texts.bytes)?;
             let offsets: Vec<u8> = job.texts.offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
             fs::write(folder.join(format!("offsets-{set}")), offsets)?;

@@ -4,15 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use megaring_bench::cases::Subject;
+use megaring_core::corpus::CorpusView;
 use megaring_core::operation::Reads;
-use megaring_core::{Backend, BackendKind, BackendStatus, Capabilities, Error, Metric, Residency};
+use megaring_core::{Backend, BackendKind, BackendStatus, Capabilities, Error, Residency};
 use megaring_datasets::Embeddings;
 use megaring_engine::Terms;
 use megaring_wgpu::{Loss, WgpuBackend};
 
 use super::{best, subject_as};
-use crate::memory::{call, count, is_true, settles};
-use crate::suite::{Subject, truth};
+use crate::calls::{call, count, is_true, settles, wanted};
 
 /// The backend with the test's hand on it. It calls itself no emulation, so that large jobs go there by themselves.
 struct Held {
@@ -57,10 +58,6 @@ fn held() -> Option<(Subject, Arc<WgpuBackend>)> {
     subject.zip(hand)
 }
 
-fn forced() -> Terms {
-    Terms { backend: Some(BackendKind::Wgpu), ..Terms::default() }
-}
-
 async fn eventually(what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
@@ -71,12 +68,16 @@ async fn eventually(what: &str, holds: impl Fn() -> bool) {
 
 /// Loses the device with calls under way, half of which insist on it, and sees that each is answered rightly or, of
 /// those, refused.
-async fn lose_under_load(subject: &Subject, backend: &WgpuBackend, rows: &megaring_datasets::Matrix) {
-    let wanted = truth(Metric::Cosine, &rows.head(ASKED).values, rows);
+async fn lose_under_load(
+    subject: &Subject,
+    backend: &WgpuBackend,
+    (corpus, rows): (&Arc<CorpusView>, &megaring_datasets::Matrix),
+) {
+    let wanted = wanted(rows, ASKED);
     let before = count(subject, "submissions");
     let begin = |number: usize| {
-        let terms = if number.is_multiple_of(2) { Terms::default() } else { forced() };
-        (number, call(subject, ("c", rows), ASKED, terms))
+        let terms = if number.is_multiple_of(2) { Terms::default() } else { subject.terms() };
+        (number, call(subject, (corpus, rows), ASKED, terms))
     };
     let calls: Vec<_> = (0..CALLS).map(begin).collect();
     eventually("jobs are under way", || count(subject, "submissions") > before).await;
@@ -102,31 +103,32 @@ const CALLS: usize = 12;
 async fn a_lost_device_is_opened_anew_once_and_loses_no_job() {
     let Some((subject, backend)) = held() else { return };
     let rows = Embeddings { rows: 4_000, dim: 96, seed: 31, ..Embeddings::default() }.generate();
-    subject.store_rows("c", &rows, &[1_500]);
-    let wanted = truth(Metric::Cosine, &rows.head(ASKED).values, &rows);
-    let usual = call(&subject, ("c", &rows), ASKED, Terms::default()).await.expect("no panic").expect("a good job");
+    let corpus = subject.store(&rows, &[1_500]).expect("room on disk");
+    let wanted = wanted(&rows, ASKED);
+    let usual = call(&subject, (&corpus, &rows), ASKED, Terms::default()).await.expect("no panic").expect("a good job");
     assert_eq!(usual.made.backend, BackendKind::Wgpu, "it is large enough for a GPU");
-    lose_under_load(&subject, &backend, &rows).await;
+    lose_under_load(&subject, &backend, (&corpus, &rows)).await;
     eventually("the device is opened anew", || count(&subject, "rebuilds") == 1).await;
     backend.health().expect("it works again");
     // Its memory is new, too: what was resident is brought again.
-    let again = call(&subject, ("c", &rows), ASKED, forced()).await.expect("no panic").expect("it works again");
+    let again =
+        call(&subject, (&corpus, &rows), ASKED, subject.terms()).await.expect("no panic").expect("it works again");
     assert_eq!(again.made.backend, BackendKind::Wgpu);
     assert!(is_true(again, &wanted));
 
-    lose_under_load(&subject, &backend, &rows).await;
+    lose_under_load(&subject, &backend, (&corpus, &rows)).await;
     // The jobs that it had are answered, and perhaps done again elsewhere, before it says so.
     eventually("it is out of service", || backend.health().is_err()).await;
     let reason = backend.health().expect_err("twice is once too often");
     let states = subject.engine.backends();
     let (_, state) = states.iter().find(|(kind, _)| *kind == BackendKind::Wgpu).expect("told");
     assert!(matches!(state, BackendStatus::Unavailable { reason: told } if told.contains(&reason)), "{state:?}");
-    match call(&subject, ("c", &rows), ASKED, forced()).await.expect("no panic") {
+    match call(&subject, (&corpus, &rows), ASKED, subject.terms()).await.expect("no panic") {
         Err(Error::BackendUnavailable { kind: BackendKind::Wgpu, reason: told }) => assert_eq!(told, reason),
         other => panic!("{:?}", other.map(|outcome| outcome.made)),
     }
     let elsewhere =
-        call(&subject, ("c", &rows), ASKED, Terms::default()).await.expect("no panic").expect("the CPU does it");
+        call(&subject, (&corpus, &rows), ASKED, Terms::default()).await.expect("no panic").expect("the CPU does it");
     assert_eq!(elsewhere.made.backend, BackendKind::Cpu);
     assert!(is_true(elsewhere, &wanted));
     assert_eq!(count(&subject, "rebuilds"), 1);
@@ -138,12 +140,12 @@ async fn a_lost_device_is_opened_anew_once_and_loses_no_job() {
 async fn a_device_lost_while_idle_costs_no_answer() {
     let Some((subject, backend)) = held() else { return };
     let rows = Embeddings { rows: 4_000, dim: 96, seed: 32, ..Embeddings::default() }.generate();
-    subject.store_rows("c", &rows, &[]);
-    let wanted = truth(Metric::Cosine, &rows.head(ASKED).values, &rows);
+    let corpus = subject.store(&rows, &[]).expect("room on disk");
+    let wanted = wanted(&rows, ASKED);
     for _ in 0..3 {
         backend.lose_device(Loss::Destroyed);
         let outcome =
-            call(&subject, ("c", &rows), ASKED, Terms::default()).await.expect("no panic").expect("an answer");
+            call(&subject, (&corpus, &rows), ASKED, Terms::default()).await.expect("no panic").expect("an answer");
         assert!(is_true(outcome, &wanted));
     }
     settles(&subject).await;

@@ -3,14 +3,13 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use megaring_bench::Failure;
 use megaring_bench::any::Job;
+use megaring_bench::{Failure, encode_job};
 use megaring_core::Metric;
 use megaring_core::corpus::{CorpusTable, CorpusView};
 use megaring_core::encode::Encode;
 use megaring_core::nop::Nop;
 
-use crate::conformance::encode_job;
 use crate::corpora::{self, generated};
 use crate::machine::Machine;
 

@@ -1,0 +1,62 @@
+//! What a backend is asked that has memory of its own: corpora that grow there, and that crowd each other out.
+
+use megaring_core::Metric;
+use megaring_core::search::Search;
+use megaring_datasets::Embeddings;
+
+use super::search::{stored_rows_find_each_other, truth};
+use super::{Check, Scale, Subject, matrix};
+use crate::Failure;
+
+/// Each version of a corpus, the longer ones of several segments, while those before it are still held; then the old
+/// ones again.
+///
+/// # Errors
+/// The first difference.
+pub fn a_corpus_that_grows_is_searched_as_it_is(subject: &Subject, scale: Scale) -> Result<usize, Failure> {
+    let (count, dim) = (scale.of([60, 500, 1_000, 3_000]), 40);
+    let rows = Embeddings { rows: count, dim, seed: 8, ..Embeddings::default() }.generate();
+    let mut versions = vec![subject.store(&rows.head(count / 5), &[count / 12])?];
+    for end in [count / 5 + 1, count / 2, count] {
+        let corpus = &versions[versions.len() - 1];
+        let values = &rows.values[corpus.rows() * dim..end * dim];
+        versions.push(subject.append(corpus.name(), values, None)?);
+    }
+    let mut check = Check::new(subject, scale);
+    for corpus in versions.iter().chain(versions.iter().rev()) {
+        let name = format!("version {}", corpus.generation());
+        let now = rows.head(corpus.rows());
+        stored_rows_find_each_other(&mut check, &name, (corpus, &now), &[(5, &[1, 30])])?;
+    }
+    Ok(check.compared)
+}
+
+/// Corpora of these rows and dimensions in turn, twice, on a backend whose memory does not hold them together: some
+/// give way to others, and the largest may have to be streamed.
+///
+/// # Errors
+/// The first difference.
+pub fn corpora_beyond_the_memory_are_searched(
+    subject: &Subject,
+    shapes: &[(usize, usize)],
+    batch: usize,
+) -> Result<usize, Failure> {
+    let mut crowd = Vec::new();
+    for (seed, (rows, dim)) in (20..).zip(shapes.iter().copied()) {
+        let rows = Embeddings { rows, dim, seed, ..Embeddings::default() }.generate();
+        let queries = megaring_datasets::queries(&rows, batch, 31).values;
+        let truths = Metric::ALL.map(|metric| truth(metric, &queries, &rows, 10, None));
+        crowd.push((subject.store(&rows, &[rows.rows / 2])?, queries, truths));
+    }
+    let mut check = Check::<Search>::new(subject, Scale::Usual);
+    for round in 0..2 {
+        for (corpus, queries, truths) in &crowd {
+            for (metric, truth) in Metric::ALL.into_iter().zip(truths) {
+                let queries = matrix(corpus.dim(), queries);
+                let job = Search { corpus: corpus.clone(), queries, metric, k: 10, threshold: None };
+                check.case(format!("{} in round {round}, {metric}", corpus.name()), job, truth)?;
+            }
+        }
+    }
+    Ok(check.compared)
+}

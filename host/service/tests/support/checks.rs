@@ -1,0 +1,19 @@
+//! The cases of every operation ([`megaring_bench::cases`]) as tests.
+
+use std::io::Write;
+
+use megaring_bench::cases::{Cases, Scale, Subject};
+
+/// An operation's cases on a subject. What its backend does not serve is a skip that says so.
+pub(crate) fn check<O: Cases>(subject: &Subject, scale: Scale) {
+    match subject.refusal(O::OPCODE).expect("the backend is there") {
+        None => _ = subject.check::<O>(scale).unwrap_or_else(|difference| panic!("{difference}")),
+        Some(reason) => skipped(&format!("{}: {reason}", subject.name)),
+    }
+}
+
+/// Says that something is left out.
+pub(crate) fn skipped(what: &str) {
+    // Past the capture of tests that pass: it is to be counted.
+    _ = writeln!(std::io::stdout(), "\nskipped: {what}");
+}
