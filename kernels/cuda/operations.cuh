@@ -3,11 +3,7 @@
 // What is not on the list is refused when it is planned; should it be run all the same, it fails.
 #pragma once
 
-#include "encode.cuh"
-#include "nearest.cuh"
-#include "nop.cuh"
-#include "score.cuh"
-#include "search.cuh"
+#include "operations.inc"
 
 namespace megaring {
 

@@ -16,7 +16,8 @@ use crate::cut::Pair;
 use crate::dispatch::{Device, Dispatcher, SLOTS};
 use crate::gpu::Loss;
 use crate::open::open;
-use crate::plan::{Resources, serves};
+use crate::operation::serves;
+use crate::plan::Resources;
 use crate::residency::Absent;
 use crate::shared::Shared;
 

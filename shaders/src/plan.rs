@@ -13,30 +13,7 @@ use crate::cut::Pair;
 use crate::gpu::{Gpu, OutOfMemory};
 use crate::operation::encode::DeviceAutomaton;
 use crate::operation::nearest::Extents;
-use crate::operation::{Operation, Part, encode, nearest, nop, score, search};
-use crate::self_test::Trial;
-
-/// What an operation has to offer.
-pub(crate) struct Handler {
-    /// Checks a slot and makes its work.
-    pub(crate) plan: Plan,
-    /// Does some small work that is hard for it and compares the device's answer with the definition; the error says
-    /// what differs.
-    pub(crate) self_test: fn(&Trial<'_>) -> Result<(), String>,
-}
-
-type Plan = for<'a> fn(&Inputs<'a>, &Context<'_>) -> Result<Planned<'a>, Status>;
-
-/// What does an operation here.
-pub(crate) fn serves(opcode: Opcode) -> Serves<Handler> {
-    match opcode {
-        Opcode::Nop => Serves::By(nop::HANDLER),
-        Opcode::Search => Serves::By(search::HANDLER),
-        Opcode::Score => Serves::By(score::HANDLER),
-        Opcode::Encode => Serves::By(encode::HANDLER),
-        Opcode::Nearest => Serves::By(nearest::HANDLER),
-    }
-}
+use crate::operation::{Operation, Part, serves};
 
 /// Checks a slot and makes its work.
 ///

@@ -12,8 +12,7 @@ use megaring_core::operation::Serves;
 
 use crate::cut::Pair;
 use crate::gpu::Gpu;
-use crate::operation::{Operation, Part};
-use crate::plan::serves;
+use crate::operation::{Operation, Part, serves};
 use crate::{Unavailable, trial};
 
 /// Rows of the corpus, and their elements.

@@ -1,6 +1,6 @@
-//! Operations: what the service can do. [`operations!`](crate::operations) is the only list of them; an operation's
-//! definition, the layout of its payload and its result, how it is cut and how its answer is finished stand in one
-//! file, named after it.
+//! Operations: what the service can do. [`operations!`](crate::operations) is the only list of them; it stands beside
+//! their modules, in `lib.rs`. An operation's definition, the layout of its payload and its result, how it is cut and
+//! how its answer is finished stand in one file, named after it.
 //!
 //! The middle of the service (admission, routing, submission) knows an operation as [`Operation`], its caller as
 //! [`Answered`]. What each backend does for an operation is an exhaustive match over [`Opcode`] there ([`Serves`]).
@@ -13,29 +13,6 @@ use crate::corpus::{Columns, CorpusView};
 use crate::encode::profile::Profile;
 use crate::error::Error;
 use crate::exact::ExactKernel;
-
-/// Hands the list of operations to a macro: its number in a slot, its module in this crate, and its type. The module's
-/// name is the stem that the operation has in every other part too (`encode.zig`, `encode.cuh`, `encode.wgsl`, `rpc
-/// Encode`, `megaring encode`).
-///
-/// ```
-/// macro_rules! names {
-///     ($($number:literal $module:ident::$operation:ident,)*) => { [$(stringify!($module)),*] };
-/// }
-/// assert_eq!(megaring_core::operations!(names)[1], "search");
-/// ```
-#[macro_export]
-macro_rules! operations {
-    ($then:ident) => {
-        $then! {
-            1 nop::Nop,
-            2 search::Search,
-            3 score::Score,
-            4 encode::Encode,
-            5 nearest::Nearest,
-        }
-    };
-}
 
 macro_rules! opcodes {
     ($($number:literal $module:ident::$operation:ident,)*) => {
@@ -80,7 +57,7 @@ macro_rules! opcodes {
     };
 }
 
-operations!(opcodes);
+crate::operations!(opcodes);
 
 impl Opcode {
     /// The opcode with this number, if there is one.

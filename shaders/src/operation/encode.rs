@@ -6,12 +6,12 @@
 
 use bytemuck::{Pod, Zeroable};
 use megaring_core::encode::keyword::Automaton;
-use megaring_core::texts::Texts;
 use megaring_ring::Status;
 
-use super::{Delivery, Operation, Part, same_layout};
+use super::texts::Texts;
+use super::{Delivery, Handler, Operation, Part, same_layout};
 use crate::gpu::{Gpu, OutOfMemory};
-use crate::plan::{Context, Handler, Inputs, Planned, Source, split};
+use crate::plan::{Context, Inputs, Planned, Source};
 use crate::script::{Script, Sizes};
 use crate::self_test::Trial;
 use crate::stage::Stage;
@@ -27,7 +27,6 @@ const BYTE_WORK: u64 = 32;
 const WORKGROUP: u32 = 64;
 /// Workgroups that a dispatch may have.
 const MOST_WORKGROUPS: u32 = 65_535;
-const OFFSET_BYTES: usize = size_of::<u32>();
 const MASK_BYTES: usize = size_of::<u128>();
 
 /// Twin of the shader's.
@@ -97,10 +96,10 @@ fn runs_of(text_bytes: u32) -> (u32, u32) {
 }
 
 fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, Status> {
-    let (offsets, text) = split(inputs.payload, inputs.items() + 1, 1)?;
+    let texts = Texts::of(inputs)?;
     inputs.check_room(MASK_BYTES)?;
     let automaton = &context.resources.automaton;
-    let encode = Encode::new(offsets, text, automaton.shape)?;
+    let encode = Encode { texts, automaton: automaton.shape };
     Ok(Planned::new(encode, Source::Parts(vec![automaton.part.clone()])))
 }
 
@@ -109,11 +108,12 @@ fn self_test(trial: &Trial<'_>) -> Result<(), String> {
     let cut = " ".repeat(RUN_BYTES as usize - 3) + "wisdom";
     let words = "Love, wisdom \u{212A}nowledge; ELEGANCE and a garden. ".repeat(40);
     let each = [&cut[..], &words, "", &words[3..], "love", &words[..255], "\u{0130}"];
-    let mut texts = Texts::default();
+    let mut texts = megaring_core::texts::Texts::default();
     each.iter().for_each(|text| texts.push(text));
     let automaton = DeviceAutomaton::new(trial.gpu, trial.automaton).map_err(|full| full.to_string())?;
     let refused = |status| format!("the job was refused: {status:?}");
-    let mut job = Encode::new(&texts.offsets, &texts.bytes, automaton.shape).map_err(refused)?;
+    let texts = Texts::new(&texts.offsets, &texts.bytes).map_err(refused)?;
+    let mut job = Encode { texts, automaton: automaton.shape };
     let found = trial.run(&mut job, &[automaton.part], each.len() * MASK_BYTES)?;
     let want = each.iter().flat_map(|text| trial.automaton.mask(text.as_bytes()).to_le_bytes());
     if found.iter().copied().eq(want) { Ok(()) } else { Err("masks differ from the definition".into()) }
@@ -121,31 +121,16 @@ fn self_test(trial: &Trial<'_>) -> Result<(), String> {
 
 /// A job.
 struct Encode<'a> {
-    offsets: &'a [u64],
-    text: &'a [u8],
+    texts: Texts<'a>,
     automaton: AutomatonShape,
 }
 
-impl<'a> Encode<'a> {
-    /// Texts, one after the other, that begin at `offsets`, whose last is where they end.
-    ///
-    /// # Errors
-    /// Offsets that do not rise from 0 to the text's length, or lengths that 32 bits cannot count.
-    fn new(offsets: &'a [u64], text: &'a [u8], automaton: AutomatonShape) -> Result<Self, Status> {
-        let rising = offsets.first() == Some(&0) && offsets.last() == Some(&(text.len() as u64)) && offsets.is_sorted();
-        let counts = u32::try_from(text.len()).is_ok() && u32::try_from(offsets.len()).is_ok();
-        if rising && counts { Ok(Self { offsets, text, automaton }) } else { Err(Status::BadDescriptor) }
-    }
-
-    fn texts(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
+impl Encode<'_> {
     fn params(&self) -> EncodeParams {
-        let text_bytes = self.text.len() as u32;
+        let text_bytes = self.texts.bytes();
         let (run, runs) = runs_of(text_bytes);
         EncodeParams {
-            texts: self.texts() as u32,
+            texts: self.texts.len() as u32,
             text_bytes,
             run,
             runs,
@@ -159,22 +144,17 @@ impl<'a> Encode<'a> {
 
 impl Operation for Encode<'_> {
     fn sizes(&self) -> Sizes {
-        let input = self.offsets.len() * OFFSET_BYTES + self.text.len();
-        Sizes { input: input.next_multiple_of(4), scratch: 0, output: self.texts() * MASK_BYTES }
+        Sizes { input: self.texts.input(), scratch: 0, output: self.texts.len() * MASK_BYTES }
     }
 
     fn fill(&self, input: &mut [u8]) {
-        let (starts, text) = input.split_at_mut(self.offsets.len() * OFFSET_BYTES);
-        for (start, offset) in starts.chunks_exact_mut(OFFSET_BYTES).zip(self.offsets) {
-            start.copy_from_slice(&(*offset as u32).to_le_bytes());
-        }
-        text[..self.text.len()].copy_from_slice(self.text);
+        self.texts.fill(input);
     }
 
     /// `parts` is the automaton alone.
     fn round(&mut self, parts: &[Part], _first: bool) -> Script {
         let mut script = Script::default();
-        script.clear_output(0..self.texts() * MASK_BYTES);
+        script.clear_output(0..self.texts.len() * MASK_BYTES);
         let params = self.params();
         let automaton = parts.first().map(|part| &part.binding);
         let work = BYTE_WORK * u64::from(params.text_bytes);
@@ -215,10 +195,10 @@ mod tests {
 
     /// Has the device find the texts' masks and compares each with the automaton's.
     fn check<T: AsRef<[u8]>>(gpu: &Gpu, automaton: &Automaton, texts: &[T]) {
-        let mut all = Texts { offsets: vec![0], ..Texts::default() };
+        let mut all = megaring_core::texts::Texts { offsets: vec![0], bytes: Vec::new() };
         texts.iter().for_each(|text| all.push(text));
         let DeviceAutomaton { part, shape } = DeviceAutomaton::new(gpu, automaton).expect("little memory");
-        let mut job = Encode::new(&all.offsets, &all.bytes, shape).expect("offsets rise");
+        let mut job = Encode { texts: Texts::new(&all.offsets, &all.bytes).expect("offsets rise"), automaton: shape };
         let result = testing::run(gpu, &mut job, &[vec![part]], texts.len() * MASK_BYTES);
         let found: Vec<u128> = result.chunks_exact(MASK_BYTES).map(bytemuck::pod_read_unaligned).collect();
         assert_eq!(found.len(), texts.len());
@@ -311,18 +291,10 @@ mod tests {
     }
 
     #[test]
-    fn offsets_that_do_not_rise_from_none_to_all_are_refused() {
-        let shape = AutomatonShape::of(&testing::automaton());
-        for offsets in [&[][..], &[0], &[1, 4], &[0, 3], &[0, 5], &[0, 3, 2, 4], &[0, 5, 4], &[0, u64::MAX, 4]] {
-            assert_eq!(Encode::new(offsets, b"text", shape).err(), Some(Status::BadDescriptor), "{offsets:?}");
-        }
-        assert!(Encode::new(&[0, 0, 4, 4], b"text", shape).is_ok());
-    }
-
-    #[test]
     fn masks_begin_empty_whatever_the_output_held() {
         let shape = AutomatonShape::of(&testing::automaton());
-        let mut job = Encode::new(&[0, 0, 4, 4], b"text", shape).expect("offsets rise");
+        let texts = Texts::new(&[0, 0, 4, 4], b"text").expect("offsets rise");
+        let mut job = Encode { texts, automaton: shape };
         let script = job.round(&[], true);
         assert!(matches!(&script.steps[..], [Step::ClearOutput(Range { start: 0, end: 48 }), Step::Dispatch { .. }]));
     }

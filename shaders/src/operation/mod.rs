@@ -10,11 +10,19 @@
 pub(crate) mod encode;
 mod lists;
 pub(crate) mod nearest;
-pub(crate) mod nop;
-pub(crate) mod score;
-pub(crate) mod search;
+mod nop;
+mod score;
+mod search;
+mod texts;
 
 use std::ops::Range;
+
+use megaring_core::Opcode;
+use megaring_core::operation::Serves;
+use megaring_ring::Status;
+
+use crate::plan::{Context, Inputs, Planned};
+use crate::self_test::Trial;
 
 /// How the shaders' structs are laid out, by name, as naga has it.
 mod layout {
@@ -33,6 +41,28 @@ macro_rules! same_layout {
 pub(crate) use same_layout;
 
 use crate::script::{Script, Sizes};
+
+/// What an operation has to offer.
+pub(crate) struct Handler {
+    /// Checks a slot and makes its work.
+    pub(crate) plan: Plan,
+    /// Does some small work that is hard for it and compares the device's answer with the definition; the error says
+    /// what differs.
+    pub(crate) self_test: fn(&Trial<'_>) -> Result<(), String>,
+}
+
+type Plan = for<'a> fn(&Inputs<'a>, &Context<'_>) -> Result<Planned<'a>, Status>;
+
+/// What does an operation here.
+pub(crate) fn serves(opcode: Opcode) -> Serves<Handler> {
+    match opcode {
+        Opcode::Nop => Serves::By(nop::HANDLER),
+        Opcode::Search => Serves::By(search::HANDLER),
+        Opcode::Score => Serves::By(score::HANDLER),
+        Opcode::Encode => Serves::By(encode::HANDLER),
+        Opcode::Nearest => Serves::By(nearest::HANDLER),
+    }
+}
 
 /// A part of a corpus on the device: rows of one segment, as many as fit a binding.
 #[derive(Debug, Clone)]

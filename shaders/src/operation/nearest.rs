@@ -37,10 +37,10 @@ use megaring_core::screen::GROUP_ROWS;
 use megaring_ring::Status;
 
 use super::lists::{Block, CELL_ROWS, Lists, Screen, Threshold};
-use super::{Delivery, Operation, Part, same_layout};
+use super::{Delivery, Handler, Operation, Part, same_layout};
 use crate::cut::Pair;
 use crate::gpu::{Gpu, OutOfMemory};
-use crate::plan::{Context, Handler, Inputs, Planned, Source, split};
+use crate::plan::{Context, Inputs, Planned, Source, split};
 use crate::script::{Script, Sizes};
 use crate::self_test::{HITS, Numbers, ROWS, Trial};
 use crate::stage::Stage;

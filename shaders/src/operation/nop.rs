@@ -1,7 +1,7 @@
 //! Nop: answers at once, with nothing, and without the device.
 
-use super::{Delivery, Operation, Part};
-use crate::plan::{Handler, Planned, Source};
+use super::{Delivery, Handler, Operation, Part};
+use crate::plan::{Planned, Source};
 use crate::script::{Script, Sizes};
 use crate::self_test::Trial;
 

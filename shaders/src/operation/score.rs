@@ -20,8 +20,8 @@ use megaring_core::{Metric, exact};
 use megaring_ring::Status;
 use rayon::prelude::*;
 
-use super::{Delivery, Operation, Part, same_layout};
-use crate::plan::{Context, Handler, Inputs, Planned, Source, split};
+use super::{Delivery, Handler, Operation, Part, same_layout};
+use crate::plan::{Context, Inputs, Planned, Source, split};
 use crate::script::{MOST_WORK, Script, Sizes};
 use crate::self_test::{DIM, Trial};
 use crate::stage::{Stage, Traits};

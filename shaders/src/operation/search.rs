@@ -18,8 +18,8 @@ use megaring_ring::Status;
 use rayon::prelude::*;
 
 use super::lists::{Block, Lists, Screen, Threshold};
-use super::{Delivery, Operation, Part, same_layout};
-use crate::plan::{Context, Handler, Inputs, Planned, Source, split};
+use super::{Delivery, Handler, Operation, Part, same_layout};
+use crate::plan::{Context, Inputs, Planned, Source, split};
 use crate::script::{Script, Sizes};
 use crate::self_test::{DIM, HITS, ROWS, Trial};
 use crate::stage::Stage;

@@ -11,14 +11,9 @@
 
 mod active;
 mod collector;
-mod encode;
-mod lists;
 mod memory;
-mod nearest;
-mod nop;
+mod operation;
 mod plan;
-mod score;
-mod search;
 mod worker;
 
 use std::io;
@@ -104,7 +99,7 @@ impl CpuBackend {
             instruction_set: kernels.isa().name().to_owned(),
             driver: String::new(),
             lanes: workers,
-            operations: Served::by(plan::serves),
+            operations: Served::by(operation::serves),
             max_queries: MAX_QUERIES,
             max_bytes: ring.max_job_bytes(),
             emulated: false,

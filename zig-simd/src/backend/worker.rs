@@ -9,8 +9,8 @@ use megaring_ring::{Body, JobRing, PolledJob, Status};
 
 use super::Context;
 use super::active::{ActiveJob, ActiveJobs};
-use super::plan::{Planned, Work, plan};
-use super::search::Scratch;
+use super::operation::{Planned, Scratch, Work};
+use super::plan::plan;
 
 /// Slots taken from the ring at once: enough to keep the others busy, few enough that they are shared fairly.
 const BURST: usize = 4;

@@ -28,13 +28,37 @@ pub fn explain(request: &pb::ExplainRequest, corpus: Option<Arc<CorpusView>>) ->
     Ok(Question { opcode, description, corpus, wish, cold })
 }
 
+/// The wire's operations are named after the stems.
 fn operation(number: i32) -> Result<Opcode, Error> {
-    match pb::Operation::try_from(number) {
-        Ok(pb::Operation::Search) => Ok(Opcode::Search),
-        Ok(pb::Operation::Score) => Ok(Opcode::Score),
-        Ok(pb::Operation::Nearest) => Ok(Opcode::Nearest),
-        Ok(pb::Operation::Encode) => Ok(Opcode::Encode),
-        Ok(pb::Operation::Unspecified) => Err(Error::field("operation", "search, score, nearest or encode is needed")),
-        Err(_) => Err(Error::field("operation", format!("{number} is no operation"))),
+    let Ok(operation) = pb::Operation::try_from(number) else {
+        return Err(Error::field("operation", format!("{number} is no operation")));
+    };
+    let explained = |opcode: &&Opcode| pb::Operation::from_str_name(&wire_name(**opcode)).is_some();
+    let found = Opcode::ALL.iter().filter(explained).find(|opcode| wire_name(**opcode) == operation.as_str_name());
+    found.copied().ok_or_else(|| {
+        let names: Vec<_> = Opcode::ALL.iter().filter(explained).map(|opcode| opcode.name()).collect();
+        Error::field("operation", format!("one is needed: {}", names.join(", ")))
+    })
+}
+
+fn wire_name(opcode: Opcode) -> String {
+    format!("OPERATION_{}", opcode.name().to_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_but_nop_can_be_asked_about() {
+        for opcode in Opcode::ALL {
+            let number = pb::Operation::from_str_name(&wire_name(opcode)).map(i32::from);
+            assert_eq!(number.is_some(), opcode != Opcode::Nop, "{opcode}");
+            assert!(number.is_none_or(|number| operation(number).is_ok_and(|found| found == opcode)), "{opcode}");
+        }
+        for number in 1..=64 {
+            assert!(operation(number).is_ok() == pb::Operation::try_from(number).is_ok(), "{number}");
+        }
+        assert!(operation(0).is_err_and(|error| error.to_string().contains("search, score, encode, nearest")));
     }
 }

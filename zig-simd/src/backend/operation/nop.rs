@@ -2,10 +2,10 @@
 
 use megaring_ring::Status;
 
-use super::Context;
-use super::plan::{Inputs, Planned, Work};
-use super::search::Scratch;
+use super::{Planned, Scratch, Work};
 use crate::SimdError;
+use crate::backend::Context;
+use crate::backend::plan::Inputs;
 
 struct Nop;
 

@@ -9,11 +9,11 @@ use megaring_core::lists::Candidate;
 use megaring_core::nearest::{self, AXES, FLAG_POINTS};
 use megaring_ring::Status;
 
-use super::Context;
 use super::lists::Lists;
-use super::memory::JobSlice;
-use super::plan::{Inputs, Planned, Work, cut};
-use super::search::Scratch;
+use super::{Planned, Scratch, Work};
+use crate::backend::Context;
+use crate::backend::memory::JobSlice;
+use crate::backend::plan::{Inputs, cut};
 use crate::{PointColumns, SimdError};
 
 /// Points per call: their distances stay in the first-level cache.

@@ -15,11 +15,12 @@ use megaring_core::lists::wants_every_row;
 use megaring_core::screen::{GROUP_ROWS, QueryScreen, groups, packed_len};
 use megaring_ring::Status;
 
-use super::Context;
-use super::collector::Collector;
 use super::lists::Lists;
-use super::memory::JobSlice;
-use super::plan::{Inputs, Planned, Work, cut};
+use super::{Planned, Work};
+use crate::backend::Context;
+use crate::backend::collector::Collector;
+use crate::backend::memory::JobSlice;
+use crate::backend::plan::{Inputs, cut};
 use crate::{CandidateBuffers, KernelSet, QueryParams, ScreenQueries, ScreenRows, SimdError};
 
 /// Queries screened together: a tile's accumulators are reused for every block of codes that is in the cache.

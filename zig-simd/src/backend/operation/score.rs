@@ -9,10 +9,10 @@ use megaring_core::score::FLAG_ALL_ROWS;
 use megaring_core::{Metric, exact, rescore};
 use megaring_ring::Status;
 
-use super::Context;
-use super::memory::JobSlice;
-use super::plan::{Inputs, Planned, Work, cut};
-use super::search::Scratch;
+use super::{Planned, Scratch, Work};
+use crate::backend::Context;
+use crate::backend::memory::JobSlice;
+use crate::backend::plan::{Inputs, cut};
 use crate::{KernelSet, SimdError};
 
 /// Cells that are worth a chunk of their own: about 100 µs at 384 dimensions.

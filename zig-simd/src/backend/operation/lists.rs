@@ -4,8 +4,8 @@
 use megaring_core::lists::{self, Candidate, ListHeader, ListWriter};
 use megaring_ring::Status;
 
-use super::memory::JobSlice;
-use super::plan::Inputs;
+use crate::backend::memory::JobSlice;
+use crate::backend::plan::Inputs;
 
 /// The result region of a search or nearest job.
 #[derive(Clone, Copy)]
