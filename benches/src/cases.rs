@@ -18,6 +18,7 @@ use megaring_engine::{Engine, Outcome, Running, Terms};
 
 use crate::{Bench, Failure};
 
+mod checksum;
 mod encode;
 mod nearest;
 mod nop;

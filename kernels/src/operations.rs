@@ -6,7 +6,9 @@ use megaring_core::operation::Serves;
 /// Whether the kernel does an operation.
 pub(crate) const fn serves(opcode: Opcode) -> Serves<()> {
     match opcode {
-        Opcode::Nop | Opcode::Search | Opcode::Score | Opcode::Encode | Opcode::Nearest => Serves::By(()),
+        Opcode::Nop | Opcode::Search | Opcode::Score | Opcode::Encode | Opcode::Nearest | Opcode::Checksum => {
+            Serves::By(())
+        }
     }
 }
 

@@ -96,6 +96,7 @@ macro_rules! stages {
 }
 
 stages! { traits, shape;
+    Checksum => wgsl::checksum(),
     Encode => wgsl::encode(),
     /// Raises thresholds.
     Select => wgsl::select(shape.selecting_threads()),

@@ -3,12 +3,14 @@
 //! Nothing is blocked, fused, screened or cached beyond a row's norm. Searches run in parallel over queries, which
 //! changes no result. Non-finite input is an error elsewhere and has no defined result here, but it does not panic.
 
+mod checksum;
 mod encode;
 mod nearest;
 mod profile;
 mod score;
 mod search;
 
+pub use checksum::{crc32c, xxhash64};
 pub use encode::{Encoded, Memory, encode, keyword_mask};
 pub use nearest::{DEFAULT_WEIGHTS, Neighbour, nearest};
 pub use profile::{Element, LEXICON_TOML, Profile};

@@ -2,9 +2,10 @@
 //! makes answers exact. No I/O, no threads of its own (finishing borrows rayon's), no unsafe code.
 //!
 //! [`operations!`] is the list of operations; each one's definition is in the file of its name, and [`operation`] says
-//! what all of them have. The numeric contract lives here too: [`exact`] defines the score of a query and a row; [`screen`] says how far an approximate score may
-//! stray from it; [`rescore`] turns candidates into the one answer that is the same on every backend. [`encode`] does
-//! the same for the 5-D encoder: a backend only finds keyword masks, the coordinates come from one place.
+//! what all of them have. The numeric contract lives here too: [`exact`] defines the score of a query and a row;
+//! [`screen`] says how far an approximate score may stray from it; [`rescore`] turns candidates into the one answer
+//! that is the same on every backend. [`encode`] does the same for the 5-D encoder: a backend only finds keyword masks,
+//! and the coordinates come from one place.
 
 /// Hands the list of operations to a macro: its number in a slot, its module in this crate, and its type. The module's
 /// name is the stem that the operation has in every other part too (`encode.zig`, `encode.cuh`, `encode.wgsl`, `rpc
@@ -25,11 +26,13 @@ macro_rules! operations {
             3 score::Score,
             4 encode::Encode,
             5 nearest::Nearest,
+            6 checksum::Checksum,
         }
     };
 }
 
 // One for each operation.
+pub mod checksum;
 pub mod encode;
 pub mod nearest;
 pub mod nop;

@@ -11,6 +11,7 @@ use prost::Message;
 
 use crate::reply_limit::ReplyLimit;
 
+mod checksum;
 mod encode;
 mod nearest;
 mod score;

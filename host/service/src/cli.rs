@@ -18,6 +18,7 @@ use crate::console::{Failure, Output};
 
 mod bench;
 mod calibrate;
+mod checksum;
 mod corpus;
 mod corpus_report;
 mod encode;
@@ -67,6 +68,8 @@ enum Command {
     Encode(encode::EncodeArgs),
     /// The nearest points in 5-D
     Nearest(nearest::NearestArgs),
+    /// CRC-32C and xxHash64 of files
+    Checksum(checksum::ChecksumArgs),
     /// Measure what each backend takes, so that every job goes where it is answered soonest
     Calibrate(calibrate::CalibrateArgs),
     /// Which backend would do a job of a size, and why
@@ -126,6 +129,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Search(args) => search::run(&args, settings, output),
         Command::Encode(args) => encode::run(&args, settings, output),
         Command::Nearest(args) => nearest::run(&args, settings, output),
+        Command::Checksum(args) => checksum::run(&args, settings, output),
         Command::Calibrate(args) => calibrate::run(&args, settings, output),
         Command::Explain(args) => explain::run(&args, settings, output),
         Command::Bench(args) => bench::run(&args, settings, output),

@@ -68,6 +68,38 @@ class Workload {
         return job;
     }
 
+    // Only the CRC is worked out here: of the hash, the host's tests say whether it is right.
+    TestJob checksum(Random& random) const {
+        TestJob job;
+        job.opcode = Opcode::checksum;
+        job.descriptor.items = random.below(600);
+        std::vector<u64> offsets{0};
+        std::vector<u8> all;
+        std::vector<u32> expected;
+        for (u32 string = 0; string < job.descriptor.items; ++string) {
+            u32 crc = ~u32(0);
+            for (u32 left = random.below(random.below(200) == 0 ? 9'000 : 70); left > 0; --left) {
+                all.push_back(static_cast<u8>(random.below(256)));
+                crc ^= all.back();
+                for (u32 bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (crc & 1 ? 0x82F63B78 : 0);
+            }
+            offsets.push_back(all.size());
+            expected.push_back(~crc);
+        }
+        append(job.payload, offsets);
+        job.payload.insert(job.payload.end(), all.begin(), all.end());
+        job.result_len = expected.size() * 16;
+        job.wrong = [expected](const u8* result) -> std::string {
+            for (u64 string = 0; string < expected.size(); ++string) {
+                if (read_at<u64>(result, 2 * string) != expected[string]) {
+                    return "the CRC of string " + std::to_string(string);
+                }
+            }
+            return {};
+        };
+        return job;
+    }
+
     TestJob score(Random& random) const {
         TestJob job = with_queries(random, Opcode::score, random.below(7));
         const u32 items = job.descriptor.items;
@@ -217,6 +249,8 @@ template <>
 inline TestJob Workload::job_of<Opcode::score>(Random& random) const { return score(random); }
 template <>
 inline TestJob Workload::job_of<Opcode::encode>(Random& random) const { return encode(random); }
+template <>
+inline TestJob Workload::job_of<Opcode::checksum>(Random& random) const { return checksum(random); }
 template <>
 inline TestJob Workload::job_of<Opcode::nearest>(Random& random) const {
     return random.below(2) ? nearest(random) : nearest_sent(random);

@@ -2,11 +2,13 @@
 //!
 //! | operation | input | scratch | output |
 //! |---|---|---|---|
+//! | checksum | offsets, strings | | checksums |
 //! | encode | offsets, text | | masks |
 //! | nearest | what lists take, queries | thresholds, cells | lists |
 //! | score | queries, their norms, named rows and columns | sums | scores |
 //! | search | what lists take, coefficients and codes of the queries | thresholds, cells | lists |
 
+mod checksum;
 pub(crate) mod encode;
 mod lists;
 pub(crate) mod nearest;
@@ -61,6 +63,7 @@ pub(crate) fn serves(opcode: Opcode) -> Serves<Handler> {
         Opcode::Score => Serves::By(score::HANDLER),
         Opcode::Encode => Serves::By(encode::HANDLER),
         Opcode::Nearest => Serves::By(nearest::HANDLER),
+        Opcode::Checksum => Serves::By(checksum::HANDLER),
     }
 }
 

@@ -49,6 +49,10 @@ impl Compute for Service {
     async fn nearest(&self, request: Request<pb::NearestRequest>) -> Result<Response<pb::NearestResponse>, Status> {
         self.unary(request).await
     }
+
+    async fn checksum(&self, request: Request<pb::ChecksumRequest>) -> Result<Response<pb::ChecksumResponse>, Status> {
+        self.unary(request).await
+    }
 }
 
 /// A message of a stream both ways: a call under a number of its client's.

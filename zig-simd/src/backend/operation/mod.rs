@@ -1,5 +1,6 @@
 //! The operations: how each one's jobs are checked, cut into chunks and done here.
 
+mod checksum;
 mod encode;
 mod lists;
 mod nearest;
@@ -43,5 +44,6 @@ pub(crate) fn serves(opcode: Opcode) -> Serves<Plan> {
         Opcode::Score => Serves::By(score::plan),
         Opcode::Encode => Serves::By(encode::plan),
         Opcode::Nearest => Serves::By(nearest::plan),
+        Opcode::Checksum => Serves::By(checksum::plan),
     }
 }
