@@ -19,7 +19,7 @@ use megaring_core::nearest::{self, Nearest, Points};
 use megaring_core::score::Score;
 use megaring_core::search::Search;
 use megaring_core::texts::Texts;
-use megaring_core::{Backend, Metric, Operation, exact, matrix};
+use megaring_core::{Backend, Metric, Opcode, Operation, exact, matrix};
 use megaring_cuda::twin::Twin;
 use megaring_cuda::{CudaBackend, CudaMode, CudaOptions, Timings, start_with};
 use megaring_datasets::{Embeddings, Matrix, golden, memories, points, poison, queries, reference};
@@ -320,7 +320,7 @@ fn wrong_slots_are_refused_and_the_next_ones_served() {
     let sent = Points::Sent(Arc::new(std::array::from_fn(|_| vec![1.0; 10])));
     let near = descriptor_of(&Nearest { points: sent, queries: vec![[1.0; 5]], weights: [1.0; 5], k: 1 });
     use Status::{BadDescriptor, DeadlineExceeded, Ok, ResultTooSmall, StaleCorpus, UnknownOpcode};
-    let cases: Vec<(Descriptor, Vec<u8>, usize, Status)> = vec![
+    let mut cases: Vec<(Descriptor, Vec<u8>, usize, Status)> = vec![
         (Descriptor { opcode: 99, ..score }, with_rows(&[0, 1]), 8, UnknownOpcode),
         (Descriptor { deadline_ns: 1, ..score }, with_rows(&[0, 1]), 8, DeadlineExceeded),
         (score, with_rows(&[0, 63]), 8, Ok),
@@ -338,16 +338,6 @@ fn wrong_slots_are_refused_and_the_next_ones_served() {
         (Descriptor { metric: 4, ..all }, query.clone(), 256, BadDescriptor),
         (Descriptor { corpus: 8, ..all }, query.clone(), 256, StaleCorpus),
         (Descriptor { corpus_generation: 2, ..all }, query.clone(), 256, StaleCorpus),
-        (texts, offsets(&[0, 2, 4]), 32, Ok),
-        (texts, offsets(&[0, 2, 4]), 31, ResultTooSmall),
-        (texts, offsets(&[0, 5, 4]), 32, BadDescriptor),
-        (texts, offsets(&[0, u64::MAX, 4]), 32, BadDescriptor),
-        (texts, offsets(&[0, 2, 3]), 32, BadDescriptor),
-        (texts, offsets(&[0, 2, 5]), 32, BadDescriptor),
-        (texts, offsets(&[1, 2, 4]), 32, BadDescriptor),
-        (Descriptor { items: 0, ..texts }, offsets(&[0]), 0, BadDescriptor),
-        (Descriptor { items: 0, ..texts }, vec![0; 8], 0, Ok),
-        (Descriptor { items: u32::MAX, ..texts }, offsets(&[0, 2, 4]), 32, BadDescriptor),
         (near, points.clone(), len(1, 4), Ok),
         (near, points.clone(), 7, ResultTooSmall),
         (Descriptor { k: 0, ..near }, points.clone(), len(1, 4), BadDescriptor),
@@ -357,6 +347,21 @@ fn wrong_slots_are_refused_and_the_next_ones_served() {
         (Descriptor { flags: 0, corpus: 7, corpus_generation: 9, ..near }, points.clone(), len(1, 4), StaleCorpus),
         (Descriptor { flags: 0, corpus: 7, corpus_generation: 1, ..near }, points, len(1, 4), StaleCorpus),
     ];
+    for opcode in [Opcode::Encode, Opcode::Checksum] {
+        let texts = Descriptor { opcode: opcode as u16, ..texts };
+        cases.extend([
+            (texts, offsets(&[0, 2, 4]), 32, Ok),
+            (texts, offsets(&[0, 2, 4]), 31, ResultTooSmall),
+            (texts, offsets(&[0, 5, 4]), 32, BadDescriptor),
+            (texts, offsets(&[0, u64::MAX, 4]), 32, BadDescriptor),
+            (texts, offsets(&[0, 2, 3]), 32, BadDescriptor),
+            (texts, offsets(&[0, 2, 5]), 32, BadDescriptor),
+            (texts, offsets(&[1, 2, 4]), 32, BadDescriptor),
+            (Descriptor { items: 0, ..texts }, offsets(&[0]), 0, BadDescriptor),
+            (Descriptor { items: 0, ..texts }, vec![0; 8], 0, Ok),
+            (Descriptor { items: u32::MAX, ..texts }, offsets(&[0, 2, 4]), 32, BadDescriptor),
+        ]);
+    }
     // Offsets that fall at the border of two threads' pairs, two warps' and two chunks'.
     for border in [2, 64, 512, 4096] {
         let mut values: Vec<u64> = (0..=5_000).collect();
@@ -364,8 +369,11 @@ fn wrong_slots_are_refused_and_the_next_ones_served() {
             values[border - 1] += 1;
             let payload = [cast_slice::<u64, u8>(&values), &[b'x'; 5_000]].concat();
             let [sent] = &slots(&encode(&["x"; 5_000]))[..] else { panic!("one slot") };
-            let (status, _) = rig.send(&Sent { payload, ..sent.clone() });
-            assert_eq!(status, expected, "{border}");
+            for opcode in [Opcode::Encode, Opcode::Checksum] {
+                let descriptor = Descriptor { opcode: opcode as u16, ..sent.descriptor };
+                let (status, _) = rig.send(&Sent { descriptor, payload: payload.clone(), ..sent.clone() });
+                assert_eq!(status, expected, "{opcode}, {border}");
+            }
         }
     }
     for (descriptor, payload, result, expected) in cases {

@@ -309,6 +309,7 @@ fn faulty_slots_get_an_error_completion_and_the_workers_go_on() {
             (Descriptor { items: 2, ..good }, Status::BadDescriptor),
             (Descriptor { deadline_ns: 1, ..good }, Status::DeadlineExceeded),
             (Descriptor { opcode: Opcode::Encode as u16, items: 1, ..good }, Status::BadDescriptor),
+            (Descriptor { opcode: Opcode::Checksum as u16, items: 1, ..good }, Status::BadDescriptor),
             (Descriptor { opcode: Opcode::Nearest as u16, flags: FLAG_POINTS, ..good }, Status::BadDescriptor),
             (Descriptor { opcode: Opcode::Score as u16, k: 1, ..good }, Status::BadDescriptor),
         ];
