@@ -171,7 +171,8 @@ pub fn start(options: &CudaOptions, automaton: &Automaton) -> Result<(CudaBacken
     // A device that drives a display has a watchdog, which ends kernels that stay.
     let watched = facts.watched && options.mode == CudaMode::Persistent;
     let mode = if watched { CudaMode::Launch } else { options.mode };
-    let (mut backend, ring) = start_on(Arc::new(gpu), &CudaOptions { mode, ..options.clone() }, automaton)?;
+    let (mut backend, ring) =
+        start_on(Arc::new(gpu), &CudaOptions { mode, ..options.clone() }, &Timings::default(), automaton)?;
     if watched {
         backend.capabilities.device += " (it drives a display, so the kernel is launched for each batch)";
     }
@@ -186,18 +187,6 @@ pub fn start(options: &CudaOptions, automaton: &Automaton) -> Result<(CudaBacken
 /// # Errors
 /// What could not be had, in plain words.
 pub fn start_on(
-    device: Arc<dyn Device>,
-    options: &CudaOptions,
-    automaton: &Automaton,
-) -> Result<(CudaBackend, Arc<JobRing>), Unavailable> {
-    start_with(device, options, &Timings::default(), automaton)
-}
-
-/// [`start_on`] with other timings than the usual ones.
-///
-/// # Errors
-/// As [`start_on`].
-pub fn start_with(
     device: Arc<dyn Device>,
     options: &CudaOptions,
     timings: &Timings,

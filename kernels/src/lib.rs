@@ -29,6 +29,6 @@ pub mod stream;
 #[cfg(feature = "twin")]
 pub mod twin;
 
-pub use backend::{CudaBackend, CudaMode, CudaOptions, CudaScreen, start, start_on, start_with};
+pub use backend::{CudaBackend, CudaMode, CudaOptions, CudaScreen, start, start_on};
 pub use liveness::Timings;
 pub use probe::Unavailable;

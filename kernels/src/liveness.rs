@@ -43,6 +43,15 @@ impl Default for Timings {
     }
 }
 
+impl Timings {
+    /// For a kernel that a processor plays, which may stand still while the processor is busy with other things.
+    #[must_use]
+    pub fn patient() -> Self {
+        let long = Duration::from_secs(300);
+        Self { silence: long, host_silence: long, start: long, stop: long, budget: long, ..Self::default() }
+    }
+}
+
 /// What the kernel shows of itself at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Signs {

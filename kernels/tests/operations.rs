@@ -6,7 +6,6 @@ mod slot;
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytemuck::allocation::pod_collect_to_vec;
 use bytemuck::cast_slice;
@@ -21,7 +20,7 @@ use megaring_core::search::Search;
 use megaring_core::texts::Texts;
 use megaring_core::{Backend, Metric, Opcode, Operation, exact, matrix};
 use megaring_cuda::twin::Twin;
-use megaring_cuda::{CudaBackend, CudaMode, CudaOptions, Timings, start_with};
+use megaring_cuda::{CudaBackend, CudaMode, CudaOptions, Timings, start_on};
 use megaring_datasets::{Embeddings, Matrix, golden, memories, points, poison, queries, reference};
 use megaring_ring::{Descriptor, JobRing, RingConfig, Status, WaitStrategy};
 
@@ -44,9 +43,8 @@ impl Rig {
         let ring =
             RingConfig { capacity: 8, arena_bytes: 64 << 20, block_bytes: 64 << 10, wait: WaitStrategy::default() };
         let options = CudaOptions { mode, device: 0, memory_bytes: 64 << 20, ring, screen: Default::default() };
-        let (long, beat) = (Duration::from_secs(60), Duration::from_millis(50));
-        let timings = Timings { beat, silence: long, host_silence: long, start: long, stop: long, budget: long };
-        let (backend, ring) = start_with(twin, &options, &timings, &automaton).expect("the twin starts");
+        let timings = Timings::patient();
+        let (backend, ring) = start_on(twin, &options, &timings, &automaton).expect("the twin starts");
         Some(Self { backend, ring, automaton, profile })
     }
 

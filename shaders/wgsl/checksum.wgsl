@@ -6,9 +6,6 @@
 struct ChecksumParams {
     // Number of strings.
     strings: u32,
-    unused_a: u32,
-    unused_b: u32,
-    unused_c: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: ChecksumParams;

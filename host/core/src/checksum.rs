@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_description_is_of_the_job_that_it_describes() {
         let mut contents = Texts::default();
-        ["abc", "", "de"].map(|content| contents.push(content));
+        ["abc", "", "de"].iter().for_each(|content| contents.push(content));
         let shape = Shape { items: 3, text_bytes: 5, ..Shape::default() };
         let described = Opcode::Checksum.describe(&shape).map(|description| description.size);
         assert_eq!(described.ok(), Some(Checksum { contents }.size()));

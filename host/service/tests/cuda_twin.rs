@@ -15,7 +15,7 @@ use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::search::Search;
 use megaring_core::{BackendKind, Metric};
 use megaring_cuda::twin::Twin;
-use megaring_cuda::{CudaMode, CudaOptions, CudaScreen};
+use megaring_cuda::{CudaMode, CudaOptions, CudaScreen, Timings};
 use megaring_datasets::{Embeddings, sample};
 use megaring_engine::Terms;
 use megaring_ring::{RingConfig, WaitStrategy};
@@ -46,7 +46,8 @@ fn subject_on(twin: Result<Arc<Twin>, String>, options: CudaOptions) -> Option<(
     let ring = RingConfig { capacity: 64, arena_bytes: 32 << 20, block_bytes: 64 << 10, wait: WaitStrategy::default() };
     let options = CudaOptions { ring, ..options };
     let automaton = Automaton::new(&Profile::parse(DEFAULT).expect("the default profile"));
-    let (backend, ring) = megaring_cuda::start_on(twin.clone(), &options, &automaton).expect("the twin starts");
+    let started = megaring_cuda::start_on(twin.clone(), &options, &Timings::patient(), &automaton);
+    let (backend, ring) = started.expect("the twin starts");
     let name = format!("the twin, {}, {}", options.mode, options.screen);
     let running = |_: &_| vec![(Box::new(backend) as _, ring)];
     Some((Subject::start(BackendKind::Cuda, &name, None, running).expect("an engine"), twin))

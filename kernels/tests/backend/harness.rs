@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::{Backend, Opcode};
-use megaring_cuda::{CudaBackend, CudaMode, CudaOptions, Timings, Unavailable, start_with};
+use megaring_cuda::{CudaBackend, CudaMode, CudaOptions, Timings, Unavailable, start_on};
 use megaring_ring::{Descriptor, JobRing, RingConfig, Status, Ticket, WaitStrategy};
 
 use crate::mock::{Mock, Script};
@@ -44,14 +44,14 @@ pub(crate) fn start(
     mode: CudaMode,
     timings: Timings,
 ) -> Result<(CudaBackend, Arc<JobRing>), Unavailable> {
-    start_with(mock.clone(), &options(mode), &timings, &automaton())
+    start_on(mock.clone(), &options(mode), &timings, &automaton())
 }
 
 /// A backend whose idle threads park at once, so that nothing is seen by chance.
 pub(crate) fn parking(mock: &Arc<Mock>, mode: CudaMode) -> (CudaBackend, Arc<JobRing>) {
     let mut options = options(mode);
     options.ring.wait = WaitStrategy::Park;
-    start_with(mock.clone(), &options, &patient(), &automaton()).expect("a device of threads is always there")
+    start_on(mock.clone(), &options, &patient(), &automaton()).expect("a device of threads is always there")
 }
 
 /// A backend whose first kernels after the start follow a script.

@@ -9,7 +9,7 @@ use megaring_core::encode::Encode;
 use megaring_core::texts::Texts;
 use megaring_core::{Backend, Opcode, Operation};
 use megaring_cuda::twin::Twin;
-use megaring_cuda::{CudaBackend, CudaMode, Timings, start_with};
+use megaring_cuda::{CudaBackend, CudaMode, Timings, start_on};
 use megaring_ring::{Descriptor, JobRing, Outcome, Status, Ticket};
 
 use crate::harness::{answer, automaton, count, options, patient, submit};
@@ -20,7 +20,7 @@ fn twin() -> Option<Arc<Twin>> {
 }
 
 fn start(twin: &Arc<Twin>, mode: CudaMode) -> (CudaBackend, Arc<JobRing>) {
-    start_with(twin.clone(), &options(mode), &patient(), &automaton()).expect("the twin starts")
+    start_on(twin.clone(), &options(mode), &patient(), &automaton()).expect("the twin starts")
 }
 
 fn texts(contents: &[&str]) -> Encode {
@@ -48,7 +48,7 @@ fn masks(outcome: &Outcome) -> Vec<u128> {
 fn a_kernel_that_stays_has_its_clock_corrected() {
     let Some(twin) = twin() else { return };
     let timings = Timings { beat: Duration::from_millis(5), ..patient() };
-    let started = start_with(twin, &options(CudaMode::Persistent), &timings, &automaton());
+    let started = start_on(twin, &options(CudaMode::Persistent), &timings, &automaton());
     let (backend, ring) = started.expect("the twin starts");
     let offset = || &ring.lines().control[0].more[1];
     let measured = offset().load(Ordering::Acquire);

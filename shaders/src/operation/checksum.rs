@@ -26,7 +26,6 @@ const RESULT_BYTES: usize = size_of::<[u64; 2]>();
 #[repr(C)]
 struct ChecksumParams {
     strings: u32,
-    unused: [u32; 3],
 }
 
 same_layout!(checksum_params: ChecksumParams { strings });
@@ -55,7 +54,7 @@ impl Operation for Checksum<'_> {
     fn round(&mut self, _: &[Part], _first: bool) -> Script {
         let strings = self.contents.len() as u32;
         let workgroups = strings.div_ceil(WORKGROUP).min(MOST_WORKGROUPS);
-        let params = ChecksumParams { strings, unused: [0; 3] };
+        let params = ChecksumParams { strings };
         let mut script = Script::default();
         let work = BYTE_WORK * u64::from(self.contents.bytes());
         script.dispatch(Stage::Checksum, None, &params, [workgroups, 1, 1], work);

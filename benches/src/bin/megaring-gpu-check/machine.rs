@@ -150,16 +150,8 @@ pub(crate) fn prepared(backend: &dyn Backend, job: &Job) -> Result<Residency, Fa
 /// The twin takes its time, and shares processors with everything else.
 #[cfg(feature = "rehearsal")]
 fn on_twin(options: &CudaOptions, automaton: &Automaton) -> Result<Running, Failure> {
-    let long = std::time::Duration::from_secs(300);
-    let timings = megaring_cuda::Timings {
-        silence: long,
-        host_silence: long,
-        start: long,
-        stop: long,
-        budget: long,
-        ..megaring_cuda::Timings::default()
-    };
-    let (backend, ring) = megaring_cuda::start_with(megaring_cuda::twin::Twin::load()?, options, &timings, automaton)?;
+    let (twin, timings) = (megaring_cuda::twin::Twin::load()?, megaring_cuda::Timings::patient());
+    let (backend, ring) = megaring_cuda::start_on(twin, options, &timings, automaton)?;
     Ok((Box::new(backend), ring))
 }
 

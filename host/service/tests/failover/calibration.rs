@@ -78,9 +78,12 @@ fn a_backend_that_fails_is_told_and_the_others_are_measured() {
     assert!(matches!(keeper.restore(), Found::Good(found) if *found == calibration), "the file is good");
     assert_eq!(refusals, told.len(), "nobody else could measure meanwhile");
     assert!(keeper.begin().is_ok(), "now somebody can");
-    assert!(told.len() > 10 && told[0].done == 0 && told[0].left.is_none(), "{:?}", told.first());
+    assert!(told[0].done == 0 && told[0].left.is_none(), "{:?}", told.first());
     assert!(told.windows(2).all(|pair| pair[0].done <= pair[1].done && pair[1].done <= pair[1].steps));
-    assert!(told.last().is_some_and(|last| last.left.is_some()));
+    assert!(told[1..].iter().all(|later| later.left.is_some()));
+    // On a machine that is busy with other things the time may be over before; then that is said.
+    let left_out = calibration.doubts.iter().any(|doubt| doubt.contains("left out"));
+    assert!(left_out || told.len() > 10, "{} of {} steps, {:?}", told.len(), told[0].steps, calibration.doubts);
     // Corpora alone are listed.
     assert!(rig.engine.store().list().is_empty());
     drop(rig.engine);
