@@ -70,7 +70,7 @@ pub enum Scale {
     Brief,
     /// For a processor that plays a GPU.
     Emulated,
-    /// For a processor.
+    /// For a processor, and quick on a GPU.
     Usual,
     /// For a GPU.
     Thorough,
@@ -135,7 +135,7 @@ impl Subject {
     pub fn store(&self, rows: &megaring_datasets::Matrix, cuts: &[usize]) -> Result<Arc<CorpusView>, Failure> {
         let name = self.create(rows.dim)?;
         let mut corpus = self.engine.store().view(&name)?;
-        for end in cuts.iter().copied().chain([rows.rows]) {
+        for end in cuts.iter().copied().chain([rows.rows]).map(|end| end.min(rows.rows)) {
             if end > corpus.rows() {
                 corpus = self.append(&name, &rows.values[corpus.rows() * rows.dim..end * rows.dim], None)?;
             }
@@ -197,6 +197,9 @@ impl Subject {
     pub fn check<O: Cases>(&self, scale: Scale) -> Result<usize, Failure> {
         let mut check = Check::new(self, scale);
         O::cases(&mut check)?;
+        if check.compared == 0 {
+            return Err(format!("{} has no cases that compare anything", O::OPCODE).into());
+        }
         Ok(check.compared)
     }
 

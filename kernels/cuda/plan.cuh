@@ -1,6 +1,6 @@
 // From a slot to a plan. Every number in a descriptor is checked before anything is read or written by it: here what
 // all jobs have in common, the rest in each operation's own file. One thread of the dispatcher does it. What depends on
-// the payload's bytes is checked in the PREPARE phase by the threads that read them.
+// the payload's bytes is checked by the threads that read them.
 #pragma once
 
 #include "job.cuh"

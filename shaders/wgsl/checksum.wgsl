@@ -67,20 +67,20 @@ fn checksums(begin: u32, end: u32) -> vec4<u32> {
             for (var lane = 0u; lane < 4u; lane += 1u) {
                 let word = vec2<u32>(half_at(at + 8u * lane), half_at(at + 8u * lane + 4u));
                 crc = crc_half(crc_half(crc, word.x), word.y);
-                lanes[lane] = round(lanes[lane], word);
+                lanes[lane] = xxhash_round(lanes[lane], word);
             }
         }
         let sum = add(rotate(lanes[0], 1u), rotate(lanes[1], 7u));
         hash = add(sum, add(rotate(lanes[2], 12u), rotate(lanes[3], 18u)));
         for (var lane = 0u; lane < 4u; lane += 1u) {
-            hash = add(multiply(hash ^ round(vec2<u32>(), lanes[lane]), PRIME_1), PRIME_4);
+            hash = add(multiply(hash ^ xxhash_round(vec2<u32>(), lanes[lane]), PRIME_1), PRIME_4);
         }
     }
     hash = add(hash, vec2<u32>(length, 0u));
     for (; end - at >= 8u; at += 8u) {
         let word = vec2<u32>(half_at(at), half_at(at + 4u));
         crc = crc_half(crc_half(crc, word.x), word.y);
-        hash = add(multiply(rotate(hash ^ round(vec2<u32>(), word), 27u), PRIME_1), PRIME_4);
+        hash = add(multiply(rotate(hash ^ xxhash_round(vec2<u32>(), word), 27u), PRIME_1), PRIME_4);
     }
     if end - at >= 4u {
         let half = half_at(at);
@@ -121,7 +121,7 @@ fn crc_half(before: u32, half: u32) -> u32 {
     return low ^ tables[1][(crc >> 16u) & 0xFFu] ^ tables[0][crc >> 24u];
 }
 
-fn round(lane: vec2<u32>, word: vec2<u32>) -> vec2<u32> {
+fn xxhash_round(lane: vec2<u32>, word: vec2<u32>) -> vec2<u32> {
     return multiply(rotate(add(lane, multiply(word, PRIME_2)), 31u), PRIME_1);
 }
 

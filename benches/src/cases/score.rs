@@ -59,7 +59,7 @@ fn scored(check: &mut Check<'_, Score>, rows: &megaring_datasets::Matrix, asked:
     for metric in Metric::ALL {
         let all = reference::score(by_reference(metric), &queries, &rows.values, rows.dim);
         let last = rows.rows as u32 - 1;
-        for named in [None, Some(vec![last, 0, last / 2, last / 2, last / 3]), Some(Vec::new())] {
+        for named in [None, Some(vec![last, 0, last / 2, last / 2, last / 3, (last + 1) / 3]), Some(Vec::new())] {
             let ids = named.clone().unwrap_or_else(|| (0..=last).collect());
             let row = |query: usize| ids.iter().map(move |row| query * rows.rows + *row as usize);
             let want: Vec<u32> = (0..asked.min(rows.rows)).flat_map(row).map(|at| all[at].to_bits()).collect();

@@ -90,7 +90,7 @@ pub fn rows_find_each_other(
     rows: &Matrix,
     batches: Batches<'_>,
 ) -> Result<(), Failure> {
-    let corpus = check.subject.store(rows, &[rows.rows / 2])?;
+    let corpus = check.subject.store(rows, &[rows.rows / 2 - rows.rows / 50])?;
     stored_rows_find_each_other(check, name, (&corpus, rows), batches)
 }
 
@@ -129,7 +129,7 @@ pub fn near_rows_are_found(
     (rows, queries): (&Matrix, &[f32]),
     ks: &[usize],
 ) -> Result<(), Failure> {
-    let corpus = check.subject.store(rows, &[rows.rows / 3])?;
+    let corpus = check.subject.store(rows, &[rows.rows / 3, rows.rows / 3 + 3])?;
     let most = ks.iter().copied().max().unwrap_or(1);
     for metric in Metric::ALL {
         let truth = truth(metric, queries, rows, most, None);
@@ -142,12 +142,12 @@ pub fn near_rows_are_found(
 
 fn the_sample(check: &mut Check<'_, Search>) -> Result<(), Failure> {
     let rows = sample()?.embeddings;
-    let rows = rows.head(check.scale.of([40, 600, rows.rows, rows.rows]));
+    let rows = rows.head(check.scale.of([300, 600, rows.rows, rows.rows]));
     let all = rows.rows;
-    const FEW: &[usize] = &[1, 3, 17];
-    const SOME: &[usize] = &[1, 2, 7, 8, 9, 17, 64, 65, 200];
+    const FEW: &[usize] = &[1, 9, 64];
+    const SOME: &[usize] = &[1, 2, 3, 7, 8, 9, 15, 16, 17, 64, 65, 200];
     const MANY: &[usize] =
-        &[1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 64, 65, 100, 127, 129, 511, 512, 513, 1000, 2047, 2048];
+        &[1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 64, 65, 100, 127, 128, 129, 511, 512, 513, 1000, 2047, 2048];
     let batches: [&[usize]; 4] = check.scale.of([
         [FEW, FEW, &[], &[3]],
         [SOME, SOME, &[1, 9, 64], &[1, 9, 65]],
@@ -166,7 +166,18 @@ fn the_sample(check: &mut Check<'_, Search>) -> Result<(), Failure> {
 
 fn odd_shapes(check: &mut Check<'_, Search>) -> Result<(), Failure> {
     let emulated = [(1, 1), (15, 3), (17, 7), (300, 8), (999, 128), (64, 1_536), (40, 4_096)];
-    let usual = [(700, 384), (130, 768), (5_000, 4)];
+    let usual = [
+        (700, 384),
+        (130, 768),
+        (5_000, 4),
+        (31, 96),
+        (33, 96),
+        (65, 96),
+        (257, 96),
+        (4_097, 96),
+        (300, 33),
+        (300, 129),
+    ];
     // On both sides of every power of two.
     let counts = (1..13).flat_map(|bits| [(1 << bits) - 1, 1 << bits, (1 << bits) + 1]).map(|rows| (rows, 96));
     let dims = (1..14).flat_map(|bits| [(1 << bits) - 1, 1 << bits, (1 << bits) + 1]).map(|dim| (999, dim));

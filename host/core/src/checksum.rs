@@ -1,6 +1,6 @@
-//! Checksum: the CRC-32C and the xxHash64 of byte strings, as the crates `crc32c` and `twox-hash` have them. CRC-32C is
-//! Castagnoli's polynomial as iSCSI uses it (RFC 3720, section 12.1); xxHash64 is of seed 0 (the xxHash specification,
-//! version 0.2).
+//! Checksum: the CRC-32C and the xxHash64 of byte strings, as computed by the crates `crc32c` and `twox-hash`. CRC-32C
+//! is Castagnoli's polynomial as iSCSI uses it (RFC 3720, section 12.1); xxHash64 is of seed 0 (the xxHash
+//! specification, version 0.2).
 //!
 //! | payload | result |
 //! |---|---|
@@ -15,7 +15,7 @@ use crate::operation::{
 };
 use crate::texts::Texts;
 
-/// Byte strings to be checked.
+/// Byte strings to compute checksums of.
 #[derive(Debug, Clone, Default)]
 pub struct Checksum {
     /// The strings; any bytes will do.

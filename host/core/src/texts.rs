@@ -13,7 +13,7 @@ const PIECE_TEXTS: usize = 16_384;
 pub struct Texts {
     /// Start of each text, and the end of the last: one more than there are texts.
     pub offsets: Vec<u64>,
-    /// UTF-8 of all texts.
+    /// Bytes of all texts: UTF-8, or any where an operation takes any.
     pub bytes: Vec<u8>,
 }
 

@@ -3,6 +3,23 @@
 //! A data folder holds one folder per corpus. In it, `manifest.json` names the segments; each segment is an Arrow IPC
 //! file (`seg-000001.arrow`) beside a cache of what is computed from it (`seg-000001.derived`).
 //!
+//! ```
+//! use megaring_core::matrix::Matrix;
+//! use megaring_corpus::{Access, Rows, Store};
+//!
+//! # let parent = tempfile::tempdir()?;
+//! # let folder = parent.path().join("megaring-data");
+//! let store = Store::open(&folder, Access::Exclusive)?;
+//! store.create("notes", 2)?;
+//! let mut appender = store.append("notes")?;
+//! let embeddings = Matrix { rows: 3, dim: 2, values: vec![1.0, 0.0, 0.0, 1.0, 0.6, 0.8] };
+//! appender.push(Rows { embeddings, memory_ids: vec![10, 11, 12], ..Rows::default() })?;
+//! appender.commit()?;
+//! let version = store.view("notes")?;
+//! assert_eq!((version.rows(), version.dim(), version.generation()), (3, 2, 2));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Promises
 //! - Corpora only grow. A segment is written under a temporary name, synced, renamed and only then named by a new
 //!   manifest, itself replaced atomically: a crash at any moment leaves the corpus as before or after the append. What

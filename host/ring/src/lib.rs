@@ -10,6 +10,30 @@
 //! nothing to watch, [`JobRing::announce`] or [`JobRing::reap`] otherwise. What the device must keep to is told in
 //! `device.rs`.
 //!
+//! A job's whole way, with producer and consumer on one thread:
+//!
+//! ```
+//! use megaring_ring::{Descriptor, JobRing, RingConfig, Status};
+//!
+//! let config = RingConfig { capacity: 8, arena_bytes: 64 << 10, block_bytes: 4096, ..RingConfig::default() };
+//! let ring = JobRing::new(config)?;
+//! let mut reservation = ring.try_reserve(5, 5)?;
+//! reservation.payload_mut().copy_from_slice(b"hello");
+//! let ticket = ring.submit(reservation, Descriptor { opcode: 7, items: 1, ..Default::default() });
+//!
+//! ring.try_poll(1, &mut |polled| {
+//!     let mut work = ring.open(&polled).expect("a sound slot");
+//!     let shouted = work.payload().to_ascii_uppercase();
+//!     work.result_mut().copy_from_slice(&shouted);
+//!     let body = work.result_body(5).expect("it fits the result region");
+//!     work.complete(Status::Ok, 0, body);
+//! });
+//!
+//! let outcome = ticket.wait();
+//! assert_eq!((outcome.status(), outcome.result()), (Status::Ok, &b"HELLO"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Under `--cfg loom` the crate runs on the model checker's types instead of the standard library's; see [`sync`] and
 //! [`protocol`].
 

@@ -7,6 +7,18 @@
 //! | 8 | [`call`], [`reply`] | makes the response of what came out |
 //!
 //! [`Server`] listens, tells of its health, and drains.
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use megaring_engine::Engine;
+//! # use megaring_server::{ServeError, Server, ServerConfig};
+//! # async fn serve(engine: Arc<Engine>, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+//! let server = Server::bind(ServerConfig::new(([127, 0, 0, 1], 7272).into()), engine)?;
+//! println!("listening on {}", server.address());
+//! let drained = server.serve(stop).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod call;
 pub mod error;

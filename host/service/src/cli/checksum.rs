@@ -13,7 +13,7 @@ use super::search::tell_made;
 use crate::config::Settings;
 use crate::console::{Failure, Output};
 
-/// Bytes that are checked together; a file is never divided.
+/// Bytes that are processed together; a file is never divided.
 const BATCH_BYTES: usize = 8 << 20;
 
 /// `megaring checksum`.

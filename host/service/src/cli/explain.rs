@@ -33,13 +33,13 @@ pub(crate) struct ExplainArgs {
     /// A corpus in place of --rows and --dim
     #[arg(long, env = "MEGARING_EXPLAIN_CORPUS", value_name = "NAME", conflicts_with_all = ["rows", "dim", "bytes"])]
     corpus: Option<String>,
-    /// Queries, or memories to encode
+    /// Queries, or texts
     #[arg(long, env = "MEGARING_EXPLAIN_QUERIES", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     queries: u64,
     /// Answers of each query
     #[arg(long, env = "MEGARING_EXPLAIN_K", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
-    /// Bytes of all texts together, for encoding
+    /// Bytes of all texts together, for operations on texts
     #[arg(long, env = "MEGARING_EXPLAIN_BYTES", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     bytes: Option<u64>,
     /// The backend that must do it

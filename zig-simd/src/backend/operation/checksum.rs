@@ -1,4 +1,4 @@
-//! Checksum: the definition itself ([`Checksums::of`]), which uses the processor's own instructions.
+//! Checksum: the definition itself ([`Checksums::of`]), whatever instruction set the Zig kernels are for.
 
 use megaring_core::checksum::Checksums;
 use megaring_ring::Status;
