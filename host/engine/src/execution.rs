@@ -217,8 +217,9 @@ impl<O: Answered> Execution<O> {
             Setback::Final(error) => return Err(error),
             Setback::Backend(error) => error,
         };
-        // A refusal is no failure.
-        let is_refusal = matches!(error, Error::BackendUnavailable { .. } | Error::Exhausted { .. });
+        // A refusal is no failure, and a job that does not fit is not the lane's.
+        let is_refusal =
+            matches!(error, Error::BackendUnavailable { .. } | Error::Exhausted { .. } | Error::Invalid(_));
         if is_refusal {
             self.attempt.entry.refused()
         } else {

@@ -64,7 +64,7 @@ pub fn refusal(error: &ReserveError, retry_after: Duration) -> Error {
         ReserveError::TooLarge { limit } => Error::field(
             "request",
             format!(
-                "one item needs more than the {limit} bytes that a backend takes at once; ask for fewer rows or a smaller k"
+                "one item needs more than the {limit} bytes that a backend takes at once; ask for fewer rows, a smaller k or shorter texts"
             ),
         ),
         ReserveError::Closed => Error::Draining,

@@ -8,12 +8,13 @@ use megaring::Setup;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::matrix::Matrix;
 use megaring_core::nearest::{Nearest, Points};
-use megaring_core::operation::{Exact, Piece};
+use megaring_core::operation::{Exact, Piece, Shape};
 use megaring_core::score::Score;
 use megaring_core::search::Search;
-use megaring_core::{Answered, BackendKind, BackendStatus, Error, Metric, nearest};
+use megaring_core::{Answered, BackendKind, BackendStatus, Error, Metric, Opcode, nearest};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::Embeddings;
+use megaring_engine::router::Question;
 use megaring_engine::{Engine, Terms};
 use megaring_ring::event_ring::{Read, Start};
 
@@ -90,6 +91,12 @@ async fn an_item_larger_than_the_arena_is_refused_with_the_limit() {
         Nearest { points: Points::Sent(columns), queries: vec![[0.0; 5]], weights: nearest::DEFAULT_WEIGHTS, k: 1 };
     let error = rig.engine.run(job, Terms::default()).await.expect_err("4 MB do not fit 1 MiB");
     assert!(matches!(error, Error::Invalid(_)), "{error}");
+    // That was no failure of the lane: it goes on with other jobs.
+    let shape = Shape { items: 1, text_bytes: 9, ..Shape::default() };
+    let description = Opcode::Encode.describe(&shape).expect("a good shape");
+    let question = Question { opcode: Opcode::Encode, description, corpus: None, wish: None, cold: false };
+    let prospects = rig.engine.router().explain(&question).prospects;
+    assert!(prospects.iter().all(|prospect| prospect.reserve.is_none()), "{prospects:?}");
     rig.settles().await;
 }
 
