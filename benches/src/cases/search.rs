@@ -179,15 +179,16 @@ fn odd_shapes(check: &mut Check<'_, Search>) -> Result<(), Failure> {
         (300, 129),
     ];
     // On both sides of every power of two.
-    let counts = (1..13).flat_map(|bits| [(1 << bits) - 1, 1 << bits, (1 << bits) + 1]).map(|rows| (rows, 96));
-    let dims = (1..14).flat_map(|bits| [(1 << bits) - 1, 1 << bits, (1 << bits) + 1]).map(|dim| (999, dim));
+    let around = |bits: usize| [(1 << bits) - 1, 1 << bits, (1 << bits) + 1];
+    let counts = (1..13).flat_map(around).map(|rows| (rows, 96));
+    let dims = (1..13).flat_map(around).chain([8_191, 8_192]).map(|dim| (999, dim));
     let shapes: Vec<(usize, usize)> = match check.scale {
         Scale::Brief => vec![(1, 3), (200, 12)],
         Scale::Emulated => emulated.into(),
         Scale::Usual => emulated.into_iter().chain(usual).collect(),
         Scale::Thorough => emulated.into_iter().chain(usual).chain(counts).chain(dims).collect(),
     };
-    for (rows, dim) in shapes.into_iter().filter(|(_, dim)| *dim <= 8_192) {
+    for (rows, dim) in shapes {
         let corpus = Embeddings { rows, dim, seed: 3, ..Embeddings::default() }.generate();
         let queries = megaring_datasets::queries(&corpus, check.scale.of([3, 5, 5, 17]), 4);
         let name = format!("{rows} x {dim}");

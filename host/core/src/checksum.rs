@@ -6,8 +6,6 @@
 //! |---|---|
 //! | `items + 1` offsets u64, then the bytes ([`crate::texts`]) | for each item two u64: its CRC-32C, its xxHash64 |
 
-use crate::corpus::Columns;
-use crate::describe;
 use crate::error::Error;
 use crate::operation::{
     Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape,
@@ -51,7 +49,7 @@ impl Operation for Checksum {
     }
 
     fn size(&self) -> Size {
-        size(self.contents.len() as u64, self.contents.bytes.len() as u64)
+        self.contents.size()
     }
 
     fn reads(&self) -> Option<Reads<'_>> {
@@ -73,8 +71,7 @@ impl Answered for Checksum {
     const ITEMS: &'static str = "contents";
 
     fn describe(shape: &Shape) -> Result<Description, Error> {
-        let size = size(describe::items(shape)?, describe::text_bytes(shape)?);
-        Ok(Description { size, columns: Columns::NONE, rows: 0, dim: 0, k: 0 })
+        Texts::describe(shape)
     }
 
     fn is_light(&self, _: &Piece, _: &[u8]) -> bool {
@@ -92,10 +89,6 @@ impl Answered for Checksum {
         let bytes_read = Texts::piece_bytes(piece);
         Ok(Finished { answers: answer.len(), answer, rows_rescored: 0, bytes_read })
     }
-}
-
-fn size(items: u64, bytes: u64) -> Size {
-    Size { items, bytes, ..Size::default() }
 }
 
 #[cfg(test)]

@@ -17,8 +17,6 @@
 use rayon::prelude::*;
 
 use self::profile::{Element, Profile};
-use crate::corpus::Columns;
-use crate::describe;
 use crate::error::Error;
 use crate::operation::{
     Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape,
@@ -51,7 +49,7 @@ impl Operation for Encode {
     }
 
     fn size(&self) -> Size {
-        size(self.texts.len() as u64, self.texts.bytes.len() as u64)
+        self.texts.size()
     }
 
     fn reads(&self) -> Option<Reads<'_>> {
@@ -73,8 +71,7 @@ impl Answered for Encode {
     const ITEMS: &'static str = "memories";
 
     fn describe(shape: &Shape) -> Result<Description, Error> {
-        let size = size(describe::items(shape)?, describe::text_bytes(shape)?);
-        Ok(Description { size, columns: Columns::NONE, rows: 0, dim: 0, k: 0 })
+        Texts::describe(shape)
     }
 
     fn is_light(&self, piece: &Piece, _: &[u8]) -> bool {
@@ -94,10 +91,6 @@ impl Answered for Encode {
         let bytes_read = Texts::piece_bytes(piece);
         Ok(Finished { answers: answer.len(), answer, rows_rescored: 0, bytes_read })
     }
-}
-
-fn size(items: u64, bytes: u64) -> Size {
-    Size { items, bytes, ..Size::default() }
 }
 
 /// What is known of a memory beside its text. Missing numbers are 0. All are finite.

@@ -1,6 +1,9 @@
 //! Texts as jobs carry them, and how a batch of them is cut and laid out: `items + 1` offsets u64, then the bytes.
 
-use crate::operation::{Payload, Piece};
+use crate::corpus::Columns;
+use crate::describe;
+use crate::error::Error;
+use crate::operation::{Description, Payload, Piece, Shape, Size};
 
 /// Texts of one piece, in bytes: enough that a slot's cost does not show, little enough that all workers are busy in a
 /// stream.
@@ -45,6 +48,21 @@ impl Texts {
         self.offsets.push(self.bytes.len() as u64);
     }
 
+    /// The size of a job on them.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        size(self.len() as u64, self.bytes.len() as u64)
+    }
+
+    /// The size of a job on texts that is only described.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the number that is missing or does not belong there.
+    pub fn describe(shape: &Shape) -> Result<Description, Error> {
+        let size = size(describe::items(shape)?, describe::text_bytes(shape)?);
+        Ok(Description { size, columns: Columns::NONE, rows: 0, dim: 0, k: 0 })
+    }
+
     /// Cuts them into pieces with `each` bytes of result a text.
     #[must_use]
     pub fn pieces(&self, each: usize) -> Vec<Piece> {
@@ -76,6 +94,10 @@ impl Texts {
     pub fn piece_bytes(piece: &Piece) -> u64 {
         (piece.payload - header_len(piece.items.len())) as u64
     }
+}
+
+fn size(items: u64, bytes: u64) -> Size {
+    Size { items, bytes, ..Size::default() }
 }
 
 fn header_len(texts: usize) -> usize {

@@ -9,6 +9,9 @@ use megaring_simd::KernelSet;
 #[path = "support/checks.rs"]
 mod checks;
 
+/// How much is asked of every operation.
+const SCALE: Scale = Scale::Usual;
+
 /// An engine for each instruction set to test: the forced one, or all that this machine has.
 fn subjects() -> impl Iterator<Item = Subject> {
     let sets = match std::env::var_os("MEGARING_ISA") {
@@ -18,14 +21,3 @@ fn subjects() -> impl Iterator<Item = Subject> {
     let names = sets.into_iter().map(|set| set.isa().name());
     names.map(|name| Subject::start(BackendKind::Cpu, name, Some(name), |_| Vec::new()).expect("an engine"))
 }
-
-macro_rules! every_operation {
-    ($($number:literal $module:ident::$operation:ident,)*) => {$(
-        #[test]
-        fn $module() {
-            subjects().for_each(|subject| checks::check::<megaring_core::$module::$operation>(&subject, Scale::Usual));
-        }
-    )*};
-}
-
-megaring_core::operations!(every_operation);

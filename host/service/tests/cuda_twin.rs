@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use calls::count;
 use megaring_bench::cases::search::{near_rows_are_found, rows_find_each_other, truth};
-use megaring_bench::cases::{self, Check, Scale, Subject, matrix, residency};
+use megaring_bench::cases::{self, Cases, Check, Scale, Subject, matrix, residency};
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::search::Search;
@@ -24,6 +24,14 @@ use megaring_ring::{RingConfig, WaitStrategy};
 mod calls;
 #[path = "support/checks.rs"]
 mod checks;
+
+/// How much is asked of every operation.
+const SCALE: Scale = Scale::Emulated;
+
+/// The persistent kernel, with memory enough.
+fn subjects() -> impl Iterator<Item = Subject> {
+    subject(CudaMode::Persistent, 0).into_iter()
+}
 
 /// An engine with the twin beside its CPU, or `None` where there is none, having said so.
 fn subject(mode: CudaMode, memory_bytes: usize) -> Option<Subject> {
@@ -52,18 +60,6 @@ fn subject_on(twin: Result<Arc<Twin>, String>, options: CudaOptions) -> Option<(
     let running = |_: &_| vec![(Box::new(backend) as _, ring)];
     Some((Subject::start(BackendKind::Cuda, &name, None, running).expect("an engine"), twin))
 }
-
-macro_rules! every_operation {
-    ($($number:literal $module:ident::$operation:ident,)*) => {$(
-        #[test]
-        fn $module() {
-            let Some(subject) = subject(CudaMode::Persistent, 0) else { return };
-            checks::check::<megaring_core::$module::$operation>(&subject, Scale::Emulated);
-        }
-    )*};
-}
-
-megaring_core::operations!(every_operation);
 
 #[test]
 fn every_mode_answers_alike() {
@@ -103,7 +99,7 @@ fn a_screen_by_rows_tells_near_rows_apart() {
         let queries = matrix(64, &rows.head(4).values);
         let job = Search { corpus, queries, metric: Metric::L2, k: 5, threshold: None };
         let outcome = subject.run(job).expect("a good job");
-        assert_eq!(<Search as cases::Cases>::parts(&outcome.answer), truth, "{screen}");
+        assert_eq!(Search::parts(&outcome.answer), truth, "{screen}");
         let rescored = outcome.made.rows_rescored;
         assert_eq!(rescored < 4 * 100, few, "{screen}: {rescored} rows were rescored");
     }
@@ -168,7 +164,7 @@ async fn a_slow_block_keeps_its_tile_from_the_next_job_of_the_stream() {
         twin.stall(None);
         for call in calls {
             let outcome = call.await.expect("no panic").expect("a good job");
-            assert_eq!(<Search as cases::Cases>::parts(&outcome.answer), truth, "round {round}");
+            assert_eq!(Search::parts(&outcome.answer), truth, "round {round}");
         }
         done_with += 3 * tiles;
         await_tiles(done_with + 2);
@@ -197,7 +193,7 @@ fn what_the_memory_cannot_hold_is_done_by_the_cpu() {
     let outcome = subject.engine.run_blocking(job(), Terms::default()).expect("the CPU does it");
     assert_eq!((outcome.made.backend, subject.engine.metrics().snapshot().failovers), (BackendKind::Cpu, 1));
     let want = truth(Metric::Dot, &queries.values, &rows, 10, None);
-    assert_eq!(<Search as cases::Cases>::parts(&outcome.answer), want);
+    assert_eq!(Search::parts(&outcome.answer), want);
     let error = subject.engine.run_blocking(job(), subject.terms()).expect_err("forced").to_string();
     assert!(error.contains("device memory") && error.contains(&format!("{:?}", corpus.name())), "{error}");
 }

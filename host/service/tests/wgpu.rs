@@ -31,6 +31,9 @@ mod checks;
 #[path = "wgpu/loss.rs"]
 mod loss;
 
+/// How much is asked of every operation.
+const SCALE: Scale = Scale::Emulated;
+
 /// The adapter that tests run on, by its name.
 fn adapter() -> Option<String> {
     let wish = std::env::var("MEGARING_WGPU_ADAPTER").ok().filter(|name| !name.is_empty());
@@ -83,17 +86,6 @@ fn subject_as(
 fn subjects() -> impl Iterator<Item = Subject> {
     [best(), plain()].into_iter().map_while(subject)
 }
-
-macro_rules! every_operation {
-    ($($number:literal $module:ident::$operation:ident,)*) => {$(
-        #[test]
-        fn $module() {
-            subjects().for_each(|subject| checks::check::<megaring_core::$module::$operation>(&subject, Scale::Emulated));
-        }
-    )*};
-}
-
-megaring_core::operations!(every_operation);
 
 /// One job of each kind on the first rows of the real sample, which the subject is given, and on points and memories.
 fn jobs(subject: &Subject, count: usize, batch: usize) -> Vec<Job> {

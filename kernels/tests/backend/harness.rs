@@ -28,9 +28,7 @@ pub(crate) fn options(mode: CudaMode) -> CudaOptions {
 
 /// Beats often, and waits as long as the machine may need.
 pub(crate) fn patient() -> Timings {
-    let long = Duration::from_secs(30);
-    let beat = Duration::from_millis(2);
-    Timings { beat, silence: long, host_silence: long, start: long, stop: long, budget: long }
+    Timings { beat: Duration::from_millis(2), ..Timings::patient() }
 }
 
 /// Beats often, and takes short silence for death.

@@ -25,19 +25,29 @@ struct Bench {
 /// A check's name, and the check: how many answers were compared, or the first difference.
 type Check = (String, fn(&Subject, Scale) -> Result<usize, Failure>);
 
-/// With as much device memory as the backend likes.
-fn checks() -> Vec<Check> {
-    let operations = cases::CHECKS.into_iter().map(|(opcode, check)| (opcode.name().to_owned(), check));
+/// The checks that a subject is to pass.
+type Checks = fn(&Subject) -> Result<Vec<Check>, Failure>;
+
+/// With as much device memory as the backend likes. An operation that it does not serve is left out, with a word why.
+fn checks(subject: &Subject) -> Result<Vec<Check>, Failure> {
+    let mut checks: Vec<Check> = Vec::new();
+    for (opcode, check) in cases::CHECKS {
+        match subject.refusal(opcode)? {
+            None => checks.push((opcode.name().to_owned(), check)),
+            Some(reason) => eprintln!("{opcode}: left out: {reason}"),
+        }
+    }
     let others: [Check; 2] = [
         ("a corpus that grows".into(), residency::a_corpus_that_grows_is_searched_as_it_is),
         ("jobs past their deadline".into(), late_jobs),
     ];
-    operations.chain(others).collect()
+    checks.extend(others);
+    Ok(checks)
 }
 
 /// With little of it.
-fn crowded() -> Vec<Check> {
-    vec![("corpora that do not fit".into(), corpora_that_do_not_fit)]
+fn crowded(_: &Subject) -> Result<Vec<Check>, Failure> {
+    Ok(vec![("corpora that do not fit".into(), corpora_that_do_not_fit)])
 }
 
 /// Device memory that holds one of the four small corpora at a time, and not the large one.
@@ -75,9 +85,11 @@ pub(crate) fn run(machine: Machine, way: Way, quick: bool) -> Done {
     let scale = machine.sized(if quick { Scale::Usual } else { Scale::Thorough }, Scale::Brief);
     let mut tally = Tally::default();
     // One after the other: a kernel that stays leaves no room for another.
-    for (wanted, checks) in [(usual, checks()), (little, crowded())] {
+    let stages: [(Wanted, Checks); 2] = [(usual, checks), (little, crowded)];
+    for (wanted, checks) in stages {
         let (_folder, store) = store()?;
         let subject = machine.subject(&wanted, &store)?;
+        let checks = checks(&subject)?;
         tally.add(&Bench { machine, scale, subject }, checks);
     }
     let Tally { checks, compared, failed, counters } = tally;

@@ -5,7 +5,8 @@
 use std::time::Instant;
 
 use megaring_bench::Failure;
-use megaring_bench::cases::{self, Scale, Subject};
+use megaring_bench::cases::search::truth;
+use megaring_bench::cases::{self, Check, Scale, Subject};
 use megaring_core::Metric;
 use megaring_core::nop::Nop;
 use megaring_core::search::Search;
@@ -33,10 +34,10 @@ pub(crate) fn few(subject: &Subject, nops: usize) -> Result<(), Failure> {
     for _ in 0..nops {
         subject.run(Nop)?;
     }
-    let corpus = corpora::corpus(subject.engine.store().table(), generated(203, 37, 51), &[90]);
-    let queries = corpora::own_queries(&corpus, 80, 3);
+    let rows = generated(203, 37, 51);
+    let corpus = corpora::corpus(subject.engine.store().table(), rows.clone(), &[90]);
+    let queries = corpora::own_queries(&corpus, 100, 3);
+    let want = truth(Metric::Cosine, &queries.values, &rows, 10, None);
     let job = Search { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None };
-    let found = subject.run(job)?.answer;
-    let rows: Vec<_> = found.iter().map(|ranked| ranked.hits.first().map(|hit| hit.row)).collect();
-    if rows == [Some(80), Some(81), Some(82)] { Ok(()) } else { Err(format!("rows 80 to 82 found {rows:?}").into()) }
+    Check::new(subject, Scale::Brief).case("after a start", job, &want)
 }

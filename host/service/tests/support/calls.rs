@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use megaring_bench::cases::search::{Hits, truth};
-use megaring_bench::cases::{Subject, matrix};
+use megaring_bench::cases::{Cases, Subject, matrix};
 use megaring_core::corpus::CorpusView;
 use megaring_core::rescore::Ranked;
 use megaring_core::search::Search;
@@ -40,12 +40,7 @@ pub(crate) fn wanted(rows: &Matrix, batch: usize) -> Vec<Hits> {
 
 /// Whether a search was answered with just these hits.
 pub(crate) fn is_true(outcome: Outcome<Vec<Ranked>>, truth: &[Hits]) -> bool {
-    let ranked = outcome.answer;
-    ranked.len() == truth.len()
-        && ranked.iter().zip(truth).all(|(ranked, want)| {
-            let got = ranked.hits.iter().map(|hit| (hit.row, hit.score.to_bits()));
-            got.eq(want.iter().copied())
-        })
+    Search::parts(&outcome.answer) == truth
 }
 
 /// Nothing is under way any more, and nothing is held.

@@ -1,4 +1,5 @@
-//! The cases of every operation ([`megaring_bench::cases`]) as tests.
+//! The cases of every operation ([`megaring_bench::cases`]) as tests, one for each, by its name. Who includes this says
+//! on which `subjects()`, and by what `SCALE`.
 
 use std::io::Write;
 
@@ -17,3 +18,14 @@ pub(crate) fn skipped(what: &str) {
     // Past the capture of tests that pass: it is to be counted.
     _ = writeln!(std::io::stdout(), "\nskipped: {what}");
 }
+
+macro_rules! every_operation {
+    ($($number:literal $module:ident::$operation:ident,)*) => {$(
+        #[test]
+        fn $module() {
+            crate::subjects().for_each(|subject| check::<megaring_core::$module::$operation>(&subject, crate::SCALE));
+        }
+    )*};
+}
+
+megaring_core::operations!(every_operation);
