@@ -1,6 +1,6 @@
 //! Command buffers on their way to the queue: as few as can be, none with more work than drivers put up with at a time.
 
-use wgpu::{CommandEncoder, CommandEncoderDescriptor, SubmissionIndex};
+use wgpu::{CommandEncoder, CommandEncoderDescriptor};
 
 use crate::gpu::Gpu;
 use crate::script::MOST_WORK;
@@ -38,8 +38,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Submits the rest. All is done when that is.
-    pub(crate) fn submit(self) -> SubmissionIndex {
-        self.gpu.queue.submit([self.encoder.finish()])
+    pub(crate) fn submit(self) {
+        self.gpu.queue.submit([self.encoder.finish()]);
     }
 }
 

@@ -2,8 +2,7 @@
 //!
 //! It takes up to [`BATCH`] slots, plans their operations, and gives them to the device in one submission: copies up,
 //! work, copies down. The next submission is queued while the last one is at work. Waiting is polling: for a short
-//! while in a spin, then in the driver, which returns when the work is done, and after a millisecond at the latest, so
-//! that a new slot never waits long.
+//! while in a spin, then with pauses too short for a new slot to wait long.
 //!
 //! A slot that cannot be done is answered with a status. When the device fails, or a submission takes longer than the
 //! backend's patience, everything under way is answered as failed, and the device is opened again, once. The second
@@ -16,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use megaring_ring::{Body, JobRing, PolledJob, Status, WaitStrategy, Work};
-use wgpu::{PollType, SubmissionIndex};
 
 use crate::batch::Batch;
 use crate::gpu::{Gpu, OutOfMemory};
@@ -60,7 +58,6 @@ pub(crate) struct Device {
 
 struct Submission {
     flights: Vec<Flight>,
-    index: SubmissionIndex,
     /// When it became the oldest one under way, once that has been looked at.
     oldest_since: Option<Instant>,
 }
@@ -187,12 +184,11 @@ impl Dispatcher {
             for (flight, script) in flights.iter().zip(scripts) {
                 flight.workspace.encode(&mut batch, gpu, script);
             }
-            let index = batch.submit();
+            batch.submit();
             flights.iter().for_each(|flight| flight.workspace.read_back());
-            index
         });
         match sent {
-            Ok(index) => self.push(flights, index),
+            Ok(()) => self.push(flights),
             // A fault of ours. The device did nothing of it and is as good as before; the workspaces may not be.
             Err(reason) => {
                 tracing::error!(reason, "wgpu refused a submission");
@@ -203,9 +199,9 @@ impl Dispatcher {
         }
     }
 
-    fn push(&mut self, flights: Vec<Flight>, index: SubmissionIndex) {
+    fn push(&mut self, flights: Vec<Flight>) {
         self.shared.counters.submissions.add(1);
-        self.device.under_way.push_back(Submission { flights, index, oldest_since: None });
+        self.device.under_way.push_back(Submission { flights, oldest_since: None });
     }
 
     /// From a slot to work that can be given to the device. A slot that cannot, or needs no device, is answered.
@@ -274,15 +270,15 @@ impl Dispatcher {
     fn stream(&mut self, gpu: &Gpu, work: Work, taken: Instant) {
         let streamed = catch_unwind(AssertUnwindSafe(|| self.try_stream(gpu, &work)));
         match streamed.unwrap_or(Err(Status::BackendFailed)) {
-            Ok((deliver, workspace, index)) => {
-                self.push(vec![Flight { work, deliver, workspace, taken, _held: Vec::new() }], index);
+            Ok((deliver, workspace)) => {
+                self.push(vec![Flight { work, deliver, workspace, taken, _held: Vec::new() }]);
             }
             Err(status) => work.complete(status, elapsed_ns(taken), Body::Empty),
         }
     }
 
     /// Where it fails half-way, the workspace goes with it.
-    fn try_stream(&mut self, gpu: &Gpu, work: &Work) -> Result<(Delivery, Box<Workspace>, SubmissionIndex), Status> {
+    fn try_stream(&mut self, gpu: &Gpu, work: &Work) -> Result<(Delivery, Box<Workspace>), Status> {
         // The device's part of the state, which this holds, is not what answers the jobs before it.
         let (shared, resources) = (self.shared.clone(), self.device.resources.clone());
         let context = Context { corpora: &shared.corpora, gpu, resources: &resources };
@@ -297,11 +293,11 @@ impl Dispatcher {
         let terms = (shared.residency.budget(), shared.patience(), &*shared.counters);
         let job = (&mut *operation, &mut *workspace);
         let streamed = gpu.validated(|| stream::stream(gpu, (&view, pair), job, terms, &mut meanwhile));
-        let index = streamed.map_err(|reason| {
+        streamed.map_err(|reason| {
             tracing::error!(reason, "wgpu refused a submission");
             Status::BackendFailed
         })??;
-        Ok((operation.delivery(), workspace, index))
+        Ok((operation.delivery(), workspace))
     }
 
     /// Answers the oldest submission if it is over; false if it is not.
@@ -344,7 +340,7 @@ impl Dispatcher {
     /// Gives the oldest submission a moment.
     fn poll(&mut self) {
         let Device { gpu, under_way, .. } = &mut self.device;
-        let Some(Submission { index, oldest_since, .. }) = under_way.front_mut() else { return };
+        let Some(Submission { oldest_since, .. }) = under_way.front_mut() else { return };
         let waited = oldest_since.get_or_insert_with(Instant::now).elapsed();
         let spins = match self.wait {
             // A program on the CPU works on the very cores that a spin would take from it.
@@ -355,9 +351,9 @@ impl Dispatcher {
         };
         if waited < spins {
             std::hint::spin_loop();
-            gpu.poll(PollType::Poll);
+            gpu.poll();
         } else {
-            gpu.wait(Some(index.clone()));
+            gpu.wait();
         }
         if waited > self.shared.patience() {
             gpu.fail("the device does not finish its work");

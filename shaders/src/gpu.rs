@@ -5,7 +5,7 @@
 //! looks at the fault before the answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use wgpu::{
     Adapter, BindGroup, BindGroupDescriptor, BindGroupEntry, BindGroupLayout, BindGroupLayoutDescriptor,
     BindGroupLayoutEntry, BindingType, Buffer, BufferBinding, BufferBindingType, BufferDescriptor, BufferSize,
     BufferUsages, ComputePipeline, ComputePipelineDescriptor, Device, DeviceDescriptor, Error, ErrorFilter, Features,
-    Limits, PipelineLayout, PipelineLayoutDescriptor, PollError, PollType, Queue, ShaderModuleDescriptor, ShaderSource,
-    ShaderStages, SubmissionIndex,
+    Limits, PipelineLayout, PipelineLayoutDescriptor, PollType, Queue, ShaderModuleDescriptor, ShaderSource,
+    ShaderStages,
 };
 
 use crate::script::PARAMS_STRIDE;
@@ -85,8 +85,8 @@ pub enum Loss {
     Silent,
 }
 
-/// How long the driver may keep a thread from looking elsewhere.
-pub(crate) const LOOK_UP: Duration = Duration::from_millis(1);
+/// Between two polls of a thread that does not spin: little beside what is waited for.
+const PAUSE: Duration = Duration::from_micros(50);
 
 /// The first thing that went wrong with a device.
 #[derive(Default)]
@@ -202,7 +202,7 @@ impl Gpu {
             None => Ok(done),
             Some(error) => {
                 // What comes of a device that is gone is told so, too; the loss itself when it is asked.
-                self.poll(PollType::Poll);
+                self.poll();
                 self.health().and(Err(error.to_string()))
             }
         }
@@ -253,39 +253,43 @@ impl Gpu {
         &self.no_part
     }
 
-    /// Asks the device what it has done; true if that is all that was asked about. What goes wrong is noted as a fault.
-    pub(crate) fn poll(&self, asked: PollType) -> bool {
+    /// Asks the device what it has done, and calls back whoever waits for that. What goes wrong is noted as a fault.
+    pub(crate) fn poll(&self) {
         let polled = catch_unwind(AssertUnwindSafe(|| match self.loss.get() {
             Some(Loss::Reset) => panic!("the driver says that the device is lost"),
-            Some(Loss::Silent) => {
-                std::thread::park_timeout(LOOK_UP);
-                Err(PollError::Timeout)
-            }
-            Some(Loss::Destroyed) | None => self.device.poll(asked),
+            Some(Loss::Silent) => Ok(()),
+            Some(Loss::Destroyed) | None => self.device.poll(PollType::Poll).map(drop),
         }));
         match polled {
-            Ok(Ok(_)) => return true,
-            // Not an error: it is how long the device may keep a thread from looking.
-            Ok(Err(PollError::Timeout)) => {}
-            Ok(Err(error @ PollError::WrongSubmissionIndex(..))) => self.fail(&error.to_string()),
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.fail(&error.to_string()),
             // wgpu panics where the driver reports a reset or that memory is out. Nothing is left half done.
             Err(_) => self.fail("the driver gave the device up in a poll"),
         }
-        false
     }
 
-    /// Gives the device a moment to end its work on a submission, or on all of them; true once it has.
-    pub(crate) fn wait(&self, submission: Option<SubmissionIndex>) -> bool {
-        self.poll(PollType::Wait { submission_index: submission, timeout: Some(LOOK_UP) })
+    /// Gives the device a moment, and asks it then. Not by wgpu's own waiting ([`PollType::Wait`]): that panics where
+    /// its time is over and another thread sees the awaited submission end before it does.
+    pub(crate) fn wait(&self) {
+        std::thread::park_timeout(PAUSE);
+        self.poll();
+    }
+
+    /// Whether the device has done all that is submitted by now: told by a poll, or by another submission.
+    pub(crate) fn all_done(&self) -> Arc<AtomicBool> {
+        let done = Arc::new(AtomicBool::new(false));
+        let told = done.clone();
+        self.queue.on_submitted_work_done(move || told.store(true, Ordering::Release));
+        done
     }
 
     /// Polls until `done` says so; false if that takes longer than `patience` or the device fails.
     pub(crate) fn settle(&self, patience: Duration, done: impl Fn() -> bool) -> bool {
         let begun = Instant::now();
         // What waits for no submission is told by the first look.
-        self.poll(PollType::Poll);
+        self.poll();
         while !done() && self.health().is_ok() && begun.elapsed() < patience {
-            self.wait(None);
+            self.wait();
         }
         done()
     }
@@ -430,7 +434,7 @@ mod tests {
             let Some(gpu) = gpu() else { return };
             gpu.lose(how);
             gpu.queue.submit([]);
-            gpu.poll(PollType::Poll);
+            gpu.poll();
             assert!(gpu.health().is_err(), "{how:?}");
         }
     }

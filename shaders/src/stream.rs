@@ -3,11 +3,13 @@
 //! A part is written while the device works on the one before. The queue keeps copies and work in order, so one pair of
 //! buffers is enough; waiting for the round before last holds the driver's staging memory to two parts.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use megaring_core::corpus::CorpusView;
 use megaring_ring::Status;
-use wgpu::{Buffer, BufferUsages, SubmissionIndex};
+use wgpu::{Buffer, BufferUsages};
 
 use crate::batch::Batch;
 use crate::counters::Counters;
@@ -32,7 +34,7 @@ pub(crate) fn stream(
     (operation, workspace): (&mut (dyn Operation + '_), &mut Workspace),
     (budget, patience, counters): (usize, Duration, &Counters),
     meanwhile: &mut dyn FnMut() -> Result<(), Status>,
-) -> Result<SubmissionIndex, Status> {
+) -> Result<(), Status> {
     let most = (budget / BUDGET_SHARE).min(MOST_PART_BYTES).min(gpu.part_bytes);
     let buffers = Buffers::new(gpu, view, pair, most).map_err(no_room)?;
     counters.streamed.add(1);
@@ -85,8 +87,8 @@ struct Rounds<'a> {
     operation: &'a mut (dyn Operation + 'a),
     workspace: &'a mut Workspace,
     patience: Duration,
-    /// The last round's.
-    before: Option<SubmissionIndex>,
+    /// Whether the last round is done.
+    before: Option<Arc<AtomicBool>>,
     /// There was a round.
     any: bool,
 }
@@ -103,30 +105,32 @@ impl Rounds<'_> {
         }
         self.any = true;
         self.workspace.run(&mut batch, self.gpu, &script);
-        let last = batch.submit();
-        match self.before.replace(last) {
+        batch.submit();
+        match self.before.replace(self.gpu.all_done()) {
             Some(before) => self.wait(&before, meanwhile),
             None => Ok(()),
         }
     }
 
-    fn wait(&self, index: &SubmissionIndex, meanwhile: &mut dyn FnMut() -> Result<(), Status>) -> Result<(), Status> {
+    fn wait(&self, done: &AtomicBool, meanwhile: &mut dyn FnMut() -> Result<(), Status>) -> Result<(), Status> {
         let begun = Instant::now();
-        while !self.gpu.wait(Some(index.clone())) {
+        self.gpu.poll();
+        while !done.load(Ordering::Acquire) {
             self.gpu.health().map_err(|_| Status::BackendFailed)?;
             meanwhile()?;
             if begun.elapsed() > self.patience {
                 self.gpu.fail("the device does not finish its work");
             }
+            self.gpu.wait();
         }
         Ok(())
     }
 
-    fn finish(self) -> Result<SubmissionIndex, Status> {
+    fn finish(self) -> Result<(), Status> {
         let mut batch = Batch::new(self.gpu);
         self.workspace.encode_down(&mut batch);
-        let index = batch.submit();
+        batch.submit();
         self.workspace.read_back();
-        self.gpu.health().map(|()| index).map_err(|_| Status::BackendFailed)
+        self.gpu.health().map_err(|_| Status::BackendFailed)
     }
 }

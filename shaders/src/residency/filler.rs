@@ -67,10 +67,7 @@ impl<'a> Filler<'a> {
         if self.staging.iter().all(Option::is_none) {
             return;
         }
-        let read = Arc::new(AtomicBool::new(false));
-        let told = read.clone();
-        self.gpu.queue.on_submitted_work_done(move || told.store(true, Ordering::Release));
-        wait(self.gpu, &read);
+        wait(self.gpu, &self.gpu.all_done());
     }
 
     fn next_staging(&mut self) -> Result<Buffer, OutOfMemory> {
