@@ -28,7 +28,9 @@ pub(crate) fn options(mode: CudaMode) -> CudaOptions {
 
 /// Beats often, and waits as long as the machine may need.
 pub(crate) fn patient() -> Timings {
-    Timings { beat: Duration::from_millis(2), ..Timings::patient() }
+    let long = Duration::from_secs(30);
+    let beat = Duration::from_millis(2);
+    Timings { beat, silence: long, host_silence: long, start: long, stop: long, budget: long }
 }
 
 /// Beats often, and takes short silence for death.
