@@ -190,6 +190,13 @@ impl Subject {
         run_on(&self.engine, self.backend, job)
     }
 
+    /// What the backend has counted under a name, where it counts such a thing.
+    #[must_use]
+    pub fn counted(&self, name: &str) -> Option<u64> {
+        let mut counters = self.engine.counters().into_iter().flat_map(|(_, counters)| counters);
+        counters.find(|(counted, _)| *counted == name).map(|(_, count)| count)
+    }
+
     /// All cases of an operation; how many answers were compared.
     ///
     /// # Errors

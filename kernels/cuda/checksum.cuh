@@ -87,7 +87,7 @@ MR_DEVICE u64 word_at(const u8* content) {
     const u32 shift = static_cast<u32>(address & 7) * 8;
     return shift == 0 ? words[0] : words[0] >> shift | words[1] << (64 - shift);
 }
-MR_DEVICE u32 half_at(const u8* content) {
+MR_DEVICE u32 u32_at(const u8* content) {
     return content[0] | content[1] << 8 | content[2] << 16 | static_cast<u32>(content[3]) << 24;
 }
 
@@ -119,7 +119,7 @@ MR_DEVICE Piece checksums(const u32* tables, const u8* content, u64 length) {
         hash = rotated(hash ^ xxhash_round(0, word), 27) * PRIME_1 + PRIME_4;
     }
     if (end - content >= 4) {
-        const u32 half = half_at(content);
+        const u32 half = u32_at(content);
         hash = rotated(hash ^ half * PRIME_1, 23) * PRIME_2 + PRIME_3;
         for (u32 byte = 0; byte < 4; ++byte) crc = crc_byte(tables, crc, half >> 8 * byte);
         content += 4;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytemuck::allocation::pod_collect_to_vec;
 use bytemuck::cast_slice;
+use megaring_core::checksum::Checksum;
 use megaring_core::corpus::{CorpusView, HeapSegment, SegmentView};
 use megaring_core::encode::Encode;
 use megaring_core::encode::keyword::Automaton;
@@ -19,6 +20,7 @@ use megaring_core::score::Score;
 use megaring_core::search::Search;
 use megaring_core::texts::Texts;
 use megaring_core::{Backend, Metric, Opcode, Operation, exact, matrix};
+use megaring_cuda::device::Device;
 use megaring_cuda::twin::Twin;
 use megaring_cuda::{CudaBackend, CudaMode, CudaOptions, Timings, start_on};
 use megaring_datasets::{Embeddings, Matrix, golden, memories, points, poison, queries, reference};
@@ -37,12 +39,17 @@ struct Rig {
 impl Rig {
     /// `None`, with a word why, where no twin can be had.
     fn new(mode: CudaMode) -> Option<Self> {
-        let twin = Twin::load().inspect_err(|why| _ = writeln!(std::io::stdout(), "\nskipped: {why}")).ok()?;
+        Self::on(Twin::load(), mode)
+    }
+
+    fn on(twin: Result<Arc<Twin>, String>, mode: CudaMode) -> Option<Self> {
+        let twin = twin.inspect_err(|why| _ = writeln!(std::io::stdout(), "\nskipped: {why}")).ok()?;
         let profile = Profile::parse(DEFAULT).expect("the default profile");
         let automaton = Automaton::new(&profile);
         let ring =
             RingConfig { capacity: 8, arena_bytes: 64 << 20, block_bytes: 64 << 10, wait: WaitStrategy::default() };
-        let options = CudaOptions { mode, device: 0, memory_bytes: 64 << 20, ring, screen: Default::default() };
+        let memory_bytes = twin.info().memory_total / 32;
+        let options = CudaOptions { mode, device: 0, memory_bytes, ring, screen: Default::default() };
         let timings = Timings::patient();
         let (backend, ring) = start_on(twin, &options, &timings, &automaton).expect("the twin starts");
         Some(Self { backend, ring, automaton, profile })
@@ -177,6 +184,21 @@ fn encode_finds_the_masks_of_texts_that_are_hard_to_share_out() {
     // An even and an odd number of texts begin at different places of the first piece of 16 bytes.
     rig.check_encode(&["vision"]);
     rig.check_encode(&["vision", "hope"]);
+}
+
+/// Half a mebibyte of scratch memory, and texts of more in one slot: they are read where they lie.
+#[test]
+fn texts_that_scratch_memory_cannot_hold_have_their_masks_and_checksums() {
+    let Some(rig) = Rig::on(Twin::with(3, 16 << 20), CudaMode::Persistent) else { return };
+    let filler = ".".repeat(600_001);
+    let long = format!("graph{filler}wisdom");
+    let texts = ["vision", &long, "", &long[3..600_000], "hope"];
+    rig.check_encode(&texts);
+    let mut contents = Texts::default();
+    texts.iter().for_each(|text| contents.push(text));
+    let found = rig.run(&Checksum { contents });
+    let want = texts.map(|text| [reference::crc32c(text.as_bytes()).into(), reference::xxhash64(text.as_bytes())]);
+    assert_eq!(found, pod_collect_to_vec::<_, u8>(&want));
 }
 
 fn borrowed(texts: &[String]) -> Vec<&str> {

