@@ -56,8 +56,8 @@ impl Operation for Checksum {
         None
     }
 
-    fn pieces(&self, _: &Limits) -> Vec<Piece> {
-        self.contents.pieces(size_of::<[u64; 2]>())
+    fn pieces(&self, limits: &Limits) -> Vec<Piece> {
+        self.contents.pieces(size_of::<[u64; 2]>(), limits)
     }
 
     fn write(&self, piece: &Piece, payload: &mut Payload<'_>, _: &mut SlotFields) {

@@ -56,8 +56,8 @@ impl Operation for Encode {
         None
     }
 
-    fn pieces(&self, _: &Limits) -> Vec<Piece> {
-        self.texts.pieces(size_of::<[u64; 2]>())
+    fn pieces(&self, limits: &Limits) -> Vec<Piece> {
+        self.texts.pieces(size_of::<[u64; 2]>(), limits)
     }
 
     fn write(&self, piece: &Piece, payload: &mut Payload<'_>, _: &mut SlotFields) {

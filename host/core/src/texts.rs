@@ -3,7 +3,7 @@
 use crate::corpus::Columns;
 use crate::describe;
 use crate::error::Error;
-use crate::operation::{Description, Payload, Piece, Shape, Size};
+use crate::operation::{Description, Limits, Payload, Piece, Shape, Size};
 
 /// Texts of one piece, in bytes: enough that a slot's cost does not show, little enough that all workers are busy in a
 /// stream.
@@ -63,16 +63,21 @@ impl Texts {
         Ok(Description { size, columns: Columns::NONE, rows: 0, dim: 0, k: 0 })
     }
 
-    /// Cuts them into pieces with `each` bytes of result a text.
+    /// Cuts them into pieces with `each` bytes of result a text, of at most `limits`; a longer text has a piece of its
+    /// own.
     #[must_use]
-    pub fn pieces(&self, each: usize) -> Vec<Piece> {
+    pub fn pieces(&self, each: usize, limits: &Limits) -> Vec<Piece> {
+        let most = PIECE_TEXTS.min(limits.max_items.max(1));
         let mut pieces = Vec::new();
         let mut begin = 0;
         while begin < self.len() {
             let start = self.offsets[begin];
-            let fits = |end: &u64| (*end - start) as usize <= PIECE_BYTES;
-            let ends = &self.offsets[begin + 1..(begin + 1 + PIECE_TEXTS).min(self.offsets.len())];
-            let len = ends.iter().take_while(|end| fits(end)).count().max(1);
+            let fits = |len: usize, end: u64| {
+                let bytes = (end - start) as usize;
+                bytes <= PIECE_BYTES && header_len(len) + bytes + len * each <= limits.max_bytes
+            };
+            let ends = &self.offsets[begin + 1..(begin + 1 + most).min(self.offsets.len())];
+            let len = (1..).zip(ends).take_while(|(len, end)| fits(*len, **end)).count().max(1);
             let bytes = (self.offsets[begin + len] - start) as usize;
             pieces.push(Piece { items: begin..begin + len, payload: header_len(len) + bytes, result: len * each });
             begin += len;
@@ -102,4 +107,31 @@ fn size(items: u64, bytes: u64) -> Size {
 
 fn header_len(texts: usize) -> usize {
     (texts + 1) * size_of::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_all_texts_once_and_keep_the_limits() {
+        let mut texts = Texts::default();
+        (0..500_usize).for_each(|text| texts.push(vec![b'a'; text * 7 % 90]));
+        texts.push(vec![b'a'; 5_000]);
+        texts.push("");
+        for limits in [Limits { max_items: 64, max_bytes: 1 << 20 }, Limits { max_items: 1 << 20, max_bytes: 1 << 10 }]
+        {
+            let mut end = 0;
+            for piece in texts.pieces(16, &limits) {
+                assert_eq!(piece.items.start, end);
+                let len = piece.items.len();
+                assert!(len == 1 || len <= limits.max_items && piece.bytes() <= limits.max_bytes, "{piece:?}");
+                let bytes = texts.offsets[piece.items.end] - texts.offsets[piece.items.start];
+                assert_eq!((Texts::piece_bytes(&piece), piece.result), (bytes, len * 16));
+                end = piece.items.end;
+            }
+            assert_eq!(end, texts.len());
+        }
+        assert!(Texts::default().pieces(16, &Limits { max_items: 1, max_bytes: 1 }).is_empty());
+    }
 }

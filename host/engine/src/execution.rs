@@ -318,11 +318,14 @@ impl<O: Answered> Execution<O> {
     fn check_room(&self, full: &ReserveError) -> Result<(), Setback> {
         let kind = self.lane().kind();
         let failed = self.lane().fault().map(|reason| Error::BackendUnavailable { kind, reason });
-        match (full, failed) {
-            (ReserveError::RingFull | ReserveError::ArenaFull, None) => Ok(()),
-            (_, Some(failed)) => Err(Setback::Backend(failed)),
+        match (full, failed, self.attempt.waiting.front()) {
+            (_, Some(failed), _) => Err(Setback::Backend(failed)),
+            (ReserveError::RingFull | ReserveError::ArenaFull, ..) | (.., None) => Ok(()),
             // Another lane's arena may be larger.
-            (full, None) => Err(Setback::Backend(refusal(full, self.engine.admission().retry_after()))),
+            (full, None, Some(piece)) => {
+                let retry_after = self.engine.admission().retry_after();
+                Err(Setback::Backend(refusal::<O>(full, piece, retry_after)))
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use megaring_core::operation::{Limits, Payload, Piece, SlotFields};
-use megaring_core::{Capabilities, Error, Operation};
+use megaring_core::{Answered, Capabilities, Error, Operation};
 use megaring_ring::{Descriptor, JobRing, ReserveError, Ticket, fnv1a64};
 
 use crate::Terms;
@@ -55,16 +55,18 @@ pub fn write(job: &dyn Operation, piece: &Piece, payload: &mut [u8]) -> Descript
     }
 }
 
-/// The refusal a caller sees.
+/// The refusal a caller sees, of a piece that found no room. Only one of a single item can be too large ([`limits`]).
 #[must_use]
-pub fn refusal(error: &ReserveError, retry_after: Duration) -> Error {
+pub fn refusal<O: Answered>(error: &ReserveError, piece: &Piece, retry_after: Duration) -> Error {
     match error {
         ReserveError::RingFull => Error::Exhausted { what: "the ring", retry_after },
         ReserveError::ArenaFull => Error::Exhausted { what: "the arena", retry_after },
-        ReserveError::TooLarge { limit } => Error::field(
-            "request",
+        ReserveError::TooLarge { limit } => Error::row(
+            O::ITEMS,
+            piece.items.start as u64,
             format!(
-                "one item needs more than the {limit} bytes that a backend takes at once; ask for fewer rows, a smaller k or shorter texts"
+                "needs {} bytes, more than the {limit} that a backend takes at once; ask for fewer rows, a smaller k or shorter texts",
+                piece.bytes()
             ),
         ),
         ReserveError::Closed => Error::Draining,

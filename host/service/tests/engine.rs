@@ -90,7 +90,10 @@ async fn an_item_larger_than_the_arena_is_refused_with_the_limit() {
     let job =
         Nearest { points: Points::Sent(columns), queries: vec![[0.0; 5]], weights: nearest::DEFAULT_WEIGHTS, k: 1 };
     let error = rig.engine.run(job, Terms::default()).await.expect_err("4 MB do not fit 1 MiB");
-    assert!(matches!(error, Error::Invalid(_)), "{error}");
+    assert!(
+        matches!(&error, Error::Invalid(refused) if refused.row == Some(0) && refused.field == "queries"),
+        "{error}"
+    );
     // That was no failure of the lane: it goes on with other jobs.
     let shape = Shape { items: 1, text_bytes: 9, ..Shape::default() };
     let description = Opcode::Encode.describe(&shape).expect("a good shape");

@@ -2,18 +2,19 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use megaring_core::BackendKind;
 use megaring_core::checksum::{Checksum, Checksums};
-use megaring_engine::Terms;
+use megaring_core::{BackendKind, Error};
+use megaring_engine::{Engine, Terms};
 use serde::Serialize;
 
 use super::backend;
 use super::search::tell_made;
 use crate::config::Settings;
-use crate::console::{Failure, Output};
+use crate::console::{Failure, Output, message};
 
-/// Bytes that are processed together; a file is never divided.
+/// Bytes that are processed together; a longer file is processed by itself.
 const BATCH_BYTES: usize = 8 << 20;
 
 /// `megaring checksum`.
@@ -36,35 +37,75 @@ struct ChecksumRecord<'a> {
     xxhash64: String,
 }
 
-pub(crate) fn run(args: &ChecksumArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
-    let engine = settings.private_engine(args.backend.as_slice())?;
-    let mut files = args.files.iter().peekable();
-    while files.peek().is_some() {
-        let (mut job, mut names) = (Checksum::default(), Vec::new());
-        while job.contents.bytes.len() < BATCH_BYTES
-            && let Some(file) = files.next()
-        {
-            job.contents.push(read(file)?);
-            names.push(file);
-        }
-        let lengths: Vec<usize> = (0..names.len()).map(|file| job.contents.byte_len(file)).collect();
-        let terms = Terms { backend: args.backend, ..Terms::default() };
-        let outcome = engine.run_blocking(job, terms)?;
-        for ((file, bytes), checksums) in names.iter().zip(lengths).zip(&outcome.answer) {
-            tell(file, bytes, checksums, output)?;
-        }
-        tell_made(names.len(), &outcome.made, output)?;
-    }
-    Ok(())
+/// Files that are processed together.
+#[derive(Default)]
+struct Batch<'a> {
+    files: Vec<&'a Path>,
+    job: Checksum,
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+/// Goes through all files, also where one cannot be read or is too large: that is told, and fails the command in the
+/// end.
+pub(crate) fn run(args: &ChecksumArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    let engine = settings.private_engine(args.backend.as_slice())?;
+    let terms = Terms { backend: args.backend, ..Terms::default() };
+    // A file that may not fit the arena is alone.
+    let batch_bytes = BATCH_BYTES.min(settings.arena_bytes / 2);
+    let mut batch = Batch::default();
+    let mut failed = 0;
+    for file in &args.files {
+        match read(file) {
+            Ok(content) => {
+                if batch.job.contents.bytes.len() + content.len() > batch_bytes {
+                    failed += std::mem::take(&mut batch).run(&engine, &terms, output)?;
+                }
+                batch.files.push(file);
+                batch.job.contents.push(content);
+            }
+            Err(error) => {
+                message(&format!("{}: {error}", file.display()));
+                failed += 1;
+            }
+        }
+    }
+    failed += batch.run(&engine, &terms, output)?;
+    match failed {
+        0 => Ok(()),
+        _ => Err(Failure::work(format!("{failed} of {} files have no checksums", args.files.len()))),
+    }
+}
+
+impl Batch<'_> {
+    /// Writes the files' checksums; the number of files that are too large.
+    fn run(self, engine: &Arc<Engine>, terms: &Terms, output: &mut Output) -> Result<usize, Failure> {
+        let Self { files, job } = self;
+        if files.is_empty() {
+            return Ok(0);
+        }
+        let lengths: Vec<usize> = (0..files.len()).map(|file| job.contents.byte_len(file)).collect();
+        let outcome = match engine.run_blocking(job, terms.clone()) {
+            Ok(outcome) => outcome,
+            // It is alone.
+            Err(Error::Invalid(violation)) => {
+                files.iter().for_each(|file| message(&format!("{}: {}", file.display(), violation.description)));
+                return Ok(files.len());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        for ((file, bytes), checksums) in files.iter().zip(lengths).zip(&outcome.answer) {
+            tell(file, bytes, checksums, output)?;
+        }
+        tell_made(files.len(), &outcome.made, output)?;
+        Ok(0)
+    }
+}
+
+fn read(file: &Path) -> std::io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    let read = match file.to_str() {
+    match file.to_str() {
         Some("-") => std::io::stdin().lock().read_to_end(&mut content).map(|_| content),
         _ => std::fs::read(file),
-    };
-    read.map_err(|error| Failure::work(format!("{}: {error}", file.display())))
+    }
 }
 
 fn tell(file: &Path, bytes: usize, checksums: &Checksums, output: &mut Output) -> Result<(), Failure> {

@@ -26,6 +26,12 @@ fn files_have_the_references_checksums() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
-    Folder::new().run(&["checksum", "nowhere"]).failed(1, &["nowhere"]);
+fn files_that_have_no_checksums_are_named_and_the_others_are_answered() {
+    let folder = Folder::new();
+    folder.write("digits", "123456789");
+    folder.write("large", vec![7; 2 << 20]);
+    folder.write("megaring.toml", "arena_bytes = 1048576");
+    let files = ["--config", "megaring.toml", "checksum", "nowhere", "digits", "large", "digits"];
+    let run = folder.run(&files).failed(1, &["nowhere: ", "large: needs 2097184 bytes", "2 of 4 files"]);
+    assert_eq!(run.stdout.matches("e3069283  8cb841db40e6ae83  digits\n").count(), 2, "{run:?}");
 }
