@@ -1,18 +1,27 @@
 // Checksum: CRC-32C and xxHash64 of byte strings (host/core/src/checksum.rs), an invocation to a string.
 //
 // CRC-32C goes by four bytes and four tables, which the workgroup makes for itself ("slicing by 4": Kounavis and Berry,
-// 2005). 64-bit numbers are two words, the low one first.
+// 2005). 64-bit numbers are two words, the low one first. A dispatch takes a window of each string, counted from where
+// the string begins; a string that goes on leaves its state for the next one.
 
 struct ChecksumParams {
     // Number of strings.
     strings: u32,
+    // Where the window begins, and its bytes: multiples of 32.
+    window_begin: u32,
+    window: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: ChecksumParams;
 // Where each string begins, the end of the last one, and the strings' bytes.
 @group(0) @binding(1) var<storage, read> input: array<u32>;
+// The state of each string that goes on; without any there is none, and nothing is read.
+@group(0) @binding(2) var<storage, read_write> scratch: array<State>;
 // For each string its CRC, 0, and its hash.
 @group(0) @binding(3) var<storage, read_write> output: array<vec4<u32>>;
+
+// After whole stripes of 32 bytes: the four lanes of the hash, and the CRC as a low word.
+alias State = array<vec2<u32>, 5>;
 
 // Entry `byte` of table `t` is the CRC of that byte and `t` zero bytes after it.
 var<workgroup> tables: array<array<u32, 256>, 4>;
@@ -51,25 +60,43 @@ fn main(
     }
     workgroupBarrier();
     for (var string = id.x; string < params.strings; string += workgroups.x * THREADS) {
-        output[string] = checksums(input[string], input[string + 1u]);
+        let length = input[string + 1u] - input[string];
+        if params.window_begin > 0u && length <= params.window_begin {
+            continue;
+        }
+        var state = State(LANE_0, PRIME_2, vec2<u32>(), LANE_3, vec2<u32>(0xFFFFFFFFu, 0u));
+        if params.window_begin > 0u {
+            state = scratch[string];
+        }
+        let begin = input[string] + params.window_begin;
+        if length - params.window_begin > params.window {
+            scratch[string] = after_stripes(state, begin, begin + params.window);
+        } else {
+            output[string] = checksums(state, begin, input[string + 1u], length);
+        }
     }
 }
 
-// Those of the bytes begin..end.
-fn checksums(begin: u32, end: u32) -> vec4<u32> {
-    let length = end - begin;
-    var at = begin;
-    var crc = 0xFFFFFFFFu;
+// The state after the whole stripes of begin..end.
+fn after_stripes(before: State, begin: u32, end: u32) -> State {
+    var state = before;
+    for (var at = begin; end - at >= 32u; at += 32u) {
+        for (var lane = 0u; lane < 4u; lane += 1u) {
+            let word = vec2<u32>(u32_at(at + 8u * lane), u32_at(at + 8u * lane + 4u));
+            state[4].x = crc_u32(crc_u32(state[4].x, word.x), word.y);
+            state[lane] = xxhash_round(state[lane], word);
+        }
+    }
+    return state;
+}
+
+// Those of a string of `length` bytes, of which begin..end are left.
+fn checksums(before: State, begin: u32, end: u32, length: u32) -> vec4<u32> {
+    var lanes = after_stripes(before, begin, end);
+    var crc = lanes[4].x;
+    var at = end - (end - begin) % 32u;
     var hash = PRIME_5;
     if length >= 32u {
-        var lanes = array<vec2<u32>, 4>(LANE_0, PRIME_2, vec2<u32>(), LANE_3);
-        for (; end - at >= 32u; at += 32u) {
-            for (var lane = 0u; lane < 4u; lane += 1u) {
-                let word = vec2<u32>(half_at(at + 8u * lane), half_at(at + 8u * lane + 4u));
-                crc = crc_half(crc_half(crc, word.x), word.y);
-                lanes[lane] = xxhash_round(lanes[lane], word);
-            }
-        }
         let sum = add(rotate(lanes[0], 1u), rotate(lanes[1], 7u));
         hash = add(sum, add(rotate(lanes[2], 12u), rotate(lanes[3], 18u)));
         for (var lane = 0u; lane < 4u; lane += 1u) {
@@ -78,14 +105,14 @@ fn checksums(begin: u32, end: u32) -> vec4<u32> {
     }
     hash = add(hash, vec2<u32>(length, 0u));
     for (; end - at >= 8u; at += 8u) {
-        let word = vec2<u32>(half_at(at), half_at(at + 4u));
-        crc = crc_half(crc_half(crc, word.x), word.y);
+        let word = vec2<u32>(u32_at(at), u32_at(at + 4u));
+        crc = crc_u32(crc_u32(crc, word.x), word.y);
         hash = add(multiply(rotate(hash ^ xxhash_round(vec2<u32>(), word), 27u), PRIME_1), PRIME_4);
     }
     if end - at >= 4u {
-        let half = half_at(at);
-        crc = crc_half(crc, half);
-        hash = add(multiply(rotate(hash ^ multiply(vec2<u32>(half, 0u), PRIME_1), 23u), PRIME_2), PRIME_3);
+        let word = u32_at(at);
+        crc = crc_u32(crc, word);
+        hash = add(multiply(rotate(hash ^ multiply(vec2<u32>(word, 0u), PRIME_1), 23u), PRIME_2), PRIME_3);
         at += 4u;
     }
     for (; at < end; at += 1u) {
@@ -106,7 +133,7 @@ fn content_word(word: u32) -> u32 {
 }
 
 // Four bytes of a string, wherever they begin: all within it, and only words that hold some of them are read.
-fn half_at(position: u32) -> u32 {
+fn u32_at(position: u32) -> u32 {
     let shift = position % 4u * 8u;
     let low = content_word(position / 4u);
     if shift == 0u {
@@ -115,8 +142,8 @@ fn half_at(position: u32) -> u32 {
     return (low >> shift) | (content_word(position / 4u + 1u) << (32u - shift));
 }
 
-fn crc_half(before: u32, half: u32) -> u32 {
-    let crc = before ^ half;
+fn crc_u32(before: u32, word: u32) -> u32 {
+    let crc = before ^ word;
     let low = tables[3][crc & 0xFFu] ^ tables[2][(crc >> 8u) & 0xFFu];
     return low ^ tables[1][(crc >> 16u) & 0xFFu] ^ tables[0][crc >> 24u];
 }

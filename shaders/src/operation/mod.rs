@@ -2,7 +2,7 @@
 //!
 //! | operation | input | scratch | output |
 //! |---|---|---|---|
-//! | checksum | offsets, strings | | checksums |
+//! | checksum | offsets, strings | state of long strings | checksums |
 //! | encode | offsets, text | | masks |
 //! | nearest | what lists take, queries | thresholds, cells | lists |
 //! | score | queries, their norms, named rows and columns | sums | scores |

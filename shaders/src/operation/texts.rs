@@ -44,6 +44,16 @@ impl<'a> Texts<'a> {
         self.bytes.len() as u32
     }
 
+    /// Bytes of each.
+    pub(super) fn lengths(&self) -> impl Iterator<Item = u32> {
+        self.offsets.windows(2).map(|bounds| (bounds[1] - bounds[0]) as u32)
+    }
+
+    /// Bytes of the longest; 0 where there is none.
+    pub(super) fn longest(&self) -> u32 {
+        self.lengths().max().unwrap_or_default()
+    }
+
     /// Bytes of input that they take.
     pub(super) fn input(&self) -> usize {
         (self.offsets.len() * OFFSET_BYTES + self.bytes.len()).next_multiple_of(4)
