@@ -24,7 +24,6 @@ use crate::residency::{Resident, parts_of};
 use crate::script::{Script, Sizes};
 use crate::shared::Shared;
 use crate::stream;
-use crate::trial::TRIAL_PATIENCE;
 use crate::workspace::Workspace;
 
 /// Slots of one submission.
@@ -57,13 +56,13 @@ pub(crate) struct Device {
 }
 
 struct Submission {
-    flights: Vec<Flight>,
+    in_flight: Vec<InFlight>,
     /// When it became the oldest one under way, once that has been looked at.
     oldest_since: Option<Instant>,
 }
 
 /// A slot whose work is on the device.
-struct Flight {
+struct InFlight {
     work: Work,
     deliver: Delivery,
     workspace: Box<Workspace>,
@@ -80,15 +79,15 @@ impl Device {
     pub(crate) fn new(gpu: Arc<Gpu>, resources: Resources) -> Result<Self, OutOfMemory> {
         let resources = Arc::new(resources);
         let free: Vec<Workspace> = (0..SLOTS).map(|_| Workspace::new(&gpu)).collect::<Result<_, _>>()?;
-        gpu.settle(TRIAL_PATIENCE, || free.iter().all(Workspace::is_over));
+        gpu.settle_mappings(|| free.iter().all(Workspace::is_over));
         Ok(Self { gpu, resources, free, under_way: VecDeque::new() })
     }
 
     /// Answers what is under way as failed.
     fn fail_all(&mut self) {
         for submission in self.under_way.drain(..) {
-            for flight in submission.flights {
-                flight.work.complete(Status::BackendFailed, elapsed_ns(flight.taken), Body::Empty);
+            for job in submission.in_flight {
+                job.work.complete(Status::BackendFailed, elapsed_ns(job.taken), Body::Empty);
             }
         }
     }
@@ -156,20 +155,20 @@ impl Dispatcher {
             return false;
         }
         let gpu = self.device.gpu.clone();
-        let (mut flights, mut scripts, mut streams) =
+        let (mut in_flight, mut scripts, mut streams) =
             (Vec::with_capacity(taken), Vec::with_capacity(taken), Vec::new());
         for job in polled.into_iter().flatten() {
-            match self.lay(&gpu, &job) {
-                Some(Laid::Resident(flight, script)) => {
-                    flights.push(flight);
+            match self.prepare(&gpu, &job) {
+                Some(Prepared::Resident(job, script)) => {
+                    in_flight.push(job);
                     scripts.push(script);
                 }
-                Some(Laid::ToStream(work, begun)) => streams.push((work, begun)),
+                Some(Prepared::ToStream(work, begun)) => streams.push((work, begun)),
                 None => {}
             }
         }
-        if !flights.is_empty() {
-            self.send(&gpu, flights, &scripts);
+        if !in_flight.is_empty() {
+            self.send(&gpu, in_flight, &scripts);
         }
         for (work, begun) in streams {
             self.stream(&gpu, work, begun);
@@ -178,50 +177,50 @@ impl Dispatcher {
     }
 
     /// Gives jobs to the device, with their scripts.
-    fn send(&mut self, gpu: &Gpu, flights: Vec<Flight>, scripts: &[Script]) {
+    fn send(&mut self, gpu: &Gpu, in_flight: Vec<InFlight>, scripts: &[Script]) {
         let sent = gpu.validated(|| {
             let mut batch = Batch::new(gpu);
-            for (flight, script) in flights.iter().zip(scripts) {
-                flight.workspace.encode(&mut batch, gpu, script);
+            for (job, script) in in_flight.iter().zip(scripts) {
+                job.workspace.record(&mut batch, gpu, script);
             }
             batch.submit();
-            flights.iter().for_each(|flight| flight.workspace.read_back());
+            in_flight.iter().for_each(|job| job.workspace.read_back());
         });
         match sent {
-            Ok(()) => self.push(flights),
+            Ok(()) => self.push(in_flight),
             // A fault of ours. The device did nothing of it and is as good as before; the workspaces may not be.
             Err(reason) => {
                 tracing::error!(reason, "wgpu refused a submission");
-                for flight in flights {
-                    flight.work.complete(Status::BackendFailed, elapsed_ns(flight.taken), Body::Empty);
+                for job in in_flight {
+                    job.work.complete(Status::BackendFailed, elapsed_ns(job.taken), Body::Empty);
                 }
             }
         }
     }
 
-    fn push(&mut self, flights: Vec<Flight>) {
+    fn push(&mut self, in_flight: Vec<InFlight>) {
         self.shared.counters.submissions.add(1);
-        self.device.under_way.push_back(Submission { flights, oldest_since: None });
+        self.device.under_way.push_back(Submission { in_flight, oldest_since: None });
     }
 
     /// From a slot to work that can be given to the device. A slot that cannot, or needs no device, is answered.
-    fn lay(&mut self, gpu: &Gpu, job: &PolledJob) -> Option<Laid> {
+    fn prepare(&mut self, gpu: &Gpu, job: &PolledJob) -> Option<Prepared> {
         let taken = Instant::now();
         let Ok(mut work) = self.ring.open(job) else {
             self.ring.complete(job.ticket, 0, Status::BadDescriptor, 0, Body::Empty);
             return None;
         };
-        let laid = is_wanted(&work).and_then(|()| {
-            let laid = catch_unwind(AssertUnwindSafe(|| self.try_lay(gpu, &work)));
-            laid.unwrap_or(Err(Status::BackendFailed))
+        let prepared = is_wanted(&work).and_then(|()| {
+            let prepared = catch_unwind(AssertUnwindSafe(|| self.try_prepare(gpu, &work)));
+            prepared.unwrap_or(Err(Status::BackendFailed))
         });
-        match laid {
-            Ok(Laying::Resident { deliver, workspace, script, held }) => {
-                let flight = Flight { work, deliver, workspace, taken, _held: held };
-                return Some(Laid::Resident(flight, script));
+        match prepared {
+            Ok(Preparation::Resident { deliver, workspace, script, held }) => {
+                let job = InFlight { work, deliver, workspace, taken, _held: held };
+                return Some(Prepared::Resident(job, script));
             }
-            Ok(Laying::ToStream) => return Some(Laid::ToStream(work, taken)),
-            Ok(Laying::Known(deliver)) => {
+            Ok(Preparation::ToStream) => return Some(Prepared::ToStream(work, taken)),
+            Ok(Preparation::Known(deliver)) => {
                 deliver(&[], work.result_mut());
                 complete(work, taken);
             }
@@ -230,15 +229,15 @@ impl Dispatcher {
         None
     }
 
-    fn try_lay(&mut self, gpu: &Gpu, work: &Work) -> Result<Laying, Status> {
+    fn try_prepare(&mut self, gpu: &Gpu, work: &Work) -> Result<Preparation, Status> {
         let context = Context { corpora: &self.shared.corpora, gpu, resources: &self.device.resources };
         let Planned { mut operation, source } = plan(work, &context)?;
         let (parts, held) = match source {
-            Source::Nothing => return Ok(Laying::Known(operation.delivery())),
+            Source::Nothing => return Ok(Preparation::Known(operation.delivery())),
             Source::Parts(parts) => (parts, Vec::new()),
             Source::Corpus(view, pair) => match self.shared.residency.find(gpu, &view, pair) {
                 Some(held) => (parts_of(&view, &held), held),
-                None => return Ok(Laying::ToStream),
+                None => return Ok(Preparation::ToStream),
             },
         };
         let mut workspace = self.workspace(gpu, check_sizes(gpu, operation.sizes())?).map_err(no_room)?;
@@ -247,7 +246,7 @@ impl Dispatcher {
             script.append(operation.round(parts, number == 0));
         }
         workspace.load(gpu, &*operation, &script).map_err(no_room)?;
-        Ok(Laying::Resident { deliver: operation.delivery(), workspace, script, held })
+        Ok(Preparation::Resident { deliver: operation.delivery(), workspace, script, held })
     }
 
     /// A free workspace: the smallest that has the room, or else the largest, which will grow.
@@ -260,7 +259,7 @@ impl Dispatcher {
             Some(place) => Ok(Box::new(free.swap_remove(place))),
             None => {
                 let workspace = Box::new(Workspace::new(gpu)?);
-                gpu.settle(TRIAL_PATIENCE, || workspace.is_over());
+                gpu.settle_mappings(|| workspace.is_over());
                 Ok(workspace)
             }
         }
@@ -271,7 +270,7 @@ impl Dispatcher {
         let streamed = catch_unwind(AssertUnwindSafe(|| self.try_stream(gpu, &work)));
         match streamed.unwrap_or(Err(Status::BackendFailed)) {
             Ok((deliver, workspace)) => {
-                self.push(vec![Flight { work, deliver, workspace, taken, _held: Vec::new() }]);
+                self.push(vec![InFlight { work, deliver, workspace, taken, _held: Vec::new() }]);
             }
             Err(status) => work.complete(status, elapsed_ns(taken), Body::Empty),
         }
@@ -302,16 +301,16 @@ impl Dispatcher {
 
     /// Answers the oldest submission if it is over; false if it is not.
     fn finish_oldest(&mut self) -> bool {
-        let over = |submission: &mut Submission| submission.flights.iter().all(|flight| flight.workspace.is_over());
+        let over = |submission: &mut Submission| submission.in_flight.iter().all(|job| job.workspace.is_over());
         let Some(submission) = self.device.under_way.pop_front_if(over) else { return false };
-        for flight in submission.flights {
-            self.finish(flight);
+        for job in submission.in_flight {
+            self.finish(job);
         }
         true
     }
 
-    fn finish(&mut self, flight: Flight) {
-        let Flight { mut work, deliver, mut workspace, taken, .. } = flight;
+    fn finish(&mut self, job: InFlight) {
+        let InFlight { mut work, deliver, mut workspace, taken, .. } = job;
         let delivered =
             catch_unwind(AssertUnwindSafe(|| workspace.output(|output| deliver(output, work.result_mut()))));
         match delivered {
@@ -389,13 +388,13 @@ impl Dispatcher {
 }
 
 /// What became of a slot that is to be given to the device.
-enum Laid {
-    Resident(Flight, Script),
+enum Prepared {
+    Resident(InFlight, Script),
     ToStream(Work, Instant),
 }
 
 /// The same without the slot.
-enum Laying {
+enum Preparation {
     Resident {
         deliver: Delivery,
         workspace: Box<Workspace>,

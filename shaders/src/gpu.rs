@@ -19,6 +19,7 @@ use wgpu::{
 
 use crate::script::PARAMS_STRIDE;
 use crate::stage::{Shape, Stage, Traits};
+use crate::trial::TRIAL_PATIENCE;
 use crate::{Unavailable, adapter};
 
 /// How a device is opened.
@@ -32,6 +33,8 @@ pub(crate) struct GpuOptions {
     pub(crate) mappable: bool,
     /// Most bytes of a buffer that holds a part of a corpus; 0 is what the adapter binds.
     pub(crate) part_bytes: usize,
+    /// How long the device may take over a buffer that is to be mapped.
+    pub(crate) patience: Duration,
     /// Where the shaders come from: [`Stage::source`], but in tests.
     pub(crate) sources: fn(Stage, Traits, Shape) -> String,
 }
@@ -43,6 +46,7 @@ impl Default for GpuOptions {
             shape: None,
             mappable: true,
             part_bytes: 0,
+            patience: TRIAL_PATIENCE,
             sources: Stage::source,
         }
     }
@@ -66,6 +70,7 @@ pub(crate) struct Gpu {
     pub(crate) binding_bytes: usize,
     /// Most bytes of a buffer that holds a part of a corpus.
     pub(crate) part_bytes: usize,
+    patience: Duration,
     fault: Arc<Fault>,
     loss: OnceLock<Loss>,
     job_layout: BindGroupLayout,
@@ -155,6 +160,7 @@ impl Gpu {
             mappable: features.contains(Features::MAPPABLE_PRIMARY_BUFFERS),
             binding_bytes: most,
             part_bytes: if options.part_bytes == 0 { most } else { options.part_bytes.min(most) },
+            patience: options.patience,
             fault,
             loss: OnceLock::new(),
             job_layout,
@@ -292,6 +298,13 @@ impl Gpu {
             self.wait();
         }
         done()
+    }
+
+    /// Polls until what is to be mapped is. A device that has not done so within its patience has failed.
+    pub(crate) fn settle_mappings(&self, done: impl Fn() -> bool) {
+        if !self.settle(self.patience, done) {
+            self.fail("the device does not map its memory");
+        }
     }
 
     /// Makes the device fail, as far as a program can.

@@ -16,8 +16,8 @@ use crate::{Unavailable, adapter, self_test};
 /// Why no adapter can be used, each by its name.
 pub(crate) fn open(options: &WgpuOptions, automaton: &Automaton) -> Result<Gpu, Unavailable> {
     let traits = Traits { subgroups: options.subgroups, float64: options.float64 };
-    let all =
-        GpuOptions { traits, mappable: options.mappable, part_bytes: options.part_bytes, ..GpuOptions::default() };
+    let WgpuOptions { mappable, part_bytes, patience, .. } = *options;
+    let all = GpuOptions { traits, mappable, part_bytes, patience, ..GpuOptions::default() };
     first(adapter::candidates(options.adapter.as_deref())?, |adapter| {
         adapter::suffices(&adapter)?;
         open_best(&adapter, all, automaton)

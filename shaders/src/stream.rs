@@ -101,7 +101,7 @@ impl Rounds<'_> {
             self.workspace.write_params(self.gpu, &script).map_err(no_room)?;
         } else {
             self.workspace.load(self.gpu, &*self.operation, &script).map_err(no_room)?;
-            self.workspace.encode_up(&mut batch, &script);
+            self.workspace.record_uploads(&mut batch, &script);
         }
         self.any = true;
         self.workspace.run(&mut batch, self.gpu, &script);
@@ -128,7 +128,7 @@ impl Rounds<'_> {
 
     fn finish(self) -> Result<(), Status> {
         let mut batch = Batch::new(self.gpu);
-        self.workspace.encode_down(&mut batch);
+        self.workspace.record_download(&mut batch);
         batch.submit();
         self.workspace.read_back();
         self.gpu.health().map_err(|_| Status::BackendFailed)

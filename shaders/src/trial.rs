@@ -39,7 +39,7 @@ pub(crate) fn run(
 ) -> Result<Vec<u8>, String> {
     let full = |full: OutOfMemory| full.to_string();
     let mut workspace = Workspace::new(gpu).map_err(full)?;
-    gpu.settle(TRIAL_PATIENCE, || workspace.is_over());
+    gpu.settle_mappings(|| workspace.is_over());
     let none = [Vec::new()];
     let rounds = if rounds.is_empty() { &none } else { rounds };
     for (number, parts) in rounds.iter().enumerate() {
@@ -47,13 +47,13 @@ pub(crate) fn run(
         let mut batch = Batch::new(gpu);
         if number == 0 {
             workspace.load(gpu, operation, &script).map_err(full)?;
-            workspace.encode_up(&mut batch, &script);
+            workspace.record_uploads(&mut batch, &script);
         } else {
             workspace.write_params(gpu, &script).map_err(full)?;
         }
         workspace.run(&mut batch, gpu, &script);
         if number + 1 == rounds.len() {
-            workspace.encode_down(&mut batch);
+            workspace.record_download(&mut batch);
         }
         batch.submit();
     }

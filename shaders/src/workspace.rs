@@ -1,6 +1,6 @@
 //! The buffers of one job on the device, made in advance and used again: parameters and input, scratch, output.
 //!
-//! A workspace is free, or its job is under way: [`Workspace::load`], then [`Workspace::encode`] into a command
+//! A workspace is free, or its job is under way: [`Workspace::load`], then [`Workspace::record`] into a command
 //! encoder, then, after the submission, [`Workspace::read_back`]. Once [`Workspace::is_over`], [`Workspace::output`]
 //! gives the job's bytes and frees the workspace. Its buffers grow in steps with the jobs they meet, so it soon
 //! allocates no more.
@@ -17,7 +17,6 @@ use crate::batch::Batch;
 use crate::gpu::{Gpu, OutOfMemory};
 use crate::operation::Operation;
 use crate::script::{Dispatch, PARAMS_STRIDE, Script, Sizes, Step};
-use crate::trial::TRIAL_PATIENCE;
 
 /// Parameters that a workspace has room for at first.
 const FIRST_PARAMS: usize = 16 * PARAMS_STRIDE;
@@ -99,14 +98,14 @@ impl Workspace {
     }
 
     /// Adds the copies up, the steps, and the copy down: a job of one round.
-    pub(crate) fn encode(&self, batch: &mut Batch<'_>, gpu: &Gpu, script: &Script) {
-        self.encode_up(batch, script);
+    pub(crate) fn record(&self, batch: &mut Batch<'_>, gpu: &Gpu, script: &Script) {
+        self.record_uploads(batch, script);
         self.run(batch, gpu, script);
-        self.encode_down(batch);
+        self.record_download(batch);
     }
 
     /// Adds the copies up alone.
-    pub(crate) fn encode_up(&self, batch: &mut Batch<'_>, script: &Script) {
+    pub(crate) fn record_uploads(&self, batch: &mut Batch<'_>, script: &Script) {
         self.params.copy(batch.encoder(), script.params.len());
         self.input.copy(batch.encoder(), self.loaded.input);
     }
@@ -150,7 +149,7 @@ impl Workspace {
     }
 
     /// Adds the copy of the output to where the host reads it.
-    pub(crate) fn encode_down(&self, batch: &mut Batch<'_>) {
+    pub(crate) fn record_download(&self, batch: &mut Batch<'_>) {
         if let Some(staging) = &self.output.staging {
             let bytes = self.loaded.output.next_multiple_of(4) as u64;
             batch.encoder().copy_buffer_to_buffer(&self.output.source, 0, staging, 0, bytes);
@@ -230,7 +229,7 @@ impl Workspace {
         };
         if grown != self.room() || params != self.params.target.size() as usize {
             *self = Self::with_room(gpu, params, grown)?;
-            gpu.settle(TRIAL_PATIENCE, || self.is_over());
+            gpu.settle_mappings(|| self.is_over());
         }
         Ok(())
     }

@@ -118,14 +118,14 @@ impl Lists {
     }
 
     /// Whether screening is in vain: every row is a candidate for every query, and the device is not needed.
-    pub(crate) fn is_in_vain(&self) -> bool {
+    pub(crate) fn is_unscreened(&self) -> bool {
         self.items == 0 || wants_every_row(self.k as u64, self.rows as u64) || self.k > self.capacity
     }
 
     /// What the job needs if its own input, which follows that of the lists, has `input` bytes. Nothing where screening
     /// is in vain.
     pub(crate) fn sizes(&self, input: usize) -> Sizes {
-        if self.is_in_vain() {
+        if self.is_unscreened() {
             return Sizes::default();
         }
         Sizes {
@@ -150,7 +150,7 @@ impl Lists {
     /// Records a round. An empty script where the job is in vain.
     pub(crate) fn round(&self, screen: &impl Screen, parts: &[Part], first: bool) -> Script {
         let mut script = Script::default();
-        if self.is_in_vain() {
+        if self.is_unscreened() {
             return script;
         }
         if first {

@@ -137,7 +137,7 @@ fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, S
         let (values, _) = split::<f64>(rest, count, AXES)?;
         let columns: [&[f64]; AXES] = std::array::from_fn(|axis| &values[axis * count..(axis + 1) * count]);
         let nearest = Nearest::new(queries, weights[0], k, count, extent(&columns), result);
-        let source = if nearest.in_vain { Source::Nothing } else { Source::Parts(sent(context.gpu, &columns)?) };
+        let source = if nearest.is_unscreened { Source::Nothing } else { Source::Parts(sent(context.gpu, &columns)?) };
         return Ok(Planned::new(nearest, source));
     }
     let view = inputs.corpus(context.corpora)?;
@@ -146,7 +146,7 @@ fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, S
     }
     let extent = context.resources.extents.of(&view);
     let nearest = Nearest::new(queries, weights[0], k, view.rows(), extent, result);
-    let source = if nearest.in_vain { Source::Nothing } else { Source::corpus(view, &COLUMNS)? };
+    let source = if nearest.is_unscreened { Source::Nothing } else { Source::corpus(view, &COLUMNS)? };
     Ok(Planned::new(nearest, source))
 }
 
@@ -203,7 +203,7 @@ struct Nearest {
     /// `None` where the query is not tame.
     queries: Vec<Option<Query>>,
     /// Every point is a candidate for every query: the job needs nothing of the points, nor of the device.
-    in_vain: bool,
+    is_unscreened: bool,
 }
 
 impl Nearest {
@@ -223,8 +223,8 @@ impl Nearest {
             Some(tame_query(query, &weights, &extent))
         };
         let queries: Vec<_> = queries.iter().map(of).collect();
-        let in_vain = lists.is_in_vain() || queries.iter().all(Option::is_none);
-        Self { lists, weights: weights.map(|weight| weight as f32), queries, in_vain }
+        let is_unscreened = lists.is_unscreened() || queries.iter().all(Option::is_none);
+        Self { lists, weights: weights.map(|weight| weight as f32), queries, is_unscreened }
     }
 
     fn params(&self, part: &Part, block: &Block) -> NearestParams {
@@ -268,11 +268,11 @@ impl Screen for Nearest {
 
 impl Operation for Nearest {
     fn sizes(&self) -> Sizes {
-        if self.in_vain { Sizes::default() } else { self.lists.sizes(self.queries.len() * size_of::<Query>()) }
+        if self.is_unscreened { Sizes::default() } else { self.lists.sizes(self.queries.len() * size_of::<Query>()) }
     }
 
     fn fill(&self, input: &mut [u8]) {
-        if self.in_vain {
+        if self.is_unscreened {
             return;
         }
         let (head, queries) = input.split_at_mut(self.lists.input_len());
@@ -285,7 +285,7 @@ impl Operation for Nearest {
     }
 
     fn round(&mut self, parts: &[Part], first: bool) -> Script {
-        if self.in_vain { Script::default() } else { self.lists.round(self, parts, first) }
+        if self.is_unscreened { Script::default() } else { self.lists.round(self, parts, first) }
     }
 
     fn delivery(&self) -> Delivery {

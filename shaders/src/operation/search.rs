@@ -90,7 +90,7 @@ fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, S
     inputs.check_room(size_of::<ListHeader>())?;
     let ask = SearchAsk { metric, items, dim: view.dim(), k, threshold: inputs.descriptor.threshold };
     let search = Search::new(queries, ask, SearchCorpus::of(&view), inputs.result_len());
-    let source = if search.in_vain { Source::Nothing } else { Source::corpus(view, &columns(metric))? };
+    let source = if search.is_unscreened { Source::Nothing } else { Source::corpus(view, &columns(metric))? };
     Ok(Planned::new(search, source))
 }
 
@@ -147,7 +147,7 @@ struct Search {
     thresholds: Vec<Threshold>,
     codes: Vec<u32>,
     /// Every row is a candidate for every query: the job needs nothing of the corpus, nor of the device.
-    in_vain: bool,
+    is_unscreened: bool,
 }
 
 impl Search {
@@ -161,9 +161,9 @@ impl Search {
             screens: Vec::new(),
             thresholds: Vec::new(),
             codes: Vec::new(),
-            in_vain: lists.is_in_vain() || corpus.wild || ask.dim == 0,
+            is_unscreened: lists.is_unscreened() || corpus.wild || ask.dim == 0,
         };
-        if !search.in_vain {
+        if !search.is_unscreened {
             search.prepare(queries, ask, corpus.max_norm);
         }
         search
@@ -183,7 +183,7 @@ impl Search {
             .collect();
         (self.screens, self.thresholds) = made.into_iter().flatten().unzip();
         self.codes = codes;
-        self.in_vain = self.screens.iter().all(Option::is_none);
+        self.is_unscreened = self.screens.iter().all(Option::is_none);
     }
 
     fn screens_at(&self) -> usize {
@@ -262,14 +262,14 @@ impl Screen for Search {
 
 impl Operation for Search {
     fn sizes(&self) -> Sizes {
-        if self.in_vain {
+        if self.is_unscreened {
             return Sizes::default();
         }
         self.lists.sizes(self.screens.len() * size_of::<[f32; 4]>() + size_of_val(&*self.codes))
     }
 
     fn fill(&self, input: &mut [u8]) {
-        if self.in_vain {
+        if self.is_unscreened {
             return;
         }
         self.lists.fill(input, self.thresholds.iter().copied());
@@ -283,13 +283,13 @@ impl Operation for Search {
     }
 
     fn round(&mut self, parts: &[Part], first: bool) -> Script {
-        if self.in_vain { Script::default() } else { self.lists.round(self, parts, first) }
+        if self.is_unscreened { Script::default() } else { self.lists.round(self, parts, first) }
     }
 
     fn delivery(&self) -> Delivery {
-        let (lists, in_vain) = (self.lists, self.in_vain);
+        let (lists, is_unscreened) = (self.lists, self.is_unscreened);
         let strange: Vec<bool> = self.screens.iter().map(Option::is_none).collect();
-        Box::new(move |output, result| lists.deliver(output, result, |query| in_vain || strange[query]))
+        Box::new(move |output, result| lists.deliver(output, result, |query| is_unscreened || strange[query]))
     }
 }
 
