@@ -43,5 +43,6 @@ pub(crate) fn build_program(workspace: &Workspace, program: &str, flags: &[&str]
     if !built.status.success() {
         return Err(format!("{program} could not be built (cargo's {}).", ending(built.status)));
     }
-    messages::executable(&built.output).ok_or_else(|| format!("cargo did not say where it put the program {program}."))
+    messages::executable(program, &built.output)
+        .ok_or_else(|| format!("cargo did not say where it put the program {program}."))
 }

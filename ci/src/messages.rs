@@ -3,9 +3,23 @@
 
 use std::path::PathBuf;
 
-/// The program that was built last; cargo knows of target folders that no environment variable tells.
-pub(crate) fn executable(messages: &str) -> Option<PathBuf> {
-    string_behind(messages, "\"executable\":").map(PathBuf::from)
+/// Where cargo put the program of that name; it knows of target folders that no environment variable tells.
+pub(crate) fn executable(program: &str, messages: &str) -> Option<PathBuf> {
+    let is_it = |line: &&str| {
+        let name = string_behind(line, "\"name\":");
+        line.contains("\"kind\":[\"bin\"]") && !is_of_tests(line) && name.as_deref() == Some(program)
+    };
+    built(messages.lines().find(is_it)?)
+}
+
+fn built(line: &str) -> Option<PathBuf> {
+    string_behind(line, "\"executable\":").map(PathBuf::from)
+}
+
+/// Whether a line tells of something that was built with its tests.
+fn is_of_tests(line: &str) -> bool {
+    let profile = line.split_once("\"profile\":{").and_then(|(_, behind)| behind.split_once('}'));
+    profile.is_some_and(|(profile, _)| profile.contains("\"test\":true"))
 }
 
 /// What the build script of one package left.
@@ -53,9 +67,7 @@ pub(crate) fn test_programs(messages: &str) -> Vec<TestProgram> {
 }
 
 fn test_program(line: &str) -> Option<TestProgram> {
-    let (_, profile) = line.split_once("\"profile\":{")?;
-    let (profile, _) = profile.split_once('}')?;
-    if !profile.contains("\"test\":true") {
+    if !is_of_tests(line) {
         return None;
     }
     let id = string_behind(line, "\"package_id\":")?;
@@ -67,7 +79,7 @@ fn test_program(line: &str) -> Option<TestProgram> {
         target: string_behind(line, "\"name\":")?,
         is_library: line.contains("\"kind\":[\"lib\"]"),
         folder,
-        program: executable(line)?,
+        program: built(line)?,
     })
 }
 
@@ -89,13 +101,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_program_is_read() {
-        let messages = r#"{"reason":"compiler-artifact","target":{"name":"a"},"executable":null,"fresh":true}
-{"reason":"compiler-artifact","target":{"name":"megaring"},"executable":"C:\\t\\release\\mega \"ring\".exe","fresh":true}
+    fn a_program_is_found_by_its_name() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"megaring"},"profile":{"test":false},"executable":null,"fresh":true}
+{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"xtask"},"profile":{"test":false},"executable":"/t/xtask","fresh":true}
+{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"megaring"},"profile":{"test":true},"executable":"/t/megaring-1","fresh":true}
+{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"megaring"},"profile":{"test":false},"executable":"C:\\t\\release\\mega \"ring\".exe","fresh":true}
 {"reason":"build-finished","success":true}"#;
-        assert_eq!(executable(messages), Some(PathBuf::from(r#"C:\t\release\mega "ring".exe"#)));
-        assert_eq!(executable("{\"executable\":null}"), None);
-        assert_eq!(executable("{\"executable\":\"unfinished"), None);
+        assert_eq!(executable("megaring", messages), Some(PathBuf::from(r#"C:\t\release\mega "ring".exe"#)));
+        assert_eq!(executable("ring", messages), None);
+        let unfinished = r#"{"target":{"kind":["bin"],"name":"megaring"},"profile":{"test":false},"executable":"unfi"#;
+        assert_eq!(executable("megaring", unfinished), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Finds tests that do not pass every time: runs programs of tests again and again, beside threads that do nothing but
 //! take the processor.
 //!
-//! - The programs are built once, and then started one after another as cargo starts them; in a round, each once.
+//! - The programs are built once, and then started as cargo starts them, [`TOGETHER`] at a time; in a round, each once.
 //! - Their output is not shown. That of the run in which a test first failed is kept under `target/stress`, which
 //!   begins empty.
 //! - A program that does not end in [`PATIENCE`] is ended, and that run has failed.
@@ -12,8 +12,10 @@ mod tally;
 
 use std::fs::{self, File};
 use std::hint::black_box;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,8 @@ use crate::workspace::Workspace;
 
 /// Threads that take the processor from the tests.
 const LOAD: usize = 4;
+/// Programs that run at a time: many wait more than they work.
+const TOGETHER: usize = 2;
 /// How long a run of a program may take: many times what the longest takes beside the load.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 /// How often a program is looked at: little beside what the shortest takes.
@@ -57,26 +61,44 @@ pub(crate) fn run(workspace: &Workspace, flags: &[&str], plan: &Plan) -> Result<
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).map_err(|error| format!("{} could not be made: {error}.", folder.display()))?;
 
-    let mut tally = Tally::default();
-    beside_load(|| -> Result<()> {
-        for round in 1..=plan.times {
-            for program in &programs {
-                let label = label(program);
-                let log = folder.join(format!("{}-{round}.txt", label.replace(' ', "-")));
-                let begun = Instant::now();
-                let run = run_once(workspace, program, &log)?;
-                let word = if run.failed.is_empty() { "ok" } else { "FAILED" };
-                let seconds = begun.elapsed().as_secs_f64();
-                eprintln!("round {round} of {}: {label}, {seconds:.1} s, {word}", plan.times);
-                if !tally.add(&label, run, &log) {
-                    fs::remove_file(&log).map_err(|error| format!("{}: {error}.", log.display()))?;
-                }
+    let tally = Mutex::new(Tally::default());
+    beside_load(|| {
+        (1..=plan.times).try_for_each(|round| run_round(workspace, &programs, (round, plan), &folder, &tally))
+    })?;
+    let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    print!("{tally}");
+    Ok(tally.outcome())
+}
+
+/// Runs each program once.
+fn run_round(
+    workspace: &Workspace,
+    programs: &[TestProgram],
+    (round, plan): (u32, &Plan),
+    folder: &Path,
+    tally: &Mutex<Tally>,
+) -> Result<()> {
+    let waiting = Mutex::new(programs.iter());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let run_some = || -> Result<()> {
+        while let Some(program) = next() {
+            let label = label(program);
+            let log = folder.join(format!("{}-{round}.txt", label.replace(' ', "-")));
+            let begun = Instant::now();
+            let run = run_once(workspace, program, &log)?;
+            let word = if run.failed.is_empty() { "ok" } else { "FAILED" };
+            let seconds = begun.elapsed().as_secs_f64();
+            eprintln!("round {round} of {}: {label}, {seconds:.1} s, {word}", plan.times);
+            if !tally.lock().unwrap_or_else(PoisonError::into_inner).add(&label, run, &log) {
+                fs::remove_file(&log).map_err(|error| format!("{}: {error}.", log.display()))?;
             }
         }
         Ok(())
-    })?;
-    print!("{tally}");
-    Ok(tally.outcome())
+    };
+    thread::scope(|scope| {
+        let running: Vec<_> = (0..TOGETHER).map(|_| scope.spawn(run_some)).collect();
+        running.into_iter().try_for_each(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 /// Those of `programs` that `only` names.
@@ -102,7 +124,7 @@ fn label(program: &TestProgram) -> String {
 }
 
 /// Runs a program with its output going to `log`.
-fn run_once(workspace: &Workspace, program: &TestProgram, log: &std::path::Path) -> Result<Run> {
+fn run_once(workspace: &Workspace, program: &TestProgram, log: &Path) -> Result<Run> {
     let unwritable = |error: std::io::Error| format!("{} could not be written: {error}.", log.display());
     let output = File::create(log).map_err(unwritable)?;
     let errors = output.try_clone().map_err(unwritable)?;
