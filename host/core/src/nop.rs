@@ -37,7 +37,7 @@ impl Operation for Nop {
 impl Answered for Nop {
     type Answer = ();
     const CLASS: Class = Class::Path;
-    const ITEMS: &'static str = "nothings";
+    const ITEMS: &'static str = "jobs";
 
     fn describe(_: &Shape) -> Result<Description, Error> {
         Err(Error::field("operation", "an empty job has no size to ask about"))

@@ -225,13 +225,13 @@ impl EventRing {
     pub fn stats(&self) -> EventRingStats {
         let cursor = self.storage.track().cursor.load(Ordering::Relaxed);
         let show = |place: usize| {
-            let board = &self.places.boards[place];
+            let progress = &self.places.progress[place];
             // A consumer may have run past the cursor that we read before.
-            let behind = cursor.wrapping_sub(board.position.load(Ordering::Relaxed)) as i64;
+            let behind = cursor.wrapping_sub(progress.position.load(Ordering::Relaxed)) as i64;
             ConsumerStats {
                 place,
-                received: board.received.load(Ordering::Relaxed),
-                lost: board.lost.load(Ordering::Relaxed),
+                received: progress.received.load(Ordering::Relaxed),
+                lost: progress.lost.load(Ordering::Relaxed),
                 behind: behind.max(0) as u64,
             }
         };

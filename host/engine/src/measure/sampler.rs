@@ -97,7 +97,7 @@ impl<'a, E> Subject<'a, E> {
 pub struct Measured<E> {
     /// Nanoseconds, in the order they were taken.
     pub samples: Vec<f64>,
-    /// What is told of them, with what is to be doubted; none without a sample.
+    /// What is reported of them, with what is to be doubted; none without a sample.
     pub times: Option<Times>,
     /// Turns it had.
     pub turns: usize,
@@ -121,28 +121,29 @@ pub fn alternate<E>(
     clock: &dyn Fn() -> Duration,
     progress: &mut dyn FnMut(f64),
 ) -> Vec<Measured<E>> {
-    let mut seats: Vec<Seat<'_, E>> = subjects.into_iter().map(|subject| Seat::new(*plan, subject)).collect();
-    let mut order: Vec<usize> = (0..seats.len()).collect();
+    let mut measurements: Vec<Measurement<'_, E>> =
+        subjects.into_iter().map(|subject| Measurement::new(*plan, subject)).collect();
+    let mut order: Vec<usize> = (0..measurements.len()).collect();
     let mut random = Random::new(plan.seed);
     random.shuffle(&mut order);
-    for &seat in &order {
-        seats[seat].warm_up(clock);
+    for &at in &order {
+        measurements[at].warm_up(clock);
     }
-    let mut told = 0.0_f64;
+    let mut reported = 0.0_f64;
     // The time of the one in need that has cost most: what a companion may cost.
-    while let Some(dearest) = seats.iter().filter(|seat| seat.needs()).map(|seat| seat.used).max() {
+    while let Some(costliest) = measurements.iter().filter(|one| one.needs()).map(|one| one.used).max() {
         random.shuffle(&mut order);
-        for &seat in &order {
-            if seats[seat].needs() || (!seats[seat].spent() && seats[seat].used <= dearest) {
-                seats[seat].turn(clock);
-                let share = seats.iter().map(Seat::done).sum::<f64>() / seats.len() as f64;
-                told = told.max(share);
-                progress(told);
+        for &at in &order {
+            if measurements[at].needs() || (!measurements[at].spent() && measurements[at].used <= costliest) {
+                measurements[at].turn(clock);
+                let share = measurements.iter().map(Measurement::done).sum::<f64>() / measurements.len() as f64;
+                reported = reported.max(share);
+                progress(reported);
             }
         }
     }
     progress(1.0);
-    seats.into_iter().map(Seat::leave).collect()
+    measurements.into_iter().map(Measurement::finish).collect()
 }
 
 /// A call is repeated until it takes this long: a thousand readings of the clock.
@@ -153,7 +154,7 @@ const MOST_REPEATS: u32 = 1 << 20;
 const MOST_SETTLING: usize = 100_000;
 
 /// A subject and how far it is.
-struct Seat<'a, E> {
+struct Measurement<'a, E> {
     plan: Plan,
     subject: Subject<'a, E>,
     calls: u64,
@@ -168,7 +169,7 @@ struct Seat<'a, E> {
     error: Option<E>,
 }
 
-impl<'a, E> Seat<'a, E> {
+impl<'a, E> Measurement<'a, E> {
     fn new(plan: Plan, subject: Subject<'a, E>) -> Self {
         Self {
             plan,
@@ -250,7 +251,7 @@ impl<'a, E> Seat<'a, E> {
         turns.min(narrowed.max(used)).clamp(0.0, 1.0)
     }
 
-    fn leave(self) -> Measured<E> {
+    fn finish(self) -> Measured<E> {
         let times = stats::times(&self.samples).map(|mut times| {
             times.doubts.extend(self.wide());
             times.doubts.extend(drift(&self.samples));

@@ -6,7 +6,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 /// What one consumer shows of itself; written by it alone, on lines of its own.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(super) struct Board {
+pub(super) struct Progress {
     pub(super) position: AtomicU64,
     pub(super) received: AtomicU64,
     pub(super) lost: AtomicU64,
@@ -16,14 +16,14 @@ pub(super) struct Board {
 #[derive(Debug)]
 pub(super) struct Places {
     taken: AtomicU32,
-    pub(super) boards: [Board; MAX_CONSUMERS],
+    pub(super) progress: [Progress; MAX_CONSUMERS],
 }
 
 impl Places {
     pub(super) fn new() -> Self {
         let zero = || AtomicU64::new(0);
-        let board = |_| Board { position: zero(), received: zero(), lost: zero() };
-        Self { taken: AtomicU32::new(0), boards: std::array::from_fn(board) }
+        let progress = |_| Progress { position: zero(), received: zero(), lost: zero() };
+        Self { taken: AtomicU32::new(0), progress: std::array::from_fn(progress) }
     }
 
     /// Takes the lowest free place, if there is one.

@@ -97,10 +97,10 @@ impl EventConsumer {
     /// Shows the counters to [`EventRing::stats`].
     #[inline]
     fn report(&self) {
-        let board = &self.ring.places.boards[self.place];
-        board.position.store(self.reader.position, Ordering::Relaxed);
-        board.received.store(self.reader.received, Ordering::Relaxed);
-        board.lost.store(self.reader.lost, Ordering::Relaxed);
+        let progress = &self.ring.places.progress[self.place];
+        progress.position.store(self.reader.position, Ordering::Relaxed);
+        progress.received.store(self.reader.received, Ordering::Relaxed);
+        progress.lost.store(self.reader.lost, Ordering::Relaxed);
     }
 }
 
