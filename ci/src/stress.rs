@@ -1,7 +1,8 @@
 //! Finds tests that do not pass every time: runs programs of tests again and again, beside threads that do nothing but
 //! take the processor.
 //!
-//! - The programs are built once, and then started as cargo starts them, [`TOGETHER`] at a time; in a round, each once.
+//! - The programs are built once, and then started as cargo starts them, but [`TOGETHER`] at a time; in a round, each
+//!   once.
 //! - Their output is not shown. That of the run in which a test first failed is kept under `target/stress`, which
 //!   begins empty.
 //! - A program that does not end in [`PATIENCE`] is ended, and that run has failed.
@@ -85,7 +86,8 @@ fn run_round(
             let label = label(program);
             let log = folder.join(format!("{}-{round}.txt", label.replace(' ', "-")));
             let begun = Instant::now();
-            let run = run_once(workspace, program, &log)?;
+            // What keeps one from being run would keep all.
+            let run = run_once(workspace, program, &log).inspect_err(|_| while next().is_some() {})?;
             let word = if run.failed.is_empty() { "ok" } else { "FAILED" };
             let seconds = begun.elapsed().as_secs_f64();
             eprintln!("round {round} of {}: {label}, {seconds:.1} s, {word}", plan.times);

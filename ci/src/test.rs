@@ -264,7 +264,7 @@ fn python_client(context: &Context) -> Result<Outcome> {
         Ok(python) => python,
         Err(reason) => return Ok(Outcome::skipped(reason)),
     };
-    // The whole workspace and its tests are named so that cargo takes up what `cargo test` built, with the same features.
+    // All of it is named, with its tests, so that cargo takes up what `cargo test` built, with the same features.
     let megaring = demo::build(workspace, &context.locked(&["--workspace", "--tests"]))?;
     let mut outcomes = Vec::new();
     for client in clients {

@@ -119,9 +119,9 @@ MR_DEVICE Piece checksums(const u32* tables, const u8* content, u64 length) {
         hash = rotated(hash ^ xxhash_round(0, word), 27) * PRIME_1 + PRIME_4;
     }
     if (end - content >= 4) {
-        const u32 half = u32_at(content);
-        hash = rotated(hash ^ half * PRIME_1, 23) * PRIME_2 + PRIME_3;
-        for (u32 byte = 0; byte < 4; ++byte) crc = crc_byte(tables, crc, half >> 8 * byte);
+        const u32 word = u32_at(content);
+        hash = rotated(hash ^ word * PRIME_1, 23) * PRIME_2 + PRIME_3;
+        for (u32 byte = 0; byte < 4; ++byte) crc = crc_byte(tables, crc, word >> 8 * byte);
         content += 4;
     }
     for (; content != end; ++content) {

@@ -217,6 +217,7 @@ pub fn start_on(
         operations: Served::by(serves),
         max_queries: (params.scratch_bytes as usize / QUERY_SCRATCH).clamp(LEAST_QUERIES, MAX_QUERIES),
         max_bytes: ring.max_job_bytes().min(params.scratch_bytes as usize * SLOT_TO_SCRATCH),
+        max_item_bytes: ring.max_job_bytes(),
         // The twin is there to be tested in the place of a GPU.
         emulated: false,
     };

@@ -190,6 +190,7 @@ fn encode_finds_the_masks_of_texts_that_are_hard_to_share_out() {
 #[test]
 fn texts_that_scratch_memory_cannot_hold_have_their_masks_and_checksums() {
     let Some(rig) = Rig::on(Twin::with(3, 16 << 20), CudaMode::Persistent) else { return };
+    assert_eq!(rig.backend.capabilities().max_bytes, 4 * (512 << 10), "four times the scratch memory of a job");
     let filler = ".".repeat(600_001);
     let long = format!("graph{filler}wisdom");
     let texts = ["vision", &long, "", &long[3..600_000], "hope"];

@@ -99,6 +99,8 @@ pub fn start(
         emulated: gpu.software,
         operations: Served::by(serves),
         max_queries: MAX_QUERIES,
+        // The payload and the result lie in a buffer each; what an operation needs beside is little beside one item.
+        max_item_bytes: gpu.binding_bytes,
         max_bytes: ring.max_job_bytes().min(gpu.binding_bytes.saturating_mul(SLOT_TO_BINDING)),
     };
     // Should it be lost, this very adapter is opened anew, since what was said of it goes on to hold.

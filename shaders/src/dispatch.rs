@@ -75,11 +75,13 @@ impl Device {
     /// A device without work, with a workspace for each slot that may be under way.
     ///
     /// # Errors
-    /// The device has no memory for them.
-    pub(crate) fn new(gpu: Arc<Gpu>, resources: Resources) -> Result<Self, OutOfMemory> {
+    /// The device has no memory for them, or has failed.
+    pub(crate) fn new(gpu: Arc<Gpu>, resources: Resources) -> Result<Self, String> {
         let resources = Arc::new(resources);
-        let free: Vec<Workspace> = (0..SLOTS).map(|_| Workspace::new(&gpu)).collect::<Result<_, _>>()?;
+        let free = (0..SLOTS).map(|_| Workspace::new(&gpu)).collect::<Result<Vec<_>, _>>();
+        let free = free.map_err(|full| full.to_string())?;
         gpu.settle_mappings(|| free.iter().all(Workspace::is_over));
+        gpu.health()?;
         Ok(Self { gpu, resources, free, under_way: VecDeque::new() })
     }
 
@@ -362,7 +364,7 @@ impl Dispatcher {
     /// After a fault of the device: opens it anew, once.
     fn recover(&mut self, reason: &str) {
         let rebuilt = self.shared.rebuild(reason).and_then(|(gpu, resources)| {
-            Device::new(gpu, resources).map_err(|full| format!("{reason}; and then: {full}"))
+            Device::new(gpu, resources).map_err(|then| format!("{reason}; and then: {then}"))
         });
         match rebuilt {
             Ok(device) => {

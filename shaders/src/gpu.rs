@@ -19,7 +19,6 @@ use wgpu::{
 
 use crate::script::PARAMS_STRIDE;
 use crate::stage::{Shape, Stage, Traits};
-use crate::trial::TRIAL_PATIENCE;
 use crate::{Unavailable, adapter};
 
 /// How a device is opened.
@@ -33,7 +32,7 @@ pub(crate) struct GpuOptions {
     pub(crate) mappable: bool,
     /// Most bytes of a buffer that holds a part of a corpus; 0 is what the adapter binds.
     pub(crate) part_bytes: usize,
-    /// How long the device may take over a buffer that is to be mapped.
+    /// How long the device may take over a buffer that is to be mapped, where that is less than [`MAPPING`].
     pub(crate) patience: Duration,
     /// Where the shaders come from: [`Stage::source`], but in tests.
     pub(crate) sources: fn(Stage, Traits, Shape) -> String,
@@ -46,7 +45,7 @@ impl Default for GpuOptions {
             shape: None,
             mappable: true,
             part_bytes: 0,
-            patience: TRIAL_PATIENCE,
+            patience: MAPPING,
             sources: Stage::source,
         }
     }
@@ -92,6 +91,9 @@ pub enum Loss {
 
 /// Between two polls of a thread that does not spin: little beside what is waited for.
 const PAUSE: Duration = Duration::from_micros(50);
+
+/// How long a device may take at most over a buffer that is to be mapped, with nothing else under way.
+const MAPPING: Duration = Duration::from_secs(20);
 
 /// The first thing that went wrong with a device.
 #[derive(Default)]
@@ -160,7 +162,7 @@ impl Gpu {
             mappable: features.contains(Features::MAPPABLE_PRIMARY_BUFFERS),
             binding_bytes: most,
             part_bytes: if options.part_bytes == 0 { most } else { options.part_bytes.min(most) },
-            patience: options.patience,
+            patience: options.patience.min(MAPPING),
             fault,
             loss: OnceLock::new(),
             job_layout,
@@ -425,7 +427,7 @@ fn storage(read_only: bool) -> BindingType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::gpu;
+    use crate::testing::{gpu, test_adapter};
 
     #[test]
     fn what_wgpu_refuses_is_no_fault_of_the_device() {
@@ -458,8 +460,19 @@ mod tests {
         gpu.lose(Loss::Silent);
         let begun = Instant::now();
         assert!(!gpu.settle(Duration::from_millis(20), || false));
+        assert!(gpu.health().is_ok(), "that was no failure");
         assert!(begun.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn a_device_that_does_not_map_its_memory_has_a_fault() {
+        let Some(adapter) = test_adapter() else { return };
+        let options = GpuOptions { patience: Duration::from_millis(20), ..GpuOptions::default() };
+        let gpu = Gpu::open(&adapter, options).expect("the adapter opens");
+        gpu.settle_mappings(|| true);
         assert_eq!(gpu.health(), Ok(()));
+        gpu.settle_mappings(|| false);
+        assert!(gpu.health().is_err());
     }
 
     #[test]

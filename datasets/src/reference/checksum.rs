@@ -62,8 +62,8 @@ pub fn xxhash64(content: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    /// The generator of xxHash's own sanity check (`tests/sanity_test.c` of its repository), and that check's values for
-    /// seed 0.
+    /// The generator of xxHash's own sanity check (`tests/sanity_test.c` of its repository), and that check's values
+    /// for seed 0.
     #[test]
     fn published_values_come_out() {
         let mut state: u64 = 2_654_435_761;

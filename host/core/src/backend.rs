@@ -68,8 +68,10 @@ pub struct Capabilities {
     pub operations: Served,
     /// Largest number of queries in one slot; a larger batch is split before it is submitted.
     pub max_queries: usize,
-    /// Largest payload and result of one slot together, in bytes.
+    /// Payload and result of a slot of several items take an eighth of these bytes together, at most.
     pub max_bytes: usize,
+    /// Payload and result of a slot of one item take these bytes together, at most.
+    pub max_item_bytes: usize,
     /// A program on the processor stands in for the device. The CPU backend is faster, so this one works only for those
     /// who ask for it.
     pub emulated: bool,

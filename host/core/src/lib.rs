@@ -8,8 +8,8 @@
 //! and the coordinates come from one place.
 
 /// Hands the list of operations to a macro: its number in a slot, its module in this crate, and its type. The module's
-/// name is the stem that the operation has in every other part too (`encode.zig`, `encode.cuh`, `encode.wgsl`, `rpc
-/// Encode`, `megaring encode`).
+/// name is the stem that the operation has in every other part too (`encode.cuh`, `encode.wgsl`, `rpc Encode`,
+/// `megaring encode`), but for kernels that several operations share.
 ///
 /// ```
 /// macro_rules! names {

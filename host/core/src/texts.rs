@@ -126,6 +126,9 @@ mod tests {
                 assert_eq!(piece.items.start, end);
                 let len = piece.items.len();
                 assert!(len == 1 || len <= limits.max_items && piece.bytes() <= limits.max_bytes, "{piece:?}");
+                let next = piece.items.end < texts.len() && len < limits.max_items;
+                let more = if next { texts.byte_len(piece.items.end) + size_of::<u64>() + 16 } else { usize::MAX / 2 };
+                assert!(piece.bytes() + more > limits.max_bytes, "{piece:?} could have one more");
                 let bytes = texts.offsets[piece.items.end] - texts.offsets[piece.items.start];
                 assert_eq!((Texts::piece_bytes(&piece), piece.result), (bytes, len * 16));
                 end = piece.items.end;

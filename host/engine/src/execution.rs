@@ -297,10 +297,15 @@ impl<O: Answered> Execution<O> {
 
     /// Step 5, up to [`DEPTH`] pieces ahead. Fails only where nothing is in flight that would make room.
     fn submit_ahead(&mut self) -> Result<(), ReserveError> {
-        let ring = self.engine.lane(self.attempt.lane).ring();
+        let lane = self.engine.lane(self.attempt.lane);
+        let (ring, limit) = (lane.ring(), lane.capabilities().max_item_bytes);
         let Attempt { waiting, in_flight, submitted, .. } = &mut self.attempt;
         while in_flight.len() < DEPTH {
             let Some(piece) = waiting.front() else { break };
+            let needed = piece.bytes();
+            if needed > limit {
+                return Err(ReserveError::TooLarge { needed, limit });
+            }
             match submit(ring, &*self.job, piece, &self.terms) {
                 Ok(ticket) => {
                     *submitted = true;

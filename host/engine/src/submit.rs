@@ -61,12 +61,11 @@ pub fn refusal<O: Answered>(error: &ReserveError, piece: &Piece, retry_after: Du
     match error {
         ReserveError::RingFull => Error::Exhausted { what: "the ring", retry_after },
         ReserveError::ArenaFull => Error::Exhausted { what: "the arena", retry_after },
-        ReserveError::TooLarge { limit } => Error::row(
+        ReserveError::TooLarge { needed, limit } => Error::row(
             O::ITEMS,
             piece.items.start as u64,
             format!(
-                "needs {} bytes, more than the {limit} that a backend takes at once; ask for fewer rows, a smaller k or shorter texts",
-                piece.bytes()
+                "it takes {needed} bytes at once with what it comes with, and {limit} is the most (see --arena-bytes)"
             ),
         ),
         ReserveError::Closed => Error::Draining,

@@ -50,9 +50,11 @@ pub enum ReserveError {
     #[error("the arena is full")]
     ArenaFull,
     /// Payload and result would not fit the empty arena.
-    #[error("payload and result exceed the arena's {limit} bytes")]
+    #[error("payload and result need {needed} bytes, and the arena has {limit}")]
     TooLarge {
-        /// Bytes there are for both, each rounded up to 128.
+        /// Bytes of the payload, rounded up to 128, and of the result.
+        needed: usize,
+        /// Bytes there are for both.
         limit: usize,
     },
     /// The ring was closed.
@@ -181,9 +183,10 @@ impl<P: Protocol> JobRing<P> {
             return Err(ReserveError::Closed);
         }
         let limit = self.arena.limit();
-        let needed = payload_bytes.checked_next_multiple_of(REGION_ALIGN).and_then(|at| at.checked_add(result_bytes));
-        if needed.is_none_or(|needed| needed > limit) {
-            return Err(ReserveError::TooLarge { limit });
+        let payload_end = payload_bytes.checked_next_multiple_of(REGION_ALIGN).unwrap_or(usize::MAX);
+        let needed = payload_end.saturating_add(result_bytes);
+        if needed > limit {
+            return Err(ReserveError::TooLarge { needed, limit });
         }
         let Some(entry) = self.table.take() else {
             return Err(self.refuse_full());

@@ -403,9 +403,10 @@ fn a_stalled_consumer_only_makes_the_ring_full() {
 fn what_can_never_fit_is_told_apart_from_what_does_not_fit_now() {
     let ring = ring_at(0);
     let limit = ring.max_job_bytes();
-    assert_eq!(ring.try_reserve(limit + 1, 0).err(), Some(ReserveError::TooLarge { limit }));
-    assert_eq!(ring.try_reserve(1, limit - 127).err(), Some(ReserveError::TooLarge { limit }));
-    assert_eq!(ring.try_reserve(usize::MAX, usize::MAX).err(), Some(ReserveError::TooLarge { limit }));
+    let too_large = |needed| Some(ReserveError::TooLarge { needed, limit });
+    assert_eq!(ring.try_reserve(limit + 1, 0).err(), too_large(limit + 128));
+    assert_eq!(ring.try_reserve(1, limit - 127).err(), too_large(limit + 1));
+    assert_eq!(ring.try_reserve(usize::MAX, usize::MAX).err(), too_large(usize::MAX));
     let all = ring.try_reserve(limit, 0).expect("the whole arena");
     assert_eq!(ring.try_reserve(1, 0).err(), Some(ReserveError::ArenaFull));
     drop(all);

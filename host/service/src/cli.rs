@@ -30,7 +30,7 @@ mod serve;
 
 pub use import::{Imported, import_file};
 
-/// Exact similarity search and 5-D encoding behind one ring, the same answer on every backend
+/// Exact similarity search, 5-D encoding and checksums, the same answer on every backend
 #[derive(Debug, Parser)]
 #[command(name = "megaring", version, subcommand_required = true, arg_required_else_help = true)]
 #[command(

@@ -104,3 +104,24 @@ fn self_test(trial: &Trial<'_>) -> Result<(), String> {
     let want = each.iter().flat_map(|content| Checksums::of(content).words()).flat_map(u64::to_le_bytes);
     if found.iter().copied().eq(want) { Ok(()) } else { Err("checksums differ from the definition".into()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::script::Step;
+
+    #[test]
+    fn no_dispatch_takes_longer_than_a_device_may() {
+        let len = 3 * WINDOW as usize + 1;
+        let bytes = vec![0; len + 1];
+        let offsets = [0, 1, len as u64 + 1];
+        let contents = Texts::new(&offsets, &bytes).expect("offsets rise");
+        let script = Checksum { contents, window: WINDOW }.round(&[], true);
+        let work = script.steps.iter().map(|step| match step {
+            Step::Dispatch(dispatch) => dispatch.work,
+            Step::ClearOutput(_) => panic!("nothing is cleared"),
+        });
+        let work: Vec<u64> = work.collect();
+        assert_eq!(work, [MOST_WORK, MOST_WORK, MOST_WORK, MOST_WORK / u64::from(WINDOW)]);
+    }
+}

@@ -117,13 +117,13 @@ impl Lists {
         [fill, fill / 8]
     }
 
-    /// Whether screening is in vain: every row is a candidate for every query, and the device is not needed.
+    /// Whether nothing is screened: every row is a candidate for every query, and the device is not needed.
     pub(crate) fn is_unscreened(&self) -> bool {
         self.items == 0 || wants_every_row(self.k as u64, self.rows as u64) || self.k > self.capacity
     }
 
-    /// What the job needs if its own input, which follows that of the lists, has `input` bytes. Nothing where screening
-    /// is in vain.
+    /// What the job needs if its own input, which follows that of the lists, has `input` bytes. Nothing where
+    /// nothing is screened.
     pub(crate) fn sizes(&self, input: usize) -> Sizes {
         if self.is_unscreened() {
             return Sizes::default();
@@ -147,7 +147,7 @@ impl Lists {
         }
     }
 
-    /// Records a round. An empty script where the job is in vain.
+    /// Records a round. An empty script where nothing is screened.
     pub(crate) fn round(&self, screen: &impl Screen, parts: &[Part], first: bool) -> Script {
         let mut script = Script::default();
         if self.is_unscreened() {

@@ -101,6 +101,7 @@ impl CpuBackend {
             lanes: workers,
             operations: Served::by(operation::serves),
             max_queries: MAX_QUERIES,
+            max_item_bytes: ring.max_job_bytes(),
             max_bytes: ring.max_job_bytes(),
             emulated: false,
         };

@@ -15,7 +15,7 @@ use super::plan::plan;
 /// Slots taken from the ring at once: enough to keep the others busy, few enough that they are shared fairly.
 const BURST: usize = 4;
 
-/// A job on the jobs.
+/// A slot's job, which workers share.
 pub(crate) struct Taken {
     /// The slot, until it is completed.
     slot: Mutex<Option<megaring_ring::Work>>,
@@ -46,7 +46,7 @@ pub(crate) fn run(ring: &Arc<JobRing>, jobs: &ActiveJobs<Taken>, context: &Conte
     }
 }
 
-/// Moves slots from the ring to the jobs. Jobs that cannot be done are completed at once, with the reason.
+/// Moves slots from the ring to the active jobs. Jobs that cannot be done are completed at once, with the reason.
 fn take(ring: &Arc<JobRing>, jobs: &ActiveJobs<Taken>, context: &Context) -> usize {
     let mut polled: [Option<PolledJob>; BURST] = [const { None }; BURST];
     let mut free = polled.iter_mut();

@@ -213,6 +213,7 @@ impl Idle {
             lanes: 1,
             operations: Served::by(|_| Serves::By(())),
             max_queries: 512,
+            max_item_bytes: usize::MAX,
             max_bytes: 1 << 20,
             emulated: false,
         };

@@ -69,7 +69,7 @@ const MAD_TO_SIGMA: f64 = 1.4826;
 /// The least spread that is believed: no clock is better.
 const LEAST_SIGMA: f64 = 1e-6;
 
-/// Fits one operation's coefficients. A term that is zero in every sample gets none.
+/// Fits the coefficients of one class of operations. A term that is zero in every sample gets none.
 ///
 /// # Errors
 /// See [`FitError`].

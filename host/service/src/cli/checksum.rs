@@ -76,7 +76,7 @@ pub(crate) fn run(args: &ChecksumArgs, settings: &Settings, output: &mut Output)
 }
 
 impl Batch<'_> {
-    /// Writes the files' checksums; the number of files that are too large.
+    /// Writes the files' checksums, and answers the number of files that are too large.
     fn run(self, engine: &Arc<Engine>, terms: &Terms, output: &mut Output) -> Result<usize, Failure> {
         let Self { files, job } = self;
         if files.is_empty() {
@@ -85,7 +85,7 @@ impl Batch<'_> {
         let lengths: Vec<usize> = (0..files.len()).map(|file| job.contents.byte_len(file)).collect();
         let outcome = match engine.run_blocking(job, terms.clone()) {
             Ok(outcome) => outcome,
-            // It is alone.
+            // Files that fit together never are: it is one.
             Err(Error::Invalid(violation)) => {
                 files.iter().for_each(|file| message(&format!("{}: {}", file.display(), violation.description)));
                 return Ok(files.len());

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::builder::BoolishValueParser;
-use megaring_core::BackendKind;
 use megaring_core::encode::{Encode, Encoded, Features};
+use megaring_core::{BackendKind, Error, Violation};
 use megaring_engine::{Engine, Terms};
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +121,7 @@ fn encode(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let terms = Terms { backend: args.backend, ..Terms::default() };
-    let outcome = engine.run_blocking(batch.job, terms)?;
+    let outcome = engine.run_blocking(batch.job, terms).map_err(|error| in_file(error, first))?;
     let encoded = &outcome.answer;
     for (index, (encoded, memory_id)) in encoded.iter().zip(&batch.ids).enumerate() {
         let words = args.words.then(|| words_of(engine, encoded));
@@ -132,6 +132,16 @@ fn encode(
         }
     }
     tell_made(encoded.len(), &outcome.made, output)
+}
+
+/// An error about a memory of the batch, as one about a memory of the file.
+fn in_file(error: Error, first: usize) -> Error {
+    match error {
+        Error::Invalid(Violation { field, row: Some(row), description }) => {
+            Error::row(field, first as u64 + row, description)
+        }
+        error => error,
+    }
 }
 
 fn words_of<'a>(engine: &'a Engine, encoded: &Encoded) -> Vec<&'a str> {

@@ -91,6 +91,7 @@ pub(crate) fn fake_on(kind: BackendKind, emulated: bool) -> (Arc<Handle>, Runnin
             _ => Serves::Not("a fake has no kernels"),
         }),
         max_queries: 100,
+        max_item_bytes: usize::MAX,
         max_bytes: ring.arena().len(),
         emulated,
     };

@@ -68,6 +68,7 @@ impl<'a> Producer<'a> {
             lanes: 1,
             operations: Served::by(|_| Serves::By(())),
             max_queries: 1,
+            max_item_bytes: usize::MAX,
             max_bytes: ring.max_job_bytes(),
             emulated: false,
         };
