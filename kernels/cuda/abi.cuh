@@ -65,11 +65,11 @@ enum BodyKind : u32 { BODY_EMPTY = 0, BODY_ARENA = 1, BODY_HITS = 2 };
 enum Flags : u32 { FLAG_ALL_ROWS = 1, FLAG_POINTS = 2 };
 
 // What a search or a nearest job answers (host/core/src/lists.rs).
-struct ListHeader {
+struct alignas(8) ListHeader {
     u32 count;
     u32 flags;  // EVERY_ROW or 0
 };
-struct Candidate {
+struct alignas(8) Candidate {
     u32 row;
     float upper;
 };

@@ -85,7 +85,8 @@ MR_DEVICE u64 word_at(const u8* content) {
     const u64 address = reinterpret_cast<u64>(content);
     const u64* words = reinterpret_cast<const u64*>(address & ~u64(7));
     const u32 shift = static_cast<u32>(address & 7) * 8;
-    return shift == 0 ? words[0] : words[0] >> shift | words[1] << (64 - shift);
+    if (shift == 0) return load_global(words);
+    return load_global(words) >> shift | load_global(words + 1) << (64 - shift);
 }
 MR_DEVICE u32 u32_at(const u8* content) {
     return content[0] | content[1] << 8 | content[2] << 16 | static_cast<u32>(content[3]) << 24;
@@ -145,12 +146,13 @@ MR_DEVICE_CALL void finish_checksum(const KernelParams& params, JobRecord& job, 
         }
         return;
     }
-    const u64 begin = offsets[item], end = offsets[item + 1];
+    const u64 begin = load_global(offsets + item), end = load_global(offsets + item + 1);
     const bool first_holds = item != 0 || begin == 0;
     const bool last_holds = item + 1 != plan.items || end == plan.content_bytes;
     if (begin > end || end > plan.content_bytes || !first_holds || !last_holds) return fail(job, STATUS_BAD_DESCRIPTOR);
     const u8* contents = reinterpret_cast<const u8*>(offsets + plan.items + 1);
-    reinterpret_cast<Piece*>(result_of(params, job))[item] = checksums(tables, contents + begin, end - begin);
+    store_global(reinterpret_cast<Piece*>(result_of(params, job)) + item,
+                 checksums(tables, contents + begin, end - begin));
 }
 
 template <>

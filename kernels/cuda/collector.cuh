@@ -24,7 +24,7 @@ struct Cell {
 };
 
 // What a chunk leaves behind for each of its queries, beside the cells.
-struct Head {
+struct alignas(16) Head {
     u32 count, overflow;
     float threshold;
     float best;     // the largest lower bound among the cells
@@ -63,7 +63,7 @@ MR_DEVICE_CALL void tidy_list(u32 query, Cell* list, u32 room, u32 k, u32 capaci
     if (count > k) {
         const WarpTeam team{tile.histograms[warp_index()]};
         const u32 key = kth_largest(team, k, [&](auto visit) {
-            for (u32 at = lane; at < count; at += WARP) visit(ordered_key(list[at].lower));
+            for (u32 at = lane; at < count; at += WARP) visit(ordered_key(load_global(&list[at].lower)));
         });
         const float found = relax(key_value(key), tile.queries[query].slack);
         threshold = found > threshold ? found : threshold;
@@ -72,10 +72,10 @@ MR_DEVICE_CALL void tidy_list(u32 query, Cell* list, u32 room, u32 k, u32 capaci
     for (u32 begin = 0; begin < count; begin += WARP) {
         const u32 at = begin + lane;
         const bool there = at < count;
-        const Cell cell = there ? list[at] : Cell{0, 0, 0};
+        const Cell cell = there ? load_global(list + at) : Cell{0, 0, 0};
         const u32 stay = warp_ballot(there && cell.upper >= threshold);
         // The ballot has let every lane read before any writes; what is kept moves down.
-        if (stay >> lane & 1) list[kept + popcount(stay & ((1u << lane) - 1))] = cell;
+        if (stay >> lane & 1) store_global(list + kept + popcount(stay & ((1u << lane) - 1)), cell);
         kept += popcount(stay);
         warp_sync();
     }
@@ -118,7 +118,7 @@ struct Collector {
     // Takes a row that passed. At most one row tile's rows come between two calls of `tidy_all`.
     MR_DEVICE void push(u32 query, const Cell& cell) const {
         const u32 at = shared_add(&tile_state().counts[query], 1);
-        if (at < room) list(query)[at] = cell;
+        if (at < room) store_global(list(query) + at, cell);
     }
 
     // Tidies the lists that have grown long, a query to a warp at a time, after a look (if asked for) at what other
@@ -145,14 +145,14 @@ struct Collector {
         float best = -infinity(), highest = -infinity();
         if (for_merge) {
             for (u32 at = lane_index(); at < count; at += WARP) {
-                const Cell cell = cells_of_query[at];
+                const Cell cell = load_global(cells_of_query + at);
                 best = cell.lower > best ? cell.lower : best;
                 highest = cell.upper > highest ? cell.upper : highest;
             }
             best = warp_max(best), highest = warp_max(highest);
         }
         if (lane_index() == 0) {
-            *head = Head{count, tile.overflows[query], tile.queries[query].threshold, best, highest, {}};
+            store_global(head, Head{count, tile.overflows[query], tile.queries[query].threshold, best, highest, {}});
         }
     }
 

@@ -35,21 +35,24 @@ MR_DEVICE void write_completion(const KernelParams& params, u64 position, const 
 }
 
 // Publishes `count` completions with one store of the tail. By one thread, which has seen everything the jobs wrote.
-MR_DEVICE_CALL void complete(const KernelParams& params, const CompletionEntry* entries, u32 count) {
+// `head`, if it is not null, gets `taken` by the way: a fence for both.
+MR_DEVICE_CALL void complete(const KernelParams& params, const CompletionEntry* entries, u32 count, u64* head = nullptr,
+                             u64 taken = 0) {
     DeviceState& state = *params.state;
     const u64 first = device_claim(&state.completions_claimed, u64(count));
     const u64 position = state.completion_start + first;
     for (u32 entry = 0; entry < count; ++entry) write_completion(params, position + entry, entries[entry]);
     // The turn is a release and an acquire, so the store of the tail comes after all slots before it, ours and others'.
     if (!wait_for(params, [&] { return device_load_acquire(&state.completions_published) == first; })) return;
-    device_add(&state.jobs, u64(count));
-    system_store_release(&params.ring.completion_tail->words[0], position + count);
+    system_fence();
+    if (head != nullptr) system_store_fenced(head, taken);
+    system_store_fenced(&params.ring.completion_tail->words[0], position + count);
     device_store_release(&state.completions_published, first + count);
+    device_count(&state.jobs, u64(count));
 }
 
-MR_DEVICE void complete_job(const KernelParams& params, JobRecord& job) {
+MR_DEVICE void complete_job(const KernelParams& params, JobRecord& job, u32 status) {
     const Descriptor& descriptor = descriptor_of(job);
-    const u32 status = device_load_relaxed(&job.status);
     CompletionEntry entry{job.ticket, job.opcode, status, clock_ns() - job.started_ns, BODY_EMPTY, 0, 0};
     if (status == STATUS_OK && job.result_used > 0) {
         entry.body = BODY_ARENA;

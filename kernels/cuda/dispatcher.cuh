@@ -37,7 +37,7 @@ class Dispatcher {
             const u64 ahead = limit_ - head_;
             const u64 left = limit_ == NO_LIMIT ? waiting : ahead > ring_.submission_capacity ? 0 : ahead;
             const u64 allowed = least(waiting, left);
-            const u32 burst = static_cast<u32>(least(allowed, BURST));
+            const u32 burst = static_cast<u32>(least(allowed, look.free));
             if (burst > 0) {
                 take(burst);
                 going = !stop_slot_;
@@ -45,6 +45,7 @@ class Dispatcher {
                 reason = END_LIMIT;
                 break;
             } else {
+                if (allowed > 0) watch_budget();
                 pause_ns(20);
             }
             if (going && look.due) going = tend(look, &reason);
@@ -58,18 +59,41 @@ class Dispatcher {
 
     static MR_DEVICE u64 least(u64 a, u64 b) { return a < b ? a : b; }
 
-    // The tail and, when it is time again, the lines beside it: by some lanes at once, so that they cost no further
-    // turn over the bus.
+    // The tail and, when it is time again, the lines beside it, and how many of the next records are free, a burst at
+    // most: by some lanes at once, so that they cost no further turn over the bus.
     struct Look {
         u64 tail, command, host_beat, clock_offset;
+        u32 free;
         bool due;
     };
     MR_DEVICE Look poll() {
         const bool due = broadcast(lane_ == 0 && clock_ns() - tended_ns_ >= TEND_NS ? 1 : 0) != 0;
-        const Line* line = lane_ == 0 ? ring_.submission_tail : lane_ == 2 ? ring_.host_heartbeat : ring_.control;
-        const u64 word =
-            lane_ < (due ? 4 : 1) ? system_load_relaxed(&line->words[lane_ == 3 ? u32(CONTROL_CLOCK_OFFSET) : 0]) : 0;
-        return Look{warp_shuffle(word, 0), warp_shuffle(word, 1), warp_shuffle(word, 2), warp_shuffle(word, 3), due};
+        // Each lane reads slots, so each acquires; it is one access for all.
+        const u64 tail = system_load_acquire(&ring_.submission_tail->words[0]);
+        u64 word = 0;
+        if (due && lane_ < 3) {
+            const Line* line = lane_ == 0 ? ring_.host_heartbeat : ring_.control;
+            word = system_load_relaxed(&line->words[lane_ == 2 ? u32(CONTROL_CLOCK_OFFSET) : 0]);
+        }
+        const u32 record = lane_ - (WARP - BURST);
+        const u32 used = warp_ballot(lane_ >= WARP - BURST && !is_free(published_ + record)) >> (WARP - BURST);
+        // What the workers have read of a record comes before what is written to it.
+        warp_sync();
+        const u32 free = used == 0 ? BURST : lowest_bit(used);
+        return Look{broadcast(tail), warp_shuffle(word, 1), warp_shuffle(word, 0), warp_shuffle(word, 2), free, due};
+    }
+
+    // Whether every worker is through with the job that this one's record held before.
+    MR_DEVICE bool is_free(u64 number) const {
+        if (number < params_.job_slots) return true;
+        return device_load_acquire(&params_.jobs[number & (params_.job_slots - 1)].passed) == params_.workers;
+    }
+
+    // Slots are there, and no record is free. That ends, or the kernel does.
+    MR_DEVICE void watch_budget() {
+        const u64 now = broadcast(lane_ == 0 ? clock_ns() : 0);
+        if (short_at_ != published_ || short_since_ns_ == 0) short_at_ = published_, short_since_ns_ = now;
+        if (now - short_since_ns_ > params_.budget_ns && lane_ == 0) device_or(&params_.state->news, NEWS_FAULT);
     }
 
     MR_DEVICE void begin() {
@@ -87,24 +111,25 @@ class Dispatcher {
 
     // Takes a burst of slots off the ring.
     MR_DEVICE void take(u32 burst) {
-        system_acquire(&ring_.submission_tail->words[0]);
         const u32 slot = lane_ / 8, piece = lane_ % 8;
         const u64 mask = ring_.submission_capacity - 1;
         if (slot < burst) {
             pieces_of(staged_[slot])[piece] = system_load_piece(ring_.submissions + ((head_ + slot) & mask), piece);
         }
         warp_sync();
-        // The copies are complete, and ordered before this: the host may write the slots again.
-        if (lane_ == 0) system_store_release(&ring_.submission_head->words[0], head_ + burst);
         if (lane_ == 0) {
             CompletionEntry answered[BURST];
             u32 answers = 0;
             for (u32 at = 0; at < burst; ++at) {
                 if (dispatch(staged_[at], head_ + at, &answered[answers])) ++answers;
             }
-            if (answers > 0) complete(params_, answered, answers);
+            // The copies are complete, and ordered before this: the host may write the slots again.
+            u64* head = &ring_.submission_head->words[0];
+            if (answers > 0) complete(params_, answered, answers, head, head_ + burst);
+            else system_store_release(head, head_ + burst);
         }
         stop_slot_ = broadcast(stop_slot_) != 0;
+        published_ = broadcast(published_);
         head_ += burst;
         warp_sync();
     }
@@ -128,12 +153,7 @@ class Dispatcher {
             if (is_past(*params_.state, descriptor.deadline_ns)) answer->status = STATUS_DEADLINE_EXCEEDED;
             return true;
         }
-        // Asked for now, looked at once the plan is made: the turn over the bus costs no time of its own.
-        const u64 run = run_word(ring_, descriptor);
-        if (!free_record()) {
-            answer->status = STATUS_BACKEND_FAILED;
-            return true;
-        }
+        if (!regions_fit(ring_, descriptor)) return refuse(answer, STATUS_BAD_DESCRIPTOR);
         const u64 number = published_;
         JobRecord& job = params_.jobs[number & (params_.job_slots - 1)];
         job.slot = slot;
@@ -141,8 +161,7 @@ class Dispatcher {
         job.started_ns = now;
         job.ticket = position + 1;
         job.scratch = params_.scratch + (number & (params_.job_slots - 1)) * params_.scratch_bytes;
-        const Status planned = plan_job(params_, job, stream_);
-        const Status status = regions_hold(ring_, descriptor, run) ? planned : STATUS_BAD_DESCRIPTOR;
+        const Status status = plan_job(params_, job, stream_);
         if (status != STATUS_OK) {
             if (status == STATUS_BAD_DESCRIPTOR || status == STATUS_RESULT_TOO_SMALL ||
                 status == STATUS_UNKNOWN_OPCODE) {
@@ -151,32 +170,18 @@ class Dispatcher {
             answer->status = status;
             return true;
         }
+        // Not before: a record whose job is refused stays free.
+        job.passed = 0;
         stream_.next += job.tiles;
         // The record, its plan and its counters come before the number that tells of them.
         published_ = number + 1;
-        device_store_release(&params_.state->published, published_);
+        device_count_release(&params_.state->news, u64(1));
         return false;
     }
 
     MR_DEVICE bool refuse(CompletionEntry* answer, Status status) {
         answer->status = status;
-        params_.state->faults += 1;
-        return true;
-    }
-
-    // Waits until every worker is through with the job that the next record held before.
-    MR_DEVICE bool free_record() {
-        if (published_ < params_.job_slots) return true;
-        const u64 needed = published_ - params_.job_slots + 1;
-        for (u32 worker = 0; worker < params_.workers; ++worker) {
-            const u64* cursor = &params_.state->cursors[worker].words[0];
-            const bool passed = wait_for(params_, [&] {
-                if (device_load_acquire(cursor) >= needed) return true;
-                beat();
-                return false;
-            });
-            if (!passed) return false;
-        }
+        device_count(&params_.state->faults, u64(1));
         return true;
     }
 
@@ -185,7 +190,7 @@ class Dispatcher {
         bool going = true;
         if (lane_ == 0) {
             device_store_relaxed(&params_.state->clock_offset_ns, look.clock_offset);
-            going = heed(look.command, look.host_beat, reason) && device_load_relaxed(&params_.state->fault) == 0;
+            going = heed(look.command, look.host_beat, reason) && !has_fault(*params_.state);
         }
         return broadcast(going) != 0;
     }
@@ -220,21 +225,21 @@ class Dispatcher {
     MR_DEVICE void end(EndReason reason) {
         if (lane_ != 0) return;
         DeviceState& state = *params_.state;
-        device_store_release(&state.stopping, u64(1));
-        for (u32 worker = 0; worker < params_.workers; ++worker) {
-            const u64* cursor = &state.cursors[worker].words[0];
+        device_count_release(&state.news, NEWS_STOPPING);
+        const u64 first = published_ - least(published_, params_.job_slots);
+        for (u64 number = first; number < published_; ++number) {
             const bool passed = wait_for(params_, [&] {
-                if (device_load_acquire(cursor) >= published_) return true;
+                if (is_free(number + params_.job_slots)) return true;
                 beat();
                 return false;
             });
             if (!passed) break;
         }
-        if (device_load_relaxed(&state.fault) != 0) reason = END_BUDGET;
+        if (has_fault(state)) reason = END_BUDGET;
         Line& report = *ring_.report;
         system_store_relaxed(&report.words[REPORT_REASON], reason);
         system_store_relaxed(&report.words[REPORT_POSITION], head_);
-        system_store_relaxed(&report.words[REPORT_FAULTS], state.faults);
+        system_store_relaxed(&report.words[REPORT_FAULTS], device_load_relaxed(&state.faults));
         system_store_relaxed(&report.words[REPORT_JOBS], device_load_relaxed(&state.jobs));
         system_store_release(&report.words[REPORT_STATE], STATE_ENDED);
     }
@@ -245,6 +250,7 @@ class Dispatcher {
     Slot* staged_;
     StreamPlace stream_;
     u64 head_ = 0, limit_ = 0, published_ = 0;
+    u64 short_at_ = 0, short_since_ns_ = 0;  // of records
     u64 stop_slot_ = 0;
     u64 host_beat_ = 0, host_seen_ns_ = 0, tended_ns_ = 0, beats_ = 0;
 };

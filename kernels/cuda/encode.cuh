@@ -103,45 +103,63 @@ MR_DEVICE_CALL void prepare_encode(const KernelParams& params, JobRecord& job, u
     for (u32 base = 0; base < count; base += 2 * THREADS) {
         const u32 at = base + 2 * thread_index();
         const bool one = at < count, two = at + 1 < count;
-        const Piece pair = one ? reinterpret_cast<const Piece*>(offsets + first)[at / 2] : Piece{0, 0};
+        const Piece pair = one ? load_global(reinterpret_cast<const Piece*>(offsets + first) + at / 2) : Piece{0, 0};
         u64 before = warp_shuffle(pair.high, lane_index() == 0 ? 0 : lane_index() - 1);
-        if (lane_index() == 0 && one) before = first + at == 0 ? 0 : offsets[first + at - 1];
+        if (lane_index() == 0 && one) before = first + at == 0 ? 0 : load_global(offsets + first + at - 1);
         if (one) rising = rising && before <= pair.low && (first + at != 0 || pair.low == 0);
         if (two) rising = rising && pair.low <= pair.high;
         const u64 last = two ? pair.high : pair.low;
         if (one && first + at + (two ? 1 : 0) == plan.items) rising = rising && last == plan.text_bytes;
-        if (stages && one) staged[first + at] = static_cast<u32>(pair.low);
-        if (stages && two) staged[first + at + 1] = static_cast<u32>(pair.high);
+        if (stages && one) store_global(staged + first + at, static_cast<u32>(pair.low));
+        if (stages && two) store_global(staged + first + at + 1, static_cast<u32>(pair.high));
     }
     if (!rising) fail(job, STATUS_BAD_DESCRIPTOR);
     if (plan.masks == NOWHERE) return;
     Piece* masks = reinterpret_cast<Piece*>(job.scratch + plan.masks);
     for (u32 at = thread_index(); at < count; at += THREADS) {
-        if (first + at < plan.items) masks[first + at] = Piece{0, 0};
+        if (first + at < plan.items) store_global(masks + first + at, Piece{0, 0});
     }
 }
 
-// The automaton's tables, wherever they are.
-struct Tables {
-    const u8* class_of;
-    const u16* next;
-    const u32* accept;  // four words for each accepting state
-    u32 shift, first_accepting;
+// The automaton's tables: in device memory, or in shared memory from its first byte on. Which one is known when this is
+// compiled, since a load that must find out takes longer, and a byte of text takes three in a row.
+template <bool SHARED>
+class Tables {
+  public:
+    MR_DEVICE explicit Tables(const Automaton& automaton)
+        : next_(global(automaton.next)),
+          class_of_(global(automaton.class_of)),
+          accept_(reinterpret_cast<const u32*>(global(automaton.accept))),
+          classes_at_(next_bytes(automaton)),
+          shift_(automaton.shift),
+          first_accepting_(automaton.first_accepting) {}
 
-    MR_DEVICE u32 step(u32 state, u8 byte) const { return next[state << shift | class_of[byte]]; }
+    MR_DEVICE u32 step(u32 state, u8 byte) const {
+        if constexpr (SHARED) {
+            const u32 column = (shared_memory() + classes_at_)[byte];
+            return reinterpret_cast<const u16*>(shared_memory())[state << shift_ | column];
+        } else {
+            return next_[state << shift_ | class_of_[byte]];
+        }
+    }
+    MR_DEVICE bool accepts(u32 state) const { return state >= first_accepting_; }
+    // The four words of an accepting state.
+    MR_DEVICE const u32* accept(u32 state) const { return accept_ + (state - first_accepting_) * MASK_WORDS; }
+
+  private:
+    const u16* next_;
+    const u8* class_of_;
+    const u32* accept_;
+    u32 classes_at_, shift_, first_accepting_;
 };
-
-MR_DEVICE Tables tables_of(const Automaton& automaton) {
-    const u32* accept = reinterpret_cast<const u32*>(automaton.accept);
-    return Tables{automaton.class_of, automaton.next, accept, automaton.shift, automaton.first_accepting};
-}
 
 // The words found in one text so far.
 struct FoundWords {
     u32 words[MASK_WORDS] = {};
 
+    template <typename Tables>
     MR_DEVICE void add(const Tables& tables, u32 state) {
-        const u32* accept = tables.accept + (state - tables.first_accepting) * MASK_WORDS;
+        const u32* accept = tables.accept(state);
         MR_UNROLL
         for (u32 at = 0; at < MASK_WORDS; ++at) words[at] |= accept[at];
     }
@@ -156,18 +174,22 @@ struct FoundWords {
     }
 };
 
+// Brings text to shared memory, by a whole block.
+MR_DEVICE_CALL void bring_text(u32 to, const u8* from, u64 bytes) { copy_pieces(shared_memory() + to, from, 0, bytes); }
+
 // A run of spans, by one block.
+template <bool SHARED>
 class TextScan {
   public:
     MR_DEVICE TextScan(const KernelParams& params, const JobRecord& job)
-        : plan_(plan_in<EncodePlan>(job)), tables_(tables_of(params.automaton)) {
+        : plan_(plan_in<EncodePlan>(job)), tables_(params.automaton) {
         warm_up_ = params.automaton.warm_up;
         warm_up_bytes_ = warm_up_bytes(params.automaton);
-        offsets_ = reinterpret_cast<const u32*>(job.scratch + plan_.offsets);
-        masks_ = reinterpret_cast<u32*>(job.scratch + plan_.masks);
+        offsets_ = reinterpret_cast<const u32*>(global(job.scratch) + plan_.offsets);
+        masks_ = reinterpret_cast<u32*>(global(job.scratch) + plan_.masks);
         pieces_ = payload_of(params, job) + ((plan_.items + u64(1)) * sizeof(u64) - plan_.lead);
-        text_ = shared_memory();
-        if (plan_.tables_shared) stage_tables(params.automaton);
+        text_at_ = SHARED ? next_bytes(params.automaton) + class_bytes() : 0;
+        if constexpr (SHARED) stage_tables(params.automaton);
     }
 
     MR_DEVICE void run(u32 span) {
@@ -176,7 +198,7 @@ class TextScan {
         staged_from_ = begin < warm_up_bytes_ ? 0 : begin - warm_up_bytes_;
         // Nobody reads the span before any more.
         block_sync();
-        copy_pieces(text_, pieces_ + staged_from_, 0, align_to_piece(end - staged_from_));
+        bring_text(text_at_, pieces_ + staged_from_, align_to_piece(end - staged_from_));
         block_sync();
         const u32 first = begin + thread_index() * plan_.slice;
         scan(larger(first, plan_.lead), smaller(first + plan_.slice, end));
@@ -184,16 +206,24 @@ class TextScan {
 
   private:
     MR_DEVICE void stage_tables(const Automaton& automaton) {
-        u8* next = shared_memory();
-        u8* class_of = next + next_bytes(automaton);
         // Two entries at a time: an odd one at the end has a neighbour, since allocations are whole pieces.
         const u32 words = divide_up(automaton.states << automaton.shift, 2);
-        const u32* from = reinterpret_cast<const u32*>(automaton.next);
-        for (u32 at = thread_index(); at < words; at += THREADS) reinterpret_cast<u32*>(next)[at] = from[at];
-        if (thread_index() < class_bytes()) class_of[thread_index()] = automaton.class_of[thread_index()];
-        tables_.next = reinterpret_cast<const u16*>(next);
-        tables_.class_of = class_of;
-        text_ = class_of + class_bytes();
+        const u32* from = reinterpret_cast<const u32*>(global(automaton.next));
+        u32* next = reinterpret_cast<u32*>(shared_memory());
+        constexpr u32 TOGETHER = 8;
+        for (u32 base = thread_index(); base < words; base += TOGETHER * THREADS) {
+            u32 held[TOGETHER];
+            MR_UNROLL
+            for (u32 at = 0; at < TOGETHER; ++at) held[at] = load_global(from + smaller(base + at * THREADS, words - 1));
+            MR_UNROLL
+            for (u32 at = 0; at < TOGETHER; ++at) {
+                if (base + at * THREADS < words) store_shared(next + base + at * THREADS, held[at]);
+            }
+        }
+        if (thread_index() < class_bytes()) {
+            store_shared(shared_memory() + next_bytes(automaton) + thread_index(),
+                         load_global(global(automaton.class_of) + thread_index()));
+        }
     }
 
     // The text that a position lies in: the last that begins at it or before. It is not empty.
@@ -201,7 +231,7 @@ class TextScan {
         u32 low = 0, count = plan_.items;
         while (count > 1) {
             const u32 half = count / 2;
-            if (plan_.lead + offsets_[low + half] <= position) low += half;
+            if (plan_.lead + load_global(offsets_ + low + half) <= position) low += half;
             count -= half;
         }
         return low;
@@ -211,8 +241,8 @@ class TextScan {
     MR_DEVICE void scan(u32 begin, u32 end) const {
         if (begin >= end) return;
         u32 text = text_at(begin);
-        const u32 start = plan_.lead + offsets_[text];
-        u32 text_end = plan_.lead + offsets_[text + 1];
+        const u32 start = plan_.lead + load_global(offsets_ + text);
+        u32 text_end = plan_.lead + load_global(offsets_ + text + 1);
         u32 at = begin - start < warm_up_ ? start : begin - warm_up_;
         u32 state = 0;
         FoundWords found;
@@ -221,42 +251,48 @@ class TextScan {
                 found.flush(masks_ + u64(text) * MASK_WORDS);
                 state = 0;
                 // Empty texts lie on the way.
-                while (at == text_end) text_end = plan_.lead + offsets_[++text + 1];
+                while (at == text_end) text_end = plan_.lead + load_global(offsets_ + ++text + 1);
             }
-            state = tables_.step(state, text_[at - staged_from_]);
-            if (state >= tables_.first_accepting && at >= begin) found.add(tables_, state);
+            state = tables_.step(state, shared_memory()[text_at_ + at - staged_from_]);
+            if (tables_.accepts(state) && at >= begin) found.add(tables_, state);
         }
         found.flush(masks_ + u64(text) * MASK_WORDS);
     }
 
     const EncodePlan& plan_;
-    Tables tables_;
+    Tables<SHARED> tables_;
     u32 warm_up_, warm_up_bytes_;
     const u32* offsets_;
     u32* masks_;
     const u8* pieces_;
-    u8* text_;
+    u32 text_at_;  // of the span's text, in shared memory
     u32 staged_from_ = 0;
 };
 
-MR_DEVICE_CALL void work_encode(const KernelParams& params, JobRecord& job, u32 chunk) {
+template <bool SHARED>
+MR_DEVICE void scan_spans(const KernelParams& params, JobRecord& job, u32 chunk) {
     const u32 chunks = job.work_end - job.prepare_end, spans = plan_in<EncodePlan>(job).spans;
-    TextScan scan(params, job);
+    TextScan<SHARED> scan(params, job);
     for (u32 span = cut(spans, chunks, chunk); span < cut(spans, chunks, chunk + 1); ++span) scan.run(span);
+}
+
+MR_DEVICE_CALL void work_encode(const KernelParams& params, JobRecord& job, u32 chunk) {
+    if (plan_in<EncodePlan>(job).tables_shared) scan_spans<true>(params, job, chunk);
+    else scan_spans<false>(params, job, chunk);
 }
 
 // Without room in scratch: a thread to a text, read and answered where it lies.
 MR_DEVICE_CALL void scan_whole_texts(const KernelParams& params, JobRecord& job, u32 first, u32 end) {
     const u64* offsets = offsets_of(params, job);
     const u8* bytes = reinterpret_cast<const u8*>(offsets + plan_in<EncodePlan>(job).items + 1);
-    const Tables tables = tables_of(params.automaton);
+    const Tables<false> tables(params.automaton);
     Piece* out = reinterpret_cast<Piece*>(result_of(params, job));
     for (u32 text = first + thread_index(); text < end; text += THREADS) {
         FoundWords found;
         u32 state = 0;
         for (u64 at = offsets[text]; at < offsets[text + 1]; ++at) {
             state = tables.step(state, bytes[at]);
-            if (state >= tables.first_accepting) found.add(tables, state);
+            if (tables.accepts(state)) found.add(tables, state);
         }
         out[text] = Piece{found.words[0] | u64(found.words[1]) << 32, found.words[2] | u64(found.words[3]) << 32};
     }

@@ -20,7 +20,7 @@ MR_DEVICE void run_block(const KernelParams& params) {
         return;
     }
     u32* mailbox = reinterpret_cast<u32*>(shared_memory() + params.shared_bytes - MAILBOX_BYTES);
-    Worker(params, block_index() - 1, mailbox).run();
+    Worker(params, mailbox).run();
 }
 
 }  // namespace megaring

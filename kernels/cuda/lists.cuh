@@ -21,7 +21,7 @@ MR_DEVICE Status plan_every_row(JobRecord& job, u32* every_row) {
 
 MR_DEVICE void write_every_row(u8* result, u32 items) {
     ListHeader* headers = reinterpret_cast<ListHeader*>(result);
-    for (u32 query = thread_index(); query < items; query += THREADS) headers[query] = ListHeader{0, EVERY_ROW};
+    for (u32 query = thread_index(); query < items; query += THREADS) store_global(headers + query, ListHeader{0, EVERY_ROW});
 }
 
 }  // namespace megaring

@@ -121,7 +121,9 @@ MR_DEVICE void prepare_nearest(const KernelParams& params, JobRecord& job, u32 c
     copy_chunk(job.scratch + plan.payload, payload_of(params, job), 0, align_to_piece(plan.payload_bytes), chunk);
     if (chunk != 0) return;
     i32* limits = reinterpret_cast<i32*>(job.scratch + plan.limits);
-    for (u32 query = thread_index(); query < plan.items; query += THREADS) limits[query] = static_cast<i32>(LEAST_KEY);
+    for (u32 query = thread_index(); query < plan.items; query += THREADS) {
+        store_global(limits + query, static_cast<i32>(LEAST_KEY));
+    }
 }
 
 // A query with its weights.
@@ -176,8 +178,8 @@ class NearScan {
         const double* payload = reinterpret_cast<const double*>(scratch + plan.payload);
         MR_UNROLL
         for (u32 axis = 0; axis < AXES; ++axis) {
-            probe_.at[axis] = payload[u64(query) * AXES + axis];
-            probe_.weights[axis] = payload[u64(plan.items) * AXES + axis];
+            probe_.at[axis] = load_global(payload + u64(query) * AXES + axis);
+            probe_.weights[axis] = load_global(payload + u64(plan.items) * AXES + axis);
         }
         if (thread_index() == 0) {
             state_->count = state_->overflow = 0;
@@ -211,8 +213,8 @@ class NearScan {
         if (state_->count > smaller(plan_.kept, 2 * plan_.k + 64)) tidy();
         const u32 count = state_->count;
         const bool fits = state_->overflow == 0 && count <= plan_.kept;
-        for (u32 at = thread_index(); fits && at < count; at += THREADS) cells[at] = cells_[at];
-        if (thread_index() == 0) *head = fits ? NearHead{count, 0} : NearHead{0, 1};
+        for (u32 at = thread_index(); fits && at < count; at += THREADS) store_global(cells + at, cells_[at]);
+        if (thread_index() == 0) store_global(head, fits ? NearHead{count, 0} : NearHead{0, 1});
         // The next share begins anew in the same memory.
         block_sync();
     }
@@ -221,7 +223,9 @@ class NearScan {
     MR_DEVICE u32 key_of(const PointRun& run, u32 at) const {
         double point[AXES];
         MR_UNROLL
-        for (u32 axis = 0; axis < AXES; ++axis) point[axis] = run.columns[u64(axis) * run.length + at];
+        for (u32 axis = 0; axis < AXES; ++axis) {
+            point[axis] = load_global(run.columns + u64(axis) * run.length + at);
+        }
         return nearness(probe_.squared(point));
     }
 
@@ -302,9 +306,9 @@ MR_DEVICE_CALL void work_nearest(JobRecord& job, u32 chunk) {
 template <typename Visit>
 MR_DEVICE void each_near_cell(const NearestPlan& plan, u8* scratch, u32 query, Visit visit) {
     for (u32 split = warp_index(); split < plan.splits; split += WARPS) {
-        const u32 count = near_head(plan, scratch, query, split)->count;
+        const u32 count = load_global(&near_head(plan, scratch, query, split)->count);
         const NearPoint* cells = near_cells(plan, scratch, query, split);
-        for (u32 at = lane_index(); at < count; at += WARP) visit(cells[at]);
+        for (u32 at = lane_index(); at < count; at += WARP) visit(load_global(cells + at));
     }
 }
 
@@ -316,7 +320,7 @@ MR_DEVICE_CALL void finish_nearest(const KernelParams& params, JobRecord& job, u
     if (thread_index() == 0) state->count = state->written = state->overflow = 0;
     block_sync();
     for (u32 split = thread_index(); split < plan.splits; split += THREADS) {
-        const NearHead head = *near_head(plan, job.scratch, query, split);
+        const NearHead head = load_global(near_head(plan, job.scratch, query, split));
         shared_add(&state->count, head.count);
         shared_or(&state->overflow, head.overflow);
     }
@@ -332,13 +336,13 @@ MR_DEVICE_CALL void finish_nearest(const KernelParams& params, JobRecord& job, u
     each_near_cell(plan, job.scratch, query, [&](const NearPoint& point) {
         if (point.key < limit) return;
         const u32 at = shared_add(&state->written, 1);
-        if (at < plan.capacity) list[at] = Candidate{point.row, 0.0f};
+        if (at < plan.capacity) store_global(list + at, Candidate{point.row, 0.0f});
     });
     block_sync();
     const bool listed = state->overflow == 0 && state->written <= plan.capacity;
     if (thread_index() == 0) {
-        reinterpret_cast<ListHeader*>(result)[query] =
-            listed ? ListHeader{state->written, 0} : ListHeader{0, EVERY_ROW};
+        store_global(reinterpret_cast<ListHeader*>(result) + query,
+                     listed ? ListHeader{state->written, 0} : ListHeader{0, EVERY_ROW});
     }
 }
 

@@ -20,8 +20,8 @@ MR_DEVICE bool is_answered_at_once(Opcode opcode) {
 // Plans the job whose slot is in `job`; a status other than OK means that it is to be completed with that.
 MR_DEVICE Status plan_job(const KernelParams& params, JobRecord& job, StreamPlace& stream) {
     const Descriptor& descriptor = descriptor_of(job);
-    job.next = job.done = job.tile_done = 0;
-    job.status = STATUS_OK;
+    job.next = job.tile_done = 0;
+    job.progress = 0;
     job.tiles = job.tile_chunks = 0;
     job.result_used = descriptor.result_len;
     if (is_past(*params.state, descriptor.deadline_ns)) return STATUS_DEADLINE_EXCEEDED;

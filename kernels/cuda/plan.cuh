@@ -22,25 +22,31 @@ MR_DEVICE const Corpus* find_corpus(const KernelParams& params, u32 handle, u32 
     return nullptr;
 }
 
-// The word of the run that a job's payload begins; 0 if it begins none. It is in pinned memory and was written before
-// the slot that names it.
-MR_DEVICE u64 run_word(const RingView& ring, const Descriptor& descriptor) {
-    const u64 block = descriptor.payload_offset / ring.arena_block_bytes;
-    if (descriptor.payload_offset % ring.arena_block_bytes != 0 || block >= ring.arena_blocks) return 0;
-    return system_load_relaxed(ring.runs + block);
+// Whether a job's regions lie in the arena, the payload's from the start of a block on.
+MR_DEVICE bool regions_fit(const RingView& ring, const Descriptor& descriptor) {
+    const u64 end = ring.arena_blocks * ring.arena_block_bytes;
+    const u64 payload_end = descriptor.payload_offset + descriptor.payload_len;
+    const u64 result_end = descriptor.result_offset + descriptor.result_len;
+    if (descriptor.payload_offset % ring.arena_block_bytes != 0 || descriptor.payload_offset >= end) return false;
+    if (payload_end < descriptor.payload_offset || payload_end > end) return false;
+    if (result_end < descriptor.result_offset || result_end > end) return false;
+    return descriptor.result_offset >= payload_end && descriptor.result_offset % 128 == 0;
 }
 
-// Whether a job's regions are its own: `Arena::resolve` of host/ring/src/arena.rs.
+// The word of the run that a job's payload begins. It is in pinned memory and was written before the slot that names
+// it.
+MR_DEVICE Later run_word(const RingView& ring, const Descriptor& descriptor) {
+    return system_load_later(ring.runs + descriptor.payload_offset / ring.arena_block_bytes);
+}
+
+// Whether regions that fit are the job's own: `Arena::resolve` of host/ring/src/arena.rs.
 MR_DEVICE bool regions_hold(const RingView& ring, const Descriptor& descriptor, u64 run) {
     const u64 blocks = run & 0xFFFFFFFF;
     const u64 block = descriptor.payload_offset / ring.arena_block_bytes;
     if (blocks == 0 || run >> 32 != descriptor.arena_generation || blocks > ring.arena_blocks - block) return false;
     const u64 end = descriptor.payload_offset + blocks * ring.arena_block_bytes;
-    const u64 payload_end = descriptor.payload_offset + descriptor.payload_len;
-    const u64 result_end = descriptor.result_offset + descriptor.result_len;
-    if (payload_end < descriptor.payload_offset || payload_end > end) return false;
-    if (result_end < descriptor.result_offset || result_end > end) return false;
-    return descriptor.result_offset >= payload_end && descriptor.result_offset % 128 == 0;
+    return descriptor.payload_offset + descriptor.payload_len <= end &&
+           descriptor.result_offset + descriptor.result_len <= end;
 }
 
 // Whether a slot found at `position` is whole and speaks this ABI (host/ring/src/descriptor.rs).

@@ -48,6 +48,15 @@ MR_DEVICE T* global(T* at) {
     return at;
 }
 
+// A load of global memory that the thread's next loads need not wait for, and a store that nobody waits for. They may
+// be of the same memory, for all that the compiler knows: a load behind a store waits.
+template <typename T>
+MR_DEVICE T load_global(const T* at) { return *at; }
+template <typename T>
+MR_DEVICE void store_global(T* at, T value) { *at = value; }
+template <typename T>
+MR_DEVICE void store_shared(T* at, T value) { *at = value; }
+
 // All threads of the block arrive before one goes on, and see what the others wrote to shared and device memory.
 MR_DEVICE void block_sync() { __syncthreads(); }
 // The same for a warp. Every warp operation below needs all 32 lanes.
@@ -76,13 +85,36 @@ MR_DEVICE u64 device_add(u64* at, u64 value) {
 // before they claimed.
 MR_DEVICE u64 device_claim(u64* at, u64 value) { return device_add(at, value); }
 MR_DEVICE u32 device_or(u32* at, u32 value) { return atomicOr(at, value); }
+MR_DEVICE void device_or(u64* at, u64 value) {
+    atomicOr(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(value));
+}
+// Adds, and does not wait for what was there.
+MR_DEVICE void device_count(u64* at, u64 value) {
+    asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(at), "l"(value) : "memory");
+}
+// The same; releases what this thread has seen happen.
+MR_DEVICE void device_count_release(u64* at, u64 value) {
+    asm volatile("red.release.gpu.global.add.u64 [%0], %1;" ::"l"(at), "l"(value) : "memory");
+}
+MR_DEVICE void device_count_release(u32* at, u32 value) {
+    asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(at), "r"(value) : "memory");
+}
 MR_DEVICE i32 device_max(i32* at, i32 value) { return atomicMax(at, value); }
-MR_DEVICE u32 device_compare_exchange(u32* at, u32 expected, u32 value) { return atomicCAS(at, expected, value); }
+MR_DEVICE u64 device_compare_exchange(u64* at, u64 expected, u64 value) {
+    return atomicCAS(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(expected),
+                     static_cast<unsigned long long>(value));
+}
 
 // Adds; releases what this thread has seen happen, and acquires what earlier adders released.
 MR_DEVICE u32 device_add_acq_rel(u32* at, u32 value) {
     u32 before;
     asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(before) : "l"(at), "r"(value) : "memory");
+    return before;
+}
+
+MR_DEVICE u64 device_add_acq_rel(u64* at, u64 value) {
+    u64 before;
+    asm volatile("atom.add.acq_rel.gpu.global.u64 %0, [%1], %2;" : "=l"(before) : "l"(at), "l"(value) : "memory");
     return before;
 }
 
@@ -141,6 +173,19 @@ MR_DEVICE u64 system_load_relaxed(const u64* at) {
     asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(at) : "memory");
     return value;
 }
+// What the host wrote before it stored the value that comes back is visible from here on.
+MR_DEVICE u64 system_load_acquire(const u64* at) {
+    u64 value;
+    asm volatile("ld.acquire.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(at) : "memory");
+    return value;
+}
+// A relaxed load of a value that is looked at later: its turn over the bus goes on meanwhile.
+struct Later {
+    u64 value;
+
+    MR_DEVICE u64 get() const { return value; }
+};
+MR_DEVICE Later system_load_later(const u64* at) { return Later{system_load_relaxed(at)}; }
 MR_DEVICE void system_store_relaxed(u64* at, u64 value) {
     asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(at), "l"(value) : "memory");
 }
@@ -155,6 +200,9 @@ MR_DEVICE void system_acquire(const u64* at) {
 // The host sees what this thread wrote before it sees the stores of any thread that has learnt of it since, through a
 // barrier or an atomic.
 MR_DEVICE void system_fence() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
+
+// Behind a `system_fence` of the same thread: as good as a release.
+MR_DEVICE void system_store_fenced(u64* at, u64 value) { system_store_relaxed(at, value); }
 
 // The eight 16-byte pieces of a slot in pinned memory, by lane. A piece is one access, a slot is not. (Four words at
 // once would be four accesses in no set order.)

@@ -69,20 +69,37 @@ MR_DEVICE Loaded load_query(const float* from, float* to, u32 dim) {
     struct alignas(16) Four {
         float x, y, z, w;
     };
-    u32 element = 0;
+    // All loads are under way before the first store: the two may be of the same memory, for all that the compiler
+    // knows, and each turn over the bus would wait for the one before.
     if (dim % 4 == 0) {
-        MR_UNROLL_BY(4)
-        for (element = 4 * lane_index(); element < dim; element += 4 * WARP) {
-            const Four four = *reinterpret_cast<const Four*>(from + element);
-            *reinterpret_cast<Four*>(to + element) = four;
-            take(four.x), take(four.y), take(four.z), take(four.w);
+        constexpr u32 TOGETHER = 4;
+        for (u32 base = 4 * lane_index(); base < dim; base += TOGETHER * 4 * WARP) {
+            Four held[TOGETHER];
+            MR_UNROLL
+            for (u32 at = 0; at < TOGETHER; ++at) {
+                const u32 element = base + at * 4 * WARP;
+                held[at] = element < dim ? load_global(reinterpret_cast<const Four*>(from + element)) : Four{0, 0, 0, 0};
+            }
+            MR_UNROLL
+            for (u32 at = 0; at < TOGETHER; ++at) {
+                const u32 element = base + at * 4 * WARP;
+                if (element < dim) store_global(reinterpret_cast<Four*>(to + element), held[at]);
+                take(held[at].x), take(held[at].y), take(held[at].z), take(held[at].w);
+            }
         }
     } else {
-        MR_UNROLL_BY(8)
-        for (element = lane_index(); element < dim; element += WARP) {
-            const float value = from[element];
-            to[element] = value;
-            take(value);
+        constexpr u32 TOGETHER = 8;
+        for (u32 base = lane_index(); base < dim; base += TOGETHER * WARP) {
+            float held[TOGETHER];
+            MR_UNROLL
+            for (u32 at = 0; at < TOGETHER; ++at) {
+                held[at] = base + at * WARP < dim ? load_global(from + base + at * WARP) : 0.0f;
+            }
+            MR_UNROLL
+            for (u32 at = 0; at < TOGETHER; ++at) {
+                if (base + at * WARP < dim) store_global(to + base + at * WARP, held[at]);
+                take(held[at]);
+            }
         }
     }
     warp_sync();
@@ -106,21 +123,36 @@ MR_DEVICE Coded code_query(const float* values, u32 dim, u32 steps, u32 column, 
                            u32* fragments) {
     const float scale = largest / 127.0f, inverse = 127.0f / largest;
     Coded coded{0.0, 0.0, 0};
-    for (u32 quad = lane_index(); quad < 8 * steps; quad += WARP) {
-        u32 word = 0;
-        for (u32 at = 0; at < 4; ++at) {
-            const u32 element = 4 * quad + at;
-            if (!screened || element >= dim) continue;
-            const float value = values[element];
-            const i32 code = round_code(value * inverse);
-            const double kept = static_cast<double>(scale) * code, lost = static_cast<double>(value) - kept;
-            coded.kept += kept * kept;
-            coded.lost += lost * lost;
-            coded.sum += code;
-            word |= (static_cast<u32>(code) & 0xFF) << (8 * at);
+    constexpr u32 TOGETHER = 3;
+    for (u32 base = lane_index(); base < 8 * steps; base += TOGETHER * WARP) {
+        float held[TOGETHER][4];
+        MR_UNROLL
+        for (u32 at = 0; at < TOGETHER; ++at) {
+            MR_UNROLL
+            for (u32 part = 0; part < 4; ++part) {
+                const u32 element = 4 * (base + at * WARP) + part;
+                held[at][part] = screened && element < dim ? load_global(values + element) : 0.0f;
+            }
         }
-        const u32 step = quad / 8, half = quad % 8 / 4, lane = 4 * column + quad % 4;
-        fragments[(step * WARP + lane) * 2 + half] = word;
+        MR_UNROLL
+        for (u32 at = 0; at < TOGETHER; ++at) {
+            const u32 quad = base + at * WARP;
+            if (quad >= 8 * steps) break;
+            u32 word = 0;
+            MR_UNROLL
+            for (u32 part = 0; part < 4; ++part) {
+                if (!screened) continue;
+                const float value = held[at][part];
+                const i32 code = round_code(value * inverse);
+                const double kept = static_cast<double>(scale) * code, lost = static_cast<double>(value) - kept;
+                coded.kept += kept * kept;
+                coded.lost += lost * lost;
+                coded.sum += code;
+                word |= (static_cast<u32>(code) & 0xFF) << (8 * part);
+            }
+            const u32 step = quad / 8, half = quad % 8 / 4, lane = 4 * column + quad % 4;
+            store_global(fragments + (step * WARP + lane) * 2 + half, word);
+        }
     }
     return Coded{warp_sum(coded.lost), warp_sum(coded.kept), warp_sum(coded.sum)};
 }

@@ -61,7 +61,7 @@ MR_DEVICE double combine_lanes(double sum) {
 MR_DEVICE double query_norm(const float* query, u32 dim) {
     double sum = 0.0;
     for (u32 at = definition_lane(); at < dim; at += LANES) {
-        const double value = query[at];
+        const double value = load_global(query + at);
         sum = fused(value, value, sum);
     }
     return root_exactly(combine_lanes(sum));
@@ -164,7 +164,7 @@ MR_DEVICE_CALL void prepare_score(const KernelParams& params, JobRecord& job, u3
     for (u32 at = 0; at < count; at += WARPS * GROUPS) {
         const u32 query = smaller(at + group, count - 1);
         const double norm = query_norm(queries + u64(query) * plan.dim, plan.dim);
-        if (at + group < count && definition_lane() == 0) norms[query] = norm;
+        if (at + group < count && definition_lane() == 0) store_global(norms + query, norm);
     }
 }
 
@@ -205,7 +205,7 @@ class Scorer {
             const u32 length = smaller(plan_.dim - begin, plan_.slice);
             stage<QUERIES>(query, begin, length);
             for (u32 at = definition_lane(); at < length; at += LANES) {
-                const double a = first.row[begin + at], b = second.row[begin + at];
+                const double a = load_global(first.row + begin + at), b = load_global(second.row + begin + at);
                 MR_UNROLL
                 for (u32 q = 0; q < QUERIES; ++q) {
                     const double value = staged_[q * plan_.slice + at];
@@ -227,7 +227,7 @@ class Scorer {
     MR_DEVICE Place place_of(u32 column) {
         u32 row = column;
         if (!plan_.all_rows) {
-            row = reinterpret_cast<const u32*>(payload_)[u64(plan_.items) * plan_.dim + column];
+            row = load_global(reinterpret_cast<const u32*>(payload_) + u64(plan_.items) * plan_.dim + column);
             if (row >= plan_.rows) {
                 fail(job_, STATUS_BAD_DESCRIPTOR);
                 row = 0;
@@ -250,7 +250,9 @@ class Scorer {
         MR_UNROLL
         for (u32 q = 0; q < QUERIES; ++q) {
             const float* from = queries + u64(smaller(query + q, plan_.items - 1)) * plan_.dim + begin;
-            for (u32 at = thread_index(); at < length; at += THREADS) staged_[q * plan_.slice + at] = from[at];
+            for (u32 at = thread_index(); at < length; at += THREADS) {
+                store_shared(staged_ + q * plan_.slice + at, double(load_global(from + at)));
+            }
         }
         if (begin == 0 && plan_.metric == METRIC_COSINE && warp_index() == 0) stage_norms<QUERIES>(query);
         block_sync();
@@ -262,7 +264,7 @@ class Scorer {
         const u32 q = lane_index() / LANES;
         const u32 from = smaller(query + q, plan_.items - 1);
         double norm;
-        if (plan_.norms != NOWHERE) norm = reinterpret_cast<const double*>(job_.scratch + plan_.norms)[from];
+        if (plan_.norms != NOWHERE) norm = load_global(reinterpret_cast<const double*>(job_.scratch + plan_.norms) + from);
         else norm = query_norm(reinterpret_cast<const float*>(payload_) + u64(from) * plan_.dim, plan_.dim);
         if (q < QUERIES && definition_lane() == 0) state_->norms[q] = norm;
     }
@@ -280,7 +282,7 @@ class Scorer {
         if (lane < ROWS_AT_ONCE * QUERIES) {
             const u32 query = lane / ROWS_AT_ONCE, row = lane % ROWS_AT_ONCE;
             if (plan_.metric == METRIC_COSINE) {
-                score = cosine_of(score, state_->norms[query], root_exactly(*(row == 0 ? first : second).norm2));
+                score = cosine_of(score, state_->norms[query], root_exactly(load_global((row == 0 ? first : second).norm2)));
             }
             state_->scores[query][thread_index() / LANES * ROWS_AT_ONCE + row] = reported(score);
         }
@@ -293,7 +295,7 @@ class Scorer {
         const u32 mine = column + thread_index() % TILE_COLUMNS;
         for (u32 q = thread_index() / TILE_COLUMNS; q < QUERIES; q += THREADS / TILE_COLUMNS) {
             if (query + q < plan_.items && mine < plan_.width) {
-                out_[u64(query + q) * plan_.width + mine] = state_->scores[q][mine - column];
+                store_global(out_ + u64(query + q) * plan_.width + mine, state_->scores[q][mine - column]);
             }
         }
         block_sync();

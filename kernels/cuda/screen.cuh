@@ -44,7 +44,7 @@ MR_DEVICE RowPair load_columns(const float* columns, u32 group, u32 g) {
         float x, y;
     };
     const Two* at = reinterpret_cast<const Two*>(columns + static_cast<u64>(group) * GROUP_COLUMNS) + g;
-    const Two mul = at[0], add = at[8], e1 = at[16], e2 = at[24];
+    const Two mul = load_global(at), add = load_global(at + 8), e1 = load_global(at + 16), e2 = load_global(at + 24);
     return RowPair{{mul.x, mul.y}, {add.x, add.y}, {e1.x, e1.y}, {e2.x, e2.y}};
 }
 
@@ -69,13 +69,21 @@ MR_DEVICE void keep(const Collector& collector, const RowPair& rows, const i32 (
 
 // Stages the codes of the tile's queries for `steps` steps from `first_step` on. All threads, between two barriers.
 MR_DEVICE void stage_slab(const QueryTile& queries, u32 first_step, u32 steps, u32* slab) {
-    const u32 tiles = divide_up(queries.count, 8);
-    const u32 words = steps * STEP_WORDS;
-    for (u32 tile = 0; tile < tiles; ++tile) {
-        const u32* from = queries.fragments + (static_cast<u64>(tile) * queries.steps + first_step) * STEP_WORDS;
-        u32* to = slab + tile * SLAB_STEPS * STEP_WORDS;
-        for (u32 word = 2 * thread_index(); word < words; word += 2 * THREADS) {
-            *reinterpret_cast<Pair*>(to + word) = *reinterpret_cast<const Pair*>(from + word);
+    constexpr u32 TOGETHER = 4;
+    const u32 each = steps * WARP, pairs = divide_up(queries.count, 8) * each;
+    for (u32 base = thread_index(); base < pairs; base += TOGETHER * THREADS) {
+        Pair held[TOGETHER];
+        MR_UNROLL
+        for (u32 at = 0; at < TOGETHER; ++at) {
+            const u32 pair = smaller(base + at * THREADS, pairs - 1), tile = pair / each;
+            const u32* from = queries.fragments + (static_cast<u64>(tile) * queries.steps + first_step) * STEP_WORDS;
+            held[at] = load_global(reinterpret_cast<const Pair*>(from) + pair % each);
+        }
+        MR_UNROLL
+        for (u32 at = 0; at < TOGETHER; ++at) {
+            const u32 pair = base + at * THREADS;
+            if (pair >= pairs) break;
+            store_shared(reinterpret_cast<Pair*>(slab + pair / each * SLAB_STEPS * STEP_WORDS) + pair % each, held[at]);
         }
     }
 }
@@ -85,8 +93,8 @@ MR_DEVICE void load_rows(const u8* codes, u32 quad, u32 quads, u32 (&rows)[4]) {
     const Pair* at =
         reinterpret_cast<const Pair*>(codes + static_cast<u64>(quad) * (4 * GROUP_ROWS)) + lane_index() / 4;
     // Quads past the last are not there to be read; the queries' codes are zero for them.
-    const Pair low = quad < quads ? at[0] : Pair{0, 0};
-    const Pair high = quad + 4 < quads ? at[4 * GROUP_ROWS / 2] : Pair{0, 0};
+    const Pair low = quad < quads ? load_global(at) : Pair{0, 0};
+    const Pair high = quad + 4 < quads ? load_global(at + 4 * GROUP_ROWS / 2) : Pair{0, 0};
     rows[0] = low.first, rows[1] = low.second;
     rows[2] = high.first, rows[3] = high.second;
 }
@@ -149,6 +157,14 @@ MR_DEVICE void screen_groups(const QueryTile& queries, const Collector& collecto
                 sums[group][tile][1] = sums[group][tile][3] = params[1].bias;
             }
         }
+        // One query is over before its columns would be there; many have no registers to keep them in.
+        RowPair early[GROUPS];
+        if constexpr (TILES == 1) {
+            MR_UNROLL
+            for (u32 group = 0; group < GROUPS; ++group) {
+                early[group] = load_columns(columns, smaller(first + group, end - 1), g);
+            }
+        }
         for (u32 step = 0; step < queries.steps; step += SLAB_STEPS) {
             const u32 steps = smaller(queries.steps - step, SLAB_STEPS);
             if (!one_slab) {
@@ -161,7 +177,9 @@ MR_DEVICE void screen_groups(const QueryTile& queries, const Collector& collecto
         MR_UNROLL
         for (u32 group = 0; group < GROUPS; ++group) {
             if (first + group >= end) break;
-            const RowPair rows = load_columns(columns, first + group, g);
+            RowPair rows;
+            if constexpr (TILES == 1) rows = early[group];
+            else rows = load_columns(columns, first + group, g);
             const u32 row = segment.first_row + (first + group) * GROUP_ROWS + 2 * g;
             MR_UNROLL
             for (u32 tile = 0; tile < TILES; ++tile) {
@@ -169,7 +187,7 @@ MR_DEVICE void screen_groups(const QueryTile& queries, const Collector& collecto
             }
         }
         block_sync();
-        collector.tidy_all(queries.count, (base - begin) / (WARPS * GROUPS) % LOOK_EVERY == 0);
+        collector.tidy_all(queries.count, (base - begin) / (WARPS * GROUPS) % LOOK_EVERY == LOOK_EVERY - 1);
         block_sync();
     }
 }

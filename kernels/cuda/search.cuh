@@ -135,9 +135,10 @@ MR_DEVICE_CALL void prepare_search(const KernelParams& params, JobRecord& job, u
         if (screened) ready = query_params(plan.metric, norm2, plan.max_norm, plan.threshold, largest, coded);
     }
     if (lane_index() == 0) {
-        *out = ready;
+        store_global(out, ready);
         if (query < plan.items) {
-            reinterpret_cast<i32*>(global(job.scratch) + plan.shared_thresholds)[query] = ordered_int(ready.threshold);
+            store_global(reinterpret_cast<i32*>(global(job.scratch) + plan.shared_thresholds) + query,
+                         ordered_int(ready.threshold));
         }
     }
 }
@@ -182,8 +183,8 @@ MR_DEVICE_CALL void work_search(JobRecord& job, u32 chunk) {
     const float* raw =
         reinterpret_cast<const float*>(global(job.scratch) + plan.raw) + static_cast<u64>(first) * plan.dim;
     for (u32 query = thread_index(); query < align_up(count, 8); query += THREADS) {
-        if (tile == 0 || query >= count) collector.open(query, ready[query]);
-        else collector.reopen(query, ready[query], heads[query]);
+        if (tile == 0 || query >= count) collector.open(query, load_global(ready + query));
+        else collector.reopen(query, load_global(ready + query), load_global(heads + query));
     }
     if (!plan.float32 && plan.steps <= SLAB_STEPS) stage_slab(queries, 0, plan.steps, slab);
     block_sync();
@@ -228,51 +229,59 @@ struct Merge {
         ListHeader* header = reinterpret_cast<ListHeader*>(result) + query;
         Candidate* list = reinterpret_cast<Candidate*>(result + plan.items * u64(sizeof(ListHeader))) +
                           static_cast<u64>(query) * plan.capacity;
-        const QueryParams& params = reinterpret_cast<const QueryParams*>(global(scratch) + plan.params)[query];
-        gather_heads(params);
+        const QueryParams params =
+            load_global(reinterpret_cast<const QueryParams*>(global(scratch) + plan.params) + query);
+        const Head own = team.rank() < plan.splits ? head(team.rank()) : Head{};
+        gather_heads(params, own);
         if (!words->overflow) {
-            float threshold = narrow_by_heads(params.slack);
+            float threshold = narrow_by_heads(params.slack, own);
             gather_cells(threshold);
             threshold = narrow_by_cells(threshold, params.slack);
             each_found(threshold, [&](const Cell& cell) {
                 const u32 at = shared_add(&words->written, 1);
-                if (at < plan.capacity) list[at] = Candidate{cell.row, cell.upper};
+                if (at < plan.capacity) store_global(list + at, Candidate{cell.row, cell.upper});
             });
             team.sync();
         }
         if (team.rank() == 0) {
-            *header = words->overflow || words->written > plan.capacity ? ListHeader{0, EVERY_ROW}
-                                                                        : ListHeader{words->written, 0};
+            const bool every_row = words->overflow || words->written > plan.capacity;
+            store_global(header, every_row ? ListHeader{0, EVERY_ROW} : ListHeader{words->written, 0});
         }
         team.sync();
     }
 
   private:
-    MR_DEVICE const Head& head(u32 split) const {
+    MR_DEVICE Head head(u32 split) const {
         const Head* heads = reinterpret_cast<const Head*>(global(scratch) + plan.heads);
-        return heads[static_cast<u64>(split) * plan.items + query];
+        return load_global(heads + static_cast<u64>(split) * plan.items + query);
     }
 
-    MR_DEVICE void gather_heads(const QueryParams& params) const {
+    // Each head once, by one thread, which keeps the only one that it has.
+    template <typename Visit>
+    MR_DEVICE void each_head(const Head& own, Visit visit) const {
+        if (team.rank() < plan.splits) visit(own);
+        for (u32 split = team.rank() + Team::SIZE; split < plan.splits; split += Team::SIZE) visit(head(split));
+    }
+
+    MR_DEVICE void gather_heads(const QueryParams& params, const Head& own) const {
         if (team.rank() == 0) *words = MergeWords{params.screened ? 0u : 1u, 0, 0, 0, ordered_int(params.threshold)};
         team.sync();
-        for (u32 split = team.rank(); split < plan.splits; split += Team::SIZE) {
-            const Head& one = head(split);
+        each_head(own, [&](const Head& one) {
             if (one.overflow) shared_or(&words->overflow, 1);
             else shared_max(&words->threshold, ordered_int(one.threshold));
             if (one.count > 0) shared_add(&words->filled, 1);
-        }
+        });
         team.sync();
     }
 
     // Of as many shares as rows are wanted, the best lower bounds belong to that many rows.
-    MR_DEVICE float narrow_by_heads(double slack) const {
+    MR_DEVICE float narrow_by_heads(double slack, const Head& own) const {
         const float threshold = int_value(words->threshold);
         if (plan.splits == 1 || words->filled < plan.k) return threshold;
         const u32 key = kth_largest(team, plan.k, [&](auto visit) {
-            for (u32 split = team.rank(); split < plan.splits; split += Team::SIZE) {
-                if (head(split).count > 0) visit(ordered_key(head(split).best));
-            }
+            each_head(own, [&](const Head& one) {
+                if (one.count > 0) visit(ordered_key(one.best));
+            });
         });
         return sharper(threshold, relax(key_value(key), slack));
     }
@@ -310,14 +319,16 @@ struct Merge {
         constexpr u32 AT_ONCE = 4;
         const u32 together = plan.splits == 1 ? Team::SIZE : 8;
         for (u32 split = team.rank() / together; split < plan.splits; split += Team::SIZE / together) {
-            const Head& one = head(split);
+            const Head one = head(split);
             if (plan.splits > 1 && one.highest < threshold) continue;
             const Cell* cells = reinterpret_cast<const Cell*>(global(scratch) + plan.cells) +
                                 (static_cast<u64>(split) * plan.items + query) * plan.room;
             for (u32 begin = team.rank() % together; begin < one.count; begin += AT_ONCE * together) {
                 Cell some[AT_ONCE];
                 MR_UNROLL
-                for (u32 at = 0; at < AT_ONCE; ++at) some[at] = cells[smaller(begin + at * together, one.count - 1)];
+                for (u32 at = 0; at < AT_ONCE; ++at) {
+                    some[at] = load_global(cells + smaller(begin + at * together, one.count - 1));
+                }
                 MR_UNROLL
                 for (u32 at = 0; at < AT_ONCE; ++at) {
                     if (begin + at * together < one.count && some[at].upper >= threshold) visit(some[at]);

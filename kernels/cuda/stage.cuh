@@ -34,11 +34,11 @@ MR_DEVICE void copy_pieces(u8* to, const u8* from, u64 begin, u64 end) {
         Piece held[EACH];
         MR_UNROLL
         for (u32 i = 0; i < EACH; ++i) {
-            if (at + i * THREADS < last) held[i] = source[at + i * THREADS];
+            if (at + i * THREADS < last) held[i] = load_global(source + at + i * THREADS);
         }
         MR_UNROLL
         for (u32 i = 0; i < EACH; ++i) {
-            if (at + i * THREADS < last) target[at + i * THREADS] = held[i];
+            if (at + i * THREADS < last) store_global(target + at + i * THREADS, held[i]);
         }
     }
 }

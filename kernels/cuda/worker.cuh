@@ -10,8 +10,8 @@ namespace megaring {
 
 class Worker {
   public:
-    MR_DEVICE Worker(const KernelParams& params, u32 number, u32* mailbox)
-        : params_(params), number_(number), mailbox_(mailbox) {}
+    MR_DEVICE Worker(const KernelParams& params, u32* mailbox)
+        : params_(params), mailbox_(mailbox) {}
 
     MR_DEVICE void run() {
         for (u64 number = 0; await_job(number); ++number) {
@@ -19,47 +19,57 @@ class Worker {
             work_on(job);
             // Everything this block read of the record comes before this; the dispatcher may use it again once all
             // workers say so.
-            if (thread_index() == 0) device_store_release(&params_.state->cursors[number_].words[0], number + 1);
+            if (thread_index() == 0) device_count_release(&job.passed, u32(1));
         }
     }
 
   private:
     // One thread finds something out, all learn it.
+    struct Found {
+        u32 value, wanted;
+    };
     template <typename Find>
-    MR_DEVICE u32 tell_all(Find find) {
+    MR_DEVICE Found tell_all(Find find) {
         block_sync();
-        if (thread_index() == 0) *mailbox_ = find();
+        if (thread_index() == 0) {
+            const Found found = find();
+            mailbox_[0] = found.value, mailbox_[1] = found.wanted;
+        }
         block_sync();
-        return *mailbox_;
+        return Found{mailbox_[0], mailbox_[1]};
     }
 
     // Waits for a job as long as the kernel lives; false when there will be none.
     MR_DEVICE bool await_job(u64 number) {
         return tell_all([&] {
-                   const DeviceState& state = *params_.state;
                    for (;;) {
-                       if (device_load_acquire(&state.published) > number) return 1u;
-                       // `stopping` comes after the last job: look once more.
-                       if (device_load_acquire(&state.stopping) != 0) {
-                           return device_load_acquire(&state.published) > number ? 1u : 0u;
-                       }
-                       if (device_load_relaxed(&state.fault) != 0) return 0u;
+                       const u64 news = device_load_acquire(&params_.state->news);
+                       if ((news & NEWS_JOBS) > number) return Found{0, 1};
+                       if (news & (NEWS_STOPPING | NEWS_FAULT)) return Found{0, 0};
                        pause_ns(20);
                    }
-               }) != 0;
+               }).wanted != 0;
     }
 
     MR_DEVICE void work_on(JobRecord& job) {
         const u32 total = job.total;
         for (;;) {
-            const u32 chunk = tell_all([&] { return device_add(&job.next, 1); });
-            if (chunk >= total) return;
-            const Phase phase = chunk < job.prepare_end ? PHASE_PREPARE
-                                : chunk < job.work_end  ? PHASE_WORK
-                                                        : PHASE_FINISH;
-            const u32 begin = phase == PHASE_PREPARE ? 0 : phase == PHASE_WORK ? job.prepare_end : job.work_end;
-            const bool wanted = tell_all([&] { return may_start(job, phase, begin, chunk) ? 1u : 0u; }) != 0;
-            if (wanted) run_chunk(params_, job, phase, chunk - begin);
+            const Found claim = tell_all([&] {
+                const u32 chunk = device_add(&job.next, 1);
+                return Found{chunk, chunk < total && may_start(job, chunk) ? 1u : 0u};
+            });
+            if (claim.value >= total) return;
+            const Phase phase = phase_of(job, claim.value);
+            // Whether the regions are the job's own, the first chunk finds out: nothing is written to them before all
+            // of PREPARE is over. Where there is no PREPARE, it finds out before it begins.
+            const bool asks = claim.value == 0 && thread_index() == 0;
+            const Later run = asks ? run_word(params_.ring, descriptor_of(job)) : Later{};
+            bool wanted = claim.wanted;
+            if (claim.value == 0 && phase != PHASE_PREPARE) {
+                wanted = tell_all([&] { return Found{0, hold_regions(job, run) && claim.wanted ? 1u : 0u}; }).wanted;
+            }
+            if (wanted) run_chunk(params_, job, phase, claim.value - begin_of(job, phase));
+            if (asks && phase == PHASE_PREPARE) hold_regions(job, run);
             // What the answer's bytes need on their way to the host.
             if (phase == PHASE_FINISH) system_fence();
             block_sync();
@@ -67,56 +77,79 @@ class Worker {
         }
     }
 
+    MR_DEVICE bool hold_regions(JobRecord& job, const Later& run) {
+        if (regions_hold(params_.ring, descriptor_of(job), run.get())) return true;
+        fail(job, STATUS_BAD_DESCRIPTOR);
+        device_count(&params_.state->faults, u64(1));
+        return false;
+    }
+
+    static MR_DEVICE Phase phase_of(const JobRecord& job, u32 chunk) {
+        return chunk < job.prepare_end ? PHASE_PREPARE : chunk < job.work_end ? PHASE_WORK : PHASE_FINISH;
+    }
+    static MR_DEVICE u32 begin_of(const JobRecord& job, Phase phase) {
+        return phase == PHASE_PREPARE ? 0 : phase == PHASE_WORK ? job.prepare_end : job.work_end;
+    }
+
     // Waits for the phase before, and says whether the chunk is to be done at all. By one thread.
-    MR_DEVICE bool may_start(JobRecord& job, Phase phase, u32 begin, u32 chunk) {
-        const u32 tile = job.tile_chunks != 0 && phase == PHASE_WORK ? (chunk - begin) / job.tile_chunks : 0;
+    MR_DEVICE bool may_start(JobRecord& job, u32 chunk) {
+        const Phase phase = phase_of(job, chunk);
+        const u32 begin = begin_of(job, phase);
+        const bool streams = job.tile_chunks != 0 && phase == PHASE_WORK;
+        const u32 tile = streams ? (chunk - begin) / job.tile_chunks : 0;
         const u32 needed = begin + tile * job.tile_chunks;
-        if (!wait_for(params_, [&] { return device_load_acquire(&job.done) >= needed; })) {
+        u64 progress = 0;
+        bool wanted = wait_for(params_, [&] {
+            progress = device_load_acquire(&job.progress);
+            return done_of(progress) >= needed;
+        });
+        if (!wanted) {
             fail(job, STATUS_BACKEND_FAILED);
+        } else if (is_past(*params_.state, descriptor_of(job).deadline_ns)) {
+            fail(job, STATUS_DEADLINE_EXCEEDED);
+            wanted = false;
         }
-        if (is_past(*params_.state, descriptor_of(job).deadline_ns)) fail(job, STATUS_DEADLINE_EXCEEDED);
-        if (job.tile_chunks != 0 && phase == PHASE_WORK) await_tile(job, tile);
-        return device_load_relaxed(&job.status) == STATUS_OK;
+        if (streams && !await_tile(job, tile)) wanted = false;
+        return wanted && status_of(progress) == STATUS_OK;
     }
 
     // A failed job goes through all its tiles too, or the host's copying would never get past them.
-    MR_DEVICE void await_tile(JobRecord& job, u32 tile) {
+    MR_DEVICE bool await_tile(JobRecord& job, u32 tile) {
         // Not before the job ahead is through with all of its tiles: some block may still read the last one, whose
         // buffer the host would take for free. A block that is here has found every chunk of that job claimed, so no
         // block waits for itself.
         const u64* consumed = &job.stream->consumed.words[0];
         const u64 before = job.stream_base + tile;
         if (!wait_for(params_, [&] { return system_load_relaxed(consumed) >= before; })) {
-            return fail(job, STATUS_BACKEND_FAILED);
+            return fail(job, STATUS_BACKEND_FAILED), false;
         }
         const u64* ready = &job.stream->ready.words[0];
         const u64 needed = job.stream_base + tile + 1;
-        if (wait_for(params_, [&] { return system_load_relaxed(ready) >= needed; })) {
-            system_acquire(ready);
-        } else {
-            fail(job, STATUS_BACKEND_FAILED);
+        if (!wait_for(params_, [&] { return system_load_relaxed(ready) >= needed; })) {
+            return fail(job, STATUS_BACKEND_FAILED), false;
         }
+        system_acquire(ready);
+        return true;
     }
 
     // Counts a finished chunk. By one thread, after all of the block's.
     MR_DEVICE void finish(JobRecord& job, Phase phase, u32 total) {
         if (job.tile_chunks != 0 && phase == PHASE_WORK) return finish_streamed(job);
-        const u32 done = device_add_acq_rel(&job.done, 1) + 1;
-        if (done == total) complete_job(params_, job);
+        const u64 before = device_add_acq_rel(&job.progress, u64(1));
+        if (done_of(before) + 1 == total) complete_job(params_, job, status_of(before));
     }
 
     // The host learns that a tile's buffer is free before any block goes on to the next tile or to FINISH. So it learns
     // it of each tile in turn, and of the last one before the job is completed; after that the lines may belong to
     // another stream.
     MR_DEVICE void finish_streamed(JobRecord& job) {
-        const u32 done = device_add_acq_rel(&job.tile_done, 1) + 1;
+        const u32 done = device_add_acq_rel(&job.tile_done, u32(1)) + 1;
         if (done % job.tile_chunks != 0) return;
         system_store_release(&job.stream->consumed.words[0], job.stream_base + done / job.tile_chunks);
-        device_add_acq_rel(&job.done, job.tile_chunks);
+        device_add_acq_rel(&job.progress, u64(job.tile_chunks));
     }
 
     const KernelParams& params_;
-    u32 number_;
     u32* mailbox_;
 };
 

@@ -272,7 +272,7 @@ pub struct KernelParams {
     pub automaton: AutomatonView,
     /// `job_slots` records of [`JOB_RECORD_BYTES`].
     pub jobs: DevicePtr,
-    /// [`state_bytes`] bytes; zero when a launch begins.
+    /// [`STATE_BYTES`] bytes; zero when a launch begins.
     pub state: DevicePtr,
     /// `job_slots` areas.
     pub scratch: DevicePtr,
@@ -297,11 +297,8 @@ pub const JOB_RECORD_BYTES: usize = 1024;
 /// Jobs under way at once on the device.
 pub const JOB_SLOTS: u32 = 8;
 
-/// Bytes of the device's own state for a grid of `blocks`.
-#[must_use]
-pub fn state_bytes(blocks: u32) -> usize {
-    4096 + 128 * blocks as usize
-}
+/// Bytes of the device's own state.
+pub const STATE_BYTES: usize = 512;
 
 const _: () = {
     assert!(size_of::<RingView>() == 128);

@@ -350,7 +350,7 @@ impl DeviceMemory<'_> {
             corpora_mask: abi::CORPORA_MASK,
             automaton,
             jobs: self.alloc(abi::JOB_RECORD_BYTES * abi::JOB_SLOTS as usize)?,
-            state: self.alloc(abi::state_bytes(info.blocks))?,
+            state: self.alloc(abi::STATE_BYTES)?,
             scratch: self.alloc(area * abi::JOB_SLOTS as usize)?,
             scratch_bytes: area as u64,
             job_slots: abi::JOB_SLOTS,

@@ -116,7 +116,7 @@ pub trait Device: Send + Sync {
     /// Where the device sees the first byte of memory that [`Device::pinned`] gave.
     fn device_address(&self, memory: &Memory) -> DevicePtr;
 
-    /// Clears the kernel's state ([`crate::abi::state_bytes`]) and launches it: cooperatively, `info().blocks` blocks
+    /// Clears the kernel's state ([`crate::abi::STATE_BYTES`]) and launches it: cooperatively, `info().blocks` blocks
     /// of 256 threads. Returns at once. No kernel runs yet.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use megaring_ring::memory::Backing;
 
 pub(crate) use self::context::Context;
 pub(crate) use self::context::gather;
-use crate::abi::{BLOCK_THREADS, KernelParams, state_bytes};
+use crate::abi::{BLOCK_THREADS, KernelParams, STATE_BYTES};
 use crate::device::{Device, DeviceError, DeviceInfo, DevicePtr};
 use crate::numa;
 use crate::pinned::Pinned;
@@ -105,7 +105,7 @@ impl Gpu {
     fn enqueue(&self, params: &KernelParams) -> Result<(), DeviceError> {
         let api = self.context.enter()?;
         let stream = self.context.kernel_stream();
-        let bytes = state_bytes(self.info.blocks);
+        let bytes = STATE_BYTES;
         // SAFETY: the state is an allocation of that many bytes, and the kernel that used it, if any, has ended.
         self.context.check("cuMemsetD8Async", unsafe { (api.memory_set)(params.state.0, 0, bytes, stream) })?;
         let mut argument: *mut c_void = std::ptr::from_ref(params).cast_mut().cast();

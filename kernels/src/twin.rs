@@ -7,7 +7,7 @@
 //! thread a fiber of it: this tests what a GPU would run, but for its memory model, its matrix units and its speed.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsString, c_int, c_void};
+use std::ffi::{CString, OsString, c_char, c_int, c_void};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,14 +17,24 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use libloading::Library;
 use megaring_ring::{Memory, fnv1a64};
 
-use crate::abi::{KernelParams, state_bytes};
+use crate::abi::{KernelParams, STATE_BYTES};
 use crate::device::{Device, DeviceError, DeviceInfo, DevicePtr};
 
 /// Where the device code is.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cuda");
 /// What it is compiled with. Contraction would change sums that are promised to the bit.
-const FLAGS: [&str; 8] =
-    ["-std=c++20", "-O2", "-g", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-pthread"];
+const FLAGS: [&str; 9] = [
+    "-std=c++20",
+    "-O2",
+    "-g",
+    "-shared",
+    "-fPIC",
+    "-ffp-contract=off",
+    "-fno-strict-aliasing",
+    "-pthread",
+    // Its checks of jumps do not know that a fiber has a stack of its own.
+    "-U_FORTIFY_SOURCE",
+];
 /// Workers beside the dispatcher, where nobody says otherwise.
 const WORKERS: u32 = 3;
 /// Device memory, where nobody says otherwise. It is not touched before it is used.
@@ -36,6 +46,7 @@ type Launch = unsafe extern "C" fn(*const KernelParams, u32, u32) -> *mut c_void
 type Join = unsafe extern "C" fn(*mut c_void);
 type Stall = unsafe extern "C" fn(*mut c_void, u32);
 type IsRunning = unsafe extern "C" fn(*mut c_void) -> c_int;
+type TimeJobs = unsafe extern "C" fn(*const c_char, u32, u32, *mut Hops) -> c_int;
 
 /// The compiled library's functions. It is never unloaded: its threads may outlive a test that failed.
 #[derive(Clone, Copy)]
@@ -44,6 +55,30 @@ struct Functions {
     join: Join,
     is_running: IsRunning,
     stall: Stall,
+    time_jobs: TimeJobs,
+}
+
+/// When a job's hops are over in virtual time, in nanoseconds since its submission. One that it has not is over with
+/// the one before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Hops {
+    /// The dispatcher has copied its slot.
+    pub taken: u64,
+    /// Its plan is there.
+    pub published: u64,
+    /// A worker has begun.
+    pub claimed: u64,
+    /// PREPARE is over.
+    pub prepared: u64,
+    /// WORK is over.
+    pub worked: u64,
+    /// FINISH is over.
+    pub finished: u64,
+    /// Its completion is stored.
+    pub told: u64,
+    /// The host has seen it.
+    pub seen: u64,
 }
 
 /// A device of this process.
@@ -76,8 +111,7 @@ impl Twin {
     /// # Errors
     /// As [`Twin::load`].
     pub fn with(workers: u32, memory: usize) -> Result<Arc<Self>, String> {
-        static LOADED: OnceLock<Result<Functions, String>> = OnceLock::new();
-        let functions = LOADED.get_or_init(|| open(&compiled()?)).clone()?;
+        let functions = functions()?;
         let info = DeviceInfo {
             name: "the kernels' twin on the CPU".into(),
             arch: "c++20".into(),
@@ -94,6 +128,23 @@ impl Twin {
             grid: Mutex::new(Grid(std::ptr::null_mut())),
             recorded: Mutex::default(),
         }))
+    }
+
+    /// What `jobs` jobs of a kind would take, one after the other, on a GPU with so many workers, by the latencies in
+    /// `cuda/twin/timeline.hpp`. The kinds are in `cuda/twin/timed.hpp`. The same on every machine. Ends the process
+    /// where an answer is wrong.
+    ///
+    /// # Errors
+    /// As [`Twin::load`]; no such kind.
+    pub fn time_jobs(kind: &str, workers: u32, jobs: u32) -> Result<Vec<Hops>, String> {
+        let functions = functions()?;
+        let name = CString::new(kind).map_err(|error| format!("{kind:?}: {error}"))?;
+        let mut hops = vec![Hops::default(); jobs as usize];
+        // SAFETY: the name ends with a zero, and `hops` has room for as many as it is told.
+        match unsafe { (functions.time_jobs)(name.as_ptr(), workers, jobs, hops.as_mut_ptr()) } {
+            0 => Err(format!("the twin times no jobs of the kind {kind:?}")),
+            _ => Ok(hops),
+        }
     }
 
     /// Bytes that are allocated now.
@@ -197,10 +248,9 @@ impl Device for Twin {
         if self.settle(&mut grid) {
             return Err(DeviceError::Other("a launch while a kernel runs".into()));
         }
-        let bytes = state_bytes(self.info.blocks);
-        let state = self.within(params.state, bytes)?;
+        let state = self.within(params.state, STATE_BYTES)?;
         // SAFETY: the span lies within an allocation, and no kernel runs.
-        unsafe { state.write_bytes(0, bytes) };
+        unsafe { state.write_bytes(0, STATE_BYTES) };
         // SAFETY: the library copies the parameters; what they point to is the caller's promise, as for a GPU.
         grid.0 = unsafe { (self.functions.launch)(params, self.info.blocks, self.info.shared_bytes) };
         match grid.0.is_null() {
@@ -242,6 +292,12 @@ impl Drop for Twin {
     }
 }
 
+/// Loaded once.
+fn functions() -> Result<Functions, String> {
+    static LOADED: OnceLock<Result<Functions, String>> = OnceLock::new();
+    LOADED.get_or_init(|| open(&compiled()?)).clone()
+}
+
 fn heap(bytes: usize) -> Result<Memory, DeviceError> {
     Memory::heap(bytes).map_err(|error| DeviceError::Other(error.to_string()))
 }
@@ -263,6 +319,7 @@ fn open(library: &Path) -> Result<Functions, String> {
             join: *loaded.get(b"megaring_twin_join").map_err(refused)?,
             stall: *loaded.get(b"megaring_twin_stall").map_err(refused)?,
             is_running: *loaded.get(b"megaring_twin_running").map_err(refused)?,
+            time_jobs: *loaded.get(b"megaring_twin_time_jobs").map_err(refused)?,
         })
     }
 }

@@ -40,13 +40,14 @@ class Grid {
         u8* shared = static_cast<u8*>(std::aligned_alloc(128, (params_.shared_bytes + 127) / 128 * 128));
         std::memset(shared, 0xA5, params_.shared_bytes);
         auto block = std::make_unique<Block>();
-        Scheduler scheduler(THREADS, seed * 1000003 + index);
+        Scheduler scheduler(Scheduler::Order::SEED, seed * 1000003 + index, enter_block);
         block->index = index;
         block->scheduler = &scheduler;
         block->shared = shared;
         block->stalled = &stalled_;
-        current_block() = block.get();
-        scheduler.run([this] { run_block(params_); });
+        const std::function<void()> body = [this] { run_block(params_); };
+        scheduler.add(block.get(), THREADS, body);
+        scheduler.run();
         current_block() = nullptr;
         std::free(shared);
     }

@@ -1,8 +1,10 @@
-// CUDA threads as fibers: one OS thread runs all threads of a block, in an order that a seed decides, switching only
-// where a thread waits. ThreadSanitizer is told of every switch without being told that a switch orders anything, so a
-// missing barrier between two threads of one block is a race that it reports.
+// CUDA threads as fibers: one OS thread runs all threads of a block, in an order that a seed decides, or those of all
+// blocks, in the order of their clocks (timeline.hpp), switching only where a thread waits. ThreadSanitizer is told of
+// every switch without being told that a switch orders anything, so a missing barrier between two threads of one block
+// is a race that it reports.
 #pragma once
 
+#include <csetjmp>
 #include <ucontext.h>
 
 #include <atomic>
@@ -11,6 +13,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <queue>
 #include <vector>
 
 #if defined(__SANITIZE_THREAD__)
@@ -63,34 +66,51 @@ struct Unwatched {
 
 struct Fiber {
     ucontext_t context;
+#ifndef MR_TSAN
+    // Where it left; a jump there costs no system call, as switching contexts does.
+    std::jmp_buf left;
+    bool has_left = false;
+#endif
     std::unique_ptr<char[]> stack;
-    std::uint32_t index = 0;
+    const std::function<void()>* body = nullptr;
+    void* block = nullptr;
+    std::uint32_t index = 0;      // within its block
+    std::uint64_t clock = 0;      // in picoseconds
+    std::uint64_t loaded_at = 0;  // when the last of its loads is there
 #ifdef MR_TSAN
     void* shadow = nullptr;
 #endif
 };
 
-// Runs the fibers of one block on the calling OS thread.
+// Runs fibers on the calling OS thread.
 class Scheduler {
   public:
-    Scheduler(std::uint32_t count, std::uint64_t seed) : random_(seed * 2 + 1) {
-        fibers_.reserve(count);
-        for (std::uint32_t index = 0; index < count; ++index) fibers_.push_back(std::make_unique<Fiber>());
+    enum class Order { SEED, CLOCK };
+    // `enter` is called with a fiber's block before it runs.
+    Scheduler(Order order, std::uint64_t seed, void (*enter)(void*))
+        : by_clock_(order == Order::CLOCK), random_(seed * 2 + 1), enter_(enter) {}
+
+    // The body outlives the run.
+    void add(void* block, std::uint32_t count, const std::function<void()>& body) {
+        for (std::uint32_t index = 0; index < count; ++index) {
+            fibers_.push_back(std::make_unique<Fiber>());
+            Fiber& fiber = *fibers_.back();
+            fiber.body = &body, fiber.block = block, fiber.index = index;
+        }
     }
 
-    void run(const std::function<void()>& body) {
-        body_ = &body;
+    void run() {
         current_scheduler() = this;
 #ifdef MR_TSAN
         main_shadow_ = __tsan_get_current_fiber();
 #endif
-        for (std::uint32_t index = 0; index < fibers_.size(); ++index) {
-            start(*fibers_[index], index);
-            runnable_.push_back(fibers_[index].get());
+        for (auto& fiber : fibers_) {
+            start(*fiber);
+            push(fiber.get());
         }
         {
             Unwatched unwatched;
-            while (!runnable_.empty()) resume(next());
+            while (!alone()) resume(next());
         }
         ended_.load(std::memory_order_acquire);
         current_scheduler() = nullptr;
@@ -104,8 +124,13 @@ class Scheduler {
     // Lets the others run; comes back when it is this fiber's turn again.
     void yield() {
         Unwatched unwatched;
-        runnable_.push_back(current_);
+        push(current_);
         leave();
+    }
+
+    // Lets those run whose clocks are behind.
+    void catch_up() {
+        if (!by_time_.empty() && by_time_.top().clock < current_->clock) yield();
     }
 
     // Stops until `wake` is called for this fiber.
@@ -115,12 +140,12 @@ class Scheduler {
     }
     void wake(Fiber* fiber) {
         Unwatched unwatched;
-        runnable_.push_back(fiber);
+        push(fiber);
     }
     // Whether nobody else could run: who waits for another block must then give way to its OS thread.
     bool alone() const {
         Unwatched unwatched;
-        return runnable_.empty();
+        return runnable_.empty() && by_time_.empty();
     }
 
     static Scheduler*& current_scheduler() {
@@ -131,9 +156,22 @@ class Scheduler {
   private:
     static constexpr std::size_t STACK = 64 << 10;
 
-    void start(Fiber& fiber, std::uint32_t index) {
-        fiber.index = index;
-        fiber.stack = std::make_unique<char[]>(STACK);
+    struct Waiting {
+        std::uint64_t clock, order;
+        Fiber* fiber;
+        bool operator<(const Waiting& other) const {
+            return clock != other.clock ? clock > other.clock : order > other.order;
+        }
+    };
+
+    void push(Fiber* fiber) {
+        if (by_clock_) by_time_.push(Waiting{fiber->clock, order_++, fiber});
+        else runnable_.push_back(fiber);
+    }
+
+    void start(Fiber& fiber) {
+        // Not touched before it is used.
+        fiber.stack = std::make_unique_for_overwrite<char[]>(STACK);
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.get();
         fiber.context.uc_stack.ss_size = STACK;
@@ -146,14 +184,24 @@ class Scheduler {
 
     static void enter() {
         Scheduler* self = current_scheduler();
-        (*self->body_)();
+        self->body_of_current()();
         // What the fiber did happened before the block's end, as far as ThreadSanitizer is concerned.
         self->ended_.fetch_add(1, std::memory_order_release);
         self->leave();
         std::abort();
     }
 
+    const std::function<void()>& body_of_current() const {
+        Unwatched unwatched;
+        return *current_->body;
+    }
+
     Fiber* next() {
+        if (by_clock_) {
+            Fiber* fiber = by_time_.top().fiber;
+            by_time_.pop();
+            return fiber;
+        }
         random_ ^= random_ << 13;
         random_ ^= random_ >> 7;
         random_ ^= random_ << 17;
@@ -168,10 +216,17 @@ class Scheduler {
 
     void resume(Fiber* fiber) {
         current_ = fiber;
+        enter_(fiber->block);
 #ifdef MR_TSAN
         __tsan_switch_to_fiber(fiber->shadow, MR_TSAN_NO_SYNC);
 #endif
+#ifdef MR_TSAN
         swapcontext(&main_, &fiber->context);
+#else
+        if (_setjmp(main_left_) != 0) return;
+        if (fiber->has_left) _longjmp(fiber->left, 1);
+        setcontext(&fiber->context);
+#endif
     }
 
     MR_UNWATCHED void leave() {
@@ -179,15 +234,27 @@ class Scheduler {
 #ifdef MR_TSAN
         __tsan_switch_to_fiber(main_shadow_, MR_TSAN_NO_SYNC);
 #endif
+#ifdef MR_TSAN
         swapcontext(&self->context, &main_);
+#else
+        self->has_left = true;
+        if (_setjmp(self->left) == 0) _longjmp(main_left_, 1);
+#endif
     }
 
     std::vector<std::unique_ptr<Fiber>> fibers_;
+    bool by_clock_;
     std::deque<Fiber*> runnable_;
+    std::priority_queue<Waiting> by_time_;
+    std::uint64_t order_ = 0;
     Fiber* current_ = nullptr;
-    const std::function<void()>* body_ = nullptr;
+#ifdef MR_TSAN
     ucontext_t main_{};
+#else
+    std::jmp_buf main_left_;
+#endif
     std::uint64_t random_;
+    void (*enter_)(void*);
     std::atomic<std::uint32_t> ended_{0};
 #ifdef MR_TSAN
     void* main_shadow_ = nullptr;

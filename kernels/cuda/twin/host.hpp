@@ -236,18 +236,18 @@ class TestDevice {
   public:
     KernelParams params{};
 
-    TestDevice(const RingView& ring, const Workload& workload, u32 workers = 2) {
+    TestDevice(const RingView& ring, const Workload& workload, u32 workers = 2, u32 job_slots = 4,
+               u64 scratch_bytes = 1 << 20) {
         workload.fill(params);
         params.ring = ring;
         params.workers = workers;
-        params.job_slots = 4;
-        params.scratch_bytes = 1 << 20;
+        params.job_slots = job_slots;
+        params.scratch_bytes = scratch_bytes;
         params.shared_bytes = 40 << 10;
         params.budget_ns = u64(600) * 1'000'000'000;
         params.jobs = aligned_array<JobRecord>(params.job_slots);
         params.scratch = aligned_array<u8>(params.job_slots * params.scratch_bytes);
-        state_bytes_ = offsetof(DeviceState, cursors) + workers * sizeof(Line);
-        params.state = reinterpret_cast<DeviceState*>(aligned_array<u8>(state_bytes_));
+        params.state = aligned_array<DeviceState>(1);
     }
     ~TestDevice() {
         std::free(params.jobs);
@@ -258,7 +258,7 @@ class TestDevice {
 
     // Up to a position in the ring; each launch runs its fibers in another order.
     std::unique_ptr<Grid> launch(u64 limit = NO_LIMIT) {
-        std::memset(static_cast<void*>(params.state), 0, state_bytes_);
+        std::memset(static_cast<void*>(params.state), 0, sizeof(DeviceState));
         HostRing::set(params.ring.control, CONTROL_LIMIT, limit);
         return std::make_unique<Grid>(params, params.workers + 1, ++launches_);
     }
@@ -276,7 +276,7 @@ class TestDevice {
     }
 
   private:
-    u64 state_bytes_, launches_ = 0;
+    u64 launches_ = 0;
 };
 
 }  // namespace megaring::twin

@@ -13,8 +13,8 @@ class Workload {
     SmallCorpus corpus;
     SmallAutomaton automaton;
 
-    explicit Workload(Random random)
-        : corpus(random, 21, {130, 1, 269}), automaton({"a", "bad", "ad", "cab", "gegege", "egeg", "facade"}) {
+    explicit Workload(Random random, u32 dim = 21, const std::vector<u32>& segments = {130, 1, 269})
+        : corpus(random, dim, segments), automaton({"a", "bad", "ad", "cab", "gegege", "egeg", "facade"}) {
         table_.resize(TABLE);
         for (Corpus& entry : table_) entry.handle = NO_HANDLE;
         const u64 at = (CORPUS * u64(0x9E3779B97F4A7C15) + GENERATION * u64(0xC2B2AE3D27D4EB4F)) >> 32;
@@ -129,8 +129,11 @@ class Workload {
     }
 
     TestJob search(Random& random) const {
-        TestJob job = with_queries(random, Opcode::search, 1 + random.below(9));
-        const u32 items = job.descriptor.items, k = 1 + random.below(5);
+        const u32 items = 1 + random.below(9);
+        return search_of(random, items, 1 + random.below(5));
+    }
+    TestJob search_of(Random& random, u32 items, u32 k) const {
+        TestJob job = with_queries(random, Opcode::search, items);
         job.descriptor.k = k;
         job.threshold = job.descriptor.metric == METRIC_L2 ? INFINITY : -INFINITY;
         job.result_len = items * (sizeof(ListHeader) + (4 * k + 100) * sizeof(Candidate));

@@ -2,7 +2,7 @@
 // point.
 #include <atomic>
 
-#include "blocks.hpp"
+#include "timed.hpp"
 
 using namespace megaring;
 
@@ -19,3 +19,10 @@ extern "C" int megaring_twin_running(void* grid) { return static_cast<twin::Grid
 extern "C" void megaring_twin_stall(void* grid, u32 block) { static_cast<twin::Grid*>(grid)->stall(block); }
 
 extern "C" void megaring_twin_join(void* grid) { delete static_cast<twin::Grid*>(grid); }
+
+// What so many jobs of a kind would take one after the other, hop by hop; 0 where there is no such kind.
+extern "C" int megaring_twin_time_jobs(const char* kind, u32 workers, u32 jobs, twin::Hops* hops) {
+    const std::vector<twin::Hops> all = twin::time_jobs(kind, workers, jobs);
+    std::copy(all.begin(), all.end(), hops);
+    return !all.empty();
+}

@@ -11,7 +11,7 @@
 #include <thread>
 
 #include "../abi.cuh"
-#include "fiber.hpp"
+#include "timeline.hpp"
 
 #define MR_DEVICE inline
 #define MR_DEVICE_CALL inline
@@ -35,15 +35,16 @@ inline Bugs& bugs() {
 // Where the fibers of a block, or the lanes of a warp, meet.
 class Barrier {
   public:
-    explicit Barrier(u32 members) : members_(members) {}
+    Barrier(u32 members, u64 Costs::*cost) : members_(members), cost_(cost) {}
 
-    void meet(Scheduler& scheduler, bool ordered = true) {
+    void meet(Scheduler& scheduler, Timeline* timeline, bool ordered = true) {
+        if (timeline != nullptr) timeline->settle();
         // The chain of these additions is what orders the members' accesses; the lists are the scheduler's business.
         // Two meetings in a row have one counter each: a thread that is late to leave the first must not learn what
         // others did on their way to the second.
         std::atomic<u32>& order = order_[round()];
         order.fetch_add(1, ordered ? std::memory_order_release : std::memory_order_relaxed);
-        if (join(scheduler)) scheduler.block();
+        if (join(scheduler, timeline)) scheduler.block();
         order.load(ordered ? std::memory_order_acquire : std::memory_order_relaxed);
     }
 
@@ -54,11 +55,17 @@ class Barrier {
     }
 
     // True for who has to wait.
-    bool join(Scheduler& scheduler) {
+    bool join(Scheduler& scheduler, const Timeline* timeline) {
         Unwatched unwatched;
+        Fiber& last = scheduler.current();
         if (waiting_.size() + 1 < members_) {
-            waiting_.push_back(&scheduler.current());
+            waiting_.push_back(&last);
             return true;
+        }
+        if (timeline != nullptr) {
+            for (const Fiber* fiber : waiting_) last.clock = std::max(last.clock, fiber->clock);
+            last.clock += timeline->costs.*cost_;
+            for (Fiber* fiber : waiting_) fiber->clock = last.clock;
         }
         for (Fiber* fiber : waiting_) scheduler.wake(fiber);
         waiting_.clear();
@@ -67,13 +74,14 @@ class Barrier {
     }
 
     u32 members_;
+    u64 Costs::*cost_;
     u32 round_ = 0;
     std::vector<Fiber*> waiting_;
     std::atomic<u32> order_[2] = {0, 0};
 };
 
 struct Warp {
-    Barrier barrier{WARP};
+    Barrier barrier{WARP, &Costs::warp_operation};
     u64 exchange[2][WARP][3] = {};
 };
 
@@ -81,9 +89,12 @@ struct Block {
     u32 index = 0;
     Scheduler* scheduler = nullptr;
     u8* shared = nullptr;
+    // Where time is virtual; null where it is this machine's.
+    Timeline* timeline = nullptr;
+    u64 host_stored_at = 0;
     // The block that is to stand still at its next barrier, as a test may wish; the grid's.
     const std::atomic<u32>* stalled = nullptr;
-    Barrier barrier{THREADS};
+    Barrier barrier{THREADS, &Costs::block_barrier};
     Warp warps[WARPS];
     // Which half of its warp's exchange a lane uses next: with two halves one meeting a turn is enough.
     u8 turn[THREADS] = {};
@@ -94,12 +105,67 @@ inline Block*& current_block() {
     return block;
 }
 
+inline void enter_block(void* block) { current_block() = static_cast<Block*>(block); }
+
 inline u32 thread() {
     Unwatched unwatched;
     return current_block()->scheduler->current().index;
 }
 
-inline void meet(Barrier& barrier, bool ordered = true) { barrier.meet(*current_block()->scheduler, ordered); }
+inline void meet(Barrier& barrier, bool ordered = true) {
+    Block& block = *current_block();
+    barrier.meet(*block.scheduler, block.timeline, ordered);
+}
+
+// What an operation costs where time is virtual. One by which blocks, or host and device, learn of each other happens
+// once those have caught up whose clocks are behind.
+template <typename Act>
+auto on_device(Act act, u64 Costs::*before = nullptr) {
+    Timeline* timeline = current_block()->timeline;
+    if (timeline == nullptr) return act();
+    timeline->settle();
+    if (before != nullptr) timeline->spend(timeline->costs.*before);
+    timeline->meet();
+    const auto result = act();
+    timeline->spend(timeline->costs.cache_hit);
+    return result;
+}
+template <typename Act>
+auto over_the_bus(Act act) {
+    Timeline* timeline = current_block()->timeline;
+    if (timeline == nullptr) return act();
+    timeline->settle();
+    timeline->spend(timeline->costs.bus_read / 2);
+    timeline->meet();
+    const auto result = act();
+    timeline->spend(timeline->costs.bus_read / 2);
+    return result;
+}
+template <typename Act>
+void store_at(const void* at, u64 bytes, Act act) {
+    Block& block = *current_block();
+    if (block.timeline != nullptr) {
+        block.timeline->meet();
+        block.timeline->store(at, bytes, &block.host_stored_at);
+    }
+    act();
+}
+// Of the system, or else of the device.
+inline void fence(bool of_system) {
+    Block& block = *current_block();
+    if (block.timeline == nullptr) return;
+    block.timeline->settle();
+    block.timeline->spend(of_system ? block.timeline->fence(block.host_stored_at) : block.timeline->costs.device_fence);
+}
+inline void note(const void* at, u64 value) {
+    if (Timeline* timeline = current_block()->timeline) timeline->note(at, value);
+}
+inline void spend(u64 Costs::*cost) {
+    if (Timeline* timeline = current_block()->timeline) {
+        timeline->settle();
+        timeline->spend(timeline->costs.*cost);
+    }
+}
 
 // Every lane puts three words up and, after the meeting, may look at those of all lanes.
 inline const u64 (&exchange(u64 a, u64 b = 0, u64 c = 0))[WARP][3] {
@@ -160,6 +226,25 @@ MR_DEVICE u32 warp_ballot(bool vote) {
 MR_DEVICE u32 popcount(u32 bits) { return static_cast<u32>(std::popcount(bits)); }
 MR_DEVICE u32 lowest_bit(u32 bits) { return static_cast<u32>(std::countr_zero(bits)); }
 
+// A load of global memory that the thread's next loads need not wait for, and a store that nobody waits for.
+template <typename T>
+MR_DEVICE T load_global(const T* at) {
+    if (twin::Timeline* timeline = twin::current_block()->timeline) timeline->load(at, sizeof(T));
+    return *at;
+}
+template <typename T>
+MR_DEVICE void store_global(T* at, T value) {
+    twin::Block& block = *twin::current_block();
+    if (block.timeline != nullptr) block.timeline->store(at, sizeof(T), &block.host_stored_at);
+    *at = value;
+}
+
+template <typename T>
+MR_DEVICE void store_shared(T* at, T value) {
+    twin::spend(&twin::Costs::issue);
+    *at = value;
+}
+
 template <typename T>
 MR_DEVICE T fetch_max(T* at, T value) {
     std::atomic_ref<T> cell(*at);
@@ -167,30 +252,66 @@ MR_DEVICE T fetch_max(T* at, T value) {
     while (before < value && !cell.compare_exchange_weak(before, value, std::memory_order_relaxed)) {}
     return before;
 }
+template <typename T>
+MR_DEVICE T fetch_add(T* at, T value, std::memory_order order) {
+    const T before = std::atomic_ref(*at).fetch_add(value, order);
+    twin::note(at, before + value);
+    return before;
+}
 
 MR_DEVICE u32 shared_add(u32* at, u32 value) {
+    twin::spend(&twin::Costs::shared_atomic);
     return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed);
 }
-MR_DEVICE u32 shared_or(u32* at, u32 value) { return std::atomic_ref(*at).fetch_or(value, std::memory_order_relaxed); }
-MR_DEVICE i32 shared_max(i32* at, i32 value) { return fetch_max(at, value); }
+MR_DEVICE u32 shared_or(u32* at, u32 value) {
+    twin::spend(&twin::Costs::shared_atomic);
+    return std::atomic_ref(*at).fetch_or(value, std::memory_order_relaxed);
+}
+MR_DEVICE i32 shared_max(i32* at, i32 value) {
+    twin::spend(&twin::Costs::shared_atomic);
+    return fetch_max(at, value);
+}
 MR_DEVICE u32 device_add(u32* at, u32 value) {
-    return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed);
+    return twin::on_device([&] { return fetch_add(at, value, std::memory_order_relaxed); });
 }
 MR_DEVICE u64 device_add(u64* at, u64 value) {
-    return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed);
+    return twin::on_device([&] { return fetch_add(at, value, std::memory_order_relaxed); });
 }
 // C++ has no order by dependency that would do; an acquire and a release say the same.
 MR_DEVICE u64 device_claim(u64* at, u64 value) {
-    return std::atomic_ref(*at).fetch_add(value, std::memory_order_acq_rel);
+    return twin::on_device([&] { return fetch_add(at, value, std::memory_order_acq_rel); });
 }
-MR_DEVICE u32 device_or(u32* at, u32 value) { return std::atomic_ref(*at).fetch_or(value, std::memory_order_relaxed); }
-MR_DEVICE i32 device_max(i32* at, i32 value) { return fetch_max(at, value); }
-MR_DEVICE u32 device_compare_exchange(u32* at, u32 expected, u32 value) {
-    std::atomic_ref(*at).compare_exchange_strong(expected, value, std::memory_order_relaxed);
-    return expected;
+MR_DEVICE u32 device_or(u32* at, u32 value) {
+    return twin::on_device([&] { return std::atomic_ref(*at).fetch_or(value, std::memory_order_relaxed); });
 }
-MR_DEVICE u32 device_add_acq_rel(u32* at, u32 value) {
-    return std::atomic_ref(*at).fetch_add(value, std::memory_order_acq_rel);
+MR_DEVICE void device_or(u64* at, u64 value) {
+    twin::on_device([&] { return std::atomic_ref(*at).fetch_or(value, std::memory_order_relaxed); });
+}
+template <typename T>
+MR_DEVICE void count(T* at, T value, std::memory_order order) {
+    T before = 0;
+    twin::store_at(at, sizeof(T), [&] { before = std::atomic_ref(*at).fetch_add(value, order); });
+    twin::note(at, before + value);
+}
+MR_DEVICE void device_count(u64* at, u64 value) { count(at, value, std::memory_order_relaxed); }
+template <typename T>
+MR_DEVICE void device_count_release(T* at, T value) {
+    twin::fence(false);
+    count(at, value, twin::bugs().missing_device_release ? std::memory_order_relaxed : std::memory_order_release);
+}
+MR_DEVICE i32 device_max(i32* at, i32 value) {
+    return twin::on_device([&] { return fetch_max(at, value); });
+}
+MR_DEVICE u64 device_compare_exchange(u64* at, u64 expected, u64 value) {
+    return twin::on_device([&] {
+        std::atomic_ref(*at).compare_exchange_strong(expected, value, std::memory_order_relaxed);
+        return expected;
+    });
+}
+template <typename T>
+MR_DEVICE T device_add_acq_rel(T* at, T value) {
+    return twin::on_device([&] { return fetch_add(at, value, std::memory_order_acq_rel); },
+                           &twin::Costs::device_fence);
 }
 
 // std::atomic_ref of a const type came with a later standard; nothing is written through it here.
@@ -198,48 +319,105 @@ template <typename T>
 MR_DEVICE T load(const T* at, std::memory_order order) { return std::atomic_ref(*const_cast<T*>(at)).load(order); }
 
 template <typename T>
-MR_DEVICE T device_load_relaxed(const T* at) { return load(at, std::memory_order_relaxed); }
+MR_DEVICE T device_load_relaxed(const T* at) {
+    return twin::on_device([&] { return load(at, std::memory_order_relaxed); });
+}
 template <typename T>
-MR_DEVICE T device_load_acquire(const T* at) { return load(at, std::memory_order_acquire); }
+MR_DEVICE T device_load_acquire(const T* at) {
+    return twin::on_device([&] { return load(at, std::memory_order_acquire); });
+}
 template <typename T>
 MR_DEVICE void device_store_release(T* at, T value) {
-    std::atomic_ref(*at).store(
-        value, twin::bugs().missing_device_release ? std::memory_order_relaxed : std::memory_order_release);
+    twin::fence(false);
+    twin::store_at(at, sizeof(T), [&] {
+        std::atomic_ref(*at).store(
+            value, twin::bugs().missing_device_release ? std::memory_order_relaxed : std::memory_order_release);
+    });
+    twin::note(at, value);
 }
 template <typename T>
-MR_DEVICE void device_store_relaxed(T* at, T value) { std::atomic_ref(*at).store(value, std::memory_order_relaxed); }
+MR_DEVICE void device_store_relaxed(T* at, T value) {
+    twin::store_at(at, sizeof(T), [&] { std::atomic_ref(*at).store(value, std::memory_order_relaxed); });
+}
 
-MR_DEVICE u64 system_load_relaxed(const u64* at) { return load(at, std::memory_order_relaxed); }
+MR_DEVICE u64 system_load_relaxed(const u64* at) {
+    return twin::over_the_bus([&] { return load(at, std::memory_order_relaxed); });
+}
+MR_DEVICE u64 system_load_acquire(const u64* at) {
+    const bool missing = twin::bugs().missing_acquire;
+    return twin::over_the_bus(
+        [&] { return load(at, missing ? std::memory_order_relaxed : std::memory_order_acquire); });
+}
+// What is there now, on its way while time is virtual.
+struct Later {
+    u64 value, ready_at;
+
+    u64 get() const {
+        if (twin::Timeline* timeline = twin::current_block()->timeline) timeline->wait_until(ready_at);
+        return value;
+    }
+};
+MR_DEVICE Later system_load_later(const u64* at) {
+    twin::Timeline* timeline = twin::current_block()->timeline;
+    if (timeline == nullptr) return Later{load(at, std::memory_order_relaxed), 0};
+    timeline->meet();
+    return Later{load(at, std::memory_order_relaxed), timeline->now() + timeline->costs.bus_read};
+}
 MR_DEVICE void system_store_relaxed(u64* at, u64 value) {
-    std::atomic_ref(*at).store(value, std::memory_order_relaxed);
+    twin::store_at(at, sizeof(u64), [&] { std::atomic_ref(*at).store(value, std::memory_order_relaxed); });
+    twin::note(at, value);
 }
 MR_DEVICE void system_store_release(u64* at, u64 value) {
-    std::atomic_ref(*at).store(value, std::memory_order_release);
+    twin::fence(true);
+    twin::store_at(at, sizeof(u64), [&] { std::atomic_ref(*at).store(value, std::memory_order_release); });
+    twin::note(at, value);
 }
 // ThreadSanitizer does not know fences. Loading the word once more, with acquire, orders the same accesses: only this
 // word's writers matter.
 MR_DEVICE void system_acquire(const u64* at) {
-    load(at, twin::bugs().missing_acquire ? std::memory_order_relaxed : std::memory_order_acquire);
+    load(at, std::memory_order_acquire);
+    twin::fence(true);
 }
 // The release that the barrier or the atomic after it does is as good between threads.
-MR_DEVICE void system_fence() {}
+MR_DEVICE void system_fence() { twin::fence(true); }
+
+MR_DEVICE void system_store_fenced(u64* at, u64 value) {
+    twin::store_at(at, sizeof(u64), [&] { std::atomic_ref(*at).store(value, std::memory_order_release); });
+    twin::note(at, value);
+}
 
 // Plain accesses: a slot that is read while somebody writes it is a race, and reported as one.
 struct alignas(16) Piece {
     u64 low, high;
 };
-MR_DEVICE Piece system_load_piece(const Slot* slot, u32 piece) { return reinterpret_cast<const Piece*>(slot)[piece]; }
-MR_DEVICE void system_store_piece(Slot* slot, u32 piece, Piece value) { reinterpret_cast<Piece*>(slot)[piece] = value; }
+MR_DEVICE Piece system_load_piece(const Slot* slot, u32 piece) {
+    const Piece value = twin::over_the_bus([&] { return reinterpret_cast<const Piece*>(slot)[piece]; });
+    twin::note(slot, piece);
+    return value;
+}
+MR_DEVICE void system_store_piece(Slot* slot, u32 piece, Piece value) {
+    twin::store_at(slot, sizeof(Piece), [&] { reinterpret_cast<Piece*>(slot)[piece] = value; });
+}
 
 MR_DEVICE u64 clock_ns() {
+    if (twin::Timeline* timeline = twin::current_block()->timeline) {
+        timeline->settle();
+        timeline->spend(timeline->costs.clock_read);
+        return 1 + timeline->now() / 1000;
+    }
     return static_cast<u64>(
         std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
             .count());
 }
-MR_DEVICE void pause_ns(u32) {
-    twin::Scheduler& scheduler = *twin::current_block()->scheduler;
-    if (scheduler.alone()) std::this_thread::yield();
-    scheduler.yield();
+MR_DEVICE void pause_ns(u32 duration) {
+    twin::Block& block = *twin::current_block();
+    if (block.timeline != nullptr) {
+        block.timeline->settle();
+        block.timeline->spend(u64(duration) * 1000);
+        return block.timeline->meet();
+    }
+    if (block.scheduler->alone()) std::this_thread::yield();
+    block.scheduler->yield();
 }
 
 MR_DEVICE float bits_to_float(u32 bits) { return std::bit_cast<float>(bits); }
@@ -258,6 +436,7 @@ MR_DEVICE float root(float a) { return std::sqrt(a); }
 // By the fragments' definition in platform.cuh, not by their code: each lane makes its four sums of all lanes'
 // fragments.
 MR_DEVICE void multiply_codes(i32 (&sums)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    twin::spend(&twin::Costs::multiply);
     const auto& all = twin::exchange(a[0] | static_cast<u64>(a[1]) << 32, a[2] | static_cast<u64>(a[3]) << 32,
                                      b[0] | static_cast<u64>(b[1]) << 32);
     const u32 g = lane_index() / 4, j = lane_index() % 4;

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use megaring_cuda::abi::{
-    COMMAND_STOP, KernelParams, NO_LIMIT, STATE_ENDED, STATE_RUNNING, control, report, state_bytes,
+    COMMAND_STOP, KernelParams, NO_LIMIT, STATE_BYTES, STATE_ENDED, STATE_RUNNING, control, report,
 };
 use megaring_cuda::device::{Device, DeviceError, DeviceInfo, DevicePtr};
 use megaring_ring::{Body, Completion, Descriptor, Memory, Slot, Status};
@@ -179,7 +179,7 @@ impl Mock {
     fn begin(&self, params: &KernelParams) -> Result<(), DeviceError> {
         self.sound()?;
         self.assert_idle();
-        self.within(params.state, state_bytes(self.info.blocks));
+        self.within(params.state, STATE_BYTES);
         let script = lock(&self.scripts).pop_front().unwrap_or(Script::Work);
         if script == Script::Refuse {
             self.break_down(DeviceError::Sticky("the launch failed".into()));
