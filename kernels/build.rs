@@ -7,7 +7,8 @@
 //! built-in templates that Zig's libc++ is written with.)
 //!
 //! Written to OUT_DIR: `kernels.fatbin`, empty where it is left out; `ptxas.txt`, what the assembler says each kernel
-//! needs; and `ptx/`, the code before it. The last two are for `cargo xtask test ptxas`. `MEGARING_CUDA_LEFT_OUT` tells
+//! needs; and `ptx/`, the code before it, with Hopper's behind it. The last two are for `cargo xtask test ptxas` and
+//! `machine`. `MEGARING_CUDA_LEFT_OUT` tells
 //! the crate why there is no image; it is empty where there is one. What is wrong with the kernels themselves fails the
 //! build.
 
@@ -123,7 +124,7 @@ impl Tools {
     fn compile(&self, source: &Path, out: &Path) -> Result<(), String> {
         let mut nvcc = self.nvcc(source);
         nvcc.args(["--fatbin", "-O3", "-Werror", "all-warnings", "-Xptxas", "-v"]);
-        // Kept for the PTX.
+        // Kept for the PTX and the machine code.
         nvcc.arg("--keep").arg("--keep-dir").arg(out.join("ptx"));
         nvcc.arg("--threads").arg(variable("NUM_JOBS")?);
         for architecture in ARCHITECTURES {
@@ -138,7 +139,8 @@ impl Tools {
         }
         write(&out.join("ptxas.txt"), &said)?;
         for entry in fs::read_dir(out.join("ptx")).into_iter().flatten().flatten() {
-            if entry.path().extension().is_none_or(|extension| extension != "ptx") {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.ends_with(".ptx") && !name.ends_with("90a.cubin") {
                 fs::remove_file(entry.path()).map_err(|error| format!("{}: {error}", entry.path().display()))?;
             }
         }

@@ -12,6 +12,7 @@ use crate::cxx::Cxx;
 use crate::messages::BuildScript;
 use crate::ptxas::{self, Table, Usage};
 use crate::report::Outcome;
+use crate::sass::Code;
 use crate::workspace::Workspace;
 
 /// The package that holds them.
@@ -27,32 +28,59 @@ const TORTURE: &str = "kernels/cuda/twin/torture.cpp";
 /// Compiles the kernels with cargo's `flags`, prints what each needs on each architecture, and fails where a hot one
 /// spills or takes more registers than its budget, or one loads past the coherent caches.
 pub(crate) fn ptxas(workspace: &Workspace, flags: &[&str]) -> Result<Outcome> {
+    let folder = match build(workspace, flags)? {
+        Ok(folder) => folder,
+        Err(outcome) => return Ok(outcome),
+    };
+    let report = read(&folder.join("ptxas.txt"))?;
+    let usages = ptxas::parse(&report)?;
+    println!("{}", Table(&usages));
+    let mut code = Vec::new();
+    for file in files(&folder.join("ptx")).iter().filter(|file| file.extension().is_some_and(|kind| kind == "ptx")) {
+        code.push((architecture(file), read(file)?));
+    }
+    Ok(told(&findings(&usages, &code)))
+}
+
+/// Disassembles what the kernels compile to for Hopper, and fails where it waits more than it must.
+pub(crate) fn machine_code(workspace: &Workspace, flags: &[&str]) -> Result<Outcome> {
+    let folder = match build(workspace, flags)? {
+        Ok(folder) => folder,
+        Err(outcome) => return Ok(outcome),
+    };
+    let images = files(&folder.join("ptx"));
+    let image = images.iter().find(|file| file.extension().is_some_and(|kind| kind == "cubin"));
+    let image = image.ok_or("the build has left no machine code.")?;
+    Ok(match Code::read(workspace, image) {
+        Ok(code) => told(&code.findings()),
+        Err(reason) => Outcome::skipped(reason),
+    })
+}
+
+/// Compiles the kernels; where their build script has left what it made, or else what came of it.
+fn build(workspace: &Workspace, flags: &[&str]) -> Result<std::result::Result<PathBuf, Outcome>> {
     let mut cargo = workspace.cargo();
     cargo.args(["check", "-p", PACKAGE, "--message-format=json-render-diagnostics"]).args(flags);
     let built = tee(&mut cargo, Keep::StdoutUnseen)?;
     if !built.status.success() {
-        return Ok(Outcome::failed(format!("the kernels could not be built (cargo's {})", ending(built.status))));
+        let failed = format!("the kernels could not be built (cargo's {})", ending(built.status));
+        return Ok(Err(Outcome::failed(failed)));
     }
     let script = BuildScript::of(PACKAGE, &built.output).ok_or("cargo did not say where it built the kernels.")?;
-    match script.variable("MEGARING_CUDA_LEFT_OUT") {
-        Some(reason) if reason.is_empty() => {}
-        reason => return Ok(Outcome::skipped(reason.unwrap_or_default())),
-    }
-    let report = read(&script.folder.join("ptxas.txt"))?;
-    let usages = ptxas::parse(&report)?;
-    println!("{}", Table(&usages));
-    let mut code = Vec::new();
-    for file in files(&script.folder.join("ptx")) {
-        code.push((architecture(&file), read(&file)?));
-    }
-    let findings = findings(&usages, &code);
-    for finding in &findings {
+    Ok(match script.variable("MEGARING_CUDA_LEFT_OUT") {
+        Some(reason) if reason.is_empty() => Ok(script.folder),
+        reason => Err(Outcome::skipped(reason.unwrap_or_default())),
+    })
+}
+
+fn told(findings: &[String]) -> Outcome {
+    for finding in findings {
         println!("{finding}");
     }
-    Ok(match findings.first() {
+    match findings.first() {
         None => Outcome::Passed(Counts::PASSED),
         Some(first) => Outcome::failed(first.as_str()),
-    })
+    }
 }
 
 /// What is wrong with kernels that need `usages`, where `code` is the PTX of each architecture.

@@ -18,6 +18,7 @@ mod peers;
 mod ptxas;
 mod python;
 mod report;
+mod sass;
 mod serving;
 mod steps;
 mod stress;

@@ -83,7 +83,7 @@ const STRESSED: [&str; 11] = [
 ];
 
 /// Cheap steps first: they find the most for the time they take.
-const STEPS: [Step<Context>; 18] = [
+const STEPS: [Step<Context>; 19] = [
     Step { name: "setup", required: true, long: false, run: setup },
     Step { name: "tidy", required: true, long: false, run: tidy },
     Step { name: "rustfmt", required: true, long: false, run: rustfmt },
@@ -94,6 +94,7 @@ const STEPS: [Step<Context>; 18] = [
     Step { name: "cargo test", required: true, long: false, run: cargo_test },
     Step { name: "stress", required: true, long: true, run: run_stress },
     Step { name: "ptxas", required: true, long: false, run: ptxas },
+    Step { name: "machine code", required: true, long: false, run: machine_code },
     Step {
         name: "cuda twin, clang",
         required: true,
@@ -201,6 +202,11 @@ fn run_stress(context: &Context) -> Result<Outcome> {
 /// `cargo test` has run the twin of the CUDA kernels as it is; this is about what they compile to.
 fn ptxas(context: &Context) -> Result<Outcome> {
     kernels::ptxas(&context.workspace, &context.locked(&[]))
+}
+
+/// What they compile to in the end.
+fn machine_code(context: &Context) -> Result<Outcome> {
+    kernels::machine_code(&context.workspace, &context.locked(&[]))
 }
 
 /// The models of the lock-free code, in a target folder of their own: `--cfg loom` changes every crate that knows it.
