@@ -157,6 +157,8 @@ pub(crate) fn torture(workspace: &Workspace) -> Result<Outcome> {
     let program = build_folder(workspace)?.join("torture");
     let mut compile = cxx.command(workspace);
     compile.args(["-std=c++20", "-O1", "-g", "-pthread", "-fsanitize=thread", "-ffp-contract=off"]);
+    // A vector that is not aligned ends a kernel on a GPU, and is nothing to a CPU: it ends the torture.
+    compile.args(["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]);
     compile.args(["-fno-strict-aliasing", "-Ikernels/cuda"]);
     let status = stream(compile.arg(TORTURE).arg("-o").arg(&program))?;
     if !status.success() {

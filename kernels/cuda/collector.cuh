@@ -74,7 +74,8 @@ MR_DEVICE_CALL void tidy_list(u32 query, Cell* list, u32 room, u32 k, u32 capaci
         const bool there = at < count;
         const Cell cell = there ? load_global(list + at) : Cell{0, 0, 0};
         const u32 stay = warp_ballot(there && cell.upper >= threshold);
-        // The ballot has let every lane read before any writes; what is kept moves down.
+        // Every lane has read before any writes; what is kept moves down.
+        warp_sync();
         if (stay >> lane & 1) store_global(list + kept + popcount(stay & ((1u << lane) - 1)), cell);
         kept += popcount(stay);
         warp_sync();

@@ -19,6 +19,12 @@ namespace megaring {
 // Shared memory: the slab of codes, then the tile's state. FINISH has the state's histograms and a few words.
 constexpr u32 SEARCH_SHARED_BYTES = SLAB_BYTES + sizeof(TileState);
 static_assert(SEARCH_SHARED_BYTES + MAILBOX_BYTES <= 40 << 10, "the least that a device is asked for (src/driver.rs)");
+// Shares whose heads a block keeps at hand while it merges them: what its histogram leaves of the tile's state.
+struct Share {
+    u32 count;
+    float highest;
+};
+constexpr u32 MOST_SPLITS = (WARPS - 1) * BINS * sizeof(u32) / sizeof(Share);
 // A share of rows is at least this many groups, if there are as many.
 constexpr u32 LEAST_GROUPS = 2;
 // From this many groups on, a warp takes two at a time.
@@ -91,6 +97,7 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
     plan.query_tile = items <= 8 || plan.float32 ? 8 : MOST_QUERIES;
     plan.query_tiles = divide_up(items, plan.query_tile);
     u32 splits = smaller(larger(params.workers / plan.query_tiles, 1), larger(plan.groups / LEAST_GROUPS, 1));
+    splits = smaller(splits, MOST_SPLITS);
     while (!lay_search(plan, params.scratch_bytes, splits)) {
         if (splits == 1) return plan_every_row(job, &plan.every_row);
         splits /= 2;
@@ -217,7 +224,8 @@ template <typename Team>
 struct Merge {
     Team team;
     MergeWords* words;
-    Cell* near;  // shared memory for NEAR cells
+    Cell* near;     // shared memory for NEAR cells
+    Share* shares;  // likewise, for what is wanted again of each head; one where there is one share
     const SearchPlan& plan;
     const u8* scratch;
     u32 query;
@@ -256,17 +264,18 @@ struct Merge {
         return load_global(heads + static_cast<u64>(split) * plan.items + query);
     }
 
-    // Each head once, by one thread, which keeps the only one that it has.
+    // Each head once, by one thread, which keeps its first.
     template <typename Visit>
     MR_DEVICE void each_head(const Head& own, Visit visit) const {
-        if (team.rank() < plan.splits) visit(own);
-        for (u32 split = team.rank() + Team::SIZE; split < plan.splits; split += Team::SIZE) visit(head(split));
+        if (team.rank() < plan.splits) visit(team.rank(), own);
+        for (u32 split = team.rank() + Team::SIZE; split < plan.splits; split += Team::SIZE) visit(split, head(split));
     }
 
     MR_DEVICE void gather_heads(const QueryParams& params, const Head& own) const {
         if (team.rank() == 0) *words = MergeWords{params.screened ? 0u : 1u, 0, 0, 0, ordered_int(params.threshold)};
         team.sync();
-        each_head(own, [&](const Head& one) {
+        each_head(own, [&](u32 split, const Head& one) {
+            shares[split] = Share{one.count, one.highest};
             if (one.overflow) shared_or(&words->overflow, 1);
             else shared_max(&words->threshold, ordered_int(one.threshold));
             if (one.count > 0) shared_add(&words->filled, 1);
@@ -279,7 +288,7 @@ struct Merge {
         const float threshold = int_value(words->threshold);
         if (plan.splits == 1 || words->filled < plan.k) return threshold;
         const u32 key = kth_largest(team, plan.k, [&](auto visit) {
-            each_head(own, [&](const Head& one) {
+            each_head(own, [&](u32, const Head& one) {
                 if (one.count > 0) visit(ordered_key(one.best));
             });
         });
@@ -316,10 +325,10 @@ struct Merge {
     // The cells of all lists that pass. Eight threads walk a list where there are several, all do where there is one.
     template <typename Visit>
     MR_DEVICE void each_cell(float threshold, Visit visit) const {
-        constexpr u32 AT_ONCE = 4;
+        constexpr u32 AT_ONCE = 8;
         const u32 together = plan.splits == 1 ? Team::SIZE : 8;
         for (u32 split = team.rank() / together; split < plan.splits; split += Team::SIZE / together) {
-            const Head one = head(split);
+            const Share one = shares[split];
             if (plan.splits > 1 && one.highest < threshold) continue;
             const Cell* cells = reinterpret_cast<const Cell*>(global(scratch) + plan.cells) +
                                 (static_cast<u64>(split) * plan.items + query) * plan.room;
@@ -348,13 +357,15 @@ MR_DEVICE_CALL void finish_search(const KernelParams& params, JobRecord& job, u3
     MergeWords* words = reinterpret_cast<MergeWords*>(tile.counts);
     Cell* near = reinterpret_cast<Cell*>(shared_memory());
     if (plan.splits > 1) {
-        Merge<BlockTeam>{BlockTeam{tile.histograms[0]}, words, near, plan, job.scratch, chunk}.run(result);
+        Share* shares = reinterpret_cast<Share*>(tile.histograms[1]);
+        Merge<BlockTeam>{BlockTeam{tile.histograms[0]}, words, near, shares, plan, job.scratch, chunk}.run(result);
         return;
     }
     const u32 warp = warp_index(), query = chunk * WARPS + warp;
     using OneWarp = Merge<WarpTeam>;
     if (query < plan.items) {
-        OneWarp{WarpTeam{tile.histograms[warp]}, words + warp, near + warp * OneWarp::NEAR, plan, job.scratch, query}
+        Share* share = reinterpret_cast<Share*>(tile.marks) + warp;
+        OneWarp{WarpTeam{tile.histograms[warp]}, words + warp, near + warp * OneWarp::NEAR, share, plan, job.scratch, query}
             .run(result);
     }
 }

@@ -23,7 +23,7 @@ use crate::device::{Device, DeviceError, DeviceInfo, DevicePtr};
 /// Where the device code is.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cuda");
 /// What it is compiled with. Contraction would change sums that are promised to the bit.
-const FLAGS: [&str; 9] = [
+const FLAGS: [&str; 11] = [
     "-std=c++20",
     "-O2",
     "-g",
@@ -32,6 +32,9 @@ const FLAGS: [&str; 9] = [
     "-ffp-contract=off",
     "-fno-strict-aliasing",
     "-pthread",
+    // A vector that is not aligned ends a kernel on a GPU, and is nothing to a CPU: it ends the test.
+    "-fsanitize=alignment",
+    "-fsanitize-undefined-trap-on-error",
     // Its checks of jumps do not know that a fiber has a stack of its own.
     "-U_FORTIFY_SOURCE",
 ];

@@ -167,18 +167,31 @@ inline void spend(u64 Costs::*cost) {
     }
 }
 
-// Every lane puts three words up and, after the meeting, may look at those of all lanes.
-inline const u64 (&exchange(u64 a, u64 b = 0, u64 c = 0))[WARP][3] {
-    Block& block = *current_block();
-    const u32 self = thread();
-    Warp& warp = block.warps[self / WARP];
-    u64(&half)[WARP][3] = warp.exchange[block.turn[self]];
-    block.turn[self] ^= 1;
-    u64(&mine)[3] = half[self % WARP];
-    mine[0] = a, mine[1] = b, mine[2] = c;
-    meet(warp.barrier);
-    return half;
-}
+// Every lane puts three words up and, after the meeting, may look at those of all lanes. That orders nothing else: who
+// wants others to see what he wrote, or to have read before he writes, calls `warp_sync`.
+class Exchange {
+  public:
+    explicit Exchange(u64 a, u64 b = 0, u64 c = 0) {
+        Block& block = *current_block();
+        const u32 self = thread();
+        Warp& warp = block.warps[self / WARP];
+        half_ = warp.exchange[block.turn[self]];
+        block.turn[self] ^= 1;
+        put(self % WARP, 0, a), put(self % WARP, 1, b), put(self % WARP, 2, c);
+        meet(warp.barrier, false);
+    }
+
+    u64 of(u32 lane, u32 word = 0) const {
+        return std::atomic_ref(half_[lane][word]).load(std::memory_order_relaxed);
+    }
+
+  private:
+    void put(u32 lane, u32 word, u64 value) {
+        std::atomic_ref(half_[lane][word]).store(value, std::memory_order_relaxed);
+    }
+
+    u64 (*half_)[3];
+};
 
 template <typename T>
 u64 to_word(T value) {
@@ -213,14 +226,14 @@ MR_DEVICE void warp_sync() { twin::meet(twin::current_block()->warps[warp_index(
 
 template <typename T>
 MR_DEVICE T warp_shuffle(T value, u32 lane) {
-    return twin::from_word<T>(twin::exchange(twin::to_word(value))[lane % WARP][0]);
+    return twin::from_word<T>(twin::Exchange(twin::to_word(value)).of(lane % WARP));
 }
 template <typename T>
 MR_DEVICE T warp_shuffle_xor(T value, u32 mask) { return warp_shuffle(value, lane_index() ^ mask); }
 MR_DEVICE u32 warp_ballot(bool vote) {
-    const auto& votes = twin::exchange(vote);
+    const twin::Exchange votes(vote);
     u32 bits = 0;
-    for (u32 lane = 0; lane < WARP; ++lane) bits |= static_cast<u32>(votes[lane][0]) << lane;
+    for (u32 lane = 0; lane < WARP; ++lane) bits |= static_cast<u32>(votes.of(lane)) << lane;
     return bits;
 }
 MR_DEVICE u32 popcount(u32 bits) { return static_cast<u32>(std::popcount(bits)); }
@@ -437,15 +450,15 @@ MR_DEVICE float root(float a) { return std::sqrt(a); }
 // fragments.
 MR_DEVICE void multiply_codes(i32 (&sums)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     twin::spend(&twin::Costs::multiply);
-    const auto& all = twin::exchange(a[0] | static_cast<u64>(a[1]) << 32, a[2] | static_cast<u64>(a[3]) << 32,
-                                     b[0] | static_cast<u64>(b[1]) << 32);
+    const twin::Exchange all(a[0] | static_cast<u64>(a[1]) << 32, a[2] | static_cast<u64>(a[3]) << 32,
+                             b[0] | static_cast<u64>(b[1]) << 32);
     const u32 g = lane_index() / 4, j = lane_index() % 4;
     for (u32 sum = 0; sum < 4; ++sum) {
         const u32 low_or_high_row = sum / 2, column = 2 * j + sum % 2;
         for (u32 word = 0; word < 4; ++word) {
             for (u32 half = 0; half < 2; ++half) {
-                const u32 left = static_cast<u32>(all[4 * g + word][half] >> (32 * low_or_high_row));
-                const u32 right = static_cast<u32>(all[4 * column + word][2] >> (32 * half));
+                const u32 left = static_cast<u32>(all.of(4 * g + word, half) >> (32 * low_or_high_row));
+                const u32 right = static_cast<u32>(all.of(4 * column + word, 2) >> (32 * half));
                 for (u32 byte = 0; byte < 4; ++byte) {
                     sums[sum] +=
                         static_cast<i32>(left >> (8 * byte) & 0xFF) * static_cast<i8>(right >> (8 * byte) & 0xFF);

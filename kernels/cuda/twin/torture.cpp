@@ -5,7 +5,7 @@
 //   torture --list-bugs   names of the bugs it can be seeded with
 //   torture --bug NAME    the same with that bug, which it must not survive
 //
-// Build: c++ -std=c++20 -O1 -g -pthread -fsanitize=thread -ffp-contract=off torture.cpp
+// Build: c++ -std=c++20 -O1 -g -pthread -fsanitize=thread -fsanitize=alignment -ffp-contract=off torture.cpp
 #include "host.hpp"
 
 namespace megaring::twin {
