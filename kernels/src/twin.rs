@@ -298,7 +298,7 @@ impl Drop for Twin {
 /// Loaded once.
 fn functions() -> Result<Functions, String> {
     static LOADED: OnceLock<Result<Functions, String>> = OnceLock::new();
-    LOADED.get_or_init(|| open(&compiled()?)).clone()
+    LOADED.get_or_init(|| open(&compiled("library", &[])?)).clone()
 }
 
 fn heap(bytes: usize) -> Result<Memory, DeviceError> {
@@ -327,14 +327,30 @@ fn open(library: &Path) -> Result<Functions, String> {
     }
 }
 
-/// The compiled library, compiled now if it is not there.
-fn compiled() -> Result<PathBuf, String> {
+/// The twin as a CUDA driver: a folder with a `libcuda.so.1`, for a process that is told to look there. `missing` is a
+/// function that it shall not have. What it writes down, and where it fails, is said in `cuda/twin/driver.cpp`.
+///
+/// # Errors
+/// As [`Twin::load`].
+pub fn driver(missing: Option<&str>) -> Result<PathBuf, String> {
+    let without: Vec<String> = missing.iter().map(|name| format!("-D{name}={name}_is_missing")).collect();
+    let library = compiled("driver", &without)?;
+    let folder = library.with_extension("d");
+    fs::create_dir_all(&folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+    let (place, own) = (folder.join("libcuda.so.1"), folder.join(format!("libcuda.{}", std::process::id())));
+    let put = fs::copy(&library, &own).and_then(|_| fs::rename(&own, &place));
+    put.map_err(|error| format!("{} cannot be written: {error}", place.display()))?;
+    Ok(folder)
+}
+
+/// The compiled library of `cuda/twin/<name>.cpp`, compiled now if it is not there.
+fn compiled(name: &str, flags: &[String]) -> Result<PathBuf, String> {
     if cfg!(windows) {
         return Err("the kernels' twin is not made for Windows".into());
     }
     let folder = build_folder();
     let (program, subcommand) = compiler()?;
-    let library = folder.join(format!("twin-{:016x}.so", content(&program)?));
+    let library = folder.join(format!("twin-{name}-{:016x}.so", content(&program, flags)?));
     if library.is_file() {
         return Ok(library);
     }
@@ -343,7 +359,8 @@ fn compiled() -> Result<PathBuf, String> {
     let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
     let own = library.with_extension(format!("{}-{attempt}", std::process::id()));
     let mut compile = Command::new(&program);
-    compile.args(subcommand).args(FLAGS).arg("-I").arg(SOURCES).arg(Path::new(SOURCES).join("twin/library.cpp"));
+    compile.args(subcommand).args(FLAGS).args(flags).arg("-I").arg(SOURCES);
+    compile.arg(Path::new(SOURCES).join("twin").join(name).with_extension("cpp"));
     let cannot = |why: &dyn std::fmt::Display| format!("{} cannot compile the kernels' twin: {why}", program.display());
     let output = compile.arg("-o").arg(&own).output().map_err(|error| cannot(&error))?;
     if !output.status.success() {
@@ -364,11 +381,11 @@ fn build_folder() -> PathBuf {
 }
 
 /// A number that changes with whatever the library is made of.
-fn content(compiler: &Path) -> Result<u64, String> {
+fn content(compiler: &Path, flags: &[String]) -> Result<u64, String> {
     let mut files = Vec::new();
     collect(Path::new(SOURCES), &mut files).map_err(|error| format!("{SOURCES} cannot be read: {error}"))?;
     files.sort();
-    let mut all = format!("{}\n{FLAGS:?}\n", compiler.display()).into_bytes();
+    let mut all = format!("{}\n{FLAGS:?}\n{flags:?}\n", compiler.display()).into_bytes();
     for file in files {
         all.extend(file.as_os_str().as_encoded_bytes());
         all.extend(fs::read(&file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?);

@@ -1,10 +1,11 @@
 //! The driver's functions, looked up once and for all in its library.
 //!
-//! Types and constants are cudarc's, and so is finding the library. The functions are not: cudarc's panic where a
-//! symbol is missing, and return a Rust enum, which lacks the codes of newer drivers. Here a missing symbol is an
-//! error, and a code is a number.
+//! Types and constants are cudarc's. The functions are not: cudarc's panic where a symbol is missing, and return a Rust
+//! enum, which lacks the codes of newer drivers. Here a missing symbol is an error, and a code is a number. Nor is
+//! finding the library: cudarc takes `libcuda.so`, too, which in a toolkit is a stub.
 
 use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_ulonglong, c_void};
+use std::sync::OnceLock;
 
 use cudarc::driver::sys::{
     self, CUcontext, CUdevice, CUdevice_attribute, CUdeviceptr, CUevent, CUfunction, CUfunction_attribute, CUgraph,
@@ -92,15 +93,18 @@ functions! {
     graph_exec_destroy = cuGraphExecDestroy (CUgraphExec);
 }
 
-/// The driver's library; never unloaded.
-pub(crate) struct Library(());
+/// What a driver calls its library.
+const LIBRARY: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
+
+/// The driver's library; never unloaded, so what is looked up in it stays.
+pub(crate) struct Library(&'static libloading::Library);
 
 impl Library {
     /// The library, if there is one.
     pub(crate) fn find() -> Option<Self> {
-        // SAFETY: loading a driver runs its initialisers, which are made to be run in any process. Asked first, since
-        // `culib` panics without it.
-        unsafe { sys::is_culib_present() }.then_some(Self(()))
+        static LOADED: OnceLock<Option<libloading::Library>> = OnceLock::new();
+        // SAFETY: loading a driver runs its initialisers, which are made to be run in any process.
+        LOADED.get_or_init(|| unsafe { libloading::Library::new(LIBRARY) }.ok()).as_ref().map(Self)
     }
 
     /// What the driver knows of CUDA: 13000 is 13.0. May be asked before everything else, and of every driver.
@@ -118,9 +122,8 @@ impl Library {
     /// # Safety
     /// `F` is a function pointer of the symbol's type.
     unsafe fn function<F: Copy>(&self, symbol: &str) -> Result<F, String> {
-        // SAFETY: the library was found to be there; the caller answers for the type. It is never unloaded, so the
-        // pointer stays good.
-        let found = unsafe { sys::culib().get::<F>(symbol.as_bytes()) };
+        // SAFETY: the caller answers for the type, and the library is never unloaded.
+        let found = unsafe { self.0.get::<F>(symbol.as_bytes()) };
         found.map(|function| *function).map_err(|_| format!("it has no {symbol}"))
     }
 }
@@ -133,6 +136,8 @@ pub(crate) mod code {
 
     /// Not enough memory.
     pub(crate) const OUT_OF_MEMORY: Code = CUresult::CUDA_ERROR_OUT_OF_MEMORY as Code;
+    /// The library is a toolkit's, to link against, and no driver.
+    pub(crate) const STUB: Code = CUresult::CUDA_ERROR_STUB_LIBRARY as Code;
     /// No GPU.
     pub(crate) const NO_DEVICE: Code = CUresult::CUDA_ERROR_NO_DEVICE as Code;
     /// The image holds no code for this architecture.

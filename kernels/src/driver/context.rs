@@ -178,6 +178,7 @@ fn look(library: &Library, facts: &mut Facts) -> Result<Option<(Api, CUdevice)>,
             facts.devices = Some(0);
             return Ok(None);
         }
+        code::STUB => return Err("it is a toolkit's stub, to link programs against, and no driver".into()),
         code => check("cuInit", code)?,
     }
     let mut count = 0;

@@ -6,6 +6,7 @@ mod checksum;
 mod common;
 mod compute;
 mod corpus;
+mod cuda;
 mod explain;
 #[cfg(unix)]
 mod serve;
