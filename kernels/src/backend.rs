@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use megaring_core::corpus::Columns;
@@ -135,6 +135,8 @@ const SLOT_TO_SCRATCH: usize = 4;
 /// Most scratch memory of all jobs under way together, and least of one.
 const MOST_SCRATCH: usize = 1 << 30;
 const LEAST_AREA: usize = 16 << 20;
+/// What a few bytes take that pass the kernel by, many times over.
+const UPLOAD_PATIENCE: Duration = Duration::from_secs(2);
 /// When a caller may come again who found all memory pinned by others.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
@@ -146,6 +148,8 @@ pub struct CudaBackend {
     counters: Arc<Counters>,
     residency: Arc<Residency>,
     allocations: Vec<DevicePtr>,
+    /// Of the first job; of no meaning between jobs.
+    scratch: DevicePtr,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -171,10 +175,15 @@ pub fn start(options: &CudaOptions, automaton: &Automaton) -> Result<(CudaBacken
     // A device that drives a display has a watchdog, which ends kernels that stay.
     let watched = facts.watched && options.mode == CudaMode::Persistent;
     let mode = if watched { CudaMode::Launch } else { options.mode };
-    let (mut backend, ring) =
-        start_on(Arc::new(gpu), &CudaOptions { mode, ..options.clone() }, &Timings::default(), automaton)?;
+    let gpu: Arc<dyn Device> = Arc::new(gpu);
+    let start = |mode| start_on(gpu.clone(), &CudaOptions { mode, ..options.clone() }, &Timings::default(), automaton);
+    let (mut backend, mut ring) = start(mode)?;
     if watched {
         backend.capabilities.device += " (it drives a display, so the kernel is launched for each batch)";
+    } else if mode == CudaMode::Persistent && !backend.uploads_arrive() {
+        drop(backend);
+        (backend, ring) = start(CudaMode::Launch)?;
+        backend.capabilities.device += " (uploads wait for the kernel's end here, so it is launched for each batch)";
     }
     if let Some(version) = driver {
         backend.capabilities.driver = format!("CUDA {}.{}", version / 1000, version % 1000 / 10);
@@ -223,7 +232,8 @@ pub fn start_on(
     };
     let threads = Mutex::new(None);
     // From here on, dropping the backend ends what was begun.
-    let backend = CudaBackend { capabilities, device, kernel, counters, residency, allocations, threads };
+    let scratch = params.scratch;
+    let backend = CudaBackend { capabilities, device, kernel, counters, residency, allocations, scratch, threads };
     backend.begin(options)?;
     Ok((backend, ring))
 }
@@ -247,6 +257,17 @@ impl CudaBackend {
                 Err(reason)
             }
         }
+    }
+
+    /// Whether an upload is through while the kernel runs. Where all streams are one queue of the device, as
+    /// `CUDA_DEVICE_MAX_CONNECTIONS=1` makes them, none is until the kernel ends. No job was submitted yet.
+    fn uploads_arrive(&self) -> bool {
+        let (told, through) = mpsc::channel();
+        let (device, scratch) = (self.device.clone(), self.scratch);
+        let upload = std::thread::Builder::new().name("megaring-cuda-try".into());
+        // Where it waits, it ends with the kernel. Nobody reads scratch memory without a job.
+        let begun = upload.spawn(move || told.send(device.upload(scratch, &[0; 256]).is_ok()));
+        begun.is_ok() && through.recv_timeout(UPLOAD_PATIENCE).unwrap_or(false)
     }
 
     /// Runs `work` while no kernel runs, so that it may allocate and free memory of the device, then puts the kernel

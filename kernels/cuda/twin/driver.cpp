@@ -1,10 +1,11 @@
 // The twin as a CUDA driver: what `libcuda.so.1` is to the host, with the device code of this project behind it. It
-// answers as a Hopper GPU with four multiprocessors would, writes down who called what, and fails where a test wishes.
+// answers as a Hopper GPU with two multiprocessors would, writes down who called what, and fails where a test wishes.
 //
 //   MEGARING_DRIVER_LOG    the file that gets a line for each call: its name, its flags, `!` where a kernel runs that
 //                          it would wait for
 //   MEGARING_DRIVER_FAIL   `NAME`, `NAME:NUMBER` or `NAME:NUMBER:CODE`: the call of that number, from 1, fails with the
 //                          code; without a number each does, with CUDA_ERROR_NOT_SUPPORTED
+//   MEGARING_DRIVER_QUEUE  `one`: what is on a stream waits for what is on the others
 #include <cstdio>
 #include <map>
 #include <mutex>
@@ -17,7 +18,7 @@ using namespace megaring;
 namespace {
 
 constexpr int SUCCESS = 0, NOT_READY = 600, NOT_SUPPORTED = 801;
-constexpr u32 MULTIPROCESSORS = 4;
+constexpr u32 MULTIPROCESSORS = 2;
 constexpr std::size_t MEMORY = std::size_t(2) << 30;
 
 struct Driver {
@@ -186,7 +187,18 @@ int cuStreamQuery(void*) {
     return driver().runs() ? NOT_READY : SUCCESS;
 }
 // Copies are over when they are asked for; a caller that waits for the kernel has told it to end.
-int cuStreamSynchronize(void*) { return call("cuStreamSynchronize"); }
+int cuStreamSynchronize(void*) {
+    RETURN_IF_WISHED("cuStreamSynchronize");
+    const char* queue = std::getenv("MEGARING_DRIVER_QUEUE");
+    if (queue == nullptr || std::string(queue) != "one") return SUCCESS;
+    for (;;) {
+        {
+            const std::lock_guard lock(driver().mutex);
+            if (!driver().runs()) return SUCCESS;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+}
 int cuStreamBeginCapture_v2(void*, int mode) {
     RETURN_IF_WISHED("cuStreamBeginCapture_v2", false, mode);
     driver().capturing = true;

@@ -122,3 +122,15 @@ fn a_driver_that_is_none_or_lacks_a_function_is_told_and_the_cpu_goes_on() {
         assert_eq!(of("backend cpu")["state"], "ok");
     }
 }
+
+#[test]
+fn a_kernel_that_uploads_wait_for_is_launched_for_each_batch() {
+    let Some(driver) = driver(None) else { return };
+    let folder = folder();
+    let want = hits(&folder.run(&["search", "real", "--row", "7", "--json"]).succeeded());
+    let queue = [("MEGARING_DRIVER_QUEUE", "one")];
+    assert_eq!(hits(&search(&folder, &driver, "persistent", &queue).succeeded()), want);
+    let records = run(&folder, &driver, &["doctor", "--json"], &queue).records();
+    let cuda = records.iter().find(|record| record["check"] == "backend cuda").unwrap();
+    assert!(cuda["found"].as_str().unwrap().contains("uploads wait for the kernel's end"), "{cuda}");
+}
