@@ -134,7 +134,7 @@ impl Twin {
     }
 
     /// What `jobs` jobs of a kind would take, one after the other, on a GPU with so many workers, by the latencies in
-    /// `cuda/twin/timeline.hpp`. The kinds are in `cuda/twin/timed.hpp`. The same on every machine. Ends the process
+    /// `cuda/twin/timeline.hpp`, however fast this machine is. The kinds are in `cuda/twin/timed.hpp`. Ends the process
     /// where an answer is wrong.
     ///
     /// # Errors

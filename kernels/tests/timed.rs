@@ -1,4 +1,5 @@
-//! What jobs would take on a GPU, by the twin in virtual time: predicted, not measured, and the same on every machine.
+//! What jobs would take on a GPU, by the twin in virtual time: predicted, not measured, and however fast
+//! this machine is.
 
 use std::io::Write;
 

@@ -1,6 +1,6 @@
 // Virtual time: what the device's operations would take on a GPU, by a table of latencies and bandwidths. Every fiber
 // has a clock; an operation adds its cost, and one by which blocks learn of each other first lets those catch up whose
-// clocks are behind. So a job's time is the same on every machine, and a hop that is needless shows.
+// clocks are behind. So a job's time does not depend on the machine's, and a hop that is needless shows.
 //
 // Told apart are host and device memory, the fences, atomics and barriers, and matrix multiplies. Loads of one thread
 // are under way together until it does anything else. Left out: arithmetic, shared memory's banks, and misses of the

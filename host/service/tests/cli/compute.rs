@@ -260,3 +260,12 @@ fn nearest_that_cannot_be() {
     folder.run(&["nearest", "rows", "--query", "0,0,0,0,0", "--weights=1,1,1,1,-1"]).failed(2, &["negative"]);
     folder.run(&["nearest", "--points", "short.jsonl", "--query", "0,0,0,0,0"]).failed(1, &["short.jsonl, line 2"]);
 }
+
+#[test]
+fn a_memory_that_is_too_large_is_counted_through_all_batches() {
+    let folder = Folder::new();
+    let mut lines = "{\"content\": \"a\"}\n".repeat(20_000);
+    lines += &format!("{{\"content\": \"{}\"}}\n", "a".repeat(2 << 20));
+    folder.write("many.jsonl", lines).write("megaring.toml", "arena_bytes = 1048576");
+    folder.run(&["encode", "many.jsonl"]).failed(1, &["20000", "it takes 2097"]);
+}
