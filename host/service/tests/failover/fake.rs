@@ -13,6 +13,9 @@ use megaring_core::{Backend, BackendKind, Capabilities, Error, Opcode, Residency
 use megaring_engine::Running;
 use megaring_ring::{Body, JobRing, RingConfig, Status, WaitStrategy, Work};
 
+/// What a fake takes of one item: half its arena.
+pub(crate) const MOST_ITEM_BYTES: usize = 16 << 20;
+
 /// What becomes of the slots.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -91,7 +94,7 @@ pub(crate) fn fake_on(kind: BackendKind, emulated: bool) -> (Arc<Handle>, Runnin
             _ => Serves::Not("a fake has no kernels"),
         }),
         max_queries: 100,
-        max_item_bytes: usize::MAX,
+        max_item_bytes: MOST_ITEM_BYTES,
         max_bytes: ring.arena().len(),
         emulated,
     };

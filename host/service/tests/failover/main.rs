@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use megaring::{Setup, WgpuConfig};
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::matrix::Matrix;
+use megaring_core::nearest::{self, Nearest, Points};
 use megaring_core::operation::Shape;
 use megaring_core::rescore::{Hit, Ranked};
 use megaring_core::score::Score;
@@ -22,7 +23,7 @@ use megaring_ring::Status;
 use megaring_ring::event_ring::{Read, Start};
 use tokio::task::JoinHandle;
 
-use crate::fake::{Handle, Mode, fake};
+use crate::fake::{Handle, MOST_ITEM_BYTES, Mode, fake};
 
 mod bench;
 mod calibration;
@@ -338,6 +339,19 @@ async fn a_forced_backend_that_fails_is_an_error() {
         other => panic!("{other:?}"),
     }
     assert_eq!(rig.failovers(), 0);
+}
+
+/// It would fit the ring: the backend has said that it cannot do it.
+#[tokio::test]
+async fn an_item_larger_than_a_backend_takes_is_refused_before_it_is_asked() {
+    let rig = rig(&[BackendKind::Cuda]);
+    let columns = std::array::from_fn(|_| vec![0.5; MOST_ITEM_BYTES / 40]);
+    let points = Points::Sent(Arc::new(columns));
+    let job = Nearest { points, queries: vec![[0.0; 5]], weights: nearest::DEFAULT_WEIGHTS, k: 1 };
+    let error = rig.engine.run(job, forced(BackendKind::Cuda)).await.expect_err("more than it takes");
+    assert!(matches!(&error, Error::Invalid(refused) if refused.row == Some(0)), "{error}");
+    rig.engine.run(rig.search(1), forced(BackendKind::Cuda)).await.expect("it goes on with others");
+    rig.settles().await;
 }
 
 #[tokio::test]
