@@ -64,8 +64,8 @@ fn run_steps(context: &Context, is_wanted: impl Fn(&str) -> bool) -> ExitCode {
 
 /// How often a strict run runs the tests that have threads and children in them.
 const STRESS_TIMES: u32 = 5;
-/// Those tests, in some fifteen minutes. Left out is what takes a minute and more each time, being hard on its threads by
-/// itself: the ring's `device_consumer` and `simulated_consumer`, the engine on the CUDA kernels' twin and on an
+/// Those tests, in a quarter of an hour. Left out is what takes a minute and more each time, being hard on its threads
+/// by itself: the ring's `device_consumer` and `simulated_consumer`, the engine on the CUDA kernels' twin and on an
 /// adapter, the shaders' own tests; and what is no program of cargo's: loom's models, and the twin under
 /// ThreadSanitizer.
 const STRESSED: [&str; 11] = [
