@@ -12,7 +12,7 @@ use crate::cxx::Cxx;
 use crate::messages::BuildScript;
 use crate::ptxas::{self, Table, Usage};
 use crate::report::Outcome;
-use crate::sass::Code;
+use crate::sass::{self, Code};
 use crate::workspace::Workspace;
 
 /// The package that holds them.
@@ -51,8 +51,8 @@ pub(crate) fn machine_code(workspace: &Workspace, flags: &[&str]) -> Result<Outc
     let images = files(&folder.join("ptx"));
     let image = images.iter().find(|file| file.extension().is_some_and(|kind| kind == "cubin"));
     let image = image.ok_or("the build has left no machine code.")?;
-    Ok(match Code::read(workspace, image) {
-        Ok(code) => told(&code.findings()),
+    Ok(match sass::disassembler(workspace) {
+        Ok(nvdisasm) => told(&Code::read(workspace, &nvdisasm, image)?.findings()),
         Err(reason) => Outcome::skipped(reason),
     })
 }

@@ -4,7 +4,7 @@
 //! is cached past its data's life. The compiler decides both; no test on a CPU can see them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::Result;
 use crate::command::ask;
@@ -14,6 +14,22 @@ use crate::workspace::Workspace;
 /// The disassembler; it reads what earlier releases of the compiler made.
 const PACKAGE: &str = "nvidia-cuda-nvdisasm==13.2.51";
 
+/// Brings the pinned disassembler, unless it is there already. The error is one sentence that says what to do.
+pub(crate) fn disassembler(workspace: &Workspace) -> Result<PathBuf> {
+    let answers =
+        |program: &Path| ask(workspace.command(program).arg("--version")).is_some_and(|text| text.contains("nvdisasm"));
+    let wheels = Wheels {
+        title: PACKAGE.replace("==", " "),
+        folder: "nvdisasm",
+        packages: vec![PACKAGE.into()],
+        stamp: PACKAGE.into(),
+        program: Path::new("nvidia/cu13/bin/nvdisasm").into(),
+        answers: &answers,
+        otherwise: "leave this step out".into(),
+    };
+    wheels.bring(workspace)
+}
+
 /// Instructions of each function, in the order of the code: those of the kernel itself, and of what it calls.
 #[derive(Debug, Default)]
 pub(crate) struct Code {
@@ -22,21 +38,8 @@ pub(crate) struct Code {
 
 impl Code {
     /// Disassembles an image.
-    pub(crate) fn read(workspace: &Workspace, image: &Path) -> Result<Self> {
-        let answers = |program: &Path| {
-            ask(workspace.command(program).arg("--version")).is_some_and(|text| text.contains("nvdisasm"))
-        };
-        let wheels = Wheels {
-            title: PACKAGE.replace("==", " "),
-            folder: "nvdisasm",
-            packages: vec![PACKAGE.into()],
-            stamp: PACKAGE.into(),
-            program: Path::new("nvidia/cu13/bin/nvdisasm").into(),
-            answers: &answers,
-            otherwise: "leave this step out".into(),
-        };
-        let nvdisasm = wheels.bring(workspace)?;
-        let text = ask(workspace.command(&nvdisasm).arg("-c").arg(image))
+    pub(crate) fn read(workspace: &Workspace, nvdisasm: &Path, image: &Path) -> Result<Self> {
+        let text = ask(workspace.command(nvdisasm).arg("-c").arg(image))
             .ok_or_else(|| format!("nvdisasm could not read {}.", image.display()))?;
         Ok(Self::parse(&text))
     }
