@@ -101,17 +101,15 @@ class Scheduler {
 
     void run() {
         current_scheduler() = this;
+        current_ = &main_;
 #ifdef MR_TSAN
-        main_shadow_ = __tsan_get_current_fiber();
+        main_.shadow = __tsan_get_current_fiber();
 #endif
         for (auto& fiber : fibers_) {
             start(*fiber);
             push(fiber.get());
         }
-        {
-            Unwatched unwatched;
-            while (!alone()) resume(next());
-        }
+        leave();
         ended_.load(std::memory_order_acquire);
         current_scheduler() = nullptr;
 #ifdef MR_TSAN
@@ -123,8 +121,10 @@ class Scheduler {
 
     // Lets the others run; comes back when it is this fiber's turn again.
     void yield() {
-        Unwatched unwatched;
-        push(current_);
+        {
+            Unwatched unwatched;
+            push(current_);
+        }
         leave();
     }
 
@@ -134,10 +134,7 @@ class Scheduler {
     }
 
     // Stops until `wake` is called for this fiber.
-    void block() {
-        Unwatched unwatched;
-        leave();
-    }
+    void block() { leave(); }
     void wake(Fiber* fiber) {
         Unwatched unwatched;
         push(fiber);
@@ -214,32 +211,28 @@ class Scheduler {
         return fiber;
     }
 
-    void resume(Fiber* fiber) {
-        current_ = fiber;
-        enter_(fiber->block);
-#ifdef MR_TSAN
-        __tsan_switch_to_fiber(fiber->shadow, MR_TSAN_NO_SYNC);
-#endif
-#ifdef MR_TSAN
-        swapcontext(&main_, &fiber->context);
-#else
-        if (_setjmp(main_left_) != 0) return;
-        if (fiber->has_left) _longjmp(fiber->left, 1);
-        setcontext(&fiber->context);
-#endif
-    }
-
+    // Goes on with whose turn it is, or behind `run` where nobody can go on.
     MR_UNWATCHED void leave() {
         Fiber* self = current_;
+        if (Fiber* to = turn(); to != self) {
 #ifdef MR_TSAN
-        __tsan_switch_to_fiber(main_shadow_, MR_TSAN_NO_SYNC);
-#endif
-#ifdef MR_TSAN
-        swapcontext(&self->context, &main_);
+            __tsan_switch_to_fiber(to->shadow, MR_TSAN_NO_SYNC);
+            swapcontext(&self->context, &to->context);
 #else
-        self->has_left = true;
-        if (_setjmp(self->left) == 0) _longjmp(main_left_, 1);
+            self->has_left = true;
+            if (_setjmp(self->left) != 0) return;
+            if (to->has_left) _longjmp(to->left, 1);
+            setcontext(&to->context);
 #endif
+        }
+    }
+
+    // Whose turn it is, with its block entered.
+    Fiber* turn() {
+        Unwatched unwatched;
+        current_ = alone() ? &main_ : next();
+        if (current_->block != nullptr) enter_(current_->block);
+        return current_;
     }
 
     std::vector<std::unique_ptr<Fiber>> fibers_;
@@ -248,17 +241,11 @@ class Scheduler {
     std::priority_queue<Waiting> by_time_;
     std::uint64_t order_ = 0;
     Fiber* current_ = nullptr;
-#ifdef MR_TSAN
-    ucontext_t main_{};
-#else
-    std::jmp_buf main_left_;
-#endif
+    // The caller of `run`.
+    Fiber main_;
     std::uint64_t random_;
     void (*enter_)(void*);
     std::atomic<std::uint32_t> ended_{0};
-#ifdef MR_TSAN
-    void* main_shadow_ = nullptr;
-#endif
 };
 
 }  // namespace megaring::twin

@@ -18,7 +18,7 @@ use crate::fake::{Handle, fake};
 /// there was no time for the cases in which it would have failed, another run has more of it.
 fn measured(meanwhile: fn(Arc<Handle>)) -> Record {
     let has = |record: &Record, note: &str| record.notes.iter().any(|told| told.starts_with(note));
-    let mut time_limit = Duration::from_secs(5);
+    let mut time_limit = Duration::from_secs(1);
     loop {
         let record = measured_within(time_limit, meanwhile);
         let hurried = has(&record, "cuda: search: left out") || !has(&record, "cuda was left out from then on");
