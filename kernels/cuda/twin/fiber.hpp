@@ -101,15 +101,17 @@ class Scheduler {
 
     void run() {
         current_scheduler() = this;
-        current_ = &main_;
 #ifdef MR_TSAN
-        main_.shadow = __tsan_get_current_fiber();
+        main_shadow_ = __tsan_get_current_fiber();
 #endif
         for (auto& fiber : fibers_) {
             start(*fiber);
             push(fiber.get());
         }
-        leave();
+        {
+            Unwatched unwatched;
+            while (!alone()) resume(next());
+        }
         ended_.load(std::memory_order_acquire);
         current_scheduler() = nullptr;
 #ifdef MR_TSAN
@@ -121,10 +123,8 @@ class Scheduler {
 
     // Lets the others run; comes back when it is this fiber's turn again.
     void yield() {
-        {
-            Unwatched unwatched;
-            push(current_);
-        }
+        Unwatched unwatched;
+        push(current_);
         leave();
     }
 
@@ -134,7 +134,10 @@ class Scheduler {
     }
 
     // Stops until `wake` is called for this fiber.
-    void block() { leave(); }
+    void block() {
+        Unwatched unwatched;
+        leave();
+    }
     void wake(Fiber* fiber) {
         Unwatched unwatched;
         push(fiber);
@@ -211,28 +214,32 @@ class Scheduler {
         return fiber;
     }
 
-    // Goes on with whose turn it is, or behind `run` where nobody can go on.
-    MR_UNWATCHED void leave() {
-        Fiber* self = current_;
-        if (Fiber* to = turn(); to != self) {
+    void resume(Fiber* fiber) {
+        current_ = fiber;
+        enter_(fiber->block);
 #ifdef MR_TSAN
-            __tsan_switch_to_fiber(to->shadow, MR_TSAN_NO_SYNC);
-            swapcontext(&self->context, &to->context);
-#else
-            self->has_left = true;
-            if (_setjmp(self->left) != 0) return;
-            if (to->has_left) _longjmp(to->left, 1);
-            setcontext(&to->context);
+        __tsan_switch_to_fiber(fiber->shadow, MR_TSAN_NO_SYNC);
 #endif
-        }
+#ifdef MR_TSAN
+        swapcontext(&main_, &fiber->context);
+#else
+        if (_setjmp(main_left_) != 0) return;
+        if (fiber->has_left) _longjmp(fiber->left, 1);
+        setcontext(&fiber->context);
+#endif
     }
 
-    // Whose turn it is, with its block entered.
-    Fiber* turn() {
-        Unwatched unwatched;
-        current_ = alone() ? &main_ : next();
-        if (current_->block != nullptr) enter_(current_->block);
-        return current_;
+    MR_UNWATCHED void leave() {
+        Fiber* self = current_;
+#ifdef MR_TSAN
+        __tsan_switch_to_fiber(main_shadow_, MR_TSAN_NO_SYNC);
+#endif
+#ifdef MR_TSAN
+        swapcontext(&self->context, &main_);
+#else
+        self->has_left = true;
+        if (_setjmp(self->left) == 0) _longjmp(main_left_, 1);
+#endif
     }
 
     std::vector<std::unique_ptr<Fiber>> fibers_;
@@ -241,11 +248,17 @@ class Scheduler {
     std::priority_queue<Waiting> by_time_;
     std::uint64_t order_ = 0;
     Fiber* current_ = nullptr;
-    // The caller of `run`.
-    Fiber main_;
+#ifdef MR_TSAN
+    ucontext_t main_{};
+#else
+    std::jmp_buf main_left_;
+#endif
     std::uint64_t random_;
     void (*enter_)(void*);
     std::atomic<std::uint32_t> ended_{0};
+#ifdef MR_TSAN
+    void* main_shadow_ = nullptr;
+#endif
 };
 
 }  // namespace megaring::twin
