@@ -82,6 +82,9 @@ const STRESSED: [&str; 11] = [
     "job_ring_properties",
 ];
 
+/// All of the workspace is named, with its tests, so that cargo takes up what `cargo test` built, with the same features.
+const AS_TESTED: [&str; 2] = ["--workspace", "--tests"];
+
 /// Cheap steps first: they find the most for the time they take.
 const STEPS: [Step<Context>; 19] = [
     Step { name: "setup", required: true, long: false, run: setup },
@@ -270,8 +273,7 @@ fn python_client(context: &Context) -> Result<Outcome> {
         Ok(python) => python,
         Err(reason) => return Ok(Outcome::skipped(reason)),
     };
-    // All of it is named, with its tests, so that cargo takes up what `cargo test` built, with the same features.
-    let megaring = demo::build(workspace, &context.locked(&["--workspace", "--tests"]))?;
+    let megaring = demo::build(workspace, &context.locked(&AS_TESTED))?;
     let mut outcomes = Vec::new();
     for client in clients {
         let server = Serving::start(workspace, &megaring)?;
@@ -286,12 +288,12 @@ fn python_client(context: &Context) -> Result<Outcome> {
     Ok(Outcome::together(outcomes).unwrap_or_else(|| Outcome::failed("no client ran")))
 }
 
-/// A release build takes minutes, so only a strict run includes it.
+/// The program as the tests have it: to build it once more, for release, takes as long as half of them do.
 fn run_demo(context: &Context) -> Result<Outcome> {
     if context.rigour != Rigour::Strict {
         return Ok(Outcome::skipped("`cargo xtask demo` runs it, and so does --ci"));
     }
-    let status = demo::start(&context.workspace, &context.locked(&["--release", "-p", "megaring"]), &[])?;
+    let status = demo::start(&context.workspace, &context.locked(&AS_TESTED), &[])?;
     Ok(if status.success() { Outcome::Passed(Counts::PASSED) } else { Outcome::failed(ending(status)) })
 }
 
