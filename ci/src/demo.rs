@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: megaring's own demo, built for release, with its data under `target/demo`; and the same as a step
-//! of `cargo xtask test --ci`, as the tests have built it.
+//! `cargo xtask demo`: megaring's own demo, built for release, with its data under `target/demo`; and the same as a
+//! step of `cargo xtask test --ci`, as the tests have built it.
 
 use std::fs;
 use std::path::PathBuf;

@@ -82,7 +82,8 @@ const STRESSED: [&str; 11] = [
     "job_ring_properties",
 ];
 
-/// All of the workspace is named, with its tests, so that cargo takes up what `cargo test` built, with the same features.
+/// All of the workspace is named, with its tests, so that cargo takes up what `cargo test` built, with the same
+/// features.
 const AS_TESTED: [&str; 2] = ["--workspace", "--tests"];
 
 /// Cheap steps first: they find the most for the time they take.
