@@ -40,8 +40,7 @@ struct Descriptor {
     u16 flags;
     u64 deadline_ns;
     u64 result_offset, result_len;
-    u32 dim;
-    u32 check;  // of the slot's words: `slot_check` in host/ring/src/descriptor.rs
+    u32 dim, reserved;
 };
 static_assert(sizeof(Descriptor) == 72);
 

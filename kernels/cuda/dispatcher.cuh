@@ -1,11 +1,9 @@
 // The dispatcher: one warp that turns the host's slots into planned jobs in device memory, where the workers look.
 //
-// Only this warp reads the submission ring. It polls the tail and, in the same turn over PCIe, the slot that comes
-// next. A slot that is whole by itself (both sequences and the check over all its words: nothing orders those loads) is
-// taken without another turn. Where the tail tells of more, or the slot is not whole, the warp fences and copies the
-// slots out in pieces of 16 bytes, eight lanes a slot. It reports the head once for the burst, after which the host may
-// overwrite them. Between polls it sends the device's heartbeat, watches the host's, and obeys the control word. What
-// needs no work is answered at once.
+// Only this warp reads the submission ring. It polls one word over PCIe; when that has changed it fences, copies the
+// new slots out in pieces of 16 bytes, eight lanes a slot, and reports the head once for the burst, after which the
+// host may overwrite them. Between polls it sends the device's heartbeat, watches the host's, and obeys the control
+// word. What needs no work is answered at once.
 #pragma once
 
 #include "completion.cuh"
@@ -30,26 +28,18 @@ class Dispatcher {
         EndReason reason = END_STOPPED;
         for (bool going = true; going;) {
             const Look look = poll();
-            u64 waiting = look.tail - head_;
+            const u64 waiting = look.tail - head_;
             if (waiting > ring_.submission_capacity) {
-                // It may be behind slots that were taken before it told of them.
-                if (head_ - look.tail > ring_.submission_capacity) {
-                    reason = END_BAD_TAIL;
-                    break;
-                }
-                waiting = 0;
+                reason = END_BAD_TAIL;
+                break;
             }
-            // More than one are sooner taken together.
-            const bool early = waiting < 2 && is_whole(look.piece);
-            if (early) waiting = 1;
             // A limit that is behind, or further ahead than the ring is long, is as good as reached.
             const u64 ahead = limit_ - head_;
             const u64 left = limit_ == NO_LIMIT ? waiting : ahead > ring_.submission_capacity ? 0 : ahead;
             const u64 allowed = least(waiting, left);
             const u32 burst = static_cast<u32>(least(allowed, look.free));
             if (burst > 0) {
-                early ? stage(look.piece) : stage(burst);
-                take(burst, early ? &next_slot()->sequence : nullptr);
+                take(burst);
                 going = !stop_slot_;
             } else if (limit_ != NO_LIMIT && left == 0) {
                 reason = END_LIMIT;
@@ -69,18 +59,17 @@ class Dispatcher {
 
     static MR_DEVICE u64 least(u64 a, u64 b) { return a < b ? a : b; }
 
-    // The tail, a piece of the slot that comes next, when it is time again the lines beside the tail, and how many of
-    // the next records are free, a burst at most: by some lanes at once, so that they cost no further turn.
+    // The tail and, when it is time again, the lines beside it, and how many of the next records are free, a burst at
+    // most: by some lanes at once, so that they cost no further turn over the bus.
     struct Look {
-        u64 tail;
-        Piece piece;
-        u64 command, host_beat, clock_offset;
+        u64 tail, command, host_beat, clock_offset;
         u32 free;
         bool due;
     };
     MR_DEVICE Look poll() {
         const bool due = broadcast(lane_ == 0 && clock_ns() - tended_ns_ >= TEND_NS ? 1 : 0) != 0;
-        const WordAndPiece news = system_load_beside(&ring_.submission_tail->words[0], next_slot(), lane_ % 8);
+        // Each lane reads slots, so each acquires; it is one access for all.
+        const u64 tail = system_load_acquire(&ring_.submission_tail->words[0]);
         u64 word = 0;
         if (due && lane_ < 3) {
             const Line* line = lane_ == 0 ? ring_.host_heartbeat : ring_.control;
@@ -91,22 +80,7 @@ class Dispatcher {
         // What the workers have read of a record comes before what is written to it.
         warp_sync();
         const u32 free = used == 0 ? BURST : lowest_bit(used);
-        return Look{broadcast(news.word),  news.piece, warp_shuffle(word, 1), warp_shuffle(word, 0),
-                    warp_shuffle(word, 2), free,       due};
-    }
-
-    MR_DEVICE const Slot* next_slot() const { return ring_.submissions + (head_ & (ring_.submission_capacity - 1)); }
-
-    // Whether the pieces that the lanes hold are one job's, each eight lanes for themselves.
-    MR_DEVICE bool is_whole(Piece piece) const {
-        const u32 at = lane_ % 8;
-        const u64 sequence = head_ + 1;
-        const bool other = (at == 0 && piece.low != sequence) || (at == 7 && piece.high != sequence);
-        if (warp_ballot(other) != 0) return false;
-        u64 sum = check_share(2 * at, piece.low) + check_share(2 * at + 1, piece.high);
-        MR_UNROLL
-        for (u32 mask = 1; mask < 8; mask *= 2) sum += warp_shuffle_xor(sum, mask);
-        return sum >> 32 == warp_shuffle(piece.low, 7) >> 32;
+        return Look{broadcast(tail), warp_shuffle(word, 1), warp_shuffle(word, 0), warp_shuffle(word, 2), free, due};
     }
 
     // Whether every worker is through with the job that this one's record held before.
@@ -135,31 +109,19 @@ class Dispatcher {
         }
     }
 
-    // Stages the slot that was read beside the tail.
-    MR_DEVICE void stage(Piece piece) {
-        if (lane_ < 8) pieces_of(staged_[0])[lane_] = piece;
-    }
-
-    // Stages slots that the tail tells of. Each lane reads some, so each acquires.
-    MR_DEVICE void stage(u32 burst) {
+    // Takes a burst of slots off the ring.
+    MR_DEVICE void take(u32 burst) {
         const u32 slot = lane_ / 8, piece = lane_ % 8;
         const u64 mask = ring_.submission_capacity - 1;
-        system_acquire(&ring_.submission_tail->words[0]);
         if (slot < burst) {
             pieces_of(staged_[slot])[piece] = system_load_piece(ring_.submissions + ((head_ + slot) & mask), piece);
         }
-    }
-
-    // Takes the staged slots off the ring: a burst behind the tail, or one by its own sequence `from`, which has been
-    // loaded and is yet to be acquired.
-    MR_DEVICE void take(u32 burst, const u64* from) {
         warp_sync();
         if (lane_ == 0) {
-            mark(next_slot());
             CompletionEntry answered[BURST];
             u32 answers = 0;
             for (u32 at = 0; at < burst; ++at) {
-                if (dispatch(staged_[at], head_ + at, from, &answered[answers])) ++answers;
+                if (dispatch(staged_[at], head_ + at, &answered[answers])) ++answers;
             }
             // The copies are complete, and ordered before this: the host may write the slots again.
             u64* head = &ring_.submission_head->words[0];
@@ -173,7 +135,7 @@ class Dispatcher {
     }
 
     // Publishes one slot's job; true if there is nothing to publish, only a completion to send.
-    MR_DEVICE bool dispatch(const Slot& slot, u64 position, const u64* from, CompletionEntry* answer) {
+    MR_DEVICE bool dispatch(const Slot& slot, u64 position, CompletionEntry* answer) {
         const u64 now = clock_ns();
         // The position tells the ticket, also where the slot is damaged.
         *answer = CompletionEntry{
@@ -213,8 +175,7 @@ class Dispatcher {
         stream_.next += job.tiles;
         // The record, its plan and its counters come before the number that tells of them.
         published_ = number + 1;
-        if (from != nullptr) device_count_handing_on(from, &params_.state->news, 1);
-        else device_count_release(&params_.state->news, u64(1));
+        device_count_release(&params_.state->news, u64(1));
         return false;
     }
 

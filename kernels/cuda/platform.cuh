@@ -197,13 +197,6 @@ MR_DEVICE void system_acquire(const u64* at) {
     static_cast<void>(at);
     asm volatile("fence.acq_rel.sys;" ::: "memory");
 }
-// A count whose adder is told of what the host wrote before it stored the value that a relaxed load of `from` has
-// returned: one fence, by which whoever acquires the count sees that, and all that this thread has seen.
-MR_DEVICE void device_count_handing_on(const u64* from, u64* at, u64 value) {
-    static_cast<void>(from);
-    asm volatile("fence.acq_rel.sys;" ::: "memory");
-    device_count(at, value);
-}
 // The host sees what this thread wrote before it sees the stores of any thread that has learnt of it since, through a
 // barrier or an atomic.
 MR_DEVICE void system_fence() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
@@ -225,16 +218,6 @@ MR_DEVICE Piece system_load_piece(const Slot* slot, u32 piece) {
                  : "memory");
     return value;
 }
-// A word, and a piece of a slot that the host may be writing meanwhile, in one turn over the bus.
-struct WordAndPiece {
-    u64 word;
-    Piece piece;
-};
-MR_DEVICE WordAndPiece system_load_beside(const u64* at, const Slot* slot, u32 piece) {
-    return WordAndPiece{system_load_relaxed(at), system_load_piece(slot, piece)};
-}
-// Where time is virtual, a hop of a job ends here (twin/timed.hpp).
-MR_DEVICE void mark(const void* at) { static_cast<void>(at); }
 MR_DEVICE void system_store_piece(Slot* slot, u32 piece, Piece value) {
     Piece* at = reinterpret_cast<Piece*>(slot) + piece;
     asm volatile("st.relaxed.sys.global.v2.u64 [%0], {%1, %2};" ::"l"(at), "l"(value.low), "l"(value.high) : "memory");

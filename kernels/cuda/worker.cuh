@@ -70,6 +70,8 @@ class Worker {
             }
             if (wanted) run_chunk(params_, job, phase, claim.value - begin_of(job, phase));
             if (asks && phase == PHASE_PREPARE) hold_regions(job, run);
+            // What the answer's bytes need on their way to the host.
+            if (phase == PHASE_FINISH) system_fence();
             block_sync();
             if (thread_index() == 0) finish(job, phase, total);
         }
@@ -97,7 +99,7 @@ class Worker {
         const u32 tile = streams ? (chunk - begin) / job.tile_chunks : 0;
         const u32 needed = begin + tile * job.tile_chunks;
         u64 progress = 0;
-        bool wanted = needed == 0 || wait_for(params_, [&] {
+        bool wanted = wait_for(params_, [&] {
             progress = device_load_acquire(&job.progress);
             return done_of(progress) >= needed;
         });
@@ -133,13 +135,6 @@ class Worker {
     // Counts a finished chunk. By one thread, after all of the block's.
     MR_DEVICE void finish(JobRecord& job, Phase phase, u32 total) {
         if (job.tile_chunks != 0 && phase == PHASE_WORK) return finish_streamed(job);
-        if (phase == PHASE_FINISH && job.work_end + 1 == total) {
-            // All other chunks were over before this one began. What the block wrote for the host came before the
-            // barrier, and goes with the fence of the completion.
-            return complete_job(params_, job, status_of(device_add(&job.progress, u64(1))));
-        }
-        // What the answer's bytes need on their way to the host, from whichever block completes the job.
-        if (phase == PHASE_FINISH) system_fence();
         const u64 before = device_add_acq_rel(&job.progress, u64(1));
         if (done_of(before) + 1 == total) complete_job(params_, job, status_of(before));
     }

@@ -3,8 +3,7 @@
 //!
 //! The device's part, all of it by offsets of [`RingLayout`](crate::RingLayout):
 //! - It loads the submissions' tail, fences (acquire, system scope) when that has moved, copies the slots up to it and
-//!   reports the head once per burst, after the last copy. The next slot it may take before the tail tells of it, where
-//!   both sequences and the [`slot_check`](crate::slot_check) are right. It trusts nothing that
+//!   reports the head once per burst, after the last copy. It trusts nothing that
 //!   [`Descriptor::from_slot`](crate::Descriptor::from_slot) and [`Arena::resolve`](crate::Arena::resolve) would
 //!   refuse, and answers such a slot with [`Status::BadDescriptor`](crate::Status), its ticket being the slot's
 //!   position + 1.
@@ -49,11 +48,9 @@ impl<P: Protocol> JobRing<P> {
     /// Jobs that are published and not reported taken. More than [`JobRing::capacity`] only if the head is not one that
     /// a consumer in its right mind reports.
     pub fn backlog(&self) -> u64 {
-        // In this order: none is behind the one before, but for the tail where a device has taken slots before it told
-        // of them. Those were claimed.
-        let (head, tail, claimed) = (self.head(), self.tail(), self.submissions.claimed());
-        let taken_early = claimed.wrapping_sub(head) < claimed.wrapping_sub(tail);
-        if taken_early { 0 } else { tail.wrapping_sub(head) }
+        // The head first: the tail is never behind a head that was stored earlier.
+        let head = self.head();
+        self.tail().wrapping_sub(head)
     }
 
     /// Whether a job is published that no consumer has reported taken. What a thread that launches a device per batch
@@ -73,11 +70,11 @@ impl<P: Protocol> JobRing<P> {
         news
     }
 
-    /// For a device's watcher with nothing to watch: waits until a ticket is outstanding or the ring is closed (true),
+    /// For a device's watcher with nothing to watch: parks until a ticket is outstanding or the ring is closed (true),
     /// or the deadline has passed. A submission wakes one thread that waits here, beside one that waits on
     /// [`JobRing::jobs_signal`].
-    pub fn await_outstanding(&self, wait: WaitStrategy, deadline: Option<Instant>) -> bool {
-        self.watchers.wait_until(wait, deadline, || self.outstanding() > 0 || self.is_closed())
+    pub fn await_outstanding(&self, deadline: Option<Instant>) -> bool {
+        self.watchers.wait_until(WaitStrategy::Park, deadline, || self.outstanding() > 0 || self.is_closed())
     }
 
     /// Sends completions as a device does: nobody is woken. A device of a loom model cannot write the ring's bytes,

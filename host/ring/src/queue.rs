@@ -318,24 +318,19 @@ impl<M: Message, P: Protocol> Queue<M, P> {
 
     /// Only for a position that the caller has claimed and not yet made ready.
     fn write(&self, position: u64, message: &M) {
-        // The standard library's atomics also under loom: loom watches the cell as a whole.
-        use std::sync::atomic::{AtomicU64, Ordering};
         let slot = message.to_slot(position.wrapping_add(1));
-        let words: [u64; SLOT_BYTES / 8] = bytemuck::cast(slot);
         self.slots[self.index(position)].with_mut(|cell| {
             // SAFETY: `cell` is valid and aligned for a `Slot`. The claim makes this thread the only pusher of the
             // position, and the position is less than a capacity ahead of a head that this thread or an earlier claimer
             // acquired, so the consumer's reads of the slot's last lap are over and happened before. It does not read
-            // again before the tail passes the position, which waits for the ready mark that follows this call, unless
-            // it is a device: that may look at the slot at any time, by atomic loads of words, as these stores are.
+            // again before the tail passes the position, which waits for the ready mark that follows this call.
             unsafe {
-                let to = cell.cast::<u64>();
-                for (at, word) in words.iter().enumerate().skip(1) {
-                    AtomicU64::from_ptr(to.add(at)).store(*word, Ordering::Relaxed);
-                }
-                // The first sequence goes last: who finds it, and the check that a job has, finds the job and what it
-                // names, before the tail tells of it.
-                AtomicU64::from_ptr(to).store(slot.sequence, Ordering::Release);
+                let (to, from) = (cell.cast::<u64>(), (&raw const slot).cast::<u64>());
+                to.add(1).copy_from_nonoverlapping(from.add(1), SLOT_BYTES / 8 - 1);
+                // The first sequence goes last, so that a reader outside the protocol (a debugger, a post-mortem) can
+                // tell a slot that was being written. The standard library's atomic also under loom: loom watches the
+                // cell as a whole.
+                std::sync::atomic::AtomicU64::from_ptr(to).store(slot.sequence, std::sync::atomic::Ordering::Release);
             }
         });
     }
