@@ -289,7 +289,7 @@ fn python_client(context: &Context) -> Result<Outcome> {
     Ok(Outcome::together(outcomes).unwrap_or_else(|| Outcome::failed("no client ran")))
 }
 
-/// The program as the tests have it: to build it once more, for release, takes as long as half of them do.
+/// The program as the tests have it: a build for release takes many minutes more, and shows the same answers.
 fn run_demo(context: &Context) -> Result<Outcome> {
     if context.rigour != Rigour::Strict {
         return Ok(Outcome::skipped("`cargo xtask demo` runs it, and so does --ci"));
