@@ -12,6 +12,7 @@ mod counts;
 mod cxx;
 mod demo;
 mod kernels;
+mod libtest;
 mod messages;
 mod nvcc;
 mod peers;

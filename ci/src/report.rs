@@ -10,7 +10,7 @@ use crate::counts::Counts;
 pub(crate) enum Outcome {
     /// Everything in it held. The counts are those of its tests, or [`Counts::PASSED`] for a step that is one check.
     Passed(Counts),
-    /// Something did not hold, and why.
+    /// Something did not hold, and why: a line for the table, and further ones for below it.
     Failed(Counts, String),
     /// It could not run here, and why.
     Skipped(String),
@@ -70,7 +70,7 @@ impl Outcome {
             Self::Passed(counts) if *counts == Counts::PASSED => String::new(),
             Self::Passed(Counts { passed, skipped: 0, .. }) => format!("{passed} tests"),
             Self::Passed(Counts { passed, skipped, .. }) => format!("{passed} tests, {skipped} skipped"),
-            Self::Failed(_, reason) | Self::Skipped(reason) => reason.clone(),
+            Self::Failed(_, reason) | Self::Skipped(reason) => reason.lines().next().unwrap_or_default().to_owned(),
         }
     }
 }
@@ -86,8 +86,9 @@ pub(crate) struct Row {
     pub(crate) took: Duration,
 }
 
-/// All finished steps, in the order they ran. Displayed as a table, then what tests that could not run lack, if that is
-/// known, and, alone on its line, `N passed, N failed, N skipped`.
+/// All finished steps, in the order they ran. Displayed as a table, then the details of what failed, then what tests
+/// that could not run lack, if that is known, and, alone on its line, `N passed, N failed, N skipped`. So whoever sees
+/// no more than the end of a long output sees what failed.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,
@@ -124,6 +125,13 @@ impl Display for Report {
         for Row { name, outcome, took } in &self.rows {
             let line = format!("{name:width$}  {:7}  {:>7.1}  {}", outcome.word(), took.as_secs_f64(), outcome.note());
             writeln!(f, "{}", line.trim_end())?;
+        }
+        for Row { name, outcome, .. } in &self.rows {
+            if let Outcome::Failed(_, reason) = outcome
+                && let Some((_, details)) = reason.split_once('\n')
+            {
+                writeln!(f, "\n{name}:\n{}", details.trim_end())?;
+            }
         }
         if let Some(sentence) = &self.missing {
             write!(f, "\n{sentence}")?;
@@ -172,7 +180,7 @@ mod tests {
         assert!(report.is_clean());
         report.push(Row { name: "zig", outcome: Outcome::skipped("no Zig"), took: second });
         assert!(report.is_clean());
-        report.push(Row { name: "loom", outcome: Outcome::failed("exit status 1"), took: second });
+        report.push(Row { name: "loom", outcome: Outcome::failed("exit status 1\na model\n  said\n"), took: second });
         assert!(!report.is_clean());
         let expected = "\
 step        result   seconds  note
@@ -180,6 +188,10 @@ tidy        passed       1.0
 cargo test  passed      90.0  41 tests, 2 skipped
 zig         skipped      1.0  no Zig
 loom        FAILED       1.0  exit status 1
+
+loom:
+a model
+  said
 
 42 passed, 1 failed, 3 skipped";
         assert_eq!(report.to_string(), expected);

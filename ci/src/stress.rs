@@ -20,11 +20,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tally::{Run, Tally};
+use tally::{Failure, Run, Tally};
 
 use crate::Result;
 use crate::command::{Keep, ending, tee};
 use crate::counts::Counts;
+use crate::libtest;
 use crate::messages::{TestProgram, test_programs};
 use crate::report::Outcome;
 use crate::workspace::Workspace;
@@ -67,7 +68,6 @@ pub(crate) fn run(workspace: &Workspace, flags: &[&str], plan: &Plan) -> Result<
         (1..=plan.times).try_for_each(|round| run_round(workspace, &programs, (round, plan), &folder, &tally))
     })?;
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    print!("{tally}");
     Ok(tally.outcome())
 }
 
@@ -135,10 +135,20 @@ fn run_once(workspace: &Workspace, program: &TestProgram, log: &Path) -> Result<
     let status = wait(&mut command, PATIENCE)?;
     let output = fs::read(log).map_err(|error| format!("{} could not be read: {error}.", log.display()))?;
     let output = String::from_utf8_lossy(&output);
+    let as_a_whole = |how: &str| {
+        let test = format!("as a whole ({how})");
+        vec![Failure { test, said: libtest::last_words(&output) }]
+    };
     let failed = match status {
         Some(status) if status.success() => Vec::new(),
-        Some(status) => tally::failed(&output).unwrap_or_else(|| vec![format!("as a whole ({})", ending(status))]),
-        None => vec![format!("as a whole (it did not end in {} minutes)", PATIENCE.as_secs() / 60)],
+        Some(status) => match libtest::failed(&output) {
+            failed if failed.is_empty() => as_a_whole(&ending(status)),
+            failed => {
+                let with_words = |test: String| Failure { said: libtest::said(&output, &test), test };
+                failed.into_iter().map(with_words).collect()
+            }
+        },
+        None => as_a_whole(&format!("it did not end in {} minutes", PATIENCE.as_secs() / 60)),
     };
     Ok(Run { counts: Counts::of_cargo(&output), failed })
 }

@@ -15,7 +15,7 @@ use crate::serving::Serving;
 use crate::steps::{Rigour, Step, run_all};
 use crate::stress::Plan;
 use crate::workspace::Workspace;
-use crate::{Result, demo, kernels, nvcc, python, stress, tidy, vulkan, zig};
+use crate::{Result, demo, kernels, libtest, nvcc, python, stress, tidy, vulkan, zig};
 
 /// What the steps share.
 struct Context {
@@ -318,10 +318,18 @@ fn check(command: &mut Command, failure: &str) -> Result<Outcome> {
     Ok(if status.success() { Outcome::Passed(Counts::PASSED) } else { Outcome::failed(failure) })
 }
 
-/// A run of cargo's tests.
+/// A run of cargo's tests; where some failed, the reason says which, and what they said.
 fn tests(cargo: &mut Command) -> Result<Outcome> {
     let ended = tee(cargo, Keep::Stdout)?;
-    Ok(Outcome::of_tests(ended.status.success(), Counts::of_cargo(&ended.output), &ending(ended.status)))
+    let outcome = Outcome::of_tests(ended.status.success(), Counts::of_cargo(&ended.output), &ending(ended.status));
+    let words = |test: String| format!("\n{test}\n{}", libtest::said(&ended.output, &test).trim_end());
+    Ok(match outcome {
+        Outcome::Failed(counts, reason) => {
+            let failed: String = libtest::failed(&ended.output).into_iter().map(words).collect();
+            Outcome::Failed(counts, format!("{reason}{failed}"))
+        }
+        outcome => outcome,
+    })
 }
 
 fn zig_build(context: &Context, step: &str) -> Result<Outcome> {

@@ -12,8 +12,17 @@ use crate::report::Outcome;
 pub(crate) struct Run {
     /// Of its tests.
     pub(crate) counts: Counts,
-    /// The tests that failed, by their names.
-    pub(crate) failed: Vec<String>,
+    /// The tests that failed.
+    pub(crate) failed: Vec<Failure>,
+}
+
+/// A test that failed in a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Its name.
+    pub(crate) test: String,
+    /// The lines of it that are worth showing again; may be empty.
+    pub(crate) said: String,
 }
 
 /// Runs put together.
@@ -39,6 +48,8 @@ struct Unsteady {
     program: String,
     test: String,
     failures: u32,
+    /// What it said when it first did.
+    said: String,
     /// The output of the first run in which it did.
     log: PathBuf,
 }
@@ -53,12 +64,12 @@ impl Tally {
             known.counts = run.counts;
         }
         let mut is_first = false;
-        for test in run.failed {
+        for Failure { test, said } in run.failed {
             match self.unsteady.iter_mut().find(|known| known.program == program && known.test == test) {
                 Some(known) => known.failures += 1,
                 None => {
                     let (program, log) = (program.to_owned(), log.to_owned());
-                    self.unsteady.push(Unsteady { program, test, failures: 1, log });
+                    self.unsteady.push(Unsteady { program, test, failures: 1, said, log });
                     is_first = true;
                 }
             }
@@ -73,29 +84,22 @@ impl Tally {
         let counts = Counts { passed: (all.passed + all.failed).saturating_sub(failed), failed, skipped: all.skipped };
         match failed {
             0 => Outcome::of_tests(true, counts, ""),
-            1 => Outcome::Failed(counts, "1 test is not steady".into()),
-            failed => Outcome::Failed(counts, format!("{failed} tests are not steady")),
+            1 => Outcome::Failed(counts, format!("1 test is not steady\n{self}")),
+            failed => Outcome::Failed(counts, format!("{failed} tests are not steady\n{self}")),
         }
     }
 }
 
-/// A line for each test that is not steady.
+/// A line for each test that is not steady, and what it said.
 impl Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Unsteady { program, test, failures, log } in &self.unsteady {
+        for Unsteady { program, test, failures, said, log } in &self.unsteady {
             let runs = self.programs.get(program).map_or(0, |program| program.runs);
             writeln!(f, "{program}: {test} failed in {failures} of {runs} runs; the first is in {}", log.display())?;
+            f.write_str(said)?;
         }
         Ok(())
     }
-}
-
-/// The tests that failed, as libtest lists them at its end; nothing where it lists none, which is so where a program
-/// did not get there.
-pub(crate) fn failed(output: &str) -> Option<Vec<String>> {
-    let (_, list) = output.rsplit_once("\nfailures:\n")?;
-    let names = list.lines().map_while(|line| line.strip_prefix("    ")).map(str::to_owned);
-    Some(names.collect::<Vec<_>>()).filter(|names| !names.is_empty())
 }
 
 #[cfg(test)]
@@ -103,32 +107,10 @@ mod tests {
     use super::*;
 
     fn run(ran: u64, failed: &[&str]) -> Run {
-        let failed: Vec<String> = failed.iter().map(|&test| test.to_owned()).collect();
+        let failure = |&test: &&str| Failure { test: test.to_owned(), said: format!("    of {test}\n") };
+        let failed: Vec<Failure> = failed.iter().map(failure).collect();
         let lost = failed.len() as u64;
         Run { counts: Counts { passed: ran.saturating_sub(lost), failed: lost.min(ran), skipped: 1 }, failed }
-    }
-
-    #[test]
-    fn what_failed_is_read_from_libtests_list() {
-        let output = "\
-running 3 tests
-test a::one ... FAILED
-test two ... ok
-
-failures:
-
----- a::one stdout ----
-    indented words of its own
-
-failures:
-    a::one
-    three
-
-test result: FAILED. 1 passed; 2 failed; 0 ignored
-";
-        assert_eq!(failed(output), Some(vec!["a::one".into(), "three".into()]));
-        assert_eq!(failed("running 3 tests\nfatal runtime error: stack overflow\n"), None);
-        assert_eq!(failed("\nfailures:\n\n---- a::one stdout ----\n"), None, "it ended amidst its words");
     }
 
     #[test]
@@ -151,11 +133,14 @@ test result: FAILED. 1 passed; 2 failed; 0 ignored
         assert!(!tally.add("b lib", run(5, &[]), Path::new("lib-2")));
         let expected = "\
 a cli: x failed in 1 of 2 runs; the first is in cli-1
+    of x
 a cli: y failed in 2 of 2 runs; the first is in cli-1
+    of y
 b lib: as a whole (signal: 6) failed in 1 of 2 runs; the first is in lib-1
+    of as a whole (signal: 6)
 ";
         assert_eq!(tally.to_string(), expected);
         let counts = Counts { passed: 12, failed: 3, skipped: 2 };
-        assert_eq!(tally.outcome(), Outcome::Failed(counts, "3 tests are not steady".into()));
+        assert_eq!(tally.outcome(), Outcome::Failed(counts, format!("3 tests are not steady\n{expected}")));
     }
 }
