@@ -26,6 +26,7 @@ struct alignas(128) JobRecord {
     u32 total, prepare_end, work_end;
     Opcode opcode;
     u32 tile_chunks;  // of a streamed corpus: WORK chunks of one tile; else 0
+    u32 asks_alone;   // whether PREPARE is one chunk that only finds out whose the regions are
     u64 started_ns, ticket;
     u8* scratch;
     u64 result_used;          // bytes of the result region that the answer takes

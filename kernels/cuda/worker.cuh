@@ -61,14 +61,17 @@ class Worker {
             if (claim.value >= total) return;
             const Phase phase = phase_of(job, claim.value);
             // Whether the regions are the job's own, the first chunk finds out: nothing is written to them before all
-            // of PREPARE is over. Where there is no PREPARE, it finds out before it begins.
+            // of PREPARE is over. Where there is no PREPARE, it finds out before it begins; only WORK chunks, which
+            // write nothing to them, may be under way meanwhile.
             const bool asks = claim.value == 0 && thread_index() == 0;
             const Later run = asks ? run_word(params_.ring, descriptor_of(job)) : Later{};
             bool wanted = claim.wanted;
             if (claim.value == 0 && phase != PHASE_PREPARE) {
                 wanted = tell_all([&] { return Found{0, hold_regions(job, run) && claim.wanted ? 1u : 0u}; }).wanted;
             }
-            if (wanted) run_chunk(params_, job, phase, claim.value - begin_of(job, phase));
+            if (wanted && !(phase == PHASE_PREPARE && job.asks_alone)) {
+                run_chunk(params_, job, phase, claim.value - begin_of(job, phase));
+            }
             if (asks && phase == PHASE_PREPARE) hold_regions(job, run);
             // What the answer's bytes need on their way to the host.
             if (phase == PHASE_FINISH) system_fence();

@@ -102,6 +102,7 @@ class HostRing {
         Lease lease;
         wait_until("room for a job", [&] { return take(job, &lease); });
         std::copy(job.payload.begin(), job.payload.end(), view.arena + lease.offset);
+        std::fill_n(view.arena + lease.result, job.result_len, UNTOUCHED);
         publish(std::move(job), lease);
         if (bugs_.early_recycling) give(lease);
     }
@@ -116,6 +117,9 @@ class HostRing {
             if (slot.sequence != completed_ + 1 || slot.data[9] != slot.sequence) {
                 found("a completion slot that is not whole");
             }
+            // Or its successor would take the job once more, should the device end here.
+            const u64 head = get(view.submission_head);
+            if (static_cast<std::int64_t>(head - slot.source_id) < 0) found("an answer before the head that covers its slot");
             check(slot);
         }
         return count;
@@ -129,6 +133,8 @@ class HostRing {
     }
 
   private:
+    static constexpr u8 UNTOUCHED = 0xA5;
+
     struct Lease {
         u64 first = 0, blocks = 0, offset = 0, payload = 0, result = 0;
         u32 generation = 0;
@@ -209,7 +215,13 @@ class HostRing {
         } else if (slot.event_type >> 16 != BODY_EMPTY || slot.data_len != 0) {
             found(which + "an answer that is not one");
         }
-        if (job.refused) faults_.fetch_add(1, std::memory_order_relaxed);
+        if (job.refused) {
+            const u8* result = view.arena + pending.lease.result;
+            if (std::any_of(result, result + job.result_len, [](u8 byte) { return byte != UNTOUCHED; })) {
+                found(which + "bytes in a region of a job that was refused");
+            }
+            faults_.fetch_add(1, std::memory_order_relaxed);
+        }
         if (!bugs_.early_recycling) give(pending.lease);
         reaped_.fetch_add(1, std::memory_order_relaxed);
     }

@@ -69,10 +69,11 @@ class Workload {
     }
 
     // Only the CRC is worked out here: of the hash, the host's tests say whether it is right.
-    TestJob checksum(Random& random) const {
+    TestJob checksum(Random& random) const { return checksum_of(random, random.below(600)); }
+    TestJob checksum_of(Random& random, u32 items) const {
         TestJob job;
         job.opcode = Opcode::checksum;
-        job.descriptor.items = random.below(600);
+        job.descriptor.items = items;
         std::vector<u64> offsets{0};
         std::vector<u8> all;
         std::vector<u32> expected;
@@ -101,10 +102,13 @@ class Workload {
     }
 
     TestJob score(Random& random) const {
-        TestJob job = with_queries(random, Opcode::score, random.below(7));
-        const u32 items = job.descriptor.items;
+        const u32 items = random.below(7);
+        return score_of(random, items, random.below(2) == 0);
+    }
+    TestJob score_of(Random& random, u32 items, bool all_rows) const {
+        TestJob job = with_queries(random, Opcode::score, items);
         std::vector<u32> rows;
-        if (random.below(2) == 0) {
+        if (all_rows) {
             job.descriptor.flags = FLAG_ALL_ROWS;
             for (u32 row = 0; row < corpus.rows; ++row) rows.push_back(row);
         } else {

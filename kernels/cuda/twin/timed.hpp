@@ -24,12 +24,12 @@ constexpr u32 JOB_SLOTS = 8;
 // A device whose clocks are virtual, and a host that has one job under way at a time.
 class TimedRun {
   public:
-    TimedRun(const Workload& workload, const std::vector<TestJob>& jobs, u32 workers, u32 job_slots, const Costs& costs)
+    TimedRun(const Workload& workload, const std::vector<TestJob>& jobs, u32 workers, u64 scratch_bytes)
         : jobs_(jobs),
           ring_(shape_of(jobs)),
-          device_(ring_.view, workload, workers, job_slots, 64 << 20),
+          device_(ring_.view, workload, workers, JOB_SLOTS, scratch_bytes),
           scheduler_(Scheduler::Order::CLOCK, 0, enter_block),
-          timeline_(costs, scheduler_) {
+          timeline_(Costs{}, scheduler_) {
         const RingView& view = ring_.view;
         timeline_.add_host_memory(view.submission_tail, 8 * sizeof(Line));
         timeline_.add_host_memory(view.submissions, view.submission_capacity * sizeof(Slot));
@@ -145,7 +145,15 @@ struct Kind {
     const char* name;
     u32 dim, rows;
     TestJob (*make)(const Workload& workload, Random& random);
+    u64 scratch_bytes = 64 << 20;
 };
+
+// As if the blocks that a job names belonged to another by now.
+inline TestJob foreign(TestJob job) {
+    job.status = STATUS_BAD_DESCRIPTOR, job.refused = true;
+    job.damage = [](Slot& slot) { reinterpret_cast<Descriptor*>(slot.data)->arena_generation += 1; };
+    return job;
+}
 
 // Empty for a kind that there is not.
 inline std::vector<Hops> time_jobs(const std::string& name, u32 workers, u32 count) {
@@ -163,6 +171,11 @@ inline std::vector<Hops> time_jobs(const std::string& name, u32 workers, u32 cou
         {"encode", 8, 100, [](const Workload& with, Random& random) { return with.encode(random); }},
         {"nearest", 8, 400, [](const Workload& with, Random& random) { return with.nearest(random); }},
         {"checksum", 8, 100, [](const Workload& with, Random& random) { return with.checksum(random); }},
+        // Payloads that find no room in scratch memory, so that there is no PREPARE.
+        {"checksum, foreign", 8, 100,
+         [](const Workload& with, Random& random) { return foreign(with.checksum_of(random, 1'500)); }, 256},
+        {"score, foreign", 21, 400,
+         [](const Workload& with, Random& random) { return foreign(with.score_of(random, 6, true)); }, 256},
     };
     const auto kind = std::find_if(std::begin(KINDS), std::end(KINDS), [&](const Kind& kind) { return kind.name == name; });
     if (kind == std::end(KINDS)) return {};
@@ -170,7 +183,7 @@ inline std::vector<Hops> time_jobs(const std::string& name, u32 workers, u32 cou
     const Workload workload(random, kind->dim, {kind->rows});
     std::vector<TestJob> jobs;
     for (u32 job = 0; job < count; ++job) jobs.push_back(kind->make(workload, random));
-    return TimedRun(workload, jobs, workers, JOB_SLOTS, Costs{}).run();
+    return TimedRun(workload, jobs, workers, kind->scratch_bytes).run();
 }
 
 }  // namespace megaring::twin
