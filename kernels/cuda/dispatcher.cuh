@@ -97,7 +97,7 @@ class Dispatcher {
     }
 
     MR_DEVICE void begin() {
-        head_ = broadcast(lane_ == 0 ? system_load_relaxed(&ring_.submission_head->words[0]) : 0);
+        head_ = reported_ = broadcast(lane_ == 0 ? system_load_relaxed(head_word()) : 0);
         limit_ = broadcast(lane_ == 0 ? system_load_relaxed(&ring_.control->words[CONTROL_LIMIT]) : 0);
         if (lane_ == 0) {
             DeviceState& state = *params_.state;
@@ -120,13 +120,17 @@ class Dispatcher {
         if (lane_ == 0) {
             CompletionEntry answered[BURST];
             u32 answers = 0;
+            const u64 before = published_, head = head_ + burst;
             for (u32 at = 0; at < burst; ++at) {
-                if (dispatch(staged_[at], head_ + at, &answered[answers])) ++answers;
+                if (dispatch(staged_[at], head_ + at, head, &answered[answers])) ++answers;
             }
-            // The copies are complete, and ordered before this: the host may write the slots again.
-            u64* head = &ring_.submission_head->words[0];
-            if (answers > 0) complete(params_, answered, answers, head, head_ + burst);
-            else system_store_release(head, head_ + burst);
+            // The records, their plans and their counters come before the number that tells of them, and so does the
+            // head: no worker may complete a job before the host can see that its slot is taken.
+            if (published_ != before) device_count_release(&params_.state->news, published_ - before);
+            if (answers > 0) {
+                complete(params_, answered, answers, reported_ == head ? nullptr : head_word(), head);
+                reported_ = head;
+            }
         }
         stop_slot_ = broadcast(stop_slot_) != 0;
         published_ = broadcast(published_);
@@ -134,8 +138,18 @@ class Dispatcher {
         warp_sync();
     }
 
-    // Publishes one slot's job; true if there is nothing to publish, only a completion to send.
-    MR_DEVICE bool dispatch(const Slot& slot, u64 position, CompletionEntry* answer) {
+    MR_DEVICE u64* head_word() const { return &ring_.submission_head->words[0]; }
+
+    // Reports the head, which is behind a burst, once: the copies are complete, and ordered before this, so the host may
+    // write the slots again. A burst that is all answered at once has it reported with its completions, for one fence.
+    MR_DEVICE void report(u64 head) {
+        if (reported_ == head) return;
+        system_store_release(head_word(), head);
+        reported_ = head;
+    }
+
+    // Plans one slot's job; true if there is nothing to publish, only a completion to send.
+    MR_DEVICE bool dispatch(const Slot& slot, u64 position, u64 head, CompletionEntry* answer) {
         const u64 now = clock_ns();
         // The position tells the ticket, also where the slot is damaged.
         *answer = CompletionEntry{
@@ -154,6 +168,7 @@ class Dispatcher {
             return true;
         }
         if (!regions_fit(ring_, descriptor)) return refuse(answer, STATUS_BAD_DESCRIPTOR);
+        report(head);
         const u64 number = published_;
         JobRecord& job = params_.jobs[number & (params_.job_slots - 1)];
         job.slot = slot;
@@ -173,9 +188,7 @@ class Dispatcher {
         // Not before: a record whose job is refused stays free.
         job.passed = 0;
         stream_.next += job.tiles;
-        // The record, its plan and its counters come before the number that tells of them.
         published_ = number + 1;
-        device_count_release(&params_.state->news, u64(1));
         return false;
     }
 
@@ -250,6 +263,7 @@ class Dispatcher {
     Slot* staged_;
     StreamPlace stream_;
     u64 head_ = 0, limit_ = 0, published_ = 0;
+    u64 reported_ = 0;  // the head that the host can see
     u64 short_at_ = 0, short_since_ns_ = 0;  // of records
     u64 stop_slot_ = 0;
     u64 host_beat_ = 0, host_seen_ns_ = 0, tended_ns_ = 0, beats_ = 0;
