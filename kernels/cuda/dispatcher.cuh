@@ -140,8 +140,9 @@ class Dispatcher {
 
     MR_DEVICE u64* head_word() const { return &ring_.submission_head->words[0]; }
 
-    // Reports the head, which is behind a burst, once: the copies are complete, and ordered before this, so the host may
-    // write the slots again. A burst that is all answered at once has it reported with its completions, for one fence.
+    // Reports the head, which is behind a burst, once: the copies are complete, and ordered before this, so the host
+    // may write the slots again. A burst that is all answered at once has it reported with its completions, for one
+    // fence.
     MR_DEVICE void report(u64 head) {
         if (reported_ == head) return;
         system_store_release(head_word(), head);

@@ -19,10 +19,11 @@ namespace megaring {
 // Shared memory: the slab of codes, then the tile's state. FINISH has the state's histograms and a few words.
 constexpr u32 SEARCH_SHARED_BYTES = SLAB_BYTES + sizeof(TileState);
 static_assert(SEARCH_SHARED_BYTES + MAILBOX_BYTES <= 40 << 10, "the least that a device is asked for (src/driver.rs)");
-// Shares whose heads a block keeps at hand while it merges them: what its histogram leaves of the tile's state.
+// What a block keeps at hand of the shares' heads while it merges them: as many as its histogram leaves room for in the
+// tile's state.
 struct Share {
     u32 count;
-    float highest;
+    float best, highest;
 };
 constexpr u32 MOST_SPLITS = (WARPS - 1) * BINS * sizeof(u32) / sizeof(Share);
 // A share of rows is at least this many groups, if there are as many.
@@ -239,10 +240,9 @@ struct Merge {
                           static_cast<u64>(query) * plan.capacity;
         const QueryParams params =
             load_global(reinterpret_cast<const QueryParams*>(global(scratch) + plan.params) + query);
-        const Head own = team.rank() < plan.splits ? head(team.rank()) : Head{};
-        gather_heads(params, own);
+        gather_heads(params, team.rank() < plan.splits ? head(team.rank()) : Head{});
         if (!words->overflow) {
-            float threshold = narrow_by_heads(params.slack, own);
+            float threshold = narrow_by_heads(params.slack);
             gather_cells(threshold);
             threshold = narrow_by_cells(threshold, params.slack);
             each_found(threshold, [&](const Cell& cell) {
@@ -264,35 +264,39 @@ struct Merge {
         return load_global(heads + static_cast<u64>(split) * plan.items + query);
     }
 
-    // Each head once, by one thread, which keeps its first.
-    template <typename Visit>
-    MR_DEVICE void each_head(const Head& own, Visit visit) const {
-        if (team.rank() < plan.splits) visit(team.rank(), own);
-        for (u32 split = team.rank() + Team::SIZE; split < plan.splits; split += Team::SIZE) visit(split, head(split));
-    }
-
-    MR_DEVICE void gather_heads(const QueryParams& params, const Head& own) const {
+    // Each head once, by one thread; the first of each thread's is on its way.
+    MR_DEVICE void gather_heads(const QueryParams& params, Head one) const {
         if (team.rank() == 0) *words = MergeWords{params.screened ? 0u : 1u, 0, 0, 0, ordered_int(params.threshold)};
         team.sync();
-        each_head(own, [&](u32 split, const Head& one) {
-            shares[split] = Share{one.count, one.highest};
+        for (u32 split = team.rank(); split < plan.splits; split += Team::SIZE) {
+            if (split >= Team::SIZE) one = head(split);
+            shares[split] = Share{one.count, one.best, one.highest};
             if (one.overflow) shared_or(&words->overflow, 1);
             else shared_max(&words->threshold, ordered_int(one.threshold));
             if (one.count > 0) shared_add(&words->filled, 1);
-        });
+        }
         team.sync();
     }
 
-    // Of as many shares as rows are wanted, the best lower bounds belong to that many rows.
-    MR_DEVICE float narrow_by_heads(double slack, const Head& own) const {
-        const float threshold = int_value(words->threshold);
-        if (plan.splits == 1 || words->filled < plan.k) return threshold;
-        const u32 key = kth_largest(team, plan.k, [&](auto visit) {
-            each_head(own, [&](u32, const Head& one) {
-                if (one.count > 0) visit(ordered_key(one.best));
-            });
-        });
-        return sharper(threshold, relax(key_value(key), slack));
+    // Of as many shares as rows are wanted, the best lower bounds belong to that many rows. There are few shares: each
+    // bound's rank is found by counting, which is sooner done than a selection by radix.
+    MR_DEVICE float narrow_by_heads(double slack) const {
+        if (plan.splits > 1 && words->filled >= plan.k) {
+            for (u32 split = team.rank(); split < plan.splits; split += Team::SIZE) {
+                // An empty share has none, which is minus infinity.
+                const float best = shares[split].best;
+                u32 above = 0, level = 0;
+                for (u32 other = 0; other < plan.splits; ++other) {
+                    above += shares[other].best > best ? 1 : 0;
+                    level += shares[other].best >= best ? 1 : 0;
+                }
+                if (above < plan.k && plan.k <= level) {
+                    shared_max(&words->threshold, ordered_int(relax(best, slack)));
+                }
+            }
+            team.sync();
+        }
+        return int_value(words->threshold);
     }
 
     // Counts the cells that pass, and brings as many near as fit: mostly all that is still of interest.

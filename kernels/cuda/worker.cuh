@@ -73,8 +73,6 @@ class Worker {
                 run_chunk(params_, job, phase, claim.value - begin_of(job, phase));
             }
             if (asks && phase == PHASE_PREPARE) hold_regions(job, run);
-            // What the answer's bytes need on their way to the host.
-            if (phase == PHASE_FINISH) system_fence();
             block_sync();
             if (thread_index() == 0) finish(job, phase, total);
         }
@@ -102,7 +100,9 @@ class Worker {
         const u32 tile = streams ? (chunk - begin) / job.tile_chunks : 0;
         const u32 needed = begin + tile * job.tile_chunks;
         u64 progress = 0;
-        bool wanted = wait_for(params_, [&] {
+        // Nothing comes before PREPARE, nor before the one chunk of a job that has no other.
+        const bool waits = phase != PHASE_PREPARE && job.total > 1;
+        bool wanted = !waits || wait_for(params_, [&] {
             progress = device_load_acquire(&job.progress);
             return done_of(progress) >= needed;
         });
@@ -138,7 +138,13 @@ class Worker {
     // Counts a finished chunk. By one thread, after all of the block's.
     MR_DEVICE void finish(JobRecord& job, Phase phase, u32 total) {
         if (job.tile_chunks != 0 && phase == PHASE_WORK) return finish_streamed(job);
-        const u64 before = device_add_acq_rel(&job.progress, u64(1));
+        // What the block wrote for the host came before the barrier. Where FINISH is one chunk, this block has seen
+        // that all others are over, and the completion's own fence does. Where it is several, each block needs one,
+        // since another may complete the job.
+        const bool is_last = phase == PHASE_FINISH && job.work_end + 1 == total;
+        if (phase == PHASE_FINISH && !is_last) system_fence();
+        const u64 before = is_last ? device_add(&job.progress, u64(1)) : device_add_acq_rel(&job.progress, u64(1));
+        // Not so where a wait was given up: some block may still be at work on the job.
         if (done_of(before) + 1 == total) complete_job(params_, job, status_of(before));
     }
 

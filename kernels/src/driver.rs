@@ -30,9 +30,6 @@ const KERNEL: &CStr = c"megaring_kernel";
 /// Dynamic shared memory of a block: what is asked for, and the least that will do.
 const SHARED: usize = 96 << 10;
 const LEAST_SHARED: usize = 40 << 10;
-/// Most blocks of a multiprocessor. The kernel's registers leave room for one; of a leaner kernel a second would work
-/// while the first waits.
-const MOST_BLOCKS: i32 = 2;
 /// Bytes of each of the two buffers that uploads go through: one is filled while the other is copied.
 const STAGING: usize = 8 << 20;
 
@@ -308,7 +305,7 @@ fn shared_bytes(context: &Context, kernel: CUfunction, facts: &DeviceFacts) -> R
     context.check("cuFuncSetAttribute", code).map(|()| shared)
 }
 
-/// Blocks that one multiprocessor holds at once, as far as they are wanted.
+/// Blocks that one multiprocessor holds at once; the kernel's registers leave room for one.
 fn resident_blocks(context: &Context, kernel: CUfunction, shared: usize) -> Result<u32, DeviceError> {
     let api = context.enter()?;
     let mut blocks = 0;
@@ -316,7 +313,7 @@ fn resident_blocks(context: &Context, kernel: CUfunction, shared: usize) -> Resu
     let code = unsafe { (api.occupancy)(&raw mut blocks, kernel, BLOCK_THREADS as i32, shared) };
     context.check("cuOccupancyMaxActiveBlocksPerMultiprocessor", code)?;
     match blocks {
-        1.. => Ok(blocks.min(MOST_BLOCKS) as u32),
+        1.. => Ok(blocks as u32),
         _ => Err(DeviceError::Other("not one block of the kernel fits a multiprocessor".into())),
     }
 }

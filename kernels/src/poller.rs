@@ -1,8 +1,10 @@
 //! The thread that does what a device cannot: wake a thread of this process.
 //!
 //! In persistent mode it sees completions come and wakes the thread that reaps them; in the other modes it also
-//! launches the kernel when the ring has news. With no job under way it is parked. While jobs are, it spins a little,
-//! then yields, and for long jobs looks now and then, which costs such a job up to [`LOOK`] of its latency.
+//! launches the kernel when the ring has news. With no job under way it waits as the settings say, in persistent mode
+//! [`BETWEEN_JOBS`] long before it parks: to wake it costs a caller who asks one question after the other more than the
+//! job. While jobs are under way it spins a little, then yields, and for long jobs looks now and then, which costs such
+//! a job up to [`LOOK`] of its latency.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -16,6 +18,8 @@ use crate::launch::Kernel;
 const SPIN: Duration = Duration::from_micros(20);
 const YIELD: Duration = Duration::from_millis(2);
 const LOOK: Duration = Duration::from_micros(50);
+/// An answer's way to a caller, and the next question's way back.
+const BETWEEN_JOBS: Duration = Duration::from_micros(200);
 /// How often a thread whose ring is closed looks up. Only reservations of before can still be submitted.
 const LEFTOVERS: Duration = Duration::from_millis(5);
 
@@ -30,7 +34,7 @@ impl Poller {
         let served = kernel.clone();
         let thread = std::thread::Builder::new().name("megaring-cuda-poll".into()).spawn(move || {
             match mode {
-                CudaMode::Persistent => watch(&served),
+                CudaMode::Persistent => watch(&served, wait),
                 CudaMode::Launch | CudaMode::Graph => dispatch(&served, wait),
             }
             served.ring().announce();
@@ -48,14 +52,18 @@ impl Poller {
 }
 
 /// Wakes reapers while tickets are outstanding.
-fn watch(kernel: &Kernel) {
+fn watch(kernel: &Kernel, wait: WaitStrategy) {
+    let wait = match wait {
+        WaitStrategy::HybridSpin(limit) => WaitStrategy::HybridSpin(limit.max(BETWEEN_JOBS)),
+        as_asked => as_asked,
+    };
     let ring = kernel.ring();
     while !kernel.stopping() {
         if ring.is_closed() && ring.outstanding() == 0 {
             std::thread::park_timeout(LEFTOVERS);
             continue;
         }
-        ring.await_outstanding(None);
+        ring.await_outstanding(wait, None);
         let mut last_news = Instant::now();
         while ring.outstanding() > 0 && !kernel.stopping() {
             if ring.announce() {

@@ -70,11 +70,11 @@ impl<P: Protocol> JobRing<P> {
         news
     }
 
-    /// For a device's watcher with nothing to watch: parks until a ticket is outstanding or the ring is closed (true),
-    /// or the deadline has passed. A submission wakes one thread that waits here, beside one that waits on
+    /// For a device's watcher with nothing to watch: waits until a ticket is outstanding or the ring is closed (true),
+    /// or the deadline has passed. A submission wakes one thread that is parked here, beside one that is on
     /// [`JobRing::jobs_signal`].
-    pub fn await_outstanding(&self, deadline: Option<Instant>) -> bool {
-        self.watchers.wait_until(WaitStrategy::Park, deadline, || self.outstanding() > 0 || self.is_closed())
+    pub fn await_outstanding(&self, wait: WaitStrategy, deadline: Option<Instant>) -> bool {
+        self.watchers.wait_until(wait, deadline, || self.outstanding() > 0 || self.is_closed())
     }
 
     /// Sends completions as a device does: nobody is woken. A device of a loom model cannot write the ring's bytes,

@@ -122,17 +122,17 @@ fn the_backlog_is_told_from_the_lines() {
 #[test]
 fn a_watcher_parks_until_a_ticket_is_outstanding() {
     let ring = ring_at(0);
-    assert!(!ring.await_outstanding(Some(Instant::now())));
+    assert!(!ring.await_outstanding(WaitStrategy::Park, Some(Instant::now())));
     thread::scope(|scope| {
-        let watcher = scope.spawn(|| ring.await_outstanding(soon()));
+        let watcher = scope.spawn(|| ring.await_outstanding(WaitStrategy::Park, soon()));
         let worker = scope.spawn(|| ring.jobs_signal().wait_until(WaitStrategy::Park, soon(), || ring.has_untaken()));
         let ticket = submit(&ring);
         assert!(watcher.join().expect("no panic"), "one submission wakes a watcher");
         assert!(worker.join().expect("no panic"), "and a worker");
         ring.try_poll(1, &mut |job| drop(ring.open(&job)));
         assert_eq!(ticket.wait().status(), Status::BackendFailed);
-        assert!(!ring.await_outstanding(Some(Instant::now())));
-        let watcher = scope.spawn(|| ring.await_outstanding(soon()));
+        assert!(!ring.await_outstanding(WaitStrategy::Park, Some(Instant::now())));
+        let watcher = scope.spawn(|| ring.await_outstanding(WaitStrategy::Park, soon()));
         ring.close();
         assert!(watcher.join().expect("no panic"), "closing wakes it for good");
     });

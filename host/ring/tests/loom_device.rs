@@ -75,7 +75,7 @@ fn the_watcher_wakes<P: Protocol>() {
         let ring = tiny_ring::<P>();
         let watcher = {
             let ring = ring.clone();
-            thread::spawn(move || assert!(ring.await_outstanding(None)))
+            thread::spawn(move || assert!(ring.await_outstanding(WaitStrategy::Park, None)))
         };
         let _ticket = ask(&ring);
         watcher.join().expect("no panic");
@@ -88,7 +88,7 @@ fn the_watcher_ends<P: Protocol>() {
         let ring = tiny_ring::<P>();
         let watcher = {
             let ring = ring.clone();
-            thread::spawn(move || assert!(ring.await_outstanding(None)))
+            thread::spawn(move || assert!(ring.await_outstanding(WaitStrategy::Park, None)))
         };
         ring.close();
         watcher.join().expect("no panic");

@@ -128,7 +128,7 @@ impl<P: Protocol> Run<'_, P> {
     /// What stands in for a device's notifications, and keeps the host's heartbeat going.
     fn watch(&self) {
         let heart = &self.ring.lines().host_heartbeat[0].word;
-        while self.ring.await_outstanding(None) && !self.ring.is_closed() {
+        while self.ring.await_outstanding(WaitStrategy::Park, None) && !self.ring.is_closed() {
             heart.fetch_add(1, Ordering::Relaxed);
             if !self.ring.announce() {
                 thread::yield_now();
