@@ -40,7 +40,8 @@ struct Descriptor {
     u16 flags;
     u64 deadline_ns;
     u64 result_offset, result_len;
-    u32 dim, reserved;
+    u32 dim;
+    u32 check;  // of the slot's words: `slot_check` in host/ring/src/descriptor.rs
 };
 static_assert(sizeof(Descriptor) == 72);
 

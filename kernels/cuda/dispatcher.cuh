@@ -1,9 +1,11 @@
 // The dispatcher: one warp that turns the host's slots into planned jobs in device memory, where the workers look.
 //
-// Only this warp reads the submission ring. It polls one word over PCIe; when that has changed it fences, copies the
-// new slots out in pieces of 16 bytes, eight lanes a slot, and reports the head once for the burst, after which the
-// host may overwrite them. Between polls it sends the device's heartbeat, watches the host's, and obeys the control
-// word. What needs no work is answered at once.
+// Only this warp reads the submission ring. It polls the tail and, in the same turn over PCIe, the slot that comes
+// next. A slot that is whole by itself (both sequences and the check over all its words: nothing orders those loads) is
+// taken without another turn. Where the tail tells of more, or the slot is not whole, the warp fences and copies the
+// slots out in pieces of 16 bytes, eight lanes a slot. It reports the head once for the burst, after which the host may
+// overwrite them. Between polls it sends the device's heartbeat, watches the host's, and obeys the control word. What
+// needs no work is answered at once.
 #pragma once
 
 #include "completion.cuh"
@@ -28,18 +30,26 @@ class Dispatcher {
         EndReason reason = END_STOPPED;
         for (bool going = true; going;) {
             const Look look = poll();
-            const u64 waiting = look.tail - head_;
+            u64 waiting = look.tail - head_;
             if (waiting > ring_.submission_capacity) {
-                reason = END_BAD_TAIL;
-                break;
+                // It may be behind slots that were taken before it told of them.
+                if (head_ - look.tail > ring_.submission_capacity) {
+                    reason = END_BAD_TAIL;
+                    break;
+                }
+                waiting = 0;
             }
+            // More than one are sooner taken together.
+            const bool early = waiting < 2 && is_whole(look.piece);
+            if (early) waiting = 1;
             // A limit that is behind, or further ahead than the ring is long, is as good as reached.
             const u64 ahead = limit_ - head_;
             const u64 left = limit_ == NO_LIMIT ? waiting : ahead > ring_.submission_capacity ? 0 : ahead;
             const u64 allowed = least(waiting, left);
             const u32 burst = static_cast<u32>(least(allowed, look.free));
             if (burst > 0) {
-                take(burst);
+                early ? stage(look.piece) : stage(burst);
+                take(burst, early ? &next_slot()->sequence : &ring_.submission_tail->words[0]);
                 going = !stop_slot_;
             } else if (limit_ != NO_LIMIT && left == 0) {
                 reason = END_LIMIT;
@@ -55,21 +65,22 @@ class Dispatcher {
 
   private:
     static MR_DEVICE Piece* pieces_of(Slot& slot) { return reinterpret_cast<Piece*>(&slot); }
-    MR_DEVICE u64 broadcast(u64 value) { return warp_shuffle(value, 0); }
+    MR_DEVICE u64 broadcast(u64 value) const { return warp_shuffle(value, 0); }
 
     static MR_DEVICE u64 least(u64 a, u64 b) { return a < b ? a : b; }
 
-    // The tail and, when it is time again, the lines beside it, and how many of the next records are free, a burst at
-    // most: by some lanes at once, so that they cost no further turn over the bus.
+    // The tail, a piece of the slot that comes next, when it is time again the lines beside the tail, and how many of
+    // the next records are free, a burst at most: by some lanes at once, so that they cost no further turn.
     struct Look {
-        u64 tail, command, host_beat, clock_offset;
+        u64 tail;
+        Piece piece;
+        u64 command, host_beat, clock_offset;
         u32 free;
         bool due;
     };
     MR_DEVICE Look poll() {
         const bool due = broadcast(lane_ == 0 && clock_ns() - tended_ns_ >= TEND_NS ? 1 : 0) != 0;
-        // Each lane reads slots, so each acquires; it is one access for all.
-        const u64 tail = system_load_acquire(&ring_.submission_tail->words[0]);
+        const WordAndPiece news = system_load_beside(&ring_.submission_tail->words[0], next_slot(), lane_ % 8);
         u64 word = 0;
         if (due && lane_ < 3) {
             const Line* line = lane_ == 0 ? ring_.host_heartbeat : ring_.control;
@@ -80,7 +91,23 @@ class Dispatcher {
         // What the workers have read of a record comes before what is written to it.
         warp_sync();
         const u32 free = used == 0 ? BURST : lowest_bit(used);
-        return Look{broadcast(tail), warp_shuffle(word, 1), warp_shuffle(word, 0), warp_shuffle(word, 2), free, due};
+        return Look{broadcast(news.word),  news.piece, warp_shuffle(word, 1), warp_shuffle(word, 0),
+                    warp_shuffle(word, 2), free,       due};
+    }
+
+    MR_DEVICE const Slot* next_slot() const { return ring_.submissions + (head_ & (ring_.submission_capacity - 1)); }
+
+    // Whether the pieces that the first eight lanes hold are one job's; all lanes learn the same. The others have read
+    // the slot too, perhaps at another moment.
+    MR_DEVICE bool is_whole(Piece piece) const {
+        const u64 sequence = head_ + 1;
+        const bool other = (lane_ == 0 && piece.low != sequence) || (lane_ == 7 && piece.high != sequence);
+        if (warp_ballot(other) != 0) return false;
+        const u32 word = 2 * (lane_ % 8);
+        u64 sum = check_share(word, piece.low) + check_share(word + 1, piece.high);
+        MR_UNROLL
+        for (u32 mask = 1; mask < 8; mask *= 2) sum += warp_shuffle_xor(sum, mask);
+        return broadcast((sum + CHECK_START) >> 32) == warp_shuffle(piece.low, 7) >> 32;
     }
 
     // Whether every worker is through with the job that this one's record held before.
@@ -109,15 +136,27 @@ class Dispatcher {
         }
     }
 
-    // Takes a burst of slots off the ring.
-    MR_DEVICE void take(u32 burst) {
+    // Stages the slot that was read beside the tail.
+    MR_DEVICE void stage(Piece piece) {
+        if (lane_ < 8) pieces_of(staged_[0])[lane_] = piece;
+    }
+
+    // Stages slots that the tail tells of. Each lane reads some, so each acquires.
+    MR_DEVICE void stage(u32 burst) {
         const u32 slot = lane_ / 8, piece = lane_ % 8;
         const u64 mask = ring_.submission_capacity - 1;
+        system_acquire(&ring_.submission_tail->words[0]);
         if (slot < burst) {
             pieces_of(staged_[slot])[piece] = system_load_piece(ring_.submissions + ((head_ + slot) & mask), piece);
         }
+    }
+
+    // Takes the staged slots off the ring. The warp knows of them by the word at `from`.
+    MR_DEVICE void take(u32 burst, const u64* from) {
         warp_sync();
         if (lane_ == 0) {
+            mark(next_slot());
+            told_by_ = from;
             CompletionEntry answered[BURST];
             u32 answers = 0;
             const u64 before = published_, head = head_ + burst;
@@ -140,12 +179,14 @@ class Dispatcher {
 
     MR_DEVICE u64* head_word() const { return &ring_.submission_head->words[0]; }
 
-    // Reports the head, which is behind a burst, once: the copies are complete, and ordered before this, so the host
-    // may write the slots again. A burst that is all answered at once has it reported with its completions, for one
-    // fence.
+    // Before the first job of a burst is planned, one fence for two: what the host wrote before it told of the slots is
+    // there for this thread and whoever learns of the jobs from it, and the copies are complete, so that the head can
+    // be reported and the host write the slots again. A burst that is all answered at once needs nothing of the host's,
+    // and has its head reported with its completions.
     MR_DEVICE void report(u64 head) {
         if (reported_ == head) return;
-        system_store_release(head_word(), head);
+        system_acquire(told_by_);
+        system_store_fenced(head_word(), head);
         reported_ = head;
     }
 
@@ -265,6 +306,7 @@ class Dispatcher {
     StreamPlace stream_;
     u64 head_ = 0, limit_ = 0, published_ = 0;
     u64 reported_ = 0;  // the head that the host can see
+    const u64* told_by_ = nullptr;
     u64 short_at_ = 0, short_since_ns_ = 0;  // of records
     u64 stop_slot_ = 0;
     u64 host_beat_ = 0, host_seen_ns_ = 0, tended_ns_ = 0, beats_ = 0;

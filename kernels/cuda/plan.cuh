@@ -49,6 +49,18 @@ MR_DEVICE bool regions_hold(const RingView& ring, const Descriptor& descriptor, 
            descriptor.result_offset + descriptor.result_len <= end;
 }
 
+// What a word of a job's slot adds to the sum whose upper half is the slot's check, and what that begins with:
+// `slot_check` in host/ring/src/descriptor.rs.
+constexpr u64 CHECK_START = u64(1) << 63;
+MR_DEVICE constexpr u64 check_share(u32 word, u64 value) {
+    u64 key = (u64(word) + 1) * 0x9E3779B97F4A7C15u;
+    key = (key ^ key >> 30) * 0xBF58476D1CE4E5B9u;
+    key = (key ^ key >> 27) * 0x94D049BB133111EBu;
+    // The check's own half of its word counts as 0.
+    return ((key ^ key >> 31) | 1) * (word == 14 ? value & 0xFFFFFFFF : value);
+}
+static_assert(check_share(0, 1) == 0xE220A8397B1DCDAF && check_share(15, 1) == 0x84BB3F97971D80AB);
+
 // Whether a slot found at `position` is whole and speaks this ABI (host/ring/src/descriptor.rs).
 MR_DEVICE bool slot_holds(const Slot& slot, u64 position) {
     return slot.sequence == position + 1 && slot.data[9] == slot.sequence && slot.data_len == JOB_DATA_BYTES &&

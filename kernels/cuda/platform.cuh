@@ -173,12 +173,6 @@ MR_DEVICE u64 system_load_relaxed(const u64* at) {
     asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(at) : "memory");
     return value;
 }
-// What the host wrote before it stored the value that comes back is visible from here on.
-MR_DEVICE u64 system_load_acquire(const u64* at) {
-    u64 value;
-    asm volatile("ld.acquire.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(at) : "memory");
-    return value;
-}
 // A relaxed load of a value that is looked at later: its turn over the bus goes on meanwhile.
 struct Later {
     u64 value;
@@ -218,6 +212,16 @@ MR_DEVICE Piece system_load_piece(const Slot* slot, u32 piece) {
                  : "memory");
     return value;
 }
+// A word, and a piece of a slot that the host may be writing meanwhile, in one turn over the bus.
+struct WordAndPiece {
+    u64 word;
+    Piece piece;
+};
+MR_DEVICE WordAndPiece system_load_beside(const u64* at, const Slot* slot, u32 piece) {
+    return WordAndPiece{system_load_relaxed(at), system_load_piece(slot, piece)};
+}
+// Where time is virtual, a hop of a job ends here (twin/timed.hpp).
+MR_DEVICE void mark(const void* at) { static_cast<void>(at); }
 MR_DEVICE void system_store_piece(Slot* slot, u32 piece, Piece value) {
     Piece* at = reinterpret_cast<Piece*>(slot) + piece;
     asm volatile("st.relaxed.sys.global.v2.u64 [%0], {%1, %2};" ::"l"(at), "l"(value.low), "l"(value.high) : "memory");

@@ -66,7 +66,7 @@ struct Functions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Hops {
-    /// The dispatcher has copied its slot.
+    /// The dispatcher has its slot.
     pub taken: u64,
     /// Its plan is there.
     pub published: u64,

@@ -11,16 +11,16 @@ const WORKERS: u32 = 131;
 /// completion, in nanoseconds. What a change costs more than that is to be seen.
 const BUDGETS: [(&str, u64); 8] = [
     ("nop", 2_150),
-    ("search, 1 query", 13_500),
-    ("search, 8 queries", 13_700),
-    ("search, 64 queries", 16_400),
-    ("score", 8_900),
-    ("encode", 10_900),
-    ("nearest", 12_200),
-    ("checksum", 10_600),
+    ("search, 1 query", 11_400),
+    ("search, 8 queries", 11_700),
+    ("search, 64 queries", 16_600),
+    ("score", 8_550),
+    ("encode", 9_450),
+    ("nearest", 11_900),
+    ("checksum", 9_400),
 ];
 /// Most that it may take on average until a slot is taken: that depends on when in its polling it comes.
-const TAKEN: u64 = 2_700;
+const TAKEN: u64 = 1_600;
 
 /// Where each hop ends, and its name.
 fn ends(of: &Hops) -> [(&'static str, u64); 8] {

@@ -2,7 +2,7 @@
 
 use crate::{
     fault::SlotFault,
-    slot::{JOB_DATA_BYTES, Slot},
+    slot::{JOB_DATA_BYTES, SLOT_BYTES, Slot},
 };
 
 /// Version of the slot ABI; a consumer refuses a job of any other.
@@ -70,8 +70,30 @@ pub struct Descriptor {
     pub dim: u32,
 }
 
+/// Where in a job's data its [`slot_check`] lies.
+const CHECK_AT: usize = 68;
+/// What the sum begins with, so that a slot of zeroes, where no job was ever written, has a wrong check.
+const CHECK_START: u64 = 1 << 63;
+
+/// What tells a device that the sixteen words it has read of a job's slot are one job's, though nothing orders its
+/// reads: the upper half of the sum of all words, each times an odd number of its own (the mixing of SplitMix64:
+/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014), the check itself being 0. Words of
+/// two jobs have it by chance alone, once in 2^32. A device that finds it wrong waits for the tail, which orders.
+pub fn slot_check(slot: &Slot) -> u32 {
+    let mut slot = *slot;
+    slot.put(CHECK_AT, [0; 4]);
+    let words: [u64; SLOT_BYTES / 8] = bytemuck::cast(slot);
+    let product = |(at, word): (usize, u64)| {
+        let mut key = (at as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        key = (key ^ key >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        key = (key ^ key >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((key ^ key >> 31) | 1).wrapping_mul(word)
+    };
+    (words.into_iter().enumerate().map(product).fold(CHECK_START, u64::wrapping_add) >> 32) as u32
+}
+
 impl Descriptor {
-    /// The job as a slot with both copies of `sequence`.
+    /// The job as a slot with both copies of `sequence`, and its check.
     pub fn to_slot(&self, sequence: u64) -> Slot {
         let mut slot = Slot {
             sequence,
@@ -96,6 +118,7 @@ impl Descriptor {
         slot.put(56, self.result.len.to_le_bytes());
         slot.put(64, self.dim.to_le_bytes());
         slot.set_second_sequence(sequence);
+        slot.put(CHECK_AT, slot_check(&slot).to_le_bytes());
         slot
     }
 
@@ -141,4 +164,64 @@ pub(crate) fn check_whole(slot: &Slot) -> Result<(), SlotFault> {
         return Err(SlotFault::DataLength { len: slot.data_len });
     }
     Ok(())
+}
+
+#[cfg(all(test, not(loom)))]
+mod unit_tests {
+    use super::*;
+
+    fn of_words(words: [u64; SLOT_BYTES / 8]) -> Slot {
+        bytemuck::cast(words)
+    }
+
+    #[test]
+    fn words_count_by_keys_of_their_own() {
+        // As `kernels/cuda/plan.cuh` asserts of the same function there. A word of 1 shows its key's upper half, one of
+        // 2^32 its lower half.
+        for (word, key) in [(0, 0xe220_a839_7b1d_cdaf_u64), (15, 0x84bb_3f97_971d_80ab)] {
+            let check = |value: u64| {
+                let mut words = [0; 16];
+                words[word] = value;
+                slot_check(&of_words(words)) ^ (CHECK_START >> 32) as u32
+            };
+            assert_eq!((u64::from(check(1)) << 32) | u64::from(check(1 << 32)), key, "word {word}");
+        }
+    }
+
+    #[test]
+    fn a_slot_of_zeroes_is_no_job() {
+        // Nor at the position whose sequence is 0.
+        let slot = of_words([0; 16]);
+        assert_ne!(slot_check(&slot).to_le_bytes(), slot.get(CHECK_AT));
+        let first = Descriptor::default().to_slot(0);
+        assert_eq!(slot_check(&first).to_le_bytes(), first.get(CHECK_AT));
+    }
+
+    #[test]
+    fn words_of_two_jobs_are_no_job() {
+        let job = |number: u64| {
+            let region = |at: u64| Region { offset: at * 4_096, len: 1_536 };
+            let (payload, result) = (region(2 * number), region(2 * number + 1));
+            let descriptor =
+                Descriptor { opcode: 2, items: 1, k: 10, dim: 384, timestamp_ns: number, ..Default::default() };
+            let slot =
+                Descriptor { payload, result, arena_generation: number as u32, ..descriptor }.to_slot(number + 1);
+            bytemuck::cast::<Slot, [u64; SLOT_BYTES / 8]>(slot)
+        };
+        let (old, new) = (job(7), job(7 + 256));
+        let is_whole = |slot: &Slot| slot_check(slot).to_le_bytes() == slot.get(CHECK_AT);
+        assert!(is_whole(&of_words(old)) && is_whole(&of_words(new)));
+        let differing: Vec<usize> = (0..16).filter(|&at| old[at] != new[at]).collect();
+        assert!(differing.len() >= 6, "{differing:?}");
+        // Every mixture, by what is still the old one's.
+        for mixture in 1..(1_u32 << differing.len()) - 1 {
+            let mut mixed = new;
+            for (bit, &at) in differing.iter().enumerate() {
+                if mixture >> bit & 1 == 1 {
+                    mixed[at] = old[at];
+                }
+            }
+            assert!(!is_whole(&of_words(mixed)), "{mixture:b} of {differing:?}");
+        }
+    }
 }

@@ -3,7 +3,8 @@
 //!
 //! The device's part, all of it by offsets of [`RingLayout`](crate::RingLayout):
 //! - It loads the submissions' tail, fences (acquire, system scope) when that has moved, copies the slots up to it and
-//!   reports the head once per burst, after the last copy. It trusts nothing that
+//!   reports the head once per burst, after the last copy. The next slot it may take before the tail tells of it, where
+//!   both sequences and the [`slot_check`](crate::slot_check) are right. It trusts nothing that
 //!   [`Descriptor::from_slot`](crate::Descriptor::from_slot) and [`Arena::resolve`](crate::Arena::resolve) would
 //!   refuse, and answers such a slot with [`Status::BadDescriptor`](crate::Status), its ticket being the slot's
 //!   position + 1.
@@ -48,9 +49,11 @@ impl<P: Protocol> JobRing<P> {
     /// Jobs that are published and not reported taken. More than [`JobRing::capacity`] only if the head is not one that
     /// a consumer in its right mind reports.
     pub fn backlog(&self) -> u64 {
-        // The head first: the tail is never behind a head that was stored earlier.
-        let head = self.head();
-        self.tail().wrapping_sub(head)
+        // In this order: none is behind the one before, but for the tail where a device has taken slots before it told
+        // of them. Those were claimed.
+        let (head, tail, claimed) = (self.head(), self.tail(), self.submissions.claimed());
+        let taken_early = claimed.wrapping_sub(head) < claimed.wrapping_sub(tail);
+        if taken_early { 0 } else { tail.wrapping_sub(head) }
     }
 
     /// Whether a job is published that no consumer has reported taken. What a thread that launches a device per batch

@@ -58,7 +58,7 @@ pub mod ticket;
 pub use arena::{Arena, Resolved};
 pub use completion::{Body, Completion, Status};
 pub use consumer::{PolledJob, Work};
-pub use descriptor::{ABI_VERSION, Descriptor, Region};
+pub use descriptor::{ABI_VERSION, Descriptor, Region, slot_check};
 pub use fault::SlotFault;
 pub use job_ring::{JobRing, ReserveError, RingStats};
 pub use layout::{DeviceLines, RingConfig, RingError, RingLayout};

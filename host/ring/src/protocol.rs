@@ -25,6 +25,9 @@ pub trait Protocol: std::fmt::Debug + Send + Sync + 'static {
     const LEAVE_WORD: bool = true;
     /// Whether a pusher that finds a queue full makes sure that the head it goes by is still the head.
     const LOOK_AGAIN: bool = true;
+    /// Whether a place is used again only once the tail has passed it too, not the head alone: a device may report
+    /// slots taken that are not published yet.
+    const WAIT_FOR_TAIL: bool = true;
     /// Whether a waiter announces that it will park before it checks for the last time.
     const ANNOUNCE_BEFORE_CHECK: bool = true;
     /// Whether the notifier fences between its publication and its look for parked waiters; pairs with the waiter's

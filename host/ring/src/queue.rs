@@ -16,6 +16,8 @@
 
 use std::{marker::PhantomData, mem::MaybeUninit};
 
+use bytemuck::Zeroable;
+
 use crate::{
     completion::Completion,
     descriptor::Descriptor,
@@ -53,7 +55,9 @@ pub trait Message: Copy {
 pub struct Queue<M, P: Protocol = Sound> {
     lines: Lines,
     slots: View<SharedCell<Slot>>,
-    /// Slots reserved so far. `head <= published <= claimed <= admitted <= head + capacity`, all modulo 2^64.
+    /// Slots reserved so far. `published <= claimed <= admitted <= published + capacity`, and the same of the head in
+    /// place of `published`, all modulo 2^64. The head is ahead of `published` where a device has taken slots that are
+    /// written and not published yet.
     admitted: Padded<AtomicU64>,
     /// Positions given to pushers so far.
     claimed: Padded<AtomicU64>,
@@ -109,15 +113,21 @@ impl<M: Message, P: Protocol> Queue<M, P> {
         Self::lay(&Memory::heap(layout.slots + capacity * SLOT_BYTES)?, layout, start)
     }
 
-    /// A fresh queue laid over `memory`; `start` is its first position.
+    /// A fresh queue laid over `memory`; `start` is its first position. The slots are zeroed: what an earlier queue
+    /// left in them, a device could take for a job before it is told of any.
     pub fn lay(memory: &Memory, layout: QueueLayout, start: u64) -> Result<Self, MemoryError> {
         assert!(layout.capacity.is_power_of_two(), "a ring's capacity is a power of two");
         let lines = Lines { tail: memory.view(layout.tail, 1)?, head: memory.view(layout.head, 1)? };
+        let slots: View<SharedCell<Slot>> = memory.view(layout.slots, layout.capacity)?;
+        for cell in slots.iter() {
+            // SAFETY: nobody pushes to or polls a queue that is not made yet, and a device is told of the memory later.
+            unsafe { cell.write(Slot::zeroed()) };
+        }
         lines.head[0].word.store(start, Ordering::Relaxed);
         lines.tail[0].word.store(start, Ordering::Release);
         Ok(Self {
             lines,
-            slots: memory.view(layout.slots, layout.capacity)?,
+            slots,
             admitted: Padded(AtomicU64::new(start)),
             claimed: Padded(AtomicU64::new(start)),
             pending: Padded(AtomicU64::new(0)),
@@ -146,20 +156,23 @@ impl<M: Message, P: Protocol> Queue<M, P> {
     /// Takes the right to one push; false if none is free. The right is used up by [`Queue::push_reserved`] or given
     /// back by [`Queue::release`].
     pub(crate) fn try_reserve(&self) -> bool {
-        // The head first: `admitted` is never behind it, and read second it is at least what it was when the head was
+        // Head and tail first: `admitted` is never behind them, and read last it is at least what it was when they were
         // stored.
-        let mut head = self.lines.head[0].word.load(Ordering::Acquire);
+        let mut ends = self.ends();
         let mut admitted = self.admitted.0.load(Ordering::Acquire);
         loop {
-            if admitted.wrapping_sub(head) >= self.capacity() as u64 {
-                // Full, if the head is still there. A thread that was descheduled between the two reads may hold a head
-                // of laps ago; to a pusher of completions, who has a place by right, "full" would mean a lost answer.
-                // `admitted` was acquired, so the second read knows the head that its last writer knew.
-                let now = self.lines.head[0].word.load(Ordering::Acquire);
-                if now == head || !P::LOOK_AGAIN {
+            // What the consumer has not reported taken is in use, and so is what is not published: its pusher has yet
+            // to mark it ready.
+            let used = admitted.wrapping_sub(ends.0).max(admitted.wrapping_sub(ends.1));
+            if used >= self.capacity() as u64 {
+                // Full, if the ends are still there. A thread that was descheduled between the reads may hold a head of
+                // laps ago; to a pusher of completions, who has a place by right, "full" would mean a lost answer.
+                // `admitted` was acquired, so the second read knows the ends that its last writer knew.
+                let now = self.ends();
+                if now == ends || !P::LOOK_AGAIN {
                     return false;
                 }
-                head = now;
+                ends = now;
                 admitted = self.admitted.0.load(Ordering::Acquire);
                 continue;
             }
@@ -171,6 +184,12 @@ impl<M: Message, P: Protocol> Queue<M, P> {
         }
     }
 
+    /// The head and the tail, as far as places wait for it.
+    fn ends(&self) -> (u64, u64) {
+        let head = self.head();
+        (head, if P::WAIT_FOR_TAIL { self.tail() } else { head })
+    }
+
     /// Gives back a right to push.
     pub(crate) fn release(&self) {
         self.admitted.0.fetch_sub(1, Ordering::AcqRel);
@@ -178,9 +197,9 @@ impl<M: Message, P: Protocol> Queue<M, P> {
 
     /// Pushes on a reserved right. `make` is told the position before anyone can see the slot.
     pub(crate) fn push_reserved(&self, make: impl FnOnce(u64) -> M) -> u64 {
-        // Reserving acquired the head that freed *a* slot, but the position may be one that another pusher's
-        // reservation freed, later. That pusher claimed before us, so its claim, which this one acquires, passes on the
-        // consumer's last read of our slot.
+        // Reserving acquired the head and the tail that freed *a* slot, but the position may be one that another
+        // pusher's reservation freed, later. That pusher claimed before us, so its claim, which this one acquires,
+        // passes on the consumer's last read of our slot, and its last pusher's ready mark.
         let position = self.claimed.0.fetch_add(1, P::CLAIM);
         let message = make(position);
         if P::SLOT_BEFORE_TAIL {
@@ -241,6 +260,13 @@ impl<M: Message, P: Protocol> Queue<M, P> {
     /// is not yet.
     pub(crate) fn claimed(&self) -> u64 {
         self.claimed.0.load(Ordering::Acquire)
+    }
+
+    /// Reports all slots taken that pushers have claimed, as a device may that finds them written. A device of a loom
+    /// model cannot read the queue's bytes, which it does not share.
+    #[cfg(loom)]
+    pub fn take_as_device(&self) {
+        self.lines.head[0].word.store(self.claimed(), Ordering::Release);
     }
 
     /// Copies out at most `max` slots (and at most [`BURST`]). Empty if there is nothing, or if another thread is
@@ -318,19 +344,25 @@ impl<M: Message, P: Protocol> Queue<M, P> {
 
     /// Only for a position that the caller has claimed and not yet made ready.
     fn write(&self, position: u64, message: &M) {
+        // The standard library's atomics also under loom: loom watches the cell as a whole.
+        use std::sync::atomic::{AtomicU64, Ordering};
         let slot = message.to_slot(position.wrapping_add(1));
+        let words: [u64; SLOT_BYTES / 8] = bytemuck::cast(slot);
         self.slots[self.index(position)].with_mut(|cell| {
             // SAFETY: `cell` is valid and aligned for a `Slot`. The claim makes this thread the only pusher of the
-            // position, and the position is less than a capacity ahead of a head that this thread or an earlier claimer
-            // acquired, so the consumer's reads of the slot's last lap are over and happened before. It does not read
-            // again before the tail passes the position, which waits for the ready mark that follows this call.
+            // position, and the position is less than a capacity ahead of a head and a tail that this thread or an
+            // earlier claimer acquired, so the consumer's reads of the slot's last lap, and its pusher's writes, are
+            // over and happened before. A consumer does not read again before the tail passes the position, which waits
+            // for the ready mark that follows this call, unless it is a device: that may look at the slot at any time,
+            // by atomic loads of words, as these stores are.
             unsafe {
-                let (to, from) = (cell.cast::<u64>(), (&raw const slot).cast::<u64>());
-                to.add(1).copy_from_nonoverlapping(from.add(1), SLOT_BYTES / 8 - 1);
-                // The first sequence goes last, so that a reader outside the protocol (a debugger, a post-mortem) can
-                // tell a slot that was being written. The standard library's atomic also under loom: loom watches the
-                // cell as a whole.
-                std::sync::atomic::AtomicU64::from_ptr(to).store(slot.sequence, std::sync::atomic::Ordering::Release);
+                let to = cell.cast::<u64>();
+                for (at, word) in words.iter().enumerate().skip(1) {
+                    AtomicU64::from_ptr(to.add(at)).store(*word, Ordering::Relaxed);
+                }
+                // The first sequence goes last: who finds it, and the check that a job has, finds the job and what it
+                // names, before the tail tells of it.
+                AtomicU64::from_ptr(to).store(slot.sequence, Ordering::Release);
             }
         });
     }

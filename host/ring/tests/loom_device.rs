@@ -15,7 +15,7 @@ use std::{
 
 use loom::{model::Builder, thread};
 use megaring_ring::{
-    Body, Completion, Descriptor, JobRing, RingConfig, Status, Ticket, WaitStrategy,
+    Body, Completion, Descriptor, JobRing, RingConfig, Status, SubmissionQueue, Ticket, WaitStrategy,
     protocol::{Protocol, Sound},
     sync::SharedCell,
 };
@@ -33,8 +33,10 @@ macro_rules! twin {
 
 twin!(CheckBeforeAnnouncing { ANNOUNCE_BEFORE_CHECK: bool = false });
 twin!(NoNotifyFence { NOTIFY_FENCE: bool = false });
+twin!(FreeBeforeTail { WAIT_FOR_TAIL: bool = false });
 
 const ASLEEP: &str = "deadlock";
+const RACE: &str = "Causality violation";
 
 fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
@@ -157,6 +159,23 @@ fn a_watched_device_answers<P: Protocol>() {
     });
 }
 
+/// A device has taken the slots of a ring of two before they were published, and a third push may find one of their
+/// places: not before its pusher has marked it ready, or that mark would hide the third's, and the tail stand still.
+fn a_place_taken_early_waits_for_its_pusher<P: Protocol>() {
+    explore(2, || {
+        let queue = Arc::new(SubmissionQueue::<P>::new(2, 0).expect("memory"));
+        let pushers = [(); 2].map(|()| {
+            let queue = queue.clone();
+            thread::spawn(move || queue.try_push(Descriptor::default()).is_ok())
+        });
+        queue.take_as_device();
+        let third = queue.try_push(Descriptor::default()).is_ok();
+        let pushed = pushers.map(|pusher| pusher.join().expect("no panic"));
+        let pushed = pushed.into_iter().chain([third]).filter(|pushed| *pushed).count();
+        assert_eq!(queue.tail(), pushed as u64, "all are published");
+    });
+}
+
 /// How the dispatcher of [`launched_per_batch`] decides that there is something to launch for.
 #[derive(Clone, Copy, PartialEq)]
 enum Check {
@@ -245,6 +264,16 @@ fn launching_twins() {
     rejects(ASLEEP, || launched_per_batch::<Sound>(Check::MovedSinceLaunch));
     rejects(ASLEEP, || launched_per_batch::<CheckBeforeAnnouncing>(Check::Untaken));
     rejects(ASLEEP, || launched_per_batch::<NoNotifyFence>(Check::Untaken));
+}
+
+#[test]
+fn taking_early() {
+    a_place_taken_early_waits_for_its_pusher::<Sound>();
+}
+
+#[test]
+fn taking_early_twins() {
+    rejects(RACE, a_place_taken_early_waits_for_its_pusher::<FreeBeforeTail>);
 }
 
 #[test]

@@ -52,13 +52,17 @@ T* aligned_array(u64 count) {
 struct Shape {
     u64 capacity = 8, blocks = 512, block_bytes = 1024;
     u64 start = 0;  // first position
+    // Whether every slot is written as host/ring does. Otherwise some have their sequences first, and some no check.
+    bool in_order = false;
+    // Whether the tail tells of a job only once it has been answered.
+    bool late_tail = false;
 };
 
 class HostRing {
   public:
     RingView view{};
 
-    explicit HostRing(const Shape& shape, HostBugs bugs = {}) : bugs_(bugs) {
+    explicit HostRing(const Shape& shape, HostBugs bugs = {}) : shape_(shape), bugs_(bugs) {
         Line* lines = aligned_array<Line>(8);
         view.submission_tail = lines, view.submission_head = lines + 1, view.completion_tail = lines + 2,
         view.completion_head = lines + 3;
@@ -186,13 +190,40 @@ class HostRing {
         Slot slot{position + 1, type, 1, 0, std::bit_cast<u64>(job.threshold), JOB_DATA_BYTES, {}};
         std::memcpy(slot.data, &descriptor, sizeof(descriptor));
         slot.data[9] = slot.sequence;
+        const Writing writing = shape_.in_order ? Writing::IN_ORDER : static_cast<Writing>(position % 3);
+        if (writing != Writing::UNCHECKED) slot.data[8] |= u64(check_of(slot)) << 32;
         if (job.damage) job.damage(slot);
         pending_[position + 1] = Pending{std::move(job), lease};
         Slot& place = view.submissions[position & (view.submission_capacity - 1)];
-        if (!bugs_.tail_before_slot) place = slot;
+        if (!bugs_.tail_before_slot) write(place, slot, writing);
+        if (shape_.late_tail) {
+            wait_until("an answer before the tail", [&] { return get(view.completion_tail) == position + 1; });
+        }
         const std::memory_order order = bugs_.relaxed_tail ? std::memory_order_relaxed : std::memory_order_release;
         std::atomic_ref(view.submission_tail->words[0]).store(position + 1, order);
-        if (bugs_.tail_before_slot) place = slot;
+        if (bugs_.tail_before_slot) write(place, slot, writing);
+    }
+
+    enum class Writing { IN_ORDER, SEQUENCES_FIRST, UNCHECKED };
+
+    static u32 check_of(const Slot& slot) {
+        u64 sum = CHECK_START;
+        for (u32 word = 0; word < 16; ++word) sum += check_share(word, reinterpret_cast<const u64*>(&slot)[word]);
+        return static_cast<u32>(sum >> 32);
+    }
+
+    // A device may look on at any time.
+    static void write(Slot& to, const Slot& from, Writing writing) {
+        auto store = [&](u32 word, std::memory_order order) {
+            std::atomic_ref(reinterpret_cast<u64*>(&to)[word]).store(reinterpret_cast<const u64*>(&from)[word], order);
+        };
+        const bool sequences_first = writing == Writing::SEQUENCES_FIRST;
+        if (sequences_first) store(0, std::memory_order_release), store(15, std::memory_order_release);
+        for (u32 word = 1; word < 16; ++word) {
+            if (sequences_first) std::this_thread::yield();
+            store(word, std::memory_order_relaxed);
+        }
+        store(0, std::memory_order_release);
     }
 
     void check(const Slot& slot) {
@@ -234,6 +265,7 @@ class HostRing {
         return pending;
     }
 
+    Shape shape_;
     HostBugs bugs_;
     std::mutex mutex_;
     u64* runs_ = nullptr;

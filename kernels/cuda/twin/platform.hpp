@@ -23,7 +23,7 @@ namespace twin {
 
 // Ordering that can be left out, so that a test can see that it would be missed. Set before anything runs.
 struct Bugs {
-    bool missing_acquire = false;         // of what came before a changed tail
+    bool missing_acquire = false;         // of what came before a changed tail, or a slot's sequence
     bool missing_block_barrier = false;   // threads of a block meet without seeing what the others wrote
     bool missing_device_release = false;  // of a job record before the number that tells of it
 };
@@ -356,11 +356,6 @@ MR_DEVICE void device_store_relaxed(T* at, T value) {
 MR_DEVICE u64 system_load_relaxed(const u64* at) {
     return twin::over_the_bus([&] { return load(at, std::memory_order_relaxed); });
 }
-MR_DEVICE u64 system_load_acquire(const u64* at) {
-    const bool missing = twin::bugs().missing_acquire;
-    return twin::over_the_bus(
-        [&] { return load(at, missing ? std::memory_order_relaxed : std::memory_order_acquire); });
-}
 // What is there now, on its way while time is virtual.
 struct Later {
     u64 value, ready_at;
@@ -388,7 +383,7 @@ MR_DEVICE void system_store_release(u64* at, u64 value) {
 // ThreadSanitizer does not know fences. Loading the word once more, with acquire, orders the same accesses: only this
 // word's writers matter.
 MR_DEVICE void system_acquire(const u64* at) {
-    load(at, std::memory_order_acquire);
+    load(at, twin::bugs().missing_acquire ? std::memory_order_relaxed : std::memory_order_acquire);
     twin::fence(true);
 }
 // The release that the barrier or the atomic after it does is as good between threads.
@@ -399,15 +394,28 @@ MR_DEVICE void system_store_fenced(u64* at, u64 value) {
     twin::note(at, value);
 }
 
-// Plain accesses: a slot that is read while somebody writes it is a race, and reported as one.
+// A plain access: a slot that is read while somebody writes it is a race, and reported as one.
 struct alignas(16) Piece {
     u64 low, high;
 };
 MR_DEVICE Piece system_load_piece(const Slot* slot, u32 piece) {
-    const Piece value = twin::over_the_bus([&] { return reinterpret_cast<const Piece*>(slot)[piece]; });
-    twin::note(slot, piece);
-    return value;
+    return twin::over_the_bus([&] { return reinterpret_cast<const Piece*>(slot)[piece]; });
 }
+// Not so here, where that is expected.
+struct WordAndPiece {
+    u64 word;
+    Piece piece;
+};
+MR_DEVICE WordAndPiece system_load_beside(const u64* at, const Slot* slot, u32 piece) {
+    const u64* words = reinterpret_cast<const u64*>(slot) + 2 * piece;
+    return twin::over_the_bus([&] {
+        const u64 word = load(at, std::memory_order_relaxed);
+        const u64 low = load(words, std::memory_order_relaxed);
+        return WordAndPiece{word, Piece{low, load(words + 1, std::memory_order_relaxed)}};
+    });
+}
+// A hop of a job ends here, where time is virtual.
+MR_DEVICE void mark(const void* at) { twin::note(at, 0); }
 MR_DEVICE void system_store_piece(Slot* slot, u32 piece, Piece value) {
     twin::store_at(slot, sizeof(Piece), [&] { reinterpret_cast<Piece*>(slot)[piece] = value; });
 }

@@ -8,7 +8,7 @@ namespace megaring::twin {
 // When a job's hops were over, in nanoseconds since its submission; those that it has none of are when the one before
 // was over.
 struct Hops {
-    u64 taken = 0;      // the dispatcher has copied its slot
+    u64 taken = 0;      // the dispatcher has its slot
     u64 published = 0;  // its plan is there
     u64 claimed = 0;    // a worker has begun
     u64 prepared = 0;   // PREPARE is over
@@ -71,6 +71,7 @@ class TimedRun {
         shape.capacity = 64;
         shape.block_bytes = 64 << 10;
         shape.blocks = bytes / shape.block_bytes + 2;
+        shape.in_order = true;
         return shape;
     }
 

@@ -55,6 +55,25 @@ struct Torture {
         count(ring, 1);
     }
 
+    // Slots that are whole by themselves, before the tail tells of them.
+    void early() {
+        constexpr u64 JOBS = 12;
+        Shape shape;
+        shape.in_order = shape.late_tail = true;
+        HostRing ring(shape, bugs);
+        TestDevice device(ring.view, workload);
+        auto grid = device.launch();
+        Random random(7);
+        for (u64 job = 0; job < JOBS; ++job) {
+            ring.submit(workload.job(random));
+            ring.reap_all(job + 1);
+        }
+        HostRing::set(ring.view.control, CONTROL_COMMAND, COMMAND_STOP);
+        grid->join();
+        device.expect_end(END_STOPPED, JOBS);
+        count(ring, 1);
+    }
+
     // A kernel for each batch: it ends at the tail that the launcher saw, and the next one goes on there.
     void launched() {
         constexpr u64 JOBS = 12;
@@ -138,6 +157,7 @@ struct Torture {
     void run() {
         wake_up();
         persistent();
+        early();
         launched();
         damaged();
         stop_slot();

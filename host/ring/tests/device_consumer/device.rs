@@ -1,13 +1,13 @@
-//! A consumer such as a GPU is one, in plain code over the ring's bytes: it knows the layout's offsets and nothing else
-//! of the host's code. It sees and writes slots in pieces of 16 bytes, in random order, does its jobs in random order,
-//! and can be told to get one step wrong.
+//! A consumer such as a GPU is one, in plain code over the ring's bytes: it knows the layout's offsets and the slots'
+//! check, and nothing else of the host's code. It sees and writes slots in pieces of 16 bytes, in random order, takes
+//! one before the tail tells of it where it can, does its jobs in random order, and can be told to get one step wrong.
 
 use std::{
     sync::atomic::{AtomicU8, AtomicU64, Ordering, fence},
     thread,
 };
 
-use megaring_ring::{JobRing, Memory, RingLayout, protocol::Protocol};
+use megaring_ring::{JobRing, Memory, RingLayout, Slot, protocol::Protocol, slot_check};
 
 /// A slot as a device reads it.
 pub(crate) type Words = [u64; 16];
@@ -93,6 +93,8 @@ pub(crate) struct Device {
     tail: u64,
     beats: u64,
     pub(crate) taken: Vec<Taken>,
+    /// Jobs that it took before the tail told of them.
+    pub(crate) early: u64,
     /// Slots and payloads that it found wrong.
     pub(crate) faults: u64,
     pub(crate) done: u64,
@@ -112,6 +114,7 @@ impl Device {
             tail: 0,
             beats: 0,
             taken: Vec::new(),
+            early: 0,
             faults: 0,
             done: 0,
         };
@@ -157,21 +160,34 @@ impl Device {
     /// Takes at most `most` jobs, as one burst; `None` if the tail is not one that the host can have stored.
     pub(crate) fn take(&mut self, most: u64) -> Option<usize> {
         let queue = self.layout.submissions;
-        let waiting = self.word(queue.tail).load(Ordering::Relaxed).wrapping_sub(self.head);
-        if waiting > queue.capacity as u64 {
-            return None;
-        }
+        let (tail, capacity) = (self.word(queue.tail).load(Ordering::Relaxed), queue.capacity as u64);
+        let waiting = match tail.wrapping_sub(self.head) {
+            waiting if waiting <= capacity => waiting,
+            // It may be behind slots that were taken early.
+            _ if self.head.wrapping_sub(tail) <= capacity => 0,
+            _ => return None,
+        };
         let count = waiting.min(most) as usize;
-        if count == 0 {
-            return Some(0);
-        }
-        fence(Ordering::Acquire);
-        let next = self.head.wrapping_add(count as u64);
-        if self.bug == Bug::HeadBeforeCopy {
-            self.word(queue.head).store(next, Ordering::Release);
-            thread::yield_now();
-        }
-        let slots = self.copy(count);
+        let (next, slots) = if count > 0 {
+            fence(Ordering::Acquire);
+            let next = self.head.wrapping_add(count as u64);
+            if self.bug == Bug::HeadBeforeCopy {
+                self.word(queue.head).store(next, Ordering::Release);
+                thread::yield_now();
+            }
+            (next, self.copy(count))
+        } else {
+            let slots = self.copy(1);
+            let next = self.head.wrapping_add(1);
+            if most == 0 || !Self::is_whole(&slots[0], next) {
+                return Some(0);
+            }
+            // Pairs with the release of the first sequence, for what the slot names.
+            fence(Ordering::Acquire);
+            self.early += 1;
+            (next, slots)
+        };
+        let count = slots.len();
         self.word(queue.head).store(next, Ordering::Release);
         for (at, slot) in slots.iter().enumerate() {
             let ticket = self.head.wrapping_add(at as u64 + 1);
@@ -278,6 +294,12 @@ impl Device {
             self.dice.maybe_yield();
         }
         slots
+    }
+
+    /// Whether the words are one job's, though nothing orders their loads.
+    fn is_whole(words: &Words, sequence: u64) -> bool {
+        let slot: Slot = bytemuck::cast(*words);
+        words[0] == sequence && words[15] == sequence && words[14] >> 32 == u64::from(slot_check(&slot))
     }
 
     /// The job in a slot, if slot and regions are right.
