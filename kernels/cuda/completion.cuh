@@ -35,7 +35,7 @@ MR_DEVICE void write_completion(const KernelParams& params, u64 position, const 
 }
 
 // Publishes `count` completions with one store of the tail. By one thread, which has seen everything the jobs wrote.
-// `head`, if it is not null, gets `taken` by the way: a fence for both.
+// `head`, if it is not null, gets `taken` before that, by the same fence. What that frees has been looked at.
 MR_DEVICE_CALL void complete(const KernelParams& params, const CompletionEntry* entries, u32 count, u64* head = nullptr,
                              u64 taken = 0) {
     DeviceState& state = *params.state;
@@ -44,8 +44,8 @@ MR_DEVICE_CALL void complete(const KernelParams& params, const CompletionEntry* 
     for (u32 entry = 0; entry < count; ++entry) write_completion(params, position + entry, entries[entry]);
     // The turn is a release and an acquire, so the store of the tail comes after all slots before it, ours and others'.
     if (!wait_for(params, [&] { return device_load_acquire(&state.completions_published) == first; })) return;
+    if (head != nullptr) system_store_dependent(head, taken);
     system_fence();
-    if (head != nullptr) system_store_fenced(head, taken);
     system_store_fenced(&params.ring.completion_tail->words[0], position + count);
     device_store_release(&state.completions_published, first + count);
     device_count(&state.jobs, u64(count));

@@ -141,11 +141,13 @@ class Dispatcher {
         if (lane_ < 8) pieces_of(staged_[0])[lane_] = piece;
     }
 
-    // Stages slots that the tail tells of. Each lane reads some, so each acquires.
+    // Stages slots that the tail tells of. Each lane reads some, so each acquires, and none reads before the first lane
+    // has, by whose tail they go.
     MR_DEVICE void stage(u32 burst) {
         const u32 slot = lane_ / 8, piece = lane_ % 8;
         const u64 mask = ring_.submission_capacity - 1;
         system_acquire(&ring_.submission_tail->words[0]);
+        warp_sync();
         if (slot < burst) {
             pieces_of(staged_[slot])[piece] = system_load_piece(ring_.submissions + ((head_ + slot) & mask), piece);
         }
@@ -164,7 +166,7 @@ class Dispatcher {
                 if (dispatch(staged_[at], head_ + at, head, &answered[answers])) ++answers;
             }
             // The records, their plans and their counters come before the number that tells of them, and so does the
-            // head: no worker may complete a job before the host can see that its slot is taken.
+            // head: no worker completes a job before the host can see that its slot is taken.
             if (published_ != before) device_count_release(&params_.state->news, published_ - before);
             if (answers > 0) {
                 complete(params_, answered, answers, reported_ == head ? nullptr : head_word(), head);

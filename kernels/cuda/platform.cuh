@@ -195,7 +195,11 @@ MR_DEVICE void system_acquire(const u64* at) {
 // barrier or an atomic.
 MR_DEVICE void system_fence() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
 
-// Behind a `system_fence` of the same thread: as good as a release.
+// A store that depends on what the warp has loaded: those loads are over before the host can see it. PTX has no order
+// by dependency, but no GPU stores what it does not know yet.
+MR_DEVICE void system_store_dependent(u64* at, u64 value) { system_store_relaxed(at, value); }
+
+// Right behind a `system_fence` of the same thread: as good as a release. Of two such stores none is before the other.
 MR_DEVICE void system_store_fenced(u64* at, u64 value) { system_store_relaxed(at, value); }
 
 // The eight 16-byte pieces of a slot in pinned memory, by lane. A piece is one access, a slot is not. (Four words at

@@ -61,8 +61,8 @@ class Worker {
             if (claim.value >= total) return;
             const Phase phase = phase_of(job, claim.value);
             // Whether the regions are the job's own, the first chunk finds out: nothing is written to them before all
-            // of PREPARE is over. Where there is no PREPARE, it finds out before it begins; only WORK chunks, which
-            // write nothing to them, may be under way meanwhile.
+            // of PREPARE is over. Where there is no PREPARE, it finds out before it begins, and no other chunk is under
+            // way that writes to them: they are WORK's, or there is none (`plan_job`).
             const bool asks = claim.value == 0 && thread_index() == 0;
             const Later run = asks ? run_word(params_.ring, descriptor_of(job)) : Later{};
             bool wanted = claim.wanted;
@@ -139,8 +139,8 @@ class Worker {
     MR_DEVICE void finish(JobRecord& job, Phase phase, u32 total) {
         if (job.tile_chunks != 0 && phase == PHASE_WORK) return finish_streamed(job);
         // What the block wrote for the host came before the barrier. Where FINISH is one chunk, this block has seen
-        // that all others are over, and the completion's own fence does. Where it is several, each block needs one,
-        // since another may complete the job.
+        // that all others are over, and the completion's own fence does. Where it is several, another block may
+        // complete the job; by PTX's model its fence would do for all. Until a GPU has shown that, each makes its own.
         const bool is_last = phase == PHASE_FINISH && job.work_end + 1 == total;
         if (phase == PHASE_FINISH && !is_last) system_fence();
         const u64 before = is_last ? device_add(&job.progress, u64(1)) : device_add_acq_rel(&job.progress, u64(1));

@@ -305,7 +305,7 @@ fn shared_bytes(context: &Context, kernel: CUfunction, facts: &DeviceFacts) -> R
     context.check("cuFuncSetAttribute", code).map(|()| shared)
 }
 
-/// Blocks that one multiprocessor holds at once; the kernel's registers leave room for one.
+/// Blocks that one multiprocessor holds at once: by its registers the kernel has room for one.
 fn resident_blocks(context: &Context, kernel: CUfunction, shared: usize) -> Result<u32, DeviceError> {
     let api = context.enter()?;
     let mut blocks = 0;

@@ -1,10 +1,10 @@
 //! The thread that does what a device cannot: wake a thread of this process.
 //!
 //! In persistent mode it sees completions come and wakes the thread that reaps them; in the other modes it also
-//! launches the kernel when the ring has news. With no job under way it waits as the settings say, in persistent mode
-//! [`BETWEEN_JOBS`] long before it parks: to wake it costs a caller who asks one question after the other more than the
-//! job. While jobs are under way it spins a little, then yields, and for long jobs looks now and then, which costs such
-//! a job up to [`LOOK`] of its latency.
+//! launches the kernel when the ring has news, and waits for them as the settings say. With no job under way the thread
+//! of persistent mode is parked, but not before [`BETWEEN_JOBS`] is over, unless all are to park at once: to wake it
+//! costs a caller who asks one question after the other more than the job. While jobs are under way it spins a little,
+//! then yields, and for long jobs looks now and then, which costs such a job up to [`LOOK`] of its latency.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -54,8 +54,8 @@ impl Poller {
 /// Wakes reapers while tickets are outstanding.
 fn watch(kernel: &Kernel, wait: WaitStrategy) {
     let wait = match wait {
-        WaitStrategy::HybridSpin(limit) => WaitStrategy::HybridSpin(limit.max(BETWEEN_JOBS)),
-        as_asked => as_asked,
+        WaitStrategy::Park => WaitStrategy::Park,
+        _ => WaitStrategy::HybridSpin(BETWEEN_JOBS),
     };
     let ring = kernel.ring();
     while !kernel.stopping() {

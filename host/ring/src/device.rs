@@ -4,7 +4,8 @@
 //! The device's part, all of it by offsets of [`RingLayout`](crate::RingLayout):
 //! - It loads the submissions' tail, fences (acquire, system scope) when that has moved, copies the slots up to it and
 //!   reports the head once per burst, after the last copy. The next slot it may take before the tail tells of it, where
-//!   both sequences and the [`slot_check`](crate::slot_check) are right. It trusts nothing that
+//!   both sequences and the [`slot_check`](crate::slot_check) are right; it fences then, before it reads what the slot
+//!   names and before it reports the head. It trusts nothing that
 //!   [`Descriptor::from_slot`](crate::Descriptor::from_slot) and [`Arena::resolve`](crate::Arena::resolve) would
 //!   refuse, and answers such a slot with [`Status::BadDescriptor`](crate::Status), its ticket being the slot's
 //!   position + 1.

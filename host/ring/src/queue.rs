@@ -67,6 +67,9 @@ pub struct Queue<M, P: Protocol = Sound> {
     published: AtomicU64,
     /// For each slot, the sequence last made ready.
     ready: Box<[AtomicU64]>,
+    /// For each slot, the sequence last written there, for [`Queue::take_as_device`].
+    #[cfg(loom)]
+    written: Box<[AtomicU64]>,
     /// Whether a thread is polling.
     polling: Padded<AtomicBool>,
     /// The poller's own copy of the head.
@@ -134,6 +137,8 @@ impl<M: Message, P: Protocol> Queue<M, P> {
             published: AtomicU64::new(start),
             // `start` is the sequence of the position before the first, which is never pushed: no slot looks ready.
             ready: (0..layout.capacity).map(|_| AtomicU64::new(start)).collect(),
+            #[cfg(loom)]
+            written: (0..layout.capacity).map(|_| AtomicU64::new(start)).collect(),
             polling: Padded(AtomicBool::new(false)),
             consumed: AtomicU64::new(start),
             marker: PhantomData,
@@ -262,11 +267,15 @@ impl<M: Message, P: Protocol> Queue<M, P> {
         self.claimed.0.load(Ordering::Acquire)
     }
 
-    /// Reports all slots taken that pushers have claimed, as a device may that finds them written. A device of a loom
+    /// Reports the slots taken that are written from the head on, as a device may, published or not. A device of a loom
     /// model cannot read the queue's bytes, which it does not share.
     #[cfg(loom)]
     pub fn take_as_device(&self) {
-        self.lines.head[0].word.store(self.claimed(), Ordering::Release);
+        let mut head = self.head();
+        while self.written[self.index(head)].load(Ordering::Acquire) == head.wrapping_add(1) {
+            head = head.wrapping_add(1);
+        }
+        self.lines.head[0].word.store(head, Ordering::Release);
     }
 
     /// Copies out at most `max` slots (and at most [`BURST`]). Empty if there is nothing, or if another thread is
@@ -365,6 +374,8 @@ impl<M: Message, P: Protocol> Queue<M, P> {
                 AtomicU64::from_ptr(to).store(slot.sequence, Ordering::Release);
             }
         });
+        #[cfg(loom)]
+        self.written[self.index(position)].store(slot.sequence, Ordering::Release);
     }
 
     fn index(&self, position: u64) -> usize {

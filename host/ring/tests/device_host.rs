@@ -117,6 +117,13 @@ fn the_backlog_is_told_from_the_lines() {
     assert!(ring.has_jobs(), "which only a consumer of this process moves");
     head[0].word.store(1, Ordering::Release);
     assert!(!ring.has_untaken());
+    // A device that has taken a slot before the tail tells of it, and one that takes what nobody has pushed.
+    let tail: View<megaring_ring::memory::Line> =
+        ring.memory().view(ring.layout().submissions.tail, 1).expect("a line");
+    tail[0].word.store(0, Ordering::Release);
+    assert_eq!((ring.backlog(), ring.has_untaken()), (0, false));
+    head[0].word.store(2, Ordering::Release);
+    assert!(ring.backlog() > ring.capacity() as u64);
 }
 
 #[test]

@@ -32,6 +32,16 @@ inline Bugs& bugs() {
     return all;
 }
 
+// The word that takes long to be stored, as a test may wish: a store may be late, and what must be behind it waits.
+inline std::atomic<const u64*>& slowly_stored() {
+    static std::atomic<const u64*> at{nullptr};
+    return at;
+}
+inline void dawdle(const u64* at) {
+    constexpr std::chrono::milliseconds LONG{3};
+    if (slowly_stored().load(std::memory_order_relaxed) == at) std::this_thread::sleep_for(LONG);
+}
+
 // Where the fibers of a block, or the lanes of a warp, meet.
 class Barrier {
   public:
@@ -390,9 +400,13 @@ MR_DEVICE void system_acquire(const u64* at) {
 MR_DEVICE void system_fence() { twin::fence(true); }
 
 MR_DEVICE void system_store_fenced(u64* at, u64 value) {
+    twin::dawdle(at);
     twin::store_at(at, sizeof(u64), [&] { std::atomic_ref(*at).store(value, std::memory_order_release); });
     twin::note(at, value);
 }
+
+// C++ has no order by dependency that would do; a release says the same.
+MR_DEVICE void system_store_dependent(u64* at, u64 value) { system_store_fenced(at, value); }
 
 // A plain access: a slot that is read while somebody writes it is a race, and reported as one.
 struct alignas(16) Piece {

@@ -58,6 +58,27 @@ fn check_whole(ring: &Arc<JobRing>) {
     assert!(ring.is_settled(ring.submitted_through()));
 }
 
+/// A pusher is put to sleep between its slot and the tail: the device takes the slot all the same, once.
+#[test]
+fn a_slot_is_taken_and_answered_before_its_tail() {
+    let ring = ring();
+    let mut device = attach(&ring);
+    for job in 0..8 {
+        let asked = ask(&ring, job);
+        let (tail, line): (_, View<Line>) =
+            (ring.tail(), ring.memory().view(ring.layout().submissions.tail, 1).expect("a line"));
+        line[0].word.store(tail.wrapping_sub(1), Ordering::Release);
+        assert_eq!((device.take(4), device.early), (Some(1), job + 1));
+        assert_eq!((ring.head(), ring.backlog(), device.take(4)), (tail, 0, Some(0)));
+        assert!(!ring.is_settled(asked.ticket.id()));
+        device.work(1);
+        line[0].word.store(tail, Ordering::Release);
+        assert_eq!(status(&ring, asked.ticket), Status::Ok);
+    }
+    assert_eq!(device.faults, 0);
+    check_whole(&ring);
+}
+
 #[test]
 fn a_device_answers_in_any_order() {
     let ring = ring();
