@@ -52,37 +52,51 @@ MR_DEVICE i32 ordered_int(float value) {
 }
 MR_DEVICE float int_value(i32 bits) { return bits_to_float(static_cast<u32>(bits ^ ((bits >> 31) & 0x7FFFFFFF))); }
 
+// Forgets the cells of a list that are below a threshold; how many stay. By one warp.
+MR_DEVICE u32 drop_cells(Cell* list, u32 count, float threshold) {
+    constexpr u32 AT_ONCE = 4;
+    const u32 lane = lane_index();
+    u32 kept = 0;
+    for (u32 begin = 0; begin < count; begin += AT_ONCE * WARP) {
+        Cell some[AT_ONCE];
+        MR_UNROLL
+        for (u32 at = 0; at < AT_ONCE; ++at) {
+            some[at] = load_global(list + smaller(begin + at * WARP + lane, count - 1));
+        }
+        // Every lane has read before any writes; what is kept moves down.
+        warp_sync();
+        MR_UNROLL
+        for (u32 at = 0; at < AT_ONCE; ++at) {
+            const bool stays = begin + at * WARP + lane < count && some[at].upper >= threshold;
+            const u32 stay = warp_ballot(stays);
+            if (stays) store_global(list + kept + popcount(stay & ((1u << lane) - 1)), some[at]);
+            kept += popcount(stay);
+        }
+    }
+    warp_sync();
+    return kept;
+}
+
 // Raises one list's threshold by what is known now and forgets what is below it. By one warp.
 MR_DEVICE_CALL void tidy_list(u32 query, Cell* list, u32 room, u32 k, u32 capacity, i32* shared_threshold) {
     TileState& tile = tile_state();
     list = global(list);
-    const u32 count = smaller(tile.counts[query], room);
-    const u32 lane = lane_index();
-    float threshold = tile.queries[query].threshold;
     // The cells were written by other warps before the barrier, and by this one.
-    if (count > k) {
-        const WarpTeam team{tile.histograms[warp_index()]};
-        const u32 key = kth_largest(team, k, [&](auto visit) {
-            for (u32 at = lane; at < count; at += WARP) visit(ordered_key(load_global(&list[at].lower)));
-        });
+    u32 kept = smaller(tile.counts[query], room);
+    float threshold = tile.queries[query].threshold;
+    auto narrow = [&](u32 key) {
         const float found = relax(key_value(key), tile.queries[query].slack);
-        threshold = found > threshold ? found : threshold;
-    }
-    u32 kept = 0;
-    for (u32 begin = 0; begin < count; begin += WARP) {
-        const u32 at = begin + lane;
-        const bool there = at < count;
-        const Cell cell = there ? load_global(list + at) : Cell{0, 0, 0};
-        const u32 stay = warp_ballot(there && cell.upper >= threshold);
-        // Every lane has read before any writes; what is kept moves down.
-        warp_sync();
-        if (stay >> lane & 1) store_global(list + kept + popcount(stay & ((1u << lane) - 1)), cell);
-        kept += popcount(stay);
-        warp_sync();
-    }
+        if (key != 0 && found > threshold) threshold = found;
+        kept = drop_cells(list, kept, threshold);
+    };
+    const auto each = [&](auto visit) {
+        for (u32 at = lane_index(); at < kept; at += WARP) visit(ordered_key(load_global(&list[at].lower)));
+    };
+    // Almost always the bound leaves few enough; where it does not, the exact one keeps the list from overflowing.
+    narrow(kept > k ? kth_bound(k, each) : 0);
+    if (kept > larger(k, capacity - capacity / 4)) narrow(kth_largest(WarpTeam{tile.histograms[warp_index()]}, k, each));
     const bool overflow = kept > capacity;
-    warp_sync();
-    if (lane == 0) {
+    if (lane_index() == 0) {
         tile.counts[query] = overflow ? 0 : kept;
         tile.marks[query] = smaller(larger(2 * k + 64, kept + k + 64), capacity);
         tile.overflows[query] |= overflow ? 1 : 0;

@@ -3,7 +3,7 @@
 //   PREPARE  a chunk is eight queries: quantised into codes and bounds, one query a warp
 //   WORK     a chunk is a tile of queries (8, or 64 where there are more) against a share of the rows; of a streamed
 //            corpus, against a share of one tile of rows, the lists going on from tile to tile
-//   FINISH   a chunk is one query (or eight, where nothing is left to merge): its lists become the answer's list
+//   FINISH   a chunk is one query, or eight where there are more queries than blocks: its lists become the answer's
 //
 // The screen is by int8 codes (screen.cuh), or by the float32 rows where the corpus asks for that (screen_float32.cuh).
 //
@@ -19,13 +19,14 @@ namespace megaring {
 // Shared memory: the slab of codes, then the tile's state. FINISH has the state's histograms and a few words.
 constexpr u32 SEARCH_SHARED_BYTES = SLAB_BYTES + sizeof(TileState);
 static_assert(SEARCH_SHARED_BYTES + MAILBOX_BYTES <= 40 << 10, "the least that a device is asked for (src/driver.rs)");
-// What a block keeps at hand of the shares' heads while it merges them: as many as its histogram leaves room for in the
-// tile's state.
+// What a team keeps at hand of the shares' heads while it merges them: a block as many as its histogram leaves room for
+// in the tile's state, each of its warps as many as fit its part of the tile's queries.
 struct Share {
     u32 count;
     float best, highest;
 };
 constexpr u32 MOST_SPLITS = (WARPS - 1) * BINS * sizeof(u32) / sizeof(Share);
+constexpr u32 MOST_SPLITS_OF_WARP = sizeof(TileState::queries) / WARPS / sizeof(Share);
 // A share of rows is at least this many groups, if there are as many.
 constexpr u32 LEAST_GROUPS = 2;
 // From this many groups on, a warp takes two at a time.
@@ -41,6 +42,7 @@ struct SearchPlan {
     u32 k, metric, capacity, room;
     u32 query_tile, query_tiles, splits;
     u32 every_row, float32, streamed;
+    u32 by_warp;  // a query is merged by a warp, eight of them in a chunk of FINISH
 };
 
 // Lays the scratch area for a number of shares; false if it does not fit.
@@ -98,7 +100,8 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
     plan.query_tile = items <= 8 || plan.float32 ? 8 : MOST_QUERIES;
     plan.query_tiles = divide_up(items, plan.query_tile);
     u32 splits = smaller(larger(params.workers / plan.query_tiles, 1), larger(plan.groups / LEAST_GROUPS, 1));
-    splits = smaller(splits, MOST_SPLITS);
+    plan.by_warp = items > params.workers || splits == 1 ? 1 : 0;
+    splits = smaller(splits, plan.by_warp ? MOST_SPLITS_OF_WARP : MOST_SPLITS);
     while (!lay_search(plan, params.scratch_bytes, splits)) {
         if (splits == 1) return plan_every_row(job, &plan.every_row);
         splits /= 2;
@@ -113,7 +116,7 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
         job.stream = corpus.stream;
         job.stream_base = stream_base;
     }
-    job.total = job.work_end + (splits > 1 ? items : divide_up(items, WARPS));
+    job.total = job.work_end + (plan.by_warp ? divide_up(items, WARPS) : items);
     return STATUS_OK;
 }
 
@@ -226,7 +229,7 @@ struct Merge {
     Team team;
     MergeWords* words;
     Cell* near;     // shared memory for NEAR cells
-    Share* shares;  // likewise, for what is wanted again of each head; one where there is one share
+    Share* shares;  // likewise, for what is wanted again of each head
     const SearchPlan& plan;
     const u8* scratch;
     u32 query;
@@ -311,11 +314,19 @@ struct Merge {
     MR_DEVICE float narrow_by_cells(float threshold, double slack) const {
         // Some rows too many cost the host less than another selection by a whole block costs here.
         const u32 enough = plan.splits > 1 ? 2 * plan.k + 64 : plan.k + 16;
-        if (words->found <= smaller(enough, plan.capacity)) return threshold;
-        const u32 key = kth_largest(team, plan.k, [&](auto visit) {
+        const u32 most = smaller(enough, plan.capacity);
+        if (words->found <= most) return threshold;
+        const auto each = [&](auto visit) {
             each_found(threshold, [&](const Cell& cell) { visit(ordered_key(cell.lower)); });
-        });
-        return sharper(threshold, relax(key_value(key), slack));
+        };
+        if constexpr (Team::SIZE == WARP) {
+            const u32 bound = kth_bound(plan.k, each);
+            if (bound != 0) threshold = sharper(threshold, relax(key_value(bound), slack));
+            i32 left = 0;
+            each_found(threshold, [&](const Cell&) { ++left; });
+            if (static_cast<u32>(warp_sum(left)) <= plan.capacity) return threshold;
+        }
+        return sharper(threshold, relax(key_value(kth_largest(team, plan.k, each)), slack));
     }
 
     template <typename Visit>
@@ -360,7 +371,7 @@ MR_DEVICE_CALL void finish_search(const KernelParams& params, JobRecord& job, u3
     TileState& tile = tile_state();
     MergeWords* words = reinterpret_cast<MergeWords*>(tile.counts);
     Cell* near = reinterpret_cast<Cell*>(shared_memory());
-    if (plan.splits > 1) {
+    if (!plan.by_warp) {
         Share* shares = reinterpret_cast<Share*>(tile.histograms[1]);
         Merge<BlockTeam>{BlockTeam{tile.histograms[0]}, words, near, shares, plan, job.scratch, chunk}.run(result);
         return;
@@ -368,8 +379,8 @@ MR_DEVICE_CALL void finish_search(const KernelParams& params, JobRecord& job, u3
     const u32 warp = warp_index(), query = chunk * WARPS + warp;
     using OneWarp = Merge<WarpTeam>;
     if (query < plan.items) {
-        Share* share = reinterpret_cast<Share*>(tile.marks) + warp;
-        OneWarp{WarpTeam{tile.histograms[warp]}, words + warp, near + warp * OneWarp::NEAR, share, plan, job.scratch, query}
+        Share* shares = reinterpret_cast<Share*>(tile.queries) + warp * MOST_SPLITS_OF_WARP;
+        OneWarp{WarpTeam{tile.histograms[warp]}, words + warp, near + warp * OneWarp::NEAR, shares, plan, job.scratch, query}
             .run(result);
     }
 }
