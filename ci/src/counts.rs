@@ -65,6 +65,12 @@ impl Counts {
         output.lines().filter_map(|line| of_line(line.trim())).sum()
     }
 
+    /// A line of our own kind: `7 passed, 0 failed`.
+    pub(crate) fn of_plain(output: &str) -> Self {
+        let line = output.lines().rfind(|line| line.contains(" passed, ")).unwrap_or_default();
+        Self { passed: before(line, " passed"), failed: before(line, " failed"), skipped: before(line, " skipped") }
+    }
+
     /// Python's unittest: `Ran 7 tests in 0.4s`, then `OK (skipped=1)` or `FAILED (failures=1, errors=2)`.
     pub(crate) fn of_unittest(output: &str) -> Self {
         let ran: u64 = output.lines().filter_map(|line| line.strip_prefix("Ran ")).map(number_at_start).sum();
@@ -142,6 +148,12 @@ a test that prints: 7 passed; 7 failed";
         let qemu = "1/4 a.test.b...OK\n2 passed; 1 skipped; 1 failed.\nBuild Summary: 1/3 steps succeeded (1 failed)\n";
         assert_eq!(Counts::of_zig(qemu), counts(2, 1, 1));
         assert_eq!(Counts::of_zig("2/2 a.test.b...OK\nAll 2 tests passed.\n"), counts(2, 0, 0));
+    }
+
+    #[test]
+    fn the_last_plain_line_is_read() {
+        assert_eq!(Counts::of_plain("1 passed, 1 failed\na: b\n7 passed, 2 failed\n"), counts(7, 2, 0));
+        assert_eq!(Counts::of_plain("nothing"), Counts::default());
     }
 
     #[test]

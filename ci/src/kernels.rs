@@ -11,6 +11,7 @@ use crate::counts::Counts;
 use crate::cxx::Cxx;
 use crate::messages::BuildScript;
 use crate::ptxas::{self, Table, Usage};
+use crate::python;
 use crate::report::Outcome;
 use crate::sass::{self, Code};
 use crate::workspace::Workspace;
@@ -55,6 +56,17 @@ pub(crate) fn machine_code(workspace: &Workspace, flags: &[&str]) -> Result<Outc
         Ok(nvdisasm) => told(&Code::read(workspace, &nvdisasm, image)?.findings()),
         Err(reason) => Outcome::skipped(reason),
     })
+}
+
+/// Runs the litmus tests of the hand-overs between host and device, by an enumeration of what PTX's memory model
+/// allows.
+pub(crate) fn memory_model(workspace: &Workspace) -> Result<Outcome> {
+    let python = match python::interpreter(workspace) {
+        Ok(python) => python,
+        Err(reason) => return Ok(Outcome::skipped(reason)),
+    };
+    let ended = tee(workspace.command(&python).arg(workspace.root().join("ci/litmus.py")), Keep::Stdout)?;
+    Ok(Outcome::of_tests(ended.status.success(), Counts::of_plain(&ended.output), &ending(ended.status)))
 }
 
 /// Compiles the kernels; where their build script has left what it made, or else what came of it.

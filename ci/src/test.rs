@@ -87,7 +87,7 @@ const STRESSED: [&str; 11] = [
 const AS_TESTED: [&str; 2] = ["--workspace", "--tests"];
 
 /// Cheap steps first: they find the most for the time they take.
-const STEPS: [Step<Context>; 19] = [
+const STEPS: [Step<Context>; 20] = [
     Step { name: "setup", required: true, long: false, run: setup },
     Step { name: "tidy", required: true, long: false, run: tidy },
     Step { name: "rustfmt", required: true, long: false, run: rustfmt },
@@ -99,6 +99,12 @@ const STEPS: [Step<Context>; 19] = [
     Step { name: "stress", required: true, long: true, run: run_stress },
     Step { name: "ptxas", required: true, long: false, run: ptxas },
     Step { name: "machine code", required: true, long: false, run: machine_code },
+    Step {
+        name: "memory model",
+        required: true,
+        long: false,
+        run: |context| kernels::memory_model(&context.workspace),
+    },
     Step {
         name: "cuda twin, clang",
         required: true,
