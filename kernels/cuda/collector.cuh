@@ -92,9 +92,12 @@ MR_DEVICE_CALL void tidy_list(u32 query, Cell* list, u32 room, u32 k, u32 capaci
     const auto each = [&](auto visit) {
         for (u32 at = lane_index(); at < kept; at += WARP) visit(ordered_key(load_global(&list[at].lower)));
     };
-    // Almost always the bound leaves few enough; where it does not, the exact one keeps the list from overflowing.
-    narrow(kept > k ? kth_bound(k, each) : 0);
-    if (kept > larger(k, capacity - capacity / 4)) narrow(kth_largest(WarpTeam{tile.histograms[warp_index()]}, k, each));
+    const auto exactly = [&] { return kth_largest(WarpTeam{tile.histograms[warp_index()]}, k, each); };
+    // A bound where k is small; exactly where it is not, or where the bound leaves so many that the list could
+    // overflow.
+    const bool is_small = k <= WARP;
+    narrow(kept <= k ? 0 : is_small ? kth_bound(k, each) : exactly());
+    if (is_small && kept > larger(k, capacity - capacity / 4)) narrow(exactly());
     const bool overflow = kept > capacity;
     if (lane_index() == 0) {
         tile.counts[query] = overflow ? 0 : kept;

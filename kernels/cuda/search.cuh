@@ -3,7 +3,8 @@
 //   PREPARE  a chunk is eight queries: quantised into codes and bounds, one query a warp
 //   WORK     a chunk is a tile of queries (8, or 64 where there are more) against a share of the rows; of a streamed
 //            corpus, against a share of one tile of rows, the lists going on from tile to tile
-//   FINISH   a chunk is one query, or eight where there are more queries than blocks: its lists become the answer's
+//   FINISH   a chunk is one query, or eight where there are more queries than blocks, or nothing to merge: its lists
+//            become the answer's
 //
 // The screen is by int8 codes (screen.cuh), or by the float32 rows where the corpus asks for that (screen_float32.cuh).
 //
@@ -16,17 +17,18 @@
 
 namespace megaring {
 
-// Shared memory: the slab of codes, then the tile's state. FINISH has the state's histograms and a few words.
+// Shared memory: the slab of codes, then the tile's state. FINISH has cells in the slab's place, and the state's words.
 constexpr u32 SEARCH_SHARED_BYTES = SLAB_BYTES + sizeof(TileState);
 static_assert(SEARCH_SHARED_BYTES + MAILBOX_BYTES <= 40 << 10, "the least that a device is asked for (src/driver.rs)");
 // What a team keeps at hand of the shares' heads while it merges them: a block as many as its histogram leaves room for
-// in the tile's state, each of its warps as many as fit its part of the tile's queries.
+// in the tile's state, a warp in front of its near cells. Warps merge where there are more queries than blocks; since a
+// tile has `MOST_QUERIES` of them, there are fewer shares than that.
 struct Share {
     u32 count;
     float best, highest;
 };
 constexpr u32 MOST_SPLITS = (WARPS - 1) * BINS * sizeof(u32) / sizeof(Share);
-constexpr u32 MOST_SPLITS_OF_WARP = sizeof(TileState::queries) / WARPS / sizeof(Share);
+constexpr u32 MOST_SPLITS_OF_WARP = MOST_QUERIES;
 // A share of rows is at least this many groups, if there are as many.
 constexpr u32 LEAST_GROUPS = 2;
 // From this many groups on, a warp takes two at a time.
@@ -42,7 +44,7 @@ struct SearchPlan {
     u32 k, metric, capacity, room;
     u32 query_tile, query_tiles, splits;
     u32 every_row, float32, streamed;
-    u32 by_warp;  // a query is merged by a warp, eight of them in a chunk of FINISH
+    u32 by_warp;  // a query's shares are merged by a warp, eight queries in a chunk of FINISH
 };
 
 // Lays the scratch area for a number of shares; false if it does not fit.
@@ -234,8 +236,10 @@ struct Merge {
     const u8* scratch;
     u32 query;
 
-    // Cells that fit the part of the slab that is this team's.
-    static constexpr u32 NEAR = SLAB_BYTES * Team::SIZE / THREADS / sizeof(Cell);
+    // Cells that fit the part of the slab that is this team's, of a warp behind its shares.
+    static constexpr u32 PART = SLAB_BYTES * Team::SIZE / THREADS;
+    static constexpr u32 SHARE_BYTES = Team::SIZE == WARP ? MOST_SPLITS_OF_WARP * sizeof(Share) : 0;
+    static constexpr u32 NEAR = (PART - SHARE_BYTES) / sizeof(Cell);
 
     MR_DEVICE void run(u8* result) const {
         ListHeader* header = reinterpret_cast<ListHeader*>(result) + query;
@@ -312,7 +316,7 @@ struct Merge {
     }
 
     MR_DEVICE float narrow_by_cells(float threshold, double slack) const {
-        // Some rows too many cost the host less than another selection by a whole block costs here.
+        // Some rows too many cost the host less than another selection costs here.
         const u32 enough = plan.splits > 1 ? 2 * plan.k + 64 : plan.k + 16;
         const u32 most = smaller(enough, plan.capacity);
         if (words->found <= most) return threshold;
@@ -320,11 +324,13 @@ struct Merge {
             each_found(threshold, [&](const Cell& cell) { visit(ordered_key(cell.lower)); });
         };
         if constexpr (Team::SIZE == WARP) {
-            const u32 bound = kth_bound(plan.k, each);
-            if (bound != 0) threshold = sharper(threshold, relax(key_value(bound), slack));
-            i32 left = 0;
-            each_found(threshold, [&](const Cell&) { ++left; });
-            if (static_cast<u32>(warp_sum(left)) <= plan.capacity) return threshold;
+            const u32 bound = plan.k <= WARP ? kth_bound(plan.k, each) : 0;
+            if (bound != 0) {
+                threshold = sharper(threshold, relax(key_value(bound), slack));
+                i32 left = 0;
+                each_found(threshold, [&](const Cell&) { ++left; });
+                if (static_cast<u32>(warp_sum(left)) <= most) return threshold;
+            }
         }
         return sharper(threshold, relax(key_value(kth_largest(team, plan.k, each)), slack));
     }
@@ -370,8 +376,8 @@ MR_DEVICE_CALL void finish_search(const KernelParams& params, JobRecord& job, u3
     if (plan.every_row) return write_every_row(result, plan.items);
     TileState& tile = tile_state();
     MergeWords* words = reinterpret_cast<MergeWords*>(tile.counts);
-    Cell* near = reinterpret_cast<Cell*>(shared_memory());
     if (!plan.by_warp) {
+        Cell* near = reinterpret_cast<Cell*>(shared_memory());
         Share* shares = reinterpret_cast<Share*>(tile.histograms[1]);
         Merge<BlockTeam>{BlockTeam{tile.histograms[0]}, words, near, shares, plan, job.scratch, chunk}.run(result);
         return;
@@ -379,8 +385,9 @@ MR_DEVICE_CALL void finish_search(const KernelParams& params, JobRecord& job, u3
     const u32 warp = warp_index(), query = chunk * WARPS + warp;
     using OneWarp = Merge<WarpTeam>;
     if (query < plan.items) {
-        Share* shares = reinterpret_cast<Share*>(tile.queries) + warp * MOST_SPLITS_OF_WARP;
-        OneWarp{WarpTeam{tile.histograms[warp]}, words + warp, near + warp * OneWarp::NEAR, shares, plan, job.scratch, query}
+        u8* part = shared_memory() + warp * OneWarp::PART;
+        Cell* near = reinterpret_cast<Cell*>(part + OneWarp::SHARE_BYTES);
+        OneWarp{WarpTeam{tile.histograms[warp]}, words + warp, near, reinterpret_cast<Share*>(part), plan, job.scratch, query}
             .run(result);
     }
 }

@@ -76,7 +76,7 @@ MR_DEVICE u32 kth_largest(const Team& team, u32 k, Each each) {
 
 // A key that at least k of those that `each(visit)` shows reach; 0, which all reach, where none is known. By one warp,
 // each lane seeing its own share: k lanes reach the k-th best of their best. Of many keys in any order that is seldom
-// far below the k-th largest. Of a k above `WARP` nothing is known.
+// far below the k-th largest, the less so the smaller k is. Of a k above `WARP` nothing is known.
 template <typename Each>
 MR_DEVICE u32 kth_bound(u32 k, Each each) {
     u32 best = 0;

@@ -136,8 +136,9 @@ class Workload {
         const u32 items = 1 + random.below(9);
         return search_of(random, items, 1 + random.below(5));
     }
-    TestJob search_of(Random& random, u32 items, u32 k) const {
-        TestJob job = with_queries(random, Opcode::search, items);
+    // Of any metric, and now and then of zeroes alone; or of one metric, and of no zeroes.
+    TestJob search_of(Random& random, u32 items, u32 k, u32 metric = 0) const {
+        TestJob job = with_queries(random, Opcode::search, items, metric);
         job.descriptor.k = k;
         job.threshold = job.descriptor.metric == METRIC_L2 ? INFINITY : -INFINITY;
         job.result_len = items * (sizeof(ListHeader) + (4 * k + 100) * sizeof(Candidate));
@@ -189,15 +190,15 @@ class Workload {
   private:
     static constexpr u32 TABLE = 16;
 
-    TestJob with_queries(Random& random, Opcode opcode, u32 items) const {
+    TestJob with_queries(Random& random, Opcode opcode, u32 items, u32 metric = 0) const {
         TestJob job;
         job.opcode = opcode;
         job.descriptor.corpus = CORPUS, job.descriptor.corpus_generation = GENERATION;
         job.descriptor.dim = corpus.dim;
         job.descriptor.items = items;
-        job.descriptor.metric = static_cast<u8>(METRIC_COSINE + random.below(3));
+        job.descriptor.metric = static_cast<u8>(metric != 0 ? metric : METRIC_COSINE + random.below(3));
         std::vector<float> values(u64(items) * corpus.dim);
-        const bool zeros = random.below(8) == 0;
+        const bool zeros = metric == 0 && random.below(8) == 0;
         for (float& value : values) value = zeros ? 0.0f : static_cast<float>(random.unit());
         append(job.payload, values);
         return job;
