@@ -91,6 +91,13 @@ fn many_queries_on_few_blocks_keep_their_budget() {
     assert!(took <= MANY, "{took} ns, and the budget is {MANY}");
 }
 
+/// As many shares as a warp ever merges, but for one. The twin ends the process where an answer is wrong.
+#[test]
+fn a_warp_merges_the_most_shares_there_can_be() {
+    let Some(jobs) = time("search, 64 queries", 63, 1) else { return };
+    assert_eq!(jobs.len(), 1);
+}
+
 /// The twin ends the process where a byte of such a job's answer was written: a matter of who comes first, which is the
 /// same each time where time is virtual.
 #[test]
