@@ -4,7 +4,7 @@
 
 A file holds what the threads of one hand-over do, in the syntax of Dartagnan (https://github.com/hernanponcedeleon/Dat3M),
 and ends with `~exists (CONDITION)`: no execution may end so. Each fence, and each order of an access, must be there for a
-reason: without it the condition must come true, in some file. A line `needless: WHAT` in the description excuses one.
+reason: without it the condition must be able to come true. A line `needless: WHAT` in the description excuses one.
 
 The model is PTX 7.5's (ISA manual, "Memory Consistency Model"; Lustig, Sahasrabuddhe and Giroux, "A Formal Analysis of the
 NVIDIA PTX Memory Consistency Model", 2019), without proxies and fence.sc. Threads are straight code, and the writes to a
