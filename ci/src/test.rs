@@ -65,21 +65,22 @@ fn run_steps(context: &Context, is_wanted: impl Fn(&str) -> bool) -> ExitCode {
 /// How often a strict run runs the tests that have threads and children in them.
 const STRESS_TIMES: u32 = 5;
 /// Those tests, in a quarter of an hour. Left out is what takes a minute and more each time, being hard on its threads
-/// by itself: the ring's `device_consumer` and `simulated_consumer`, the engine on the CUDA kernels' twin and on an
-/// adapter, the shaders' own tests; and what is no program of cargo's: loom's models, and the twin under
-/// ThreadSanitizer.
-const STRESSED: [&str; 11] = [
+/// by itself: the engine on the CUDA kernels' twin and on an adapter, and the shaders' own tests; and what is no
+/// program of cargo's: loom's models, and the twin under ThreadSanitizer.
+const STRESSED: [&str; 13] = [
     "failover",
     "gather",
     "grpc",
     "cli",
     "engine",
     "backend",
+    "device_consumer",
     "device_host",
     "event_mapped",
     "event_ring",
     "event_torture",
     "job_ring_properties",
+    "simulated_consumer",
 ];
 
 /// All of the workspace is named, with its tests, so that cargo takes up what `cargo test` built, with the same
@@ -87,7 +88,7 @@ const STRESSED: [&str; 11] = [
 const AS_TESTED: [&str; 2] = ["--workspace", "--tests"];
 
 /// Cheap steps first: they find the most for the time they take.
-const STEPS: [Step<Context>; 20] = [
+const STEPS: [Step<Context>; 19] = [
     Step { name: "setup", required: true, long: false, run: setup },
     Step { name: "tidy", required: true, long: false, run: tidy },
     Step { name: "rustfmt", required: true, long: false, run: rustfmt },
@@ -120,7 +121,6 @@ const STEPS: [Step<Context>; 20] = [
     Step { name: "loom", required: true, long: true, run: loom },
     Step { name: "zig test", required: true, long: true, run: zig_test },
     Step { name: "zig test, aarch64", required: true, long: true, run: zig_test_aarch64 },
-    Step { name: "instruction sets", required: true, long: true, run: instruction_sets },
     Step { name: "python client", required: true, long: true, run: python_client },
     Step { name: "demo", required: true, long: true, run: run_demo },
 ];
@@ -251,21 +251,6 @@ fn zig_test_aarch64(context: &Context) -> Result<Outcome> {
     zig_build(context, "test-aarch64")
 }
 
-/// The service's answers once more under every instruction set of this machine; megaring-simd's own tests cover all by
-/// themselves.
-fn instruction_sets(context: &Context) -> Result<Outcome> {
-    if !context.workspace.root().join("host/service/tests/conformance.rs").is_file() {
-        return Ok(Outcome::skipped("there is no host/service/tests/conformance.rs"));
-    }
-    let mut outcomes = Vec::new();
-    for isa in available_instruction_sets() {
-        // The whole workspace is named so that cargo takes up what `cargo test` built, with the same features.
-        let mut cargo = context.cargo("test");
-        outcomes.push(tests(cargo.env("MEGARING_ISA", isa).args(["--workspace", "--test", "conformance"]))?);
-    }
-    Ok(Outcome::together(outcomes).unwrap_or_else(|| Outcome::skipped("no kernels are built for this architecture")))
-}
-
 /// Clients that know the API from reflection alone.
 fn python_client(context: &Context) -> Result<Outcome> {
     /// The gRPC client, and what it brings along.
@@ -365,24 +350,6 @@ fn named(folder: &Path, prefix: &str, extension: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The values of `MEGARING_ISA` that this machine can run; zig-simd/src/isa.zig says what each needs.
-#[cfg(target_arch = "x86_64")]
-fn available_instruction_sets() -> Vec<&'static str> {
-    use std::arch::is_x86_feature_detected as has;
-    let avx2 = has!("avx2") && has!("fma") && has!("f16c") && has!("bmi1") && has!("bmi2") && has!("lzcnt");
-    let avx512 = avx2
-        && (has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq"))
-        && (has!("avx512vl") && has!("avx512vnni"));
-    let all = [("baseline", true), ("avx2", avx2), ("avx512", avx512)];
-    all.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect()
-}
-
-/// The values of `MEGARING_ISA` that this machine can run.
-#[cfg(not(target_arch = "x86_64"))]
-fn available_instruction_sets() -> Vec<&'static str> {
-    if cfg!(target_arch = "aarch64") { vec!["neon"] } else { Vec::new() }
-}
-
 #[cfg(test)]
 mod unit_tests {
     use super::*;
@@ -412,10 +379,5 @@ mod unit_tests {
             }
             other => panic!("{other:?}"),
         }
-    }
-
-    #[test]
-    fn there_is_an_instruction_set_to_test() {
-        assert!(!available_instruction_sets().is_empty());
     }
 }

@@ -7,17 +7,18 @@ use megaring_cuda::twin::{Hops, Twin};
 
 /// Workers of an H100 or H200: a block on each multiprocessor but one.
 const WORKERS: u32 = 131;
-/// Most that the median job of a kind may take from the moment when its slot is taken until the host has seen its
-/// completion, in nanoseconds. What a change costs more than that is to be seen.
-const BUDGETS: [(&str, u64); 8] = [
-    ("nop", 2_150),
-    ("search, 1 query", 10_000),
-    ("search, 8 queries", 11_700),
-    ("search, 64 queries", 20_500),
-    ("score", 8_550),
-    ("encode", 9_450),
-    ("nearest", 11_900),
-    ("checksum", 9_400),
+/// Jobs of a kind, and most that the median one may take from the moment when its slot is taken until the host has seen
+/// its completion, in nanoseconds. What a change costs more than that is to be seen. Searches are much work for the
+/// twin, and alike.
+const BUDGETS: [(&str, u32, u64); 8] = [
+    ("nop", 5, 2_150),
+    ("search, 1 query", 3, 10_000),
+    ("search, 8 queries", 3, 11_700),
+    ("search, 64 queries", 3, 20_500),
+    ("score", 5, 8_550),
+    ("encode", 5, 9_450),
+    ("nearest", 5, 11_900),
+    ("checksum", 5, 9_400),
 ];
 /// Most that it may take on average until a slot is taken: that depends on when in its polling it comes.
 const TAKEN: u64 = 1_600;
@@ -57,8 +58,8 @@ fn median(mut jobs: Vec<Hops>) -> Hops {
 fn each_kind_of_job_keeps_its_budget() {
     let mut over = Vec::new();
     println!("{:<20}{}", "ns, by hop", ends(&Hops::default()).map(|(name, _)| format!("{name:>11}")).concat());
-    for (kind, budget) in BUDGETS {
-        let Some(jobs) = time(kind, WORKERS, 5) else { return };
+    for (kind, jobs, budget) in BUDGETS {
+        let Some(jobs) = time(kind, WORKERS, jobs) else { return };
         let median = median(jobs);
         let mut before = 0;
         let each = ends(&median).map(|(_, end)| {
@@ -86,7 +87,7 @@ fn a_slot_is_soon_taken() {
 #[test]
 fn many_queries_on_few_blocks_keep_their_budget() {
     const MANY: u64 = 39_500;
-    let Some(jobs) = time("search, 64 queries", 16, 3) else { return };
+    let Some(jobs) = time("search, 64 queries", 16, 1) else { return };
     let took = worked(&median(jobs));
     assert!(took <= MANY, "{took} ns, and the budget is {MANY}");
 }
@@ -110,6 +111,8 @@ fn nobody_writes_to_regions_before_it_is_known_whose_they_are() {
 
 #[test]
 fn the_two_hundredth_job_costs_what_the_second_does() {
+    /// What grew with the jobs would grow on these too.
+    const WORKERS: u32 = 24;
     for kind in ["nop", "search, every row"] {
         let Some(jobs) = time(kind, WORKERS, 200) else { return };
         let (early, late) = (worked(&median(jobs[1..9].to_vec())), worked(&median(jobs[191..].to_vec())));

@@ -427,7 +427,7 @@ fn storage(read_only: bool) -> BindingType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{gpu, test_adapter};
+    use crate::testing::{gpu, own_gpu, test_adapter};
 
     #[test]
     fn what_wgpu_refuses_is_no_fault_of_the_device() {
@@ -446,7 +446,7 @@ mod tests {
     #[test]
     fn a_device_that_is_gone_has_a_fault() {
         for how in [Loss::Destroyed, Loss::Reset] {
-            let Some(gpu) = gpu() else { return };
+            let Some(gpu) = own_gpu() else { return };
             gpu.lose(how);
             gpu.queue.submit([]);
             gpu.poll();
@@ -456,7 +456,7 @@ mod tests {
 
     #[test]
     fn a_device_that_does_not_answer_is_waited_for_as_long_as_told() {
-        let Some(gpu) = gpu() else { return };
+        let Some(gpu) = own_gpu() else { return };
         gpu.lose(Loss::Silent);
         let begun = Instant::now();
         assert!(!gpu.settle(Duration::from_millis(20), || false));

@@ -121,7 +121,7 @@ mod tests {
     fn the_adapter_of_this_machine_passes() {
         let automaton = automaton();
         for gpu in gpus() {
-            run_all(&gpu, &automaton).expect("it passes");
+            run_all(gpu, &automaton).expect("it passes");
         }
     }
 }

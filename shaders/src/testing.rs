@@ -1,6 +1,7 @@
 //! What the operations' tests share: this machine's adapter in every way it can be driven, and a job run by itself.
 
 use std::io::Write;
+use std::sync::OnceLock;
 
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
@@ -28,19 +29,26 @@ pub(crate) fn test_adapter() -> Option<Adapter> {
     }
 }
 
-/// The test adapter with subgroups, float64, mapped buffers and large workgroups where it has them, and without.
-pub(crate) fn gpus() -> Vec<Gpu> {
-    let Some(adapter) = test_adapter() else { return Vec::new() };
-    let open = |(subgroups, float64, mappable, shape)| {
-        let options = GpuOptions { traits: Traits { subgroups, float64 }, mappable, shape, ..GpuOptions::default() };
-        Gpu::open(&adapter, options).expect("the adapter opens")
-    };
-    [(true, true, true, None), (false, false, false, Some(Shape::LEAST))].into_iter().map(open).collect()
+/// The test adapter with subgroups, float64, mapped buffers and large workgroups where it has them, and without. All
+/// tests share them, since to open one takes longer than most of what they do with it.
+pub(crate) fn gpus() -> &'static [Gpu] {
+    static SHARED: OnceLock<[Gpu; 2]> = OnceLock::new();
+    let Some(adapter) = test_adapter() else { return &[] };
+    SHARED.get_or_init(|| {
+        let core = Traits { subgroups: false, float64: false };
+        let least = GpuOptions { traits: core, mappable: false, shape: Some(Shape::LEAST), ..GpuOptions::default() };
+        [GpuOptions::default(), least].map(|options| Gpu::open(&adapter, options).expect("the adapter opens"))
+    })
 }
 
-/// One of [`gpus`].
-pub(crate) fn gpu() -> Option<Gpu> {
-    gpus().into_iter().next()
+/// The first of [`gpus`].
+pub(crate) fn gpu() -> Option<&'static Gpu> {
+    gpus().first()
+}
+
+/// One of its own, for a test that loses it.
+pub(crate) fn own_gpu() -> Option<Gpu> {
+    Some(Gpu::open(&test_adapter()?, GpuOptions::default()).expect("the adapter opens"))
 }
 
 /// The automaton of the default profile.

@@ -231,7 +231,7 @@ mod tests {
         });
         let texts: Vec<_> = texts.collect();
         for gpu in gpus() {
-            check(&gpu, &automaton, &texts);
+            check(gpu, &automaton, &texts);
         }
     }
 
@@ -251,12 +251,12 @@ mod tests {
         let mut sparse: Vec<&[u8]> = vec![b""; 3_000];
         sparse[1_234] = b"a hash";
         for gpu in gpus() {
-            check(&gpu, &automaton, &none);
-            check(&gpu, &automaton, &[b""]);
-            check(&gpu, &automaton, &[b"", b"", b""]);
-            check(&gpu, &automaton, &[words]);
+            check(gpu, &automaton, &none);
+            check(gpu, &automaton, &[b""]);
+            check(gpu, &automaton, &[b"", b"", b""]);
+            check(gpu, &automaton, &[words]);
             for texts in [&halves[..], &long, &singles, &rising, &sparse] {
-                check(&gpu, &automaton, texts);
+                check(gpu, &automaton, texts);
             }
         }
     }
@@ -267,7 +267,7 @@ mod tests {
         let memories = megaring_datasets::memories(3_000, 5).expect("the sample");
         let texts: Vec<_> = memories.iter().map(|memory| memory.content.as_bytes()).collect();
         for gpu in gpus() {
-            check(&gpu, &automaton, &texts);
+            check(gpu, &automaton, &texts);
         }
     }
 
@@ -283,7 +283,7 @@ mod tests {
             let case = (words.clone(), texts.clone());
             runner
                 .run(&case, |(words, texts)| {
-                    check(&gpu, &automaton_of(&words), &texts.concat());
+                    check(gpu, &automaton_of(&words), &texts.concat());
                     Ok(())
                 })
                 .unwrap_or_else(|failure| panic!("{failure}"));

@@ -128,7 +128,7 @@ mod tests {
     fn bytes_arrive_whatever_the_pieces() {
         for gpu in gpus() {
             for piece in [16, 48, 992, 1008, 5000] {
-                let mut filler = Filler::with_pieces(&gpu, piece);
+                let mut filler = Filler::with_pieces(gpu, piece);
                 let contents: Vec<Vec<u8>> = [1000, 4, 0, 1008, 16]
                     .iter()
                     .map(|len| (0..*len).map(|byte| (byte * 7 + len + piece) as u8).collect())
@@ -137,7 +137,7 @@ mod tests {
                 let buffers: Vec<_> =
                     contents.iter().map(|bytes| filler.buffer(bytes, usage).expect("little memory")).collect();
                 for (bytes, buffer) in contents.iter().zip(&buffers) {
-                    assert_eq!(read(&gpu, buffer, bytes.len().max(16))[..bytes.len()], *bytes, "pieces of {piece}");
+                    assert_eq!(read(gpu, buffer, bytes.len().max(16))[..bytes.len()], *bytes, "pieces of {piece}");
                 }
                 assert_eq!(filler.staging.iter().all(Option::is_none), gpu.mappable, "staging memory is for copies");
                 filler.finish();

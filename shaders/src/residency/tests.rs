@@ -5,7 +5,7 @@ use megaring_core::corpus::{Column, Columns, HeapSegment};
 
 use super::*;
 use crate::gpu::{GpuOptions, Loss};
-use crate::testing::{gpu, test_adapter};
+use crate::testing::{gpu, own_gpu, test_adapter};
 
 const DIM: usize = 8;
 const ROWS: usize = 160;
@@ -43,16 +43,16 @@ fn with_room(bytes: usize) -> Residency {
 fn a_segment_is_uploaded_once_and_its_codes_once_for_all_metrics() {
     let Some(gpu) = gpu() else { return };
     let (residency, view) = (with_room(1 << 20), version(2));
-    assert!(residency.find(&gpu, &view, screen(Metric::Dot)).is_none());
-    let held = residency.bring(&gpu, &view, screen(Metric::Dot)).expect("room");
+    assert!(residency.find(gpu, &view, screen(Metric::Dot)).is_none());
+    let held = residency.bring(gpu, &view, screen(Metric::Dot)).expect("room");
     assert_eq!(parts_of(&view, &held).iter().map(|part| part.rows.clone()).collect::<Vec<_>>(), [0..ROWS, ROWS..320]);
-    assert!(residency.find(&gpu, &view, screen(Metric::Dot)).is_some());
-    residency.bring(&gpu, &view, screen(Metric::Dot)).expect("they are there");
+    assert!(residency.find(gpu, &view, screen(Metric::Dot)).is_some());
+    residency.bring(gpu, &view, screen(Metric::Dot)).expect("they are there");
     assert_eq!(
         (count(&residency, "uploads"), count(&residency, "uploaded_bytes")),
         (2, 2 * bytes(screen(Metric::Dot)) as u64)
     );
-    residency.bring(&gpu, &view, screen(Metric::L2)).expect("room");
+    residency.bring(gpu, &view, screen(Metric::L2)).expect("room");
     let columns = 2 * screen(Metric::L2).bytes(ROWS, DIM)[1] as u64;
     assert_eq!(count(&residency, "uploaded_bytes"), 2 * bytes(screen(Metric::Dot)) as u64 + columns);
     assert_eq!(resident_bytes(&residency.lock()) as u64, count(&residency, "uploaded_bytes"));
@@ -64,8 +64,8 @@ fn a_version_that_grows_brings_its_new_segment_alone() {
     let (residency, view) = (with_room(1 << 20), version(3));
     let segments: Vec<_> = view.segments().map(|(_, segment)| segment.clone()).collect();
     let before = CorpusView::new("test".into(), 1, 0, DIM, segments[..2].to_vec());
-    residency.bring(&gpu, &before, pair(&[Column::Embeddings, Column::Norms])).expect("room");
-    residency.bring(&gpu, &view, pair(&[Column::Embeddings, Column::Norms])).expect("room");
+    residency.bring(gpu, &before, pair(&[Column::Embeddings, Column::Norms])).expect("room");
+    residency.bring(gpu, &view, pair(&[Column::Embeddings, Column::Norms])).expect("room");
     assert_eq!(count(&residency, "uploads"), 3);
 }
 
@@ -74,17 +74,17 @@ fn what_was_used_least_recently_makes_way_and_what_is_held_does_not() {
     let Some(gpu) = gpu() else { return };
     let residency = with_room(2 * bytes(screen(Metric::Dot)));
     let [first, second, third] = [version(1), version(1), version(1)];
-    residency.bring(&gpu, &first, screen(Metric::Dot)).expect("room");
-    residency.bring(&gpu, &second, screen(Metric::Dot)).expect("room");
-    residency.find(&gpu, &first, screen(Metric::Dot)).expect("it is there");
-    let held = residency.bring(&gpu, &third, screen(Metric::Dot)).expect("room is made");
-    assert!(residency.find(&gpu, &second, screen(Metric::Dot)).is_none(), "it was used least recently");
-    let also = residency.find(&gpu, &first, screen(Metric::Dot)).expect("it was used since");
-    assert_eq!(residency.bring(&gpu, &second, screen(Metric::Dot)).err(), Some(Absent::NoRoom), "all the room is held");
+    residency.bring(gpu, &first, screen(Metric::Dot)).expect("room");
+    residency.bring(gpu, &second, screen(Metric::Dot)).expect("room");
+    residency.find(gpu, &first, screen(Metric::Dot)).expect("it is there");
+    let held = residency.bring(gpu, &third, screen(Metric::Dot)).expect("room is made");
+    assert!(residency.find(gpu, &second, screen(Metric::Dot)).is_none(), "it was used least recently");
+    let also = residency.find(gpu, &first, screen(Metric::Dot)).expect("it was used since");
+    assert_eq!(residency.bring(gpu, &second, screen(Metric::Dot)).err(), Some(Absent::NoRoom), "all the room is held");
     drop(also);
-    residency.bring(&gpu, &second, screen(Metric::Dot)).expect("room is made again");
-    assert!(residency.find(&gpu, &first, screen(Metric::Dot)).is_none());
-    assert!(residency.find(&gpu, &third, screen(Metric::Dot)).is_some(), "it is held");
+    residency.bring(gpu, &second, screen(Metric::Dot)).expect("room is made again");
+    assert!(residency.find(gpu, &first, screen(Metric::Dot)).is_none());
+    assert!(residency.find(gpu, &third, screen(Metric::Dot)).is_some(), "it is held");
     drop(held);
     assert_eq!(count(&residency, "evictions"), 2);
     assert!(resident_bytes(&residency.lock()) <= residency.budget());
@@ -95,11 +95,11 @@ fn segments_that_no_corpus_has_any_more_go_first() {
     let Some(gpu) = gpu() else { return };
     let residency = with_room(2 * bytes(screen(Metric::Dot)));
     let (kept, dropped) = (version(1), version(1));
-    residency.bring(&gpu, &kept, screen(Metric::Dot)).expect("room");
-    residency.bring(&gpu, &dropped, screen(Metric::Dot)).expect("room");
+    residency.bring(gpu, &kept, screen(Metric::Dot)).expect("room");
+    residency.bring(gpu, &dropped, screen(Metric::Dot)).expect("room");
     drop(dropped);
-    residency.bring(&gpu, &version(1), screen(Metric::Dot)).expect("room is made");
-    assert!(residency.find(&gpu, &kept, screen(Metric::Dot)).is_some());
+    residency.bring(gpu, &version(1), screen(Metric::Dot)).expect("room is made");
+    assert!(residency.find(gpu, &kept, screen(Metric::Dot)).is_some());
     assert_eq!(count(&residency, "evictions"), 0, "nothing of use was evicted");
 }
 
@@ -108,10 +108,10 @@ fn what_a_dropped_corpus_leaves_is_freed_when_another_is_asked_for() {
     let Some(gpu) = gpu() else { return };
     let (residency, kept, dropped) = (with_room(1 << 20), version(1), version(2));
     for view in [&kept, &dropped] {
-        residency.bring(&gpu, view, screen(Metric::Dot)).expect("room");
+        residency.bring(gpu, view, screen(Metric::Dot)).expect("room");
     }
     drop(dropped);
-    residency.bring(&gpu, &kept, screen(Metric::Dot)).expect("it is there");
+    residency.bring(gpu, &kept, screen(Metric::Dot)).expect("it is there");
     assert_eq!(resident_bytes(&residency.lock()), bytes(screen(Metric::Dot)));
     assert_eq!(count(&residency, "evictions"), 0, "nothing of use was evicted");
 }
@@ -121,9 +121,9 @@ fn a_version_beyond_the_budget_has_no_room_and_evicts_nothing() {
     let Some(gpu) = gpu() else { return };
     let residency = with_room(2 * bytes(screen(Metric::Dot)));
     let small = version(1);
-    residency.bring(&gpu, &small, screen(Metric::Dot)).expect("room");
-    assert_eq!(residency.bring(&gpu, &version(3), screen(Metric::Dot)).err(), Some(Absent::NoRoom));
-    assert!(residency.find(&gpu, &small, screen(Metric::Dot)).is_some());
+    residency.bring(gpu, &small, screen(Metric::Dot)).expect("room");
+    assert_eq!(residency.bring(gpu, &version(3), screen(Metric::Dot)).err(), Some(Absent::NoRoom));
+    assert!(residency.find(gpu, &small, screen(Metric::Dot)).is_some());
 }
 
 #[test]
@@ -131,19 +131,19 @@ fn what_would_have_to_be_brought_is_told() {
     let Some(gpu) = gpu() else { return };
     let (residency, view) = (with_room(2 * bytes(screen(Metric::Dot))), version(2));
     let lacking = |bytes: usize, stays| Lacking { bytes: bytes as u64, stays };
-    assert_eq!(residency.lacking(&gpu, &view, screen(Metric::Dot)), lacking(2 * bytes(screen(Metric::Dot)), true));
+    assert_eq!(residency.lacking(gpu, &view, screen(Metric::Dot)), lacking(2 * bytes(screen(Metric::Dot)), true));
     let first =
         CorpusView::new("test".into(), 1, 0, DIM, view.segments().take(1).map(|(_, one)| one.clone()).collect());
-    residency.bring(&gpu, &first, screen(Metric::Dot)).expect("room");
+    residency.bring(gpu, &first, screen(Metric::Dot)).expect("room");
     assert_eq!(
-        residency.lacking(&gpu, &view, screen(Metric::Dot)),
+        residency.lacking(gpu, &view, screen(Metric::Dot)),
         lacking(bytes(screen(Metric::Dot)), true),
         "one of two"
     );
-    residency.bring(&gpu, &view, screen(Metric::Dot)).expect("room");
-    assert_eq!(residency.lacking(&gpu, &view, screen(Metric::Dot)).bytes, 0);
+    residency.bring(gpu, &view, screen(Metric::Dot)).expect("room");
+    assert_eq!(residency.lacking(gpu, &view, screen(Metric::Dot)).bytes, 0);
     assert_eq!(
-        residency.lacking(&gpu, &version(3), screen(Metric::Dot)),
+        residency.lacking(gpu, &version(3), screen(Metric::Dot)),
         lacking(3 * bytes(screen(Metric::Dot)), false),
         "it is streamed each time"
     );
@@ -152,7 +152,7 @@ fn what_would_have_to_be_brought_is_told() {
 #[test]
 fn what_a_segment_lacks_is_said() {
     let Some(gpu) = gpu() else { return };
-    let lacking = with_room(1 << 20).bring(&gpu, &version(1), pair(&[Column::Coordinates])).err();
+    let lacking = with_room(1 << 20).bring(gpu, &version(1), pair(&[Column::Coordinates])).err();
     assert!(matches!(lacking, Some(Absent::Failed(_))), "{lacking:?}");
 }
 
@@ -169,7 +169,7 @@ fn what_lies_on_another_device_is_not_found() {
 
 #[test]
 fn a_device_that_is_gone_brings_nothing() {
-    let Some(gpu) = gpu() else { return };
+    let Some(gpu) = own_gpu() else { return };
     gpu.lose(Loss::Destroyed);
     assert!(with_room(1 << 20).bring(&gpu, &version(1), screen(Metric::Dot)).is_err());
 }

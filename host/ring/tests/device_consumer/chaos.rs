@@ -6,7 +6,8 @@ use megaring_ring::{Descriptor, JobRing, Outcome, RingConfig, Status, Ticket, Wa
 use proptest::{prelude::*, sample::Index};
 
 use crate::{
-    device::{Bug, Device, Dice, Words},
+    device::{Bug, Device, Words},
+    dice::Dice,
     harness::fill,
     ring_at,
 };

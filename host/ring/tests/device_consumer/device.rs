@@ -9,6 +9,8 @@ use std::{
 
 use megaring_ring::{JobRing, Memory, RingLayout, Slot, protocol::Protocol, slot_check};
 
+use crate::dice::Dice;
+
 /// A slot as a device reads it.
 pub(crate) type Words = [u64; 16];
 
@@ -39,30 +41,6 @@ pub(crate) enum End {
     LimitReached = 0,
     Stopped = 1,
     BadTail = 4,
-}
-
-/// Marsaglia's xorshift64: enough to shake an order.
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-
-    pub(crate) fn maybe_yield(&mut self) {
-        if self.roll(16) == 0 {
-            thread::yield_now();
-        }
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for at in (1..items.len()).rev() {
-            items.swap(at, self.roll(at as u64 + 1) as usize);
-        }
-    }
 }
 
 /// A job that the device has taken and not answered.
@@ -257,7 +235,7 @@ impl Device {
     pub(crate) fn write(&mut self, slots: &[Words]) {
         let mut pieces: Vec<(usize, usize)> =
             (0..slots.len()).flat_map(|slot| (0..8).map(move |piece| (slot, piece))).collect();
-        self.dice.shuffle(&mut pieces);
+        shuffle(&mut pieces, &mut self.dice);
         for (slot, piece) in pieces {
             let position = self.tail.wrapping_add(slot as u64);
             let mut words = slots[slot];
@@ -286,12 +264,12 @@ impl Device {
         let mut slots = vec![[0; 16]; count];
         let mut pieces: Vec<(usize, usize)> =
             (0..count).flat_map(|slot| (0..8).map(move |piece| (slot, piece))).collect();
-        self.dice.shuffle(&mut pieces);
+        shuffle(&mut pieces, &mut self.dice);
         for (slot, piece) in pieces {
             let at = Self::slot(queue.slots, queue.capacity, self.head.wrapping_add(slot as u64)) + piece * 16;
             slots[slot][2 * piece] = self.word(at).load(Ordering::Relaxed);
             slots[slot][2 * piece + 1] = self.word(at + 8).load(Ordering::Relaxed);
-            self.dice.maybe_yield();
+            self.dice.maybe_pause();
         }
         slots
     }
@@ -337,7 +315,7 @@ impl Device {
         };
         let payload: Vec<u8> =
             (0..job.payload.1).map(|at| self.byte(job.payload.0 + at).load(Ordering::Relaxed)).collect();
-        self.dice.maybe_yield();
+        self.dice.maybe_pause();
         let (stated, bytes) = payload.split_at(8);
         let sum = megaring_ring::fnv1a64(bytes);
         self.faults += u64::from(stated != sum.to_le_bytes());
@@ -366,5 +344,12 @@ impl Device {
         // and run words are atomics to the host too; its plain accesses to slots are ordered by the tails and heads,
         // but for seeded bugs, as for `byte`.
         unsafe { AtomicU64::from_ptr(self.memory.base().as_ptr().add(offset).cast()) }
+    }
+}
+
+/// Brings items into any order.
+fn shuffle<T>(items: &mut [T], dice: &mut Dice) {
+    for at in (1..items.len()).rev() {
+        items.swap(at, dice.roll(at as u64 + 1) as usize);
     }
 }

@@ -14,7 +14,8 @@ use megaring_ring::{
 };
 
 use crate::{
-    device::{BAD_DESCRIPTOR, Bug, Device, Dice, End},
+    device::{BAD_DESCRIPTOR, Bug, Device, End},
+    dice::Dice,
     harness::fill,
     ring_at,
 };

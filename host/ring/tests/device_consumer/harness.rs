@@ -17,7 +17,10 @@ use megaring_ring::{
     Descriptor, JobRing, Outcome, Reservation, ReserveError, Status, Ticket, WaitStrategy, fnv1a64, protocol::Protocol,
 };
 
-use crate::device::{Bug, COMMAND_STOP, Device, Dice};
+use crate::{
+    device::{Bug, COMMAND_STOP, Device},
+    dice::Dice,
+};
 
 /// How the device gets to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +166,7 @@ impl<P: Protocol> Run<'_, P> {
                 }
             };
             let sum = fill(&mut reservation, &mut dice);
-            dice.maybe_yield();
+            dice.maybe_pause();
             let descriptor = Descriptor { opcode: number as u16, dim: job as u32, ..Descriptor::default() };
             waiting.push(Asked { ticket: self.ring.submit(reservation, descriptor), sum, job });
             if waiting.len() as u64 > dice.roll(40) {

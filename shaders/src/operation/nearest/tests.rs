@@ -92,7 +92,7 @@ fn the_nearest_are_among_the_candidates_and_hardly_more() {
         for rows in [0, 1, 2, 15, 16, 17, 63, 64, 65, 300, 1_000, 4_097, 20_000] {
             let points = points(rows, 1);
             for k in [1, 2, 10, 40, 100, 1_000, 3_000, rows / 2, rows].into_iter().filter(|k| *k > 0) {
-                let found = Case::new(&points, &queries, k).check(&gpu);
+                let found = Case::new(&points, &queries, k).check(gpu);
                 if wants_every_row(k as u64, rows as u64) {
                     assert!(found.iter().all(Option::is_none), "{rows} rows, k {k}");
                     continue;
@@ -121,7 +121,7 @@ fn parts_and_rounds_of_any_lengths_make_one_answer() {
         for rounds in &rounds {
             for k in [1, 7, 200] {
                 let case = Case { rounds: rounds.clone(), ..Case::new(&points, &queries, k) };
-                lengths(case.check(&gpu));
+                lengths(case.check(gpu));
             }
         }
     }
@@ -134,7 +134,7 @@ fn many_queries_are_answered_each_for_itself() {
         // Cells of one point for so many queries are several blocks.
         for k in [3, 60] {
             let case = Case { capacity: 300, rounds: vec![vec![1_300; 2]], ..Case::new(&points, &queries, k) };
-            let listed = lengths(case.check(&gpu));
+            let listed = lengths(case.check(gpu));
             let mean = listed.iter().sum::<usize>() as f64 / listed.len() as f64;
             assert!(mean < 1.5 * k as f64 + 10.0, "k {k}: {mean} candidates");
         }
@@ -150,7 +150,7 @@ fn points_a_hair_apart_are_told_apart_by_the_definition_alone() {
         let near: Vec<Point> = (0..400).map(|at| std::array::from_fn(|axis| hair(at, axis))).collect();
         let points = [near, scaled(&points(4_000, 6), 1.0, 3.0)].concat();
         let queries = [[1.0; 5], [0.0; 5], [1.0 + 2.5e-10; 5], [-700.0, 3.0, 0.0, 1e3, 4.0]];
-        for gpu in &gpus {
+        for gpu in gpus {
             for k in [1, 5, 50, 390, 450] {
                 for weights in [DEFAULT_WEIGHTS, [1.0, 0.0, 0.0, 0.0, 1e-3]] {
                     Case { weights, ..Case::new(&points, &queries, k) }.check(gpu);
@@ -166,14 +166,14 @@ fn equal_points_go_by_row_and_a_list_that_is_too_short_says_so() {
     let queries = [points[3], [0.25; 5]];
     for gpu in gpus() {
         let case = Case::new(&points, &queries, 30);
-        assert!(lengths(case.check(&gpu)).iter().all(|listed| *listed >= 100), "a hundred of each point");
+        assert!(lengths(case.check(gpu)).iter().all(|listed| *listed >= 100), "a hundred of each point");
         for (capacity, fits) in [(29, false), (99, false), (5_000, true)] {
             let case = Case { capacity, ..Case::new(&points, &queries, 30) };
-            assert!(case.check(&gpu).iter().all(|listed| listed.is_some() == fits), "room for {capacity}");
+            assert!(case.check(gpu).iter().all(|listed| listed.is_some() == fits), "room for {capacity}");
         }
         // No axis counts: all are equally near.
         let case = Case { weights: [0.0; AXES], ..Case::new(&points, &queries, 30) };
-        assert_eq!(lengths(case.check(&gpu)), [4_000, 4_000]);
+        assert_eq!(lengths(case.check(gpu)), [4_000, 4_000]);
     }
 }
 
@@ -185,7 +185,7 @@ fn sizes_from_one_end_of_what_is_tame_to_the_other_and_beyond() {
             for weight in [1e-300, 1e-45, 1e-30, 1e-6, 1.0, 1e5, TAME_WEIGHT / 2.0, 1e7, 1e40] {
                 let (points, queries) = (scaled(&some, factor, 0.0), scaled(&queries, factor, 0.0));
                 let weights = DEFAULT_WEIGHTS.map(|usual| usual * weight);
-                let found = Case { weights, ..Case::new(&points, &queries, 10) }.check(&gpu);
+                let found = Case { weights, ..Case::new(&points, &queries, 10) }.check(gpu);
                 let tame = factor <= TAME_COORDINATE / 2.5 && weight <= TAME_WEIGHT / 2.0;
                 assert_eq!(found.iter().all(Option::is_some), tame, "factor {factor:e}, weight {weight:e}");
                 // Where float32 has its full precision, that shows.
@@ -202,7 +202,7 @@ fn a_query_that_is_not_tame_leaves_the_others_their_lists() {
     let points = points(1_000, 10);
     let queries = [[0.5; 5], [0.0, 0.0, 1e13, 0.0, 0.0], [0.1; 5], [f64::MAX; 5]];
     for gpu in gpus() {
-        let found = Case::new(&points, &queries, 4).check(&gpu);
+        let found = Case::new(&points, &queries, 4).check(gpu);
         assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true, false]);
     }
 }
@@ -212,7 +212,7 @@ fn a_point_far_off_does_not_blur_the_others() {
     let (mut points, queries) = (points(2_000, 11), points(5, 12));
     points[77] = [TAME_COORDINATE; AXES];
     for gpu in gpus() {
-        let listed = lengths(Case::new(&points, &queries, 10).check(&gpu));
+        let listed = lengths(Case::new(&points, &queries, 10).check(gpu));
         assert!(listed.iter().all(|listed| *listed < 30), "{listed:?}");
     }
 }
@@ -227,7 +227,7 @@ fn bounds_hold_for_points_that_float32_cannot_hold() {
             let points = scaled(&points, 1.0, shift);
             let queries = [[0.0; AXES], points[1_234], [shift + 0.3; AXES], [-shift; AXES]];
             for weights in [DEFAULT_WEIGHTS, [1.0 / 3.0, 0.0, 1e-5, 0.1, 1e4]] {
-                lengths(Case { weights, ..Case::new(&points, &queries, 600) }.check(&gpu));
+                lengths(Case { weights, ..Case::new(&points, &queries, 600) }.check(gpu));
             }
         }
     }

@@ -153,7 +153,7 @@ mod tests {
     fn adapters_pass() {
         let automaton = automaton();
         for gpu in gpus() {
-            test(&Trial::new(&gpu, &automaton)).expect("the scores are the definition's");
+            test(&Trial::new(gpu, &automaton)).expect("the scores are the definition's");
         }
     }
 }

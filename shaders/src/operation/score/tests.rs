@@ -130,14 +130,14 @@ fn scores_are_the_definitions() {
     for gpu in gpus() {
         for dim in [1, 7, 8, 9, 128, 384, 768, 1536, 4096] {
             for (items, rows) in [(1, 33), (3, 1), (4, 16), (6, 65), (19, 20)] {
-                Case::new(dim, items, rows, || draws.common()).check(&gpu);
+                Case::new(dim, items, rows, || draws.common()).check(gpu);
             }
         }
         for rows in [0, 1, 15, 16, 17, 31, 32, 255, 300, 20_000] {
-            Case::new(5, 5, rows, || draws.common()).check(&gpu);
-            Case::new(3, 1, rows, || draws.common()).check(&gpu);
+            Case::new(5, 5, rows, || draws.common()).check(gpu);
+            Case::new(3, 1, rows, || draws.common()).check(gpu);
         }
-        Case::new(9, 0, 20, || 1.0).check(&gpu);
+        Case::new(9, 0, 20, || 1.0).check(gpu);
     }
 }
 
@@ -147,11 +147,11 @@ fn values_of_every_size_are_scored_to_the_last_bit() {
     for gpu in gpus() {
         for dim in [1, 2, 7, 9, 40, 300] {
             for items in [1, 7] {
-                Case::new(dim, items, 200, || draws.wild()).check(&gpu);
-                Case::new(dim, items, 200, || draws.coarse()).check(&gpu);
+                Case::new(dim, items, 200, || draws.wild()).check(gpu);
+                Case::new(dim, items, 200, || draws.coarse()).check(gpu);
                 // All of them subnormal, and all at the other end.
-                Case::new(dim, items, 200, || f32::from_bits(draws.below(0x0080_0000) as u32)).check(&gpu);
-                Case::new(dim, items, 200, || -draws.common().signum() * f32::MAX).check(&gpu);
+                Case::new(dim, items, 200, || f32::from_bits(draws.below(0x0080_0000) as u32)).check(gpu);
+                Case::new(dim, items, 200, || -draws.common().signum() * f32::MAX).check(gpu);
             }
         }
     }
@@ -167,7 +167,7 @@ fn a_norm_of_zero_gives_a_cosine_of_zero() {
         // Products below float64's range do not exist, so this norm is not zero.
         case.rows[120..132].fill(0.0);
         case.rows[121] = f32::from_bits(1);
-        case.check(&gpu);
+        case.check(gpu);
     }
 }
 
@@ -188,7 +188,7 @@ fn sums_that_cancel_keep_what_is_left() {
             query[0] *= 1e20;
             query[32] *= 1e20;
         }
-        case.check(&gpu);
+        case.check(gpu);
     }
 }
 
@@ -202,7 +202,7 @@ fn lanes_are_combined_in_the_definitions_order() {
                 row.iter_mut().enumerate().for_each(|(lane, value)| *value = (1 << lane) as f32);
                 (row[pair / 8], row[pair % 8]) = (1e20, -1e20);
             }
-            case.check(&gpu);
+            case.check(gpu);
         }
     }
 }
@@ -223,9 +223,9 @@ fn parts_rounds_and_blocks_make_no_difference() {
         ] {
             let mut case = Case::new(20, 11, 240, || draws.common());
             (case.cuts, case.streamed, case.binding) = (cuts, streamed, binding);
-            case.check(&gpu);
+            case.check(gpu);
             case.named = Some((0..170).map(|_| draws.below(240) as u32).collect());
-            case.check(&gpu);
+            case.check(gpu);
         }
     }
 }
@@ -238,14 +238,14 @@ fn named_rows_are_answered_in_the_order_they_are_named() {
         case.cuts = vec![32, 80];
         for named in [vec![], vec![99], vec![31, 32, 31, 32, 31], vec![5; 70], (0..100).rev().collect(), vec![85, 99]] {
             case.named = Some(named);
-            case.check(&gpu);
+            case.check(gpu);
             let one = Case {
                 queries: case.queries[..17].to_vec(),
                 rows: case.rows.clone(),
                 named: case.named.clone(),
                 ..case
             };
-            one.check(&gpu);
+            one.check(gpu);
             case = Case { queries: case.queries, ..one };
         }
     }

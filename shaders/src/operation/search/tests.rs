@@ -152,7 +152,7 @@ fn every_width_and_length_is_answered_exactly() {
         (4096, [5, 65, 130, 300]),
         (32_768, [4, 17, 34, 70]),
     ];
-    for gpu in &gpus() {
+    for gpu in gpus() {
         for (dim, all_rows) in shapes {
             for (number, rows) in all_rows.into_iter().enumerate() {
                 let values = random(rows, dim, rows as u64);
@@ -170,7 +170,7 @@ fn every_width_and_length_is_answered_exactly() {
 
 #[test]
 fn a_corpus_without_rows_is_answered() {
-    for gpu in &gpus() {
+    for gpu in gpus() {
         let view = corpus(&[], 8, &[]);
         let found = Job::new(&view, &[1.0; 24], Metric::Dot, 3).check(gpu, "no rows");
         assert_eq!(found, [None; 3]);
@@ -182,7 +182,7 @@ fn parts_rounds_and_blocks_change_nothing() {
     let dim = 36;
     let values = random(3001, dim, 3);
     let view = corpus(&values, dim, &[1000, 1501, 500]);
-    for gpu in &gpus() {
+    for gpu in gpus() {
         for (number, cut) in
             [(usize::MAX, usize::MAX), (7, usize::MAX), (7, 1), (31, 2), (1, 50)].into_iter().enumerate()
         {
@@ -201,7 +201,7 @@ fn parts_rounds_and_blocks_change_nothing() {
 fn any_number_of_queries_is_answered() {
     let values = random(700, 24, 5);
     let view = corpus(&values, 24, &[700]);
-    for gpu in &gpus() {
+    for gpu in gpus() {
         for items in [1, 2, 3, 4, 5, 8, 15, 16, 17, 63, 64, 65, 129] {
             for k in [2, 40] {
                 let queries = random_queries(&values, 24, items);
@@ -216,7 +216,7 @@ fn ties_are_all_listed_or_every_row_is() {
     let base = random(40, 16, 9);
     let values: Vec<f32> = (0..25).flat_map(|_| base.iter().copied()).collect();
     let view = corpus(&values, 16, &[1000]);
-    for gpu in &gpus() {
+    for gpu in gpus() {
         for metric in Metric::ALL {
             for k in [1, 10, 24, 26, 60] {
                 let queries = random_queries(&base, 16, 20);
@@ -245,7 +245,7 @@ fn rows_that_just_reach_the_threshold_are_listed() {
     }
     let view = corpus(&values, dim, &[rows]);
     let query: Vec<f32> = (0..dim).map(|place| if place == 0 { 1.0 } else { 0.1 }).collect();
-    for gpu in &gpus() {
+    for gpu in gpus() {
         for k in [5, 12] {
             let found = Job::new(&view, &query, Metric::Cosine, k).check(gpu, "zeros");
             assert_eq!(found, [Some(2 + rows - rows.div_ceil(3))]);
@@ -258,7 +258,7 @@ fn thresholds_cut_lists_short_and_lose_nothing() {
     let values = random(2000, 48, 11);
     let view = corpus(&values, 48, &[1999, 1]);
     let queries = random_queries(&values, 48, 20);
-    for gpu in &gpus() {
+    for gpu in gpus() {
         for (metric, thresholds) in
             [(Metric::Cosine, [0.6, 1.1]), (Metric::Dot, [5.0, 1e30]), (Metric::L2, [20.0, -1e6])]
         {
@@ -293,7 +293,7 @@ fn rows_much_shorter_than_a_query_are_told_apart_as_the_definition_does() {
     let values: Vec<f32> = random(640, dim, 13).iter().map(|value| value * 1e-11).collect();
     let view = corpus(&values, dim, &[640]);
     let queries: Vec<f32> = random(3, dim, 14).iter().map(|value| value * 1e7).collect();
-    for gpu in &gpus() {
+    for gpu in gpus() {
         for k in [1, 3, 30] {
             assert_eq!(Job::new(&view, &queries, Metric::L2, k).check(gpu, "short rows"), [Some(640); 3]);
         }
@@ -307,7 +307,7 @@ fn what_cannot_be_screened_gets_every_row() {
     let mut queries = random_queries(&values, 12, 18);
     queries[12..24].fill(0.0);
     queries[60..72].fill(1e30);
-    for gpu in &gpus() {
+    for gpu in gpus() {
         let found = Job::new(&view, &queries, Metric::Dot, 4).check(gpu, "strange queries");
         let none: Vec<usize> = (0..18).filter(|query| found[*query].is_none()).collect();
         assert_eq!(none, [1, 5]);
@@ -325,7 +325,7 @@ fn lists_are_short() {
         Embeddings { rows: 5000, clusters: 0, near_duplicates: 0.0, ..Embeddings::default() }.generate().values;
     let view = corpus(&values, 384, &[5000]);
     let queries = random_queries(&values, 384, 40);
-    for gpu in &gpus() {
+    for gpu in gpus() {
         for metric in Metric::ALL {
             let found = Job::new(&view, &queries, metric, 10).check(gpu, "random");
             let all: usize = found.iter().map(|count| count.unwrap_or(5000)).sum();

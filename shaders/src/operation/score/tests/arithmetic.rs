@@ -146,21 +146,21 @@ fn wide(bits: u64) -> f64 {
 fn sums_are_rounded_as_float64s() {
     let Some(gpu) = gpu() else { return };
     let sum = |a, b| of(a) + of(b);
-    check(&gpu, "bits_of(add(a, b))", neighbours, move |a, b| sum(a, b).to_bits());
-    check(&gpu, "bits_of(add(b, a))", |draws| [any(draws, 900), any(draws, 900)], move |a, b| sum(a, b).to_bits());
+    check(gpu, "bits_of(add(a, b))", neighbours, move |a, b| sum(a, b).to_bits());
+    check(gpu, "bits_of(add(b, a))", |draws| [any(draws, 900), any(draws, 900)], move |a, b| sum(a, b).to_bits());
 }
 
 #[test]
 fn products_and_quotients_are_rounded_as_float64s() {
     let Some(gpu) = gpu() else { return };
     let normal = |draws: &mut Draws| [any(draws, 500), any(draws, 500)];
-    check(&gpu, "bits_of(multiply_magnitudes(a, b))", normal, |a, b| (of(a) * of(b)).to_bits() & MAGNITUDE);
+    check(gpu, "bits_of(multiply_magnitudes(a, b))", normal, |a, b| (of(a) * of(b)).to_bits() & MAGNITUDE);
     let not_zero = |bits: u64| if bits == 0 { 3.0_f64.to_bits() } else { bits };
     let divisible = move |draws: &mut Draws| [any(draws, 500), not_zero(any(draws, 500))];
-    check(&gpu, "bits_of(divide_magnitudes(a, b))", divisible, |a, b| (of(a) / of(b)).to_bits() & MAGNITUDE);
+    check(gpu, "bits_of(divide_magnitudes(a, b))", divisible, |a, b| (of(a) / of(b)).to_bits() & MAGNITUDE);
     let signed = "bits_of(negated(divide_magnitudes(a, b), a.high < vec4<i32>(0)))";
     let alike = move |draws: &mut Draws| [any(draws, 1), not_zero(any(draws, 1)) & MAGNITUDE];
-    check(&gpu, signed, alike, |a, b| (of(a) / of(b)).to_bits());
+    check(gpu, signed, alike, |a, b| (of(a) / of(b)).to_bits());
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn numbers_are_rounded_to_float32_as_the_processor_does() {
             let exponent = least + draws.below(exponents) as i64;
             [number(draws, exponent), 0]
         };
-        check(&gpu, "Words(vec4<u32>(), float32_of(a))", draw, rounded);
+        check(gpu, "Words(vec4<u32>(), float32_of(a))", draw, rounded);
     }
 }
 
@@ -183,12 +183,12 @@ fn float32s_are_widened_multiplied_and_subtracted_as_float64s() {
     let pair = |draws: &mut Draws| [float32(draws), float32(draws)];
     // Zero has no sign there.
     let bits = |value: f64| if value == 0.0 { 0 } else { value.to_bits() };
-    check(&gpu, "bits_of(number_of(elements_of(x)))", pair, move |a, _| bits(wide(a)));
-    check(&gpu, "bits_of(difference(elements_of(x), elements_of(y)))", pair, move |a, b| bits(wide(a) - wide(b)));
+    check(gpu, "bits_of(number_of(elements_of(x)))", pair, move |a, _| bits(wide(a)));
+    check(gpu, "bits_of(difference(elements_of(x), elements_of(y)))", pair, move |a, b| bits(wide(a) - wide(b)));
     // A product need not be in place to be added.
     let zero = "number_of(elements_of(vec4<u32>()))";
     let product = format!("bits_of(add({zero}, product(elements_of(x), elements_of(y))))");
-    check(&gpu, &product, pair, move |a, b| bits(wide(a) * wide(b)));
+    check(gpu, &product, pair, move |a, b| bits(wide(a) * wide(b)));
     let sum = "bits_of(add(number_of(elements_of(x)), product(elements_of(x), elements_of(y))))";
-    check(&gpu, sum, pair, move |a, b| bits(wide(a) * wide(b) + wide(a)));
+    check(gpu, sum, pair, move |a, b| bits(wide(a) * wide(b) + wide(a)));
 }
