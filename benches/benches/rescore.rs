@@ -30,11 +30,11 @@ struct Screened {
 impl Screened {
     fn new(bench: &Bench, queries: Matrix) -> Self {
         let corpus = bench.engine.store().view("c").expect("the corpus is stored");
-        let job = Search { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None };
+        let job = Search { corpus, queries: queries.into(), metric: Metric::Cosine, k: 10, threshold: None };
         let lane = bench.engine.router().lanes().first().expect("there is a CPU");
         let piece = job.pieces(&limits(lane.capabilities())).into_iter().next().expect("a job has a piece");
-        assert_eq!(piece.items.len(), job.queries.rows, "the batch fits one piece");
-        let outcome = submit(lane.ring(), &job, &piece, &Terms::default()).expect("the ring is empty").wait();
+        assert_eq!(piece.items.len(), job.queries.len(), "the batch fits one piece");
+        let outcome = submit(lane.ring(), &job, &piece, &Terms::default(), false).expect("the ring is empty").wait();
         assert!(outcome.status().is_ok());
         Self { job, piece, outcome }
     }

@@ -42,7 +42,7 @@ fn search(criterion: &mut Criterion) {
 
 fn one(bench: &Bench, corpus: &str, queries: Matrix) {
     let corpus = bench.engine.store().view(corpus).expect("the corpus is stored");
-    let job = Search { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None };
+    let job = Search { corpus, queries: queries.into(), metric: Metric::Cosine, k: 10, threshold: None };
     black_box(bench.engine.run_blocking(job, Terms::default()).expect("a good job"));
 }
 

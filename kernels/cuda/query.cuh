@@ -17,6 +17,9 @@ struct alignas(16) QueryParams {
 };
 static_assert(sizeof(QueryParams) == 32);
 
+constexpr u32 GROUP_ROWS = 16;
+constexpr u32 GROUP_COLUMNS = 4 * GROUP_ROWS;
+
 constexpr float LARGEST = 3.40282347e38f;
 constexpr double SLACK = 1.0 / (1 << 18);
 constexpr double L2_SLACK = 1.0 / (u64(1) << 36);
@@ -182,6 +185,64 @@ MR_DEVICE QueryParams query_params(u32 metric, double norm2, double max_norm, do
     params.bias = -128 * coded.sum;
     params.screened = 1;
     params.threshold = first_threshold(metric, norm2, params.slack, threshold);
+    return params;
+}
+
+// What the columns of a corpus's row say of it, four numbers of its group of 16.
+struct RowColumns {
+    float mul, add, e1, e2;
+};
+
+// A query that is a row of the corpus has its codes there already: they go into its column of a tile of eight, as those
+// of `code_query` do.
+struct CodedRow {
+    i32 sum, squares;
+};
+MR_DEVICE CodedRow code_row(const u8* group, u32 row, u32 quads, u32 steps, u32 column, u32* fragments) {
+    constexpr u32 TOGETHER = 3, BIAS = 0x80808080;
+    const u32* words = reinterpret_cast<const u32*>(group) + row;
+    CodedRow coded{0, 0};
+    for (u32 base = lane_index(); base < 8 * steps; base += TOGETHER * WARP) {
+        u32 held[TOGETHER];
+        MR_UNROLL
+        for (u32 at = 0; at < TOGETHER; ++at) {
+            const u32 quad = base + at * WARP;
+            held[at] = (quad < quads ? load_global(words + static_cast<u64>(quad) * GROUP_ROWS) : BIAS) ^ BIAS;
+        }
+        MR_UNROLL
+        for (u32 at = 0; at < TOGETHER; ++at) {
+            const u32 quad = base + at * WARP;
+            if (quad >= 8 * steps) break;
+            MR_UNROLL
+            for (u32 part = 0; part < 4; ++part) {
+                const i32 code = static_cast<i8>(held[at] >> (8 * part));
+                coded.sum += code;
+                coded.squares += code * code;
+            }
+            const u32 step = quad / 8, half = quad % 8 / 4, lane = 4 * column + quad % 4;
+            store_global(fragments + (step * WARP + lane) * 2 + half, held[at]);
+        }
+    }
+    return CodedRow{warp_sum(coded.sum), warp_sum(coded.squares)};
+}
+
+// Its bounds, by what its columns say: s, ‖e‖ and ‖x‖² of `columns` in host/core/src/screen.rs are the t, ‖f‖ and ‖q‖²
+// of a query, already over ‖q‖ for cosine. They are float32, so what must not be too small gets SPARE more.
+MR_DEVICE QueryParams row_params(u32 metric, const RowColumns& row, double max_norm, double threshold,
+                                 const CodedRow& coded) {
+    constexpr double SPARE = 1.0 / (1 << 22);
+    const bool l2 = metric == METRIC_L2;
+    const double scale = l2 ? row.mul / 2.0 : row.mul, norm2 = l2 ? -static_cast<double>(row.add) : 0.0;
+    const double kept = scale * root_exactly(static_cast<double>(coded.squares)) * (1.0 + SPARE);
+    const double residual = l2 ? row.e1 / 2.0 : row.e1;
+    QueryParams params;
+    params.scale = static_cast<float>(scale);
+    params.a = round_up(kept * (1.0 + SLACK));
+    params.b = round_up(residual + SLACK * kept + (l2 ? SLACK * max_norm : 0.0));
+    params.slack = norm2 * (1.0 + SPARE) * L2_SLACK;
+    params.bias = -128 * coded.sum;
+    params.screened = 1;
+    params.threshold = first_threshold(metric, norm2 * (1.0 - SPARE), params.slack, threshold);
     return params;
 }
 

@@ -12,8 +12,6 @@
 
 namespace megaring {
 
-constexpr u32 GROUP_ROWS = 16;
-constexpr u32 GROUP_COLUMNS = 4 * GROUP_ROWS;
 // Steps of 32 elements whose rows a warp loads before it multiplies. One query is limited by the memory's latency: a
 // whole slab's loads, 6 KiB a warp, shall be under way at once. Many queries are limited by the registers for their
 // sums.

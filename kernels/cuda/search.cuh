@@ -14,6 +14,7 @@
 
 #include "lists.cuh"
 #include "screen_float32.cuh"
+#include "stage.cuh"
 
 namespace megaring {
 
@@ -45,6 +46,7 @@ struct SearchPlan {
     u32 query_tile, query_tiles, splits;
     u32 every_row, float32, streamed;
     u32 by_warp;  // a query's shares are merged by a warp, eight queries in a chunk of FINISH
+    u32 by_row, rows;  // whether the queries are rows of the corpus, and how many it has
 };
 
 // Lays the scratch area for a number of shares; false if it does not fit.
@@ -74,7 +76,9 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
     const u32 items = descriptor.items;
     if (descriptor.dim != corpus.dim || items == 0 || descriptor.k == 0) return STATUS_BAD_DESCRIPTOR;
     if (descriptor.metric < METRIC_COSINE || descriptor.metric > METRIC_L2) return STATUS_BAD_DESCRIPTOR;
-    if (descriptor.payload_len < u64(items) * descriptor.dim * sizeof(float)) return STATUS_BAD_DESCRIPTOR;
+    const bool by_row = descriptor.flags & FLAG_QUERY_ROWS;
+    const u64 query_bytes = by_row ? sizeof(u32) : descriptor.dim * sizeof(float);
+    if (descriptor.payload_len < items * query_bytes) return STATUS_BAD_DESCRIPTOR;
     if (descriptor.result_len < u64(items) * sizeof(ListHeader)) return STATUS_RESULT_TOO_SMALL;
     plan.items = items;
     plan.dim = corpus.dim;
@@ -91,7 +95,11 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
     plan.segments = corpus.segments;
     plan.segment_count = corpus.segment_count;
     const bool streamed = corpus.stream != nullptr;
+    // Its rows are not there to be named.
+    if (streamed && by_row) return STATUS_BAD_DESCRIPTOR;
     plan.streamed = streamed ? 1 : 0;
+    plan.by_row = by_row ? 1 : 0;
+    plan.rows = corpus.rows;
     if (!streamed && !plan.float32 && corpus.segments[0].columns[plan.metric - 1] == nullptr) {
         return STATUS_STALE_CORPUS;
     }
@@ -122,6 +130,52 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
     return STATUS_OK;
 }
 
+// A row of the corpus, in its segment; null for none.
+struct Row {
+    const Segment* segment;
+    u32 at;
+};
+
+// The row that is a query, by its number in the payload. Of one that the corpus does not have the job fails. By a warp.
+MR_DEVICE Row named_row(const KernelParams& params, JobRecord& job, u32 query) {
+    const SearchPlan& plan = plan_in<SearchPlan>(job);
+    const u32 row = load_global(reinterpret_cast<const u32*>(payload_of(params, job)) + query);
+    if (row >= plan.rows) {
+        if (lane_index() == 0) fail(job, STATUS_BAD_DESCRIPTOR);
+        return Row{nullptr, 0};
+    }
+    const Segment& segment = segment_of(plan.segments, plan.segment_count, row);
+    return Row{&segment, row - segment.first_row};
+}
+
+// A query's values; null for a row that the corpus does not have.
+MR_DEVICE const float* values_of(const KernelParams& params, JobRecord& job, u32 query) {
+    const SearchPlan& plan = plan_in<SearchPlan>(job);
+    if (!plan.by_row) {
+        return reinterpret_cast<const float*>(payload_of(params, job)) + static_cast<u64>(query) * plan.dim;
+    }
+    const Row row = named_row(params, job, query);
+    return row.segment == nullptr ? nullptr : global(row.segment->rows) + static_cast<u64>(row.at) * plan.dim;
+}
+
+// Makes a row ready for the int8 screen by what the corpus has of it: nothing of it crosses the bus.
+MR_DEVICE QueryParams prepare_row(const SearchPlan& plan, const Row& row, u32 column, u32* fragments) {
+    const u32 group = row.at / GROUP_ROWS, place = row.at % GROUP_ROWS;
+    RowColumns columns{0.0f, 0.0f, 0.0f, 0.0f};
+    const u8* codes = nullptr;
+    if (row.segment != nullptr) {
+        const float* from =
+            global(row.segment->columns[plan.metric - 1]) + static_cast<u64>(group) * GROUP_COLUMNS + place;
+        columns = RowColumns{load_global(from), load_global(from + GROUP_ROWS), load_global(from + 2 * GROUP_ROWS),
+                             load_global(from + 3 * GROUP_ROWS)};
+        codes = global(row.segment->codes) + static_cast<u64>(group) * plan.quads * (4 * GROUP_ROWS);
+    }
+    const CodedRow coded = code_row(codes, place, codes == nullptr ? 0 : plan.quads, plan.steps, column, fragments);
+    // A row of zeroes has the factor zero, and no direction.
+    if (columns.mul == 0.0f) return QueryParams{0.0f, 0.0f, 0.0f, infinity(), 0.0, 0, 0};
+    return row_params(plan.metric, columns, plan.max_norm, plan.threshold, coded);
+}
+
 // Eight queries, one to a warp. The padding of the last eight gets zero codes, and a threshold that nothing reaches.
 MR_DEVICE_CALL void prepare_search(const KernelParams& params, JobRecord& job, u32 chunk) {
     const SearchPlan& plan = plan_in<SearchPlan>(job);
@@ -130,22 +184,26 @@ MR_DEVICE_CALL void prepare_search(const KernelParams& params, JobRecord& job, u
         reinterpret_cast<u32*>(global(job.scratch) + plan.codes) + static_cast<u64>(chunk) * plan.steps * STEP_WORDS;
     QueryParams* out = reinterpret_cast<QueryParams*>(global(job.scratch) + plan.params) + query;
     float* raw = reinterpret_cast<float*>(global(job.scratch) + plan.raw) + static_cast<u64>(query) * plan.dim;
-    double norm2 = 0.0;
-    float largest = 0.0f;
-    if (query < plan.items) {
-        const Loaded loaded =
-            load_query(reinterpret_cast<const float*>(payload_of(params, job)) + static_cast<u64>(query) * plan.dim,
-                       raw, plan.dim);
-        norm2 = warp_sum(loaded.norm2);
-        largest = warp_max(loaded.largest);
-    }
-    const bool screened = norm2 > 0.0 && is_tame(norm2);
     QueryParams ready{0.0f, 0.0f, 0.0f, infinity(), 0.0, 0, 0};
-    if (plan.float32) {
-        if (screened) ready = float32_params(plan.metric, norm2, plan.threshold, float32_bound(plan.dim));
+    const bool is_there = query < plan.items;
+    if (plan.by_row && !plan.float32) {
+        ready = prepare_row(plan, is_there ? named_row(params, job, query) : Row{nullptr, 0}, column, fragments);
     } else {
-        const Coded coded = code_query(raw, plan.dim, plan.steps, column, screened, largest, fragments);
-        if (screened) ready = query_params(plan.metric, norm2, plan.max_norm, plan.threshold, largest, coded);
+        const float* values = is_there ? values_of(params, job, query) : nullptr;
+        double norm2 = 0.0;
+        float largest = 0.0f;
+        if (values != nullptr) {
+            const Loaded loaded = load_query(values, raw, plan.dim);
+            norm2 = warp_sum(loaded.norm2);
+            largest = warp_max(loaded.largest);
+        }
+        const bool screened = norm2 > 0.0 && is_tame(norm2);
+        if (plan.float32) {
+            if (screened) ready = float32_params(plan.metric, norm2, plan.threshold, float32_bound(plan.dim));
+        } else {
+            const Coded coded = code_query(raw, plan.dim, plan.steps, column, screened, largest, fragments);
+            if (screened) ready = query_params(plan.metric, norm2, plan.max_norm, plan.threshold, largest, coded);
+        }
     }
     if (lane_index() == 0) {
         store_global(out, ready);

@@ -301,9 +301,10 @@ impl Backend for CudaBackend {
     fn prepare(&self, reads: Option<Reads<'_>>) -> Result<megaring_core::Residency, Error> {
         let kind = self.kind();
         self.kernel.health().map_err(|reason| Error::BackendUnavailable { kind, reason })?;
-        let Some(reads) = reads else { return Ok(None) };
+        let Some(reads) = reads else { return Ok(megaring_core::Residency::default()) };
         let guard = self.residency.prepare(reads).map_err(|refusal| refusal.into_error(RETRY_AFTER))?;
-        Ok(Some(Box::new(guard)))
+        let finds_rows = guard.finds_rows();
+        Ok(megaring_core::Residency { guard: Some(Box::new(guard)), finds_rows })
     }
 
     fn lacking(&self, reads: Reads<'_>) -> Lacking {

@@ -102,6 +102,16 @@ pub struct Guard {
     key: Key,
 }
 
+impl Guard {
+    /// Whether the corpus is there as a whole, rather than streamed: a search may then name rows of it as its queries.
+    #[must_use]
+    pub fn finds_rows(&self) -> bool {
+        let state = self.inner.lock();
+        // A version stays of its kind as long as there is a guard.
+        state.versions.get(&self.key).is_some_and(|version| version.kind == Kind::Resident)
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         self.inner.unpin(self.key);

@@ -17,7 +17,8 @@ use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::lists::{CandidateLists, Candidates, len};
 use megaring_core::nearest::{self, Nearest, Points};
 use megaring_core::score::Score;
-use megaring_core::search::Search;
+use megaring_core::screen::QueryScreen;
+use megaring_core::search::{Queries, Search};
 use megaring_core::texts::Texts;
 use megaring_core::{Backend, Metric, Opcode, Operation, exact, matrix};
 use megaring_cuda::device::Device;
@@ -302,6 +303,46 @@ fn rows_whose_distances_only_the_root_makes_equal_are_both_kept() {
     assert_eq!((found[0][0].0, listed[0]), (0, 2));
 }
 
+/// Rows as queries have their bounds from the corpus's own columns. What the codes of these lose points nearly where
+/// the rows do, so that little of a bound is to spare.
+#[test]
+fn bounds_of_rows_by_number_hold_where_codes_lose_most() {
+    let Some(rig) = Rig::new(CudaMode::Persistent) else { return };
+    const DIM: usize = 40;
+    let row = |code: i32, lost: f32| {
+        let mut row = [(code as f32 + lost) / 127.0; DIM];
+        row[0] = 1.0;
+        row
+    };
+    let losses = [0.0, 0.49, -0.49].into_iter();
+    let values: Vec<f32> = losses.flat_map(|lost| (1..127).flat_map(move |code| row(code, lost))).collect();
+    let rows = Matrix::new(values.len() / DIM, DIM, values);
+    let view = corpus(&rows, &points(rows.rows, 1), &[100, 230]);
+    for metric in Metric::ALL {
+        let queries = Queries::Rows((0..rows.rows as u32).collect());
+        let job = Search { corpus: view.clone(), queries, metric, k: 12, threshold: None };
+        let answer: Vec<u64> = pod_collect_to_vec(&rig.run(&job));
+        let lists = CandidateLists::read(cast_slice(&answer), rows.rows, rows.rows).expect("well-formed lists");
+        let mut short = 0;
+        for query in 0..rows.rows {
+            let Candidates::Listed(listed) = lists.of(query) else { continue };
+            short += 1;
+            let asked = rows.row(query);
+            let norm2 = exact::dot(asked, asked);
+            // What turns an upper bound into one of the goodness, as rescoring does it.
+            let offset = if metric == Metric::L2 { 2.0 * QueryScreen::l2_slack(norm2) - norm2 } else { 0.0 };
+            for found in listed {
+                let goodness = metric.goodness(exact::score(metric, asked, rows.row(found.row as usize)));
+                assert!(
+                    f64::from(found.upper) + offset >= goodness,
+                    "{metric}, query {query}: {found:?} of {goodness}"
+                );
+            }
+        }
+        assert!(short > 50, "{metric}: only {short} lists tell rows apart");
+    }
+}
+
 #[test]
 fn a_job_that_wants_every_row_reads_no_column() {
     let Some(rig) = Rig::new(CudaMode::Persistent) else { return };
@@ -309,8 +350,13 @@ fn a_job_that_wants_every_row_reads_no_column() {
     let view = corpus(&rows, &points(40, 1), &[20]);
     let (weights, asked) = (nearest::DEFAULT_WEIGHTS, vec![[0.0; 5]]);
     for k in [20, 40] {
-        let search =
-            Search { corpus: view.clone(), queries: batch(&rows.head(3)), metric: Metric::Dot, k, threshold: None };
+        let search = Search {
+            corpus: view.clone(),
+            queries: batch(&rows.head(3)).into(),
+            metric: Metric::Dot,
+            k,
+            threshold: None,
+        };
         let nearest = Nearest { points: Points::Corpus(view.clone()), queries: asked.clone(), weights, k };
         for (job, items) in [(&search as &dyn Operation, 3), (&nearest, 1)] {
             let answer: Vec<u64> = pod_collect_to_vec(&rig.run(job));

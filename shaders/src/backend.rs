@@ -137,9 +137,10 @@ impl WgpuBackend {
             return Err(Error::BackendUnavailable { kind, reason });
         };
         match self.shared.residency.bring(&gpu, reads.corpus, pair) {
-            Ok(held) => Ok(Some(Box::new(held))),
+            // Queries are made ready on the host, which has the rows too.
+            Ok(held) => Ok(Residency { guard: Some(Box::new(held)), finds_rows: false }),
             // It is streamed.
-            Err(Absent::NoRoom) => Ok(None),
+            Err(Absent::NoRoom) => Ok(Residency::default()),
             // A device that is opened anew may do the job, which the dispatcher sees to once it looks.
             Err(Absent::Failed(_)) if gpu.health().is_err() && self.health().is_ok() => {
                 self.ring.jobs_signal().notify_all();
@@ -164,7 +165,7 @@ impl Backend for WgpuBackend {
         self.health().map_err(|reason| Error::BackendUnavailable { kind, reason })?;
         match reads {
             Some(reads) if !reads.columns.is_empty() => self.bring(reads),
-            _ => Ok(None),
+            _ => Ok(Residency::default()),
         }
     }
 

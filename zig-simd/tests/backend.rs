@@ -10,10 +10,10 @@ use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::encode::{Encode, Features};
 use megaring_core::nearest::{DEFAULT_WEIGHTS, FLAG_POINTS, Nearest, Points};
 use megaring_core::nop::Nop;
-use megaring_core::operation::{Exact, Finished, Limits, Piece};
+use megaring_core::operation::{Exact, Finished, Limits, Payload, Piece};
 use megaring_core::rescore::Ask;
 use megaring_core::score::Score;
-use megaring_core::search::Search;
+use megaring_core::search::{FLAG_QUERY_ROWS, Search};
 use megaring_core::texts::Texts;
 use megaring_core::{Answered, Backend, Metric, Opcode, Operation, matrix};
 use megaring_datasets::{Embeddings, Matrix, memories, points, poison, queries, reference};
@@ -88,7 +88,7 @@ impl Rig {
 
     fn search(&self, view: &Arc<CorpusView>, queries: &Matrix, ask: Ask, room: Room) -> Vec<Vec<(u32, f64)>> {
         let Ask { metric, k, threshold } = ask;
-        let job = Search { corpus: view.clone(), queries: owned(queries), metric, k, threshold };
+        let job = Search { corpus: view.clone(), queries: owned(queries).into(), metric, k, threshold };
         let result = |piece: &Piece| match room {
             Room::Usual => piece.result,
             Room::Little => megaring_core::lists::len(queries.rows, (4 * k).min(view.rows())),
@@ -111,7 +111,7 @@ fn slot(job: &impl Operation) -> (Piece, Descriptor, Vec<u8>) {
     let pieces = job.pieces(&Limits { max_items: usize::MAX, max_bytes: usize::MAX });
     let [piece] = &pieces[..] else { panic!("{} pieces", pieces.len()) };
     let mut payload = vec![0; piece.payload];
-    let descriptor = write(job, piece, &mut payload);
+    let descriptor = write(job, piece, Payload::new(&mut payload, true));
     (piece.clone(), descriptor, payload)
 }
 
@@ -298,7 +298,7 @@ fn faulty_slots_get_an_error_completion_and_the_workers_go_on() {
     for rig in Rig::all() {
         let view = rig.corpus(&rows, &[]);
         let one = rows.head(1);
-        let job = Search { corpus: view, queries: owned(&one), metric: Metric::Dot, k: 3, threshold: None };
+        let job = Search { corpus: view, queries: owned(&one).into(), metric: Metric::Dot, k: 3, threshold: None };
         let (_, good, query) = slot(&job);
         let faults = [
             (Descriptor { opcode: 99, ..good }, Status::UnknownOpcode),
@@ -307,6 +307,8 @@ fn faulty_slots_get_an_error_completion_and_the_workers_go_on() {
             (Descriptor { k: 0, ..good }, Status::BadDescriptor),
             (Descriptor { metric: 9, ..good }, Status::BadDescriptor),
             (Descriptor { items: 2, ..good }, Status::BadDescriptor),
+            // The query's first number as a row that there is not.
+            (Descriptor { flags: FLAG_QUERY_ROWS, ..good }, Status::BadDescriptor),
             (Descriptor { deadline_ns: 1, ..good }, Status::DeadlineExceeded),
             (Descriptor { opcode: Opcode::Encode as u16, items: 1, ..good }, Status::BadDescriptor),
             (Descriptor { opcode: Opcode::Checksum as u16, items: 1, ..good }, Status::BadDescriptor),

@@ -1,7 +1,7 @@
 //! What a backend is asked that has memory of its own: corpora that grow there, and that crowd each other out.
 
 use megaring_core::Metric;
-use megaring_core::search::Search;
+use megaring_core::search::{Queries, Search};
 use megaring_datasets::Embeddings;
 
 use super::search::{stored_rows_find_each_other, truth};
@@ -44,15 +44,20 @@ pub fn corpora_beyond_the_memory_are_searched(
     let mut crowd = Vec::new();
     for (seed, (rows, dim)) in (20..).zip(shapes.iter().copied()) {
         let rows = Embeddings { rows, dim, seed, ..Embeddings::default() }.generate();
-        let queries = megaring_datasets::queries(&rows, batch, 31).values;
-        let truths = Metric::ALL.map(|metric| truth(metric, &queries, &rows, 10, None));
-        crowd.push((subject.store(&rows, &[rows.rows / 2])?, queries, truths));
+        let numbers: Vec<u32> = (0..batch).map(|at| (at * 31 % rows.rows) as u32).collect();
+        let values: Vec<f32> = numbers.iter().flat_map(|row| rows.row(*row as usize)).copied().collect();
+        let truths = Metric::ALL.map(|metric| truth(metric, &values, &rows, 10, None));
+        crowd.push((subject.store(&rows, &[rows.rows / 2])?, numbers, values, truths));
     }
     let mut check = Check::<Search>::new(subject, Scale::Usual);
     for round in 0..2 {
-        for (corpus, queries, truths) in &crowd {
+        for (corpus, numbers, values, truths) in &crowd {
             for (metric, truth) in Metric::ALL.into_iter().zip(truths) {
-                let queries = matrix(corpus.dim(), queries);
+                // What is streamed finds no rows by their numbers.
+                let queries = match round {
+                    0 => matrix(corpus.dim(), values).into(),
+                    _ => Queries::Rows(numbers.clone()),
+                };
                 let job = Search { corpus: corpus.clone(), queries, metric, k: 10, threshold: None };
                 check.case(format!("{} in round {round}, {metric}", corpus.name()), job, truth)?;
             }

@@ -1,11 +1,12 @@
-//! Searches: the real sample, sizes and dimensions, every k, thresholds, rows that break careless code, no rows.
+//! Searches: the real sample, sizes and dimensions, every k, thresholds, rows that break careless code, rows of the
+//! corpus as queries, no rows.
 
 use std::sync::Arc;
 
 use megaring_core::Metric;
 use megaring_core::corpus::CorpusView;
 use megaring_core::rescore::Ranked;
-use megaring_core::search::Search;
+use megaring_core::search::{Queries, Search};
 use megaring_datasets::{Embeddings, Matrix, poison, reference, sample};
 
 use super::{Cases, Check, Scale, Workload, matrix};
@@ -43,7 +44,7 @@ impl Cases for Search {
             let (rows, corpus) = (rows.clone(), corpus.clone());
             let job = move |turn: usize| {
                 let queries = queries(&rows, turn * 37 % (ROWS - count), count);
-                Self { corpus: corpus.clone(), queries, metric: Metric::Cosine, k: 10, threshold: None }
+                Self { corpus: corpus.clone(), queries: queries.into(), metric: Metric::Cosine, k: 10, threshold: None }
             };
             Workload { name: format!("{count} on 5562x384"), elements: count as u64, job: Box::new(job) }
         };
@@ -73,11 +74,11 @@ pub fn truth(metric: Metric, queries: &[f32], rows: &Matrix, k: usize, threshold
 fn searched(check: &mut Check<'_, Search>, name: &str, job: Search, truth: &[Hits]) -> Result<(), Failure> {
     let Search { metric, k, ref queries, .. } = job;
     let want: Vec<Hits> = truth.iter().map(|hits| hits[..k.min(hits.len())].to_vec()).collect();
-    check.case(format!("{name}, {metric}, k {k}, batch {}", queries.rows), job, &want)
+    check.case(format!("{name}, {metric}, k {k}, batch {}", queries.len()), job, &want)
 }
 
 fn job(corpus: &Arc<CorpusView>, queries: &[f32], metric: Metric, k: usize) -> Search {
-    Search { corpus: corpus.clone(), queries: matrix(corpus.dim(), queries), metric, k, threshold: None }
+    Search { corpus: corpus.clone(), queries: matrix(corpus.dim(), queries).into(), metric, k, threshold: None }
 }
 
 /// A corpus's own rows in batches, for every metric.
@@ -140,6 +141,29 @@ pub fn near_rows_are_found(
     Ok(())
 }
 
+/// Rows of a corpus as queries, by number, in any order and more than once: with and without a threshold.
+///
+/// # Errors
+/// The first difference.
+pub fn rows_by_number(check: &mut Check<'_, Search>, name: &str, rows: &Matrix, count: usize) -> Result<(), Failure> {
+    let corpus = check.subject.store(rows, &[rows.rows / 5, rows.rows / 2])?;
+    let numbers: Vec<u32> = (0..count).map(|at| (at * 7_919 % rows.rows) as u32).collect();
+    let queries: Vec<f32> = numbers.iter().flat_map(|row| rows.row(*row as usize)).copied().collect();
+    for metric in Metric::ALL {
+        let unlimited = truth(metric, &queries, rows, 20, None);
+        let middle = unlimited[0].last().map(|(_, bits)| f64::from_bits(*bits));
+        for threshold in [None, middle] {
+            let truth = truth(metric, &queries, rows, 20, threshold);
+            for k in [1, 20] {
+                let queries = Queries::Rows(numbers.clone());
+                let job = Search { corpus: corpus.clone(), queries, metric, k, threshold };
+                searched(check, &format!("{name}, rows by number, threshold {threshold:?}"), job, &truth)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn the_sample(check: &mut Check<'_, Search>) -> Result<(), Failure> {
     let rows = sample()?.embeddings;
     let rows = rows.head(check.scale.of([300, 600, rows.rows, rows.rows]));
@@ -156,6 +180,7 @@ fn the_sample(check: &mut Check<'_, Search>) -> Result<(), Failure> {
     ]);
     let batches: Vec<_> = [1, 10, 100, all].into_iter().zip(batches).collect();
     rows_find_each_other(check, "the real sample", &rows, &batches)?;
+    rows_by_number(check, "the real sample", &rows, check.scale.of([3, 70, 500, 2_048]))?;
     if check.scale == Scale::Thorough {
         let rows = Embeddings { rows: ROWS, dim: 384, seed: 1, ..Embeddings::default() }.generate();
         let sizes = &[1, 64, 1_000, ROWS - 1, ROWS][..];
@@ -221,6 +246,7 @@ fn hard_rows(check: &mut Check<'_, Search>) -> Result<(), Failure> {
     for (name, rows) in corpora {
         let queries = [&rows.values[..3 * dim], &plain.values[..4 * dim], &vec![0.0; dim]].concat();
         near_rows_are_found(check, name, (&rows, &queries), &[1, 7, 100])?;
+        rows_by_number(check, name, &rows, check.scale.of([1, 9, 9, 65]))?;
     }
     Ok(())
 }

@@ -89,9 +89,14 @@ pub enum BackendStatus {
     },
 }
 
-/// What [`Backend::prepare`] brought for a job, kept where the backend finds it for as long as this lives; `None` where
-/// nothing had to be.
-pub type Residency = Option<Box<dyn Any + Send + Sync>>;
+/// What [`Backend::prepare`] brought for a job.
+#[derive(Default)]
+pub struct Residency {
+    /// Keeps it where the backend finds it for as long as this lives; `None` where nothing had to be brought.
+    pub guard: Option<Box<dyn Any + Send + Sync>>,
+    /// Whether it is the job's corpus as a whole, so that slots may name rows of it in the place of their values.
+    pub finds_rows: bool,
+}
 
 /// What a backend would have to bring to its device before a job's slots can be worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -122,7 +127,7 @@ pub trait Backend: Send + Sync {
     /// another one may. Anything else is the job's answer.
     fn prepare(&self, reads: Option<Reads<'_>>) -> Result<Residency, Error> {
         let _ = reads;
-        Ok(None)
+        Ok(Residency::default())
     }
 
     /// What [`Self::prepare`] would have to bring now: the router weighs it. Quick, and may be outdated as soon as it

@@ -242,6 +242,14 @@ impl CorpusView {
         (self.starts[index], &self.segments[index])
     }
 
+    /// A row's values. `row` is below [`Self::rows`].
+    #[must_use]
+    pub fn embedding(&self, row: u32) -> &[f32] {
+        let (start, segment) = self.segment_of(row as usize);
+        let begin = (row as usize - start) * self.dim;
+        &segment.data().embeddings()[begin..begin + self.dim]
+    }
+
     /// The caller's id and the title of a row. `row` is below [`Self::rows`].
     #[must_use]
     pub fn label(&self, row: u32) -> (u64, &str) {

@@ -334,6 +334,8 @@ impl SlotFields {
 /// Fills a payload from its start: little-endian, each part beginning at a multiple of 8 bytes of a region that is
 /// aligned to 64.
 pub struct Payload<'a> {
+    /// Whether the backend has the rows of the job's corpus at hand, so that a slot may name them.
+    pub finds_rows: bool,
     bytes: &'a mut [u8],
     at: usize,
 }
@@ -341,8 +343,8 @@ pub struct Payload<'a> {
 impl<'a> Payload<'a> {
     /// Over a region of a piece's length.
     #[must_use]
-    pub fn new(bytes: &'a mut [u8]) -> Self {
-        Self { bytes, at: 0 }
+    pub fn new(bytes: &'a mut [u8], finds_rows: bool) -> Self {
+        Self { finds_rows, bytes, at: 0 }
     }
 
     /// The next values. They fit: a piece's length was counted from them.

@@ -3,7 +3,7 @@
 //!
 //! | payload | result |
 //! |---|---|
-//! | `items` queries of `dim` float32 | [`crate::lists`] |
+//! | `items` queries of `dim` float32, or with [`FLAG_QUERY_ROWS`] the uint32 numbers of as many rows | [`crate::lists`] |
 
 use std::sync::Arc;
 
@@ -21,13 +21,66 @@ use crate::operation::{
 use crate::rescore::{Ask, Ranked, rank};
 use crate::{describe, lists, screen};
 
+/// In a slot: the queries are rows of the corpus searched, and the payload has their numbers.
+pub const FLAG_QUERY_ROWS: u16 = 4;
+
+/// What a [`Search`] asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Queries {
+    /// Vectors of the corpus's dimension.
+    Sent(Matrix),
+    /// Rows of the corpus searched, by number, in any order, each below its row count. Each finds itself too.
+    Rows(Vec<u32>),
+}
+
+impl Queries {
+    /// Number of queries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Sent(queries) => queries.rows,
+            Self::Rows(rows) => rows.len(),
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Elements of each, where they search `corpus`.
+    #[must_use]
+    pub fn dim(&self, corpus: &CorpusView) -> usize {
+        match self {
+            Self::Sent(queries) => queries.dim,
+            Self::Rows(_) => corpus.dim(),
+        }
+    }
+
+    /// One query, of those that search `corpus`. `query` is below [`Self::len`].
+    #[must_use]
+    pub fn of<'a>(&'a self, query: usize, corpus: &'a CorpusView) -> &'a [f32] {
+        match self {
+            Self::Sent(queries) => queries.row(query),
+            Self::Rows(rows) => corpus.embedding(rows[query]),
+        }
+    }
+}
+
+impl From<Matrix> for Queries {
+    fn from(queries: Matrix) -> Self {
+        Self::Sent(queries)
+    }
+}
+
 /// Top k rows for each query.
 #[derive(Clone)]
 pub struct Search {
     /// The version searched.
     pub corpus: Arc<CorpusView>,
-    /// The queries; their dimension is the corpus's.
-    pub queries: Matrix,
+    /// The queries.
+    pub queries: Queries,
     /// How rows compare.
     pub metric: Metric,
     /// Hits wanted, at least 1; more than the rows answers all rows.
@@ -51,7 +104,7 @@ impl Operation for Search {
     }
 
     fn size(&self) -> Size {
-        size(self.queries.rows as u64, self.corpus.rows() as u64, self.corpus.dim() as u64, self.k as u64)
+        size(self.queries.len() as u64, self.corpus.rows() as u64, self.corpus.dim() as u64, self.k as u64)
     }
 
     fn reads(&self) -> Option<Reads<'_>> {
@@ -62,14 +115,24 @@ impl Operation for Search {
         let rows = self.corpus.rows();
         let most = limits.max_items.min(PIECE_HITS / self.k.min(rows).max(1)).max(1);
         let result = lists::len(1, lists::capacity_for(self.k, rows, CANDIDATES_PER_HIT));
-        let payload = self.queries.dim * size_of::<f32>();
-        even_pieces(self.queries.rows, payload, result, 0, &Limits { max_items: most, ..*limits })
+        // Room for the queries themselves, which not every backend finds by their rows.
+        let payload = self.queries.dim(&self.corpus) * size_of::<f32>();
+        even_pieces(self.queries.len(), payload, result, 0, &Limits { max_items: most, ..*limits })
     }
 
     fn write(&self, piece: &Piece, payload: &mut Payload<'_>, slot: &mut SlotFields) {
-        payload.put(self.queries.range(&piece.items));
+        match &self.queries {
+            Queries::Sent(queries) => payload.put(queries.range(&piece.items)),
+            Queries::Rows(rows) if payload.finds_rows => {
+                payload.put(&rows[piece.items.clone()]);
+                slot.flags = FLAG_QUERY_ROWS;
+            }
+            Queries::Rows(rows) => {
+                rows[piece.items.clone()].iter().for_each(|&row| payload.put(self.corpus.embedding(row)))
+            }
+        }
         slot.name_corpus(&self.corpus);
-        slot.dim = self.queries.dim as u32;
+        slot.dim = self.queries.dim(&self.corpus) as u32;
         slot.k = u32::try_from(self.k).unwrap_or(u32::MAX);
         slot.metric = self.metric as u8;
         slot.dtype = Dtype::Float32 as u8;
@@ -102,7 +165,8 @@ impl Answered for Search {
         let lists = CandidateLists::read(result, piece.items.len(), self.corpus.rows())?;
         let ask = Ask { metric: self.metric, k: self.k, threshold: self.threshold };
         let one = |query: usize| {
-            rank(&self.corpus, self.queries.row(piece.items.start + query), ask, &lists.of(query), by.kernel)
+            let values = self.queries.of(piece.items.start + query, &self.corpus);
+            rank(&self.corpus, values, ask, &lists.of(query), by.kernel)
         };
         let answer: Vec<Ranked> = if piece.items.len() < PARALLEL_QUERIES {
             (0..piece.items.len()).map(one).collect()

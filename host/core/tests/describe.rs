@@ -66,7 +66,7 @@ fn a_description_is_of_the_job_that_it_describes() {
     };
     for k in [1, 49, 50, 1_000] {
         let metric = Metric::Cosine;
-        let search = Search { corpus: view.clone(), queries: queries(), metric, k: k as usize, threshold: None };
+        let search = Search { corpus: view.clone(), queries: queries().into(), metric, k: k as usize, threshold: None };
         same(describe(Opcode::Search, shape(k)), &search);
         let points = Points::Corpus(view.clone());
         let nearest = Nearest { points, queries: vec![[0.0; 5]; 3], weights: [1.0; 5], k: k as usize };

@@ -140,7 +140,7 @@ impl<O: Answered> Attempt<O> {
             in_flight: VecDeque::with_capacity(DEPTH),
             prepared: false,
             submitted: false,
-            residency: None,
+            residency: Residency::default(),
             answer: O::Answer::default(),
             answers: 0,
             made,
@@ -289,7 +289,7 @@ impl<O: Answered> Execution<O> {
             error => Setback::Final(error),
         })?;
         self.attempt.prepared = true;
-        if self.attempt.residency.is_some() {
+        if self.attempt.residency.guard.is_some() {
             self.attempt.entry.prepared();
         }
         Ok(self.check_deadline("being prepared")?)
@@ -299,14 +299,14 @@ impl<O: Answered> Execution<O> {
     fn submit_ahead(&mut self) -> Result<(), ReserveError> {
         let lane = self.engine.lane(self.attempt.lane);
         let (ring, limit) = (lane.ring(), lane.capabilities().max_item_bytes);
-        let Attempt { waiting, in_flight, submitted, .. } = &mut self.attempt;
+        let Attempt { waiting, in_flight, submitted, residency, .. } = &mut self.attempt;
         while in_flight.len() < DEPTH {
             let Some(piece) = waiting.front() else { break };
             let needed = piece.bytes();
             if needed > limit {
                 return Err(ReserveError::TooLarge { needed, limit });
             }
-            match submit(ring, &*self.job, piece, &self.terms) {
+            match submit(ring, &*self.job, piece, &self.terms, residency.finds_rows) {
                 Ok(ticket) => {
                     *submitted = true;
                     in_flight.extend(waiting.pop_front().map(|piece| (piece, ticket)));

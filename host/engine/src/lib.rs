@@ -19,7 +19,7 @@
 //! # async fn top_ten(engine: Arc<Engine>, query: Vec<f32>) -> Result<(), megaring_core::Error> {
 //! let corpus = engine.store().view("memories")?;
 //! let queries = Matrix { rows: 1, dim: corpus.dim(), values: query };
-//! let search = Search { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None };
+//! let search = Search { corpus, queries: queries.into(), metric: Metric::Cosine, k: 10, threshold: None };
 //! let outcome = engine.run(search, Terms::default()).await?;
 //! for hit in &outcome.answer[0].hits {
 //!     println!("row {} scores {}", hit.row, hit.score);

@@ -21,13 +21,19 @@ pub fn limits(capabilities: &Capabilities) -> Limits {
     Limits { max_items: capabilities.max_queries, max_bytes: capabilities.max_bytes / ARENA_SHARE }
 }
 
-/// Publishes one piece.
+/// Publishes one piece. `finds_rows`: see [`Payload`].
 ///
 /// # Errors
 /// [`ReserveError`] as the ring gives it: full, too large, closed.
-pub fn submit(ring: &Arc<JobRing>, job: &dyn Operation, piece: &Piece, terms: &Terms) -> Result<Ticket, ReserveError> {
+pub fn submit(
+    ring: &Arc<JobRing>,
+    job: &dyn Operation,
+    piece: &Piece,
+    terms: &Terms,
+    finds_rows: bool,
+) -> Result<Ticket, ReserveError> {
     let mut reservation = ring.try_reserve(piece.payload, piece.result)?;
-    let slot = write(job, piece, reservation.payload_mut());
+    let slot = write(job, piece, Payload::new(reservation.payload_mut(), finds_rows));
     let tenant = fnv1a64(terms.tenant.as_bytes());
     let descriptor = Descriptor { tenant, deadline_ns: unix_deadline_ns(terms.deadline), ..slot };
     Ok(ring.submit(reservation, descriptor))
@@ -36,9 +42,9 @@ pub fn submit(ring: &Arc<JobRing>, job: &dyn Operation, piece: &Piece, terms: &T
 /// Writes a piece's payload, and fills its slot as far as the operation says it. `payload` is as long as the piece
 /// says.
 #[must_use]
-pub fn write(job: &dyn Operation, piece: &Piece, payload: &mut [u8]) -> Descriptor {
+pub fn write(job: &dyn Operation, piece: &Piece, mut payload: Payload<'_>) -> Descriptor {
     let mut fields = SlotFields::default();
-    job.write(piece, &mut Payload::new(payload), &mut fields);
+    job.write(piece, &mut payload, &mut fields);
     let SlotFields { corpus, corpus_generation, dim, k, metric, dtype, flags, threshold } = fields;
     Descriptor {
         opcode: job.opcode() as u16,

@@ -5,6 +5,7 @@
 //! a byte is read, with arithmetic that cannot overflow; every value is checked to be finite. An empty batch is legal
 //! and keeps the type and dimension of an empty `Vectors` unread.
 
+use megaring_core::corpus::CorpusView;
 use megaring_core::nearest::{AXES, MAX_COORDINATE, is_coordinate};
 use megaring_core::{BackendKind, Error, Metric};
 use megaring_proto::v1 as pb;
@@ -57,6 +58,22 @@ pub fn at_least_one_answer(k: u32) -> Result<usize, Error> {
     match k {
         0 => Err(Error::field("k", "0 answers are asked for; ask for at least 1")),
         k => Ok(k as usize),
+    }
+}
+
+/// Bytes of row numbers.
+pub(crate) fn row_bytes(rows: Option<&pb::RowNumbers>) -> usize {
+    rows.map_or(0, |rows| rows.numbers.len() * size_of::<u32>())
+}
+
+/// Row numbers that `corpus` has. `field` is what they are called in the request.
+pub(crate) fn row_numbers(field: &str, rows: pb::RowNumbers, corpus: &CorpusView) -> Result<Vec<u32>, Error> {
+    match rows.numbers.iter().position(|row| *row as usize >= corpus.rows()) {
+        Some(at) => {
+            let text = format!("no such row; the corpus has {}", corpus.rows());
+            Err(Error::row(format!("{field}.numbers"), at as u64, text))
+        }
+        None => Ok(rows.numbers),
     }
 }
 

@@ -23,7 +23,7 @@
 //!
 //! let corpus = engine.store().view("notes")?;
 //! let queries = Matrix { rows: 1, dim: 2, values: vec![3.0, 4.0] };
-//! let search = Search { corpus, queries, metric: Metric::Dot, k: 2, threshold: None };
+//! let search = Search { corpus, queries: queries.into(), metric: Metric::Dot, k: 2, threshold: None };
 //! let outcome = engine.run_blocking(search, Terms::default())?;
 //! let rows: Vec<u32> = outcome.answer[0].hits.iter().map(|hit| hit.row).collect();
 //! assert_eq!(rows, [2, 1]);

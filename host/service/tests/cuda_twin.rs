@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use calls::count;
-use megaring_bench::cases::search::{near_rows_are_found, rows_find_each_other, truth};
+use megaring_bench::cases::search::{near_rows_are_found, rows_by_number, rows_find_each_other, truth};
 use megaring_bench::cases::{self, Cases, Check, Scale, Subject, matrix, residency};
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
@@ -82,6 +82,7 @@ fn a_screen_by_rows_answers_alike() {
         let queries = megaring_datasets::queries(&rows, 5, 4);
         let ks = [1, 3, rows.rows];
         near_rows_are_found(&mut check, "an odd shape", (&rows, &queries.values), &ks).expect("all are equal");
+        rows_by_number(&mut check, "an odd shape", &rows, 9).expect("all are equal");
     }
 }
 
@@ -97,7 +98,7 @@ fn a_screen_by_rows_tells_near_rows_apart() {
         let Some(subject) = subject_with(CudaOptions { screen, ..CudaOptions::default() }) else { return };
         let corpus = subject.store(&rows, &[]).expect("room on disk");
         let queries = matrix(64, &rows.head(4).values);
-        let job = Search { corpus, queries, metric: Metric::L2, k: 5, threshold: None };
+        let job = Search { corpus, queries: queries.into(), metric: Metric::L2, k: 5, threshold: None };
         let outcome = subject.run(job).expect("a good job");
         assert_eq!(Search::parts(&outcome.answer), truth, "{screen}");
         let rescored = outcome.made.rows_rescored;
@@ -139,7 +140,8 @@ async fn a_slow_block_keeps_its_tile_from_the_next_job_of_the_stream() {
     let corpus = subject.store(&rows, &[]).expect("room on disk");
     let begin = || {
         let queries = matrix(64, &values);
-        let job = Search { corpus: corpus.clone(), queries, metric: Metric::Cosine, k: 3, threshold: None };
+        let job =
+            Search { corpus: corpus.clone(), queries: queries.into(), metric: Metric::Cosine, k: 3, threshold: None };
         let (engine, terms) = (subject.engine.clone(), subject.terms());
         tokio::spawn(async move { engine.run(job, terms).await })
     };
@@ -186,7 +188,7 @@ fn what_the_memory_cannot_hold_is_done_by_the_cpu() {
     let corpus = subject.store(&rows, &[]).expect("room on disk");
     let job = || {
         let queries = matrix(64, &queries.values);
-        Search { corpus: corpus.clone(), queries, metric: Metric::Dot, k: 10, threshold: None }
+        Search { corpus: corpus.clone(), queries: queries.into(), metric: Metric::Dot, k: 10, threshold: None }
     };
     let outcome = subject.engine.run_blocking(job(), Terms::default()).expect("the CPU does it");
     assert_eq!((outcome.made.backend, subject.engine.metrics().snapshot().failovers), (BackendKind::Cpu, 1));

@@ -43,7 +43,7 @@ impl Rig {
         let corpus = self.engine.store().view("c").expect("the corpus is there");
         let values: Vec<f32> = (0..queries * 64).map(|i| ((i * 31 % 17) as f32 - 8.0) / 8.0).collect();
         let queries = Matrix { rows: queries, dim: 64, values };
-        Search { corpus, queries, metric: Metric::Dot, k: 10, threshold: None }
+        Search { corpus, queries: queries.into(), metric: Metric::Dot, k: 10, threshold: None }
     }
 
     /// Everything is given back, once what is under way has completed.
@@ -185,9 +185,8 @@ async fn a_search_that_finds_more_than_the_caller_can_take_stops() {
 async fn queries_that_no_screen_can_bound_are_answered_exactly() {
     // A zero query ties with every row, so every row is scored.
     let rig = rig(|_| {});
-    let mut job = rig.search(1);
-    job.queries.values.fill(0.0);
-    job.metric = Metric::Cosine;
+    let queries = Matrix { rows: 1, dim: 64, values: vec![0.0; 64] }.into();
+    let job = Search { queries, metric: Metric::Cosine, ..rig.search(1) };
     let outcome = rig.engine.run(job, Terms::default()).await.expect("a good job");
     let hits = outcome.answer;
     assert_eq!(hits[0].hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
@@ -243,7 +242,8 @@ fn an_unknown_instruction_set_is_an_error_that_names_it() {
 #[test]
 fn scores_that_are_too_few_are_refused() {
     let rig = rig(|_| {});
-    let Search { corpus, queries, metric, .. } = rig.search(2);
+    let Search { corpus, metric, .. } = rig.search(2);
+    let queries = Matrix { rows: 2, dim: 64, values: vec![1.0; 128] };
     let profile = Profile::parse(DEFAULT).expect("the default profile");
     let by = Exact { kernel: &megaring_core::exact::ScalarKernel, profile: &profile };
     let job = Score { corpus, queries, metric, rows: Some(vec![7, 8, 9]) };

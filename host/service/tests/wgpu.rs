@@ -94,7 +94,7 @@ fn jobs(subject: &Subject, count: usize, batch: usize) -> Vec<Job> {
     let mut jobs = vec![Job::from(Nop)];
     for metric in Metric::ALL {
         let [all, few] = [batch, 40].map(|count| matrix(rows.dim, &rows.head(count).values));
-        jobs.push(Search { corpus: corpus.clone(), queries: all, metric, k: 10, threshold: None }.into());
+        jobs.push(Search { corpus: corpus.clone(), queries: all.into(), metric, k: 10, threshold: None }.into());
         jobs.push(Score { corpus: corpus.clone(), queries: few, metric, rows: None }.into());
     }
     let cloud = points(8 * count, 3);

@@ -134,11 +134,30 @@ class Workload {
 
     TestJob search(Random& random) const {
         const u32 items = 1 + random.below(9);
-        return search_of(random, items, 1 + random.below(5));
+        TestJob job = search_of(random, items, 1 + random.below(5));
+        return random.below(3) == 0 ? by_rows(random, std::move(job)) : job;
     }
     // Of any metric, and now and then of zeroes alone; or of one metric, and of no zeroes.
     TestJob search_of(Random& random, u32 items, u32 k, u32 metric = 0) const {
-        TestJob job = with_queries(random, Opcode::search, items, metric);
+        return expect_hits(with_queries(random, Opcode::search, items, metric), k);
+    }
+    // The same search with rows of the corpus as its queries, of zeroes too if they may be.
+    TestJob by_rows(Random& random, TestJob job, bool zeroes = true) const {
+        std::vector<u32> rows(job.descriptor.items);
+        job.payload.clear();
+        for (u32& row : rows) {
+            do row = random.below(corpus.rows);
+            while (!zeroes && naive_score(METRIC_DOT, corpus.row(row), corpus.row(row), corpus.dim) == 0);
+            append(job.payload, std::vector<float>(corpus.row(row), corpus.row(row) + corpus.dim));
+        }
+        job = expect_hits(std::move(job), job.descriptor.k);
+        job.descriptor.flags = FLAG_QUERY_ROWS;
+        job.payload.clear();
+        append(job.payload, rows);
+        return job;
+    }
+    TestJob expect_hits(TestJob job, u32 k) const {
+        const u32 items = job.descriptor.items;
         job.descriptor.k = k;
         job.threshold = job.descriptor.metric == METRIC_L2 ? INFINITY : -INFINITY;
         job.result_len = items * (sizeof(ListHeader) + (4 * k + 100) * sizeof(Candidate));

@@ -157,15 +157,22 @@ inline TestJob foreign(TestJob job) {
 }
 
 // A search as people have it: no row or query is zero to it, few tie, and no list is too long.
-inline TestJob short_lists(const Workload& with, Random& random, u32 items) {
-    TestJob job = with.search_of(random, items, 10, METRIC_COSINE);
-    job.wrong = [wrong = job.wrong, items](const u8* result) -> std::string {
+inline TestJob with_short_lists(TestJob job) {
+    job.wrong = [wrong = job.wrong, items = job.descriptor.items](const u8* result) -> std::string {
         for (u32 query = 0; query < items; ++query) {
             if (read_at<ListHeader>(result, query).flags & EVERY_ROW) return "every row of query " + std::to_string(query);
         }
         return wrong(result);
     };
     return job;
+}
+inline TestJob short_lists(const Workload& with, Random& random, u32 items) {
+    return with_short_lists(with.search_of(random, items, 10, METRIC_COSINE));
+}
+
+// The same with rows of the corpus as its queries.
+inline TestJob rows_on_short_lists(const Workload& with, Random& random, u32 items) {
+    return with_short_lists(with.by_rows(random, with.search_of(random, items, 10, METRIC_COSINE), false));
 }
 
 // Empty for a kind that there is not.
@@ -178,6 +185,8 @@ inline std::vector<Hops> time_jobs(const std::string& name, u32 workers, u32 cou
          [](const Workload& with, Random& random) { return short_lists(with, random, 8); }},
         {"search, 64 queries", 384, 5'562,
          [](const Workload& with, Random& random) { return short_lists(with, random, 64); }},
+        {"search, 64 rows", 384, 5'562,
+         [](const Workload& with, Random& random) { return rows_on_short_lists(with, random, 64); }},
         // So many that all rows are the answer: nothing is screened.
         {"search, every row", 8, 100, [](const Workload& with, Random& random) { return with.search_of(random, 1, 50); }},
         {"score", 21, 400, [](const Workload& with, Random& random) { return with.score(random); }},

@@ -285,7 +285,9 @@ std::vector<TestJob> Torture::damaged_jobs() {
     TestJob falling = encode(), off_by_one = encode();
     falling.payload[8] = 200;
     off_by_one.payload[8 * 3] -= 1;
-    for (TestJob* job : {&falling, &off_by_one}) {
+    TestJob beyond = workload.by_rows(random, workload.search_of(random, 3, 2));
+    reinterpret_cast<u32*>(beyond.payload.data())[1] = workload.corpus.rows;
+    for (TestJob* job : {&falling, &off_by_one, &beyond}) {
         job->status = STATUS_BAD_DESCRIPTOR;
         jobs.push_back(*job);
     }

@@ -39,7 +39,10 @@ fn it_says_what_it_is() {
     assert_eq!((capabilities.lanes, capabilities.max_queries), (3, 128), "as many queries as its scratch memory holds");
     assert_eq!(capabilities.max_bytes, ring.max_job_bytes());
     assert!(capabilities.operations.iter().eq(Opcode::ALL), "{:?}", capabilities.operations);
-    assert!(backend.prepare(None).is_ok_and(|residency| residency.is_none()), "a job without a corpus waits for none");
+    assert!(
+        backend.prepare(None).is_ok_and(|residency| residency.guard.is_none()),
+        "a job without a corpus waits for none"
+    );
     let params = mock.launched();
     assert_eq!((params.workers, params.job_slots, params.shared_bytes), (3, JOB_SLOTS, 40 << 10));
     assert_eq!((params.corpora_mask, params.scratch_bytes % 256), (CORPORA_MASK, 0));

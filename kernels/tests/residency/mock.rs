@@ -379,7 +379,7 @@ pub(crate) fn search(corpus: &Arc<CorpusView>, metric: Metric) -> Job {
 
 /// [`search`] for so many rows.
 pub(crate) fn search_for(corpus: &Arc<CorpusView>, metric: Metric, k: usize) -> Job {
-    Arc::new(Search { corpus: corpus.clone(), queries: query(), metric, k, threshold: None })
+    Arc::new(Search { corpus: corpus.clone(), queries: query().into(), metric, k, threshold: None })
 }
 
 pub(crate) fn score(corpus: &Arc<CorpusView>) -> Job {

@@ -13,6 +13,7 @@ use megaring_core::exact::ScalarKernel;
 use megaring_core::lists::{CandidateLists, Candidates, ListHeader, len};
 use megaring_core::rescore::{Ask, Hit, compare, rank};
 use megaring_core::screen::{self, QueryScreen};
+use megaring_core::search::FLAG_QUERY_ROWS;
 use megaring_core::{Metric, exact};
 use megaring_ring::Status;
 use rayon::prelude::*;
@@ -86,6 +87,10 @@ fn columns(metric: Metric) -> [Column; 2] {
 fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, Status> {
     let view = inputs.corpus_of_dim(context.corpora)?;
     let (metric, items, k) = (inputs.metric()?, inputs.items(), inputs.k()?);
+    // Queries are made ready on the host, which sends them as they are.
+    if inputs.descriptor.flags & FLAG_QUERY_ROWS != 0 {
+        return Err(Status::BadDescriptor);
+    }
     let (queries, _) = split::<f32>(inputs.payload, items, view.dim())?;
     inputs.check_room(size_of::<ListHeader>())?;
     let ask = SearchAsk { metric, items, dim: view.dim(), k, threshold: inputs.descriptor.threshold };

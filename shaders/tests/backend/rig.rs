@@ -9,7 +9,7 @@ use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::matrix::Matrix;
 use megaring_core::nop::Nop;
-use megaring_core::operation::Limits;
+use megaring_core::operation::{Limits, Payload};
 use megaring_core::search::Search;
 use megaring_core::texts::Texts;
 use megaring_core::{Backend, Metric, Operation};
@@ -111,7 +111,7 @@ pub(crate) fn slot(job: &impl Operation) -> Slot {
     let pieces = job.pieces(&Limits { max_items: usize::MAX, max_bytes: usize::MAX });
     let [piece] = &pieces[..] else { panic!("{} pieces", pieces.len()) };
     let mut payload = vec![0; piece.payload];
-    let descriptor = write(job, piece, &mut payload);
+    let descriptor = write(job, piece, Payload::new(&mut payload, false));
     Slot { descriptor, payload, result: piece.result }
 }
 
@@ -130,5 +130,5 @@ pub(crate) fn encode(texts: &[&str]) -> Slot {
 pub(crate) fn search(view: &Arc<CorpusView>, items: usize, k: usize) -> Search {
     let values = view.segment_of(0).1.data().embeddings()[..items * view.dim()].to_vec();
     let queries = Matrix { rows: items, dim: view.dim(), values };
-    Search { corpus: view.clone(), queries, metric: Metric::Dot, k, threshold: None }
+    Search { corpus: view.clone(), queries: queries.into(), metric: Metric::Dot, k, threshold: None }
 }

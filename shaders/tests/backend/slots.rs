@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use megaring_core::lists::{CandidateLists, Candidates};
 use megaring_core::operation::{Reads, Shape};
+use megaring_core::search::{FLAG_QUERY_ROWS, Queries, Search};
 use megaring_core::{Backend, Lacking, Opcode, Operation};
 use megaring_ring::{Descriptor, Status};
 use megaring_wgpu::WgpuOptions;
@@ -81,7 +82,7 @@ fn what_would_be_uploaded_is_what_a_corpus_lacks_that_was_never_brought() {
     let all = search(&view, 1, 350);
     let reads = all.reads().expect("it names a corpus");
     assert_eq!(rig.backend.lacking(reads), Lacking::default(), "every row is a candidate");
-    assert!(rig.backend.prepare(Some(reads)).expect("nothing is to be done").is_none());
+    assert!(rig.backend.prepare(Some(reads)).expect("nothing is to be done").guard.is_none());
     assert_eq!(rig.send(&slot(&all)).completion.status, Status::Ok);
     assert_eq!((rig.count("streamed"), rig.count("uploads")), (0, 0));
 }
@@ -91,9 +92,8 @@ fn what_would_be_uploaded_is_what_a_corpus_lacks_that_was_never_brought() {
 fn a_streamed_corpus_may_begin_with_a_small_segment() {
     let Some(rig) = Rig::start() else { return };
     let view = rig.corpus_of(&[16, 60_000], 8);
-    let mut many = search(&view, 16, 1600);
-    many.queries.rows = 400;
-    many.queries.values = many.queries.values.repeat(400 / 16);
+    let queries = Queries::Rows((0..400).map(|query| query % 16).collect());
+    let many = Search { queries, ..search(&view, 16, 1600) };
     assert_eq!(rig.send(&slot(&many)).completion.status, Status::Ok);
     assert_eq!((rig.count("streamed"), rig.count("rebuilds")), (1, 0));
     assert!(rig.backend.health().is_ok());
@@ -116,6 +116,7 @@ fn faulty_slots_are_answered_with_the_reason() {
         ("an unknown opcode", with(&|d| d.opcode = 99), Status::UnknownOpcode),
         ("another dimension", with(&|d| d.dim = 9), Status::BadDescriptor),
         ("an unknown metric", with(&|d| d.metric = 9), Status::BadDescriptor),
+        ("queries by row", with(&|d| d.flags = FLAG_QUERY_ROWS), Status::BadDescriptor),
         ("k of 0", with(&|d| d.k = 0), Status::BadDescriptor),
         ("more queries than sent", with(&|d| d.items = 3), Status::BadDescriptor),
         ("an old version", with(&|d| d.corpus_generation = 0), Status::StaleCorpus),

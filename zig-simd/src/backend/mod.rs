@@ -24,8 +24,8 @@ use std::thread::JoinHandle;
 use megaring_core::corpus::CorpusTable;
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::exact::ExactKernel;
-use megaring_core::operation::Served;
-use megaring_core::{Backend, BackendKind, Capabilities};
+use megaring_core::operation::{Reads, Served};
+use megaring_core::{Backend, BackendKind, Capabilities, Error, Residency};
 use megaring_ring::{JobRing, WaitStrategy};
 
 use self::active::ActiveJobs;
@@ -140,6 +140,11 @@ impl Backend for CpuBackend {
 
     fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    fn prepare(&self, _: Option<Reads<'_>>) -> Result<Residency, Error> {
+        // Every corpus is at hand.
+        Ok(Residency { guard: None, finds_rows: true })
     }
 
     fn shutdown(&self) {

@@ -161,7 +161,7 @@ fn ring() -> Result<Arc<JobRing>, Failure> {
 
 fn search_job(bench: &Bench, queries: Matrix) -> Result<Search, Failure> {
     let corpus = bench.engine.store().view("gates")?;
-    Ok(Search { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None })
+    Ok(Search { corpus, queries: queries.into(), metric: Metric::Cosine, k: 10, threshold: None })
 }
 
 fn events() -> Result<Vec<Event>, Failure> {

@@ -60,5 +60,5 @@ pub(crate) fn own_queries(corpus: &CorpusView, start: usize, count: usize) -> Ma
 
 /// A search without a threshold.
 pub(crate) fn search(corpus: &Arc<CorpusView>, queries: Matrix, metric: Metric, k: usize) -> Job {
-    Job::Search(Search { corpus: corpus.clone(), queries, metric, k, threshold: None })
+    Job::Search(Search { corpus: corpus.clone(), queries: queries.into(), metric, k, threshold: None })
 }

@@ -38,6 +38,6 @@ pub(crate) fn few(subject: &Subject, nops: usize) -> Result<(), Failure> {
     let corpus = corpora::corpus(subject.engine.store().table(), rows.clone(), &[90]);
     let queries = corpora::own_queries(&corpus, 100, 3);
     let want = truth(Metric::Cosine, &queries.values, &rows, 10, None);
-    let job = Search { corpus, queries, metric: Metric::Cosine, k: 10, threshold: None };
+    let job = Search { corpus, queries: queries.into(), metric: Metric::Cosine, k: 10, threshold: None };
     Check::new(subject, Scale::Brief).case("after a start", job, &want)
 }

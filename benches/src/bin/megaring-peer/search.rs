@@ -138,7 +138,7 @@ impl Loaded {
             }
             let job = Search {
                 corpus: self.corpus.clone(),
-                queries: queries(&self.queries, first, ask.count),
+                queries: queries(&self.queries, first, ask.count).into(),
                 metric,
                 k: ask.k,
                 threshold: None,

@@ -58,11 +58,12 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
-    /// `None` where a search is too large to be batched.
+    /// `None` where a search cannot be batched.
     fn of(search: &Search, terms: &Terms) -> Option<Self> {
         let Search { corpus, queries, metric, k, threshold } = search;
-        let few = (1..=FEW).contains(&queries.rows) && (*k).min(corpus.rows()) <= FEW_HITS;
-        few.then(|| Self {
+        let few = (1..=FEW).contains(&queries.len()) && (*k).min(corpus.rows()) <= FEW_HITS;
+        // Those of another dimension are the backend's to refuse.
+        (few && queries.dim(corpus) == corpus.dim()).then(|| Self {
             corpus: corpus.clone(),
             metric: *metric,
             k: *k,
@@ -102,7 +103,7 @@ impl Batcher<Member> {
         let (router, wish) = (engine.router(), terms.backend);
         let lane = || router.likely_lane(Opcode::Search, size, wish);
         let predict = |queries| router.estimate(Opcode::Search, &job.size_of_batch(queries), wish);
-        let request = Request { queries: job.queries.rows, deadline: terms.deadline };
+        let request = Request { queries: job.queries.len(), deadline: terms.deadline };
         let mut waiting = None;
         let member = || {
             let (share, awaited) = oneshot::channel();
@@ -186,11 +187,13 @@ async fn all_gone(members: &mut [Member]) {
 
 /// One job of all the members' queries, in their order; none of nobody's.
 fn joined(members: &[Member]) -> Option<Search> {
-    let Search { corpus, queries, metric, k, threshold } = &*members.first()?.job;
-    let rows = members.iter().map(|member| member.job.queries.rows).sum();
-    let mut values = Vec::with_capacity(rows * queries.dim);
-    members.iter().for_each(|member| values.extend_from_slice(&member.job.queries.values));
-    let queries = Matrix { rows, dim: queries.dim, values };
+    let Search { corpus, metric, k, threshold, .. } = &*members.first()?.job;
+    let rows = members.iter().map(|member| member.job.queries.len()).sum();
+    let mut values = Vec::with_capacity(rows * corpus.dim());
+    for Search { queries, .. } in members.iter().map(|member| &*member.job) {
+        (0..queries.len()).for_each(|query| values.extend_from_slice(queries.of(query, corpus)));
+    }
+    let queries = Matrix { rows, dim: corpus.dim(), values }.into();
     Some(Search { corpus: corpus.clone(), queries, metric: *metric, k: *k, threshold: *threshold })
 }
 
@@ -210,10 +213,10 @@ fn common_terms(members: &[Member]) -> Terms {
 
 /// Gives each member its part of the answer, or all of them the error.
 fn split(members: Vec<Member>, result: Result<Answer, Error>) {
-    let all: usize = members.iter().map(|member| member.job.queries.rows).sum();
+    let all: usize = members.iter().map(|member| member.job.queries.len()).sum();
     let mut result = result.map(|outcome| (outcome.answer.into_iter(), outcome.made));
     for Member { engine, job, share, .. } in members {
-        let own = job.queries.rows;
+        let own = job.queries.len();
         let answer = result.as_mut().map_err(|error| error.clone()).map(|(ranked, made)| {
             let answer: Vec<Ranked> = ranked.by_ref().take(own).collect();
             let mut made = made.clone();

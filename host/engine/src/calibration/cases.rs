@@ -85,7 +85,7 @@ fn embeddings(view: &CorpusView, data: &dyn SegmentData, queries: usize, set: us
 
 pub(super) fn search(view: &Arc<CorpusView>, data: &dyn SegmentData, queries: usize, k: usize, set: usize) -> Search {
     let queries = embeddings(view, data, queries, set);
-    Search { corpus: view.clone(), queries, metric: Metric::Cosine, k, threshold: None }
+    Search { corpus: view.clone(), queries: queries.into(), metric: Metric::Cosine, k, threshold: None }
 }
 
 pub(super) fn score(view: &Arc<CorpusView>, data: &dyn SegmentData, queries: usize, set: usize) -> Score {

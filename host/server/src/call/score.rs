@@ -11,7 +11,7 @@ use megaring_proto::v1 as pb;
 use super::{Call, Validated, named};
 use crate::reply::made;
 use crate::reply_limit::ReplyLimit;
-use crate::validate::{metric, vector_bytes, vectors};
+use crate::validate::{metric, row_bytes, row_numbers, vector_bytes, vectors};
 
 impl Call for pb::ScoreRequest {
     type Operation = Score;
@@ -26,18 +26,13 @@ impl Call for pb::ScoreRequest {
     }
 
     fn payload_bytes(&self) -> usize {
-        let rows = self.rows.as_ref().map_or(0, |rows| rows.numbers.len() * size_of::<u32>());
-        vector_bytes(self.queries.as_ref()) + rows
+        vector_bytes(self.queries.as_ref()) + row_bytes(self.rows.as_ref())
     }
 
     fn validate(self, corpus: Option<Arc<CorpusView>>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
         let corpus = named(corpus)?;
         let metric = metric(self.metric)?;
-        let rows = self.rows.map(|rows| rows.numbers);
-        if let Some(at) = rows.iter().flatten().position(|row| *row as usize >= corpus.rows()) {
-            let text = format!("no such row; the corpus has {}", corpus.rows());
-            return Err(Error::row("rows.numbers", at as u64, text));
-        }
+        let rows = self.rows.map(|rows| row_numbers("rows", rows, &corpus)).transpose()?;
         let queries = vectors(Score::ITEMS, self.queries, corpus.dim())?;
         let (count, generation) = (queries.rows, u64::from(corpus.generation()));
         let job = Score { corpus, queries, metric, rows };

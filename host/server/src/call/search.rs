@@ -5,7 +5,7 @@ use std::sync::Arc;
 use megaring_core::corpus::CorpusView;
 use megaring_core::exact::reported;
 use megaring_core::rescore::{Hit, Ranked};
-use megaring_core::search::Search;
+use megaring_core::search::{Queries, Search};
 use megaring_core::{Answered, Error};
 use megaring_engine::{Engine, Outcome, Terms};
 use megaring_proto::v1 as pb;
@@ -13,7 +13,7 @@ use megaring_proto::v1 as pb;
 use super::{AnswerOf, Call, HIT_BYTES, Validated, named};
 use crate::reply::made;
 use crate::reply_limit::ReplyLimit;
-use crate::validate::{at_least_one_answer, metric, not_finite_field, vector_bytes, vectors};
+use crate::validate::{at_least_one_answer, metric, not_finite_field, row_bytes, row_numbers, vector_bytes, vectors};
 
 /// A hit is a row, an id and a score: six bytes where all numbers are small.
 const LEAST_HIT_BYTES: usize = 6;
@@ -31,7 +31,7 @@ impl Call for pb::SearchRequest {
     }
 
     fn payload_bytes(&self) -> usize {
-        vector_bytes(self.queries.as_ref())
+        vector_bytes(self.queries.as_ref()) + row_bytes(self.query_rows.as_ref())
     }
 
     fn validate(self, corpus: Option<Arc<CorpusView>>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
@@ -41,12 +41,18 @@ impl Call for pb::SearchRequest {
         if let Some(threshold) = self.threshold.filter(|threshold| !threshold.is_finite()) {
             return Err(not_finite_field("threshold", threshold));
         }
-        let queries = vectors(Search::ITEMS, self.queries, corpus.dim())?;
+        let queries = match self.query_rows {
+            None => Queries::Sent(vectors(Search::ITEMS, self.queries, corpus.dim())?),
+            Some(_) if vector_bytes(self.queries.as_ref()) > 0 => {
+                return Err(Error::field("query_rows", "queries are given too; send one of the two"));
+            }
+            Some(rows) => Queries::Rows(row_numbers("query_rows", rows, &corpus)?),
+        };
         let hits = k.min(corpus.rows());
         if self.threshold.is_none() {
-            limit.ensure(Search::ITEMS, queries.rows, hits, LEAST_HIT_BYTES)?;
+            limit.ensure(Search::ITEMS, queries.len(), hits, LEAST_HIT_BYTES)?;
         }
-        let reply_bytes = queries.rows.saturating_mul(hits).saturating_mul(HIT_BYTES);
+        let reply_bytes = queries.len().saturating_mul(hits).saturating_mul(HIT_BYTES);
         let (view, titles) = (corpus.clone(), self.with_titles);
         let job = Search { corpus, queries, metric, k, threshold: self.threshold };
         Ok(Validated { job, reply_bytes, reply: Box::new(move |outcome, _| reply(outcome, &view, titles)) })

@@ -126,7 +126,11 @@ fn entrant<'a>(engine: &'a Arc<Engine>, kind: BackendKind, corpus: &'a Corpus, c
             Residence::Cold => corpus.fresh(engine),
         };
         let queries = corpus.queries(call.number, cell.items);
-        timed(engine, kind, Search { corpus: view, queries, metric: METRIC, k: cell.k, threshold: None })
+        timed(
+            engine,
+            kind,
+            Search { corpus: view, queries: queries.into(), metric: METRIC, k: cell.k, threshold: None },
+        )
     });
     (kind, subject)
 }

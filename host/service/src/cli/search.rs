@@ -7,9 +7,8 @@ use std::sync::Arc;
 use clap::builder::BoolishValueParser;
 use megaring_core::corpus::CorpusView;
 use megaring_core::exact::reported;
-use megaring_core::matrix::Matrix;
 use megaring_core::rescore::{Hit, Ranked};
-use megaring_core::search::Search;
+use megaring_core::search::{Queries, Search};
 use megaring_core::{BackendKind, Error, Metric};
 use megaring_corpus::Access;
 use megaring_corpus::import::{self, ImportOptions};
@@ -91,7 +90,7 @@ pub(crate) fn run(args: &SearchArgs, settings: &Settings, output: &mut Output) -
     let mut first = 0;
     for queries in batches {
         let queries = queries?;
-        let count = queries.rows;
+        let count = queries.len();
         let outcome = search(&engine, &view, args, queries)?;
         for (query, ranked) in outcome.answer.iter().enumerate() {
             tell(first + query, ranked, args, &view, output)?;
@@ -102,7 +101,7 @@ pub(crate) fn run(args: &SearchArgs, settings: &Settings, output: &mut Output) -
     Ok(())
 }
 
-type Batches = Box<dyn Iterator<Item = Result<Matrix, Error>>>;
+type Batches = Box<dyn Iterator<Item = Result<Queries, Error>>>;
 
 /// The queries, in batches as the file gives them.
 fn queries(args: &SearchArgs, view: &CorpusView) -> Result<Batches, Failure> {
@@ -112,31 +111,25 @@ fn queries(args: &SearchArgs, view: &CorpusView) -> Result<Batches, Failure> {
         (Some(path), None) => {
             let options = ImportOptions { dim: Some(view.dim()), ..ImportOptions::default() };
             let file = import::open(path, None, &options)?;
-            Ok(Box::new(file.map(|rows| rows.map(|rows| rows.embeddings))))
+            Ok(Box::new(file.map(|rows| rows.map(|rows| rows.embeddings.into()))))
         }
         (None, Some(row)) => Ok(Box::new(std::iter::once(Ok(row_of(view, row)?)))),
     }
 }
 
-fn row_of(view: &CorpusView, row: u32) -> Result<Matrix, Failure> {
-    let (index, dim) = (row as usize, view.dim());
-    if index >= view.rows() {
-        return Err(Failure::Work(format!(
-            "corpus {:?} has no row {row}; it has {}",
-            view.name(),
-            counted(view.rows() as u64, "row", "rows")
-        )));
+fn row_of(view: &CorpusView, row: u32) -> Result<Queries, Failure> {
+    if row as usize >= view.rows() {
+        let rows = counted(view.rows() as u64, "row", "rows");
+        return Err(Failure::Work(format!("corpus {:?} has no row {row}; it has {rows}", view.name())));
     }
-    let (start, segment) = view.segment_of(index);
-    let begin = (index - start) * dim;
-    Ok(Matrix { rows: 1, dim, values: segment.data().embeddings()[begin..begin + dim].to_vec() })
+    Ok(Queries::Rows(vec![row]))
 }
 
 fn search(
     engine: &Arc<Engine>,
     view: &Arc<CorpusView>,
     args: &SearchArgs,
-    queries: Matrix,
+    queries: Queries,
 ) -> Result<Outcome<Vec<Ranked>>, Failure> {
     let job =
         Search { corpus: view.clone(), queries, metric: args.metric, k: args.k as usize, threshold: args.threshold };

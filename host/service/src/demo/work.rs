@@ -178,9 +178,8 @@ impl Batches<'_> {
             }),
             metric: metric.into(),
             k: K as u32,
-            threshold: None,
             with_titles: self.titles,
-            backend: pb::Backend::Unspecified.into(),
+            ..pb::SearchRequest::default()
         }
     }
 }

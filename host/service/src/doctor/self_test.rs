@@ -94,7 +94,7 @@ fn difference(
     metric: Metric,
 ) -> Result<Option<String>, Error> {
     let queries = Matrix { rows: QUERIES, dim: DIM, values: numbers(QUERIES * DIM, 2) };
-    let job = Search { corpus: corpus.clone(), queries: queries.clone(), metric, k: K, threshold: None };
+    let job = Search { corpus: corpus.clone(), queries: queries.clone().into(), metric, k: K, threshold: None };
     let outcome = engine.run_blocking(job, forced(kind))?;
     let ranked = outcome.answer;
     let (_, segment) = corpus.segment_of(0);

@@ -210,7 +210,7 @@ impl Backend for Fake {
         drop(open.expect("no test panics with the lock"));
         match lock(&handle.refusal).clone() {
             Some(error) => Err(error),
-            None => Ok(Some(Box::new(Resident::new(&handle.resident)))),
+            None => Ok(Residency { guard: Some(Box::new(Resident::new(&handle.resident))), finds_rows: false }),
         }
     }
 

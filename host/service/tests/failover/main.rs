@@ -90,7 +90,7 @@ impl Rig {
         let corpus = self.engine.store().view("c").expect("the corpus is there");
         let values: Vec<f32> = (0..queries * DIM).map(|i| ((i * 31 % 1_017) as f32 - 508.0) / 508.0).collect();
         let queries = Matrix { rows: queries, dim: DIM, values };
-        Search { corpus, queries, metric: Metric::Dot, k: K, threshold: None }
+        Search { corpus, queries: queries.into(), metric: Metric::Dot, k: K, threshold: None }
     }
 
     /// What the CPU says.
@@ -144,8 +144,12 @@ fn check(outcome: Outcome<Vec<Ranked>>, kind: BackendKind, truth: &[Vec<Hit>]) {
 
 /// What would do a search whose corpus every device has.
 fn question(job: &Search) -> Question {
-    let shape =
-        Shape { items: job.queries.rows as u64, k: job.k as u64, corpus: Some(job.corpus.clone()), ..Shape::default() };
+    let shape = Shape {
+        items: job.queries.len() as u64,
+        k: job.k as u64,
+        corpus: Some(job.corpus.clone()),
+        ..Shape::default()
+    };
     let description = Opcode::Search.describe(&shape).expect("a good shape");
     Question { opcode: Opcode::Search, description, corpus: None, wish: None, cold: false }
 }
@@ -233,8 +237,8 @@ async fn what_a_backend_does_not_serve_goes_elsewhere() {
     let rig = rig(&[BackendKind::Cuda]);
     let search = rig.search(LARGE);
     let job = || {
-        let (corpus, queries) = (search.corpus.clone(), search.queries.clone());
-        Score { corpus, queries, metric: Metric::Dot, rows: None }
+        let queries = Matrix { rows: LARGE, dim: DIM, values: vec![0.5; LARGE * DIM] };
+        Score { corpus: search.corpus.clone(), queries, metric: Metric::Dot, rows: None }
     };
     let outcome = rig.engine.run(job(), Terms::default()).await.expect("the CPU serves it");
     assert_eq!(outcome.made.backend, BackendKind::Cpu);

@@ -11,7 +11,8 @@ const METRICS: [(Metric, reference::Metric); 3] = [
 ];
 
 fn expected(rig: &Rig, job: &Search, metric: reference::Metric) -> Vec<Vec<(u32, u32)>> {
-    let found = reference::search(metric, &job.queries.values, &rig.rows.values, DIM, job.k, job.threshold);
+    let queries = (0..job.queries.len()).map(|query| job.queries.of(query, &job.corpus)).collect::<Vec<_>>().concat();
+    let found = reference::search(metric, &queries, &rig.rows.values, DIM, job.k, job.threshold);
     let hit = |hit: &reference::Hit| (hit.row, hit.reported().to_bits());
     found.iter().map(|hits| hits.iter().map(hit).collect()).collect()
 }

@@ -84,7 +84,7 @@ impl Rig {
         let corpus = self.engine.store().view("c").expect("the corpus is there");
         let value = |i: usize| (((i + 1) * (2 * number + 31) % 1_017) as f32 - 508.0) / 508.0;
         let queries = Matrix { rows: queries, dim: DIM, values: (0..queries * DIM).map(value).collect() };
-        Search { corpus, queries, metric: Metric::Dot, k: K, threshold: None }
+        Search { corpus, queries: queries.into(), metric: Metric::Dot, k: K, threshold: None }
     }
 
     /// What the CPU says of a job alone.

@@ -112,6 +112,15 @@ async fn wrong_parameters_are_named() {
         assert_names(&compute.search(request).await.expect_err(field), field, word);
     }
     let named = |numbers| Some(pb::RowNumbers { numbers });
+    let by_rows = |numbers| pb::SearchRequest { queries: None, query_rows: named(numbers), ..good_search() };
+    let searches = [
+        (by_rows(vec![19, 20]), "query_rows.numbers[1]", "no such row; the corpus has 20"),
+        (by_rows(vec![u32::MAX]), "query_rows.numbers[0]", "no such row"),
+        (pb::SearchRequest { query_rows: named(vec![1]), ..good_search() }, "query_rows", "one of the two"),
+    ];
+    for (request, field, word) in searches {
+        assert_names(&compute.search(request).await.expect_err(field), field, word);
+    }
     let scores = [
         (pb::ScoreRequest { rows: named(vec![19, 20]), ..good_score() }, "rows.numbers[1]", "20"),
         (pb::ScoreRequest { rows: named(vec![u32::MAX]), ..good_score() }, "rows.numbers[0]", "no such row"),

@@ -170,7 +170,7 @@ pub(crate) fn hold(engine: &Arc<Engine>, tenant: &str) -> Held {
     let (rows, dim) = (2000, corpus.dim());
     let queries = megaring_core::matrix::Matrix { rows, dim, values: vec![1.0; rows * dim] };
     let (metric, k) = (megaring_core::Metric::Dot, corpus.rows());
-    let job = Search { corpus, queries, metric, k, threshold: None };
+    let job = Search { corpus, queries: queries.into(), metric, k, threshold: None };
     let terms = Terms { tenant: tenant.into(), ..Terms::default() };
     let engine = engine.clone();
     let mut running: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {

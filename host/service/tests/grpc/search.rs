@@ -79,6 +79,28 @@ async fn the_real_sample_is_searched_exactly() {
     server.stop().await;
 }
 
+/// Rows of the corpus as queries, also one of zeroes, one that comes twice and none at all: each answers as its values
+/// would.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_find_their_kin_by_number() {
+    let folder = folder();
+    let server = Running::start(folder.path(), Wanted::default()).await;
+    let rows = poison::zero_row(&rows(), 5);
+    server.corpus("rows", &rows).await;
+    let mut compute = server.compute().await;
+    for numbers in [vec![], vec![699], vec![5, 0, 699, 0], (0..700).rev().collect::<Vec<u32>>()] {
+        let values: Vec<f32> = numbers.iter().flat_map(|row| rows.row(*row as usize)).copied().collect();
+        for (wire, metric) in METRICS {
+            let query_rows = Some(pb::RowNumbers { numbers: numbers.clone() });
+            let request = pb::SearchRequest { queries: None, query_rows, ..ask(pb::Vectors::default(), wire, 10) };
+            let response = compute.search(request).await.expect("an answer").into_inner();
+            let expected = reference::search(metric, &values, &rows.values, rows.dim, 10, None);
+            assert_hits(&response, &expected, &format!("{wire:?}, {} rows", numbers.len()));
+        }
+    }
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn thresholds_titles_zero_vectors_and_defaults() {
     let folder = folder();

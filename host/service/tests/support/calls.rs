@@ -26,7 +26,8 @@ pub(crate) fn call(
     terms: Terms,
 ) -> JoinHandle<Result<Outcome<Vec<Ranked>>, Error>> {
     let queries = matrix(rows.dim, &rows.head(batch).values);
-    let job = Search { corpus: corpus.clone(), queries, metric: Metric::Cosine, k: 10, threshold: None };
+    let job =
+        Search { corpus: corpus.clone(), queries: queries.into(), metric: Metric::Cosine, k: 10, threshold: None };
     let engine = subject.engine.clone();
     tokio::spawn(async move { engine.run(job, terms).await })
 }

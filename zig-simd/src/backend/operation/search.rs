@@ -13,6 +13,7 @@ use megaring_core::Metric;
 use megaring_core::corpus::{CorpusView, SegmentView};
 use megaring_core::lists::wants_every_row;
 use megaring_core::screen::{GROUP_ROWS, QueryScreen, groups, packed_len};
+use megaring_core::search::FLAG_QUERY_ROWS;
 use megaring_ring::Status;
 
 use super::lists::Lists;
@@ -36,10 +37,18 @@ struct Search {
     metric: Metric,
     k: usize,
     score_threshold: f64,
-    queries: JobSlice<f32>,
+    queries: Queries,
     items: usize,
     lists: Lists,
     sharing: Sharing,
+}
+
+/// Where the queries are.
+enum Queries {
+    /// In the payload, one after the other.
+    Sent(JobSlice<f32>),
+    /// In the corpus: the payload has their rows, which are there.
+    Rows(JobSlice<u32>),
 }
 
 enum Sharing {
@@ -58,13 +67,40 @@ pub(super) fn plan(inputs: &Inputs, context: &Context) -> Result<Planned, Status
     if k == 0 {
         return Err(Status::BadDescriptor);
     }
-    let queries = inputs.input(0, items.checked_mul(view.dim()).ok_or(Status::BadDescriptor)?)?;
+    let queries = Queries::new(inputs, &view)?;
     let lists = Lists::new(inputs)?;
     let metric = inputs.metric()?;
     let score_threshold = inputs.descriptor.threshold;
     let mut work = Search { view, metric, k, score_threshold, queries, items, lists, sharing: Sharing::EveryRow };
     let chunks = work.share(inputs.workers);
     Ok((Box::new(work), chunks as u32))
+}
+
+impl Queries {
+    fn new(inputs: &Inputs, view: &CorpusView) -> Result<Self, Status> {
+        if inputs.descriptor.flags & FLAG_QUERY_ROWS == 0 {
+            let values = inputs.items().checked_mul(view.dim()).ok_or(Status::BadDescriptor)?;
+            return inputs.input(0, values).map(Self::Sent);
+        }
+        let rows: JobSlice<u32> = inputs.input(0, inputs.items())?;
+        // SAFETY: the job is being planned, so it is not completed, and nobody writes to the payload.
+        let are_there = unsafe { rows.shared() }.iter().all(|row| (*row as usize) < view.rows());
+        if are_there { Ok(Self::Rows(rows)) } else { Err(Status::BadDescriptor) }
+    }
+
+    /// One query.
+    ///
+    /// # Safety
+    /// The job is not completed while the answer is used.
+    unsafe fn of<'a>(&self, query: usize, view: &'a CorpusView) -> &'a [f32] {
+        let dim = view.dim();
+        match self {
+            // SAFETY: by the caller's promise the payload is the job's, and nobody writes to it.
+            Self::Sent(values) => unsafe { &values.shared()[query * dim..(query + 1) * dim] },
+            // SAFETY: likewise.
+            Self::Rows(rows) => view.embedding(unsafe { rows.shared() }[query]),
+        }
+    }
 }
 
 impl Work for Search {
@@ -133,14 +169,13 @@ impl Search {
 
     /// Quantises some queries and gives each a collector.
     fn tile(&self, queries: Range<usize>) -> Result<Tile, SimdError> {
-        // SAFETY: the job is completed only after all its chunks are, and nobody writes to the payload.
-        let values = unsafe { self.queries.shared() };
         let dim = self.view.dim();
         let max_norm = self.view.segments().map(|(_, s)| s.data().codes().max_norm).fold(0.0, f64::max);
         let mut tile = Tile { queries: ScreenQueries::new(dim)?, screens: Vec::new(), collectors: Vec::new() };
         let mut codes = vec![0; dim];
         for query in queries {
-            let query = &values[query * dim..(query + 1) * dim];
+            // SAFETY: the job is completed only after all its chunks are.
+            let query = unsafe { self.queries.of(query, &self.view) };
             let screen = QueryScreen::new(self.metric, query, max_norm, &mut codes);
             let mut collector = Collector::new(self.k, self.lists.capacity(), self.first_threshold(query, screen));
             if screen.is_none() {

@@ -90,7 +90,7 @@ impl Bench<'_> {
     fn job(&self, job: &Job) -> Result<Laps, Failure> {
         let pieces = job.operation().pieces(&limits(self.backend.capabilities()));
         let begun = Instant::now();
-        let tickets = pieces.iter().map(|piece| submit(self.ring, job.operation(), piece, &Terms::default()));
+        let tickets = pieces.iter().map(|piece| submit(self.ring, job.operation(), piece, &Terms::default(), false));
         let tickets = tickets.collect::<Result<Vec<Ticket>, _>>()?;
         self.finish(job, &pieces, tickets, begun)
     }
@@ -147,7 +147,7 @@ impl Bench<'_> {
             }
             let index = index % jobs.len();
             let piece = pieces[index].first().ok_or("a job has no pieces")?;
-            under_way.push_back(submit(self.ring, jobs[index].operation(), piece, &Terms::default())?);
+            under_way.push_back(submit(self.ring, jobs[index].operation(), piece, &Terms::default(), false)?);
         }
         for ticket in under_way {
             self.await_answer(ticket)?;

@@ -144,7 +144,7 @@ impl<'a> Producer<'a> {
         let job = &pool.known(index).job;
         let job = job.operation();
         let piece = job.pieces(&limits(&self.capabilities)).pop().ok_or("a job has no pieces")?;
-        let ticket = self.with_room(|producer| submit(producer.ring, job, &piece, &Terms::default()))?;
+        let ticket = self.with_room(|producer| submit(producer.ring, job, &piece, &Terms::default(), false))?;
         Ok((ticket, Expected::Known(index)))
     }
 
