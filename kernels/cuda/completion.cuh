@@ -35,15 +35,22 @@ MR_DEVICE void write_completion(const KernelParams& params, u64 position, const 
 }
 
 // Publishes `count` completions with one store of the tail. By one thread, which has seen everything the jobs wrote.
-// `head`, if it is not null, gets `taken` before that, by the same fence. What that frees has been looked at.
-MR_DEVICE_CALL void complete(const KernelParams& params, const CompletionEntry* entries, u32 count, u64* head = nullptr,
-                             u64 taken = 0) {
+// `head`, if it is not null, gets `taken` before that, by the same fence. What that frees has been looked at. Others
+// may be before it, and `idle()` is what it does meanwhile.
+template <typename Idle>
+MR_DEVICE_CALL void complete(const KernelParams& params, const CompletionEntry* entries, u32 count, u64* head,
+                             u64 taken, Idle idle) {
     DeviceState& state = *params.state;
     const u64 first = device_claim(&state.completions_claimed, u64(count));
     const u64 position = state.completion_start + first;
     for (u32 entry = 0; entry < count; ++entry) write_completion(params, position + entry, entries[entry]);
     // The turn is a release and an acquire, so the store of the tail comes after all slots before it, ours and others'.
-    if (!wait_for(params, [&] { return device_load_acquire(&state.completions_published) == first; })) return;
+    const bool is_next = wait_for(params, [&] {
+        if (device_load_acquire(&state.completions_published) == first) return true;
+        idle();
+        return false;
+    });
+    if (!is_next) return;
     if (head != nullptr) system_store_dependent(head, taken);
     system_fence();
     system_store_fenced(&params.ring.completion_tail->words[0], position + count);
@@ -59,7 +66,7 @@ MR_DEVICE void complete_job(const KernelParams& params, JobRecord& job, u32 stat
         entry.offset = descriptor.result_offset;
         entry.len = job.result_used;
     }
-    complete(params, &entry, 1);
+    complete(params, &entry, 1, nullptr, 0, [] {});
 }
 
 }  // namespace megaring

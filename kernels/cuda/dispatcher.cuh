@@ -169,7 +169,7 @@ class Dispatcher {
             // head: no worker completes a job before the host can see that its slot is taken.
             if (published_ != before) device_count_release(&params_.state->news, published_ - before);
             if (answers > 0) {
-                complete(params_, answered, answers, reported_ == head ? nullptr : head_word(), head);
+                complete(params_, answered, answers, reported_ == head ? nullptr : head_word(), head, [this] { beat(); });
                 reported_ = head;
             }
         }

@@ -123,8 +123,9 @@ pub struct CudaOptions {
     pub ring: RingConfig,
 }
 
-/// Queries in one slot: enough to fill every multiprocessor.
-const MAX_QUERIES: usize = 8192;
+/// Queries in one slot: enough for every multiprocessor, and few enough that the host copies and rescores others
+/// meanwhile.
+const MAX_QUERIES: usize = 2048;
 const LEAST_QUERIES: usize = 64;
 /// Scratch memory of one query in a search for few rows: some 7 KiB, and room to spare. In a slot whose queries do not
 /// fit, every row is a candidate.

@@ -8,6 +8,7 @@
 #include <bit>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <thread>
 
 #include "../abi.cuh"
@@ -32,14 +33,19 @@ inline Bugs& bugs() {
     return all;
 }
 
-// The word that takes long to be stored, as a test may wish: a store may be late, and what must be behind it waits.
-inline std::atomic<const u64*>& slowly_stored() {
-    static std::atomic<const u64*> at{nullptr};
-    return at;
+// The word that takes long to be stored, as a test may wish, and what is done meanwhile: a store may be late, and what
+// must be behind it waits.
+struct SlowStore {
+    std::atomic<const u64*> at{nullptr};
+    std::function<void()> meanwhile;
+};
+inline SlowStore& slow_store() {
+    static SlowStore store;
+    return store;
 }
 inline void dawdle(const u64* at) {
-    constexpr std::chrono::milliseconds LONG{3};
-    if (slowly_stored().load(std::memory_order_relaxed) == at) std::this_thread::sleep_for(LONG);
+    SlowStore& slow = slow_store();
+    if (slow.at.load(std::memory_order_acquire) == at) slow.meanwhile();
 }
 
 // Where the fibers of a block, or the lanes of a warp, meet.

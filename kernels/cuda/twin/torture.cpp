@@ -63,7 +63,8 @@ struct Torture {
         shape.in_order = shape.late_tail = true;
         HostRing ring(shape, bugs);
         TestDevice device(ring.view, workload);
-        slowly_stored() = &ring.view.submission_head->words[0];
+        slow_store().meanwhile = [] { std::this_thread::sleep_for(std::chrono::milliseconds(3)); };
+        slow_store().at = &ring.view.submission_head->words[0];
         auto grid = device.launch();
         Random random(7);
         for (u64 job = 0; job < JOBS; ++job) {
@@ -72,8 +73,35 @@ struct Torture {
         }
         HostRing::set(ring.view.control, CONTROL_COMMAND, COMMAND_STOP);
         grid->join();
-        slowly_stored() = nullptr;
+        slow_store().at = nullptr;
         device.expect_end(END_STOPPED, JOBS);
+        count(ring, 1);
+    }
+
+    // An answer of the dispatcher's own behind one of a worker's that is slow to be told: its heart beats on.
+    void heart() {
+        HostRing ring(Shape{}, bugs);
+        TestDevice device(ring.view, workload);
+        DeviceState& state = *device.params.state;
+        auto claimed = [&] { return std::atomic_ref(state.completions_claimed).load(std::memory_order_acquire); };
+        auto beats = [&] { return HostRing::get(ring.view.device_heartbeat, BEAT_COUNT); };
+        slow_store().meanwhile = [&] {
+            // The dispatcher's own turn is later.
+            if (std::atomic_ref(state.completions_published).load(std::memory_order_acquire) > 0) return;
+            wait_until("the dispatcher's answer", [&] { return claimed() == 2; });
+            const u64 before = beats();
+            wait_until("the dispatcher's heart", [&] { return beats() >= before + 2; });
+        };
+        slow_store().at = &ring.view.completion_tail->words[0];
+        auto grid = device.launch();
+        ring.submit(workload.encode_texts({"bad"}));
+        wait_until("the worker's answer", [&] { return claimed() == 1; });
+        ring.submit(TestJob{});
+        ring.reap_all(2);
+        slow_store().at = nullptr;
+        HostRing::set(ring.view.control, CONTROL_COMMAND, COMMAND_STOP);
+        grid->join();
+        device.expect_end(END_STOPPED, 2);
         count(ring, 1);
     }
 
@@ -161,6 +189,7 @@ struct Torture {
         wake_up();
         persistent();
         early();
+        heart();
         launched();
         damaged();
         stop_slot();
