@@ -188,6 +188,9 @@ MR_DEVICE QueryParams query_params(u32 metric, double norm2, double max_norm, do
     return params;
 }
 
+// Of a query that no row is screened for.
+MR_DEVICE QueryParams unscreened() { return QueryParams{0.0f, 0.0f, 0.0f, infinity(), 0.0, 0, 0}; }
+
 // What the columns of a corpus's row say of it, four numbers of its group of 16.
 struct RowColumns {
     float mul, add, e1, e2;

@@ -1,6 +1,6 @@
 // Search: the rows that may be among the k best, with bounds; the host makes the answer exact.
 //
-//   PREPARE  a chunk is eight queries: quantised into codes and bounds, one query a warp
+//   PREPARE  a chunk is eight queries: quantised into codes and bounds, or made of the rows that they are, one a warp
 //   WORK     a chunk is a tile of queries (8, or 64 where there are more) against a share of the rows; of a streamed
 //            corpus, against a share of one tile of rows, the lists going on from tile to tile
 //   FINISH   a chunk is one query, or eight where there are more queries than blocks, or nothing to merge: its lists
@@ -131,21 +131,23 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
 }
 
 // A row of the corpus, in its segment; null for none.
-struct Row {
+struct NamedRow {
     const Segment* segment;
     u32 at;
 };
 
-// The row that is a query, by its number in the payload. Of one that the corpus does not have the job fails. By a warp.
-MR_DEVICE Row named_row(const KernelParams& params, JobRecord& job, u32 query) {
+// The row that is a query, by its number in the payload. A number that the corpus does not have fails the job. By a
+// warp, whose first lane reads: all must go by one number, also where the payload is another job's by now.
+MR_DEVICE NamedRow named_row(const KernelParams& params, JobRecord& job, u32 query) {
     const SearchPlan& plan = plan_in<SearchPlan>(job);
-    const u32 row = load_global(reinterpret_cast<const u32*>(payload_of(params, job)) + query);
+    const u32* numbers = reinterpret_cast<const u32*>(payload_of(params, job));
+    const u32 row = warp_shuffle(lane_index() == 0 ? load_global(numbers + query) : 0, 0);
     if (row >= plan.rows) {
         if (lane_index() == 0) fail(job, STATUS_BAD_DESCRIPTOR);
-        return Row{nullptr, 0};
+        return NamedRow{nullptr, 0};
     }
     const Segment& segment = segment_of(plan.segments, plan.segment_count, row);
-    return Row{&segment, row - segment.first_row};
+    return NamedRow{&segment, row - segment.first_row};
 }
 
 // A query's values; null for a row that the corpus does not have.
@@ -154,12 +156,12 @@ MR_DEVICE const float* values_of(const KernelParams& params, JobRecord& job, u32
     if (!plan.by_row) {
         return reinterpret_cast<const float*>(payload_of(params, job)) + static_cast<u64>(query) * plan.dim;
     }
-    const Row row = named_row(params, job, query);
+    const NamedRow row = named_row(params, job, query);
     return row.segment == nullptr ? nullptr : global(row.segment->rows) + static_cast<u64>(row.at) * plan.dim;
 }
 
 // Makes a row ready for the int8 screen by what the corpus has of it: nothing of it crosses the bus.
-MR_DEVICE QueryParams prepare_row(const SearchPlan& plan, const Row& row, u32 column, u32* fragments) {
+MR_DEVICE QueryParams prepare_row(const SearchPlan& plan, const NamedRow& row, u32 column, u32* fragments) {
     const u32 group = row.at / GROUP_ROWS, place = row.at % GROUP_ROWS;
     RowColumns columns{0.0f, 0.0f, 0.0f, 0.0f};
     const u8* codes = nullptr;
@@ -172,7 +174,7 @@ MR_DEVICE QueryParams prepare_row(const SearchPlan& plan, const Row& row, u32 co
     }
     const CodedRow coded = code_row(codes, place, codes == nullptr ? 0 : plan.quads, plan.steps, column, fragments);
     // A row of zeroes has the factor zero, and no direction.
-    if (columns.mul == 0.0f) return QueryParams{0.0f, 0.0f, 0.0f, infinity(), 0.0, 0, 0};
+    if (columns.mul == 0.0f) return unscreened();
     return row_params(plan.metric, columns, plan.max_norm, plan.threshold, coded);
 }
 
@@ -184,10 +186,10 @@ MR_DEVICE_CALL void prepare_search(const KernelParams& params, JobRecord& job, u
         reinterpret_cast<u32*>(global(job.scratch) + plan.codes) + static_cast<u64>(chunk) * plan.steps * STEP_WORDS;
     QueryParams* out = reinterpret_cast<QueryParams*>(global(job.scratch) + plan.params) + query;
     float* raw = reinterpret_cast<float*>(global(job.scratch) + plan.raw) + static_cast<u64>(query) * plan.dim;
-    QueryParams ready{0.0f, 0.0f, 0.0f, infinity(), 0.0, 0, 0};
+    QueryParams ready = unscreened();
     const bool is_there = query < plan.items;
     if (plan.by_row && !plan.float32) {
-        ready = prepare_row(plan, is_there ? named_row(params, job, query) : Row{nullptr, 0}, column, fragments);
+        ready = prepare_row(plan, is_there ? named_row(params, job, query) : NamedRow{nullptr, 0}, column, fragments);
     } else {
         const float* values = is_there ? values_of(params, job, query) : nullptr;
         double norm2 = 0.0;

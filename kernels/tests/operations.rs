@@ -74,6 +74,33 @@ impl Rig {
         slots(job).into_iter().flat_map(answer).collect()
     }
 
+    /// Whether each row, as a query by its number, gets upper bounds of what it scores, in lists that are short for
+    /// some.
+    fn bounds_hold(&self, rows: &Matrix, k: usize) {
+        let view = corpus(rows, &points(rows.rows, 1), &[rows.rows / 4, rows.rows / 2]);
+        for metric in Metric::ALL {
+            let queries = Queries::Rows((0..rows.rows as u32).collect());
+            let answer = self.run(&Search { corpus: view.clone(), queries, metric, k, threshold: None });
+            let answer: Vec<u64> = pod_collect_to_vec(&answer);
+            let lists = CandidateLists::read(cast_slice(&answer), rows.rows, rows.rows).expect("well-formed lists");
+            let mut short = 0;
+            for query in 0..rows.rows {
+                let Candidates::Listed(listed) = lists.of(query) else { continue };
+                short += 1;
+                let asked = rows.row(query);
+                let norm2 = exact::dot(asked, asked);
+                // What turns an upper bound into one of the goodness, as rescoring does it.
+                let offset = if metric == Metric::L2 { 2.0 * QueryScreen::l2_slack(norm2) - norm2 } else { 0.0 };
+                for found in listed {
+                    let goodness = metric.goodness(exact::score(metric, asked, rows.row(found.row as usize)));
+                    let upper = f64::from(found.upper) + offset;
+                    assert!(upper >= goodness, "{metric}, query {query}: {found:?} of {goodness}");
+                }
+            }
+            assert!(short > 50, "{metric}: only {short} lists tell rows apart");
+        }
+    }
+
     fn encode(&self, texts: &[&str]) -> Vec<u128> {
         let answer = self.run(&encode(texts));
         answer.as_chunks().0.iter().map(|mask| u128::from_le_bytes(*mask)).collect()
@@ -317,30 +344,20 @@ fn bounds_of_rows_by_number_hold_where_codes_lose_most() {
     let losses = [0.0, 0.49, -0.49].into_iter();
     let values: Vec<f32> = losses.flat_map(|lost| (1..127).flat_map(move |code| row(code, lost))).collect();
     let rows = Matrix::new(values.len() / DIM, DIM, values);
-    let view = corpus(&rows, &points(rows.rows, 1), &[100, 230]);
-    for metric in Metric::ALL {
-        let queries = Queries::Rows((0..rows.rows as u32).collect());
-        let job = Search { corpus: view.clone(), queries, metric, k: 12, threshold: None };
-        let answer: Vec<u64> = pod_collect_to_vec(&rig.run(&job));
-        let lists = CandidateLists::read(cast_slice(&answer), rows.rows, rows.rows).expect("well-formed lists");
-        let mut short = 0;
-        for query in 0..rows.rows {
-            let Candidates::Listed(listed) = lists.of(query) else { continue };
-            short += 1;
-            let asked = rows.row(query);
-            let norm2 = exact::dot(asked, asked);
-            // What turns an upper bound into one of the goodness, as rescoring does it.
-            let offset = if metric == Metric::L2 { 2.0 * QueryScreen::l2_slack(norm2) - norm2 } else { 0.0 };
-            for found in listed {
-                let goodness = metric.goodness(exact::score(metric, asked, rows.row(found.row as usize)));
-                assert!(
-                    f64::from(found.upper) + offset >= goodness,
-                    "{metric}, query {query}: {found:?} of {goodness}"
-                );
-            }
-        }
-        assert!(short > 50, "{metric}: only {short} lists tell rows apart");
+    rig.bounds_hold(&rows, 12);
+}
+
+/// What is rounded of a long row's length is more than a short query is long.
+#[test]
+fn bounds_of_rows_by_number_hold_for_all_lengths() {
+    let Some(rig) = Rig::new(CudaMode::Persistent) else { return };
+    let mut rows = Embeddings { rows: 300, dim: 24, seed: 41, ..Embeddings::default() }.generate();
+    for (row, values) in rows.values.chunks_exact_mut(24).enumerate() {
+        let length = if row % 4 == 0 { -25 } else { 25 };
+        values.iter_mut().for_each(|value| *value *= 2.0_f32.powi(length));
     }
+    // Long rows are among so many of the nearest to a short one.
+    rig.bounds_hold(&rows, 100);
 }
 
 #[test]

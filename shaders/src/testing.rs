@@ -30,7 +30,8 @@ pub(crate) fn test_adapter() -> Option<Adapter> {
 }
 
 /// The test adapter with subgroups, float64, mapped buffers and large workgroups where it has them, and without. All
-/// tests share them, since to open one takes longer than most of what they do with it.
+/// tests share them, since to open one takes longer than most of what they do with it: what one breaks fails the
+/// others.
 pub(crate) fn gpus() -> &'static [Gpu] {
     static SHARED: OnceLock<[Gpu; 2]> = OnceLock::new();
     let Some(adapter) = test_adapter() else { return &[] };

@@ -29,6 +29,7 @@ impl Cases for Search {
         odd_shapes(check)?;
         every_k(check)?;
         hard_rows(check)?;
+        rows_of_all_lengths(check)?;
         thresholds(check)?;
         no_rows(check)
     }
@@ -147,7 +148,9 @@ pub fn near_rows_are_found(
 /// The first difference.
 pub fn rows_by_number(check: &mut Check<'_, Search>, name: &str, rows: &Matrix, count: usize) -> Result<(), Failure> {
     let corpus = check.subject.store(rows, &[rows.rows / 5, rows.rows / 2])?;
-    let numbers: Vec<u32> = (0..count).map(|at| (at * 7_919 % rows.rows) as u32).collect();
+    // The one in the middle may be special.
+    let places = (0..count).map(|at| at * 7_919 % rows.rows).chain([rows.rows / 2]);
+    let numbers: Vec<u32> = places.map(|row| row as u32).collect();
     let queries: Vec<f32> = numbers.iter().flat_map(|row| rows.row(*row as usize)).copied().collect();
     for metric in Metric::ALL {
         let unlimited = truth(metric, &queries, rows, 20, None);
@@ -158,6 +161,32 @@ pub fn rows_by_number(check: &mut Check<'_, Search>, name: &str, rows: &Matrix, 
                 let queries = Queries::Rows(numbers.clone());
                 let job = Search { corpus: corpus.clone(), queries, metric, k, threshold };
                 searched(check, &format!("{name}, rows by number, threshold {threshold:?}"), job, &truth)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rows of very different lengths as queries, by number, with each one's own scores as thresholds: what is lost by the
+/// rounding of a length shows there.
+fn rows_of_all_lengths(check: &mut Check<'_, Search>) -> Result<(), Failure> {
+    let (count, dim) = check.scale.of([(20, 8), (130, 24), (130, 24), (500, 384)]);
+    let mut rows = Embeddings { rows: count, dim, seed: 33, ..Embeddings::default() }.generate();
+    for (row, values) in rows.values.chunks_exact_mut(dim).enumerate() {
+        // Few are so long that others come behind them.
+        let length = if row % 40 == 0 { 25 } else { [0, 1, -10, -3, -25][row % 5] };
+        values.iter_mut().for_each(|value| *value *= 2.0_f32.powi(length));
+    }
+    let corpus = check.subject.store(&rows, &[count / 3])?;
+    for metric in Metric::ALL {
+        for number in (0..count).step_by(check.scale.of([3, 5, 5, 11])) {
+            let order = truth(metric, rows.row(number), &rows, count, None);
+            for rank in [0, 1, 4, 7] {
+                let threshold = Some(f64::from_bits(order[0][rank].1));
+                let truth = truth(metric, rows.row(number), &rows, 8, threshold);
+                let queries = Queries::Rows(vec![number as u32]);
+                let job = Search { corpus: corpus.clone(), queries, metric, k: 8, threshold };
+                searched(check, &format!("rows of all lengths, row {number}, threshold of rank {rank}"), job, &truth)?;
             }
         }
     }

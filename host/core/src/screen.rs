@@ -16,6 +16,10 @@
 //! | cosine | t/‖q‖ | s/‖x‖ | 0 | ‖e‖/‖x‖ | 1 | ‖q̂‖/‖q‖ | ‖f‖/‖q‖ |
 //! | l2, g = ‖q‖² - d² | t | 2s | -‖x‖² | 2‖e‖ | 2‖x‖ | ‖q̂‖ | ‖f‖ |
 //!
+//! A row may be a query too, of which a backend then has the codes already: its s, ‖e‖ and ‖x‖² are that query's t, ‖f‖
+//! and ‖q‖². The CUDA kernel takes them from these columns (`row_params` in `query.cuh`), and relies on it that mul and
+//! add are rounded to the nearest float32 and e1 is not rounded down.
+//!
 //! Roundings: g takes at most five float32 roundings, each of relative size u = 2⁻²⁴ on terms no larger than ‖q̂‖·2‖x‖
 //! or ‖x‖²; [`SLACK`] = 2⁻¹⁸ on a, and on b through ‖q̂‖ (and, for l2, through the segment's largest norm), is over ten
 //! times their sum. It also covers the float64 roundings of the exact score, except that of l2 for rows much shorter

@@ -18,6 +18,11 @@ use crate::validate::{at_least_one_answer, metric, not_finite_field, row_bytes, 
 /// A hit is a row, an id and a score: six bytes where all numbers are small.
 const LEAST_HIT_BYTES: usize = 6;
 
+/// A query without a hit, in a reply.
+const LEAST_QUERY_BYTES: usize = 2;
+/// The field with queries that are rows of the corpus.
+const ROWS: &str = "query_rows";
+
 impl Call for pb::SearchRequest {
     type Operation = Search;
     type Response = pb::SearchResponse;
@@ -41,17 +46,25 @@ impl Call for pb::SearchRequest {
         if let Some(threshold) = self.threshold.filter(|threshold| !threshold.is_finite()) {
             return Err(not_finite_field("threshold", threshold));
         }
-        let queries = match self.query_rows {
-            None => Queries::Sent(vectors(Search::ITEMS, self.queries, corpus.dim())?),
-            Some(_) if vector_bytes(self.queries.as_ref()) > 0 => {
-                return Err(Error::field("query_rows", "queries are given too; send one of the two"));
+        let (field, queries) = match (self.query_rows, self.queries) {
+            (None, queries) => (Search::ITEMS, Queries::Sent(vectors(Search::ITEMS, queries, corpus.dim())?)),
+            (Some(_), Some(queries)) if queries.rows > 0 || !queries.data.is_empty() => {
+                return Err(Error::field(ROWS, "queries are given too; send one of the two"));
             }
-            Some(rows) => Queries::Rows(row_numbers("query_rows", rows, &corpus)?),
+            (Some(rows), _) => {
+                // As many as could be sent: by their numbers alone a small request could ask for hours of work.
+                let (named, most) = (rows.numbers.len(), limit.answers(corpus.dim() * size_of::<f32>()));
+                if named > most {
+                    let text = format!("{named} rows are named, and {most} is the most at a time; send fewer");
+                    return Err(Error::field(ROWS, text));
+                }
+                (ROWS, Queries::Rows(row_numbers(ROWS, rows, &corpus)?))
+            }
         };
         let hits = k.min(corpus.rows());
-        if self.threshold.is_none() {
-            limit.ensure(Search::ITEMS, queries.len(), hits, LEAST_HIT_BYTES)?;
-        }
+        let (hits_each, bytes) =
+            if self.threshold.is_none() { (hits, LEAST_HIT_BYTES) } else { (1, LEAST_QUERY_BYTES) };
+        limit.ensure(field, queries.len(), hits_each, bytes)?;
         let reply_bytes = queries.len().saturating_mul(hits).saturating_mul(HIT_BYTES);
         let (view, titles) = (corpus.clone(), self.with_titles);
         let job = Search { corpus, queries, metric, k, threshold: self.threshold };

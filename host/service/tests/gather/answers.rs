@@ -23,6 +23,10 @@ fn crowd(rig: &Rig, callers: usize, rounds: usize, terms: &Terms) -> Vec<JoinHan
         (0..rounds).map(move |round| {
             let (metric, named) = METRICS[round / 4 % 3];
             let job = Search { metric, ..rig.search(caller * 1_000 + round, 1 + (caller + round) % 3) };
+            // Some name rows of the corpus.
+            let rows = || (0..job.queries.len()).map(|query| ((caller * 37 + round + query) % ROWS) as u32).collect();
+            let queries = if (caller + round) % 5 == 0 { Queries::Rows(rows()) } else { job.queries.clone() };
+            let job = Search { queries, ..job };
             (expected(rig, &job, named), rig.truth(job.clone()), job)
         })
     };

@@ -9,7 +9,7 @@ use megaring::Setup;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::matrix::Matrix;
 use megaring_core::rescore::{Hit, Ranked};
-use megaring_core::search::Search;
+use megaring_core::search::{Queries, Search};
 use megaring_core::{BackendKind, Error, Metric};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::Embeddings;

@@ -117,6 +117,11 @@ async fn wrong_parameters_are_named() {
         (by_rows(vec![19, 20]), "query_rows.numbers[1]", "no such row; the corpus has 20"),
         (by_rows(vec![u32::MAX]), "query_rows.numbers[0]", "no such row"),
         (pb::SearchRequest { query_rows: named(vec![1]), ..good_search() }, "query_rows", "one of the two"),
+        (
+            pb::SearchRequest { queries: Some(pb::Vectors { rows: 3, ..Default::default() }), ..by_rows(vec![1]) },
+            "query_rows",
+            "one of the two",
+        ),
     ];
     for (request, field, word) in searches {
         assert_names(&compute.search(request).await.expect_err(field), field, word);
@@ -232,6 +237,16 @@ async fn replies_that_would_not_fit_are_refused_before_the_work() {
     let few = pb::SearchRequest { k: 200, threshold: Some(2.0), ..good_search() };
     let hits = compute.search(few).await.expect("nothing passes").into_inner().results;
     assert_eq!(hits, vec![pb::Hits::default(); 4]);
+    // Rows that are named are little to send, and as much work as others.
+    let by_rows = |count, k| {
+        let query_rows = Some(pb::RowNumbers { numbers: vec![7; count] });
+        pb::SearchRequest { queries: None, query_rows, k, threshold: Some(2.0), ..good_search() }
+    };
+    let many = compute.search(by_rows(171, 1)).await.expect_err("171 x 24 bytes");
+    assert_names(&many, "query_rows", "171 rows are named, and 170 is the most");
+    assert_eq!(compute.search(by_rows(170, 1)).await.expect("nothing passes").into_inner().results.len(), 170);
+    let no_threshold = pb::SearchRequest { threshold: None, ..by_rows(20, 200) };
+    assert_names(&compute.search(no_threshold).await.expect_err("4,000 hits"), "query_rows", "at most 4096");
     let score = pb::ScoreRequest { queries: Some(float32(&rows(6))), ..good_score() };
     assert_names(&compute.score(score).await.expect_err("4,800 bytes"), "queries", "4800 bytes");
     let memories = vec![pb::Memory::default(); 100];
