@@ -89,7 +89,7 @@ enum EndReason : u64 {
     END_LIMIT = 0,      // the limit position was reached and everything before it is done
     END_STOPPED = 1,    // the host asked for it; everything taken is done
     END_HOST_LOST = 2,  // the host's heartbeat was missing
-    END_BUDGET = 3,     // a wait on the device ran out of its budget
+    END_BUDGET = 3,     // a wait on the device ran out of its budget, or a job stood still
     END_BAD_TAIL = 4,   // the submission tail is no value that the host can have stored
 };
 

@@ -18,9 +18,11 @@ constexpr u32 SLAB_STEPS = 12;
 constexpr u32 STEP_WORDS = 2 * WARP;
 constexpr u32 SLAB_BYTES = MOST_QUERIES / 8 * SLAB_STEPS * STEP_WORDS * sizeof(u32);
 
-struct Cell {
+// One access of 16 bytes.
+struct alignas(16) Cell {
     u32 row;
     float lower, upper;
+    u32 unused = 0;
 };
 
 // What a chunk leaves behind for each of its queries, beside the cells.
@@ -31,7 +33,7 @@ struct alignas(16) Head {
     float highest;  // the largest upper bound
     u32 reserved[3];
 };
-static_assert(sizeof(Cell) == 12 && sizeof(Head) == 32);
+static_assert(sizeof(Cell) == 16 && sizeof(Head) == 32);
 
 // The tile's state in shared memory.
 struct TileState {
@@ -155,22 +157,40 @@ struct Collector {
         }
     }
 
-    // Writes a query's head. By one warp; `for_merge` where there are other lists of the query.
-    MR_DEVICE void close(u32 query, Head* head, bool for_merge) const {
+    // Writes the heads of the tile's queries. By all threads, each of whose warps has one list at a time, or four where
+    // there are many; `for_merge` where there are other lists of the queries.
+    MR_DEVICE void close(u32 queries, Head* heads, bool for_merge) const {
+        constexpr u32 AT_ONCE = 4;
         const TileState& tile = tile_state();
-        const Cell* cells_of_query = list(query);
-        const u32 count = tile.counts[query];
-        float best = -infinity(), highest = -infinity();
-        if (for_merge) {
-            for (u32 at = lane_index(); at < count; at += WARP) {
-                const Cell cell = load_global(cells_of_query + at);
-                best = cell.lower > best ? cell.lower : best;
-                highest = cell.upper > highest ? cell.upper : highest;
+        const u32 lanes = queries > WARPS ? WARP / 4 : WARP, together = WARP / lanes;
+        for (u32 base = warp_index() * together; base < queries; base += WARPS * together) {
+            const u32 query = base + lane_index() / lanes;
+            const bool is_there = query < queries;
+            float best = -infinity(), highest = -infinity();
+            if (for_merge) {
+                const u32 count = is_there ? tile.counts[query] : 0;
+                for (u32 begin = lane_index() % lanes; begin < count; begin += AT_ONCE * lanes) {
+                    Cell some[AT_ONCE];
+                    MR_UNROLL
+                    for (u32 at = 0; at < AT_ONCE; ++at) {
+                        some[at] = load_global(list(query) + smaller(begin + at * lanes, count - 1));
+                    }
+                    MR_UNROLL
+                    for (u32 at = 0; at < AT_ONCE; ++at) {
+                        best = some[at].lower > best ? some[at].lower : best;
+                        highest = some[at].upper > highest ? some[at].upper : highest;
+                    }
+                }
+                for (u32 mask = 1; mask < lanes; mask *= 2) {
+                    const float other = warp_shuffle_xor(best, mask), another = warp_shuffle_xor(highest, mask);
+                    best = other > best ? other : best;
+                    highest = another > highest ? another : highest;
+                }
             }
-            best = warp_max(best), highest = warp_max(highest);
-        }
-        if (lane_index() == 0) {
-            store_global(head, Head{count, tile.overflows[query], tile.queries[query].threshold, best, highest, {}});
+            if (is_there && lane_index() % lanes == 0) {
+                const float threshold = tile.queries[query].threshold;
+                store_global(heads + query, Head{tile.counts[query], tile.overflows[query], threshold, best, highest, {}});
+            }
         }
     }
 

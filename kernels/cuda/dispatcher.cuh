@@ -1,11 +1,11 @@
 // The dispatcher: one warp that turns the host's slots into planned jobs in device memory, where the workers look.
 //
-// Only this warp reads the submission ring. It polls the tail and, in the same turn over PCIe, the slot that comes
-// next. A slot that is whole by itself (both sequences and the check over all its words: nothing orders those loads) is
-// taken without another turn. Where the tail tells of more, or the slot is not whole, the warp fences and copies the
-// slots out in pieces of 16 bytes, eight lanes a slot. It reports the head once for the burst, after which the host may
-// overwrite them. Between polls it sends the device's heartbeat, watches the host's, and obeys the control word. What
-// needs no work is answered at once.
+// Only this warp reads the submission ring. It polls the tail and, in the same turn over PCIe, the slot that comes next
+// and the host's other lines. A slot that is whole by itself (both sequences and the check over all its words: nothing
+// orders those loads) is taken without another turn. Where the tail tells of more, or the slot is not whole, the warp
+// fences and copies the slots out in pieces of 16 bytes, eight lanes a slot. It reports the head once for the burst,
+// after which the host may overwrite them. Between polls it sends the device's heartbeat, watches the host's, obeys the
+// control word, and sees to it that jobs move. What needs no work is answered at once.
 #pragma once
 
 #include "completion.cuh"
@@ -14,8 +14,10 @@
 namespace megaring {
 
 constexpr u32 BURST = WARP / 8;
-// How often the lines beside the tail are looked at, and the heartbeat is sent.
+// How often the host's other lines are looked at, and the heartbeat is sent.
 constexpr u64 TEND_NS = 20'000;
+// The lanes that poll other lines of the host's; the first eight have the slot that comes next.
+constexpr u32 COMMAND_LANE = 8, OFFSET_LANE = 9, BEAT_LANE = 10;
 
 class Dispatcher {
   public:
@@ -28,77 +30,94 @@ class Dispatcher {
     MR_DEVICE void run() {
         begin();
         EndReason reason = END_STOPPED;
-        for (bool going = true; going;) {
-            const Look look = poll();
-            u64 waiting = look.tail - head_;
-            if (waiting > ring_.submission_capacity) {
-                // It may be behind slots that were taken before it told of them.
-                if (head_ - look.tail > ring_.submission_capacity) {
-                    reason = END_BAD_TAIL;
-                    break;
-                }
-                waiting = 0;
-            }
-            // More than one are sooner taken together.
-            const bool early = waiting < 2 && is_whole(look.piece);
-            if (early) waiting = 1;
-            // A limit that is behind, or further ahead than the ring is long, is as good as reached.
-            const u64 ahead = limit_ - head_;
-            const u64 left = limit_ == NO_LIMIT ? waiting : ahead > ring_.submission_capacity ? 0 : ahead;
-            const u64 allowed = least(waiting, left);
-            const u32 burst = static_cast<u32>(least(allowed, look.free));
-            if (burst > 0) {
-                early ? stage(look.piece) : stage(burst);
-                take(burst, early ? &next_slot()->sequence : &ring_.submission_tail->words[0]);
-                going = !stop_slot_;
-            } else if (limit_ != NO_LIMIT && left == 0) {
-                reason = END_LIMIT;
-                break;
-            } else {
-                if (allowed > 0) watch_budget();
-                pause_ns(20);
-            }
-            if (going && look.due) going = tend(look, &reason);
-        }
+        while (serve(await_news(&reason), &reason)) {}
         end(reason);
     }
 
   private:
     static MR_DEVICE Piece* pieces_of(Slot& slot) { return reinterpret_cast<Piece*>(&slot); }
+    static MR_DEVICE const Piece* pieces_of(const Slot& slot) { return reinterpret_cast<const Piece*>(&slot); }
     MR_DEVICE u64 broadcast(u64 value) const { return warp_shuffle(value, 0); }
 
     static MR_DEVICE u64 least(u64 a, u64 b) { return a < b ? a : b; }
 
-    // The tail, a piece of the slot that comes next, when it is time again the lines beside the tail, and how many of
-    // the next records are free, a burst at most: by some lanes at once, so that they cost no further turn.
+    // What a poll has brought, and how many of the next records are free, a burst at most: by some lanes at once, while
+    // it was under way.
     struct Look {
         u64 tail;
         Piece piece;
-        u64 command, host_beat, clock_offset;
+        bool early;  // the pieces are a whole slot, the next one
         u32 free;
-        bool due;
+        bool going;  // nothing ends the kernel
     };
-    MR_DEVICE Look poll() {
-        const bool due = broadcast(lane_ == 0 && clock_ns() - tended_ns_ >= TEND_NS ? 1 : 0) != 0;
-        const WordAndPiece news = system_load_beside(&ring_.submission_tail->words[0], next_slot(), lane_ % 8);
-        u64 word = 0;
-        if (due && lane_ < 3) {
-            const Line* line = lane_ == 0 ? ring_.host_heartbeat : ring_.control;
-            word = system_load_relaxed(&line->words[lane_ == 2 ? u32(CONTROL_CLOCK_OFFSET) : 0]);
+
+    // Polls until there is something to do. Where to look is worked out before: what a poll's second load had to wait
+    // for would come behind the first one's turn.
+    MR_DEVICE Look await_news(EndReason* reason) {
+        const u64* const tail = &ring_.submission_tail->words[0];
+        const Piece* const own = own_piece();
+        for (;;) {
+            const Look news = look(system_load_beside(tail, own), reason);
+            // The tail may be behind slots that were taken before it told of them.
+            const bool idle = !news.early && head_ - news.tail <= ring_.submission_capacity;
+            if (!idle || !news.going || limit_ != NO_LIMIT) return news;
+            pause_ns(20);
         }
+    }
+
+    // What a lane loads beside the tail: a piece of the slot that comes next, or of the host's other lines.
+    MR_DEVICE const Piece* own_piece() const {
+        if (lane_ == COMMAND_LANE) return reinterpret_cast<const Piece*>(&ring_.control->words[CONTROL_COMMAND]);
+        if (lane_ == OFFSET_LANE) return reinterpret_cast<const Piece*>(&ring_.control->words[CONTROL_CLOCK_OFFSET]);
+        if (lane_ == BEAT_LANE) return reinterpret_cast<const Piece*>(&ring_.host_heartbeat->words[BEAT_COUNT]);
+        return pieces_of(*next_slot()) + lane_ % 8;
+    }
+
+    MR_DEVICE Look look(const LaterBeside& poll, EndReason* reason) {
+        const bool due = broadcast(lane_ == 0 && clock_ns() - tended_ns_ >= TEND_NS ? 1 : 0) != 0;
         const u32 record = lane_ - (WARP - BURST);
         const u32 used = warp_ballot(lane_ >= WARP - BURST && !is_free(published_ + record)) >> (WARP - BURST);
         // What the workers have read of a record comes before what is written to it.
         warp_sync();
         const u32 free = used == 0 ? BURST : lowest_bit(used);
-        return Look{broadcast(news.word),  news.piece, warp_shuffle(word, 1), warp_shuffle(word, 0),
-                    warp_shuffle(word, 2), free,       due};
+        const WordAndPiece news = poll.get();
+        const bool going = !due || tend(news.piece, reason);
+        return Look{broadcast(news.word), news.piece, is_whole(news.piece), free, going};
+    }
+
+    // Does what there is to do after a look; false at the end.
+    MR_DEVICE bool serve(const Look& look, EndReason* reason) {
+        if (!look.going) return false;
+        u64 waiting = look.tail - head_;
+        if (head_ - look.tail <= ring_.submission_capacity) waiting = 0;
+        if (waiting > ring_.submission_capacity) {
+            *reason = END_BAD_TAIL;
+            return false;
+        }
+        // More than one are sooner taken together.
+        const bool early = waiting < 2 && look.early;
+        if (early) waiting = 1;
+        // A limit that is behind, or further ahead than the ring is long, is as good as reached.
+        const u64 ahead = limit_ - head_;
+        const u64 left = limit_ == NO_LIMIT ? waiting : ahead > ring_.submission_capacity ? 0 : ahead;
+        const u64 allowed = least(waiting, left);
+        const u32 burst = static_cast<u32>(least(allowed, look.free));
+        if (burst > 0) {
+            early ? stage(look.piece) : stage(burst);
+            take(burst, early ? &next_slot()->sequence : &ring_.submission_tail->words[0]);
+            return !stop_slot_;
+        }
+        if (limit_ != NO_LIMIT && left == 0) {
+            *reason = END_LIMIT;
+            return false;
+        }
+        pause_ns(20);
+        return true;
     }
 
     MR_DEVICE const Slot* next_slot() const { return ring_.submissions + (head_ & (ring_.submission_capacity - 1)); }
 
-    // Whether the pieces that the first eight lanes hold are one job's; all lanes learn the same. The others have read
-    // the slot too, perhaps at another moment.
+    // Whether the pieces that the first eight lanes hold are one job's; all lanes learn the same.
     MR_DEVICE bool is_whole(Piece piece) const {
         const u64 sequence = head_ + 1;
         const bool other = (lane_ == 0 && piece.low != sequence) || (lane_ == 7 && piece.high != sequence);
@@ -116,13 +135,6 @@ class Dispatcher {
         return device_load_acquire(&params_.jobs[number & (params_.job_slots - 1)].passed) == params_.workers;
     }
 
-    // Slots are there, and no record is free. That ends, or the kernel does.
-    MR_DEVICE void watch_budget() {
-        const u64 now = broadcast(lane_ == 0 ? clock_ns() : 0);
-        if (short_at_ != published_ || short_since_ns_ == 0) short_at_ = published_, short_since_ns_ = now;
-        if (now - short_since_ns_ > params_.budget_ns && lane_ == 0) device_or(&params_.state->news, NEWS_FAULT);
-    }
-
     MR_DEVICE void begin() {
         head_ = reported_ = broadcast(lane_ == 0 ? system_load_relaxed(head_word()) : 0);
         limit_ = broadcast(lane_ == 0 ? system_load_relaxed(&ring_.control->words[CONTROL_LIMIT]) : 0);
@@ -132,7 +144,7 @@ class Dispatcher {
             state.clock_offset_ns = system_load_relaxed(&ring_.control->words[CONTROL_CLOCK_OFFSET]);
             system_store_relaxed(&ring_.report->words[REPORT_CLOCK], clock_ns());
             system_store_release(&ring_.report->words[REPORT_STATE], STATE_RUNNING);
-            host_seen_ns_ = tended_ns_ = clock_ns();
+            host_seen_ns_ = tended_ns_ = moved_ns_ = clock_ns();
         }
     }
 
@@ -149,7 +161,8 @@ class Dispatcher {
         system_acquire(&ring_.submission_tail->words[0]);
         warp_sync();
         if (slot < burst) {
-            pieces_of(staged_[slot])[piece] = system_load_piece(ring_.submissions + ((head_ + slot) & mask), piece);
+            const Slot& from = ring_.submissions[(head_ + slot) & mask];
+            pieces_of(staged_[slot])[piece] = system_load_piece(pieces_of(from) + piece);
         }
     }
 
@@ -169,7 +182,9 @@ class Dispatcher {
             // head: no worker completes a job before the host can see that its slot is taken.
             if (published_ != before) device_count_release(&params_.state->news, published_ - before);
             if (answers > 0) {
-                complete(params_, answered, answers, reported_ == head ? nullptr : head_word(), head, [this] { beat(); });
+                const Claim claim = claim_completions(*params_.state, answers, nullptr);
+                complete(params_, claim, answered, answers, reported_ == head ? nullptr : head_word(), head,
+                         [this] { beat(); });
                 reported_ = head;
             }
         }
@@ -242,14 +257,35 @@ class Dispatcher {
         return true;
     }
 
-    // Heartbeats and commands; false if the kernel is to end.
-    MR_DEVICE bool tend(const Look& look, EndReason* reason) {
+    // Heartbeats and commands, where some lanes hold pieces of the host's lines; false if the kernel is to end.
+    MR_DEVICE bool tend(Piece piece, EndReason* reason) {
+        const u64 command = warp_shuffle(piece.low, COMMAND_LANE), offset = warp_shuffle(piece.low, OFFSET_LANE),
+                  beat = warp_shuffle(piece.low, BEAT_LANE);
         bool going = true;
         if (lane_ == 0) {
-            device_store_relaxed(&params_.state->clock_offset_ns, look.clock_offset);
-            going = heed(look.command, look.host_beat, reason) && !has_fault(*params_.state);
+            device_store_relaxed(&params_.state->clock_offset_ns, offset);
+            going = heed(command, beat, reason);
+            watch_jobs();
+            going = going && !has_fault(*params_.state);
         }
         return broadcast(going) != 0;
+    }
+
+    // Ends the kernel if for as long as its budget no worker has claimed or finished anything of the oldest job.
+    MR_DEVICE void watch_jobs() {
+        // A record that has been used again is another job's.
+        if (published_ - oldest_ > params_.job_slots) oldest_ = published_ - params_.job_slots;
+        while (oldest_ != published_ && is_free(oldest_ + params_.job_slots)) ++oldest_;
+        u64 moved = oldest_;
+        if (oldest_ != published_) {
+            const JobRecord& job = params_.jobs[oldest_ & (params_.job_slots - 1)];
+            moved += device_load_relaxed(&job.progress) + device_load_relaxed(&job.next) +
+                     device_load_relaxed(&job.tile_done) + device_load_relaxed(&job.passed);
+        }
+        const bool stands_still = oldest_ != published_ && moved == moved_;
+        moved_ = moved;
+        if (!stands_still) moved_ns_ = tended_ns_;
+        else if (tended_ns_ - moved_ns_ > params_.budget_ns) device_or(&params_.state->news, NEWS_FAULT);
     }
 
     // The same for lane 0 alone, while it waits.
@@ -309,7 +345,7 @@ class Dispatcher {
     u64 head_ = 0, limit_ = 0, published_ = 0;
     u64 reported_ = 0;  // the head that the host can see
     const u64* told_by_ = nullptr;
-    u64 short_at_ = 0, short_since_ns_ = 0;  // of records
+    u64 oldest_ = 0, moved_ = 0, moved_ns_ = 0;  // of the jobs that not all workers are through with
     u64 stop_slot_ = 0;
     u64 host_beat_ = 0, host_seen_ns_ = 0, tended_ns_ = 0, beats_ = 0;
 };

@@ -6,7 +6,8 @@
 // A job's chunks are numbered through its three phases. Chunks are claimed in order, each by one addition to `next`,
 // and each finished one adds to `progress`, so as many as `prepare_end` say that every PREPARE chunk is finished: none
 // of a later phase starts before. A block that waits for this waits for chunks that running blocks (the whole grid is
-// resident) claimed before it, so its wait ends; if it does not all the same, the block's budget ends the kernel.
+// resident) claimed before it, so its wait ends; if it does not all the same, the block's budget ends the kernel. A
+// FINISH of one chunk is claimed by nobody: the block that finishes the last chunk before it goes on with it.
 #pragma once
 
 #include "platform.cuh"

@@ -25,8 +25,6 @@ constexpr u32 WARPS = THREADS / WARP;
 // A function that is too large to be worth its copies.
 #define MR_DEVICE_CALL __device__ __noinline__
 #define MR_UNROLL _Pragma("unroll")
-#define MR_UNROLL_TEXT(text) _Pragma(#text)
-#define MR_UNROLL_BY(count) MR_UNROLL_TEXT(unroll count)
 
 namespace megaring {
 
@@ -83,7 +81,16 @@ MR_DEVICE u64 device_add(u64* at, u64 value) {
 // Adds, to claim a place that is free because of what the earlier claimers have seen. It needs no release and no
 // acquire: where to write depends on what comes back, so nothing is written before, and what they saw had happened
 // before they claimed.
-MR_DEVICE u64 device_claim(u64* at, u64 value) { return device_add(at, value); }
+// In the same turn it loads the words at `beside`; a `system_fence` behind it acquires what their writers released.
+template <u32 COUNT>
+MR_DEVICE u64 device_claim_beside(u64* at, u64 value, const u64* const (&beside)[COUNT], u64 (&seen)[COUNT]) {
+    const u64 before = device_add(at, value);
+    MR_UNROLL
+    for (u32 word = 0; word < COUNT; ++word) {
+        asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(seen[word]) : "l"(beside[word]) : "memory");
+    }
+    return before;
+}
 MR_DEVICE u32 device_or(u32* at, u32 value) { return atomicOr(at, value); }
 MR_DEVICE void device_or(u64* at, u64 value) {
     atomicOr(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(value));
@@ -173,12 +180,14 @@ MR_DEVICE u64 system_load_relaxed(const u64* at) {
     asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(at) : "memory");
     return value;
 }
-// A relaxed load of a value that is looked at later: its turn over the bus goes on meanwhile.
-struct Later {
-    u64 value;
+// What relaxed loads bring that are looked at later: their turn over the bus goes on meanwhile.
+template <typename T>
+struct Awaited {
+    T value;
 
-    MR_DEVICE u64 get() const { return value; }
+    MR_DEVICE T get() const { return value; }
 };
+using Later = Awaited<u64>;
 MR_DEVICE Later system_load_later(const u64* at) { return Later{system_load_relaxed(at)}; }
 MR_DEVICE void system_store_relaxed(u64* at, u64 value) {
     asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(at), "l"(value) : "memory");
@@ -207,22 +216,22 @@ MR_DEVICE void system_store_fenced(u64* at, u64 value) { system_store_relaxed(at
 struct alignas(16) Piece {
     u64 low, high;
 };
-MR_DEVICE Piece system_load_piece(const Slot* slot, u32 piece) {
+MR_DEVICE Piece system_load_piece(const Piece* at) {
     Piece value;
-    const Piece* at = reinterpret_cast<const Piece*>(slot) + piece;
     asm volatile("ld.relaxed.sys.global.v2.u64 {%0, %1}, [%2];"
                  : "=l"(value.low), "=l"(value.high)
                  : "l"(at)
                  : "memory");
     return value;
 }
-// A word, and a piece of a slot that the host may be writing meanwhile, in one turn over the bus.
+// A word, and a piece that the host may be writing meanwhile, in one turn over the bus.
 struct WordAndPiece {
     u64 word;
     Piece piece;
 };
-MR_DEVICE WordAndPiece system_load_beside(const u64* at, const Slot* slot, u32 piece) {
-    return WordAndPiece{system_load_relaxed(at), system_load_piece(slot, piece)};
+using LaterBeside = Awaited<WordAndPiece>;
+MR_DEVICE LaterBeside system_load_beside(const u64* at, const Piece* piece) {
+    return LaterBeside{WordAndPiece{system_load_relaxed(at), system_load_piece(piece)}};
 }
 // Where time is virtual, a hop of a job ends here (twin/timed.hpp).
 MR_DEVICE void mark(const void* at) { static_cast<void>(at); }

@@ -19,17 +19,22 @@
 
 namespace megaring {
 
-// Queries that a block has at once, and rows that a warp has: 32 sums, one for each lane in the end.
+// Queries that a block has at once, and rows that a warp has.
 constexpr u32 FLOAT32_QUERIES = 8;
 constexpr u32 FLOAT32_ROWS = 4;
 static_assert(FLOAT32_QUERIES * FLOAT32_ROWS == WARP);
 // Elements of the queries that are staged at once.
 constexpr u32 FLOAT32_SLAB = SLAB_BYTES / sizeof(float) / FLOAT32_QUERIES;
-static_assert(FLOAT32_SLAB % (4 * WARP) == 0);
+// Steps of 128 elements whose rows a warp loads before it multiplies. One query is limited by the memory: 6 KiB a warp
+// are under way at once. Several are limited by the registers for their sums.
+template <u32 QUERIES>
+constexpr u32 FLOAT32_STEPS = QUERIES == 1 ? 3 : 1;
+constexpr u32 FLOAT32_STEP = 4 * WARP;
+static_assert(FLOAT32_SLAB % (FLOAT32_STEPS<1> * FLOAT32_STEP) == 0);
 
 MR_DEVICE double float32_bound(u32 dim) {
     const double unit = 1.0 / (1 << 24);
-    const double roundings = 4.0 * divide_up(dim, 4 * WARP) + 5.0;
+    const double roundings = 4.0 * divide_up(dim, FLOAT32_STEP) + 5.0;
     return 2.0 * roundings * unit / (1.0 - roundings * unit) + 32.0 * unit;
 }
 
@@ -40,9 +45,11 @@ struct alignas(16) Quad {
 // Four elements of a row from `element` on; zeros past its end. Rows of another width than a multiple of four are not
 // aligned for more.
 MR_DEVICE Quad load_quad(const float* row, u32 element, u32 dim) {
-    if (dim % 4 == 0) return element < dim ? *reinterpret_cast<const Quad*>(row + element) : Quad{0, 0, 0, 0};
-    return Quad{element < dim ? row[element] : 0, element + 1 < dim ? row[element + 1] : 0,
-                element + 2 < dim ? row[element + 2] : 0, element + 3 < dim ? row[element + 3] : 0};
+    if (dim % 4 == 0) {
+        return element < dim ? load_global(reinterpret_cast<const Quad*>(row + element)) : Quad{0, 0, 0, 0};
+    }
+    const auto one = [&](u32 at) { return at < dim ? load_global(row + at) : 0.0f; };
+    return Quad{one(element), one(element + 1), one(element + 2), one(element + 3)};
 }
 
 // Stages the queries' elements from `first` on, zeros past their end. All threads; the caller has barriers around it.
@@ -55,13 +62,15 @@ MR_DEVICE void stage_queries(const float* queries, u32 count, u32 dim, u32 first
     }
 }
 
-MR_DEVICE void add_products(const Quad (&rows)[FLOAT32_ROWS], const float* slab, u32 at, float (&sums)[WARP]) {
+template <u32 QUERIES>
+MR_DEVICE void add_products(const Quad (&rows)[FLOAT32_ROWS], const float* slab, u32 at,
+                            float (&sums)[FLOAT32_ROWS * QUERIES]) {
     MR_UNROLL
-    for (u32 query = 0; query < FLOAT32_QUERIES; ++query) {
+    for (u32 query = 0; query < QUERIES; ++query) {
         const Quad values = *reinterpret_cast<const Quad*>(slab + query * FLOAT32_SLAB + at);
         MR_UNROLL
         for (u32 row = 0; row < FLOAT32_ROWS; ++row) {
-            float& sum = sums[row * FLOAT32_QUERIES + query];
+            float& sum = sums[row * QUERIES + query];
             sum = fused(values.x, rows[row].x, sum);
             sum = fused(values.y, rows[row].y, sum);
             sum = fused(values.z, rows[row].z, sum);
@@ -70,10 +79,11 @@ MR_DEVICE void add_products(const Quad (&rows)[FLOAT32_ROWS], const float* slab,
     }
 }
 
-// Adds up 32 sums over 32 lanes; lane i gets the i-th. At each turn a lane gives away the half that it will not have.
-// (By recursion, since the sums must be indexed by constants to stay in registers.)
-template <u32 HALF>
-MR_DEVICE float transpose_sums(float (&sums)[WARP]) {
+// Adds up each of COUNT sums over 32 lanes; lane i gets the one of number i % COUNT. While there are several, a lane
+// gives away the half that it will not have. (By recursion, since the sums must be indexed by constants to stay in
+// registers.)
+template <u32 HALF, u32 COUNT>
+MR_DEVICE float transpose_sums(float (&sums)[COUNT]) {
     const bool upper = lane_index() & HALF;
     MR_UNROLL
     for (u32 at = 0; at < HALF; ++at) {
@@ -82,7 +92,10 @@ MR_DEVICE float transpose_sums(float (&sums)[WARP]) {
         sums[at] = stay + warp_shuffle_xor(give, HALF);
     }
     if constexpr (HALF > 1) return transpose_sums<HALF / 2>(sums);
-    else return sums[0];
+    float sum = sums[0];
+    MR_UNROLL
+    for (u32 mask = COUNT; mask < WARP; mask *= 2) sum += warp_shuffle_xor(sum, mask);
+    return sum;
 }
 
 // The bounds of one row for one query.
@@ -98,9 +111,11 @@ MR_DEVICE void keep_float32(const Collector& collector, u32 metric, u32 query, u
     if (upper >= params.threshold) collector.push(query, Cell{row, score - error, upper});
 }
 
-// Screens rows begin..end of a segment for up to eight queries. All threads of the block.
+// Screens rows begin..end of a segment for up to QUERIES queries. All threads of the block.
+template <u32 QUERIES>
 MR_DEVICE void screen_rows(const float* raw, u32 count, u32 dim, u32 metric, const Collector& collector,
                            const Segment& segment, u32 begin, u32 end, float* slab) {
+    constexpr u32 STEPS = FLOAT32_STEPS<QUERIES>, SUMS = FLOAT32_ROWS * QUERIES;
     const u32 lane = lane_index();
     const bool one_slab = dim <= FLOAT32_SLAB;
     if (one_slab) {
@@ -110,7 +125,12 @@ MR_DEVICE void screen_rows(const float* raw, u32 count, u32 dim, u32 metric, con
     }
     for (u32 base = begin; base < end; base += WARPS * FLOAT32_ROWS) {
         const u32 first = base + warp_index() * FLOAT32_ROWS;
-        float sums[WARP] = {};
+        const float* at[FLOAT32_ROWS];
+        MR_UNROLL
+        for (u32 row = 0; row < FLOAT32_ROWS; ++row) {
+            at[row] = global(segment.rows) + static_cast<u64>(smaller(first + row, end - 1)) * dim;
+        }
+        float sums[SUMS] = {};
         for (u32 from = 0; from < dim; from += FLOAT32_SLAB) {
             if (!one_slab) {
                 block_sync();
@@ -118,19 +138,25 @@ MR_DEVICE void screen_rows(const float* raw, u32 count, u32 dim, u32 metric, con
                 block_sync();
             }
             const u32 to = smaller(dim, from + FLOAT32_SLAB);
-            for (u32 element = from + 4 * lane; first < end && element < to; element += 4 * WARP) {
-                Quad rows[FLOAT32_ROWS];
+            for (u32 begun = from; first < end && begun < to; begun += STEPS * FLOAT32_STEP) {
+                const u32 element = begun + 4 * lane;
+                Quad rows[STEPS][FLOAT32_ROWS];
                 MR_UNROLL
-                for (u32 row = 0; row < FLOAT32_ROWS; ++row) {
-                    rows[row] = load_quad(global(segment.rows) + static_cast<u64>(smaller(first + row, end - 1)) * dim,
-                                          element, dim);
+                for (u32 step = 0; step < STEPS; ++step) {
+                    MR_UNROLL
+                    for (u32 row = 0; row < FLOAT32_ROWS; ++row) {
+                        rows[step][row] = load_quad(at[row], element + step * FLOAT32_STEP, dim);
+                    }
                 }
-                add_products(rows, slab, element - from, sums);
+                MR_UNROLL
+                for (u32 step = 0; step < STEPS; ++step) {
+                    add_products<QUERIES>(rows[step], slab, element - from + step * FLOAT32_STEP, sums);
+                }
             }
         }
-        const float sum = transpose_sums<WARP / 2>(sums);
-        const u32 row = first + lane / FLOAT32_QUERIES, query = lane % FLOAT32_QUERIES;
-        if (row < end && query < count) {
+        const float sum = transpose_sums<SUMS / 2>(sums);
+        const u32 row = first + lane / QUERIES, query = lane % QUERIES;
+        if (lane < SUMS && row < end && query < count) {
             keep_float32(collector, metric, query, segment.first_row + row, sum, global(segment.norms2)[row]);
         }
         block_sync();

@@ -266,17 +266,27 @@ MR_DEVICE_CALL void work_search(JobRecord& job, u32 chunk) {
     const u32 groups = streamed ? divide_up(segments->row_count, GROUP_ROWS) : plan.groups;
     const u32 begin_group = cut(groups, plan.splits, split), end_group = cut(groups, plan.splits, split + 1);
     const u32 segment_count = streamed ? 1 : plan.segment_count;
-    each_run(segments, segment_count, begin_group, end_group, [&](const Segment& segment, u32 begin, u32 end) {
-        if (plan.float32) {
-            screen_rows(raw, count, plan.dim, plan.metric, collector, segment, begin * GROUP_ROWS,
-                        smaller(end * GROUP_ROWS, segment.row_count), reinterpret_cast<float*>(slab));
-        } else {
+    const auto each = [&](auto visit) { each_run(segments, segment_count, begin_group, end_group, visit); };
+    const auto each_row = [&](auto visit) {
+        each([&](const Segment& segment, u32 begin, u32 end) {
+            visit(segment, begin * GROUP_ROWS, smaller(end * GROUP_ROWS, segment.row_count));
+        });
+    };
+    float* const values = reinterpret_cast<float*>(slab);
+    if (!plan.float32) {
+        each([&](const Segment& segment, u32 begin, u32 end) {
             screen_run(queries, collector, segment, begin, end, plan.query_tile == 8, slab);
-        }
-    });
-    for (u32 query = warp_index(); query < count; query += WARPS) {
-        collector.close(query, heads + query, plan.splits > 1);
+        });
+    } else if (count == 1) {
+        each_row([&](const Segment& segment, u32 begin, u32 end) {
+            screen_rows<1>(raw, 1, plan.dim, plan.metric, collector, segment, begin, end, values);
+        });
+    } else {
+        each_row([&](const Segment& segment, u32 begin, u32 end) {
+            screen_rows<FLOAT32_QUERIES>(raw, count, plan.dim, plan.metric, collector, segment, begin, end, values);
+        });
     }
+    collector.close(count, heads, plan.splits > 1);
 }
 
 // What a team shares while it merges one query's lists.

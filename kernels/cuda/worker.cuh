@@ -52,14 +52,26 @@ class Worker {
     }
 
     MR_DEVICE void work_on(JobRecord& job) {
-        const u32 total = job.total;
+        // A FINISH of one chunk is nobody's to claim: whoever finishes the last chunk before it goes on with it.
+        const u32 total = job.total, work_end = job.work_end;
+        const bool goes_on = total == work_end + 1 && work_end > 0;
+        const u32 claimable = goes_on ? work_end : total;
+        bool has_chunk = false;
+        Phase phase = PHASE_PREPARE;
         for (;;) {
             const Found claim = tell_all([&] {
+                const u64 progress = has_chunk ? finish(job, phase) : 0;
+                if (goes_on && phase != PHASE_FINISH && done_of(progress) == work_end) {
+                    return Found{work_end, is_wanted(job, progress) ? 1u : 0u};
+                }
                 const u32 chunk = device_add(&job.next, 1);
-                return Found{chunk, chunk < total && may_start(job, chunk) ? 1u : 0u};
+                if (chunk >= claimable) return Found{total, 0};
+                return Found{chunk, may_start(job, chunk) ? 1u : 0u};
             });
+            // No thread reads the record any more: the first one says next that the block is through with it.
             if (claim.value >= total) return;
-            const Phase phase = phase_of(job, claim.value);
+            has_chunk = true;
+            phase = phase_of(job, claim.value);
             // Whether the regions are the job's own, the first chunk finds out: nothing is written to them before all
             // of PREPARE is over. Where there is no PREPARE, it finds out before it begins, and no other chunk is under
             // way that writes to them: they are WORK's, or there is none (`plan_job`).
@@ -73,8 +85,6 @@ class Worker {
                 run_chunk(params_, job, phase, claim.value - begin_of(job, phase));
             }
             if (asks && phase == PHASE_PREPARE) hold_regions(job, run);
-            block_sync();
-            if (thread_index() == 0) finish(job, phase, total);
         }
     }
 
@@ -102,18 +112,22 @@ class Worker {
         u64 progress = 0;
         // Nothing comes before PREPARE, nor before the one chunk of a job that has no other.
         const bool waits = phase != PHASE_PREPARE && job.total > 1;
-        bool wanted = !waits || wait_for(params_, [&] {
+        const bool waited = !waits || wait_for(params_, [&] {
             progress = device_load_acquire(&job.progress);
             return done_of(progress) >= needed;
         });
-        if (!wanted) {
-            fail(job, STATUS_BACKEND_FAILED);
-        } else if (is_past(*params_.state, descriptor_of(job).deadline_ns)) {
+        if (!waited) fail(job, STATUS_BACKEND_FAILED);
+        const bool wanted = waited && is_wanted(job, progress);
+        return !(streams && !await_tile(job, tile)) && wanted;
+    }
+
+    // Whether there is any use in doing more of a job.
+    MR_DEVICE bool is_wanted(JobRecord& job, u64 progress) {
+        if (is_past(*params_.state, descriptor_of(job).deadline_ns)) {
             fail(job, STATUS_DEADLINE_EXCEEDED);
-            wanted = false;
+            return false;
         }
-        if (streams && !await_tile(job, tile)) wanted = false;
-        return wanted && status_of(progress) == STATUS_OK;
+        return status_of(progress) == STATUS_OK;
     }
 
     // A failed job goes through all its tiles too, or the host's copying would never get past them.
@@ -135,27 +149,33 @@ class Worker {
         return true;
     }
 
-    // Counts a finished chunk. By one thread, after all of the block's.
-    MR_DEVICE void finish(JobRecord& job, Phase phase, u32 total) {
+    // Counts a finished chunk, and completes the job with the last; how far it is then, or 0 where that is another's to
+    // see. By one thread, after all of the block's.
+    MR_DEVICE u64 finish(JobRecord& job, Phase phase) {
         if (job.tile_chunks != 0 && phase == PHASE_WORK) return finish_streamed(job);
         // What the block wrote for the host came before the barrier. Where FINISH is one chunk, this block has seen
         // that all others are over, and the completion's own fence does. Where it is several, another block may
         // complete the job; by PTX's model its fence would do for all. Until a GPU has shown that, each makes its own.
-        const bool is_last = phase == PHASE_FINISH && job.work_end + 1 == total;
-        if (phase == PHASE_FINISH && !is_last) system_fence();
-        const u64 before = is_last ? device_add(&job.progress, u64(1)) : device_add_acq_rel(&job.progress, u64(1));
+        if (phase == PHASE_FINISH && job.total == job.work_end + 1) {
+            mark(&job.total);
+            complete_job(params_, job);
+            return 0;
+        }
+        if (phase == PHASE_FINISH) system_fence();
+        const u64 progress = device_add_acq_rel(&job.progress, u64(1)) + 1;
         // Not so where a wait was given up: some block may still be at work on the job.
-        if (done_of(before) + 1 == total) complete_job(params_, job, status_of(before));
+        if (done_of(progress) == job.total) complete_job(params_, job);
+        return progress;
     }
 
     // The host learns that a tile's buffer is free before any block goes on to the next tile or to FINISH. So it learns
     // it of each tile in turn, and of the last one before the job is completed; after that the lines may belong to
     // another stream.
-    MR_DEVICE void finish_streamed(JobRecord& job) {
+    MR_DEVICE u64 finish_streamed(JobRecord& job) {
         const u32 done = device_add_acq_rel(&job.tile_done, u32(1)) + 1;
-        if (done % job.tile_chunks != 0) return;
+        if (done % job.tile_chunks != 0) return 0;
         system_store_release(&job.stream->consumed.words[0], job.stream_base + done / job.tile_chunks);
-        device_add_acq_rel(&job.progress, u64(job.tile_chunks));
+        return device_add_acq_rel(&job.progress, u64(job.tile_chunks)) + job.tile_chunks;
     }
 
     const KernelParams& params_;

@@ -68,7 +68,7 @@ pub enum EndReason {
     Stopped,
     /// The host's heartbeat was missing.
     HostLost,
-    /// A wait on the device ran out of its budget.
+    /// A wait on the device ran out of its budget, or a job stood still for as long.
     Budget,
     /// The submission tail is no value that the host can have stored.
     BadTail,
@@ -286,7 +286,7 @@ pub struct KernelParams {
     pub shared_bytes: u32,
     /// Zero.
     pub reserved: u32,
-    /// Longest wait of one block for another.
+    /// Longest wait of one block for another, and longest time in which the oldest job does not move.
     pub budget_ns: u64,
     /// How long the host's heartbeat may be missing; 0: it is not watched.
     pub host_timeout_ns: u64,

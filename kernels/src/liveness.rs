@@ -26,7 +26,8 @@ pub struct Timings {
     pub start: Duration,
     /// From a command to stop to the kernel's end, however much alive it is: it finishes the jobs it has taken.
     pub stop: Duration,
-    /// Longest wait of one block for another. Longer than any job takes: a kernel that stops waits for the last one.
+    /// Longest wait of one block for another, and longest time in which nothing of the oldest job is claimed or
+    /// finished. Longer than any job takes: a kernel that stops waits for the last one.
     pub budget: Duration,
 }
 

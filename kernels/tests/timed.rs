@@ -10,19 +10,20 @@ const WORKERS: u32 = 131;
 /// Jobs of a kind, and most that the median one may take from the moment when its slot is taken until the host has seen
 /// its completion, in nanoseconds. What a change costs more than that is to be seen. Searches are much work for the
 /// twin, and alike.
-const BUDGETS: [(&str, u32, u64); 9] = [
-    ("nop", 5, 2_150),
-    ("search, 1 query", 3, 10_000),
-    ("search, 8 queries", 3, 11_700),
-    ("search, 64 queries", 1, 20_500),
-    ("search, 64 rows", 1, 18_300),
-    ("score", 5, 8_550),
-    ("encode", 5, 9_450),
-    ("nearest", 5, 11_900),
-    ("checksum", 5, 9_400),
+const BUDGETS: [(&str, u32, u64); 10] = [
+    ("nop", 5, 1_750),
+    ("search, 1 query", 3, 9_300),
+    ("search, 1 query, float32", 3, 10_600),
+    ("search, 8 queries", 3, 11_500),
+    ("search, 64 queries", 1, 20_000),
+    ("search, 64 rows", 1, 17_800),
+    ("score", 5, 8_050),
+    ("encode", 5, 8_600),
+    ("nearest", 5, 11_400),
+    ("checksum", 5, 8_900),
 ];
 /// Most that it may take on average until a slot is taken: that depends on when in its polling it comes.
-const TAKEN: u64 = 1_600;
+const TAKEN: u64 = 1_300;
 
 /// Where each hop ends, and its name.
 fn ends(of: &Hops) -> [(&'static str, u64); 8] {
@@ -87,7 +88,7 @@ fn a_slot_is_soon_taken() {
 /// More queries than blocks: each block's lists are long, and a warp merges a query's.
 #[test]
 fn many_queries_on_few_blocks_keep_their_budget() {
-    const MANY: u64 = 39_500;
+    const MANY: u64 = 35_600;
     let Some(jobs) = time("search, 64 queries", 16, 1) else { return };
     let took = worked(&median(jobs));
     assert!(took <= MANY, "{took} ns, and the budget is {MANY}");
@@ -108,6 +109,14 @@ fn nobody_writes_to_regions_before_it_is_known_whose_they_are() {
         let Some(jobs) = time(kind, 8, 2) else { return };
         assert_eq!(jobs.len(), 2);
     }
+}
+
+/// The dispatcher ends a kernel whose oldest job does not move. These move all the time, and each takes a third of the
+/// budget, but a record is another job's by the time it is looked at.
+#[test]
+fn a_kernel_with_every_record_in_use_goes_on() {
+    let Some(jobs) = time("encode, together", 2, 20) else { return };
+    assert_eq!(jobs.len(), 20);
 }
 
 #[test]

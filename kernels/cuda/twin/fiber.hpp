@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <queue>
 #include <vector>
@@ -133,6 +134,12 @@ class Scheduler {
         if (!by_time_.empty() && by_time_.top().clock < current_->clock) yield();
     }
 
+    // Has something done at a time to come, by nobody's fiber. By clocks alone.
+    void at(std::uint64_t clock, std::function<void()> act) {
+        by_time_.push(Waiting{clock, order_, nullptr});
+        acts_.emplace(order_++, std::move(act));
+    }
+
     // Stops until `wake` is called for this fiber.
     void block() {
         Unwatched unwatched;
@@ -198,9 +205,9 @@ class Scheduler {
 
     Fiber* next() {
         if (by_clock_) {
-            Fiber* fiber = by_time_.top().fiber;
+            const Waiting first = by_time_.top();
             by_time_.pop();
-            return fiber;
+            return first.fiber != nullptr ? first.fiber : act(first.order);
         }
         random_ ^= random_ << 13;
         random_ ^= random_ >> 7;
@@ -214,7 +221,14 @@ class Scheduler {
         return fiber;
     }
 
+    // Nobody's fiber is next.
+    Fiber* act(std::uint64_t order) {
+        acts_.extract(order).mapped()();
+        return nullptr;
+    }
+
     void resume(Fiber* fiber) {
+        if (fiber == nullptr) return;
         current_ = fiber;
         enter_(fiber->block);
 #ifdef MR_TSAN
@@ -246,6 +260,7 @@ class Scheduler {
     bool by_clock_;
     std::deque<Fiber*> runnable_;
     std::priority_queue<Waiting> by_time_;
+    std::map<std::uint64_t, std::function<void()>> acts_;  // those of `by_time_` without a fiber, by their order
     std::uint64_t order_ = 0;
     Fiber* current_ = nullptr;
 #ifdef MR_TSAN

@@ -5,7 +5,8 @@
 
 namespace megaring::twin {
 
-constexpr u32 CORPUS = 7, GENERATION = 3;
+// The same rows twice, to be screened by their codes and by themselves.
+constexpr u32 CORPUS = 7, CORPUS_BY_ROWS = 20, GENERATION = 3;
 
 // Everything that stays in "device memory": made before the kernel starts, never changed.
 class Workload {
@@ -17,8 +18,8 @@ class Workload {
         : corpus(random, dim, segments), automaton({"a", "bad", "ad", "cab", "gegege", "egeg", "facade"}) {
         table_.resize(TABLE);
         for (Corpus& entry : table_) entry.handle = NO_HANDLE;
-        const u64 at = (CORPUS * u64(0x9E3779B97F4A7C15) + GENERATION * u64(0xC2B2AE3D27D4EB4F)) >> 32;
-        table_[at % TABLE] = corpus.entry(CORPUS, GENERATION);
+        enter(corpus.entry(CORPUS, GENERATION));
+        enter(corpus.entry(CORPUS_BY_ROWS, GENERATION, CORPUS_FLOAT32));
     }
 
     void fill(KernelParams& params) const {
@@ -135,7 +136,13 @@ class Workload {
     TestJob search(Random& random) const {
         const u32 items = 1 + random.below(9);
         TestJob job = search_of(random, items, 1 + random.below(5));
-        return random.below(3) == 0 ? by_rows(random, std::move(job)) : job;
+        if (random.below(3) == 0) job = by_rows(random, std::move(job));
+        return random.below(4) == 0 ? screened_by_rows(std::move(job)) : job;
+    }
+    // The same job by the float32 screen.
+    static TestJob screened_by_rows(TestJob job) {
+        job.descriptor.corpus = CORPUS_BY_ROWS;
+        return job;
     }
     // Of any metric, and now and then of zeroes alone; or of one metric, and of no zeroes.
     TestJob search_of(Random& random, u32 items, u32 k, u32 metric = 0) const {
@@ -208,6 +215,12 @@ class Workload {
 
   private:
     static constexpr u32 TABLE = 16;
+
+    void enter(const Corpus& entry) {
+        u64 at = (entry.handle * u64(0x9E3779B97F4A7C15) + entry.generation * u64(0xC2B2AE3D27D4EB4F)) >> 32;
+        while (table_[at % TABLE].handle != NO_HANDLE) ++at;
+        table_[at % TABLE] = entry;
+    }
 
     TestJob with_queries(Random& random, Opcode opcode, u32 items, u32 metric = 0) const {
         TestJob job;

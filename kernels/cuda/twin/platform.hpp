@@ -17,7 +17,6 @@
 #define MR_DEVICE inline
 #define MR_DEVICE_CALL inline
 #define MR_UNROLL
-#define MR_UNROLL_BY(count)
 
 namespace megaring {
 namespace twin {
@@ -307,8 +306,15 @@ MR_DEVICE u64 device_add(u64* at, u64 value) {
     return twin::on_device([&] { return fetch_add(at, value, std::memory_order_relaxed); });
 }
 // C++ has no order by dependency that would do; an acquire and a release say the same.
-MR_DEVICE u64 device_claim(u64* at, u64 value) {
-    return twin::on_device([&] { return fetch_add(at, value, std::memory_order_acq_rel); });
+template <u32 COUNT>
+MR_DEVICE u64 device_claim_beside(u64* at, u64 value, const u64* const (&beside)[COUNT], u64 (&seen)[COUNT]) {
+    return twin::on_device([&] {
+        const u64 before = fetch_add(at, value, std::memory_order_acq_rel);
+        for (u32 word = 0; word < COUNT; ++word) {
+            seen[word] = std::atomic_ref(*const_cast<u64*>(beside[word])).load(std::memory_order_acquire);
+        }
+        return before;
+    });
 }
 MR_DEVICE u32 device_or(u32* at, u32 value) {
     return twin::on_device([&] { return std::atomic_ref(*at).fetch_or(value, std::memory_order_relaxed); });
@@ -372,20 +378,33 @@ MR_DEVICE void device_store_relaxed(T* at, T value) {
 MR_DEVICE u64 system_load_relaxed(const u64* at) {
     return twin::over_the_bus([&] { return load(at, std::memory_order_relaxed); });
 }
-// What is there now, on its way while time is virtual.
-struct Later {
-    u64 value, ready_at;
-
-    u64 get() const {
-        if (twin::Timeline* timeline = twin::current_block()->timeline) timeline->wait_until(ready_at);
-        return value;
+// A value that is under way while time is virtual, and is there at once where it is not.
+template <typename T>
+class Awaited {
+  public:
+    Awaited() = default;
+    template <typename Sample>
+    explicit Awaited(Sample sample) : value_(std::make_shared<T>()) {
+        twin::Timeline* timeline = twin::current_block()->timeline;
+        if (timeline == nullptr) *value_ = sample();
+        else ready_at_ = timeline->load_later([sample, value = value_] { *value = sample(); });
     }
+
+    T get() const {
+        if (twin::Timeline* timeline = twin::current_block()->timeline) {
+            timeline->wait_until(ready_at_);
+            timeline->meet();
+        }
+        return *value_;
+    }
+
+  private:
+    std::shared_ptr<T> value_;
+    u64 ready_at_ = 0;
 };
+using Later = Awaited<u64>;
 MR_DEVICE Later system_load_later(const u64* at) {
-    twin::Timeline* timeline = twin::current_block()->timeline;
-    if (timeline == nullptr) return Later{load(at, std::memory_order_relaxed), 0};
-    timeline->meet();
-    return Later{load(at, std::memory_order_relaxed), timeline->now() + timeline->costs.bus_read};
+    return Later([at] { return load(at, std::memory_order_relaxed); });
 }
 MR_DEVICE void system_store_relaxed(u64* at, u64 value) {
     twin::store_at(at, sizeof(u64), [&] { std::atomic_ref(*at).store(value, std::memory_order_relaxed); });
@@ -418,20 +437,20 @@ MR_DEVICE void system_store_dependent(u64* at, u64 value) { system_store_fenced(
 struct alignas(16) Piece {
     u64 low, high;
 };
-MR_DEVICE Piece system_load_piece(const Slot* slot, u32 piece) {
-    return twin::over_the_bus([&] { return reinterpret_cast<const Piece*>(slot)[piece]; });
+MR_DEVICE Piece system_load_piece(const Piece* at) {
+    return twin::over_the_bus([&] { return *at; });
 }
 // Not so here, where that is expected.
 struct WordAndPiece {
     u64 word;
     Piece piece;
 };
-MR_DEVICE WordAndPiece system_load_beside(const u64* at, const Slot* slot, u32 piece) {
-    const u64* words = reinterpret_cast<const u64*>(slot) + 2 * piece;
-    return twin::over_the_bus([&] {
+using LaterBeside = Awaited<WordAndPiece>;
+MR_DEVICE LaterBeside system_load_beside(const u64* at, const Piece* piece) {
+    return LaterBeside([at, piece] {
         const u64 word = load(at, std::memory_order_relaxed);
-        const u64 low = load(words, std::memory_order_relaxed);
-        return WordAndPiece{word, Piece{low, load(words + 1, std::memory_order_relaxed)}};
+        const u64 low = load(&piece->low, std::memory_order_relaxed);
+        return WordAndPiece{word, Piece{low, load(&piece->high, std::memory_order_relaxed)}};
     });
 }
 // A hop of a job ends here, where time is virtual.

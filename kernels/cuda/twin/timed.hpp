@@ -21,12 +21,13 @@ struct Hops {
 // As src/abi.rs has it.
 constexpr u32 JOB_SLOTS = 8;
 
-// A device whose clocks are virtual, and a host that has one job under way at a time.
+// A device whose clocks are virtual, and a host that has one job under way at a time, or all of them.
 class TimedRun {
   public:
-    TimedRun(const Workload& workload, const std::vector<TestJob>& jobs, u32 workers, u64 scratch_bytes)
+    TimedRun(const Workload& workload, const std::vector<TestJob>& jobs, u32 workers, u64 scratch_bytes, bool together)
         : jobs_(jobs),
-          ring_(shape_of(jobs)),
+          together_(together),
+          ring_(shape_of(jobs, together)),
           device_(ring_.view, workload, workers, JOB_SLOTS, scratch_bytes),
           scheduler_(Scheduler::Order::CLOCK, 0, enter_block),
           timeline_(Costs{}, scheduler_) {
@@ -38,10 +39,12 @@ class TimedRun {
         timeline_.add_host_memory(view.arena, view.arena_blocks * view.arena_block_bytes);
     }
 
-    // Ends the program where an answer is wrong.
+    // Ends the program where an answer is wrong. Where the jobs are under way together, the kernel's budget is little
+    // more than one of them takes, and hops are not told.
     std::vector<Hops> run() {
+        if (together_) device_.params.budget_ns = 100'000;
         const std::function<void()> device = [this] { run_block(device_.params); };
-        const std::function<void()> host = [this] { submit_all(); };
+        const std::function<void()> host = [this] { together_ ? submit_together() : submit_all(); };
         std::vector<std::unique_ptr<Block>> blocks;
         std::vector<std::vector<u8>> shared;
         for (u32 index = 0; index < device_.params.workers + 2; ++index) {
@@ -64,13 +67,16 @@ class TimedRun {
     // The host looks at the completion tail this often.
     static constexpr u64 HOST_LOOK = 50'000;
 
-    static Shape shape_of(const std::vector<TestJob>& jobs) {
-        u64 bytes = 0;
-        for (const TestJob& job : jobs) bytes = std::max<u64>(bytes, job.payload.size() + job.result_len + 256);
+    static Shape shape_of(const std::vector<TestJob>& jobs, bool together) {
         Shape shape;
         shape.capacity = 64;
         shape.block_bytes = 64 << 10;
-        shape.blocks = bytes / shape.block_bytes + 2;
+        u64 most = 0, all = 0;
+        for (const TestJob& job : jobs) {
+            const u64 blocks = (job.payload.size() + job.result_len + 256) / shape.block_bytes + 2;
+            most = std::max(most, blocks), all += blocks;
+        }
+        shape.blocks = together ? all : most;
         shape.in_order = true;
         return shape;
     }
@@ -99,6 +105,20 @@ class TimedRun {
         HostRing::set(ring_.view.control, CONTROL_COMMAND, COMMAND_STOP);
     }
 
+    void submit_together() {
+        timeline_.spend(20'000'000);
+        timeline_.meet();
+        for (const TestJob& job : jobs_) ring_.submit(job);
+        while (ring_.reaped() < jobs_.size()) {
+            timeline_.spend(HOST_LOOK);
+            timeline_.meet();
+            ring_.reap();
+            if (HostRing::get(ring_.view.report, REPORT_STATE) == STATE_ENDED) found("a kernel that ended with jobs left");
+        }
+        hops_.resize(jobs_.size());
+        HostRing::set(ring_.view.control, CONTROL_COMMAND, COMMAND_STOP);
+    }
+
     static bool is_within(const void* at, const Slot* slots, u64 count) { return at >= slots && at < slots + count; }
 
     Hops hops_since(u64 begun) const {
@@ -118,6 +138,7 @@ class TimedRun {
         if (record != nullptr) {
             for (const Written& written : timeline_.written) {
                 if (written.at == &record->next && hops.claimed == 0) raise(hops.claimed, written);
+                if (written.at == &record->total) raise(hops.finished, written);
                 if (written.at != &record->progress) continue;
                 if (written.value == record->prepare_end) raise(hops.prepared, written);
                 if (written.value == record->work_end) raise(hops.worked, written);
@@ -134,6 +155,7 @@ class TimedRun {
     }
 
     const std::vector<TestJob>& jobs_;
+    bool together_;
     HostRing ring_;
     TestDevice device_;
     Scheduler scheduler_;
@@ -147,6 +169,7 @@ struct Kind {
     u32 dim, rows;
     TestJob (*make)(const Workload& workload, Random& random);
     u64 scratch_bytes = 64 << 20;
+    bool together = false;
 };
 
 // As if the blocks that a job names belonged to another by now.
@@ -187,11 +210,19 @@ inline std::vector<Hops> time_jobs(const std::string& name, u32 workers, u32 cou
          [](const Workload& with, Random& random) { return short_lists(with, random, 64); }},
         {"search, 64 rows", 384, 5'562,
          [](const Workload& with, Random& random) { return rows_on_short_lists(with, random, 64); }},
+        {"search, 1 query, float32", 384, 5'562,
+         [](const Workload& with, Random& random) { return Workload::screened_by_rows(short_lists(with, random, 1)); }},
         // So many that all rows are the answer: nothing is screened.
         {"search, every row", 8, 100, [](const Workload& with, Random& random) { return with.search_of(random, 1, 50); }},
         {"score", 21, 400, [](const Workload& with, Random& random) { return with.score(random); }},
         {"encode", 8, 100, [](const Workload& with, Random& random) { return with.encode(random); }},
         {"nearest", 8, 400, [](const Workload& with, Random& random) { return with.nearest(random); }},
+        // As many as are ready: every record is used again as soon as it is free.
+        {"encode, together", 8, 100,
+         [](const Workload& with, Random&) {
+             return with.encode_texts(std::vector<std::string>(3'000, "badbadbadbadbadbadbadbadbadbadbadbad"));
+         },
+         64 << 20, true},
         {"checksum", 8, 100, [](const Workload& with, Random& random) { return with.checksum(random); }},
         // Payloads that find no room in scratch memory, so that there is no PREPARE.
         {"checksum, foreign", 8, 100,
@@ -205,7 +236,7 @@ inline std::vector<Hops> time_jobs(const std::string& name, u32 workers, u32 cou
     const Workload workload(random, kind->dim, {kind->rows});
     std::vector<TestJob> jobs;
     for (u32 job = 0; job < count; ++job) jobs.push_back(kind->make(workload, random));
-    return TimedRun(workload, jobs, workers, kind->scratch_bytes).run();
+    return TimedRun(workload, jobs, workers, kind->scratch_bytes, kind->together).run();
 }
 
 }  // namespace megaring::twin

@@ -81,6 +81,13 @@ class Timeline {
         const std::uint64_t sent = pass(host ? bus_free_ : device_free_, bytes, host ? costs.bus_bytes : costs.device_bytes);
         fiber.loaded_at = std::max(fiber.loaded_at, sent + (host ? costs.bus_read : costs.cache_hit));
     }
+    // A load over the bus that nothing waits for yet: `sample` is called when it is there; when its value is back.
+    std::uint64_t load_later(std::function<void()> sample) {
+        spend(costs.issue);
+        meet();
+        scheduler_.at(now() + costs.bus_read / 2, std::move(sample));
+        return now() + costs.bus_read;
+    }
     // A store; nobody waits for it.
     void store(const void* at, std::uint64_t bytes, std::uint64_t* host_stored_at) {
         settle();

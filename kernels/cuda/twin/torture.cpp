@@ -165,7 +165,7 @@ struct Torture {
         count(ring, 1);
     }
 
-    // A host whose heart does not beat, and a tail that nobody can have stored.
+    // A host whose heart does not beat, a tail that nobody can have stored, and a block that stands still.
     void ends_by_itself() {
         HostRing silent(Shape{}, bugs);
         TestDevice first(silent.view, workload);
@@ -178,7 +178,18 @@ struct Torture {
         HostRing::set(garbage.view.submission_tail, 0, 1'000'000);
         second.launch()->join();
         second.expect_end(END_BAD_TAIL, 0);
-        totals.launches += 2;
+
+        HostRing waiting(Shape{}, bugs);
+        TestDevice third(waiting.view, workload);
+        third.params.budget_ns = 20'000'000;
+        auto grid = third.launch();
+        grid->stall(1);
+        waiting.submit(workload.encode_texts({"bad"}));
+        wait_until("the end", [&] { return HostRing::get(waiting.view.report, REPORT_STATE) == STATE_ENDED; });
+        grid->stall(~u32(0));
+        grid->join();
+        third.expect_end(END_BUDGET, 1);
+        totals.launches += 3;
     }
 
     void wake_up();

@@ -122,12 +122,12 @@ class SmallCorpus {
         for (u32 count : segments) add(random, count);
     }
 
-    Corpus entry(u32 handle, u32 generation) const {
+    Corpus entry(u32 handle, u32 generation, u32 more_flags = 0) const {
         Corpus corpus{};
         corpus.handle = handle, corpus.generation = generation;
         corpus.dim = dim, corpus.rows = rows;
         corpus.segment_count = static_cast<u32>(segments_.size()), corpus.segments = segments_.data();
-        corpus.flags = CORPUS_SCREENED | CORPUS_ROWS | CORPUS_COORDINATES;
+        corpus.flags = CORPUS_SCREENED | CORPUS_ROWS | CORPUS_COORDINATES | more_flags;
         corpus.groups = groups_;
         corpus.max_norm = max_norm;
         return corpus;
