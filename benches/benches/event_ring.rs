@@ -1,21 +1,24 @@
-//! What publishing one event costs its publisher, beside the `disruptor` crate in the same run.
+//! What publishing one event costs its publisher, beside the `disruptor` crate in the same run; and what reading one
+//! costs.
 //!
 //! Both carry the same 120 bytes in rings of 65,536 slots. `alone` has nobody reading, which only an overwriting ring
 //! can do. In `with-reader` one thread copies every event out, spinning: the disruptor waits for it when it is a lap
 //! behind, the event ring overwrites what it has not read, so on a machine whose reader is slower than its publisher
 //! the disruptor's figure is the reader's. `burst` publishes 64 events at a time, and its time is that of the whole
 //! burst.
+//!
+//! `read` is of events that are there, by one thread alone, beside the plain copies of as many.
 
 use std::{
-    hint::{black_box, spin_loop},
+    hint::black_box,
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use disruptor::{BusySpin, Producer};
-use megaring_ring::event_ring::{Event, EventRing, EventRingConfig, Read, Start};
+use megaring_ring::event_ring::{Event, EventConsumer, EventRing, EventRingConfig, Read, ReadBurst, Start};
 
 const SLOTS: usize = 65_536;
 const BURST: usize = 64;
@@ -32,12 +35,9 @@ fn ring() -> Arc<EventRing> {
 fn read_beside(ring: &Arc<EventRing>, body: impl FnOnce()) {
     let mut consumer = ring.consumer(Start::Latest).expect("the only consumer");
     let reader = thread::spawn(move || {
-        loop {
-            match black_box(consumer.try_read()) {
-                Read::Closed => break,
-                Read::Empty => spin_loop(),
-                Read::Event(_) | Read::Lost(_) => {}
-            }
+        let mut events = [Event::default(); BURST];
+        while consumer.read_burst(&mut events) != ReadBurst::Closed {
+            black_box(&events);
         }
     });
     body();
@@ -93,5 +93,62 @@ fn publish(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, publish);
+fn read(criterion: &mut Criterion) {
+    const EVENTS: usize = SLOTS / 2;
+    /// What it takes to read that many, `take` at a time being called until all are read.
+    fn time(rounds: u64, mut take: impl FnMut(&mut EventConsumer) -> usize) -> Duration {
+        let (ring, events) = (ring(), vec![event(); EVENTS]);
+        let mut producer = ring.sole_producer().expect("no other producer");
+        let mut consumer = ring.consumer(Start::Latest).expect("the only consumer");
+        let mut all = Duration::ZERO;
+        for _ in 0..rounds {
+            producer.publish_burst(&events);
+            let begun = Instant::now();
+            let mut left = EVENTS;
+            while left > 0 {
+                left -= take(&mut consumer);
+            }
+            all += begun.elapsed();
+        }
+        all
+    }
+    let mut group = criterion.benchmark_group("read");
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    group.throughput(Throughput::Elements(EVENTS as u64));
+    group.bench_function("event-ring-one", |b| {
+        b.iter_custom(|rounds| {
+            time(rounds, |consumer| match consumer.try_read() {
+                Read::Event(event) => {
+                    black_box(&event);
+                    1
+                }
+                other => panic!("{other:?}"),
+            })
+        });
+    });
+    let mut events = [Event::default(); BURST];
+    group.bench_function("event-ring-burst", |b| {
+        b.iter_custom(|rounds| {
+            time(rounds, |consumer| match consumer.read_burst(&mut events) {
+                ReadBurst::Events(count) => {
+                    black_box(&events);
+                    count
+                }
+                other => panic!("{other:?}"),
+            })
+        });
+    });
+    let (source, mut copies) = (vec![event(); EVENTS], [Event::default(); BURST]);
+    group.bench_function("copy", |b| {
+        b.iter(|| {
+            for events in black_box(&source).chunks_exact(BURST) {
+                copies.copy_from_slice(events);
+                black_box(&copies);
+            }
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, publish, read);
 criterion_main!(benches);

@@ -41,7 +41,7 @@ pub mod wake;
 
 pub use event::{Event, EventError};
 pub use producer::{EventProducer, SoleProducer};
-pub use reader::{EventConsumer, EventView, MAX_CONSUMERS, Read, Start};
+pub use reader::{EventConsumer, EventView, MAX_CONSUMERS, Read, ReadBurst, Start};
 
 use std::{
     io,

@@ -1,7 +1,7 @@
 //! The event ring in a file: its bytes, what another process reads of it, and what is refused at opening.
 
 use megaring_ring::{
-    event_ring::{Event, EventRing, EventRingConfig, EventRingError, EventView, Read, Start},
+    event_ring::{Event, EventRing, EventRingConfig, EventRingError, EventView, Read, ReadBurst, Start},
     slot::fnv1a64,
 };
 use std::{
@@ -137,6 +137,22 @@ fn damage_to_a_mapped_ring_counts_as_loss() {
     assert_eq!([0; 3].map(|_| view.try_read()), [Read::Lost(1); 3]);
     assert_eq!((view.try_read(), view.try_read()), (Read::Event(event(4)), Read::Empty));
     assert_eq!((view.received(), view.lost()), (1, 3));
+}
+
+/// A burst ends in front of a loss, which the next look tells of; nothing of what was found there is left behind.
+#[test]
+fn damage_in_a_burst_is_told_of_after_what_came_before_it() {
+    let (_dir, path) = scratch();
+    let ring = create(&path, 8);
+    let mut view = EventView::open(&path, Start::Oldest).unwrap();
+    ring.producer().unwrap().publish_burst(&[1, 2, 3].map(event));
+    patch(&path, HEADER + SLOT + 40, &81_u64.to_le_bytes());
+    let mut events = [event(7); 4];
+    assert_eq!(view.read_burst(&mut events), ReadBurst::Events(1));
+    assert_eq!(events, [event(1), Event::default(), event(7), event(7)]);
+    assert_eq!((view.read_burst(&mut events), events[0]), (ReadBurst::Lost(1), Event::default()));
+    assert_eq!((view.read_burst(&mut events), events[0]), (ReadBurst::Events(1), event(3)));
+    assert_eq!((view.received(), view.lost()), (2, 1));
 }
 
 /// Reads a live ring from another process: this test's own executable, run again for the test below.

@@ -13,7 +13,7 @@ use std::{
 
 use megaring_ring::event_ring::{
     ConsumerStats, Event, EventConsumer, EventError, EventRing, EventRingConfig, EventRingError, MAX_CONSUMERS, Read,
-    Start,
+    ReadBurst, Start,
 };
 use proptest::prelude::*;
 
@@ -127,6 +127,27 @@ fn a_closed_ring_is_read_to_its_end() {
     assert_eq!(drain(&mut consumer), [1, 2].map(event));
     assert_eq!(consumer.try_read(), Read::Closed);
     assert_eq!(pollster::block_on(consumer.next()), Read::Closed);
+}
+
+#[test]
+fn a_burst_is_read_as_far_as_there_is_room() {
+    let ring = ring(4, u64::MAX - 1);
+    let mut consumer = ring.consumer(Start::Oldest).unwrap();
+    let mut events = [Event::default(); 2];
+    assert_eq!(consumer.read_burst(&mut events), ReadBurst::Empty);
+    let producer = ring.producer().unwrap();
+    producer.publish_burst(&[1, 2, 3].map(event));
+    assert_eq!(consumer.read_burst(&mut []), ReadBurst::Events(0));
+    assert_eq!((consumer.read_burst(&mut events), events), (ReadBurst::Events(2), [1, 2].map(event)));
+    assert_eq!(ring.stats().consumers, [ConsumerStats { place: 0, received: 2, lost: 0, behind: 1 }]);
+    assert_eq!((consumer.read_burst(&mut events), events[0]), (ReadBurst::Events(1), event(3)));
+    producer.publish_burst(&[4, 5, 6, 7, 8, 9].map(event));
+    assert_eq!(consumer.read_burst(&mut events), ReadBurst::Lost(2));
+    ring.close();
+    assert_eq!((consumer.read_burst(&mut events), events), (ReadBurst::Events(2), [6, 7].map(event)));
+    assert_eq!(drain(&mut consumer), [8, 9].map(event));
+    assert_eq!(consumer.read_burst(&mut events), ReadBurst::Closed);
+    assert_eq!((consumer.received(), consumer.lost()), (7, 2));
 }
 
 #[test]

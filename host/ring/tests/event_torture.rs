@@ -1,6 +1,6 @@
 //! The event ring under threads: tiny rings so that everybody laps everybody, and events that betray any tear.
 
-use megaring_ring::event_ring::{Event, EventConsumer, EventRing, EventRingConfig, Read, Start};
+use megaring_ring::event_ring::{Event, EventConsumer, EventRing, EventRingConfig, Read, ReadBurst, Start};
 use std::{array, sync::Arc, thread};
 
 const EVENTS: u64 = 100_000;
@@ -50,6 +50,20 @@ impl Witness {
         true
     }
 
+    /// False at the end.
+    fn take_burst(&mut self, read: ReadBurst, events: &[Event]) -> bool {
+        match read {
+            ReadBurst::Events(count) => {
+                assert_ne!(count, 0);
+                events[..count].iter().for_each(|seen| self.check(seen));
+                true
+            }
+            ReadBurst::Lost(count) => self.take(Read::Lost(count)),
+            ReadBurst::Empty => self.take(Read::Empty),
+            ReadBurst::Closed => self.take(Read::Closed),
+        }
+    }
+
     fn check(&mut self, seen: &Event) {
         let word = |at: usize| u64::from_le_bytes(seen.data()[at..at + 8].try_into().unwrap());
         let (producer, number) = (word(0), word(8));
@@ -67,7 +81,7 @@ impl Witness {
     }
 }
 
-/// Runs `consumers` of both kinds beside `produce`, which returns how many events it published.
+/// Runs consumers of each kind beside `produce`, which publishes so many events.
 fn torture(ring: &Arc<EventRing>, published: u64, produce: impl FnOnce() + Send) {
     let looking = |mut consumer: EventConsumer| {
         let mut witness = Witness::default();
@@ -79,10 +93,24 @@ fn torture(ring: &Arc<EventRing>, published: u64, produce: impl FnOnce() + Send)
         while witness.take(pollster::block_on(consumer.next())) {}
         witness.finish(&consumer, published);
     };
+    let by_bursts = |mut consumer: EventConsumer| {
+        let (mut witness, mut events) = (Witness::default(), [Event::default(); 5]);
+        loop {
+            let read = consumer.read_burst(&mut events);
+            if !witness.take_burst(read, &events) {
+                break;
+            }
+        }
+        witness.finish(&consumer, published);
+    };
     let consumers: [_; 4] = array::from_fn(|_| ring.consumer(Start::Oldest).unwrap());
     thread::scope(|scope| {
         for (index, consumer) in consumers.into_iter().enumerate() {
-            scope.spawn(move || if index % 2 == 0 { looking(consumer) } else { awaiting(consumer) });
+            scope.spawn(move || match index {
+                0 => looking(consumer),
+                1 | 2 => by_bursts(consumer),
+                _ => awaiting(consumer),
+            });
         }
         scope.spawn(|| {
             produce();
@@ -112,6 +140,26 @@ fn many_producers_lap_each_other_and_every_reader() {
                 for name in 0..3 {
                     let producer = ring.producer().unwrap();
                     scope.spawn(move || (0..EVENTS).for_each(|number| producer.publish(&event(name, number))));
+                }
+            });
+        });
+    }
+}
+
+#[test]
+fn bursts_of_many_producers_keep_their_order() {
+    for capacity in [2, 8, 64] {
+        let ring = ring(capacity);
+        torture(&ring, 3 * EVENTS, || {
+            thread::scope(|scope| {
+                for name in 0..3 {
+                    let producer = ring.producer().unwrap();
+                    scope.spawn(move || {
+                        for number in (0..EVENTS).step_by(4) {
+                            producer
+                                .publish_burst(&array::from_fn::<_, 4, _>(|index| event(name, number + index as u64)));
+                        }
+                    });
                 }
             });
         });

@@ -80,11 +80,24 @@ impl Event {
         &self.words
     }
 
-    /// The event in a slot's words, or `None` where they are none: only a mapped file that something else wrote to can
-    /// hold such.
-    pub(crate) fn from_words(words: [u64; EVENT_WORDS]) -> Option<Self> {
-        let whole = words[4] <= EVENT_DATA_BYTES as u64 && (0.0..=1.0).contains(&f64::from_bits(words[3]));
-        whole.then_some(Self { words })
+    /// Where a reader copies a slot's words to. Whether they are an event's, [`Event::is_whole`] says.
+    pub(crate) fn words_mut(&mut self) -> &mut [u64; EVENT_WORDS] {
+        &mut self.words
+    }
+
+    /// Whether the words are an event's. Others are those of [`NO_EVENT`](super::protocol::NO_EVENT), and of a mapped
+    /// file that something else wrote to.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.words[4] <= EVENT_DATA_BYTES as u64 && (0.0..=1.0).contains(&f64::from_bits(self.words[3]))
+    }
+}
+
+impl Default for Event {
+    /// All zeros, and no data: what a buffer for [`EventConsumer::read_burst`](super::EventConsumer::read_burst) begins
+    /// with.
+    #[inline]
+    fn default() -> Self {
+        Self { words: [0; EVENT_WORDS] }
     }
 }
 

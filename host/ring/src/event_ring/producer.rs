@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{EventRing, EventRingError, event::Event, protocol::Sound};
+use super::{
+    EventRing, EventRingError,
+    event::Event,
+    protocol::{Sound, write_burst},
+};
 use crate::sync::Ordering;
 
 /// The count of producers while there is a sole one.
@@ -39,20 +43,33 @@ impl EventProducer {
     /// producer has stalled inside a publishing for a whole lap of the ring.
     #[inline]
     pub fn publish(&self, event: &Event) {
-        self.publish_burst(std::slice::from_ref(event));
+        let track = self.ring.storage.track();
+        if !track.write::<Sound>(track.take(1), event.words(), false) {
+            self.ring.count_overrun();
+        }
+        self.ring.gate.announce::<Sound>();
     }
 
-    /// Publishes several events at consecutive positions, waking consumers once, at the end. Events beyond the ring's
-    /// capacity overwrite the burst's own first ones.
+    /// Publishes several events at consecutive positions, waking consumers once, at the end. Who sees the first of them
+    /// finds the others that were neither overwritten nor dropped. Events beyond the ring's capacity overwrite the
+    /// burst's own first ones.
+    ///
+    /// Where another producer has stalled inside a publishing for a whole lap of the ring, an event is dropped as in
+    /// [`publish`](Self::publish); where this one has stalled inside a burst so long, so is the burst's event that it
+    /// was at, which would come behind later ones.
     #[inline]
     pub fn publish_burst(&self, events: &[Event]) {
         let track = self.ring.storage.track();
         let mut position = track.take(events.len() as u64);
-        for event in events {
-            if !track.write::<Sound>(position, event.words()) {
-                self.ring.count_overrun();
-            }
-            position = position.wrapping_add(1);
+        let end = position.wrapping_add(events.len() as u64);
+        for lap in events.chunks(track.slots.len()) {
+            write_burst::<Sound>(lap.len(), |index| {
+                let position = position.wrapping_add(index as u64);
+                if !track.write::<Sound>(position, lap[index].words(), position.wrapping_add(1) != end) {
+                    self.ring.count_overrun();
+                }
+            });
+            position = position.wrapping_add(lap.len() as u64);
         }
         self.ring.gate.announce::<Sound>();
     }
@@ -85,16 +102,26 @@ impl SoleProducer {
     /// Publishes one event, overwriting the oldest.
     #[inline]
     pub fn publish(&mut self, event: &Event) {
-        self.publish_burst(std::slice::from_ref(event));
+        let (track, position) = (self.ring.storage.track(), self.next);
+        self.next = position.wrapping_add(1);
+        track.take_alone(self.next);
+        track.write_alone::<Sound>(position, event.words());
+        self.ring.gate.announce::<Sound>();
     }
 
-    /// Publishes several events, waking consumers once, at the end.
+    /// Publishes several events at consecutive positions, waking consumers once, at the end. Who sees the first of them
+    /// finds the others, unless they have been overwritten. Events beyond the ring's capacity overwrite the burst's own
+    /// first ones.
     #[inline]
     pub fn publish_burst(&mut self, events: &[Event]) {
         let track = self.ring.storage.track();
-        for event in events {
-            track.write_alone::<Sound>(self.next, event.words());
-            self.next = self.next.wrapping_add(1);
+        for lap in events.chunks(track.slots.len()) {
+            let first = self.next;
+            self.next = first.wrapping_add(lap.len() as u64);
+            track.take_alone(self.next);
+            write_burst::<Sound>(lap.len(), |index| {
+                track.write_alone::<Sound>(first.wrapping_add(index as u64), lap[index].words());
+            });
         }
         self.ring.gate.announce::<Sound>();
     }

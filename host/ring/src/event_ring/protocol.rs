@@ -29,7 +29,16 @@
 //!   in their order. Position `q` is lost.
 //!
 //! Either way exactly one event disappears and exactly one position is counted as lost by each reader that was not past
-//! it.
+//! it; where the holder was in the middle of a burst, it is two of each (see below).
+//!
+//! # Writing a burst
+//!
+//! Its positions are taken at once, and its first event is published last. A reader that waits for it waits on one
+//! slot, which stays in the reader's cache until then, and finds the burst behind it: all of it where there is a sole
+//! producer, and else all that was not dropped.
+//!
+//! Where a busy mark of many producers was moved, the holder's event is published behind those that follow it in its
+//! burst. So it is dropped as well, unless it is the last: its words become [`NO_EVENT`], which readers count as lost.
 //!
 //! # Why no reader ever sees a torn event
 //!
@@ -60,17 +69,24 @@ pub trait Protocol {
     const RESPECTS_HOLDER: bool = true;
     /// A holder publishes at the position that its busy mark was moved to, instead of at its own.
     const PUBLISHES_WHERE_MARKED: bool = true;
+    /// A holder whose busy mark was moved drops its event if others of its burst follow.
+    const KEEPS_BURST_IN_ORDER: bool = true;
     /// An acquire fence follows the reader's first look at the sequence.
     const FENCES_FIRST_LOOK: bool = true;
     /// An acquire fence precedes the reader's second look.
     const FENCES_SECOND_LOOK: bool = true;
     /// The reader looks at the sequence a second time.
     const LOOKS_TWICE: bool = true;
+    /// The first event of a burst is published last.
+    const HOLDS_BURST_BACK: bool = true;
     /// A sequentially consistent fence stands between publishing and looking for waiting consumers.
     const FENCES_WAKE: bool = true;
     /// A consumer looks at the ring again after it has said that it waits.
     const LOOKS_BEFORE_SLEEP: bool = true;
 }
+
+/// Each word of a slot whose event was dropped after another producer had moved its busy mark.
+pub const NO_EVENT: u64 = u64::MAX;
 
 /// The protocol as it is meant.
 #[derive(Debug, Clone, Copy)]
@@ -97,13 +113,22 @@ pub struct Track<'a, const W: usize> {
 
 /// What a reader found at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Glance<const W: usize> {
-    /// The words of the event at that position.
-    Whole([u64; W]),
+pub enum Glance {
+    /// The event at that position.
+    Whole,
     /// Not published yet.
     Pending,
     /// Overwritten by a newer lap.
     Lapped,
+}
+
+/// Writes `count` events of consecutive positions by their place among them: the first one last, so that who sees it
+/// finds the others, and readers leave the slots alone while they are written.
+#[inline]
+pub fn write_burst<P: Protocol>(count: usize, mut write: impl FnMut(usize)) {
+    let held_back = usize::from(P::HOLDS_BURST_BACK && count > 0);
+    (held_back..count).for_each(&mut write);
+    (0..held_back).for_each(write);
 }
 
 /// The sequence of slot `index` in a ring whose first position is `start`: that of the lap before.
@@ -160,18 +185,26 @@ impl<const W: usize> SharedSlot<W> {
         }
     }
 
-    /// Publishes the words at `position`, or wherever later producers have moved the busy mark to meanwhile.
+    /// Publishes the words at `position`, or wherever later producers have moved the busy mark to meanwhile; there no
+    /// event if others `follow` it. False: it was dropped.
     #[inline]
-    fn release<P: Protocol>(&self, position: u64) {
+    fn release<P: Protocol>(&self, position: u64, follow: bool) -> bool {
         if !P::PUBLISHES_WHERE_MARKED {
-            return self.sequence.store(position.wrapping_add(1), P::PUBLISH);
+            self.sequence.store(position.wrapping_add(1), P::PUBLISH);
+            return true;
         }
+        let drops = P::KEEPS_BURST_IN_ORDER && follow;
         let mut marked = position;
+        // Acquire: the position that we take next comes after that of whoever moved the mark.
         while let Err(moved) =
-            self.sequence.compare_exchange(marked, marked.wrapping_add(1), P::PUBLISH, Ordering::Relaxed)
+            self.sequence.compare_exchange(marked, marked.wrapping_add(1), P::PUBLISH, Ordering::Acquire)
         {
             marked = moved;
+            if drops {
+                self.fill(&[NO_EVENT; W]);
+            }
         }
+        marked == position || !drops
     }
 }
 
@@ -192,9 +225,10 @@ impl<'a, const W: usize> Track<'a, W> {
         self.cursor.fetch_add(count, Ordering::Relaxed)
     }
 
-    /// Writes the event of a position that was taken. False: the event was dropped because producers lapped each other.
+    /// Writes the event of a position that was taken; whether others of its burst `follow`. False: the event was
+    /// dropped because producers lapped each other.
     #[inline]
-    pub fn write<P: Protocol>(&self, position: u64, words: &[u64; W]) -> bool {
+    pub fn write<P: Protocol>(&self, position: u64, words: &[u64; W], follow: bool) -> bool {
         let slot = self.slot(position);
         if P::MARKS_BUSY && !slot.claim::<P>(position, self.mask()) {
             return false;
@@ -204,18 +238,22 @@ impl<'a, const W: usize> Track<'a, W> {
         }
         slot.fill(words);
         if P::MARKS_BUSY {
-            slot.release::<P>(position);
-        } else {
-            slot.sequence.store(position.wrapping_add(1), P::PUBLISH);
+            return slot.release::<P>(position, follow);
         }
+        slot.sequence.store(position.wrapping_add(1), P::PUBLISH);
         true
     }
 
-    /// Takes position `position` and writes its event, for the only producer of the ring: no read-modify-write is
+    /// Takes the positions up to `end`, for the only producer of the ring.
+    #[inline]
+    pub fn take_alone(&self, end: u64) {
+        self.cursor.store(end, Ordering::Relaxed);
+    }
+
+    /// Writes the event of a position that was taken, for the only producer of the ring: no read-modify-write is
     /// needed.
     #[inline]
     pub fn write_alone<P: Protocol>(&self, position: u64, words: &[u64; W]) {
-        self.cursor.store(position.wrapping_add(1), Ordering::Relaxed);
         let slot = self.slot(position);
         if P::MARKS_BUSY {
             // Release, as in `claim`: who sees the mark sees the cursor.
@@ -229,8 +267,9 @@ impl<'a, const W: usize> Track<'a, W> {
     }
 
     /// Looks for the event of `position`. Only loads, all of them relaxed: the memory may be mapped for reading alone.
-    #[inline]
-    pub fn read<P: Protocol>(&self, position: u64) -> Glance<W> {
+    /// What `words` holds means nothing unless the event was whole.
+    #[inline(always)]
+    pub fn read<P: Protocol>(&self, position: u64, words: &mut [u64; W]) -> Glance {
         let slot = self.slot(position);
         let whole = position.wrapping_add(1);
         let first = slot.sequence.load(Ordering::Relaxed);
@@ -240,14 +279,16 @@ impl<'a, const W: usize> Track<'a, W> {
         if P::FENCES_FIRST_LOOK {
             fence(Ordering::Acquire);
         }
-        let words = std::array::from_fn(|index| slot.words[index].load(Ordering::Relaxed));
+        for (word, shared) in words.iter_mut().zip(&slot.words) {
+            *word = shared.load(Ordering::Relaxed);
+        }
         if P::FENCES_SECOND_LOOK {
             fence(Ordering::Acquire);
         }
         if P::LOOKS_TWICE && slot.sequence.load(Ordering::Relaxed) != whole {
             return Glance::Lapped;
         }
-        Glance::Whole(words)
+        Glance::Whole
     }
 
     /// Where a reader goes on that was lapped at `position`: the oldest position that no claimed one overwrites, never

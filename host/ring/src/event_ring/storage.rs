@@ -10,6 +10,8 @@
 //! | 256..264 | 1 once the ring is closed |
 //! | 4096.. | the slots |
 //!
+//! A slot of nothing but ones holds no event: readers count its position as lost.
+//!
 //! A file appears under its name only when it is complete (it is written beside it and renamed), so one that can be
 //! opened is valid or was damaged later, and whoever still maps an older ring of that name keeps the old one. Its
 //! blocks are written once before it is mapped: a full disk is an error at creation, not a SIGBUS at some later event.
