@@ -33,7 +33,7 @@ use crate::workspace::Workspace;
 /// Threads that take the processor from the tests.
 const LOAD: usize = 4;
 /// Programs that run at a time: many wait more than they work.
-const TOGETHER: usize = 2;
+const TOGETHER: usize = 3;
 /// How long a run of a program may take: many times what the longest takes beside the load.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 /// How often a program is looked at: little beside what the shortest takes.
