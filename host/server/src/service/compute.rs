@@ -115,7 +115,9 @@ impl Service {
         let backend = validate::backend(call.backend())?;
         let Caller { tenant, deadline } = caller;
         let terms = Terms { tenant, deadline, backend, max_answers: C::max_answers(limit) };
-        let corpus = call.corpus().map(|name| self.engine.store().view(name)).transpose()?;
+        // An empty name is one that was left out.
+        let named = call.corpus().filter(|name| !name.is_empty());
+        let corpus = named.map(|name| self.engine.store().view(name)).transpose()?;
         let bytes = call.payload_bytes();
         let Validated { job, reply_bytes, reply } = convert(bytes, move || call.validate(corpus, limit)).await?;
         let outcome = C::run(&self.engine, job, terms).await?;

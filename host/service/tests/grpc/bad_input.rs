@@ -102,6 +102,7 @@ async fn wrong_parameters_are_named() {
     server.corpus("rows", &rows(20)).await;
     let mut compute = server.compute().await;
     let searches = [
+        (pb::SearchRequest { corpus: String::new(), ..good_search() }, "corpus", "name a corpus"),
         (pb::SearchRequest { k: 0, ..good_search() }, "k", "at least 1"),
         (pb::SearchRequest { metric: 9, ..good_search() }, "metric", "9"),
         (pb::SearchRequest { backend: 9, ..good_search() }, "backend", "9"),
@@ -127,6 +128,7 @@ async fn wrong_parameters_are_named() {
         assert_names(&compute.search(request).await.expect_err(field), field, word);
     }
     let scores = [
+        (pb::ScoreRequest { corpus: String::new(), ..good_score() }, "corpus", "name a corpus"),
         (pb::ScoreRequest { rows: named(vec![19, 20]), ..good_score() }, "rows.numbers[1]", "20"),
         (pb::ScoreRequest { rows: named(vec![u32::MAX]), ..good_score() }, "rows.numbers[0]", "no such row"),
         (pb::ScoreRequest { metric: -1, ..good_score() }, "metric", "-1"),
@@ -140,6 +142,7 @@ async fn wrong_parameters_are_named() {
     let nearest = [
         (pb::NearestRequest { k: 0, ..good_nearest() }, "k", "at least 1"),
         (pb::NearestRequest { among: None, ..good_nearest() }, "among", "name a corpus"),
+        (pb::NearestRequest { among: Some(Among::Corpus(String::new())), ..good_nearest() }, "among", "name a corpus"),
         (pb::NearestRequest { queries: points(vec![0.0; 6]), ..good_nearest() }, "queries.coordinates", "6 numbers"),
         (pb::NearestRequest { queries: points(nan_in_second), ..good_nearest() }, "queries.coordinates[1]", "w is NaN"),
         (

@@ -53,7 +53,7 @@ async fn replies_come_in_order_and_a_bad_request_gets_its_own_error() {
             let expected = match index {
                 7 => (Code::InvalidArgument, Some("k".to_owned())),
                 20 => (Code::InvalidArgument, Some("queries.data[3]".to_owned())),
-                _ => (Code::NotFound, None),
+                _ => (Code::InvalidArgument, Some("corpus".to_owned())),
             };
             assert_eq!((Code::from(error.code), field), expected);
             continue;
