@@ -15,7 +15,7 @@ Usage: cargo xtask <command>
   test [STEP]...    run every check and test, or the steps with these words in their names
        [--quick]    leave out what takes long
        [--ci]       count what could not run here as failed (also where CI=true)
-  test --stress N   run every program of cargo's tests N times, two at a time, beside 4 busy threads, and say which tests do not pass each time
+  test --stress N   run every program of cargo's tests N times, three at a time, beside 4 busy threads, and say which tests do not pass each time
        [--only A,B]    the tests of these packages (`ring` is megaring-ring), or tests/A.rs and tests/B in whatever package
   tidy              run the tidy checks alone
   bench [NAME]      run the criterion benches, or the one bench NAME
