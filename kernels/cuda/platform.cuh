@@ -78,19 +78,6 @@ MR_DEVICE u32 device_add(u32* at, u32 value) { return atomicAdd(at, value); }
 MR_DEVICE u64 device_add(u64* at, u64 value) {
     return atomicAdd(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(value));
 }
-// Adds, to claim a place that is free because of what the earlier claimers have seen. It needs no release and no
-// acquire: where to write depends on what comes back, so nothing is written before, and what they saw had happened
-// before they claimed.
-// In the same turn it loads the words at `beside`; a `system_fence` behind it acquires what their writers released.
-template <u32 COUNT>
-MR_DEVICE u64 device_claim_beside(u64* at, u64 value, const u64* const (&beside)[COUNT], u64 (&seen)[COUNT]) {
-    const u64 before = device_add(at, value);
-    MR_UNROLL
-    for (u32 word = 0; word < COUNT; ++word) {
-        asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(seen[word]) : "l"(beside[word]) : "memory");
-    }
-    return before;
-}
 MR_DEVICE u32 device_or(u32* at, u32 value) { return atomicOr(at, value); }
 MR_DEVICE void device_or(u64* at, u64 value) {
     atomicOr(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(value));
@@ -137,6 +124,18 @@ MR_DEVICE T device_load_relaxed(const T* at) {
         asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(at) : "memory");
         return static_cast<T>(value);
     }
+}
+
+// Adds, to claim a place that is free because of what the earlier claimers have seen. It needs no release and no
+// acquire: where to write depends on what comes back, so nothing is written before, and what they saw had happened
+// before they claimed.
+// In the same turn it loads the words at `beside`; a `system_fence` behind it acquires what their writers released.
+template <u32 COUNT>
+MR_DEVICE u64 device_claim_beside(u64* at, u64 value, const u64* const (&beside)[COUNT], u64 (&seen)[COUNT]) {
+    const u64 before = device_add(at, value);
+    MR_UNROLL
+    for (u32 word = 0; word < COUNT; ++word) seen[word] = device_load_relaxed(beside[word]);
+    return before;
 }
 
 template <typename T>
