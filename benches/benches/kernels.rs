@@ -1,7 +1,7 @@
 //! The Zig kernels alone, one thread, every instruction set of this machine.
 //!
-//! `cargo bench -p megaring-bench --bench kernels -- screen` picks a group. The screens are given thresholds that each
-//! query's own tenth best score would give, so that candidates are as rare as they are late in a search.
+//! `cargo bench -p megaring-bench --bench kernels -- screen` picks a group. The screens find the candidates of the ten
+//! best rows, with thresholds that begin as low as a search's.
 
 use std::hint::black_box;
 
@@ -12,9 +12,7 @@ use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::screen::{self, QueryScreen};
 use megaring_datasets::embeddings::Embeddings;
 use megaring_datasets::memories::memories;
-use megaring_simd::{
-    CandidateBuffers, KernelSet, KeywordAutomaton, Mask, PointColumns, QueryParams, ScreenQueries, ScreenRows,
-};
+use megaring_simd::{KernelSet, KeywordAutomaton, Mask, PointColumns, QueryParams, ScreenQueries, ScreenRows, TopRows};
 
 const ROWS: usize = 5_562;
 const DIM: usize = 384;
@@ -46,27 +44,24 @@ fn screen(criterion: &mut Criterion) {
     let norms2 = screen::norms2(&values, DIM);
     let rows = screen::pack(&values, DIM, &norms2);
     let columns = screen::columns(Metric::Dot, rows.view(), &norms2);
-    for count in [1, 8, 64, ROWS] {
+    for count in [1, 8, 64] {
         let mut queries = ScreenQueries::new(DIM).expect("few dimensions");
         let mut params = Vec::new();
         let mut codes = vec![0; DIM];
         for query in values.chunks_exact(DIM).take(count) {
-            let threshold = tenth_best(&values, query);
             let query = QueryScreen::new(Metric::Dot, query, rows.max_norm, &mut codes).expect("unit vectors are tame");
             queries.push(&codes).expect("codes in range");
-            params.push(QueryParams { scale: query.scale, a: query.a, b: query.b, threshold });
+            params.push(QueryParams::new(&query, f32::MIN));
         }
-        let mut candidates = CandidateBuffers::new(count, 1024).expect("large enough");
+        let mut top = TopRows::new(10, 296).expect("a small limit");
         let mut group = criterion.benchmark_group(format!("screen_i8_{count}_of_{ROWS}x{DIM}"));
         group.throughput(Throughput::Elements((count * ROWS * DIM) as u64));
-        if count > 64 {
-            group.sample_size(10);
-        }
         for set in KernelSet::available() {
             let mut run = || {
                 let rows = ScreenRows::new(&rows.packed, &columns, DIM).expect("lengths fit");
-                candidates.clear();
-                let reached = set.screen_i8(rows, 0..rows.groups(), 0, queries.all(), &params, &mut candidates);
+                top.reset(10, 296).expect("a small limit");
+                params.iter().for_each(|params| top.push(*params));
+                let reached = set.screen_i8(rows, 0..rows.groups(), 0, queries.all(), &mut top);
                 assert_eq!(reached, Ok(rows.groups()), "room for every candidate");
             };
             group.bench_function(set.isa().name(), |bencher| bencher.iter(&mut run));
@@ -121,13 +116,6 @@ fn distances(criterion: &mut Criterion) {
 
 fn embeddings() -> Vec<f32> {
     Embeddings { rows: ROWS, dim: DIM, seed: SEED, ..Embeddings::default() }.generate().values
-}
-
-fn tenth_best(values: &[f32], query: &[f32]) -> f32 {
-    let set = KernelSet::for_isa(megaring_simd::Isa::detect()).expect("detected");
-    let (ids, mut scores): (Vec<u32>, _) = ((0..ROWS as u32).collect(), vec![0.0; ROWS]);
-    set.exact_dot(query, values, &ids, &mut scores).expect("shapes fit");
-    *scores.select_nth_unstable_by(9, |a, b| b.total_cmp(a)).1 as f32
 }
 
 criterion_group!(benches, nop, exact_gather, screen, encode, distances);

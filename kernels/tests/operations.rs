@@ -131,6 +131,7 @@ impl Rig {
             let (rows, listed): (Vec<u32>, usize) = match lists.of(query) {
                 Candidates::Listed(listed) => (listed.iter().map(|c| c.row).collect(), listed.len()),
                 Candidates::EveryRow => ((0..points.len() as u32).collect(), 0),
+                ranked @ Candidates::Ranked { .. } => panic!("{ranked:?} of a device"),
             };
             let ranked = nearest::rank(rows.into_iter(), |row| points.point(row), *at, weights, k);
             (ranked.iter().map(|n| (n.row, n.distance)).collect(), listed)

@@ -6,19 +6,21 @@
 const std = @import("std");
 const isa = @import("isa.zig");
 const exact = @import("exact.zig");
+const quantising = @import("quantise.zig");
 const screen = @import("screen.zig");
 const encode = @import("encode.zig");
 const nearest = @import("nearest.zig");
 const roofline = @import("roofline.zig");
 
 /// Raised with every change of a signature, here and in src/table.rs.
-const abi_version = 5;
+const abi_version = 6;
 
 /// Every function, in the order of src/table.rs and by the names there.
 const kernels = .{
     .nop = &nop,
     .exact_dot = exactGather(.dot),
     .exact_l2 = exactGather(.l2),
+    .quantise = &quantise,
     .screen_i8 = &screenI8,
     .encode = &encodeTexts,
     .distances5 = &distances5,
@@ -56,6 +58,10 @@ fn exactGather(comptime operation: exact.Operation) *const GatherFn {
             exact.gather(operation, query, base, dim, ids, count, out);
         }
     }.kernel;
+}
+
+fn quantise(values: [*]const f32, dim: usize, codes: [*]i8, out: *quantising.Quantised) callconv(.c) void {
+    out.* = quantising.quantise(values, dim, codes);
 }
 
 fn screenI8(job: *const screen.Job) callconv(.c) usize {

@@ -21,10 +21,12 @@ mod nearest;
 pub mod roofline;
 mod screen;
 mod table;
+mod top_rows;
 
 pub use encode::{KeywordAutomaton, Mask};
 pub use error::{IsaError, SimdError};
 pub use isa::{CpuFeatures, Isa};
 pub use kernels::KernelSet;
 pub use nearest::PointColumns;
-pub use screen::{Candidate, CandidateBuffers, QueryCodes, QueryParams, ScreenQueries, ScreenRows};
+pub use screen::{Candidate, QueryCodes, QueryParams, ScreenQueries, ScreenRows};
+pub use top_rows::{ONLINE_K, TopRows};

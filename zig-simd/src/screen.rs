@@ -11,22 +11,25 @@
 //! kept where g + error >= threshold[q], as Candidate { row, lower: g − error, upper: g + error }
 //! ```
 //!
+//! For up to [`ONLINE_K`](crate::ONLINE_K) best rows every row that is kept may raise the threshold of those after it
+//! ([`TopRows`]).
+//!
 //! # Promises
 //! The candidates are the same bits on every instruction set, and rise by row within a query. The error coefficients
 //! are the caller's: they must cover the quantisation and the float32 roundings above.
 //!
 //! # Limits
-//! When a query's buffer has fewer than 16 free places, the screen stops before the group that might not fit, and says
-//! where: make room (and raise the thresholds), then call again. Up to [`MAX_DIM`] dimensions: 32,768 · 255 · 127 <
-//! 2³¹.
+//! When a query has fewer than 16 free places, the screen stops before the group that might not fit, and says where:
+//! make room, then call again. Up to [`MAX_DIM`] dimensions: 32,768 · 255 · 127 < 2³¹.
 
 use std::ops::Range;
 
 use megaring_core::matrix::MAX_DIM;
-use megaring_core::screen::{COLUMNS, GROUP_ROWS, QUAD, quads};
+use megaring_core::screen::{COLUMNS, GROUP_ROWS, QUAD, Quantised, QueryScreen, quads};
 
 use crate::error::{SimdError, check_length};
 use crate::kernels::KernelSet;
+use crate::top_rows::TopRows;
 
 /// Packed rows: codes and columns of the same groups.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +68,7 @@ fn checked_quads(dim: usize) -> Result<usize, SimdError> {
 }
 
 /// The codes of several queries, padded and checked; reused from batch to batch without allocating again.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ScreenQueries {
     dim: usize,
     codes: Vec<i8>,
@@ -78,8 +81,21 @@ impl ScreenQueries {
     /// # Errors
     /// [`SimdError::TooLarge`] beyond [`MAX_DIM`].
     pub fn new(dim: usize) -> Result<Self, SimdError> {
+        let mut queries = Self::default();
+        queries.reset(dim)?;
+        Ok(queries)
+    }
+
+    /// Forgets the queries for others of `dim` dimensions, keeps the memory.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; nothing is changed then.
+    pub fn reset(&mut self, dim: usize) -> Result<(), SimdError> {
         checked_quads(dim)?;
-        Ok(ScreenQueries { dim, codes: Vec::new(), biases: Vec::new() })
+        self.dim = dim;
+        self.codes.clear();
+        self.biases.clear();
+        Ok(())
     }
 
     /// Appends one query's codes, -127..=127, as many as there are dimensions.
@@ -97,10 +113,20 @@ impl ScreenQueries {
         Ok(())
     }
 
-    /// Forgets the queries, keeps the memory.
-    pub fn clear(&mut self) {
-        self.codes.clear();
-        self.biases.clear();
+    /// Appends one query by its values, and says what its codes lose.
+    ///
+    /// # Errors
+    /// Another length; nothing is appended then.
+    pub fn push_values(&mut self, kernels: &KernelSet, values: &[f32]) -> Result<Quantised, SimdError> {
+        check_length("the query", self.dim, values.len())?;
+        let begin = self.codes.len();
+        self.codes.resize(begin + quads(self.dim) * QUAD, 0);
+        let mut raw = RawQuantised::default();
+        // SAFETY: `values` holds `dim` values, `codes` has room for as many, both outlive the call, and the CPU has the
+        // instructions because a `KernelSet` exists.
+        unsafe { (kernels.table.quantise)(values.as_ptr(), self.dim, self.codes[begin..].as_mut_ptr(), &mut raw) };
+        self.biases.push(-128 * raw.sum);
+        Ok(Quantised::new(raw.norm2, raw.scale, raw.lost, raw.kept))
     }
 
     /// The number of queries.
@@ -131,7 +157,7 @@ impl ScreenQueries {
 }
 
 /// Checked codes of several queries, borrowed from [`ScreenQueries`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct QueryCodes<'a> {
     codes: &'a [i8],
     biases: &'a [i32],
@@ -151,7 +177,7 @@ impl QueryCodes<'_> {
 }
 
 /// The numbers of one query.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[repr(C)]
 pub struct QueryParams {
     /// Value of one step of the query's codes.
@@ -162,6 +188,25 @@ pub struct QueryParams {
     pub b: f32,
     /// A row is kept from this upper bound on. At least `-f32::MAX`, or padding rows pass.
     pub threshold: f32,
+    /// How far below the k-th best lower bound an upper bound must lie to be of no interest; not negative.
+    pub slack: f32,
+}
+
+impl QueryParams {
+    /// For a query that was quantised, with the least upper bound of interest.
+    pub fn new(screen: &QueryScreen, threshold: f32) -> Self {
+        let slack = if screen.slack == 0.0 { 0.0 } else { (2.0 * screen.slack) as f32 };
+        let slack = if slack > 0.0 { slack.next_up() } else { slack };
+        QueryParams { scale: screen.scale, a: screen.a, b: screen.b, threshold, slack }
+    }
+
+    /// The threshold that a k-th best lower bound allows; the same as in src/screen.zig.
+    pub(crate) fn relaxed(&self, kth_lower: f32) -> f32 {
+        if self.slack == 0.0 {
+            return kth_lower;
+        }
+        ((f64::from(kth_lower) - f64::from(self.slack)) as f32).next_down()
+    }
 }
 
 /// A row that may matter to a query.
@@ -176,82 +221,18 @@ pub struct Candidate {
     pub upper: f32,
 }
 
-/// One bounded buffer of candidates per query, in one allocation.
-#[derive(Debug, Clone)]
-pub struct CandidateBuffers {
-    places: Vec<Candidate>,
-    counts: Vec<u32>,
-    capacity: usize,
+/// What the quantising kernel writes; the same as `Quantised` in src/quantise.zig.
+#[derive(Default)]
+#[repr(C)]
+pub(crate) struct RawQuantised {
+    norm2: f64,
+    lost: f64,
+    kept: f64,
+    scale: f32,
+    sum: i32,
 }
 
-impl CandidateBuffers {
-    /// Empty buffers for `queries` queries, of `capacity` candidates each. Larger ones are emptied less often: with 64
-    /// the screen can always work on its largest tile after a compaction to 16.
-    ///
-    /// # Errors
-    /// A capacity below [`GROUP_ROWS`], with which no group would ever fit, or beyond `u32::MAX`.
-    pub fn new(queries: usize, capacity: usize) -> Result<Self, SimdError> {
-        if capacity < GROUP_ROWS {
-            return Err(SimdError::TooSmall { what: "the capacity", found: capacity, limit: GROUP_ROWS });
-        }
-        let limit = u32::MAX as usize;
-        if capacity > limit {
-            return Err(SimdError::TooLarge { what: "the capacity", found: capacity, limit });
-        }
-        let places =
-            queries.checked_mul(capacity).filter(|places| *places <= isize::MAX as usize / size_of::<Candidate>());
-        let places = places.ok_or(SimdError::TooLarge { what: "the number of queries", found: queries, limit })?;
-        Ok(CandidateBuffers { places: vec![Candidate::default(); places], counts: vec![0; queries], capacity })
-    }
-
-    /// The number of queries.
-    pub fn queries(&self) -> usize {
-        self.counts.len()
-    }
-
-    /// Places per query.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Whether query `query` has fewer than [`GROUP_ROWS`] free places, so that the screen cannot go on.
-    ///
-    /// # Panics
-    /// Where there is no such query.
-    pub fn is_full(&self, query: usize) -> bool {
-        self.get(query).len() + GROUP_ROWS > self.capacity
-    }
-
-    /// The candidates of query `query`.
-    ///
-    /// # Panics
-    /// Where there is no such query.
-    pub fn get(&self, query: usize) -> &[Candidate] {
-        &self.places[query * self.capacity..][..self.counts[query] as usize]
-    }
-
-    /// The candidates of query `query`, to be reordered before [`CandidateBuffers::truncate`].
-    ///
-    /// # Panics
-    /// Where there is no such query.
-    pub fn get_mut(&mut self, query: usize) -> &mut [Candidate] {
-        &mut self.places[query * self.capacity..][..self.counts[query] as usize]
-    }
-
-    /// Keeps the first `length` candidates of query `query`, if it has more.
-    ///
-    /// # Panics
-    /// Where there is no such query.
-    pub fn truncate(&mut self, query: usize, length: usize) {
-        let count = &mut self.counts[query];
-        *count = (*count).min(u32::try_from(length).unwrap_or(u32::MAX));
-    }
-
-    /// Empties every buffer.
-    pub fn clear(&mut self) {
-        self.counts.fill(0);
-    }
-}
+const _: () = assert!(size_of::<RawQuantised>() == 32);
 
 /// What the kernel reads; the same as `Job` in src/screen.zig.
 #[repr(C)]
@@ -263,38 +244,40 @@ pub(crate) struct ScreenJob {
     quads: usize,
     queries: *const i8,
     biases: *const i32,
-    params: *const QueryParams,
+    params: *mut QueryParams,
     query_count: usize,
+    best: *mut f32,
+    best_registers: usize,
+    k: usize,
     candidates: *mut Candidate,
     counts: *mut u32,
+    stride: usize,
     capacity: usize,
     row_base: u32,
     reserved: u32,
 }
 
-const _: () = assert!(size_of::<ScreenJob>() == 12 * size_of::<usize>() + 8);
-const _: () = assert!(size_of::<QueryParams>() == 16 && size_of::<Candidate>() == 12);
+const _: () = assert!(size_of::<ScreenJob>() == 16 * size_of::<usize>() + 8);
+const _: () = assert!(size_of::<QueryParams>() == 20 && size_of::<Candidate>() == 12);
 
 impl KernelSet {
-    /// Screens `groups` of `rows` against every query and appends to its buffer the rows that pass. Row numbers are
+    /// Screens `groups` of `rows` against every query and appends to its candidates the rows that pass. Row numbers are
     /// `row_base` plus the row's place in `rows`. Returns the group reached: the end of `groups`, or the first group
-    /// for which some buffer [is full](CandidateBuffers::is_full); all queries have seen exactly the groups before it.
+    /// for which some query needs [more room](TopRows::make_room); all queries have seen exactly the groups before it.
     ///
     /// # Errors
-    /// Different dimensions of rows and queries, another number of parameters or buffers than of queries, groups beyond
-    /// the rows, or row numbers beyond an u32.
+    /// Different dimensions of rows and queries, another number of queries in `top`, groups beyond the rows, or row
+    /// numbers beyond an u32.
     pub fn screen_i8(
         &self,
         rows: ScreenRows<'_>,
         groups: Range<usize>,
         row_base: u32,
         queries: QueryCodes<'_>,
-        params: &[QueryParams],
-        candidates: &mut CandidateBuffers,
+        top: &mut TopRows,
     ) -> Result<usize, SimdError> {
         check_length("a query", rows.quads * QUAD, queries.quads * QUAD)?;
-        check_length("the query parameters", queries.len(), params.len())?;
-        check_length("the candidate buffers", queries.len(), candidates.queries())?;
+        check_length("the queries' candidates", queries.len(), top.queries())?;
         if groups.end > rows.groups || groups.start > groups.end {
             return Err(SimdError::Index { what: "group", index: groups.start.max(groups.end), count: rows.groups });
         }
@@ -310,19 +293,24 @@ impl KernelSet {
             quads: rows.quads,
             queries: queries.codes.as_ptr(),
             biases: queries.biases.as_ptr(),
-            params: params.as_ptr(),
+            params: top.params.as_mut_ptr(),
             query_count: queries.len(),
-            candidates: candidates.places.as_mut_ptr(),
-            counts: candidates.counts.as_mut_ptr(),
-            capacity: candidates.capacity,
+            best: top.best.as_mut_ptr(),
+            best_registers: top.registers(),
+            k: top.k(),
+            candidates: top.places.as_mut_ptr(),
+            counts: top.counts.as_mut_ptr(),
+            stride: top.capacity,
+            capacity: top.stop,
             row_base,
             reserved: 0,
         };
         // SAFETY: codes and columns hold `rows.groups` groups of `quads` quads (`ScreenRows::new`), codes and biases
-        // hold every query at the same number of quads (`ScreenQueries`), parameters and counts one entry per query and
-        // `places` `capacity` per query; every count is at most `capacity`, and the kernel appends only where a whole
-        // group fits. The buffers are borrowed exclusively, all slices outlive the call, and the CPU has the
-        // instructions because a `KernelSet` exists.
+        // hold every query at the same number of quads (`ScreenQueries`). `TopRows` holds for each query parameters, a
+        // count, `registers` of best bounds (k fits in them where there are any) and `stride` places, of which at least
+        // `capacity` are there and at most that many taken; the kernel appends only where a whole group fits. All of it
+        // is borrowed exclusively, all slices outlive the call, and the CPU has the instructions because a `KernelSet`
+        // exists.
         Ok(unsafe { (self.table.screen_i8)(&job) })
     }
 }

@@ -10,6 +10,11 @@
 //!     error = a[q] * e1[r] + b[q] * e2[r]
 //!     kept where g + error >= threshold[q], as { row, lower = g - error, upper = g + error }
 //!
+//! For the k best of few, `best[q]` holds the greatest lower bounds met so far in falling order. Each row that is kept
+//! takes its place there, and the k-th raises the threshold for every row after it: k rows are surely better than what
+//! it then turns away. Rows are decided one after the other, whatever the size of a tile, so what is kept does not
+//! depend on the instruction set.
+//!
 //! No score matrix exists at any time. When a query's buffer might overflow, the function returns before the group it
 //! could not hold; the caller makes room and calls again from there. A query's candidates are appended in rising row
 //! order.
@@ -25,10 +30,13 @@ pub const QueryParams = extern struct {
     scale: f32,
     a: f32,
     b: f32,
+    /// Raised by the screen where it holds the best lower bounds.
     threshold: f32,
+    /// How far below the k-th best lower bound an upper bound must lie to be of no interest.
+    slack: f32,
 
     comptime {
-        std.debug.assert(@sizeOf(QueryParams) == 16 and @alignOf(QueryParams) == 4);
+        std.debug.assert(@sizeOf(QueryParams) == 20 and @alignOf(QueryParams) == 4);
     }
 };
 
@@ -42,7 +50,7 @@ pub const Candidate = extern struct {
     }
 };
 
-/// Pointers outlive the call; `counts` and `candidates` are written, the rest is read.
+/// Pointers outlive the call; `params`, `best`, `counts` and `candidates` are written, the rest is read.
 pub const Job = extern struct {
     /// From row group 0 on: [group][quad][16][4] and [group][4][16].
     codes: [*]const u8,
@@ -54,23 +62,32 @@ pub const Job = extern struct {
     queries: [*]const i8,
     /// -128 * (sum of the query's codes).
     biases: [*]const i32,
-    params: [*]const QueryParams,
+    params: [*]QueryParams,
     query_count: usize,
-    /// Query q's candidates are candidates[q * capacity ..][0..counts[q]].
+    /// [query][best_registers][16], in falling order; -inf where nothing was met.
+    best: [*]f32,
+    /// 0 (thresholds stay as they are), 1 or 2; k is at most 16 times as many.
+    best_registers: usize,
+    k: usize,
+    /// Query q's candidates are candidates[q * stride ..][0..counts[q]].
     candidates: [*]Candidate,
     counts: [*]u32,
+    stride: usize,
+    /// The most of them; at most `stride`.
     capacity: usize,
     /// Added to the row number within `codes`.
     row_base: u32,
     reserved: u32,
 
     comptime {
-        std.debug.assert(@sizeOf(Job) == 12 * @sizeOf(usize) + 8);
+        std.debug.assert(@sizeOf(Job) == 16 * @sizeOf(usize) + 8);
     }
 };
 
 const Sums = @Vector(group_rows, i32);
 const Floats = @Vector(group_rows, f32);
+/// One bit for each row of a group.
+const Lanes = u16;
 
 /// The register tiles: many queries against few groups where they share the codes' loads; one query against a run of
 /// quads, in several chains, where memory is the limit.
@@ -145,14 +162,26 @@ fn tileOf(comptime groups: comptime_int, comptime queries: comptime_int) Tile {
 }
 
 fn tile(comptime shape: Tile, job: *const Job, group: usize, query: usize, fullest: *u32) void {
-    var sums: [shape.queries][shape.groups * group_rows]i32 = undefined;
+    var sums: [shape.queries][shape.groups]Sums = undefined;
     inline for (0..shape.groups * steps_a_group / shape.steps) |pass| {
-        accumulate(shape, job, group, query, pass * shape.steps, &sums);
+        accumulate(shape, job, group, query, pass * shape.steps, @ptrCast(&sums));
     }
+    // One branch a tile: most tiles of many queries have a row that passes, and each test by itself is hard to predict.
+    const pairs = shape.queries * shape.groups;
+    var passes: [pairs]Lanes = undefined;
     inline for (0..shape.queries) |q| {
+        const threshold = splat(job.params[query + q].threshold);
         inline for (0..shape.groups) |g| {
-            keep(job, group + g, query + q, sums[q][g * group_rows ..][0..group_rows].*, fullest);
+            const bounds = Bounds.of(job, group + g, query + q, sums[q][g]);
+            passes[q * shape.groups + g] = @bitCast(bounds.upper >= threshold);
         }
+    }
+    const any = @as(@Vector(pairs, Lanes), passes) != @as(@Vector(pairs, Lanes), @splat(0));
+    var rest: std.meta.Int(.unsigned, pairs) = @bitCast(any);
+    while (rest != 0) : (rest &= rest - 1) {
+        const pair: usize = @ctz(rest);
+        const q, const g = .{ pair / shape.groups, pair % shape.groups };
+        append(job, group + g, query + q, passes[pair], &sums[q][g], fullest);
     }
 }
 
@@ -219,49 +248,91 @@ inline fn addQuad(
     }
 }
 
-/// Turns one group's sums for one query into bounds and appends the rows that pass.
-inline fn keep(job: *const Job, group: usize, query: usize, sums: Sums, fullest: *u32) void {
-    const params = job.params[query];
-    const columns = job.columns + group * group_columns;
-    const mul: Floats = columns[0..group_rows].*;
-    const add: Floats = columns[group_rows..][0..group_rows].*;
-    const e1: Floats = columns[2 * group_rows ..][0..group_rows].*;
-    const e2: Floats = columns[3 * group_rows ..][0..group_rows].*;
+/// What one group's sums mean for one query.
+const Bounds = struct {
+    lower: Floats,
+    upper: Floats,
 
-    const score = (@as(Floats, @floatFromInt(sums)) * splat(params.scale)) * mul + add;
-    const err = splat(params.a) * e1 + splat(params.b) * e2;
-    const upper = score + err;
-    const passes: u16 = @bitCast(upper >= splat(params.threshold));
-    if (passes != 0) {
-        @branchHint(.unlikely);
-        append(job, group, query, passes, score - err, upper, fullest);
+    inline fn of(job: *const Job, group: usize, query: usize, sums: Sums) Bounds {
+        const params = &job.params[query];
+        const columns = job.columns + group * group_columns;
+        const mul: Floats = columns[0..group_rows].*;
+        const add: Floats = columns[group_rows..][0..group_rows].*;
+        const e1: Floats = columns[2 * group_rows ..][0..group_rows].*;
+        const e2: Floats = columns[3 * group_rows ..][0..group_rows].*;
+
+        const score = (@as(Floats, @floatFromInt(sums)) * splat(params.scale)) * mul + add;
+        const err = splat(params.a) * e1 + splat(params.b) * e2;
+        return .{ .lower = score - err, .upper = score + err };
     }
-}
+};
 
 inline fn splat(value: f32) Floats {
     return @splat(value);
 }
 
-noinline fn append(
+/// Appends those of the `passes` that the query's threshold still lets through.
+inline fn append(job: *const Job, group: usize, query: usize, passes: Lanes, sums: *const Sums, fullest: *u32) void {
+    const bounds = Bounds.of(job, group, query, sums.*);
+    switch (job.best_registers) {
+        inline 0, 1, 2 => |registers| appendRows(registers, job, group, query, passes, bounds),
+        else => unreachable,
+    }
+    fullest.* = @max(fullest.*, job.counts[query]);
+}
+
+inline fn appendRows(
+    comptime registers: comptime_int,
     job: *const Job,
     group: usize,
     query: usize,
-    passes: u16,
-    lower: [group_rows]f32,
-    upper: [group_rows]f32,
-    fullest: *u32,
+    passes: Lanes,
+    bounds: Bounds,
 ) void {
-    const buffer = job.candidates + query * job.capacity;
     const first_row = job.row_base +% @as(u32, @truncate(group * group_rows));
+    const lower: [group_rows]f32 = bounds.lower;
+    const upper: [group_rows]f32 = bounds.upper;
+    const buffer = job.candidates + query * job.stride;
+    const params = &job.params[query];
+    const best: *[registers * group_rows]f32 = @ptrCast(job.best + query * registers * group_rows);
     var count = job.counts[query];
-    var rest = passes;
+    var threshold = params.threshold;
+    var rest = passes & @as(Lanes, @bitCast(bounds.upper >= splat(threshold)));
     while (rest != 0) : (rest &= rest - 1) {
         const lane: u4 = @intCast(@ctz(rest));
+        // Written in any case and counted where it passes; one that does not is too low to change the k best.
         buffer[count] = .{ .row = first_row +% lane, .lower = lower[lane], .upper = upper[lane] };
-        count += 1;
+        count += @intFromBool(upper[lane] >= threshold);
+        if (registers == 0) continue;
+        insert(registers, best, lower[lane]);
+        threshold = @max(threshold, relaxed(best[job.k - 1], params.slack));
     }
     job.counts[query] = count;
-    fullest.* = @max(fullest.*, count);
+    params.threshold = threshold;
+}
+
+/// Puts `value` in its place among values that fall.
+inline fn insert(comptime registers: comptime_int, best: *[registers * group_rows]f32, value: f32) void {
+    const before = comptime before: {
+        var lanes: [group_rows]i32 = undefined;
+        for (&lanes, 0..) |*lane, i| lane.* = if (i == 0) ~@as(i32, group_rows - 1) else i - 1;
+        break :before lanes;
+    };
+    var left = splat(std.math.inf(f32));
+    inline for (0..registers) |r| {
+        const old: Floats = best[r * group_rows ..][0..group_rows].*;
+        const shifted = @shuffle(f32, old, left, before);
+        const capped = @select(f32, shifted < splat(value), shifted, splat(value));
+        best[r * group_rows ..][0..group_rows].* = @select(f32, old > capped, old, capped);
+        left = old;
+    }
+}
+
+/// The threshold that a k-th best lower bound allows, not rounded up.
+inline fn relaxed(kth: f32, slack: f32) f32 {
+    if (slack == 0) return kth;
+    const threshold: f32 = @floatCast(@as(f64, kth) - slack);
+    return std.math.nextAfter(f32, threshold, -std.math.inf(f32));
 }
 
 test {

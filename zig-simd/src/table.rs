@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use crate::encode::Mask;
 use crate::roofline::{Codes, Piece, QueryCodes, Sums};
-use crate::screen::ScreenJob;
+use crate::screen::{RawQuantised, ScreenJob};
 
 /// query, rows, dim, ids, ids' count, out.
 pub(crate) type GatherKernel = unsafe extern "C" fn(*const f32, *const f32, usize, *const u32, usize, *mut f64);
@@ -47,11 +47,12 @@ macro_rules! kernels {
     };
 }
 
-// 5 is the version, raised with every change of a signature here and in src/exports.zig.
-kernels! { 5;
+// 6 is the version, raised with every change of a signature here and in src/exports.zig.
+kernels! { 6;
     nop: unsafe extern "C" fn(),
     exact_dot: GatherKernel,
     exact_l2: GatherKernel,
+    quantise: unsafe extern "C" fn(*const f32, usize, *mut i8, *mut RawQuantised),
     screen_i8: unsafe extern "C" fn(*const ScreenJob) -> usize,
     encode: unsafe extern "C" fn(*const RawAutomaton, *const u8, *const u64, usize, *mut Mask),
     distances5: unsafe extern "C" fn(*const [*const f64; 5], *const [f64; 5], *const [f64; 5], usize, *mut f64),

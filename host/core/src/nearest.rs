@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::lists::{self, CandidateLists, Candidates, is_short, wants_every_row};
 use crate::operation::{
     Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape,
-    Size, SlotFields, even_pieces,
+    Size, SlotFields, even_pieces, misshapen,
 };
 
 /// In a slot: the points travel in the payload (their number in `dim`), no corpus is meant.
@@ -156,6 +156,7 @@ impl Answered for Nearest {
                     rows_rescored += points as u64;
                     rank(0..points as u32, point, *query, self.weights, self.k)
                 }
+                Candidates::Ranked { .. } => return Err(misshapen()),
             });
         }
         let bytes_read = (points * items.len() * size_of::<[f64; AXES]>()) as u64;

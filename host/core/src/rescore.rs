@@ -57,10 +57,13 @@ pub fn rank(
     candidates: &Candidates<'_>,
     kernel: &dyn ExactKernel,
 ) -> Ranked {
-    let scorer = Scorer { view, query, metric: ask.metric, norm: exact::norm(query), kernel };
-    match candidates {
-        Candidates::Listed(listed) => rank_listed(&scorer, ask, listed),
-        Candidates::EveryRow => rank_every_row(&scorer, ask),
+    match *candidates {
+        Candidates::Listed(listed) => rank_listed(&Scorer::new(view, query, ask.metric, kernel), ask, listed),
+        Candidates::EveryRow => rank_every_row(&Scorer::new(view, query, ask.metric, kernel), ask),
+        Candidates::Ranked { rows, scored } => {
+            let hits = rows.iter().map(|ranked| Hit { row: ranked.row, score: ranked.score }).collect();
+            Ranked { hits, rescored: u64::from(scored) }
+        }
     }
 }
 
@@ -120,7 +123,7 @@ pub fn score_rows(
     kernel: &dyn ExactKernel,
     out: &mut [f64],
 ) {
-    Scorer { view, query, metric, norm: exact::norm(query), kernel }.score(ids, out);
+    Scorer::new(view, query, metric, kernel).score(ids, out);
 }
 
 /// The total order of hits: the better one is `Less`.
@@ -147,7 +150,13 @@ struct Scorer<'a> {
     kernel: &'a dyn ExactKernel,
 }
 
-impl Scorer<'_> {
+impl<'a> Scorer<'a> {
+    fn new(view: &'a CorpusView, query: &'a [f32], metric: Metric, kernel: &'a dyn ExactKernel) -> Self {
+        let mut norm2 = 0.0;
+        kernel.dot(query, query, &[0], std::slice::from_mut(&mut norm2));
+        Self { view, query, metric, norm: norm2.sqrt(), kernel }
+    }
+
     /// What turns an upper bound of g into one of the metric's goodness, its absolute slack included.
     fn upper_offset(&self) -> f64 {
         match self.metric {

@@ -219,12 +219,16 @@ impl QueryScreen {
     /// `None` means the query cannot be screened: its norm is 0 or out of range.
     #[must_use]
     pub fn new(metric: Metric, query: &[f32], max_norm: f64, codes: &mut [i8]) -> Option<Self> {
-        let norm2 = exact::dot(query, query);
+        Self::of(metric, &quantise(query, exact::dot(query, query), codes), max_norm)
+    }
+
+    /// [`Self::new`] of a query that has its codes.
+    #[must_use]
+    pub fn of(metric: Metric, quantised: &Quantised, max_norm: f64) -> Option<Self> {
+        let (norm2, coded) = (quantised.norm2, quantised.coded_norm);
         if norm2 == 0.0 || !is_tame(norm2) {
             return None;
         }
-        let quantised = quantise(query, norm2, codes);
-        let coded = quantised.coded_norm;
         let unit = if metric == Metric::Cosine { norm2.sqrt() } else { 1.0 };
         let short = if metric == Metric::L2 { SLACK * max_norm } else { 0.0 };
         Some(Self {
@@ -251,7 +255,10 @@ impl QueryScreen {
 /// (n + 3)·2⁻⁵³ for n up to 32,768 elements, doubled: relative rounding of a canonical squared distance.
 const L2_SLACK: f64 = 1.0 / (1_u64 << 36) as f64;
 
-struct Quantised {
+/// What a vector's codes lose of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quantised {
+    norm2: f64,
     scale: f32,
     /// ‖x - s·c‖, not rounded down.
     residual: f64,
@@ -259,11 +266,21 @@ struct Quantised {
     coded_norm: f64,
 }
 
+impl Quantised {
+    /// Of a vector's canonical squared norm, its scale s and the sums of (x - s·c)² and of (s·c)², which float64
+    /// additions in any order may make.
+    #[must_use]
+    pub fn new(norm2: f64, scale: f32, lost: f64, kept: f64) -> Self {
+        let up = 1.0 + 1e-9;
+        Self { norm2, scale, residual: lost.sqrt() * up, coded_norm: kept.sqrt() * up }
+    }
+}
+
 /// Codes of one vector. Wild or zero vectors get all zeros and scale 0.
 fn quantise(values: &[f32], norm2: f64, codes: &mut [i8]) -> Quantised {
     codes.fill(0);
     if norm2 == 0.0 || !is_tame(norm2) {
-        return Quantised { scale: 0.0, residual: norm2.sqrt(), coded_norm: 0.0 };
+        return Quantised::new(norm2, 0.0, norm2, 0.0);
     }
     let largest = values.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
     let scale = largest / 127.0;
@@ -277,8 +294,7 @@ fn quantise(values: &[f32], norm2: f64, codes: &mut [i8]) -> Quantised {
         lost += rest * rest;
         kept += coded * coded;
     }
-    let up = 1.0 + 1e-9;
-    Quantised { scale, residual: lost.sqrt() * up, coded_norm: kept.sqrt() * up }
+    Quantised::new(norm2, scale, lost, kept)
 }
 
 /// Nearest integer of a value within ±127.5, through the mantissa: vectorises on every instruction set.

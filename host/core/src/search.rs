@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::corpus::{Column, Columns, CorpusView};
 use crate::error::Error;
-use crate::lists::{CandidateLists, is_short, wants_every_row};
+use crate::lists::{CandidateLists, is_ranked, is_short, wants_every_row};
 use crate::matrix::Matrix;
 use crate::metric::{Dtype, Metric};
 use crate::operation::{
@@ -97,6 +97,8 @@ const CANDIDATES_PER_HIT: usize = 4;
 const PARALLEL_QUERIES: usize = 16;
 /// Hits of a piece that are rescored within some 100 µs.
 const LIGHT_HITS: usize = 256;
+/// Hits of a piece that are copied within some 100 µs.
+const LIGHT_RANKED_HITS: usize = 1 << 16;
 
 impl Operation for Search {
     fn opcode(&self) -> Opcode {
@@ -157,8 +159,9 @@ impl Answered for Search {
     }
 
     fn is_light(&self, piece: &Piece, result: &[u8]) -> bool {
-        let hits = piece.items.len().saturating_mul(self.k);
-        hits <= LIGHT_HITS && is_short(result, piece.items.len(), self.corpus.rows())
+        let (items, hits) = (piece.items.len(), piece.items.len().saturating_mul(self.k));
+        (hits <= LIGHT_HITS && is_short(result, items, self.corpus.rows()))
+            || (hits <= LIGHT_RANKED_HITS && is_ranked(result, items))
     }
 
     fn finish(&self, piece: &Piece, result: &[u8], by: &Exact<'_>) -> Result<Finished<Vec<Ranked>>, Error> {
@@ -168,7 +171,7 @@ impl Answered for Search {
             let values = self.queries.of(piece.items.start + query, &self.corpus);
             rank(&self.corpus, values, ask, &lists.of(query), by.kernel)
         };
-        let answer: Vec<Ranked> = if piece.items.len() < PARALLEL_QUERIES {
+        let answer: Vec<Ranked> = if piece.items.len() < PARALLEL_QUERIES || is_ranked(result, piece.items.len()) {
             (0..piece.items.len()).map(one).collect()
         } else {
             (0..piece.items.len()).into_par_iter().with_min_len(PARALLEL_QUERIES / 2).map(one).collect()

@@ -10,7 +10,6 @@
 //! fail.
 
 mod active;
-mod collector;
 mod memory;
 mod operation;
 mod plan;

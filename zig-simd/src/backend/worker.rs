@@ -101,14 +101,14 @@ fn run_chunk(job: &ActiveJob<Taken>, chunk: u32, context: &Context, scratch: &mu
         }
     }
     if job.finish() {
-        taken.complete();
+        taken.complete(context);
     }
 }
 
 impl Taken {
     /// Completes the slot; called once, by whoever finished the last chunk.
-    fn complete(&self) {
-        if self.is_ok() && catch_unwind(AssertUnwindSafe(|| self.work.merge())).is_err() {
+    fn complete(&self, context: &Context) {
+        if self.is_ok() && catch_unwind(AssertUnwindSafe(|| self.work.merge(context))).is_err() {
             self.fail(Status::BackendFailed);
         }
         let Some(slot) = self.lock().take() else { return };

@@ -1,9 +1,12 @@
 //! The int8 screen of every available instruction set against the formula it documents, candidate by candidate.
 
 use megaring_core::aligned::AlignedBytes;
+use megaring_core::exact::dot;
 use megaring_core::matrix::MAX_DIM;
+use megaring_core::metric::Metric;
 use megaring_core::screen::GROUP_ROWS;
-use megaring_simd::{Candidate, CandidateBuffers, KernelSet, QueryParams, ScreenQueries, ScreenRows, SimdError};
+use megaring_core::screen::QueryScreen;
+use megaring_simd::{Candidate, KernelSet, ONLINE_K, QueryParams, ScreenQueries, ScreenRows, SimdError, TopRows};
 
 use crate::common::{DIMS, Random};
 use crate::layout::{Column, pack_codes, pack_columns};
@@ -41,6 +44,7 @@ impl Case {
                 a: random.unit().abs() * 0.01,
                 b: 0.001,
                 threshold: threshold + random.unit() * 0.05,
+                slack: 0.0,
             })
             .collect();
         let packed_codes = pack_codes(&codes, rows, dim);
@@ -56,53 +60,47 @@ impl Case {
         ScreenRows::new(&self.packed_codes, &self.packed_columns, self.dim).expect("lengths fit")
     }
 
-    /// The formula, one row at a time.
-    fn expected(&self, query: usize, base: u32) -> Vec<Candidate> {
+    /// The formula, one row at a time: a row's bounds raise the threshold of those after it where at most
+    /// [`ONLINE_K`] are wanted.
+    fn expected(&self, query: usize, base: u32, k: usize) -> Vec<Candidate> {
         let params = self.params[query];
+        let mut threshold = params.threshold;
+        let mut lower = Vec::new();
         let candidate = |row: usize| {
             let codes = &self.codes[row * self.dim..][..self.dim];
             let sum: i32 = codes.iter().zip(&self.queries[query]).map(|(a, b)| i32::from(*a) * i32::from(*b)).sum();
             let column = self.columns[row];
             let score = (sum as f32 * params.scale) * column.mul + column.add;
             let error = params.a * column.e1 + params.b * column.e2;
-            let upper = score + error;
-            (upper >= params.threshold).then_some(Candidate { row: base + row as u32, lower: score - error, upper })
+            let found = Candidate { row: base + row as u32, lower: score - error, upper: score + error };
+            if found.upper < threshold {
+                return None;
+            }
+            lower.push(found.lower);
+            lower.sort_by(|a: &f32, b| b.total_cmp(a));
+            if let Some(kth) = lower.get(k - 1).filter(|_| k <= ONLINE_K) {
+                threshold = threshold.max(*kth);
+            }
+            Some(found)
         };
         (0..self.rows).filter_map(candidate).collect()
     }
 
-    /// Runs the screen to the end, taking the candidates out whenever it stops.
-    fn screened(&self, set: &KernelSet, capacity: usize, base: u32) -> Vec<Vec<Candidate>> {
-        let mut found = vec![Vec::new(); self.queries.len()];
-        let mut buffers = CandidateBuffers::new(self.queries.len(), capacity).expect("large enough");
-        let (mut group, groups) = (0, self.packed().groups());
-        loop {
-            let reached = set
-                .screen_i8(self.packed(), group..groups, base, self.packed_queries.all(), &self.params, &mut buffers)
-                .expect("shapes fit");
-            assert!(
-                reached == groups || (0..self.queries.len()).any(|query| buffers.is_full(query)),
-                "stopped for no reason"
-            );
-            assert!(reached == groups || reached > group, "no progress");
-            for (query, found) in found.iter_mut().enumerate() {
-                found.extend_from_slice(buffers.get(query));
-            }
-            buffers.clear();
-            group = reached;
-            if group == groups {
-                return found;
-            }
-        }
+    fn top(&self, k: usize, limit: usize) -> TopRows {
+        let mut top = TopRows::new(k, limit).expect("a small limit");
+        self.params.iter().for_each(|params| top.push(*params));
+        top
     }
 
-    fn check(&self, capacity: usize) {
+    fn check(&self, k: usize) {
         for set in KernelSet::available() {
-            let found = self.screened(set, capacity, 70_000);
-            for (query, found) in found.iter().enumerate() {
-                let expected = self.expected(query, 70_000);
-                let context =
-                    format!("{} dim {} rows {} query {query} capacity {capacity}", set.isa(), self.dim, self.rows);
+            let mut top = self.top(k, self.rows);
+            let groups = self.packed().groups();
+            let reached = set.screen_i8(self.packed(), 0..groups, 70_000, self.packed_queries.all(), &mut top);
+            assert_eq!(reached, Ok(groups), "there is room for every row");
+            for query in 0..self.queries.len() {
+                let (found, expected) = (top.get(query), self.expected(query, 70_000, k));
+                let context = format!("{} dim {} rows {} query {query} k {k}", set.isa(), self.dim, self.rows);
                 assert_eq!(found.len(), expected.len(), "{context}");
                 for (found, expected) in found.iter().zip(expected) {
                     assert_eq!(found.row, expected.row, "{context}");
@@ -120,6 +118,7 @@ fn candidates_equal_the_formula_for_every_dimension() {
     for dim in DIMS {
         for queries in [1, 2, 9] {
             Case::new(&mut random, 70, dim, queries, 0.3).check(64);
+            Case::new(&mut random, 70, dim, queries, 1.0).check(3);
         }
     }
 }
@@ -129,8 +128,8 @@ fn candidates_equal_the_formula_for_every_number_of_queries_and_rows() {
     let mut random = Random(5);
     for queries in 0..=18 {
         for rows in [0, 1, 15, 16, 17, 47, 48, 49, 130] {
-            for keep in [0.0, 0.5, 1.0] {
-                Case::new(&mut random, rows, 20, queries, keep).check(if queries % 2 == 0 { 16 } else { 53 });
+            for (keep, k) in [(0.0, 7), (0.5, 100), (1.0, 100), (1.0, 1), (1.0, 16), (0.8, 17), (1.0, 32)] {
+                Case::new(&mut random, rows, 20, queries, keep).check(k);
             }
         }
     }
@@ -142,7 +141,7 @@ fn the_largest_dimension_and_codes_do_not_overflow() {
         let mut case = Case::new(&mut Random(6), 2, MAX_DIM, 2, 1.0);
         case.codes.fill(row_code);
         case.packed_codes = pack_codes(&case.codes, 2, case.dim);
-        case.packed_queries.clear();
+        case.packed_queries.reset(MAX_DIM).expect("the largest dimension");
         for query in &mut case.queries {
             query.fill(query_code);
             case.packed_queries.push(query).expect("codes in range");
@@ -156,16 +155,15 @@ fn the_largest_dimension_and_codes_do_not_overflow() {
 fn a_range_of_queries_and_groups_is_screened_alone() {
     let case = Case::new(&mut Random(7), 100, 40, 12, 0.6);
     for set in KernelSet::available() {
-        let mut buffers = CandidateBuffers::new(5, 4 * GROUP_ROWS).expect("large enough");
+        let mut top = TopRows::new(100, 100).expect("a small limit");
+        case.params[6..11].iter().for_each(|params| top.push(*params));
         let queries = case.packed_queries.range(6..11).expect("within");
         assert_eq!(queries.len(), 5);
-        let reached =
-            set.screen_i8(case.packed(), 2..5, 0, queries, &case.params[6..11], &mut buffers).expect("shapes fit");
-        assert_eq!(reached, 5);
+        assert_eq!(set.screen_i8(case.packed(), 2..5, 0, queries, &mut top), Ok(5));
         for query in 0..5 {
-            let mut expected = case.expected(query + 6, 0);
+            let mut expected = case.expected(query + 6, 0, 100);
             expected.retain(|candidate| (2 * GROUP_ROWS..5 * GROUP_ROWS).contains(&(candidate.row as usize)));
-            assert_eq!(buffers.get(query), expected, "{}", set.isa());
+            assert_eq!(top.get(query), expected, "{}", set.isa());
         }
     }
     assert!(case.packed_queries.range(6..13).is_err());
@@ -174,32 +172,84 @@ fn a_range_of_queries_and_groups_is_screened_alone() {
 #[test]
 fn an_upper_bound_that_equals_the_threshold_is_kept() {
     let mut case = Case::new(&mut Random(10), 40, 24, 1, 1.0);
-    let upper = case.expected(0, 0)[17].upper;
+    let upper = case.expected(0, 0, 64)[17].upper;
     case.params[0].threshold = upper;
-    assert!(case.expected(0, 0).iter().any(|candidate| candidate.upper == upper));
+    assert!(case.expected(0, 0, 64).iter().any(|candidate| candidate.upper == upper));
     case.check(64);
 }
 
 #[test]
-fn raising_thresholds_after_a_stop_is_heeded() {
-    let mut case = Case::new(&mut Random(8), 400, 16, 3, 1.0);
-    for set in KernelSet::available() {
-        let mut buffers = CandidateBuffers::new(3, 40).expect("large enough");
-        let stop = set
-            .screen_i8(case.packed(), 0..25, 0, case.packed_queries.all(), &case.params, &mut buffers)
-            .expect("shapes fit");
-        assert!(stop < 25 && buffers.is_full(0));
-        buffers.get_mut(1).sort_by(|a, b| b.upper.total_cmp(&a.upper));
-        let best = buffers.get(1)[0];
-        for query in 0..3 {
-            buffers.truncate(query, 1);
+fn a_row_that_equals_the_kth_best_is_kept() {
+    let mut case = Case::new(&mut Random(12), 100, 24, 2, 1.0);
+    case.columns.fill(Column { mul: 0.0, add: 0.5, e1: 0.0, e2: 0.0 });
+    case.packed_columns = pack_columns(&case.columns);
+    assert_eq!(case.expected(0, 0, 5).len(), 100, "every row ties with the fifth");
+    case.check(5);
+}
+
+/// However often a screen stops for room, what is left holds every row that can be among the k best.
+#[test]
+fn a_screen_that_stops_for_room_loses_no_row() {
+    for (k, limit) in [(1, 40), (10, 64), (40, 130), (100, 400), (33, 2000)] {
+        let case = Case::new(&mut Random(8), 3000, 16, 3, 1.0);
+        for set in KernelSet::available() {
+            let mut top = case.top(k, limit);
+            let (mut group, groups, mut stops) = (0, case.packed().groups(), 0);
+            while group < groups {
+                let queries = case.packed_queries.all();
+                let reached = set.screen_i8(case.packed(), group..groups, 0, queries, &mut top).expect("shapes fit");
+                if reached < groups {
+                    stops += 1;
+                    top.make_room();
+                }
+                assert!(reached > group || reached == groups, "no progress");
+                group = reached;
+            }
+            assert!(k <= ONLINE_K || stops > 0, "nothing stopped: k {k}");
+            for query in 0..3 {
+                top.tidy(query);
+                let mut found: Vec<u32> = top.get(query).iter().map(|candidate| candidate.row).collect();
+                found.sort_unstable();
+                let all = case.expected(query, 0, usize::MAX);
+                let mut lower: Vec<f32> = all.iter().map(|candidate| candidate.lower).collect();
+                lower.sort_by(|a, b| b.total_cmp(a));
+                let mut wanted: Vec<u32> = Vec::new();
+                wanted.extend(all.iter().filter(|c| c.upper >= lower[k - 1]).map(|candidate| candidate.row));
+                match wanted.len() > limit {
+                    true => assert!(top.is_overflowed(query), "{} k {k}", set.isa()),
+                    false => assert_eq!(found, wanted, "{} k {k}", set.isa()),
+                }
+            }
         }
-        let before = case.params.clone();
-        case.params.iter_mut().for_each(|params| params.threshold = f32::INFINITY);
-        let end = set.screen_i8(case.packed(), stop..25, 0, case.packed_queries.all(), &case.params, &mut buffers);
-        assert_eq!(end, Ok(25));
-        assert_eq!(buffers.get(1), [best]);
-        case.params = before;
+    }
+}
+
+/// Codes of values are those that the host makes, and lose as much.
+#[test]
+fn a_query_is_quantised_as_the_host_does() {
+    let mut random = Random(13);
+    for dim in DIMS {
+        let values: Vec<f32> = (0..dim).map(|_| random.unit() * 3.0).collect();
+        let mut codes = vec![0; dim];
+        let by_host = QueryScreen::new(Metric::L2, &values, 2.0, &mut codes);
+        let mut bits = None;
+        for set in KernelSet::available() {
+            let mut queries = ScreenQueries::new(dim).expect("few dimensions");
+            let quantised = queries.push_values(set, &values).expect("as many values");
+            let screen = QueryScreen::of(Metric::L2, &quantised, 2.0);
+            assert_eq!(screen.is_some(), by_host.is_some());
+            let mut same = ScreenQueries::new(dim).expect("few dimensions");
+            same.push(&codes).expect("codes in range");
+            assert_eq!(queries.all(), same.all(), "{} dim {dim}", set.isa());
+            assert_eq!(*bits.get_or_insert(quantised), quantised, "{} dim {dim}", set.isa());
+            let (Some(screen), Some(by_host)) = (screen, by_host) else { continue };
+            assert_eq!((screen.scale, screen.slack), (by_host.scale, by_host.slack));
+            for (ours, hosts) in [(screen.a, by_host.a), (screen.b, by_host.b)] {
+                assert!((ours - hosts).abs() <= 1e-6 * hosts, "{} dim {dim}", set.isa());
+            }
+            assert!(screen.slack > 0.0 || dot(&values, &values) == 0.0);
+            assert!(queries.push_values(set, &values[1..]).is_err() && queries.len() == 1);
+        }
     }
 }
 
@@ -207,21 +257,18 @@ fn raising_thresholds_after_a_stop_is_heeded() {
 fn wrong_shapes_are_errors() {
     let case = Case::new(&mut Random(9), 20, 8, 2, 0.5);
     let set = KernelSet::from_env().expect("an instruction set");
-    let mut buffers = CandidateBuffers::new(2, 16).expect("large enough");
+    let mut top = case.top(3, 16);
     let all = || case.packed_queries.all();
-    let mut run =
-        |groups, base, params: &[QueryParams]| set.screen_i8(case.packed(), groups, base, all(), params, &mut buffers);
-    assert!(run(0..0, 0, &case.params).is_ok());
-    assert!(matches!(run(0..3, 0, &case.params), Err(SimdError::Index { what: "group", index: 3, count: 2 })));
-    assert!(matches!(run(0..2, 0, &case.params[1..]), Err(SimdError::Length { .. })));
-    assert!(matches!(run(0..2, u32::MAX, &case.params), Err(SimdError::TooLarge { .. })));
-    let mut few = CandidateBuffers::new(1, 16).expect("large enough");
-    assert!(set.screen_i8(case.packed(), 0..2, 0, all(), &case.params, &mut few).is_err());
+    let mut run = |groups, base| set.screen_i8(case.packed(), groups, base, all(), &mut top);
+    assert!(run(0..0, 0).is_ok());
+    assert!(matches!(run(0..3, 0), Err(SimdError::Index { what: "group", index: 3, count: 2 })));
+    assert!(matches!(run(0..2, u32::MAX), Err(SimdError::TooLarge { .. })));
+    let mut few = TopRows::new(3, 16).expect("a small limit");
+    few.push(case.params[0]);
+    assert!(matches!(set.screen_i8(case.packed(), 0..2, 0, all(), &mut few), Err(SimdError::Length { .. })));
     let other = ScreenQueries::new(12).expect("few dimensions");
-    let mut none = CandidateBuffers::new(0, 16).expect("large enough");
-    assert!(set.screen_i8(case.packed(), 0..2, 0, other.all(), &[], &mut none).is_err());
-    assert!(matches!(CandidateBuffers::new(1, 15), Err(SimdError::TooSmall { .. })));
-    assert!(CandidateBuffers::new(usize::MAX, 16).is_err());
+    let mut none = TopRows::new(3, 16).expect("a small limit");
+    assert!(set.screen_i8(case.packed(), 0..2, 0, other.all(), &mut none).is_err());
     assert!(ScreenRows::new(&[0; 128], &[0.0; 63], 8).is_err());
     assert!(ScreenRows::new(&[0; 127], &[0.0; 64], 8).is_err());
     let mut queries = ScreenQueries::new(3).expect("few dimensions");

@@ -114,6 +114,7 @@ impl<'a> Job<'a> {
                     Some(listed.len())
                 }
                 Candidates::EveryRow => None,
+                ranked @ Candidates::Ranked { .. } => panic!("{what}: {ranked:?} of a device"),
             }
         });
         checked.collect()

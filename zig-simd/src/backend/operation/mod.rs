@@ -27,7 +27,7 @@ pub(crate) trait Work: Send + Sync {
     fn run(&self, chunk: usize, context: &Context, scratch: &mut Scratch) -> Result<(), SimdError>;
 
     /// Called once, after the last chunk.
-    fn merge(&self) {}
+    fn merge(&self, _: &Context) {}
 }
 
 /// Work with the number of its chunks.

@@ -76,7 +76,7 @@ impl Work for Nearest {
         Ok(())
     }
 
-    fn merge(&self) {
+    fn merge(&self, _: &Context) {
         for (query, merged) in self.merged.iter().enumerate() {
             let mut merged = merged.lock().unwrap_or_else(PoisonError::into_inner);
             merged.tidy();

@@ -1,42 +1,43 @@
-//! Search: the int8 screen over a corpus, top k fused, candidates out.
+//! Search: the int8 screen over a corpus, top k fused, then exact scores of the few rows that are left.
 //!
-//! Many queries are shared out by query: each worker screens all rows for its own, nothing needs merging, and a block
-//! of codes stays in the cache for a whole tile of queries. Few queries are shared out by rows: each chunk screens a
-//! run of groups, all chunks share the best threshold found so far, and the last one to finish merges. No score matrix
-//! exists.
+//! Many queries are shared out by query: each worker screens all rows for its own and ranks what is left, nothing needs
+//! merging, and a tile's codes stay in the cache for all of its queries. Few queries are shared out by rows: each chunk
+//! screens a run of groups, and the last one to finish merges and ranks. No score matrix exists. A query whose bounds
+//! could not tell rows apart is left to the host, which shares the scoring of every row out among all cores.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use megaring_core::Metric;
 use megaring_core::corpus::{CorpusView, SegmentView};
-use megaring_core::lists::wants_every_row;
-use megaring_core::screen::{GROUP_ROWS, QueryScreen, groups, packed_len};
+use megaring_core::lists::{Candidate, Candidates, RankedRow, wants_every_row};
+use megaring_core::rescore::{Ask, rank};
+use megaring_core::screen::{QueryScreen, groups, packed_len};
 use megaring_core::search::FLAG_QUERY_ROWS;
 use megaring_ring::Status;
 
 use super::lists::Lists;
 use super::{Planned, Work};
 use crate::backend::Context;
-use crate::backend::collector::Collector;
 use crate::backend::memory::JobSlice;
 use crate::backend::plan::{Inputs, cut};
-use crate::{CandidateBuffers, KernelSet, QueryParams, ScreenQueries, ScreenRows, SimdError};
+use crate::{KernelSet, QueryCodes, QueryParams, ScreenQueries, ScreenRows, SimdError, TopRows};
 
-/// Queries screened together: a tile's accumulators are reused for every block of codes that is in the cache.
+/// Queries screened together: they share the loads of a tile's codes.
 const TILE: usize = 64;
-/// Groups screened between two looks at the collectors: 512 rows, 192 KiB of codes at 384 dimensions.
-const BLOCK_GROUPS: usize = 32;
 /// Bytes of codes below which a job is not worth sharing out by rows.
 const CHUNK_BYTES: usize = 192 << 10;
+/// Bytes of codes of a chunk where there is more than one for each worker.
+const LARGE_CHUNK_BYTES: usize = 4 << 20;
+/// Queries that the last worker on a job ranks by itself; the host shares more of them out.
+const RANKED_BY_ONE: usize = 4;
 
 /// A search job in work.
 struct Search {
     view: Arc<CorpusView>,
     metric: Metric,
     k: usize,
-    score_threshold: f64,
+    threshold: f64,
     queries: Queries,
     items: usize,
     lists: Lists,
@@ -57,7 +58,7 @@ enum Sharing {
     /// Chunk i screens the i-th cut of the queries.
     Queries { chunks: usize },
     /// Chunk i screens the i-th cut of the groups for all queries.
-    Rows { chunks: usize, tile: Tile, shared: Vec<SharedThreshold>, merged: Mutex<Vec<Collector>> },
+    Rows { chunks: usize, queries: ScreenQueries, merged: Mutex<TopRows> },
 }
 
 /// Checks the slot and decides how to share the work.
@@ -70,9 +71,9 @@ pub(super) fn plan(inputs: &Inputs, context: &Context) -> Result<Planned, Status
     let queries = Queries::new(inputs, &view)?;
     let lists = Lists::new(inputs)?;
     let metric = inputs.metric()?;
-    let score_threshold = inputs.descriptor.threshold;
-    let mut work = Search { view, metric, k, score_threshold, queries, items, lists, sharing: Sharing::EveryRow };
-    let chunks = work.share(inputs.workers);
+    let threshold = inputs.descriptor.threshold;
+    let mut work = Search { view, metric, k, threshold, queries, items, lists, sharing: Sharing::EveryRow };
+    let chunks = work.share(inputs.workers, context.kernels);
     Ok((Box::new(work), chunks as u32))
 }
 
@@ -110,32 +111,45 @@ impl Work for Search {
             Sharing::EveryRow => (0..self.items).for_each(|query| self.put_every_row(query)),
             Sharing::Queries { chunks } => {
                 let mine = cut(self.items, *chunks, chunk);
+                let all_rows = self.spans(1, 0);
                 for first in mine.clone().step_by(TILE) {
-                    self.run_tile(first..mine.end.min(first + TILE), kernels, scratch);
+                    let Scratch { queries, top } = scratch;
+                    self.quantise(first..mine.end.min(first + TILE), kernels, queries, top)?;
+                    self.screen(&all_rows, queries.all(), kernels, top)?;
+                    for query in 0..top.queries() {
+                        top.tidy(query);
+                        self.write_ranked(first + query, top, query, kernels);
+                    }
                 }
             }
-            Sharing::Rows { chunks, tile, shared, merged } => {
-                let mut collectors = tile.collectors.clone();
-                self.scan(tile, &mut collectors, &self.groups_of(*chunks, chunk), shared, kernels, scratch);
-                let mut merged = merged.lock().unwrap_or_else(PoisonError::into_inner);
-                for (all, mine) in merged.iter_mut().zip(&collectors) {
-                    all.absorb(mine);
-                }
+            Sharing::Rows { chunks, queries, merged } => {
+                let top = &mut scratch.top;
+                top.reset(self.k, self.lists.capacity())?;
+                self.lock(merged).params().iter().for_each(|params| top.push(*params));
+                self.screen(&self.spans(*chunks, chunk), queries.all(), kernels, top)?;
+                (0..top.queries()).for_each(|query| _ = top.tidy(query));
+                self.lock(merged).absorb(top);
             }
         }
         Ok(())
     }
 
-    fn merge(&self) {
-        if let Sharing::Rows { tile, merged, .. } = &self.sharing {
-            let mut merged = merged.lock().unwrap_or_else(PoisonError::into_inner);
-            self.write(0, tile, &mut merged);
+    fn merge(&self, context: &Context) {
+        let Sharing::Rows { merged, .. } = &self.sharing else { return };
+        let mut top = self.lock(merged);
+        for query in 0..top.queries() {
+            top.tidy(query);
+            if self.items <= RANKED_BY_ONE {
+                self.write_ranked(query, &top, query, context.kernels);
+            } else {
+                self.write_listed(query, &top);
+            }
         }
     }
 }
 
 impl Search {
-    fn share(&mut self, workers: usize) -> usize {
+    fn share(&mut self, workers: usize, kernels: &KernelSet) -> usize {
         let rows = self.view.rows();
         if wants_every_row(self.k as u64, rows as u64) || self.k > self.lists.capacity() || self.has_wild_segment() {
             return 1;
@@ -145,11 +159,13 @@ impl Search {
             self.sharing = Sharing::Queries { chunks };
             return chunks;
         }
-        let Ok(tile) = self.tile(0..self.items) else { return 1 };
-        let chunks = (packed_len(rows, self.view.dim()) / CHUNK_BYTES).clamp(1, 8 * workers);
-        let shared = tile.collectors.iter().map(|collector| SharedThreshold::new(collector.threshold())).collect();
-        let merged = Mutex::new(tile.collectors.clone());
-        self.sharing = Sharing::Rows { chunks, tile, shared, merged };
+        let (mut queries, mut top) = (ScreenQueries::default(), TopRows::default());
+        if self.quantise(0..self.items, kernels, &mut queries, &mut top).is_err() {
+            return 1;
+        }
+        let bytes = packed_len(rows, self.view.dim());
+        let chunks = (bytes / CHUNK_BYTES).clamp(1, workers).max((bytes / LARGE_CHUNK_BYTES).min(8 * workers));
+        self.sharing = Sharing::Rows { chunks, queries, merged: Mutex::new(top) };
         chunks
     }
 
@@ -157,51 +173,48 @@ impl Search {
         self.view.segments().any(|(_, segment)| segment.data().codes().wild)
     }
 
-    fn run_tile(&self, queries: Range<usize>, kernels: &KernelSet, scratch: &mut Scratch) {
-        let first = queries.start;
-        let Ok(tile) = self.tile(queries.clone()) else {
-            return queries.for_each(|query| self.put_every_row(query));
-        };
-        let mut collectors = tile.collectors.clone();
-        self.scan(&tile, &mut collectors, &self.groups_of(1, 0), &[], kernels, scratch);
-        self.write(first, &tile, &mut collectors);
+    fn lock<'a>(&self, merged: &'a Mutex<TopRows>) -> MutexGuard<'a, TopRows> {
+        merged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Quantises some queries and gives each a collector.
-    fn tile(&self, queries: Range<usize>) -> Result<Tile, SimdError> {
-        let dim = self.view.dim();
+    /// Puts the codes of some queries into `codes`, and what the screen must know of them into `top`.
+    fn quantise(
+        &self,
+        queries: Range<usize>,
+        kernels: &KernelSet,
+        codes: &mut ScreenQueries,
+        top: &mut TopRows,
+    ) -> Result<(), SimdError> {
+        codes.reset(self.view.dim())?;
+        top.reset(self.k, self.lists.capacity())?;
         let max_norm = self.view.segments().map(|(_, s)| s.data().codes().max_norm).fold(0.0, f64::max);
-        let mut tile = Tile { queries: ScreenQueries::new(dim)?, screens: Vec::new(), collectors: Vec::new() };
-        let mut codes = vec![0; dim];
-        for query in queries {
+        for (number, query) in queries.enumerate() {
             // SAFETY: the job is completed only after all its chunks are.
-            let query = unsafe { self.queries.of(query, &self.view) };
-            let screen = QueryScreen::new(self.metric, query, max_norm, &mut codes);
-            let mut collector = Collector::new(self.k, self.lists.capacity(), self.first_threshold(query, screen));
-            if screen.is_none() {
-                codes.fill(0);
-                collector.overflow();
+            let values = unsafe { self.queries.of(query, &self.view) };
+            let quantised = codes.push_values(kernels, values)?;
+            match QueryScreen::of(self.metric, &quantised, max_norm) {
+                Some(screen) => top.push(QueryParams::new(&screen, self.first_threshold(values, screen))),
+                None => {
+                    top.push(QueryParams::default());
+                    top.overflow(number);
+                }
             }
-            tile.queries.push(&codes)?;
-            tile.screens.push(screen);
-            tile.collectors.push(collector);
         }
-        Ok(tile)
+        Ok(())
     }
 
     /// What the caller's score threshold means for upper bounds; at least -MAX, which padding rows do not reach.
-    fn first_threshold(&self, query: &[f32], screen: Option<QueryScreen>) -> f32 {
-        let goodness = self.metric.goodness(self.score_threshold);
+    fn first_threshold(&self, query: &[f32], screen: QueryScreen) -> f32 {
+        let goodness = self.metric.goodness(self.threshold);
         if goodness == f64::NEG_INFINITY {
             return f32::MIN;
         }
         let norm2 = if self.metric == Metric::L2 { megaring_core::exact::dot(query, query) } else { 0.0 };
-        let slack = screen.map_or(0.0, |screen| 2.0 * screen.slack);
-        ((goodness + norm2 - slack) as f32).next_down().max(f32::MIN)
+        ((goodness + norm2 - 2.0 * screen.slack) as f32).next_down().max(f32::MIN)
     }
 
     /// Runs of groups, one or more segments, that make up a cut of the corpus.
-    fn groups_of(&self, chunks: usize, chunk: usize) -> Vec<Span<'_>> {
+    fn spans(&self, chunks: usize, chunk: usize) -> Vec<Span<'_>> {
         let total: usize = self.view.segments().map(|(_, segment)| groups(segment.rows())).sum();
         let wanted = cut(total, chunks, chunk);
         let mut before = 0;
@@ -218,94 +231,67 @@ impl Search {
         spans
     }
 
-    fn scan(
+    /// Screens some rows for all of `top`'s queries.
+    fn screen(
         &self,
-        tile: &Tile,
-        collectors: &mut [Collector],
         spans: &[Span<'_>],
-        shared: &[SharedThreshold],
+        queries: QueryCodes<'_>,
         kernels: &KernelSet,
-        scratch: &mut Scratch,
-    ) {
-        // A short first block sets the thresholds before most rows are met.
-        let mut block = (2 * self.k).div_ceil(GROUP_ROWS).clamp(8, BLOCK_GROUPS);
-        for span in spans {
-            let mut begin = span.groups.start;
-            while begin < span.groups.end {
-                let end = span.groups.end.min(begin + block);
-                block = BLOCK_GROUPS;
-                for (collector, shared) in collectors.iter_mut().zip(shared) {
-                    collector.raise(shared.load());
-                }
-                if self.screen_block(tile, collectors, span, begin..end, kernels, scratch).is_err() {
-                    // Lengths that do not fit are a fault of ours; scoring every row keeps the answer right.
-                    return collectors.iter_mut().for_each(Collector::overflow);
-                }
-                for (query, collector) in collectors.iter_mut().enumerate().filter(|(_, c)| c.is_untidy()) {
-                    collector.tidy(|kth| tile.relax(query, kth));
-                    if let Some(shared) = shared.get(query) {
-                        shared.raise(collector.threshold());
-                    }
-                }
-                begin = end;
-            }
-        }
-    }
-
-    fn screen_block(
-        &self,
-        tile: &Tile,
-        collectors: &mut [Collector],
-        span: &Span<'_>,
-        groups: Range<usize>,
-        kernels: &KernelSet,
-        scratch: &mut Scratch,
+        top: &mut TopRows,
     ) -> Result<(), SimdError> {
-        let (buffers, params) = scratch.ready(collectors.len())?;
-        params.extend(tile.screens.iter().zip(&*collectors).map(|(screen, collector)| params_of(screen, collector)));
-        let codes = span.segment.data().codes().packed;
-        let rows = ScreenRows::new(codes, span.segment.columns(self.metric), self.view.dim())?;
-        let mut begin = groups.start;
-        while begin < groups.end {
-            let rest = begin..groups.end;
-            begin = kernels.screen_i8(rows, rest, span.first_row as u32, tile.queries.all(), params, buffers)?;
-            for (query, collector) in collectors.iter_mut().enumerate() {
-                collector.extend(buffers.get(query).iter().copied());
+        for span in spans {
+            let codes = span.segment.data().codes().packed;
+            let rows = ScreenRows::new(codes, span.segment.columns(self.metric), self.view.dim())?;
+            let mut begin = span.groups.start;
+            loop {
+                begin = kernels.screen_i8(rows, begin..span.groups.end, span.first_row as u32, queries, top)?;
+                if begin == span.groups.end {
+                    break;
+                }
+                top.make_room();
             }
-            buffers.clear();
         }
         Ok(())
     }
 
-    fn write(&self, first: usize, tile: &Tile, collectors: &mut [Collector]) {
-        for (query, collector) in collectors.iter_mut().enumerate() {
-            // SAFETY: each query belongs to one chunk, or to the merge after all of them, and the job is not completed.
-            if let Some(list) = unsafe { self.lists.writer(first + query) } {
-                collector.write(|kth| tile.relax(query, kth), list);
-            }
+    /// Writes the answer to a query of the job, of which `top` has the candidates as its `place`-th.
+    fn write_ranked(&self, query: usize, top: &TopRows, place: usize, kernels: &KernelSet) {
+        if top.is_overflowed(place) {
+            return self.put_every_row(query);
+        }
+        // SAFETY: the job is not completed before this worker is done with it.
+        let values = unsafe { self.queries.of(query, &self.view) };
+        let ask = Ask { metric: self.metric, k: self.k, threshold: Some(self.threshold) };
+        let ranked = rank(&self.view, values, ask, &Candidates::Listed(&listed(top, place)), kernels);
+        let rows = ranked.hits.iter().map(|hit| RankedRow { score: hit.score, row: hit.row, reserved: 0 });
+        // SAFETY: each query belongs to one chunk, or to the merge after all of them, and the job is not completed.
+        let Some(mut list) = (unsafe { self.lists.writer(query) }) else { return };
+        if !list.put_ranked(rows, u32::try_from(ranked.rescored).unwrap_or(u32::MAX)) {
+            list.every_row();
+        }
+    }
+
+    fn write_listed(&self, query: usize, top: &TopRows) {
+        if top.is_overflowed(query) {
+            return self.put_every_row(query);
+        }
+        // SAFETY: the merge writes each list once, after all chunks, and the job is not completed.
+        if let Some(mut list) = unsafe { self.lists.writer(query) } {
+            list.put(&listed(top, query));
         }
     }
 
     fn put_every_row(&self, query: usize) {
-        // SAFETY: the only chunk of this job writes each list once, before the job is completed.
+        // SAFETY: each query belongs to one chunk, or to the merge after all of them, and the job is not completed.
         if let Some(mut list) = unsafe { self.lists.writer(query) } {
             list.every_row();
         }
     }
 }
 
-/// Queries that are screened together.
-struct Tile {
-    queries: ScreenQueries,
-    /// `None` where a query cannot be screened; its collector has overflowed.
-    screens: Vec<Option<QueryScreen>>,
-    collectors: Vec<Collector>,
-}
-
-impl Tile {
-    fn relax(&self, query: usize, kth_lower: f32) -> f32 {
-        self.screens[query].map_or(kth_lower, |screen| screen.threshold(kth_lower))
-    }
+/// What the host calls a query's candidates.
+fn listed(top: &TopRows, query: usize) -> Vec<Candidate> {
+    top.get(query).iter().map(|bounded| Candidate { row: bounded.row, upper: bounded.upper }).collect()
 }
 
 struct Span<'a> {
@@ -314,72 +300,9 @@ struct Span<'a> {
     groups: Range<usize>,
 }
 
-fn params_of(screen: &Option<QueryScreen>, collector: &Collector) -> QueryParams {
-    let threshold = collector.threshold();
-    match screen {
-        Some(screen) => QueryParams { scale: screen.scale, a: screen.a, b: screen.b, threshold },
-        None => QueryParams { scale: 0.0, a: 0.0, b: 0.0, threshold },
-    }
-}
-
-/// What a worker keeps between jobs: buffers for one block of rows, by number of queries.
+/// What a worker keeps between jobs.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    buffers: Option<CandidateBuffers>,
-    params: Vec<QueryParams>,
-}
-
-impl Scratch {
-    /// Empty buffers for this many queries, in which a whole block fits, and an empty list of parameters.
-    fn ready(&mut self, queries: usize) -> Result<(&mut CandidateBuffers, &mut Vec<QueryParams>), SimdError> {
-        self.params.clear();
-        let buffers = match self.buffers.take().filter(|buffers| buffers.queries() == queries) {
-            Some(buffers) => buffers,
-            None => CandidateBuffers::new(queries, BLOCK_GROUPS * GROUP_ROWS)?,
-        };
-        let buffers = self.buffers.insert(buffers);
-        buffers.clear();
-        Ok((buffers, &mut self.params))
-    }
-}
-
-/// The best threshold any chunk has found for a query: a float32 as an integer of the same order.
-struct SharedThreshold(AtomicI32);
-
-impl SharedThreshold {
-    fn new(threshold: f32) -> Self {
-        Self(AtomicI32::new(ordered(threshold)))
-    }
-
-    fn load(&self) -> f32 {
-        // Relaxed: a threshold stands for itself; an old one is only less sharp.
-        let bits = self.0.load(Ordering::Relaxed);
-        f32::from_bits((bits ^ ((bits >> 31) & i32::MAX)).cast_unsigned())
-    }
-
-    fn raise(&self, threshold: f32) {
-        self.0.fetch_max(ordered(threshold), Ordering::Relaxed);
-    }
-}
-
-fn ordered(value: f32) -> i32 {
-    let bits = value.to_bits().cast_signed();
-    bits ^ ((bits >> 31) & i32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shared_threshold_only_rises() {
-        let shared = SharedThreshold::new(f32::MIN);
-        assert_eq!(shared.load(), f32::MIN);
-        for (raise, want) in
-            [(-3.5, -3.5), (-7.0, -3.5), (0.25, 0.25), (-0.0, 0.25), (9.0, 9.0), (f32::INFINITY, f32::INFINITY)]
-        {
-            shared.raise(raise);
-            assert_eq!(shared.load(), want);
-        }
-    }
+    queries: ScreenQueries,
+    top: TopRows,
 }
