@@ -12,7 +12,7 @@ use megaring_core::operation::{Exact, Piece};
 use megaring_core::search::Search;
 use megaring_core::{Answered, Metric, Operation};
 use megaring_engine::Terms;
-use megaring_engine::submit::{limits, submit};
+use megaring_engine::submit::{Announce, limits, submit};
 use megaring_ring::Outcome;
 use megaring_simd::KernelSet;
 
@@ -34,7 +34,9 @@ impl Screened {
         let lane = bench.engine.router().lanes().first().expect("there is a CPU");
         let piece = job.pieces(&limits(lane.capabilities())).into_iter().next().expect("a job has a piece");
         assert_eq!(piece.items.len(), job.queries.len(), "the batch fits one piece");
-        let outcome = submit(lane.ring(), &job, &piece, &Terms::default(), false).expect("the ring is empty").wait();
+        let outcome = submit(lane.ring(), &job, &piece, &Terms::default(), false, Announce::Now)
+            .expect("the ring is empty")
+            .wait();
         assert!(outcome.status().is_ok());
         Self { job, piece, outcome }
     }

@@ -28,27 +28,30 @@ struct Rig {
     kernels: &'static KernelSet,
     profile: Profile,
     backend: CpuBackend,
+    /// Whether the thread that waits for an answer takes part.
+    helps: bool,
 }
 
 impl Rig {
-    fn new(kernels: &'static KernelSet, workers: usize) -> Self {
-        let ring = JobRing::new(RingConfig {
-            capacity: 8,
-            arena_bytes: 64 << 20,
-            block_bytes: 64 << 10,
-            wait: WaitStrategy::default(),
-        })
-        .expect("a ring of 8");
+    fn new(kernels: &'static KernelSet, workers: usize, helps: bool) -> Self {
+        Self::waiting(kernels, workers, helps, WaitStrategy::default())
+    }
+
+    fn waiting(kernels: &'static KernelSet, workers: usize, helps: bool, wait: WaitStrategy) -> Self {
+        let ring = JobRing::new(RingConfig { capacity: 8, arena_bytes: 64 << 20, block_bytes: 64 << 10, wait })
+            .expect("a ring of 8");
         let corpora = Arc::new(CorpusTable::default());
-        let options = CpuOptions { workers, wait: WaitStrategy::default(), device: "test".into() };
+        let options = CpuOptions { workers, wait, device: "test".into() };
         let profile = Profile::parse(DEFAULT).expect("the default profile");
         let backend = CpuBackend::start(options, ring.clone(), kernels, corpora.clone(), &Automaton::new(&profile))
             .expect("threads to be had");
-        Self { ring, corpora, kernels, profile, backend }
+        Self { ring, corpora, kernels, profile, backend, helps }
     }
 
     fn all() -> impl Iterator<Item = Self> {
-        KernelSet::available().into_iter().flat_map(|kernels| [1, 3].map(|workers| Self::new(kernels, workers)))
+        let each =
+            |kernels| [(1, false), (3, false), (1, true)].map(|(workers, helps)| Self::new(kernels, workers, helps));
+        KernelSet::available().into_iter().flat_map(each)
     }
 
     /// A corpus cut into segments of the given lengths (the rest in one more).
@@ -83,7 +86,11 @@ impl Rig {
     fn send(&self, descriptor: Descriptor, payload: &[u8], result: usize) -> Outcome {
         let mut reservation = self.ring.try_reserve(payload.len(), result).expect("room");
         reservation.payload_mut().copy_from_slice(payload);
-        self.ring.submit(reservation, descriptor).wait()
+        if !self.helps {
+            return self.ring.submit(reservation, descriptor).wait();
+        }
+        let helper = self.backend.helper().expect("the CPU takes help");
+        reservation.submit_unannounced(descriptor).wait_helping(|ticket| helper.help(ticket))
     }
 
     fn search(&self, view: &Arc<CorpusView>, queries: &Matrix, ask: Ask, room: Room) -> Vec<Vec<(u32, f64)>> {
@@ -157,6 +164,32 @@ fn search_equals_the_reference_for_few_and_many_queries() {
                 }
             }
         }
+    }
+}
+
+/// Callers at once, of which each wakes nobody for its own job, with workers that sleep as soon as they can.
+#[test]
+fn every_caller_that_helps_is_answered() {
+    let rows = clustered(2_000, 32);
+    let kernels = KernelSet::from_env().expect("an instruction set");
+    for (workers, wait) in [(1, WaitStrategy::Park), (2, WaitStrategy::Park), (2, WaitStrategy::default())] {
+        let rig = Rig::waiting(kernels, workers, true, wait);
+        let view = rig.corpus(&rows, &[500]);
+        std::thread::scope(|scope| {
+            for caller in 0..4 {
+                let (rig, view, rows) = (&rig, &view, &rows);
+                scope.spawn(move || {
+                    for round in 0..60 {
+                        // One chunk, several by query, one of several queries, and a job without any rows.
+                        let queries = queries(rows, [1, 40, 2][round % 3], caller);
+                        let found = rig.search(view, &queries, ask(Metric::Dot, 3), Room::Usual);
+                        assert_eq!(found.len(), queries.rows);
+                        rig.answer(&Nop);
+                    }
+                });
+            }
+        });
+        assert_eq!((rig.ring.outstanding(), rig.ring.stats().faults), (0, 0));
     }
 }
 

@@ -143,6 +143,12 @@ pub trait Backend: Send + Sync {
         0
     }
 
+    /// What lets a thread that waits for an answer take part in the work. `None` where it would be of no use, as with a
+    /// device.
+    fn helper(&self) -> Option<&dyn Helper> {
+        None
+    }
+
     /// Whether it works. It does not recover: once it fails it is out of service until the process is started again.
     ///
     /// # Errors
@@ -158,4 +164,12 @@ pub trait Backend: Send + Sync {
 
     /// Stops consuming: jobs already taken are finished, then the workers end. Blocks until they have.
     fn shutdown(&self);
+}
+
+/// A backend's side of a thread that waits: see [`Backend::helper`].
+pub trait Helper: Sync {
+    /// Does what nobody has begun with of the job that `ticket` is for. Whatever else it finds in the ring it leaves to
+    /// the backend's own threads, which it wakes where they do not know of it. Returns at once where there is nothing
+    /// to do.
+    fn help(&self, ticket: u64);
 }

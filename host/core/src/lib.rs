@@ -54,7 +54,7 @@ pub mod rescore;
 pub mod screen;
 pub mod texts;
 
-pub use backend::{Backend, BackendKind, BackendStatus, Capabilities, Lacking, Residency};
+pub use backend::{Backend, BackendKind, BackendStatus, Capabilities, Helper, Lacking, Residency};
 pub use error::{Error, Violation};
 pub use metric::{Dtype, Metric};
 pub use operation::{Answered, Opcode, Operation};

@@ -19,7 +19,7 @@ use crate::lane::{Lane, Setback};
 use crate::outcome::{Made, Outcome};
 use crate::reaper::{await_ticket, wait_ticket};
 use crate::router::{LedgerEntry, Route};
-use crate::submit::{DEPTH, limits, refusal, submit};
+use crate::submit::{Announce, DEPTH, limits, refusal, submit};
 use crate::terms::Terms;
 
 /// How long a job waits before it asks a full ring again for the room its permit promised. Only blocks scattered among
@@ -189,7 +189,7 @@ impl<O: Answered> Execution<O> {
     /// Steps 5 to 7, awaited: the oldest piece in flight, once it is answered.
     async fn next_answer(&mut self) -> Result<Option<(Piece, megaring_ring::Outcome)>, Setback> {
         self.prepare_elsewhere().await?;
-        while let Err(full) = self.submit_ahead() {
+        while let Err(full) = self.submit_ahead(Announce::Now) {
             self.check_room(&full)?;
             tokio::time::sleep(ROOM_RETRY).await;
             self.check_deadline("waiting for room")?;
@@ -201,13 +201,17 @@ impl<O: Answered> Execution<O> {
     /// Steps 5 to 7 on this thread's time.
     fn wait_answer(&mut self) -> Result<Option<(Piece, megaring_ring::Outcome)>, Setback> {
         self.prepare()?;
-        while let Err(full) = self.submit_ahead() {
+        // With one slot, nothing can come between its submission and the help.
+        let is_one = self.attempt.in_flight.is_empty() && self.attempt.waiting.len() == 1;
+        let helps = is_one && self.lane().backend().helper().is_some();
+        let announce = if helps { Announce::ByHelping } else { Announce::Now };
+        while let Err(full) = self.submit_ahead(announce) {
             self.check_room(&full)?;
             std::thread::park_timeout(ROOM_RETRY);
             self.check_deadline("waiting for room")?;
         }
         let Some((piece, ticket)) = self.attempt.in_flight.pop_front() else { return Ok(None) };
-        Ok(Some((piece, wait_ticket(ticket)?)))
+        Ok(Some((piece, wait_ticket(ticket, self.lane().backend().helper())?)))
     }
 
     /// After a setback: begins the job anew on the next lane that serves it. An error where the caller insisted on this
@@ -296,7 +300,7 @@ impl<O: Answered> Execution<O> {
     }
 
     /// Step 5, up to [`DEPTH`] pieces ahead. Fails only where nothing is in flight that would make room.
-    fn submit_ahead(&mut self) -> Result<(), ReserveError> {
+    fn submit_ahead(&mut self, announce: Announce) -> Result<(), ReserveError> {
         let lane = self.engine.lane(self.attempt.lane);
         let (ring, limit) = (lane.ring(), lane.capabilities().max_item_bytes);
         let Attempt { waiting, in_flight, submitted, residency, .. } = &mut self.attempt;
@@ -306,7 +310,7 @@ impl<O: Answered> Execution<O> {
             if needed > limit {
                 return Err(ReserveError::TooLarge { needed, limit });
             }
-            match submit(ring, &*self.job, piece, &self.terms, residency.finds_rows) {
+            match submit(ring, &*self.job, piece, &self.terms, residency.finds_rows, announce) {
                 Ok(ticket) => {
                     *submitted = true;
                     in_flight.extend(waiting.pop_front().map(|piece| (piece, ticket)));

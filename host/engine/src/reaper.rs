@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use megaring_core::{BackendKind, Error};
+use megaring_core::{BackendKind, Error, Helper};
 use megaring_ring::{JobRing, Outcome, Status, Ticket};
 
 use crate::lane::Setback;
@@ -75,12 +75,16 @@ pub async fn await_ticket(ticket: Ticket, deadline: Option<Instant>) -> Result<O
     check(outcome)
 }
 
-/// Blocks on a ticket, reaping meanwhile. Deadlines are kept by the backend alone, between pieces of work.
+/// Blocks on a ticket, reaping and, where the backend has use for it, working meanwhile. Deadlines are kept by the
+/// backend alone, between pieces of work.
 ///
 /// # Errors
 /// What the completion's status means.
-pub fn wait_ticket(ticket: Ticket) -> Result<Outcome, Setback> {
-    check(ticket.wait())
+pub fn wait_ticket(ticket: Ticket, helper: Option<&dyn Helper>) -> Result<Outcome, Setback> {
+    check(match helper {
+        Some(helper) => ticket.wait_helping(|ticket| helper.help(ticket)),
+        None => ticket.wait(),
+    })
 }
 
 fn check(outcome: Outcome) -> Result<Outcome, Setback> {

@@ -21,6 +21,15 @@ pub fn limits(capabilities: &Capabilities) -> Limits {
     Limits { max_items: capabilities.max_queries, max_bytes: capabilities.max_bytes / ARENA_SHARE }
 }
 
+/// Who is told of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announce {
+    /// A consumer is woken.
+    Now,
+    /// Nobody: the submitting thread goes on to help.
+    ByHelping,
+}
+
 /// Publishes one piece. `finds_rows`: see [`Payload`].
 ///
 /// # Errors
@@ -31,12 +40,16 @@ pub fn submit(
     piece: &Piece,
     terms: &Terms,
     finds_rows: bool,
+    announce: Announce,
 ) -> Result<Ticket, ReserveError> {
     let mut reservation = ring.try_reserve(piece.payload, piece.result)?;
     let slot = write(job, piece, Payload::new(reservation.payload_mut(), finds_rows));
     let tenant = fnv1a64(terms.tenant.as_bytes());
     let descriptor = Descriptor { tenant, deadline_ns: unix_deadline_ns(terms.deadline), ..slot };
-    Ok(ring.submit(reservation, descriptor))
+    Ok(match announce {
+        Announce::Now => reservation.submit(descriptor),
+        Announce::ByHelping => reservation.submit_unannounced(descriptor),
+    })
 }
 
 /// Writes a piece's payload, and fills its slot as far as the operation says it. `payload` is as long as the piece

@@ -79,6 +79,11 @@ impl<P: Protocol> JobRing<P> {
         !self.submissions.is_empty()
     }
 
+    /// Whether no consumer has reported the slot of this ticket's job taken.
+    pub fn is_untaken(&self, ticket: u64) -> bool {
+        self.submissions.head().wrapping_sub(ticket) >= 1 << 63
+    }
+
     /// What workers wait on, or a thread that launches a device; every submission wakes one waiter. All who wait here
     /// must react to [`JobRing::has_jobs`] (or [`JobRing::has_untaken`]).
     pub fn jobs_signal(&self) -> &Signal<P> {

@@ -326,27 +326,32 @@ impl<P: Protocol> JobRing<P> {
         &self.memory
     }
 
-    /// Blocks until `entry` is answered (true) or the deadline has passed; reaps meanwhile.
-    pub(crate) fn wait_answer(&self, entry: u32, deadline: Option<Instant>) -> bool {
+    /// Blocks until `entry` is answered (true) or the deadline has passed; reaps meanwhile, and calls `help` before
+    /// each look.
+    pub(crate) fn wait_answer(&self, entry: u32, deadline: Option<Instant>, help: &mut dyn FnMut()) -> bool {
         if self.table.is_answered(entry) {
             return true;
         }
         let _reaping = SelfReaping::begin(self);
         self.waiters.wait_until(self.wait, deadline, || {
             self.table.is_answered(entry) || {
+                help();
                 self.reap();
                 self.table.is_answered(entry)
             }
         })
     }
 
-    /// Wakes the consumer for a job that is in the queue, or answers it where the ring has failed for good.
-    pub(crate) fn submitted(&self, entry: u32) {
+    /// Wakes the consumer for a job that is in the queue, if it is to be told of it, or answers the job where the ring
+    /// has failed for good.
+    pub(crate) fn submitted(&self, entry: u32, announce: bool) {
         count(&self.counters.submitted);
         // Pairs with the fences of a parking worker and a parking watcher, and with the one in `fail_outstanding`.
         Signal::<P>::order();
-        self.jobs.wake_one();
-        self.watchers.wake_one();
+        if announce {
+            self.jobs.wake_one();
+            self.watchers.wake_one();
+        }
         if let Some(code) = self.failed.load(Ordering::Relaxed).checked_sub(1) {
             self.fail(entry, Status::from_code(code as u16), unix_ns());
             self.waiters.notify_all();

@@ -74,6 +74,11 @@ impl<P: Protocol> Signal<P> {
         self.wake_one();
     }
 
+    /// Waiters that are parked or about to be, as of some moment ago.
+    pub fn parked(&self) -> usize {
+        self.parked.load(Ordering::Relaxed) as usize
+    }
+
     /// Waits until `ready` says so (true) or the deadline has passed (false, after a last look). `ready` is called
     /// without any lock held, and may notify this very signal.
     pub fn wait_until(

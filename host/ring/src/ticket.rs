@@ -77,7 +77,16 @@ impl<P: Protocol> Reservation<P> {
     }
 
     /// Publishes the job on the ring that made the reservation: [`JobRing::submit`].
-    pub fn submit(mut self, descriptor: Descriptor) -> Ticket<P> {
+    pub fn submit(self, descriptor: Descriptor) -> Ticket<P> {
+        self.publish(descriptor, true)
+    }
+
+    /// [`Self::submit`] that wakes no consumer, for a thread that goes on to [`Ticket::wait_helping`].
+    pub fn submit_unannounced(self, descriptor: Descriptor) -> Ticket<P> {
+        self.publish(descriptor, false)
+    }
+
+    fn publish(mut self, descriptor: Descriptor, announce: bool) -> Ticket<P> {
         self.submitted = true;
         let (ring, entry) = (self.ring.clone(), self.entry);
         let filled = Descriptor {
@@ -91,7 +100,7 @@ impl<P: Protocol> Reservation<P> {
             ring.table.enlist(entry, position.wrapping_add(1));
             filled
         });
-        ring.submitted(entry);
+        ring.submitted(entry, announce);
         Ticket { ring, entry, id: position.wrapping_add(1), collected: false }
     }
 }
@@ -115,9 +124,17 @@ impl<P: Protocol> Ticket<P> {
     }
 
     /// Blocks until the answer is there, by the ring's wait strategy. This thread reaps meanwhile, for all tickets.
-    pub fn wait(mut self) -> Outcome<P> {
+    pub fn wait(self) -> Outcome<P> {
+        self.wait_helping(|_| ())
+    }
+
+    /// [`Ticket::wait`] of a thread that takes part in the work: it calls `help` with the ticket's id before it waits
+    /// and whenever it looks for the answer. At the first call nobody may know of the job yet, where it was submitted
+    /// [unannounced](Reservation::submit_unannounced).
+    pub fn wait_helping(mut self, mut help: impl FnMut(u64)) -> Outcome<P> {
+        let id = self.id;
         loop {
-            self.ring.wait_answer(self.entry, None);
+            self.ring.wait_answer(self.entry, None, &mut || help(id));
             if let Some(outcome) = self.collect(None) {
                 return outcome;
             }
@@ -126,7 +143,7 @@ impl<P: Protocol> Ticket<P> {
 
     /// [`Ticket::wait`] until a deadline; hands the ticket back if that passes first.
     pub fn wait_until(mut self, deadline: Instant) -> Result<Outcome<P>, Self> {
-        self.ring.wait_answer(self.entry, Some(deadline));
+        self.ring.wait_answer(self.entry, Some(deadline), &mut || ());
         self.collect(None).ok_or(self)
     }
 

@@ -250,6 +250,51 @@ fn each_waiter_gets_its_own<P: Protocol>() {
     });
 }
 
+/// Two owners take what they have pushed without telling the worker, which is parked. One may find that the other is
+/// just taking slots, and has looked too early, or that it has published the other's slot after its owner had looked.
+/// It has to tell the worker then.
+fn helpers_leave_nothing<P: Protocol>(tells: bool) {
+    explore(2, move || {
+        let queue = Arc::new(SubmissionQueue::<P>::new(2, 0).expect("a queue"));
+        let (jobs, taken) = (Arc::new(Signal::<P>::new()), Arc::new(AtomicU64::new(0)));
+        let take = {
+            let (queue, jobs, taken) = (queue.clone(), jobs.clone(), taken.clone());
+            move || {
+                let count = queue.poll(2).expect("a sound tail").len() as u64;
+                if count > 0 && taken.fetch_add(count, Ordering::AcqRel) + count == 2 {
+                    jobs.notify_all();
+                }
+                count
+            }
+        };
+        let owner = {
+            let (queue, jobs, take) = (queue.clone(), jobs.clone(), take.clone());
+            move |number| {
+                let position = queue.try_push(job(number)).expect("there are two slots");
+                if queue.head() <= position {
+                    take();
+                }
+                if !queue.is_empty() && tells {
+                    jobs.notify_one();
+                }
+            }
+        };
+        let second = thread::spawn({
+            let owner = owner.clone();
+            move || owner(2)
+        });
+        let first = thread::spawn(move || owner(1));
+        while taken.load(Ordering::Acquire) < 2 {
+            let is_done = || taken.load(Ordering::Acquire) == 2;
+            jobs.wait_until(WaitStrategy::Park, None, || !queue.is_empty() || is_done());
+            take();
+            thread::yield_now();
+        }
+        first.join().expect("no panic");
+        second.join().expect("no panic");
+    });
+}
+
 /// A ticket dropped while its job is answered: the run comes back once, whoever is first.
 fn dropped_while_answered<P: Protocol>() {
     explore(2, || {
@@ -365,6 +410,16 @@ fn waiters() {
 #[test]
 fn waiters_twins() {
     rejects(ASLEEP, each_waiter_gets_its_own::<NoWakeAfterReap>);
+}
+
+#[test]
+fn helping() {
+    helpers_leave_nothing::<Sound>(true);
+}
+
+#[test]
+fn helping_twins() {
+    rejects(ASLEEP, || helpers_leave_nothing::<Sound>(false));
 }
 
 #[test]

@@ -85,6 +85,21 @@ impl<W> ActiveJobs<W> {
         jobs.front().cloned()
     }
 
+    /// The job that `is_wanted` means, where it still has chunks to claim.
+    pub(crate) fn find(&self, is_wanted: impl Fn(&W) -> bool) -> Option<Arc<ActiveJob<W>>> {
+        if !self.has_work() {
+            return None;
+        }
+        self.lock().iter().find(|job| is_wanted(&job.work) && !job.exhausted()).cloned()
+    }
+
+    /// Forgets a job of which every chunk was claimed. [`Self::oldest`] does so with those before its answer.
+    pub(crate) fn remove(&self, job: &Arc<ActiveJob<W>>) {
+        let mut jobs = self.lock();
+        jobs.retain(|other| !Arc::ptr_eq(other, job));
+        self.len.store(jobs.len(), Ordering::Release);
+    }
+
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<ActiveJob<W>>>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,6 +128,19 @@ mod tests {
         jobs.oldest().expect("b is still there").claim();
         assert!(jobs.oldest().is_none());
         assert!(!jobs.has_work());
+    }
+
+    #[test]
+    fn a_job_is_found_while_it_has_chunks() {
+        let jobs = ActiveJobs::new();
+        jobs.push(Arc::new(ActiveJob::new('a', 1)));
+        jobs.push(Arc::new(ActiveJob::new('b', 1)));
+        let second = jobs.find(|work| *work == 'b').expect("it was posted");
+        assert!(jobs.find(|work| *work == 'c').is_none());
+        second.claim();
+        assert!(jobs.find(|work| *work == 'b').is_none());
+        jobs.remove(&second);
+        assert_eq!(jobs.oldest().map(|job| job.work), Some('a'), "the other is still there");
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod plan;
 mod worker;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -24,10 +24,11 @@ use megaring_core::corpus::CorpusTable;
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::exact::ExactKernel;
 use megaring_core::operation::{Reads, Served};
-use megaring_core::{Backend, BackendKind, Capabilities, Error, Residency};
+use megaring_core::{Backend, BackendKind, Capabilities, Error, Helper, Residency};
 use megaring_ring::{JobRing, WaitStrategy};
 
 use self::active::ActiveJobs;
+use self::worker::Taken;
 use crate::{KernelSet, KeywordAutomaton, SimdError};
 
 /// Queries in one slot: a batch keeps all workers busy for a few milliseconds, and its lists stay within an arena.
@@ -51,6 +52,8 @@ pub(crate) struct Context {
     kernels: &'static KernelSet,
     corpora: Arc<CorpusTable>,
     automaton: KeywordAutomaton,
+    /// Workers that wait for work, parked or not.
+    waiting: AtomicUsize,
     stop: AtomicBool,
 }
 
@@ -75,6 +78,7 @@ pub enum StartError {
 pub struct CpuBackend {
     capabilities: Capabilities,
     ring: Arc<JobRing>,
+    jobs: Arc<ActiveJobs<Taken>>,
     context: Arc<Context>,
     workers: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -111,12 +115,12 @@ impl CpuBackend {
             automaton.first_accepting(),
             automaton.accept(),
         )?;
-        let stop = AtomicBool::new(false);
-        let context = Arc::new(Context { workers, wait: options.wait, kernels, corpora, automaton, stop });
-        let backend = Self { capabilities, ring, context, workers: Mutex::new(Vec::new()) };
+        let (waiting, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let context = Arc::new(Context { workers, wait: options.wait, kernels, corpora, automaton, waiting, stop });
         let jobs = Arc::new(ActiveJobs::new());
+        let backend = Self { capabilities, ring, jobs, context, workers: Mutex::new(Vec::new()) };
         for number in 0..workers {
-            let (ring, jobs, context) = (backend.ring.clone(), jobs.clone(), backend.context.clone());
+            let (ring, jobs, context) = (backend.ring.clone(), backend.jobs.clone(), backend.context.clone());
             let spawned = std::thread::Builder::new()
                 .name(format!("megaring-cpu-{number}"))
                 .spawn(move || worker::run(&ring, &jobs, &context));
@@ -146,6 +150,10 @@ impl Backend for CpuBackend {
         Ok(Residency { guard: None, finds_rows: true })
     }
 
+    fn helper(&self) -> Option<&dyn Helper> {
+        Some(self)
+    }
+
     fn shutdown(&self) {
         self.context.stop.store(true, Ordering::Release);
         self.ring.jobs_signal().notify_all();
@@ -154,6 +162,12 @@ impl Backend for CpuBackend {
             // A worker catches panics of the work; one that still died has nothing left to finish.
             let _ = worker.join();
         }
+    }
+}
+
+impl Helper for CpuBackend {
+    fn help(&self, ticket: u64) {
+        worker::help(&self.ring, &self.jobs, &self.context, ticket);
     }
 }
 

@@ -1,5 +1,9 @@
 //! A worker's loop: claim a chunk of the oldest job; with none left, take slots from the ring; with none there, wait.
+//!
+//! A thread that waits for an answer takes part: it takes slots like a worker, but does only the chunks of its own job
+//! ([`help`]).
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +23,7 @@ const BURST: usize = 4;
 pub(crate) struct Taken {
     /// The slot, until it is completed.
     slot: Mutex<Option<megaring_ring::Work>>,
+    ticket: u64,
     deadline_ns: u64,
     taken: Instant,
     /// The first thing that went wrong; `Status::Ok` as long as nothing did.
@@ -39,15 +44,43 @@ pub(crate) fn run(ring: &Arc<JobRing>, jobs: &ActiveJobs<Taken>, context: &Conte
         if context.stopping() {
             return;
         }
-        if take(ring, jobs, context) == 0 {
+        if take(ring, jobs, context, None) == 0 {
+            context.waiting.fetch_add(1, Ordering::Relaxed);
             ring.jobs_signal()
                 .wait_until(context.wait, None, || ring.has_jobs() || jobs.has_work() || context.stopping());
+            context.waiting.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
-/// Moves slots from the ring to the active jobs. Jobs that cannot be done are completed at once, with the reason.
-fn take(ring: &Arc<JobRing>, jobs: &ActiveJobs<Taken>, context: &Context) -> usize {
+thread_local! {
+    /// What a thread that helps keeps between its jobs.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Does the chunks of job `ticket` that nobody has claimed. See [`megaring_core::Helper`].
+pub(crate) fn help(ring: &Arc<JobRing>, jobs: &ActiveJobs<Taken>, context: &Context, ticket: u64) {
+    if ring.is_untaken(ticket) && !context.stopping() {
+        take(ring, jobs, context, Some(ticket));
+    }
+    if ring.has_jobs() {
+        // Another thread takes slots now, and may have looked before this one was there; or its owner looked before our
+        // submission, which it left the publishing to, had published both.
+        ring.jobs_signal().notify_one();
+    }
+    let Some(job) = jobs.find(|taken| taken.ticket == ticket) else { return };
+    SCRATCH.with_borrow_mut(|scratch| {
+        while let Some(chunk) = job.claim() {
+            run_chunk(&job, chunk, context, scratch);
+        }
+    });
+    jobs.remove(&job);
+}
+
+/// Moves slots from the ring to the active jobs, and wakes as many workers as have something to do. Jobs that cannot be
+/// done are completed at once, with the reason. A worker goes on to do chunks of any job, a thread that helps only
+/// those of its `own`.
+fn take(ring: &Arc<JobRing>, jobs: &ActiveJobs<Taken>, context: &Context, own: Option<u64>) -> usize {
     let mut polled: [Option<PolledJob>; BURST] = [const { None }; BURST];
     let mut free = polled.iter_mut();
     let count = ring.try_poll(BURST, &mut |job| {
@@ -55,6 +88,7 @@ fn take(ring: &Arc<JobRing>, jobs: &ActiveJobs<Taken>, context: &Context) -> usi
             *place = Some(job);
         }
     });
+    let (mut posted, mut has_own) = (0, own.is_none());
     for job in polled.into_iter().flatten() {
         let taken = Instant::now();
         let Ok(mut slot) = ring.open(&job) else {
@@ -65,16 +99,27 @@ fn take(ring: &Arc<JobRing>, jobs: &ActiveJobs<Taken>, context: &Context) -> usi
             Ok((work, chunks)) => {
                 let deadline_ns = slot.descriptor().deadline_ns;
                 let status = AtomicU16::new(Status::Ok.code());
-                let job = Taken { slot: Mutex::new(Some(slot)), deadline_ns, taken, status, work };
+                let ticket = slot.ticket();
+                let job = Taken { slot: Mutex::new(Some(slot)), ticket, deadline_ns, taken, status, work };
                 jobs.push(Arc::new(ActiveJob::new(job, chunks)));
-                if chunks > 1 || count > 1 {
-                    ring.jobs_signal().notify_all();
-                }
+                posted += chunks as usize;
+                has_own |= own == Some(ticket);
             }
             Err(status) => slot.complete(status, elapsed_ns(taken), Body::Empty),
         }
     }
+    wake(ring, context, posted - usize::from(has_own && posted > 0));
     count
+}
+
+/// Sees to it that so many workers look for work, as far as there are: those that wait without having parked do so by
+/// themselves.
+fn wake(ring: &JobRing, context: &Context, wanted: usize) {
+    let signal = ring.jobs_signal();
+    // A worker that is about to park has been counted, or sees what was posted (the fences of `notify_one` and of
+    // parking); one that was counted as awake and is at work by now looks for more when it is done.
+    let awake = context.waiting.load(Ordering::Relaxed).saturating_sub(signal.parked());
+    (0..wanted.min(context.workers).saturating_sub(awake)).for_each(|_| signal.notify_one());
 }
 
 fn prepare(slot: &mut megaring_ring::Work, context: &Context) -> Result<Planned, Status> {

@@ -13,7 +13,7 @@ use megaring_core::nop::Nop;
 use megaring_core::operation::{Exact, Piece};
 use megaring_core::{Backend, Opcode};
 use megaring_engine::Terms;
-use megaring_engine::submit::{limits, submit};
+use megaring_engine::submit::{Announce, limits, submit};
 use megaring_ring::{Descriptor, JobRing, Outcome, Reservation, Ticket};
 use megaring_simd::KernelSet;
 use serde_json::{Value, json};
@@ -90,7 +90,9 @@ impl Bench<'_> {
     fn job(&self, job: &Job) -> Result<Laps, Failure> {
         let pieces = job.operation().pieces(&limits(self.backend.capabilities()));
         let begun = Instant::now();
-        let tickets = pieces.iter().map(|piece| submit(self.ring, job.operation(), piece, &Terms::default(), false));
+        let tickets = pieces
+            .iter()
+            .map(|piece| submit(self.ring, job.operation(), piece, &Terms::default(), false, Announce::Now));
         let tickets = tickets.collect::<Result<Vec<Ticket>, _>>()?;
         self.finish(job, &pieces, tickets, begun)
     }
@@ -147,7 +149,14 @@ impl Bench<'_> {
             }
             let index = index % jobs.len();
             let piece = pieces[index].first().ok_or("a job has no pieces")?;
-            under_way.push_back(submit(self.ring, jobs[index].operation(), piece, &Terms::default(), false)?);
+            under_way.push_back(submit(
+                self.ring,
+                jobs[index].operation(),
+                piece,
+                &Terms::default(),
+                false,
+                Announce::Now,
+            )?);
         }
         for ticket in under_way {
             self.await_answer(ticket)?;

@@ -9,7 +9,7 @@ use megaring_bench::any::Answer;
 use megaring_core::operation::{Piece, Served, Serves};
 use megaring_core::{Capabilities, Opcode};
 use megaring_engine::Terms;
-use megaring_engine::submit::{limits, submit};
+use megaring_engine::submit::{Announce, limits, submit};
 use megaring_ring::{Descriptor, JobRing, Outcome, ReserveError, Status, Ticket};
 
 use super::jobs::{Draw, Pool};
@@ -144,7 +144,8 @@ impl<'a> Producer<'a> {
         let job = &pool.known(index).job;
         let job = job.operation();
         let piece = job.pieces(&limits(&self.capabilities)).pop().ok_or("a job has no pieces")?;
-        let ticket = self.with_room(|producer| submit(producer.ring, job, &piece, &Terms::default(), false))?;
+        let ticket =
+            self.with_room(|producer| submit(producer.ring, job, &piece, &Terms::default(), false, Announce::Now))?;
         Ok((ticket, Expected::Known(index)))
     }
 
