@@ -13,7 +13,7 @@ use megaring_ring::JobRing;
 
 use crate::admission::{self, Admission};
 use crate::batching::{Batcher, Member};
-use crate::execution::Admitted;
+use crate::execution::{Admitted, InlineJobs};
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
@@ -79,6 +79,7 @@ pub struct Engine {
     setup: String,
     metrics: Metrics,
     telemetry: Telemetry,
+    pub(crate) inline_jobs: InlineJobs,
     /// The smallest of all lanes: what a job needs of the arena is counted by them until its lane is known.
     pub(crate) limits: Limits,
 }
@@ -100,8 +101,19 @@ impl Engine {
         let admission = Admission::new(admission_limits(tenant_jobs, &lanes));
         let router = Router::new(lanes, absent, routing);
         let batcher = (!batch_wait.is_zero()).then(|| Batcher::new(batch_wait));
-        let metrics = Metrics::default();
-        Ok(Arc::new(Self { store, profile, kernel, router, admission, batcher, setup, metrics, telemetry, limits }))
+        Ok(Arc::new(Self {
+            store,
+            profile,
+            kernel,
+            router,
+            admission,
+            batcher,
+            setup,
+            metrics: Metrics::default(),
+            telemetry,
+            inline_jobs: InlineJobs::default(),
+            limits,
+        }))
     }
 
     /// The corpora.
@@ -187,8 +199,10 @@ impl Engine {
     }
 
     /// Does a job. Await it within a tokio runtime with time enabled. Up to [`DEPTH`] slots of it are in flight, so a
-    /// backend works while the last slot's answer is made exact. Dropping the future gives everything back as the slots
-    /// in flight complete. A backend that fails the job costs its caller time, not the answer.
+    /// backend works while the last slot's answer is made exact. A job that the processor does within some 100 µs may
+    /// be done by the thread that polls the future, as long as the runtime has another one free. Dropping the future
+    /// gives everything back as the slots in flight complete. A backend that fails the job costs its caller time, not
+    /// the answer.
     ///
     /// # Errors
     /// Refusals of admission and routing, the deadline, or a backend's failure. Nothing half-done is kept.

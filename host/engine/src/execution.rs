@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use megaring_core::operation::{Append, Exact, Finished, Piece, Size};
@@ -25,6 +26,32 @@ use crate::terms::Terms;
 /// How long a job waits before it asks a full ring again for the room its permit promised. Only blocks scattered among
 /// other jobs' make it wait.
 const ROOM_RETRY: Duration = Duration::from_micros(200);
+
+/// What a job may take that is done on an async thread itself. Others may have to wait for it there.
+const SMALL: Duration = Duration::from_micros(100);
+
+/// Jobs that are done on async threads, of which one at least is always free for the others.
+#[derive(Default)]
+pub(crate) struct InlineJobs(AtomicUsize);
+
+/// One of them.
+pub(crate) struct InlineJob<'a>(&'a AtomicUsize);
+
+impl InlineJobs {
+    /// `None` where this is no async thread, or the last that is free.
+    fn begin(&self) -> Option<InlineJob<'_>> {
+        let threads = tokio::runtime::Handle::try_current().ok()?.metrics().num_workers();
+        // Relaxed: a mere counter.
+        let more = |jobs: usize| (jobs + 1 < threads).then_some(jobs + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| InlineJob(&self.0))
+    }
+}
+
+impl Drop for InlineJob<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A job that holds its permit and waits for its turn.
 pub(crate) struct Admitted<O: Answered> {
@@ -58,6 +85,8 @@ pub(crate) struct Execution<O: Answered> {
 /// ([`megaring_core::Backend::prepare`]).
 struct Attempt<O: Answered> {
     lane: usize,
+    /// What it is expected to take once it is its turn.
+    expected: Duration,
     entry: LedgerEntry,
     waiting: VecDeque<Piece>,
     in_flight: VecDeque<(Piece, Ticket)>,
@@ -135,6 +164,7 @@ impl<O: Answered> Attempt<O> {
         };
         Self {
             lane: route.index,
+            expected,
             entry: route.enter(),
             waiting: pieces.into(),
             in_flight: VecDeque::with_capacity(DEPTH),
@@ -149,8 +179,15 @@ impl<O: Answered> Attempt<O> {
 }
 
 impl<O: Answered> Execution<O> {
-    /// Steps 5 to 8, awaited. `on_last` is called as soon as no backend works on it.
+    /// Steps 5 to 8, awaited. `on_last` is called as soon as no backend works on it. A small job is done here and now
+    /// where this thread can help with it: waking others, and being woken by them, would take longer.
     pub(crate) async fn run(mut self, mut on_last: impl FnMut() + Send) -> Result<Outcome<O::Answer>, Error> {
+        let engine = self.engine.clone();
+        if let Some(_inline) = self.is_small().then(|| engine.inline_jobs.begin()).flatten() {
+            let outcome = self.run_blocking();
+            on_last();
+            return outcome;
+        }
         while !self.is_done() {
             match self.next_answer().await {
                 Ok(Some((piece, completed))) => {
@@ -164,6 +201,12 @@ impl<O: Answered> Execution<O> {
             }
         }
         Ok(self.into_outcome())
+    }
+
+    /// Whether it is over so soon that others may wait for it.
+    fn is_small(&self) -> bool {
+        let Attempt { expected, waiting, .. } = &self.attempt;
+        *expected <= SMALL && waiting.len() == 1 && self.lane().backend().helper().is_some()
     }
 
     /// Steps 5 to 8 on this thread's time.

@@ -4,12 +4,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use megaring_core::corpus::Columns;
 use megaring_core::lists::{EVERY_ROW, ListHeader};
 use megaring_core::operation::{Reads, Served, Serves};
-use megaring_core::{Backend, BackendKind, Capabilities, Error, Opcode, Residency};
+use megaring_core::{Backend, BackendKind, Capabilities, Error, Helper, Opcode, Residency};
 use megaring_engine::Running;
 use megaring_ring::{Body, JobRing, RingConfig, Status, WaitStrategy, Work};
 
@@ -36,6 +36,12 @@ pub(crate) struct Handle {
     /// Whether [`Backend::prepare`] may return.
     open: Mutex<bool>,
     opened: Condvar,
+    /// Whether it takes help, and whether [`Helper::help`] may return.
+    takes_help: AtomicBool,
+    help_may_end: Mutex<bool>,
+    help_ends: Condvar,
+    /// Threads that have begun to help.
+    pub(crate) helping: AtomicUsize,
     /// Slots kept.
     kept: Mutex<Vec<Work>>,
     /// Calls of `prepare` that have begun.
@@ -75,6 +81,10 @@ pub(crate) fn fake_on(kind: BackendKind, emulated: bool) -> (Arc<Handle>, Runnin
         refusal: Mutex::default(),
         open: Mutex::new(true),
         opened: Condvar::new(),
+        takes_help: AtomicBool::new(false),
+        help_may_end: Mutex::new(false),
+        help_ends: Condvar::new(),
+        helping: AtomicUsize::new(0),
         kept: Mutex::default(),
         preparing: AtomicUsize::new(0),
         resident: Arc::default(),
@@ -130,6 +140,16 @@ impl Handle {
     pub(crate) fn set_open(&self, open: bool) {
         *lock(&self.open) = open;
         self.opened.notify_all();
+    }
+
+    /// From now on it takes help, which lasts until [`Self::end_help`].
+    pub(crate) fn take_help(&self) {
+        self.takes_help.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn end_help(&self) {
+        *lock(&self.help_may_end) = true;
+        self.help_ends.notify_all();
     }
 
     pub(crate) fn kept(&self) -> usize {
@@ -214,6 +234,10 @@ impl Backend for Fake {
         }
     }
 
+    fn helper(&self) -> Option<&dyn Helper> {
+        self.handle.takes_help.load(Ordering::SeqCst).then_some(self)
+    }
+
     fn upload_bytes(&self, columns: Columns, rows: u64, dim: u64) -> u64 {
         columns.bytes(rows as usize, dim as usize) as u64
     }
@@ -233,6 +257,18 @@ impl Backend for Fake {
             consumer.join().expect("the fake does not panic");
         }
         lock(&self.handle.kept).clear();
+    }
+}
+
+impl Helper for Fake {
+    /// Does nothing but to wait, for half a minute at most, and to tell the consumer of the slot.
+    fn help(&self, _: u64) {
+        let handle = &self.handle;
+        handle.helping.fetch_add(1, Ordering::SeqCst);
+        let limit = Duration::from_secs(30);
+        let ends = handle.help_ends.wait_timeout_while(lock(&handle.help_may_end), limit, |ends| !*ends);
+        drop(ends.expect("no test panics with the lock"));
+        handle.ring.jobs_signal().notify_all();
     }
 }
 

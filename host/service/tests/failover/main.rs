@@ -28,6 +28,7 @@ use crate::fake::{Handle, MOST_ITEM_BYTES, Mode, fake};
 mod bench;
 mod calibration;
 mod fake;
+mod inline;
 mod router;
 
 const ROWS: usize = 3_000;
