@@ -1,4 +1,5 @@
-//! Encode: the words that each of many texts has, by a dense automaton over their bytes.
+//! Encode: the words that each of many texts has, by a dense automaton over their bytes, or by a filter that finds the
+//! few places where a word may stand (`filter.rs`).
 //!
 //! # Promises
 //! A text's mask is the union of what is accepted by the states it visits, one after each byte; an empty text has the
@@ -8,6 +9,7 @@
 //! Up to 128 keywords, 65,536 states, 256 classes. Folding of case is the automaton's business.
 
 use crate::error::{SimdError, check_length};
+use crate::filter::KeywordFilter;
 use crate::kernels::KernelSet;
 use crate::table::RawAutomaton;
 
@@ -42,6 +44,7 @@ pub struct KeywordAutomaton {
     accept: Vec<Mask>,
     shift: u32,
     first_accepting: u32,
+    filter: Option<KeywordFilter>,
 }
 
 const MAX_SHIFT: u32 = 8;
@@ -90,7 +93,22 @@ impl KeywordAutomaton {
             accept: accept.iter().copied().map(Mask::from).collect(),
             shift,
             first_accepting: first_accepting.into(),
+            filter: None,
         })
+    }
+
+    /// Lets kernels look for the automaton's words themselves, which is several times as fast, where all of them suit
+    /// that. `words[b]` is the word of bit b. They are what the automaton accepts, and so are, in texts, their letters
+    /// in either case, and the two other characters whose lower case has an ASCII letter.
+    #[must_use]
+    pub fn with_words(mut self, words: &[impl AsRef<str>]) -> Self {
+        self.filter = KeywordFilter::new(words);
+        self
+    }
+
+    /// Whether kernels may look for the words themselves.
+    pub fn is_filtered(&self) -> bool {
+        self.filter.is_some()
     }
 
     /// The number of states.
@@ -126,10 +144,14 @@ impl KernelSet {
             shift: automaton.shift,
             first_accepting: automaton.first_accepting,
         };
+        let filter = automaton.filter.as_ref().map(KeywordFilter::raw);
+        let filter = filter.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         // SAFETY: the offsets rise and end within `bytes`; `KeywordAutomaton::new` made sure that every class and every
-        // transition stays within the tables, which `automaton` keeps alive; `out` has a place per text and is borrowed
-        // exclusively. The CPU has the instructions because a `KernelSet` exists.
-        unsafe { (self.table.encode)(&raw, bytes.as_ptr(), offsets.as_ptr(), out.len(), out.as_mut_ptr()) };
+        // transition stays within the tables, which `automaton` keeps alive. The filter is null, or its slots name
+        // entries and these bytes of `rest` that are there (`KeywordFilter::new`), and it reads nothing beyond the
+        // texts. `out` has a place per text and is borrowed exclusively. The CPU has the instructions because a
+        // `KernelSet` exists.
+        unsafe { (self.table.encode)(&raw, filter, bytes.as_ptr(), offsets.as_ptr(), out.len(), out.as_mut_ptr()) };
         Ok(())
     }
 }

@@ -9,11 +9,12 @@ const exact = @import("exact.zig");
 const quantising = @import("quantise.zig");
 const screen = @import("screen.zig");
 const encode = @import("encode.zig");
+const filter = @import("filter.zig");
 const nearest = @import("nearest.zig");
 const roofline = @import("roofline.zig");
 
 /// Raised with every change of a signature, here and in src/table.rs.
-const abi_version = 6;
+const abi_version = 7;
 
 /// Every function, in the order of src/table.rs and by the names there.
 const kernels = .{
@@ -70,11 +71,18 @@ fn screenI8(job: *const screen.Job) callconv(.c) usize {
 
 fn encodeTexts(
     automaton: *const encode.Automaton,
+    keywords: ?*const filter.Filter,
     text: [*]const u8,
     offsets: [*]const u64,
     count: usize,
     out: [*]encode.Mask,
 ) callconv(.c) void {
+    if (filter.available) {
+        if (keywords) |found| {
+            @memset(out[0..count], .{ .low = 0, .high = 0 });
+            return filter.encode(found, automaton, text, offsets, count, out);
+        }
+    }
     encode.encode(automaton, text, offsets, count, out);
 }
 

@@ -15,6 +15,7 @@ pub mod backend;
 mod encode;
 mod error;
 mod exact;
+mod filter;
 mod isa;
 mod kernels;
 mod nearest;

@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 
 use crate::encode::Mask;
+use crate::filter::RawFilter;
 use crate::roofline::{Codes, Piece, QueryCodes, Sums};
 use crate::screen::{RawQuantised, ScreenJob};
 
@@ -47,14 +48,14 @@ macro_rules! kernels {
     };
 }
 
-// 6 is the version, raised with every change of a signature here and in src/exports.zig.
-kernels! { 6;
+// 7 is the version, raised with every change of a signature here and in src/exports.zig.
+kernels! { 7;
     nop: unsafe extern "C" fn(),
     exact_dot: GatherKernel,
     exact_l2: GatherKernel,
     quantise: unsafe extern "C" fn(*const f32, usize, *mut i8, *mut RawQuantised),
     screen_i8: unsafe extern "C" fn(*const ScreenJob) -> usize,
-    encode: unsafe extern "C" fn(*const RawAutomaton, *const u8, *const u64, usize, *mut Mask),
+    encode: unsafe extern "C" fn(*const RawAutomaton, *const RawFilter, *const u8, *const u64, usize, *mut Mask),
     distances5: unsafe extern "C" fn(*const [*const f64; 5], *const [f64; 5], *const [f64; 5], usize, *mut f64),
     multiply_adds: unsafe extern "C" fn(*const Codes, *const QueryCodes, usize, *mut Sums),
     read_pieces: unsafe extern "C" fn(*const Piece, usize, *mut Piece),

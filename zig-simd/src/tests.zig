@@ -6,6 +6,7 @@ test {
     _ = @import("screen.zig");
     _ = @import("screen_test.zig");
     _ = @import("encode.zig");
+    _ = @import("filter.zig");
     _ = @import("nearest.zig");
     _ = @import("roofline.zig");
 }

@@ -114,7 +114,8 @@ impl CpuBackend {
             automaton.next().to_vec(),
             automaton.first_accepting(),
             automaton.accept(),
-        )?;
+        )?
+        .with_words(automaton.words());
         let (waiting, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
         let context = Arc::new(Context { workers, wait: options.wait, kernels, corpora, automaton, waiting, stop });
         let jobs = Arc::new(ActiveJobs::new());

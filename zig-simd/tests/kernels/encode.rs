@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use megaring_core::encode::keyword::Automaton;
+use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_simd::{KernelSet, KeywordAutomaton, Mask, SimdError};
 
 use crate::common::Random;
@@ -137,4 +139,149 @@ fn bad_offsets_are_errors() {
     assert_eq!(run(&[0, 3, 5], &mut out), Err(SimdError::Index { what: "text offset", index: 5, count: 4 }));
     assert!(matches!(run(&[0, 3], &mut out), Err(SimdError::Length { .. })));
     assert!(matches!(run(&[], &mut []), Err(SimdError::Length { .. })));
+}
+
+/// The words of the default profile, and others that are hard on a filter: with others within them, sharing their first
+/// letters, with other characters than letters, and as long as can be.
+fn word_lists() -> Vec<Vec<String>> {
+    let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let long = "abcdefghijklmnopqrstuvwxyz".repeat(3)[..64].to_owned();
+    vec![
+        Profile::parse(DEFAULT).expect("the default profile").words().to_vec(),
+        own(&["abc", "abcd", "bcd", "xabc", "abc", "abcabc", "zzz", "k-key", "key", "it's kind", "iii"]),
+        vec![long.clone(), long[1..].to_owned(), long[..17].to_owned(), "abc-9_x".to_owned()],
+        (0..128_u8)
+            .map(|n| format!("word{}", char::from(b'a' + n % 26).to_string().repeat(1 + usize::from(n / 26))))
+            .collect(),
+    ]
+}
+
+/// Texts of the words themselves, of parts of them, in either case, with what folds to letters and what nearly does.
+fn texts_of(words: &[String], random: &mut Random, texts: usize) -> (Vec<u8>, Vec<u64>) {
+    let mut bytes = vec![b'k'; 3];
+    let mut offsets = vec![3];
+    for _ in 0..texts {
+        for _ in 0..[0, 1, 3, 40, 400][random.below(5)] {
+            let word = words[random.below(words.len())].as_bytes();
+            let part = &word[random.below(word.len())..];
+            let part = if random.below(2) == 0 { word } else { &part[..1 + random.below(part.len())] };
+            match random.below(6) {
+                0 => bytes.extend(part.to_ascii_uppercase()),
+                1 => bytes.extend(part.iter().map(|byte| byte ^ if random.below(4) == 0 { 0x20 } else { 0 })),
+                _ => bytes.extend(part),
+            }
+            let between: [&[u8]; 9] = [
+                b"",
+                b" ",
+                b".",
+                b"9",
+                "\u{212A}".as_bytes(),
+                "\u{130}".as_bytes(),
+                "\u{e9}".as_bytes(),
+                b"@",
+                b"\x01",
+            ];
+            let rare = random.below(20) == 0;
+            bytes.extend(between[if rare { random.below(9) } else { random.below(3) }]);
+        }
+        offsets.push(bytes.len() as u64);
+    }
+    (bytes, offsets)
+}
+
+#[test]
+fn the_filter_finds_what_the_automaton_finds() {
+    let mut random = Random(21);
+    for words in word_lists() {
+        let toml = profile_of(&words);
+        let profile = Profile::parse(&toml).expect("a good profile");
+        let built = Automaton::new(&profile);
+        let tables = || {
+            let (next, accept) = (built.next().to_vec(), built.accept());
+            KeywordAutomaton::new(*built.class_of(), built.shift(), next, built.first_accepting(), accept)
+        };
+        let filtered = tables().expect("a whole automaton").with_words(&words);
+        assert!(filtered.is_filtered());
+        for texts in [0, 1, 2, 9, 300] {
+            let (bytes, offsets) = texts_of(&words, &mut random, texts);
+            let want: Vec<u128> =
+                offsets.windows(2).map(|pair| built.mask(&bytes[pair[0] as usize..pair[1] as usize])).collect();
+            for set in KernelSet::available() {
+                let mut masks = vec![Mask::from(u128::MAX); texts];
+                set.encode(&filtered, &bytes, &offsets, &mut masks).expect("offsets fit");
+                let found: Vec<u128> = masks.iter().map(|mask| mask.bits()).collect();
+                assert!(found == want, "{} {} words, {texts} texts", set.isa(), words.len());
+            }
+        }
+    }
+}
+
+/// A word at every distance from a text's ends, and from where a sweep's vectors, blocks and its copy of the end begin.
+#[test]
+fn the_filter_finds_a_word_wherever_it_stands() {
+    let words = ["needle".to_owned(), "comprehensive-of-all-things".to_owned(), "cat".to_owned()];
+    let built = Automaton::new(&Profile::parse(&profile_of(&words)).expect("a good profile"));
+    let (next, accept) = (built.next().to_vec(), built.accept());
+    let automaton = KeywordAutomaton::new(*built.class_of(), built.shift(), next, built.first_accepting(), accept);
+    let automaton = automaton.expect("a whole automaton").with_words(&words);
+    for len in [3, 6, 27, 64, 90, 2047, 2048, 2100, 2300, 4200, 4500] {
+        for (bit, word) in words.iter().enumerate().filter(|(_, word)| word.len() <= len) {
+            let step = if len > 2000 { 7 } else { 1 };
+            for at in (0..=len - word.len()).step_by(step).chain([len - word.len()]) {
+                let mut bytes = vec![b'e'; len];
+                bytes[at..at + word.len()].copy_from_slice(word.as_bytes());
+                let cuts = [1, word.len() / 2, word.len() - 1].map(|after| vec![0, (at + after) as u64, len as u64]);
+                let cut = cuts.into_iter().map(|offsets| (offsets, false));
+                for (offsets, found) in cut.chain([(vec![0, len as u64], true)]) {
+                    for set in KernelSet::available() {
+                        let mut masks = vec![Mask::default(); offsets.len() - 1];
+                        set.encode(&automaton, &bytes, &offsets, &mut masks).expect("offsets fit");
+                        let want = if found { 1 << bit } else { 0 };
+                        assert_eq!(masks[0].bits(), want, "{} {word} at {at} of {len}", set.isa());
+                        assert_eq!(masks[masks.len() - 1].bits(), want, "{} {word} at {at} of {len}", set.isa());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The two letters outside ASCII whose lower case has an ASCII letter, at the end of a word and within.
+#[test]
+fn the_filter_leaves_texts_with_letters_that_fold_to_ascii_to_the_automaton() {
+    let words = ["iii".to_owned(), "key".to_owned(), "bake".to_owned(), "kiwi".to_owned()];
+    let built = Automaton::new(&Profile::parse(&profile_of(&words)).expect("a good profile"));
+    let (next, accept) = (built.next().to_vec(), built.accept());
+    let automaton = KeywordAutomaton::new(*built.class_of(), built.shift(), next, built.first_accepting(), accept);
+    let automaton = automaton.expect("a whole automaton").with_words(&words);
+    let before = "e".repeat(100);
+    let texts =
+        ["ii\u{130}", "\u{212A}ey", "ba\u{212A}e", "\u{212A}iw\u{130}", "\u{130}ii", "kiwi\u{2122}", "ba\u{e2}e"];
+    let mut bytes = Vec::new();
+    let mut offsets = vec![0];
+    for text in texts.into_iter().flat_map(|text| [text, &before]) {
+        bytes.extend(text.as_bytes());
+        offsets.push(bytes.len() as u64);
+    }
+    for set in KernelSet::available() {
+        let mut masks = vec![Mask::default(); offsets.len() - 1];
+        set.encode(&automaton, &bytes, &offsets, &mut masks).expect("offsets fit");
+        let found: Vec<u128> = masks.iter().step_by(2).map(|mask| mask.bits()).collect();
+        assert_eq!(found, [1, 2, 4, 8, 0, 8, 0], "{}", set.isa());
+    }
+}
+
+#[test]
+fn words_without_three_letters_in_a_row_are_the_automatons() {
+    let automaton = || automaton(&WORDS, 2);
+    assert!(!automaton().with_words(&WORDS).is_filtered());
+    assert!(!automaton().with_words(&["a-b-c", "word"]).is_filtered());
+    assert!(!automaton().with_words(&["x".repeat(65)]).is_filtered());
+    assert!(automaton().with_words(&["word", "9word"]).is_filtered());
+}
+
+/// A profile with these words alone.
+fn profile_of(words: &[String]) -> String {
+    let poles = format!("logic = {words:?}\nemotion = []\nmicro = []\nmacro = []");
+    format!("name = \"t\"\n[poles]\n{poles}\n[gardens]\n[elements]\nearth = [0.0, 0.0, 0.0, 1.0, 1.0]\n")
 }

@@ -22,6 +22,7 @@ pub struct Automaton {
     next: Vec<State>,
     first_accepting: State,
     accept: Vec<u128>,
+    words: Vec<String>,
 }
 
 impl Automaton {
@@ -31,7 +32,13 @@ impl Automaton {
         let trie = Trie::new(profile.words());
         let mut builder = Builder::new(&trie);
         builder.add_letters_outside_ascii(&trie);
-        builder.finish()
+        Self { words: profile.words().to_vec(), ..builder.finish() }
+    }
+
+    /// The words, in bit order.
+    #[must_use]
+    pub fn words(&self) -> &[String] {
+        &self.words
     }
 
     /// Class of each byte, the column of [`Self::next`].
@@ -227,7 +234,7 @@ impl Builder {
             }
         }
         let accept = accepting.iter().map(|node| self.out[*node]).collect();
-        Automaton { class_of, shift, next, first_accepting: silent.len() as State, accept }
+        Automaton { class_of, shift, next, first_accepting: silent.len() as State, accept, words: Vec::new() }
     }
 
     /// Class 0 is every byte no row knows, from which every state goes back to the root; the others get one class each,

@@ -1,4 +1,4 @@
-//! Encode: the words that each text has. Each run of texts takes one call of the automaton.
+//! Encode: the words that each text has. Each run of texts takes one call of a kernel.
 
 use megaring_ring::Status;
 
