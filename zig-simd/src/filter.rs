@@ -287,10 +287,8 @@ impl<'a> Chooser<'a> {
         let mut met: [f32; LETTERS] = std::array::from_fn(|a| if letters[0][a] { self.share[a] } else { 0.0 });
         for taken in &letters[1..] {
             let mut next = [0.0; LETTERS];
-            for (a, share) in met.iter().enumerate().filter(|(_, share)| **share > 0.0) {
-                for b in 0..LETTERS {
-                    next[b] += share * self.then[a][b];
-                }
+            for (share, then) in met.iter().zip(&self.then).filter(|(share, _)| **share > 0.0) {
+                next.iter_mut().zip(then).for_each(|(next, then)| *next += share * then);
             }
             met = std::array::from_fn(|b| if taken[b] { next[b] } else { 0.0 });
         }

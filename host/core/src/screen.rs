@@ -244,12 +244,6 @@ impl QueryScreen {
     pub fn l2_slack(norm2: f64) -> f64 {
         norm2 * L2_SLACK
     }
-
-    /// The threshold below which a row cannot matter, given the k-th best lower bound seen.
-    #[must_use]
-    pub fn threshold(&self, kth_lower: f32) -> f32 {
-        if self.slack == 0.0 { kth_lower } else { round_down(f64::from(kth_lower) - 2.0 * self.slack) }
-    }
 }
 
 /// (n + 3)·2⁻⁵³ for n up to 32,768 elements, doubled: relative rounding of a canonical squared distance.
@@ -306,8 +300,4 @@ fn round_to_int(value: f32) -> i32 {
 /// The smallest float32 not below `value` (one more than needed where it is exact).
 fn round_up(value: f64) -> f32 {
     (value as f32).next_up()
-}
-
-fn round_down(value: f64) -> f32 {
-    (value as f32).next_down()
 }

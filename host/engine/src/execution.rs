@@ -27,6 +27,9 @@ use crate::terms::Terms;
 /// other jobs' make it wait.
 const ROOM_RETRY: Duration = Duration::from_micros(200);
 
+/// A piece with its completed slot, once it is answered; `None` where there is nothing to wait for.
+type Answer = Result<Option<(Piece, megaring_ring::Outcome)>, Setback>;
+
 /// What a job may take that is done on an async thread itself. Others may have to wait for it there.
 const SMALL: Duration = Duration::from_micros(100);
 
@@ -179,17 +182,14 @@ impl<O: Answered> Attempt<O> {
 }
 
 impl<O: Answered> Execution<O> {
-    /// Steps 5 to 8, awaited. `on_last` is called as soon as no backend works on it. A small job is done here and now
-    /// where this thread can help with it: waking others, and being woken by them, would take longer.
+    /// Steps 5 to 8, awaited. `on_last` is called as soon as no backend works on it.
     pub(crate) async fn run(mut self, mut on_last: impl FnMut() + Send) -> Result<Outcome<O::Answer>, Error> {
-        let engine = self.engine.clone();
-        if let Some(_inline) = self.is_small().then(|| engine.inline_jobs.begin()).flatten() {
-            let outcome = self.run_blocking();
-            on_last();
-            return outcome;
-        }
         while !self.is_done() {
-            match self.next_answer().await {
+            let answer = match self.answer_inline() {
+                Some(answer) => answer,
+                None => self.next_answer().await,
+            };
+            match answer {
                 Ok(Some((piece, completed))) => {
                     if self.is_done() {
                         on_last();
@@ -201,12 +201,6 @@ impl<O: Answered> Execution<O> {
             }
         }
         Ok(self.into_outcome())
-    }
-
-    /// Whether it is over so soon that others may wait for it.
-    fn is_small(&self) -> bool {
-        let Attempt { expected, waiting, .. } = &self.attempt;
-        *expected <= SMALL && waiting.len() == 1 && self.lane().backend().helper().is_some()
     }
 
     /// Steps 5 to 8 on this thread's time.
@@ -229,8 +223,26 @@ impl<O: Answered> Execution<O> {
         self.attempt.waiting.is_empty() && self.attempt.in_flight.is_empty()
     }
 
+    /// Steps 5 to 7 of a small job of one piece, done here and now where this thread can help with it: waking others,
+    /// and being woken by them, would take longer. `None` where it has to be awaited.
+    fn answer_inline(&mut self) -> Option<Answer> {
+        let Attempt { expected, waiting, in_flight, .. } = &self.attempt;
+        if *expected > SMALL || waiting.len() != 1 || !in_flight.is_empty() {
+            return None;
+        }
+        let engine = self.engine.clone();
+        let helper = engine.lane(self.attempt.lane).backend().helper()?;
+        let _inline = engine.inline_jobs.begin()?;
+        if let Err(setback) = self.prepare() {
+            return Some(Err(setback));
+        }
+        self.submit_ahead(Announce::ByHelping).ok()?;
+        let (piece, ticket) = self.attempt.in_flight.pop_front()?;
+        Some(wait_ticket(ticket, Some(helper)).map(|completed| Some((piece, completed))))
+    }
+
     /// Steps 5 to 7, awaited: the oldest piece in flight, once it is answered.
-    async fn next_answer(&mut self) -> Result<Option<(Piece, megaring_ring::Outcome)>, Setback> {
+    async fn next_answer(&mut self) -> Answer {
         self.prepare_elsewhere().await?;
         while let Err(full) = self.submit_ahead(Announce::Now) {
             self.check_room(&full)?;
@@ -242,7 +254,7 @@ impl<O: Answered> Execution<O> {
     }
 
     /// Steps 5 to 7 on this thread's time.
-    fn wait_answer(&mut self) -> Result<Option<(Piece, megaring_ring::Outcome)>, Setback> {
+    fn wait_answer(&mut self) -> Answer {
         self.prepare()?;
         // With one slot, nothing can come between its submission and the help.
         let is_one = self.attempt.in_flight.is_empty() && self.attempt.waiting.len() == 1;
