@@ -228,7 +228,7 @@ struct Chooser<'a> {
 
 impl<'a> Chooser<'a> {
     fn new(words: &'a [&'a [u8]]) -> Self {
-        let count = |digit: u8| f32::powi(2.0, char::from(digit).to_digit(16).unwrap_or(0) as i32) - 0.5;
+        let count = |digit: u8| f32::powi(2.0, char::from(digit).to_digit(17).unwrap_or(0) as i32) - 0.5;
         let counts = PAIRS.map(|row| row.map(count));
         let sums = counts.map(|row| row.iter().sum::<f32>());
         let all: f32 = sums.iter().sum();

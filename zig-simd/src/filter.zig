@@ -93,6 +93,7 @@ pub fn encode(
         .whole = text,
         .begin = begin,
         .text = text,
+        .origin = 0,
     };
     for (&sweep.tables, filter.tables) |*wide, table| {
         for (wide, table) |*half, narrow| half.* = @as([width]u8, narrow ** (width / 16));
@@ -106,7 +107,8 @@ pub fn encode(
     var copy: [most_before + block + 2 * slack + width]u8 = @splat(0);
     const from = at - @min(at - begin, most_before);
     @memcpy(copy[0 .. end - from], text[from..end]);
-    sweep.text = @ptrFromInt(@intFromPtr(&copy) -% from);
+    sweep.text = &copy;
+    sweep.origin = from;
     sweep.begin = from;
     while (at < end) : (at += block) sweep.run(at, @min(block, end - at));
 }
@@ -118,8 +120,10 @@ const Sweep = struct {
     out: [*]Mask,
     /// All texts, as the automaton reads them.
     whole: [*]const u8,
-    /// What is read here: the same bytes at the same places from `begin` on.
+    /// What is read here: the same bytes, of which the first is the one at `origin`.
     text: [*]const u8,
+    origin: usize,
+    /// Where they begin.
     begin: usize,
     tables: [window][2]Bytes = undefined,
     /// The text that was confirmed in last, and the one with a letter outside ASCII that was last met.
@@ -132,7 +136,7 @@ const Sweep = struct {
         var count: usize = 0;
         var offset: usize = 0;
         while (offset < len) : (offset += width) {
-            const from = sweep.text + at + offset;
+            const from = sweep.text + (at - sweep.origin) + offset;
             const first: Bytes = from[0..width].*;
             var buckets = lookup(sweep.tables[0], first);
             inline for (1..window) |place| {
@@ -155,7 +159,7 @@ const Sweep = struct {
 
     /// Which of these places have three letters of a word; tells how many.
     inline fn lookUp(sweep: *const Sweep, at: usize, places: []const u16, found: *[block + width]Found) usize {
-        const text = sweep.text + at;
+        const text = sweep.text + (at - sweep.origin);
         const slots = sweep.filter.slots;
         const multiplier = sweep.filter.multiplier;
         const shift: u5 = @intCast(sweep.filter.shift);
@@ -174,6 +178,7 @@ const Sweep = struct {
     inline fn confirm(sweep: *Sweep, at: usize, places: []const Found) void {
         const entries = sweep.filter.entries;
         const text = sweep.text;
+        const origin = sweep.origin;
         const offsets = sweep.offsets;
         const first = sweep.begin;
         var current = sweep.current;
@@ -194,7 +199,7 @@ const Sweep = struct {
                 const start = here -% entry.before;
                 // A word that would begin before the texts is compared with something that is there, and not found.
                 const readable = if (here < first + entry.before) first else start;
-                const bytes: @Vector(head, u8) = text[readable..][0..head].*;
+                const bytes: @Vector(head, u8) = text[readable - origin ..][0..head].*;
                 const folded = bytes | @as(@Vector(head, u8), entry.fold);
                 const different: u16 = @bitCast(folded != @as(@Vector(head, u8), entry.word));
                 var is_word = @intFromBool(different & entry.compared == 0) &
@@ -220,7 +225,7 @@ const Sweep = struct {
     noinline fn endsAs(sweep: *const Sweep, entry: *const Entry, start: usize) bool {
         const len = entry.len - head;
         const word = sweep.filter.rest[entry.rest..];
-        for (sweep.text[start + head ..][0..len], word[0..len], word[len..][0..len]) |byte, want, fold| {
+        for (sweep.text[start - sweep.origin + head ..][0..len], word[0..len], word[len..][0..len]) |byte, want, fold| {
             if (byte | fold != want) return false;
         }
         return true;
@@ -229,8 +234,8 @@ const Sweep = struct {
     /// Has the automaton read the texts that have one of the two letters outside ASCII that fold to ASCII in the
     /// vector at `at`.
     noinline fn meetLetters(sweep: *Sweep, at: usize) void {
-        const first: Bytes = sweep.text[at..][0..width].*;
-        const second: Bytes = sweep.text[at + 1 ..][0..width].*;
+        const first: Bytes = sweep.text[at - sweep.origin ..][0..width].*;
+        const second: Bytes = sweep.text[at - sweep.origin + 1 ..][0..width].*;
         var rest = pairs(first, second, 0xe2, 0x84) | pairs(first, second, 0xc4, 0xb0);
         while (rest != 0) : (rest &= rest - 1) {
             const place = at + @ctz(rest);

@@ -13,6 +13,8 @@ pub const ONLINE_K: usize = 32;
 const REGISTER: usize = 16;
 /// Room for rows beyond those wanted.
 const SPARE: usize = 512;
+/// Places that are kept for the next queries; 12 MiB.
+const KEPT: usize = 1 << 20;
 
 /// Candidates of several queries, in one allocation; reused from batch to batch without allocating again.
 #[derive(Debug, Clone, Default)]
@@ -41,7 +43,7 @@ impl TopRows {
         Ok(rows)
     }
 
-    /// Forgets the queries, keeps the memory. See [`Self::new`].
+    /// Forgets the queries, keeps the memory up to a point. See [`Self::new`].
     ///
     /// # Errors
     /// As [`Self::new`]; nothing is changed then.
@@ -59,12 +61,19 @@ impl TopRows {
         self.params.clear();
         self.best.clear();
         self.counts.clear();
+        if self.places.len() > KEPT {
+            self.places = Vec::new();
+        }
         Ok(())
     }
 
     /// Where thresholds rise only when there is no room, there is none after 2k rows more and some.
     fn next_stop(&self, longest: usize) -> usize {
-        if self.registers() > 0 { self.capacity } else { self.capacity.min(longest + 2 * self.k + 64) }
+        if self.registers() > 0 {
+            self.capacity
+        } else {
+            self.capacity.min(self.k.saturating_mul(2).saturating_add(longest + 64))
+        }
     }
 
     /// Registers of lower bounds that the kernel keeps for each query.

@@ -29,15 +29,23 @@ struct Rig {
     profile: Profile,
     backend: CpuBackend,
     /// Whether the thread that waits for an answer takes part.
-    helps: bool,
+    helps: Helps,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Helps {
+    Never,
+    Always,
+    /// Those of every other job, by the first byte of its payload.
+    Sometimes,
 }
 
 impl Rig {
-    fn new(kernels: &'static KernelSet, workers: usize, helps: bool) -> Self {
+    fn new(kernels: &'static KernelSet, workers: usize, helps: Helps) -> Self {
         Self::waiting(kernels, workers, helps, WaitStrategy::default())
     }
 
-    fn waiting(kernels: &'static KernelSet, workers: usize, helps: bool, wait: WaitStrategy) -> Self {
+    fn waiting(kernels: &'static KernelSet, workers: usize, helps: Helps, wait: WaitStrategy) -> Self {
         let ring = JobRing::new(RingConfig { capacity: 8, arena_bytes: 64 << 20, block_bytes: 64 << 10, wait })
             .expect("a ring of 8");
         let corpora = Arc::new(CorpusTable::default());
@@ -49,8 +57,10 @@ impl Rig {
     }
 
     fn all() -> impl Iterator<Item = Self> {
-        let each =
-            |kernels| [(1, false), (3, false), (1, true)].map(|(workers, helps)| Self::new(kernels, workers, helps));
+        let each = |kernels| {
+            [(1, Helps::Never), (3, Helps::Never), (1, Helps::Always)]
+                .map(|(workers, helps)| Self::new(kernels, workers, helps))
+        };
         KernelSet::available().into_iter().flat_map(each)
     }
 
@@ -86,11 +96,17 @@ impl Rig {
     fn send(&self, descriptor: Descriptor, payload: &[u8], result: usize) -> Outcome {
         let mut reservation = self.ring.try_reserve(payload.len(), result).expect("room");
         reservation.payload_mut().copy_from_slice(payload);
-        if !self.helps {
+        let helps = match self.helps {
+            Helps::Never => false,
+            Helps::Always => true,
+            Helps::Sometimes => payload.first().is_some_and(|byte| byte % 2 == 0),
+        };
+        if !helps {
             return self.ring.submit(reservation, descriptor).wait();
         }
         let helper = self.backend.helper().expect("the CPU takes help");
-        reservation.submit_unannounced(descriptor).wait_helping(|ticket| helper.help(ticket))
+        let ticket = reservation.submit_unannounced(descriptor);
+        ticket.wait_helping(|ticket| helper.can_help(ticket), |ticket| helper.help(ticket))
     }
 
     fn search(&self, view: &Arc<CorpusView>, queries: &Matrix, ask: Ask, room: Room) -> Vec<Vec<(u32, f64)>> {
@@ -167,29 +183,32 @@ fn search_equals_the_reference_for_few_and_many_queries() {
     }
 }
 
-/// Callers at once, of which each wakes nobody for its own job, with workers that sleep as soon as they can.
+/// Callers at once, of which all or some wake nobody for their own jobs, with workers that sleep as soon as they can.
 #[test]
-fn every_caller_that_helps_is_answered() {
+fn every_caller_is_answered_whoever_helps() {
     let rows = clustered(2_000, 32);
     let kernels = KernelSet::from_env().expect("an instruction set");
-    for (workers, wait) in [(1, WaitStrategy::Park), (2, WaitStrategy::Park), (2, WaitStrategy::default())] {
-        let rig = Rig::waiting(kernels, workers, true, wait);
-        let view = rig.corpus(&rows, &[500]);
-        std::thread::scope(|scope| {
-            for caller in 0..4 {
-                let (rig, view, rows) = (&rig, &view, &rows);
-                scope.spawn(move || {
-                    for round in 0..60 {
-                        // One chunk, several by query, one of several queries, and a job without any rows.
-                        let queries = queries(rows, [1, 40, 2][round % 3], caller);
-                        let found = rig.search(view, &queries, ask(Metric::Dot, 3), Room::Usual);
-                        assert_eq!(found.len(), queries.rows);
-                        rig.answer(&Nop);
-                    }
-                });
-            }
-        });
-        assert_eq!((rig.ring.outstanding(), rig.ring.stats().faults), (0, 0));
+    // One chunk, several by query, and one of several queries.
+    let asked: Vec<Matrix> = [1, 40, 2].iter().map(|count| queries(&rows, *count, 7)).collect();
+    let want: Vec<_> = asked.iter().map(|asked| truth(&rows, asked, ask(Metric::Dot, 3))).collect();
+    for helps in [Helps::Always, Helps::Sometimes] {
+        for (workers, wait) in [(1, WaitStrategy::Park), (2, WaitStrategy::Park), (2, WaitStrategy::default())] {
+            let rig = Rig::waiting(kernels, workers, helps, wait);
+            let view = rig.corpus(&rows, &[500]);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        for round in 0..60 {
+                            let asked = &asked[round % 3];
+                            let found = rig.search(&view, asked, ask(Metric::Dot, 3), Room::Usual);
+                            assert_eq!(found, want[round % 3]);
+                            rig.answer(&Nop);
+                        }
+                    });
+                }
+            });
+            assert_eq!((rig.ring.outstanding(), rig.ring.stats().faults), (0, 0));
+        }
     }
 }
 

@@ -172,4 +172,7 @@ pub trait Helper: Sync {
     /// the backend's own threads, which it wakes where they do not know of it. Returns at once where there is nothing
     /// to do.
     fn help(&self, ticket: u64);
+
+    /// Whether there is a part of the job that nobody has begun with. Quick, and may be outdated as soon as it is told.
+    fn can_help(&self, ticket: u64) -> bool;
 }

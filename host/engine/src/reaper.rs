@@ -82,7 +82,7 @@ pub async fn await_ticket(ticket: Ticket, deadline: Option<Instant>) -> Result<O
 /// What the completion's status means.
 pub fn wait_ticket(ticket: Ticket, helper: Option<&dyn Helper>) -> Result<Outcome, Setback> {
     check(match helper {
-        Some(helper) => ticket.wait_helping(|ticket| helper.help(ticket)),
+        Some(helper) => ticket.wait_helping(|ticket| helper.can_help(ticket), |ticket| helper.help(ticket)),
         None => ticket.wait(),
     })
 }

@@ -84,8 +84,8 @@ impl<P: Protocol> JobRing<P> {
         self.submissions.head().wrapping_sub(ticket) >= 1 << 63
     }
 
-    /// What workers wait on, or a thread that launches a device; every submission wakes one waiter. All who wait here
-    /// must react to [`JobRing::has_jobs`] (or [`JobRing::has_untaken`]).
+    /// What workers wait on, or a thread that launches a device; every announced submission wakes one waiter. All who
+    /// wait here must react to [`JobRing::has_jobs`] (or [`JobRing::has_untaken`]).
     pub fn jobs_signal(&self) -> &Signal<P> {
         &self.jobs
     }

@@ -97,8 +97,8 @@ pub struct JobRing<P: Protocol = Sound> {
     waiters: Signal<P>,
     /// News for the dedicated reaper.
     reaper: Signal<P>,
-    /// News for threads that watch over a device while it works. Apart from `jobs`, since a submission wakes one waiter
-    /// there, which has to be one that takes jobs or sees that they are taken.
+    /// News for threads that watch over a device while it works. Apart from `jobs`, since an announced submission wakes
+    /// one waiter there, which has to be one that takes jobs or sees that they are taken.
     pub(crate) watchers: Signal<P>,
     /// The completions' tail of the last announcement on a device's behalf.
     pub(crate) announced: AtomicU64,
@@ -326,18 +326,16 @@ impl<P: Protocol> JobRing<P> {
         &self.memory
     }
 
-    /// Blocks until `entry` is answered (true) or the deadline has passed; reaps meanwhile, and calls `help` before
-    /// each look.
-    pub(crate) fn wait_answer(&self, entry: u32, deadline: Option<Instant>, help: &mut dyn FnMut()) -> bool {
+    /// Blocks until `entry` is answered or `is_over` says so (true), or the deadline has passed; reaps meanwhile.
+    pub(crate) fn wait_answer(&self, entry: u32, deadline: Option<Instant>, is_over: &dyn Fn() -> bool) -> bool {
         if self.table.is_answered(entry) {
             return true;
         }
         let _reaping = SelfReaping::begin(self);
         self.waiters.wait_until(self.wait, deadline, || {
             self.table.is_answered(entry) || {
-                help();
                 self.reap();
-                self.table.is_answered(entry)
+                self.table.is_answered(entry) || is_over()
             }
         })
     }

@@ -74,8 +74,10 @@ impl<P: Protocol> Signal<P> {
         self.wake_one();
     }
 
-    /// Waiters that are parked or about to be, as of some moment ago.
+    /// Waiters that are parked or about to be. One that is not counted sees what was published before the call when it
+    /// checks its condition a last time.
     pub fn parked(&self) -> usize {
+        Self::order();
         self.parked.load(Ordering::Relaxed) as usize
     }
 

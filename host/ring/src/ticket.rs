@@ -124,17 +124,23 @@ impl<P: Protocol> Ticket<P> {
     }
 
     /// Blocks until the answer is there, by the ring's wait strategy. This thread reaps meanwhile, for all tickets.
-    pub fn wait(self) -> Outcome<P> {
-        self.wait_helping(|_| ())
+    pub fn wait(mut self) -> Outcome<P> {
+        loop {
+            self.ring.wait_answer(self.entry, None, &|| false);
+            if let Some(outcome) = self.collect(None) {
+                return outcome;
+            }
+        }
     }
 
-    /// [`Ticket::wait`] of a thread that takes part in the work: it calls `help` with the ticket's id before it waits
-    /// and whenever it looks for the answer. At the first call nobody may know of the job yet, where it was submitted
-    /// [unannounced](Reservation::submit_unannounced).
-    pub fn wait_helping(mut self, mut help: impl FnMut(u64)) -> Outcome<P> {
-        let id = self.id;
+    /// [`Ticket::wait`] of a thread that takes part in the work: it calls `help` with the ticket's id once at least,
+    /// before it waits, and again when `can_help` says so while it does. At the first call nobody may know of the job
+    /// yet, nor of others whose owners left their publication to this one, where it was submitted
+    /// [unannounced](Reservation::submit_unannounced). Completions of others do not wait for a call to return.
+    pub fn wait_helping(mut self, can_help: impl Fn(u64) -> bool, help: impl Fn(u64)) -> Outcome<P> {
         loop {
-            self.ring.wait_answer(self.entry, None, &mut || help(id));
+            help(self.id);
+            self.ring.wait_answer(self.entry, None, &|| can_help(self.id));
             if let Some(outcome) = self.collect(None) {
                 return outcome;
             }
@@ -143,7 +149,7 @@ impl<P: Protocol> Ticket<P> {
 
     /// [`Ticket::wait`] until a deadline; hands the ticket back if that passes first.
     pub fn wait_until(mut self, deadline: Instant) -> Result<Outcome<P>, Self> {
-        self.ring.wait_answer(self.entry, Some(deadline), &mut || ());
+        self.ring.wait_answer(self.entry, Some(deadline), &|| false);
         self.collect(None).ok_or(self)
     }
 

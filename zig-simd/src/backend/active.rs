@@ -2,7 +2,7 @@
 //!
 //! A job is cut into chunks. Workers claim chunks of the oldest job with one fetch-add each; whoever finishes a job's
 //! last chunk merges and completes it. Any number of jobs may be active, but workers poll the ring only when no chunk
-//! is left to claim, so they are few.
+//! is left to claim, and threads that help until their own job is found, so they are few.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -24,15 +24,10 @@ impl<W> ActiveJob<W> {
         Self { work, chunks, next: AtomicU32::new(0), unfinished: AtomicU32::new(chunks) }
     }
 
-    /// Number of chunks.
-    pub(crate) fn chunks(&self) -> u32 {
-        self.chunks
-    }
-
     /// The next chunk nobody has claimed.
     pub(crate) fn claim(&self) -> Option<u32> {
         // Relaxed: the queue's lock published the job's data; the counter only deals out numbers. It cannot wrap: each
-        // worker stops at its first failure.
+        // thread stops at its first failure.
         let chunk = self.next.fetch_add(1, Ordering::Relaxed);
         (chunk < self.chunks).then_some(chunk)
     }

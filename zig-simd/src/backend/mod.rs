@@ -170,6 +170,10 @@ impl Helper for CpuBackend {
     fn help(&self, ticket: u64) {
         worker::help(&self.ring, &self.jobs, &self.context, ticket);
     }
+
+    fn can_help(&self, ticket: u64) -> bool {
+        self.jobs.find(|taken| taken.is_of(ticket)).is_some()
+    }
 }
 
 impl Drop for CpuBackend {

@@ -68,7 +68,7 @@ pub(crate) fn help(ring: &Arc<JobRing>, jobs: &ActiveJobs<Taken>, context: &Cont
         // submission, which it left the publishing to, had published both.
         ring.jobs_signal().notify_one();
     }
-    let Some(job) = jobs.find(|taken| taken.ticket == ticket) else { return };
+    let Some(job) = jobs.find(|taken| taken.is_of(ticket)) else { return };
     SCRATCH.with_borrow_mut(|scratch| {
         while let Some(chunk) = job.claim() {
             run_chunk(&job, chunk, context, scratch);
@@ -116,9 +116,10 @@ fn take(ring: &Arc<JobRing>, jobs: &ActiveJobs<Taken>, context: &Context, own: O
 /// themselves.
 fn wake(ring: &JobRing, context: &Context, wanted: usize) {
     let signal = ring.jobs_signal();
-    // A worker that is about to park has been counted, or sees what was posted (the fences of `notify_one` and of
-    // parking); one that was counted as awake and is at work by now looks for more when it is done.
-    let awake = context.waiting.load(Ordering::Relaxed).saturating_sub(signal.parked());
+    // A worker that is not counted as parked sees what was posted before it does park; one that was counted as awake
+    // and is at work by now looks for more when it is done.
+    let parked = signal.parked();
+    let awake = context.waiting.load(Ordering::Relaxed).saturating_sub(parked);
     (0..wanted.min(context.workers).saturating_sub(awake)).for_each(|_| signal.notify_one());
 }
 
@@ -134,9 +135,8 @@ fn prepare(slot: &mut megaring_ring::Work, context: &Context) -> Result<Planned,
 
 fn run_chunk(job: &ActiveJob<Taken>, chunk: u32, context: &Context, scratch: &mut Scratch) {
     let taken = &job.work;
-    if job.chunks() > 1 {
-        taken.check_wanted();
-    }
+    // It may have waited for long.
+    taken.check_wanted();
     if taken.is_ok() {
         let done = catch_unwind(AssertUnwindSafe(|| taken.work.run(chunk as usize, context, scratch)));
         if !matches!(done, Ok(Ok(()))) {
@@ -159,6 +159,11 @@ impl Taken {
         let Some(slot) = self.lock().take() else { return };
         let whole = slot.result_body(slot.descriptor().result.len as usize).filter(|_| self.is_ok());
         slot.complete(self.status(), elapsed_ns(self.taken), whole.unwrap_or_default());
+    }
+
+    /// Whether it is the job that this ticket is for.
+    pub(crate) fn is_of(&self, ticket: u64) -> bool {
+        self.ticket == ticket
     }
 
     /// Fails the job where nobody waits for it any more.

@@ -4,8 +4,8 @@
 //! A deterministic Aho-Corasick automaton over bytes. Matching is defined on the Unicode lower-case form of the text,
 //! but the automaton reads the text as it is: ASCII capitals share a class with their small letters, and the only two
 //! other characters whose lower case contains an ASCII letter get states of their own: U+212A (E2 84 AA), which is a
-//! `k`, and U+0130 (C4 B0), which is an `i` followed by a combining dot. Every backend runs the same tables, so every
-//! backend finds the same masks.
+//! `k`, and U+0130 (C4 B0), which is an `i` followed by a combining dot. Backends run these tables, or find the
+//! same words otherwise, so every backend finds the same masks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

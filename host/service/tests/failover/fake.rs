@@ -270,6 +270,10 @@ impl Helper for Fake {
         drop(ends.expect("no test panics with the lock"));
         handle.ring.jobs_signal().notify_all();
     }
+
+    fn can_help(&self, _: u64) -> bool {
+        false
+    }
 }
 
 /// Counts itself.
