@@ -155,7 +155,8 @@ impl Search {
             return 1;
         }
         if self.items >= 2 * workers {
-            let chunks = (self.items.div_ceil(TILE)).max((4 * workers).min(self.items.div_ceil(8)));
+            // Eight queries fill a tile's registers, but fewer keep every worker busy.
+            let chunks = self.items.div_ceil(TILE).max((4 * workers).min(self.items.div_ceil(8))).max(workers);
             self.sharing = Sharing::Queries { chunks };
             return chunks;
         }
