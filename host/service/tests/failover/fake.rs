@@ -37,9 +37,9 @@ pub(crate) struct Handle {
     open: Mutex<bool>,
     opened: Condvar,
     /// Whether it takes help, and whether [`Helper::help`] may return.
-    takes_help: AtomicBool,
-    help_may_end: Mutex<bool>,
-    help_ends: Condvar,
+    pub(crate) takes_help: AtomicBool,
+    pub(crate) help_may_end: Mutex<bool>,
+    pub(crate) help_ends: Condvar,
     /// Threads that have begun to help.
     pub(crate) helping: AtomicUsize,
     /// Slots kept.
@@ -140,16 +140,6 @@ impl Handle {
     pub(crate) fn set_open(&self, open: bool) {
         *lock(&self.open) = open;
         self.opened.notify_all();
-    }
-
-    /// From now on it takes help, which lasts until [`Self::end_help`].
-    pub(crate) fn take_help(&self) {
-        self.takes_help.store(true, Ordering::SeqCst);
-    }
-
-    pub(crate) fn end_help(&self) {
-        *lock(&self.help_may_end) = true;
-        self.help_ends.notify_all();
     }
 
     pub(crate) fn kept(&self) -> usize {
