@@ -154,9 +154,12 @@ impl Search {
         if wants_every_row(self.k as u64, rows as u64) || self.k > self.lists.capacity() || self.has_wild_segment() {
             return 1;
         }
+        let bytes = packed_len(rows, self.view.dim());
         if self.items >= 2 * workers {
-            // Eight queries fill a tile's registers, but fewer keep every worker busy.
-            let chunks = self.items.div_ceil(TILE).max((4 * workers).min(self.items.div_ceil(8))).max(workers);
+            // Eight queries fill a tile's registers, but fewer keep every worker busy. Each chunk reads every code, which
+            // costs most where they come from memory.
+            let small = if bytes < LARGE_CHUNK_BYTES { (4 * workers).min(self.items.div_ceil(8)) } else { 1 };
+            let chunks = self.items.div_ceil(TILE).max(small).max(workers);
             self.sharing = Sharing::Queries { chunks };
             return chunks;
         }
@@ -164,7 +167,6 @@ impl Search {
         if self.quantise(0..self.items, kernels, &mut queries, &mut top).is_err() {
             return 1;
         }
-        let bytes = packed_len(rows, self.view.dim());
         let chunks = (bytes / CHUNK_BYTES).clamp(1, workers).max((bytes / LARGE_CHUNK_BYTES).min(8 * workers));
         self.sharing = Sharing::Rows { chunks, queries, merged: Mutex::new(top) };
         chunks
