@@ -156,8 +156,8 @@ impl Search {
         }
         let bytes = packed_len(rows, self.view.dim());
         if self.items >= 2 * workers {
-            // Eight queries fill a tile's registers, but fewer keep every worker busy. Each chunk reads every code, which
-            // costs most where they come from memory.
+            // Eight queries fill a tile's registers, but fewer keep every worker busy. Each chunk reads every code,
+            // which costs most where they come from memory.
             let small = if bytes < LARGE_CHUNK_BYTES { (4 * workers).min(self.items.div_ceil(8)) } else { 1 };
             let chunks = self.items.div_ceil(TILE).max(small).max(workers);
             self.sharing = Sharing::Queries { chunks };
