@@ -27,7 +27,7 @@ const SLOT_BITS: u32 = 10;
 const LETTERS: usize = 27;
 
 /// How often one letter (row) comes before another (column) in technical English, as the logarithm to base 2 of a count
-/// of half a million. Counted in the documentation of Python's standard library.
+/// among half a million pairs (a digit to base 17). Counted in the documentation of Python's standard library.
 const PAIRS: [&[u8; LETTERS]; LETTERS] = [
     b"gdcccccaad79bcccc8cdebac987",
     b"c3aba4792a38cbc092cbc987794",

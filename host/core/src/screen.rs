@@ -268,6 +268,12 @@ impl Quantised {
         let up = 1.0 + 1e-9;
         Self { norm2, scale, residual: lost.sqrt() * up, coded_norm: kept.sqrt() * up }
     }
+
+    /// The vector's canonical squared norm.
+    #[must_use]
+    pub fn norm2(&self) -> f64 {
+        self.norm2
+    }
 }
 
 /// Codes of one vector. Wild or zero vectors get all zeros and scale 0.

@@ -32,7 +32,7 @@ pub struct Made {
     pub queue: Duration,
     /// On the backend, from a slot being taken to its completion, summed over slots.
     pub compute: Duration,
-    /// Making candidates exact, or masks coordinates, summed over slots.
+    /// Making candidates exact where the backend has not, or masks coordinates, summed over slots.
     pub rescore: Duration,
     /// Queries of other calls that were done in the same batch. Where there are any, the bytes read and the times of
     /// compute and rescoring are the whole batch's.

@@ -6,6 +6,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
     },
     thread,
     time::{Duration, Instant},
@@ -172,6 +173,53 @@ fn a_dedicated_reaper_and_blocking_waiters_share_the_completions() {
         }
         stop.store(true, Ordering::Release);
         worker.join().expect("no panic");
+    });
+    assert_eq!(ring.stats().faults, 0);
+}
+
+/// A thread that helps for long: what others wait for is delivered meanwhile, by the dedicated reaper that their
+/// completions wake. And it helps once, whatever has become of its own job by then.
+#[test]
+fn answers_do_not_wait_for_a_thread_that_helps() {
+    let config = RingConfig { capacity: 16, arena_bytes: 1 << 16, block_bytes: 1 << 10, wait: WaitStrategy::Park };
+    let ring = JobRing::new(config).expect("a ring");
+    let reserve = || ring.try_reserve(8, 0).expect("there is room");
+    let answer = || {
+        ring.try_poll(4, &mut |job| {
+            ring.complete(job.ticket, 1, Status::Ok, 0, Body::Empty);
+        })
+    };
+    thread::scope(|scope| {
+        // Gone where the test fails, so that nobody waits for it then.
+        let (began, begun) = mpsc::channel();
+        let (end, ends) = mpsc::channel();
+        // Looks up by itself only when the test has failed, and then ends.
+        let reaper = scope.spawn(|| {
+            let since = Instant::now();
+            while !ring.is_closed() && since.elapsed() < Duration::from_secs(30) {
+                ring.reaper_wait(Some(Instant::now() + Duration::from_secs(30)));
+                ring.reap();
+            }
+        });
+        let own = reserve().submit_unannounced(Descriptor::default());
+        assert_eq!(answer(), 1, "answered before its owner looks");
+        let helper = scope.spawn(move || {
+            let help = |_| {
+                began.send(()).expect("the test waits for it");
+                ends.recv().expect("the test lets it go");
+            };
+            own.wait_helping(|_| false, help).status()
+        });
+        begun.recv().expect("it helps");
+        let other = reserve().submit(Descriptor::default());
+        assert_eq!(answer(), 1);
+        let asked = Instant::now();
+        assert_eq!(block_on(other).status(), Status::Ok);
+        assert!(asked.elapsed() < Duration::from_secs(20), "nobody was woken");
+        end.send(()).expect("it still helps");
+        assert_eq!(helper.join().expect("no panic"), Status::Ok);
+        ring.close();
+        reaper.join().expect("no panic");
     });
     assert_eq!(ring.stats().faults, 0);
 }

@@ -201,3 +201,74 @@ fn is_past(deadline_ns: u64) -> bool {
     deadline_ns != 0
         && SystemTime::now().duration_since(UNIX_EPOCH).is_ok_and(|now| now.as_nanos() >= u128::from(deadline_ns))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+    use megaring_core::corpus::CorpusTable;
+    use megaring_ring::{Descriptor, RingConfig, Ticket, WaitStrategy};
+
+    use super::*;
+    use crate::{KernelSet, KeywordAutomaton, SimdError};
+
+    /// Notes that it was done.
+    struct Noted(Arc<AtomicBool>);
+
+    impl Work for Noted {
+        fn run(&self, _: usize, _: &Context, _: &mut Scratch) -> Result<(), SimdError> {
+            self.0.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    fn context() -> Context {
+        Context {
+            workers: 1,
+            wait: WaitStrategy::Park,
+            kernels: KernelSet::from_env().expect("an instruction set"),
+            corpora: Arc::new(CorpusTable::default()),
+            automaton: KeywordAutomaton::new([0; 256], 0, vec![0], 1, &[]).expect("a root alone"),
+            waiting: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes a job of one chunk, lets `meanwhile` happen to it before the chunk is claimed, and says how it ended and
+    /// whether it was done.
+    fn one_chunk(deadline_ns: u64, meanwhile: impl FnOnce(Ticket) -> Option<Ticket>) -> (Option<Status>, bool) {
+        let config = RingConfig { capacity: 4, arena_bytes: 1 << 12, block_bytes: 1 << 10, wait: WaitStrategy::Park };
+        let ring = JobRing::new(config).expect("a ring");
+        let ticket = ring.submit(ring.try_reserve(8, 8).expect("room"), Descriptor::default());
+        let mut polled = None;
+        ring.try_poll(1, &mut |job| polled = Some(job));
+        let slot = ring.open(&polled.expect("it was submitted")).expect("a whole slot");
+        let done = Arc::new(AtomicBool::new(false));
+        let taken = Taken {
+            ticket: slot.ticket(),
+            slot: Mutex::new(Some(slot)),
+            deadline_ns,
+            taken: Instant::now(),
+            status: AtomicU16::new(Status::Ok.code()),
+            work: Box::new(Noted(done.clone())),
+        };
+        let ticket = meanwhile(ticket);
+        let job = ActiveJob::new(taken, 1);
+        let chunk = job.claim().expect("it has one");
+        run_chunk(&job, chunk, &context(), &mut Scratch::default());
+        ring.reap();
+        assert_eq!(ring.outstanding(), 0);
+        (ticket.map(|ticket| ticket.wait().status()), done.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_job_that_waited_too_long_for_a_worker_is_not_done() {
+        assert_eq!(one_chunk(0, Some), (Some(Status::Ok), true));
+        assert_eq!(one_chunk(1, Some), (Some(Status::DeadlineExceeded), false));
+        let gone = |ticket| {
+            drop(ticket);
+            None
+        };
+        assert_eq!(one_chunk(0, gone), (None, false));
+    }
+}

@@ -196,7 +196,9 @@ impl Search {
             let values = unsafe { self.queries.of(query, &self.view) };
             let quantised = codes.push_values(kernels, values)?;
             match QueryScreen::of(self.metric, &quantised, max_norm) {
-                Some(screen) => top.push(QueryParams::new(&screen, self.first_threshold(values, screen))),
+                Some(screen) => {
+                    top.push(QueryParams::new(&screen, self.first_threshold(quantised.norm2(), screen)));
+                }
                 None => {
                     top.push(QueryParams::default());
                     top.overflow(number);
@@ -206,13 +208,14 @@ impl Search {
         Ok(())
     }
 
-    /// What the caller's score threshold means for upper bounds; at least -MAX, which padding rows do not reach.
-    fn first_threshold(&self, query: &[f32], screen: QueryScreen) -> f32 {
+    /// What the caller's score threshold means for upper bounds of a query of this squared norm; at least -MAX, which
+    /// padding rows do not reach.
+    fn first_threshold(&self, norm2: f64, screen: QueryScreen) -> f32 {
         let goodness = self.metric.goodness(self.threshold);
         if goodness == f64::NEG_INFINITY {
             return f32::MIN;
         }
-        let norm2 = if self.metric == Metric::L2 { megaring_core::exact::dot(query, query) } else { 0.0 };
+        let norm2 = if self.metric == Metric::L2 { norm2 } else { 0.0 };
         ((goodness + norm2 - 2.0 * screen.slack) as f32).next_down().max(f32::MIN)
     }
 
