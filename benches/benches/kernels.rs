@@ -9,10 +9,13 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use megaring_core::Metric;
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
+use megaring_core::nibbles::Nibbles;
 use megaring_core::screen::{self, QueryScreen};
 use megaring_datasets::embeddings::Embeddings;
 use megaring_datasets::memories::memories;
-use megaring_simd::{KernelSet, KeywordAutomaton, Mask, PointColumns, QueryParams, ScreenQueries, ScreenRows, TopRows};
+use megaring_simd::{
+    KernelSet, KeywordAutomaton, Mask, NibbleRows, PointColumns, QueryParams, ScreenQueries, ScreenRows, TopRows,
+};
 
 const ROWS: usize = 5_562;
 const DIM: usize = 384;
@@ -70,6 +73,43 @@ fn screen(criterion: &mut Criterion) {
     }
 }
 
+/// One query over more codes than caches hold: by the codes, and by their halves.
+fn screen_halves(criterion: &mut Criterion) {
+    const ROWS: usize = 250_000;
+    let values = Embeddings { rows: ROWS, dim: DIM, seed: SEED, ..Embeddings::default() }.generate().values;
+    let norms2 = screen::norms2(&values, DIM);
+    let codes = screen::pack(&values, DIM, &norms2);
+    let nibbles = Nibbles::new(codes.view(), ROWS, DIM);
+    let columns = screen::columns(Metric::Dot, codes.view(), &norms2);
+    let high_columns = nibbles.columns(Metric::Dot, codes.view(), &norms2);
+    let rows = ScreenRows::new(&codes.packed, &columns, DIM).expect("lengths fit");
+    let halves = NibbleRows::new(&nibbles, &high_columns, &columns, DIM).expect("lengths fit");
+    let mut queries = ScreenQueries::new(DIM).expect("few dimensions");
+    let mut query = vec![0; DIM];
+    let screen = QueryScreen::new(Metric::Dot, &values[..DIM], codes.max_norm, &mut query).expect("a unit vector");
+    queries.push(&query).expect("codes in range");
+    let params = QueryParams::new(&screen, f32::MIN);
+    let mut top = TopRows::new(10, 296).expect("a small limit");
+    let mut group = criterion.benchmark_group(format!("screen_1_of_{ROWS}x{DIM}"));
+    group.throughput(Throughput::Elements((ROWS * DIM) as u64));
+    for set in KernelSet::available() {
+        for name in ["codes", "halves"] {
+            let mut run = || {
+                top.reset(10, 296).expect("a small limit");
+                top.push(params);
+                let groups = 0..rows.groups();
+                match name {
+                    "codes" => set.screen_i8(rows, groups, 0, queries.all(), &mut top),
+                    _ => set.screen_nibbles(halves, groups, 0, queries.all(), &mut top).map(|(reached, _)| reached),
+                }
+            };
+            assert_eq!(run(), Ok(rows.groups()), "room for every candidate");
+            group.bench_function(format!("{}/{name}", set.isa()), |bencher| bencher.iter(&mut run));
+        }
+    }
+    group.finish();
+}
+
 fn encode(criterion: &mut Criterion) {
     let texts = memories(20_000, SEED).expect("a legal number");
     let profile = Profile::parse(DEFAULT).expect("the default profile");
@@ -118,5 +158,5 @@ fn embeddings() -> Vec<f32> {
     Embeddings { rows: ROWS, dim: DIM, seed: SEED, ..Embeddings::default() }.generate().values
 }
 
-criterion_group!(benches, nop, exact_gather, screen, encode, distances);
+criterion_group!(benches, nop, exact_gather, screen, screen_halves, encode, distances);
 criterion_main!(benches);

@@ -8,13 +8,14 @@ const isa = @import("isa.zig");
 const exact = @import("exact.zig");
 const quantising = @import("quantise.zig");
 const screen = @import("screen.zig");
+const nibbles = @import("nibbles.zig");
 const encode = @import("encode.zig");
 const filter = @import("filter.zig");
 const nearest = @import("nearest.zig");
 const roofline = @import("roofline.zig");
 
 /// Raised with every change of a signature, here and in src/table.rs.
-const abi_version = 7;
+const abi_version = 8;
 
 /// Every function, in the order of src/table.rs and by the names there.
 const kernels = .{
@@ -23,6 +24,7 @@ const kernels = .{
     .exact_l2 = exactGather(.l2),
     .quantise = &quantise,
     .screen_i8 = &screenI8,
+    .screen_nibbles = &screenNibbles,
     .encode = &encodeTexts,
     .distances5 = &distances5,
     .multiply_adds = &multiplyAdds,
@@ -67,6 +69,10 @@ fn quantise(values: [*]const f32, dim: usize, codes: [*]i8, out: *quantising.Qua
 
 fn screenI8(job: *const screen.Job) callconv(.c) usize {
     return screen.screen(job);
+}
+
+fn screenNibbles(job: *nibbles.Job) callconv(.c) usize {
+    return nibbles.screen(job);
 }
 
 fn encodeTexts(

@@ -9,13 +9,15 @@
 //!   with the code's sign moved onto it (128 * 127 * 2 = 32512 at most), which is the same product. No bias.
 //! - SSE2 has neither, so both sides are widened to 16 bits for `pmaddwd`; NEON multiplies 8 by 8 to 16 bits, where two
 //!   products still fit, and adds pairs. Both leave two sums a row, folded at the end. No bias either.
+//!
+//! Halves of codes, 0 to 15, are multiplied as they are (`halves` in place of `prepare`, a start of 0).
 const std = @import("std");
 const isa = @import("isa.zig");
 
 /// Dimensions in a quad.
 pub const dims = 4;
 
-/// What the tile loop needs, for the instruction set of this copy: `rows` (in one step), `Codes` (prepared once, used
+/// What the tile loops need, for the instruction set of this copy: `rows` (in one step), `Codes` (prepared once, used
 /// for every query), `Query`, `Sums`, and the functions on them.
 pub const Step = switch (isa.current) {
     .avx512 => Avx512Vnni,
@@ -32,6 +34,10 @@ const Avx512Vnni = struct {
 
     pub inline fn prepare(stored: @Vector(64, u8)) Codes {
         return stored;
+    }
+
+    pub inline fn halves(values: @Vector(64, u8)) Codes {
+        return values;
     }
 
     pub inline fn broadcast(query: *const [dims]i8) Query {
@@ -65,6 +71,10 @@ const Avx2 = struct {
     pub inline fn prepare(stored: @Vector(32, u8)) Codes {
         const signed: @Vector(32, i8) = @bitCast(stored ^ @as(@Vector(32, u8), @splat(0x80)));
         return .{ .signed = signed, .magnitude = @abs(signed) };
+    }
+
+    pub inline fn halves(values: @Vector(32, u8)) Codes {
+        return .{ .signed = @bitCast(values), .magnitude = values };
     }
 
     pub inline fn broadcast(query: *const [dims]i8) Query {
@@ -111,6 +121,11 @@ const Sse2 = struct {
         return .{ std.simd.extract(signed, 0, 8), std.simd.extract(signed, 8, 8) };
     }
 
+    pub inline fn halves(values: @Vector(16, u8)) Codes {
+        const wide: @Vector(16, i16) = values;
+        return .{ std.simd.extract(wide, 0, 8), std.simd.extract(wide, 8, 8) };
+    }
+
     pub inline fn broadcast(query: *const [dims]i8) Query {
         const wide: @Vector(dims, i16) = @as(@Vector(dims, i8), query.*);
         return std.simd.join(wide, wide);
@@ -146,6 +161,11 @@ const Neon = struct {
 
     pub inline fn prepare(stored: @Vector(16, u8)) Codes {
         const signed: @Vector(16, i8) = @bitCast(stored ^ @as(@Vector(16, u8), @splat(0x80)));
+        return .{ std.simd.extract(signed, 0, 8), std.simd.extract(signed, 8, 8) };
+    }
+
+    pub inline fn halves(values: @Vector(16, u8)) Codes {
+        const signed: @Vector(16, i8) = @bitCast(values);
         return .{ std.simd.extract(signed, 0, 8), std.simd.extract(signed, 8, 8) };
     }
 
@@ -192,5 +212,11 @@ test "a step is exact at the extremes of both operands" {
         const begin = Step.start(-128 * dims * query_code);
         const sums: [Step.rows]i32 = Step.finish(Step.add(begin, Step.prepare(stored), Step.broadcast(&query)));
         for (sums) |sum| try std.testing.expectEqual(code * query_code * dims, sum);
+    };
+    for ([_]i32{ 0, 1, 15 }) |half| for (extremes[1..]) |query_code| {
+        const halves = Step.halves(@splat(@intCast(half)));
+        const query: [dims]i8 = @splat(@intCast(query_code));
+        const sums: [Step.rows]i32 = Step.finish(Step.add(Step.start(0), halves, Step.broadcast(&query)));
+        for (sums) |sum| try std.testing.expectEqual(half * query_code * dims, sum);
     };
 }

@@ -34,10 +34,10 @@ use crate::top_rows::TopRows;
 /// Packed rows: codes and columns of the same groups.
 #[derive(Debug, Clone, Copy)]
 pub struct ScreenRows<'a> {
-    codes: &'a [u8],
-    columns: &'a [f32],
-    groups: usize,
-    quads: usize,
+    pub(crate) codes: &'a [u8],
+    pub(crate) columns: &'a [f32],
+    pub(crate) groups: usize,
+    pub(crate) quads: usize,
 }
 
 impl<'a> ScreenRows<'a> {
@@ -60,7 +60,7 @@ impl<'a> ScreenRows<'a> {
     }
 }
 
-fn checked_quads(dim: usize) -> Result<usize, SimdError> {
+pub(crate) fn checked_quads(dim: usize) -> Result<usize, SimdError> {
     if dim > MAX_DIM {
         return Err(SimdError::TooLarge { what: "the dimension", found: dim, limit: MAX_DIM });
     }
@@ -260,22 +260,15 @@ pub(crate) struct ScreenJob {
 const _: () = assert!(size_of::<ScreenJob>() == 16 * size_of::<usize>() + 8);
 const _: () = assert!(size_of::<QueryParams>() == 20 && size_of::<Candidate>() == 12);
 
-impl KernelSet {
-    /// Screens `groups` of `rows` against every query and appends to its candidates the rows that pass. Row numbers are
-    /// `row_base` plus the row's place in `rows`. Returns the group reached: the end of `groups`, or the first group
-    /// for which some query needs [more room](TopRows::make_room); all queries have seen exactly the groups before it.
-    ///
-    /// # Errors
-    /// Different dimensions of rows and queries, another number of queries in `top`, groups beyond the rows, or row
-    /// numbers beyond an u32.
-    pub fn screen_i8(
-        &self,
+impl ScreenJob {
+    /// Checks everything that the kernels rely on, but for what codes and columns hold: that, `rows` knows.
+    pub(crate) fn new(
         rows: ScreenRows<'_>,
         groups: Range<usize>,
         row_base: u32,
         queries: QueryCodes<'_>,
         top: &mut TopRows,
-    ) -> Result<usize, SimdError> {
+    ) -> Result<Self, SimdError> {
         check_length("a query", rows.quads * QUAD, queries.quads * QUAD)?;
         check_length("the queries' candidates", queries.len(), top.queries())?;
         if groups.end > rows.groups || groups.start > groups.end {
@@ -285,7 +278,7 @@ impl KernelSet {
         if last_row > u32::MAX as usize {
             return Err(SimdError::TooLarge { what: "the row number", found: last_row, limit: u32::MAX as usize });
         }
-        let job = ScreenJob {
+        Ok(Self {
             codes: rows.codes.as_ptr(),
             columns: rows.columns.as_ptr(),
             group_begin: groups.start,
@@ -304,7 +297,27 @@ impl KernelSet {
             capacity: top.stop,
             row_base,
             reserved: 0,
-        };
+        })
+    }
+}
+
+impl KernelSet {
+    /// Screens `groups` of `rows` against every query and appends to its candidates the rows that pass. Row numbers are
+    /// `row_base` plus the row's place in `rows`. Returns the group reached: the end of `groups`, or the first group
+    /// for which some query needs [more room](TopRows::make_room); all queries have seen exactly the groups before it.
+    ///
+    /// # Errors
+    /// Different dimensions of rows and queries, another number of queries in `top`, groups beyond the rows, or row
+    /// numbers beyond an u32.
+    pub fn screen_i8(
+        &self,
+        rows: ScreenRows<'_>,
+        groups: Range<usize>,
+        row_base: u32,
+        queries: QueryCodes<'_>,
+        top: &mut TopRows,
+    ) -> Result<usize, SimdError> {
+        let job = ScreenJob::new(rows, groups, row_base, queries, top)?;
         // SAFETY: codes and columns hold `rows.groups` groups of `quads` quads (`ScreenRows::new`), codes and biases
         // hold every query at the same number of quads (`ScreenQueries`). `TopRows` holds for each query parameters, a
         // count, `registers` of best bounds (k fits in them where there are any) and `stride` places, of which at least

@@ -84,10 +84,10 @@ pub const Job = extern struct {
     }
 };
 
-const Sums = @Vector(group_rows, i32);
-const Floats = @Vector(group_rows, f32);
+pub const Sums = @Vector(group_rows, i32);
+pub const Floats = @Vector(group_rows, f32);
 /// One bit for each row of a group.
-const Lanes = u16;
+pub const Lanes = u16;
 
 /// The register tiles: many queries against few groups where they share the codes' loads; one query against a run of
 /// quads, in several chains, where memory is the limit.
@@ -172,7 +172,7 @@ fn tile(comptime shape: Tile, job: *const Job, group: usize, query: usize, fulle
     inline for (0..shape.queries) |q| {
         const threshold = splat(job.params[query + q].threshold);
         inline for (0..shape.groups) |g| {
-            const bounds = Bounds.of(job, group + g, query + q, sums[q][g]);
+            const bounds = Bounds.of(&job.params[query + q], columnsOf(job.columns, group + g), sums[q][g]);
             passes[q * shape.groups + g] = @bitCast(bounds.upper >= threshold);
         }
     }
@@ -181,7 +181,8 @@ fn tile(comptime shape: Tile, job: *const Job, group: usize, query: usize, fulle
     while (rest != 0) : (rest &= rest - 1) {
         const pair: usize = @ctz(rest);
         const q, const g = .{ pair / shape.groups, pair % shape.groups };
-        append(job, group + g, query + q, passes[pair], &sums[q][g], fullest);
+        const bounds = Bounds.of(&job.params[query + q], columnsOf(job.columns, group + g), sums[q][g]);
+        append(job, group + g, query + q, passes[pair], bounds, fullest);
     }
 }
 
@@ -249,13 +250,11 @@ inline fn addQuad(
 }
 
 /// What one group's sums mean for one query.
-const Bounds = struct {
+pub const Bounds = struct {
     lower: Floats,
     upper: Floats,
 
-    inline fn of(job: *const Job, group: usize, query: usize, sums: Sums) Bounds {
-        const params = &job.params[query];
-        const columns = job.columns + group * group_columns;
+    pub inline fn of(params: *const QueryParams, columns: *const [group_columns]f32, sums: Sums) Bounds {
         const mul: Floats = columns[0..group_rows].*;
         const add: Floats = columns[group_rows..][0..group_rows].*;
         const e1: Floats = columns[2 * group_rows ..][0..group_rows].*;
@@ -267,13 +266,17 @@ const Bounds = struct {
     }
 };
 
+/// The columns of one group.
+pub inline fn columnsOf(columns: [*]const f32, group: usize) *const [group_columns]f32 {
+    return columns[group * group_columns ..][0..group_columns];
+}
+
 inline fn splat(value: f32) Floats {
     return @splat(value);
 }
 
 /// Appends those of the `passes` that the query's threshold still lets through.
-inline fn append(job: *const Job, group: usize, query: usize, passes: Lanes, sums: *const Sums, fullest: *u32) void {
-    const bounds = Bounds.of(job, group, query, sums.*);
+pub inline fn append(job: *const Job, group: usize, query: usize, passes: Lanes, bounds: Bounds, fullest: *u32) void {
     switch (job.best_registers) {
         inline 0, 1, 2 => |registers| appendRows(registers, job, group, query, passes, bounds),
         else => unreachable,

@@ -4,6 +4,7 @@ use std::ffi::c_void;
 
 use crate::encode::Mask;
 use crate::filter::RawFilter;
+use crate::nibbles::NibbleJob;
 use crate::roofline::{Codes, Piece, QueryCodes, Sums};
 use crate::screen::{RawQuantised, ScreenJob};
 
@@ -48,13 +49,14 @@ macro_rules! kernels {
     };
 }
 
-// 7 is the version, raised with every change of a signature here and in src/exports.zig.
-kernels! { 7;
+// 8 is the version, raised with every change of a signature here and in src/exports.zig.
+kernels! { 8;
     nop: unsafe extern "C" fn(),
     exact_dot: GatherKernel,
     exact_l2: GatherKernel,
     quantise: unsafe extern "C" fn(*const f32, usize, *mut i8, *mut RawQuantised),
     screen_i8: unsafe extern "C" fn(*const ScreenJob) -> usize,
+    screen_nibbles: unsafe extern "C" fn(*mut NibbleJob) -> usize,
     encode: unsafe extern "C" fn(*const RawAutomaton, *const RawFilter, *const u8, *const u64, usize, *mut Mask),
     distances5: unsafe extern "C" fn(*const [*const f64; 5], *const [f64; 5], *const [f64; 5], usize, *mut f64),
     multiply_adds: unsafe extern "C" fn(*const Codes, *const QueryCodes, usize, *mut Sums),

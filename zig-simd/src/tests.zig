@@ -5,6 +5,7 @@ test {
     _ = @import("quantise.zig");
     _ = @import("screen.zig");
     _ = @import("screen_test.zig");
+    _ = @import("nibbles.zig");
     _ = @import("encode.zig");
     _ = @import("filter.zig");
     _ = @import("nearest.zig");

@@ -227,6 +227,38 @@ fn search_shares_large_corpora_by_rows() {
     }
 }
 
+/// A corpus of more codes than caches hold, once its codes are split: rows that few queries tell apart by high halves
+/// alone, rows that need all of their codes, and rows that no bound tells apart.
+#[test]
+fn few_queries_over_a_large_corpus_read_halves_and_lose_no_row() {
+    let (rows, dim) = (17_600, 1024);
+    let mut apart = clustered(rows, dim);
+    for row in 0..200 {
+        // Last bits decide.
+        let copy = apart.values[dim * 7..dim * 8].to_vec();
+        apart.values[dim * (300 + row)..][..dim].copy_from_slice(&copy);
+        apart.values[dim * (300 + row) + row] *= 1.0 + f32::EPSILON * (row % 3) as f32;
+    }
+    let same = Matrix { rows, dim, values: apart.values[..dim].repeat(rows) };
+    for kernels in KernelSet::available() {
+        let rig = Rig::new(kernels, 2, Helps::Never);
+        for (rows, counts) in [(&apart, &[1, 3, 7][..]), (&same, &[1])] {
+            let view = rig.corpus(rows, &[6000]);
+            view.split_codes();
+            while !view.segments().all(|(_, segment)| segment.nibbles(Metric::Cosine).is_some()) {
+                std::thread::yield_now();
+            }
+            for (count, metric) in counts.iter().zip(Metric::ALL) {
+                let queries = queries(rows, *count, 17);
+                for k in [1, 40] {
+                    let found = rig.search(&view, &queries, ask(metric, k), Room::Usual);
+                    assert_eq!(found, truth(rows, &queries, ask(metric, k)), "{} {metric} k {k}", kernels.isa());
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn search_keeps_ties_lists_that_overflow_and_unusual_rows_exact() {
     let base = clustered(400, 24);

@@ -21,6 +21,12 @@ impl AlignedBytes {
     pub fn filled(len: usize, value: u8) -> Self {
         Self { lines: vec![Line([value; 64]); len.div_ceil(64)], len }
     }
+
+    /// `len` zeros: memory that is first touched when it is written to.
+    #[must_use]
+    pub fn zeroed(len: usize) -> Self {
+        Self { lines: bytemuck::zeroed_vec(len.div_ceil(64)), len }
+    }
 }
 
 impl Deref for AlignedBytes {

@@ -5,10 +5,12 @@
 //! in order.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, RwLock, Weak};
 
 use crate::error::Error;
 use crate::metric::Metric;
+use crate::nibbles::Nibbles;
 use crate::screen::{self, CodesView};
 
 /// What of a segment an operation reads.
@@ -142,19 +144,22 @@ pub trait SegmentData: Send + Sync {
     fn title(&self, row: usize) -> &str;
 }
 
-/// One segment of a view: its data, its place in the corpus, and the screen's columns (made on first use, 16 bytes a
-/// row and metric).
+/// One segment of a view: its data, its place in the corpus, and what screens make of its codes on first use: columns
+/// (16 bytes a row and metric), and of a large corpus the codes' halves (as many bytes as the codes).
 pub struct SegmentView {
     data: Arc<dyn SegmentData>,
     rows: usize,
     columns: [OnceLock<Vec<f32>>; 3],
+    nibbles: OnceLock<Nibbles>,
+    nibble_columns: [OnceLock<Vec<f32>>; 3],
 }
 
 impl SegmentView {
     /// Wraps a segment of `rows` rows.
     #[must_use]
     pub fn new(data: Arc<dyn SegmentData>, rows: usize) -> Self {
-        Self { data, rows, columns: Default::default() }
+        let (columns, nibble_columns) = Default::default();
+        Self { data, rows, columns, nibbles: OnceLock::new(), nibble_columns }
     }
 
     /// Number of rows.
@@ -174,6 +179,15 @@ impl SegmentView {
     pub fn columns(&self, metric: Metric) -> &[f32] {
         self.columns[metric as usize - 1].get_or_init(|| screen::columns(metric, self.data.codes(), self.data.norms2()))
     }
+
+    /// The codes in two halves, and the columns of the bound by the high ones under a metric, once
+    /// [`CorpusView::split_codes`] has made the halves.
+    #[must_use]
+    pub fn nibbles(&self, metric: Metric) -> Option<(&Nibbles, &[f32])> {
+        let nibbles = self.nibbles.get()?;
+        let columns = || nibbles.columns(metric, self.data.codes(), self.data.norms2());
+        Some((nibbles, self.nibble_columns[metric as usize - 1].get_or_init(columns)))
+    }
 }
 
 /// One version of a corpus.
@@ -185,6 +199,7 @@ pub struct CorpusView {
     rows: usize,
     segments: Vec<Arc<SegmentView>>,
     starts: Vec<usize>,
+    is_split: AtomicBool,
 }
 
 impl CorpusView {
@@ -197,7 +212,7 @@ impl CorpusView {
             starts.push(rows);
             rows += segment.rows();
         }
-        Self { name, handle, generation, dim, rows, segments, starts }
+        Self { name, handle, generation, dim, rows, segments, starts, is_split: AtomicBool::new(false) }
     }
 
     /// The corpus's name.
@@ -240,6 +255,19 @@ impl CorpusView {
     pub fn segment_of(&self, row: usize) -> (usize, &SegmentView) {
         let index = self.starts.partition_point(|start| *start <= row) - 1;
         (self.starts[index], &self.segments[index])
+    }
+
+    /// Has the codes of every segment split into halves, by other threads; those that are there already are kept. The
+    /// first call for a view does so, and none waits.
+    pub fn split_codes(self: &Arc<Self>) {
+        if !self.is_split.swap(true, Ordering::Relaxed) {
+            let view = self.clone();
+            rayon::spawn(move || {
+                for segment in &view.segments {
+                    segment.nibbles.get_or_init(|| Nibbles::new(segment.data.codes(), segment.rows, view.dim));
+                }
+            });
+        }
     }
 
     /// A row's values. `row` is below [`Self::rows`].

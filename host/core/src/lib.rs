@@ -49,6 +49,7 @@ pub mod exact;
 pub mod lists;
 pub mod matrix;
 pub mod metric;
+pub mod nibbles;
 pub mod operation;
 pub mod rescore;
 pub mod screen;

@@ -7,6 +7,7 @@ mod encode;
 mod exact;
 mod isa;
 mod layout;
+mod nibbles;
 mod roofline;
 mod screen;
 mod symbols;

@@ -12,7 +12,7 @@ use megaring_core::Metric;
 use megaring_core::corpus::{CorpusView, SegmentView};
 use megaring_core::lists::{Candidate, Candidates, RankedRow, wants_every_row};
 use megaring_core::rescore::{Ask, rank};
-use megaring_core::screen::{QueryScreen, groups, packed_len};
+use megaring_core::screen::{GROUP_ROWS, QueryScreen, groups, packed_len};
 use megaring_core::search::FLAG_QUERY_ROWS;
 use megaring_ring::Status;
 
@@ -21,7 +21,7 @@ use super::{Planned, Work};
 use crate::backend::Context;
 use crate::backend::memory::JobSlice;
 use crate::backend::plan::{Inputs, cut};
-use crate::{KernelSet, QueryCodes, QueryParams, ScreenQueries, ScreenRows, SimdError, TopRows};
+use crate::{KernelSet, NibbleRows, QueryCodes, QueryParams, ScreenQueries, ScreenRows, SimdError, TopRows};
 
 /// Queries screened together: they share the loads of a tile's codes.
 const TILE: usize = 64;
@@ -29,6 +29,13 @@ const TILE: usize = 64;
 const CHUNK_BYTES: usize = 192 << 10;
 /// Bytes of codes of a chunk where there is more than one for each worker.
 const LARGE_CHUNK_BYTES: usize = 4 << 20;
+/// Bytes of codes from which few queries read the codes' halves, which memory is the limit for; up to four queries a
+/// worker are few.
+const HALVES_BYTES: usize = 16 << 20;
+/// Groups after which it is seen whether reading halves is worth it.
+const TRIAL_GROUPS: usize = 256;
+/// It is while at most one in so many rows needs its low half.
+const MOST_REFINED: usize = 4;
 /// Queries that the last worker on a job ranks by itself; the host shares more of them out.
 const RANKED_BY_ONE: usize = 4;
 
@@ -115,7 +122,7 @@ impl Work for Search {
                 for first in mine.clone().step_by(TILE) {
                     let Scratch { queries, top } = scratch;
                     self.quantise(first..mine.end.min(first + TILE), kernels, queries, top)?;
-                    self.screen(&all_rows, queries.all(), kernels, top)?;
+                    all_rows.iter().try_for_each(|span| self.screen(span, queries.all(), kernels, top))?;
                     for query in 0..top.queries() {
                         top.tidy(query);
                         self.write_ranked(first + query, top, query, kernels);
@@ -126,7 +133,10 @@ impl Work for Search {
                 let top = &mut scratch.top;
                 top.reset(self.k, self.lists.capacity())?;
                 self.lock(merged).params().iter().for_each(|params| top.push(*params));
-                self.screen(&self.spans(*chunks, chunk), queries.all(), kernels, top)?;
+                for mut span in self.spans(*chunks, chunk) {
+                    self.screen_halves(&mut span, queries.all(), kernels, top)?;
+                    self.screen(&span, queries.all(), kernels, top)?;
+                }
                 (0..top.queries()).for_each(|query| _ = top.tidy(query));
                 self.lock(merged).absorb(top);
             }
@@ -155,7 +165,8 @@ impl Search {
             return 1;
         }
         let bytes = packed_len(rows, self.view.dim());
-        if self.items >= 2 * workers {
+        let is_large = bytes >= HALVES_BYTES;
+        if self.items >= if is_large { 4 * workers } else { 2 * workers } {
             // Eight queries fill a tile's registers, but fewer keep every worker busy. Each chunk reads every code,
             // which costs most where they come from memory.
             let small = if bytes < LARGE_CHUNK_BYTES { (4 * workers).min(self.items.div_ceil(8)) } else { 1 };
@@ -168,6 +179,9 @@ impl Search {
             return 1;
         }
         let chunks = (bytes / CHUNK_BYTES).clamp(1, workers).max((bytes / LARGE_CHUNK_BYTES).min(8 * workers));
+        if is_large {
+            self.view.split_codes();
+        }
         self.sharing = Sharing::Rows { chunks, queries, merged: Mutex::new(top) };
         chunks
     }
@@ -240,21 +254,46 @@ impl Search {
     /// Screens some rows for all of `top`'s queries.
     fn screen(
         &self,
-        spans: &[Span<'_>],
+        span: &Span<'_>,
         queries: QueryCodes<'_>,
         kernels: &KernelSet,
         top: &mut TopRows,
     ) -> Result<(), SimdError> {
-        for span in spans {
-            let codes = span.segment.data().codes().packed;
-            let rows = ScreenRows::new(codes, span.segment.columns(self.metric), self.view.dim())?;
-            let mut begin = span.groups.start;
-            loop {
-                begin = kernels.screen_i8(rows, begin..span.groups.end, span.first_row as u32, queries, top)?;
-                if begin == span.groups.end {
-                    break;
-                }
+        let codes = span.segment.data().codes().packed;
+        let rows = ScreenRows::new(codes, span.segment.columns(self.metric), self.view.dim())?;
+        let mut begin = span.groups.start;
+        while begin < span.groups.end {
+            let reached = kernels.screen_i8(rows, begin..span.groups.end, span.first_row as u32, queries, top)?;
+            if reached < span.groups.end {
                 top.make_room();
+            }
+            begin = reached;
+        }
+        Ok(())
+    }
+
+    /// Screens by the codes' halves where they are there, from the front, and takes out of `span` what it has screened:
+    /// all of it, unless the high halves rule out too few rows.
+    fn screen_halves(
+        &self,
+        span: &mut Span<'_>,
+        queries: QueryCodes<'_>,
+        kernels: &KernelSet,
+        top: &mut TopRows,
+    ) -> Result<(), SimdError> {
+        let dim = self.view.dim();
+        let Some((nibbles, columns)) = span.segment.nibbles(self.metric) else { return Ok(()) };
+        let rows = NibbleRows::new(nibbles, columns, span.segment.columns(self.metric), dim)?;
+        while span.groups.start < span.groups.end {
+            let end = span.groups.end.min(span.groups.start + TRIAL_GROUPS);
+            let (reached, refined) =
+                kernels.screen_nibbles(rows, span.groups.start..end, span.first_row as u32, queries, top)?;
+            let rows = (reached - span.groups.start) * GROUP_ROWS;
+            span.groups.start = reached;
+            if reached < end {
+                top.make_room();
+            } else if refined > queries.len() * rows / MOST_REFINED {
+                break;
             }
         }
         Ok(())
