@@ -54,7 +54,8 @@ macro_rules! any {
             pub fn finish(&self, piece: &Piece, result: &[u8], by: &Exact<'_>) -> Result<Answer, Error> {
                 match self {
                     $(Self::$operation(job) => {
-                        job.finish(piece, result, by).map(|finished| Answer::$operation(finished.answer))
+                        let mut answer = Default::default();
+                        job.finish(piece, result, by, &mut answer).map(|_| Answer::$operation(answer))
                     })*
                 }
             }

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use crate::encode::Mask;
+use crate::isa::CpuFeatures;
 
 /// Letters in a window.
 const WINDOW: usize = 4;
@@ -22,6 +23,8 @@ const MAX_WORDS: usize = 128;
 /// Times that every word is put where it is best beside the others.
 const ROUNDS: usize = 3;
 const SLOT_BITS: u32 = 10;
+/// What the kernel for AVX-512 uses where it is there.
+const BYTE_PERMUTES: CpuFeatures = CpuFeatures::AVX512VBMI.with(CpuFeatures::AVX512VBMI2);
 
 /// Letters a to z, and 0 for anything else.
 const LETTERS: usize = 27;
@@ -74,26 +77,42 @@ struct Entry {
     unused: [u8; 6],
 }
 
+/// The windows that begin with the same three letters; the same as `Slot` in src/filter.zig.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+struct Slot {
+    letters: u32,
+    /// The number of the first entry, and [`ALL_FOUR`].
+    entry: u32,
+}
+
+/// Of a slot whose entries all have the same fourth letter.
+const ALL_FOUR: u32 = 0xff00_0000;
+
 /// What the kernel reads of a filter; the same as `Filter` in src/filter.zig.
 #[repr(C)]
 pub(crate) struct RawFilter {
     tables: [[[u8; 16]; 2]; WINDOW],
-    slots: *const u32,
+    slots: *const Slot,
     entries: *const Entry,
     rest: *const u8,
+    exact: *const [[u8; 128]; WINDOW],
     multiplier: u32,
     shift: u32,
+    has_byte_permutes: u32,
+    unused: u32,
 }
 
 const _: () = assert!(size_of::<Entry>() == 64);
-const _: () = assert!(size_of::<RawFilter>() == 128 + 3 * size_of::<usize>() + 8);
+const _: () = assert!(size_of::<RawFilter>() == 128 + 4 * size_of::<usize>() + 16);
 
 /// Tables for up to 128 words of up to 64 bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct KeywordFilter {
     tables: [[[u8; 16]; 2]; WINDOW],
-    /// 1 << [`SLOT_BITS`] of a word's three letters, with the number of its entry above them; 0 where there is none.
-    slots: Vec<u32>,
+    exact: Box<[[u8; 128]; WINDOW]>,
+    /// 1 << [`SLOT_BITS`].
+    slots: Vec<Slot>,
     entries: Vec<Entry>,
     rest: Vec<u8>,
     multiplier: u32,
@@ -129,26 +148,36 @@ impl KeywordFilter {
 
     fn lay(words: &[&[u8]], bits: &HashMap<&[u8], u128>, windows: &[Window]) -> Option<Self> {
         let mut tables = [[[0; 16]; 2]; WINDOW];
+        let mut exact = Box::new([[0; 128]; WINDOW]);
         let mut keyed: Vec<(u32, usize)> = Vec::new();
         for (number, (word, window)) in words.iter().zip(windows).enumerate() {
             for (place, letter) in letters(word, window.before).into_iter().enumerate() {
-                let one = letter..letter + 1;
-                for letter in if letter == 0 { 0..32 } else { one } {
-                    tables[place][letter / 16][letter % 16] |= 1 << window.bucket;
+                let is_met = |byte: usize| letter == 0 || byte & 31 == letter;
+                for low in (0..32).filter(|low| is_met(*low)) {
+                    tables[place][low / 16][low % 16] |= 1 << window.bucket;
+                }
+                for byte in (0..128).filter(|byte| is_met(*byte) && (letter == 0 || byte & 64 != 0)) {
+                    exact[place][byte] |= 1 << window.bucket;
                 }
             }
-            let [a, b, c] = [0, 1, 2].map(|i| u32::from(word[window.before + i]));
-            keyed.push((a | b << 8 | c << 16, number));
+            let four: [u32; WINDOW] =
+                std::array::from_fn(|i| word.get(window.before + i).copied().map_or(0, u32::from));
+            keyed.push((four.iter().rev().fold(0, |letters, letter| letters << 8 | letter), number));
         }
-        keyed.sort_unstable();
-        let (mut entries, mut rest, mut first) = (Vec::new(), Vec::new(), HashMap::new());
-        for (at, &(key, number)) in keyed.iter().enumerate() {
-            first.entry(key).or_insert(entries.len() as u8);
-            let more = keyed[at + 1..].iter().take_while(|(other, _)| *other == key).count() as u8;
-            entries.push(entry(words[number], bits[words[number]].into(), windows[number].before, more, &mut rest));
+        keyed.sort_unstable_by_key(|(letters, _)| (key(*letters), *letters));
+        let (mut entries, mut rest, mut first) = (Vec::new(), Vec::new(), Vec::new());
+        for same in keyed.chunk_by(|x, y| key(x.0) == key(y.0)) {
+            let letters = same[0].0;
+            let is_one = same.iter().all(|(other, _)| *other == letters);
+            let all_four = is_one && ((letters >> 24) as u8).is_ascii_lowercase();
+            first.push(Slot { letters, entry: entries.len() as u32 | if all_four { ALL_FOUR } else { 0 } });
+            for (&(_, number), more) in same.iter().zip((0..same.len()).rev()) {
+                let (before, bits) = (windows[number].before, bits[words[number]].into());
+                entries.push(entry(words[number], bits, before, more as u8, &mut rest));
+            }
         }
         let (multiplier, slots) = scatter(&first)?;
-        Some(Self { tables, slots, entries, rest, multiplier })
+        Some(Self { tables, exact, slots, entries, rest, multiplier })
     }
 
     pub(crate) fn raw(&self) -> RawFilter {
@@ -157,8 +186,11 @@ impl KeywordFilter {
             slots: self.slots.as_ptr(),
             entries: self.entries.as_ptr(),
             rest: self.rest.as_ptr(),
+            exact: &raw const *self.exact,
             multiplier: self.multiplier,
             shift: u32::BITS - SLOT_BITS,
+            has_byte_permutes: u32::from(CpuFeatures::of_this_cpu().contains(BYTE_PERMUTES)),
+            unused: 0,
         }
     }
 }
@@ -186,16 +218,16 @@ fn entry(word: &[u8], bits: Mask, before: usize, more: u8, rest: &mut Vec<u8>) -
 }
 
 /// A multiplier that gives every key a slot of its own, and the slots.
-fn scatter(first: &HashMap<u32, u8>) -> Option<(u32, Vec<u32>)> {
+fn scatter(first: &[Slot]) -> Option<(u32, Vec<Slot>)> {
     let mut multiplier = 0x9e37_79b1_u32;
     for _ in 0..100_000 {
-        let mut slots = vec![0; 1 << SLOT_BITS];
-        let is_alone = first.iter().all(|(key, number)| {
-            let slot = &mut slots[(key.wrapping_mul(multiplier) >> (u32::BITS - SLOT_BITS)) as usize];
-            *slot == 0 && {
-                *slot = key | u32::from(*number) << 24;
-                true
-            }
+        let mut slots = vec![Slot::default(); 1 << SLOT_BITS];
+        let is_alone = first.iter().all(|windows| {
+            let at = key(windows.letters).wrapping_mul(multiplier) >> (u32::BITS - SLOT_BITS);
+            let slot = &mut slots[at as usize];
+            let is_free = *slot == Slot::default();
+            *slot = *windows;
+            is_free
         });
         if is_alone {
             return Some((multiplier, slots));
@@ -204,6 +236,11 @@ fn scatter(first: &HashMap<u32, u8>) -> Option<(u32, Vec<u32>)> {
         multiplier = multiplier.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) | 1;
     }
     None
+}
+
+/// The letters by which a window is looked up.
+fn key(letters: u32) -> u32 {
+    letters & 0xff_ffff
 }
 
 /// The letters of a window, 1 to 26; 0 where any byte will do.

@@ -4,9 +4,10 @@
 //! Every word has a window: three or four of its letters that stand together, and one of eight buckets. For each of a
 //! window's four places a table says which buckets have a word with that letter there. What the four tables have in
 //! common for four neighbouring bytes is the buckets that may begin there: a vector of bytes takes a few shuffles, as
-//! in Hyperscan's Teddy. A letter is told by its low five bits, so case folds for nothing, and what is no letter may
-//! look like one; what follows is exact. The window's first three letters are looked up in a table in which those of
-//! no two words collide (`more` is for words that have the same), and then the whole word is compared within its text.
+//! in Hyperscan's Teddy. A letter is told by its low five bits and the one that all letters have, so case folds for
+//! nothing, and a little that is no letter looks like one; what follows is exact. With AVX-512 VBMI a byte is looked up
+//! as it is. The window's letters are looked up in a table in which the first three of no two words collide (`more` is
+//! for words that have the same), and then the whole word is compared within its text.
 //!
 //! The sweep takes no notice of where texts end. A text that holds one of the two letters outside ASCII whose lower
 //! case has an ASCII letter (E2 84 AA, C4 B0) is read by the automaton as well.
@@ -20,6 +21,8 @@ const Mask = automata.Mask;
 pub const available = isa.current != .baseline;
 
 const window = 4;
+/// Bytes of it that are letters in any case.
+const key_len = 3;
 /// Bytes of a word that are compared at once.
 const head = 16;
 /// The most bytes of a word before its window.
@@ -35,7 +38,7 @@ pub const Entry = extern struct {
     len: u8,
     /// Bytes of the word before its window.
     before: u8,
-    /// Entries after this one that begin with the same three letters.
+    /// Entries after this one whose windows begin with the same three letters.
     more: u8,
     reserved: u8,
     /// The bytes of `word` that are there, a bit each.
@@ -47,18 +50,36 @@ pub const Entry = extern struct {
     }
 };
 
+/// The windows that begin with the same three letters; all zero where none does.
+pub const Slot = extern struct {
+    /// Four letters, the first one lowest.
+    letters: u32,
+    /// The number of the first entry, and 0xff000000 if all of them have the fourth letter.
+    entry: u32,
+
+    /// Whether these four bytes may be a window, and of which entries.
+    inline fn has(slot: Slot, letters: u32) bool {
+        return (letters ^ slot.letters) & (slot.entry | 0xffffff) == 0;
+    }
+};
+
 pub const Filter = extern struct {
     /// tables[place][letter / 16][letter % 16]: the buckets.
     tables: [window][2][16]u8,
-    /// Three letters, and above them the number of the first entry that has them, at (letters * multiplier) >> shift.
-    slots: [*]const u32,
+    /// Where a window's first three letters are looked up, at (letters * multiplier) >> shift.
+    slots: [*]const Slot,
     entries: [*]const Entry,
     rest: [*]const u8,
+    /// exact[place][byte]: the buckets, of an ASCII byte.
+    exact: *const [window][128]u8,
     multiplier: u32,
     shift: u32,
+    /// Whether the CPU has AVX-512 VBMI and VBMI2, which the copy for AVX-512 does not require.
+    has_byte_permutes: u32,
+    unused: u32 = 0,
 
     comptime {
-        std.debug.assert(@sizeOf(Filter) == 128 + 3 * @sizeOf(usize) + 8);
+        std.debug.assert(@sizeOf(Filter) == 128 + 4 * @sizeOf(usize) + 16);
     }
 };
 
@@ -101,7 +122,12 @@ pub fn encode(
     // Up to here every load of the sweep and of the confirmation lies within the texts.
     const slack = width + window + most_before + head;
     var at = begin;
-    while (end - at > block + slack) : (at += block) sweep.run(at, block);
+    const way: Way = if (isa.current == .avx512 and filter.has_byte_permutes != 0) .exact else .letters;
+    switch (way) {
+        inline else => |known| if (known == .letters or isa.current == .avx512) {
+            while (end - at > block + slack) : (at += block) sweep.run(known, at, block);
+        },
+    }
 
     // The rest lies in a copy with room behind it, and before it as much as a word may reach back.
     var copy: [most_before + block + 2 * slack + width]u8 = @splat(0);
@@ -110,8 +136,11 @@ pub fn encode(
     sweep.text = &copy;
     sweep.origin = from;
     sweep.begin = from;
-    while (at < end) : (at += block) sweep.run(at, @min(block, end - at));
+    while (at < end) : (at += block) sweep.run(.letters, at, @min(block, end - at));
 }
+
+/// How a vector of bytes is looked up: by all of a byte, or by its low five bits and the one that every letter has.
+const Way = enum { letters, exact };
 
 const Sweep = struct {
     filter: *const Filter,
@@ -131,19 +160,38 @@ const Sweep = struct {
     special: usize = 0,
     done_special: usize = std.math.maxInt(usize),
 
-    fn run(sweep: *Sweep, at: usize, len: usize) void {
+    fn run(sweep: *Sweep, comptime way: Way, at: usize, len: usize) void {
         var places: [block + width]u16 = undefined;
         var count: usize = 0;
         var offset: usize = 0;
+        // Held in registers.
+        var exact: [window][2]Bytes = undefined;
+        if (way == .exact) {
+            for (&exact, sweep.filter.exact) |*table, bytes| table.* = .{ bytes[0..width].*, bytes[width..].* };
+        }
         while (offset < len) : (offset += width) {
             const from = sweep.text + (at - sweep.origin) + offset;
             const first: Bytes = from[0..width].*;
-            var buckets = lookup(sweep.tables[0], first);
-            inline for (1..window) |place| {
-                buckets &= lookup(sweep.tables[place], from[place..][0..width].*);
+            // The next block's. Beyond the end is harmless: a prefetch cannot fault.
+            @prefetch(from + block, .{});
+            var buckets: Bytes = @splat(0xff);
+            var letters: Bytes = @splat(0x40);
+            inline for (0..window) |place| {
+                const bytes: Bytes = from[place..][0..width].*;
+                switch (way) {
+                    .exact => buckets &= permute(exact[place], bytes),
+                    .letters => {
+                        buckets &= lookup(sweep.tables[place], bytes);
+                        if (place < key_len) letters &= bytes;
+                    },
+                }
             }
+            if (way == .letters) buckets = @select(u8, letters == @as(Bytes, @splat(0)), letters, buckets);
             const some: Bits = @bitCast(buckets != @as(Bytes, @splat(0)));
-            count = note(&places, count, offset, some);
+            count = switch (way) {
+                .exact => compress(&places, count, offset, some),
+                .letters => note(&places, count, offset, some),
+            };
             const high: Bits = @bitCast(first >= @as(Bytes, @splat(0x80)));
             if (high != 0) sweep.meetLetters(at + offset);
         }
@@ -154,10 +202,18 @@ const Sweep = struct {
         sweep.confirm(at, found[0..keyed]);
     }
 
-    /// A place after the block's begin at which three letters of a word stand.
-    const Found = struct { place: u16, entry: u16 };
+    /// A place after the block's begin at which the letters of a window stand.
+    const Found = packed struct(u32) {
+        place: u16,
+        entry: u16,
 
-    /// Which of these places have three letters of a word; tells how many.
+        /// In one word, which is stored at once.
+        inline fn of(place: u16, slot: Slot) Found {
+            return @bitCast(@as(u32, place) | slot.entry << 16);
+        }
+    };
+
+    /// Which of these places have the letters of a window; tells how many.
     inline fn lookUp(sweep: *const Sweep, at: usize, places: []const u16, found: *[block + width]Found) usize {
         const text = sweep.text + (at - sweep.origin);
         const slots = sweep.filter.slots;
@@ -165,11 +221,11 @@ const Sweep = struct {
         const shift: u5 = @intCast(sweep.filter.shift);
         var count: usize = 0;
         for (places) |place| {
-            const letters = (std.mem.readInt(u32, text[place..][0..4], .little) | 0x20202020) & 0xffffff;
-            const slot = slots[(letters *% multiplier) >> shift];
+            const letters = std.mem.readInt(u32, text[place..][0..4], .little) | 0x20202020;
+            const slot = slots[((letters & 0xffffff) *% multiplier) >> shift];
             // Written in any case, and counted where they are the same.
-            found[count] = .{ .place = place, .entry = @intCast(slot >> 24) };
-            count += @intFromBool(slot & 0xffffff == letters);
+            found[count] = .of(place, slot);
+            count += @intFromBool(slot.has(letters));
         }
         return count;
     }
@@ -265,13 +321,47 @@ inline fn note(places: *[block + width]u16, count: usize, offset: usize, bits: B
     var at = count;
     while (true) {
         inline for (0..noted) |i| {
-            places[at + i] = @truncate(offset + @ctz(rest));
+            places[at + i] = @truncate(offset + lowest(rest));
             rest &= rest -% 1;
         }
         at += noted;
         if (rest == 0) break;
     }
     return count + found;
+}
+
+/// The lowest bit's place. One instruction, which no compiler makes a vector of eight slower ones of.
+inline fn lowest(bits: Bits) usize {
+    if (isa.current != .avx512 and isa.current != .avx2) return @ctz(bits);
+    return asm ("tzcnt %[bits], %[place]"
+        : [place] "=r" (-> u64),
+        : [bits] "r" (@as(u64, bits)),
+    );
+}
+
+/// `note` by an instruction of its own.
+inline fn compress(places: *[block + width]u16, count: usize, offset: usize, bits: Bits) usize {
+    const found = asm ("vpcompressb %[lanes], %[found] {%[bits]} {z}"
+        : [found] "=v" (-> Bytes),
+        : [lanes] "v" (std.simd.iota(u8, width)),
+          [bits] "{k1}" (bits),
+    );
+    const half = width / 2;
+    const base: @Vector(half, u16) = @splat(@intCast(offset));
+    places[count..][0..half].* = base + @as(@Vector(half, u16), std.simd.extract(found, 0, half));
+    const number = @popCount(bits);
+    if (number > half) places[count + half ..][0..half].* = base + @as(@Vector(half, u16), std.simd.extract(found, half, half));
+    return count + number;
+}
+
+/// table[byte], of the low seven bits.
+inline fn permute(table: [2]Bytes, bytes: Bytes) Bytes {
+    return asm ("vpermi2b %[high], %[low], %[bytes]"
+        : [bytes] "=v" (-> Bytes),
+        : [_] "0" (bytes),
+          [low] "v" (table[0]),
+          [high] "v" (table[1]),
+    );
 }
 
 /// The buckets of every byte's low five bits.
@@ -313,14 +403,16 @@ test "words are found as a search finds them, in texts of every length" {
     const words = [_][]const u8{ "cat", "a-catneedlecatneedle", "needle", "edlen" };
     var entries: [words.len]Entry = undefined;
     var rest: [8]u8 = undefined;
-    var slots: [1024]u32 = @splat(0);
+    var slots: [1024]Slot = @splat(.{ .letters = 0, .entry = 0 });
     var filter: Filter = .{
         .tables = @splat(@splat(@splat(0))),
         .slots = &slots,
         .entries = &entries,
         .rest = &rest,
+        .exact = undefined,
         .multiplier = 0x9e3779b1,
         .shift = 22,
+        .has_byte_permutes = 0,
     };
     for (words, &entries, 0..) |word, *entry, number| {
         const before: usize = if (number == 1) 2 else 0;
@@ -355,9 +447,9 @@ test "words are found as a search finds them, in texts of every length" {
         const key = word[before..][0..3];
         const letters = @as(u32, key[0]) | @as(u32, key[1]) << 8 | @as(u32, key[2]) << 16;
         const slot = &slots[(letters *% filter.multiplier) >> 22];
-        if (number == 1) try std.testing.expect(slot.* != 0) else {
-            try std.testing.expectEqual(0, slot.*);
-            slot.* = letters | @as(u32, @intCast(number)) << 24;
+        if (number == 1) try std.testing.expect(slot.letters != 0) else {
+            try std.testing.expectEqual(0, slot.letters);
+            slot.* = .{ .letters = letters, .entry = @intCast(number) };
         }
     }
 

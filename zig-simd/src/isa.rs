@@ -158,7 +158,9 @@ features! {
     AVX512DQ = 14, "avx512dq", "x86_64";
     AVX512VL = 15, "avx512vl", "x86_64";
     AVX512VNNI = 16, "avx512vnni", "x86_64";
-    NEON = 17, "neon", "aarch64";
+    AVX512VBMI = 17, "avx512vbmi", "x86_64";
+    AVX512VBMI2 = 18, "avx512vbmi2", "x86_64";
+    NEON = 19, "neon", "aarch64";
 }
 
 impl CpuFeatures {

@@ -82,17 +82,19 @@ impl Rig {
     }
 
     /// A job's answer, which must fit one slot.
-    fn answer<J: Answered>(&self, job: &J) -> Finished<J::Answer> {
+    fn answer<J: Answered>(&self, job: &J) -> (J::Answer, Finished) {
         self.answer_within(job, |piece| piece.result)
     }
 
     /// The same, with a result of another length than the job asks for.
-    fn answer_within<J: Answered>(&self, job: &J, result: impl Fn(&Piece) -> usize) -> Finished<J::Answer> {
+    fn answer_within<J: Answered>(&self, job: &J, result: impl Fn(&Piece) -> usize) -> (J::Answer, Finished) {
         let (piece, descriptor, payload) = slot(job);
         let outcome = self.send(descriptor, &payload, result(&piece));
         assert_eq!(outcome.completion.status, Status::Ok, "{descriptor:?}");
         let by = Exact { kernel: self.kernels, profile: &self.profile };
-        job.finish(&piece, outcome.result(), &by).expect("a result of the agreed form")
+        let mut answer = J::Answer::default();
+        let finished = job.finish(&piece, outcome.result(), &by, &mut answer).expect("a result of the agreed form");
+        (answer, finished)
     }
 
     fn send(&self, descriptor: Descriptor, payload: &[u8], result: usize) -> Outcome {
@@ -118,7 +120,7 @@ impl Rig {
             Room::Usual => piece.result,
             Room::Little => megaring_core::lists::len(queries.rows, (4 * k).min(view.rows())),
         };
-        let ranked = self.answer_within(&job, result).answer.into_iter();
+        let ranked = self.answer_within(&job, result).0.into_iter();
         ranked.map(|ranked| ranked.hits.iter().map(|hit| (hit.row, hit.score)).collect()).collect()
     }
 }
@@ -319,13 +321,13 @@ fn scores_of_all_and_of_named_rows_equal_the_reference() {
         {
             let want = reference::score(twin, &queries.values, &rows.values, rows.dim);
             let mut job = Score { corpus: view.clone(), queries: owned(&queries), metric, rows: None };
-            assert_eq!(rig.answer(&job).answer, want, "{metric}");
+            assert_eq!(rig.answer(&job).0, want, "{metric}");
             job.rows = Some(named.clone());
             let picked: Vec<f32> = (0..21)
                 .flat_map(|q| named.iter().map(move |row| (q, *row)))
                 .map(|(q, row)| want[q * 333 + row as usize])
                 .collect();
-            assert_eq!(rig.answer(&job).answer, picked, "{metric}, named rows");
+            assert_eq!(rig.answer(&job).0, picked, "{metric}, named rows");
         }
     }
 }
@@ -349,7 +351,7 @@ fn masks_equal_one_substring_search_per_keyword() {
     let (job, stale) = (job(all), job(stale));
     let want: Vec<u128> = texts.iter().map(|text| reference::keyword_mask(text, profile.words())).collect();
     for rig in Rig::all() {
-        let masks = |job: &Encode| rig.answer(job).answer.iter().map(|encoded| encoded.mask).collect::<Vec<_>>();
+        let masks = |job: &Encode| rig.answer(job).0.iter().map(|encoded| encoded.mask).collect::<Vec<_>>();
         assert_ne!(masks(&stale).last(), Some(&0));
         assert_eq!(masks(&job), want);
     }
@@ -365,7 +367,7 @@ fn nearest_points_equal_the_reference_with_ties() {
     for rig in Rig::all() {
         for k in [1, 10, 300] {
             job.k = k;
-            let Finished { answer, rows_rescored, .. } = rig.answer(&job);
+            let (answer, Finished { rows_rescored, .. }) = rig.answer(&job);
             assert!(rows_rescored < 40_000, "40,000 points have fewer ties than that");
             assert_eq!(answer.len(), asked.len());
             for (found, point) in answer.iter().zip(&asked) {

@@ -78,7 +78,13 @@ impl Answered for Encode {
         piece.items.len() <= LIGHT_MEMORIES
     }
 
-    fn finish(&self, piece: &Piece, result: &[u8], by: &Exact<'_>) -> Result<Finished<Vec<Encoded>>, Error> {
+    fn finish(
+        &self,
+        piece: &Piece,
+        result: &[u8],
+        by: &Exact<'_>,
+        answer: &mut Vec<Encoded>,
+    ) -> Result<Finished, Error> {
         let masks: &[[u64; 2]] = bytemuck::try_cast_slice(result).map_err(|_| misshapen())?;
         let masks = masks.get(..piece.items.len()).ok_or_else(misshapen)?;
         let one = |(item, [low, high]): (usize, &[u64; 2])| {
@@ -87,9 +93,11 @@ impl Answered for Encode {
             let bytes = self.texts.byte_len(memory);
             encode(by.profile, mask, bytes, &self.features[memory], &self.gardens[memory])
         };
-        let answer: Vec<Encoded> = masks.par_iter().enumerate().with_min_len(PARALLEL_MEMORIES).map(one).collect();
+        // At once for all pieces: a vector that grows is copied, and its memory made anew.
+        answer.reserve_exact(self.texts.len() - piece.items.start);
+        answer.par_extend(masks.par_iter().enumerate().with_min_len(PARALLEL_MEMORIES).map(one));
         let bytes_read = Texts::piece_bytes(piece);
-        Ok(Finished { answers: answer.len(), answer, rows_rescored: 0, bytes_read })
+        Ok(Finished { answers: masks.len(), rows_rescored: 0, bytes_read })
     }
 }
 

@@ -140,12 +140,18 @@ impl Answered for Nearest {
         points <= LIGHT_POINTS && is_short(result, piece.items.len(), self.points.len())
     }
 
-    fn finish(&self, piece: &Piece, result: &[u8], _: &Exact<'_>) -> Result<Finished<Self::Answer>, Error> {
+    fn finish(
+        &self,
+        piece: &Piece,
+        result: &[u8],
+        _: &Exact<'_>,
+        answer: &mut Self::Answer,
+    ) -> Result<Finished, Error> {
         let (items, points) = (&piece.items, self.points.len());
         let lists = CandidateLists::read(result, items.len(), points)?;
         let point = |row: u32| self.points.point(row);
         let mut rows_rescored = 0;
-        let mut answer = Vec::with_capacity(items.len());
+        let before = answer.len();
         for (number, query) in self.queries[items.clone()].iter().enumerate() {
             answer.push(match lists.of(number) {
                 Candidates::Listed(listed) => {
@@ -160,7 +166,7 @@ impl Answered for Nearest {
             });
         }
         let bytes_read = (points * items.len() * size_of::<[f64; AXES]>()) as u64;
-        Ok(Finished { answers: answer.iter().map(Vec::len).sum(), answer, rows_rescored, bytes_read })
+        Ok(Finished { answers: answer[before..].iter().map(Vec::len).sum(), rows_rescored, bytes_read })
     }
 }
 

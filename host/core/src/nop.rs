@@ -47,7 +47,7 @@ impl Answered for Nop {
         true
     }
 
-    fn finish(&self, _: &Piece, _: &[u8], _: &Exact<'_>) -> Result<Finished<()>, Error> {
-        Ok(Finished { answer: (), answers: 0, rows_rescored: 0, bytes_read: 0 })
+    fn finish(&self, _: &Piece, _: &[u8], _: &Exact<'_>, (): &mut ()) -> Result<Finished, Error> {
+        Ok(Finished { answers: 0, rows_rescored: 0, bytes_read: 0 })
     }
 }

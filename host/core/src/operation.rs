@@ -118,7 +118,7 @@ pub trait Operation: Send + Sync + 'static {
 /// A job, as its caller knows it.
 pub trait Answered: Operation + Listed + Sized {
     /// What its caller gets: of an empty batch the default, otherwise the pieces' answers one after the other.
-    type Answer: Append;
+    type Answer: Default + Send + 'static;
 
     /// What most of its time goes into.
     const CLASS: Class;
@@ -135,36 +135,23 @@ pub trait Answered: Operation + Listed + Sized {
     /// Whether [`Self::finish`] takes so little that it may hold up an async thread: some 100 µs.
     fn is_light(&self, piece: &Piece, result: &[u8]) -> bool;
 
-    /// Makes a piece's exact answer of what a backend found.
+    /// Makes a piece's exact answer of what a backend found, and adds it to the `answer` of the pieces before.
     ///
     /// # Errors
-    /// [`Error::Internal`] where a backend's result is not of the agreed form.
-    fn finish(&self, piece: &Piece, result: &[u8], by: &Exact<'_>) -> Result<Finished<Self::Answer>, Error>;
+    /// [`Error::Internal`] where a backend's result is not of the agreed form; `answer` is of no use then.
+    fn finish(
+        &self,
+        piece: &Piece,
+        result: &[u8],
+        by: &Exact<'_>,
+        answer: &mut Self::Answer,
+    ) -> Result<Finished, Error>;
 }
 
-/// Answers that are put together from those of a job's pieces.
-pub trait Append: Default + Send + 'static {
-    /// Adds the answer of the next items.
-    fn append(&mut self, next: Self);
-}
-
-impl Append for () {
-    fn append(&mut self, (): Self) {}
-}
-
-impl<T: Send + 'static> Append for Vec<T> {
-    fn append(&mut self, next: Self) {
-        // The first piece's answer is often the only one.
-        if self.is_empty() { *self = next } else { self.extend(next) }
-    }
-}
-
-/// A piece's answer, and what was done for it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Finished<A> {
-    /// The answer.
-    pub answer: A,
-    /// Answers in it, where a query may have any number: the caller's limit counts them.
+/// What was done for a piece's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// Answers that were added, where a query may have any number: the caller's limit counts them.
     pub answers: usize,
     /// Rows whose exact score was computed.
     pub rows_rescored: u64,

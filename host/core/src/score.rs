@@ -95,12 +95,13 @@ impl Answered for Score {
         result.len() <= LIGHT_BYTES
     }
 
-    fn finish(&self, piece: &Piece, result: &[u8], _: &Exact<'_>) -> Result<Finished<Vec<f32>>, Error> {
+    fn finish(&self, piece: &Piece, result: &[u8], _: &Exact<'_>, answer: &mut Vec<f32>) -> Result<Finished, Error> {
         let bytes = piece.items.len() * self.width() * size_of::<f32>();
-        let answer: Vec<f32> = bytemuck::allocation::pod_collect_to_vec(result.get(..bytes).ok_or_else(misshapen)?);
-        let rows_rescored = answer.len() as u64;
+        let (scores, _) = result.get(..bytes).ok_or_else(misshapen)?.as_chunks();
+        answer.extend(scores.iter().map(|score| f32::from_ne_bytes(*score)));
+        let rows_rescored = scores.len() as u64;
         let bytes_read = rows_rescored * (self.corpus.dim() * size_of::<f32>()) as u64;
-        Ok(Finished { answers: answer.len(), answer, rows_rescored, bytes_read })
+        Ok(Finished { answers: scores.len(), rows_rescored, bytes_read })
     }
 }
 

@@ -164,23 +164,31 @@ impl Answered for Search {
             || (hits <= LIGHT_RANKED_HITS && is_ranked(result, items))
     }
 
-    fn finish(&self, piece: &Piece, result: &[u8], by: &Exact<'_>) -> Result<Finished<Vec<Ranked>>, Error> {
+    fn finish(
+        &self,
+        piece: &Piece,
+        result: &[u8],
+        by: &Exact<'_>,
+        answer: &mut Vec<Ranked>,
+    ) -> Result<Finished, Error> {
         let lists = CandidateLists::read(result, piece.items.len(), self.corpus.rows())?;
         let ask = Ask { metric: self.metric, k: self.k, threshold: self.threshold };
         let one = |query: usize| {
             let values = self.queries.of(piece.items.start + query, &self.corpus);
             rank(&self.corpus, values, ask, &lists.of(query), by.kernel)
         };
-        let answer: Vec<Ranked> = if piece.items.len() < PARALLEL_QUERIES || is_ranked(result, piece.items.len()) {
-            (0..piece.items.len()).map(one).collect()
+        let before = answer.len();
+        if piece.items.len() < PARALLEL_QUERIES || is_ranked(result, piece.items.len()) {
+            answer.extend((0..piece.items.len()).map(one));
         } else {
-            (0..piece.items.len()).into_par_iter().with_min_len(PARALLEL_QUERIES / 2).map(one).collect()
-        };
-        let rows_rescored: u64 = answer.iter().map(|ranked| ranked.rescored).sum();
+            answer.par_extend((0..piece.items.len()).into_par_iter().with_min_len(PARALLEL_QUERIES / 2).map(one));
+        }
+        let added = &answer[before..];
+        let rows_rescored: u64 = added.iter().map(|ranked| ranked.rescored).sum();
         let (rows, dim) = (self.corpus.rows(), self.corpus.dim());
         let rescored_bytes = rows_rescored * (dim * size_of::<f32>()) as u64;
         let bytes_read = rescored_bytes + screen::packed_len(rows, dim) as u64;
-        Ok(Finished { answers: hits(&answer), answer, rows_rescored, bytes_read })
+        Ok(Finished { answers: hits(added), rows_rescored, bytes_read })
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use megaring_core::operation::{Append, Exact, Finished, Piece, Size};
+use megaring_core::operation::{Exact, Finished, Piece, Size};
 use megaring_core::{Answered, BackendKind, Error, Residency};
 use megaring_ring::{ReserveError, Ticket};
 
@@ -402,12 +402,11 @@ impl<O: Answered> Execution<O> {
     fn finish(&mut self, piece: &Piece, completed: &megaring_ring::Outcome) -> Result<(), Error> {
         let begun = Instant::now();
         let by = Exact { kernel: self.engine.kernel(), profile: self.engine.profile() };
-        let Finished { answer, answers, rows_rescored, bytes_read } =
-            self.job.finish(piece, completed.result(), &by)?;
-        let Attempt { answer: all, answers: found, made, .. } = &mut self.attempt;
+        let Attempt { answer, answers: found, made, .. } = &mut self.attempt;
+        let Finished { answers, rows_rescored, bytes_read } =
+            self.job.finish(piece, completed.result(), &by, answer)?;
         *found += answers;
         check_answers::<O>(&self.terms, *found)?;
-        all.append(answer);
         made.rows_rescored += rows_rescored;
         made.bytes_read += bytes_read;
         made.compute += Duration::from_nanos(completed.completion.device_ns);

@@ -248,8 +248,10 @@ fn scores_that_are_too_few_are_refused() {
     let by = Exact { kernel: &megaring_core::exact::ScalarKernel, profile: &profile };
     let job = Score { corpus, queries, metric, rows: Some(vec![7, 8, 9]) };
     let piece = Piece { items: 0..2, payload: 0, result: 24 };
-    assert_eq!(job.finish(&piece, &[0; 28], &by).expect("room and more").answer.len(), 6);
-    let refused = job.finish(&piece, &[0; 23], &by).expect_err("six scores are 24 bytes");
+    let mut scores = Vec::new();
+    assert_eq!(job.finish(&piece, &[0; 28], &by, &mut scores).expect("room and more").answers, 6);
+    assert_eq!(scores, [0.0; 6]);
+    let refused = job.finish(&piece, &[0; 23], &by, &mut scores).expect_err("six scores are 24 bytes");
     assert!(refused.to_string().contains("agreed form"), "{refused}");
 }
 
@@ -262,7 +264,8 @@ fn a_list_that_names_a_row_there_is_not_is_refused() {
     let points = Points::Sent(Arc::new([0; 5].map(|_| vec![0.5; 3])));
     let job = Nearest { points, queries: vec![[0.0; 5]], weights: [1.0; 5], k: 1 };
     let listed = |row: u32| bytemuck::cast_slice::<u32, u8>(&[1, 0, row, 0]).to_vec();
-    assert!(job.finish(&piece, &listed(2), &by).is_ok());
-    let refused = job.finish(&piece, &listed(3), &by).expect_err("there are three rows");
+    let mut answer = Vec::new();
+    assert!(job.finish(&piece, &listed(2), &by, &mut answer).is_ok());
+    let refused = job.finish(&piece, &listed(3), &by, &mut answer).expect_err("there are three rows");
     assert!(refused.to_string().contains("agreed form"), "{refused}");
 }

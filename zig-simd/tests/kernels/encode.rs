@@ -153,6 +153,8 @@ fn word_lists() -> Vec<Vec<String>> {
         (0..128_u8)
             .map(|n| format!("word{}", char::from(b'a' + n % 26).to_string().repeat(1 + usize::from(n / 26))))
             .collect(),
+        // More words than three letters make windows, which differ in the fourth.
+        (0..64).map(|n| (0..6).map(|bit| if n >> bit & 1 == 0 { 'k' } else { 'i' }).collect()).collect(),
     ]
 }
 

@@ -40,7 +40,7 @@ fn leaving_out_any_required_feature_makes_a_set_unsupported() {
     assert_eq!(omissions, 1 + 11 + 17 + 1);
 }
 
-const FEATURES: [CpuFeatures; 18] = [
+const FEATURES: [CpuFeatures; 20] = [
     CpuFeatures::SSE2,
     CpuFeatures::SSE4_2,
     CpuFeatures::AVX,
@@ -58,6 +58,8 @@ const FEATURES: [CpuFeatures; 18] = [
     CpuFeatures::AVX512DQ,
     CpuFeatures::AVX512VL,
     CpuFeatures::AVX512VNNI,
+    CpuFeatures::AVX512VBMI,
+    CpuFeatures::AVX512VBMI2,
     CpuFeatures::NEON,
 ];
 
