@@ -19,9 +19,12 @@ fn search(criterion: &mut Criterion) {
     group.bench_function("empty job", |b| {
         b.iter(|| bench.engine.run_blocking(Nop, Terms::default()).expect("a nop"));
     });
-    for (name, rows, batches) in
-        [("100x384", 100, &[1][..]), ("5562x384", 5_562, &[1, 8, 64, 5_562]), ("110000x384", 110_000, &[1, 64])]
-    {
+    for (name, rows, batches) in [
+        ("100x384", 100, &[1][..]),
+        ("5562x384", 5_562, &[1, 8, 64, 5_562]),
+        ("110000x384", 110_000, &[1, 64]),
+        ("1000000x384", 1_000_000, &[1, 4, 64]),
+    ] {
         let corpus = bench.corpus(name, rows, 384).expect("room on disk");
         for batch in batches {
             group.throughput(Throughput::Elements(*batch as u64));

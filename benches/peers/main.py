@@ -31,7 +31,7 @@ def arguments(argv):
     parser.add_argument("--program", type=Path, help="megaring-peer")
     parser.add_argument("--folder", type=Path, help="where data lies meanwhile, and logs stay; about 5 GB")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the JSON lines (in the folder, peers.jsonl)")
-    peers = ["numpy", "faiss", "usearch", "torch", "hyperscan"]
+    peers = ["numpy", "faiss", "usearch", "numkong", "torch", "hyperscan"]
     parser.add_argument("--peer", action="append", default=[], choices=peers, help="a peer that this Python has")
     parser.add_argument("--left-out", action="append", default=[], metavar="PEER=REASON", help="one that it has not")
     parser.add_argument("--quick", action="store_true", help="fewer cases, shorter")

@@ -2,9 +2,16 @@
 
 from dataclasses import dataclass
 
-# A peer adds 384 products in float32, each addition off by at most 2^-24 of a sum that is at most 1: errors to either side, of the two rows
-# compared, stay within 4 * sqrt(384) * 2^-24.
-TIE = 4 * 384**0.5 * 2**-24
+
+def tie(dim):
+    """The difference of two scores that float32 cannot tell.
+
+    A peer adds `dim` products in float32, each addition off by at most 2^-24 of a sum that is at most 1: errors to either side, of the two rows
+    compared, stay within 4 * sqrt(dim) * 2^-24.
+    """
+    return 4 * dim**0.5 * 2**-24
+
+
 # The reference may add in another order than megaring, in float64.
 ROUNDING = 1e-12
 
@@ -21,7 +28,7 @@ class Verdict:
     better: int
 
 
-def compare(ours, theirs, scores):
+def compare(ours, theirs, dim, scores):
     """Compares row numbers, a list for each query. `scores(pairs)` tells the exact scores of pairs of a query's place and a row."""
     if len(ours) != len(theirs):
         return Verdict(False, abs(len(ours) - len(theirs)), 0)
@@ -33,6 +40,6 @@ def compare(ours, theirs, scores):
         own, other = ([exact[at, row] for row in rows] for rows in (ours[at], theirs[at]))
         best = sorted(other, reverse=True)
         distinct = len(set(theirs[at])) == len(other) == len(own)
-        same = same and distinct and all(abs(a - b) <= TIE for a, b in zip(own, other))
+        same = same and distinct and all(abs(a - b) <= tie(dim) for a, b in zip(own, other))
         better += distinct and any(b > a + ROUNDING for a, b in zip(own, best))
     return Verdict(same, len(differing), better)

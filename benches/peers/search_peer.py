@@ -11,6 +11,15 @@ import time
 SCORES = 1 << 26
 
 
+def partition(scores, k):
+    """The k best columns of each row, in order."""
+    import numpy
+
+    best = numpy.argpartition(scores, -k, axis=1)[:, -k:]
+    order = numpy.argsort(-numpy.take_along_axis(scores, best, axis=1), axis=1)
+    return numpy.take_along_axis(best, order, axis=1)
+
+
 class Numpy:
     """A product of matrices, and a partition."""
 
@@ -26,14 +35,11 @@ class Numpy:
     def search(self, queries, k):
         import numpy
 
-        found = numpy.empty((len(queries), k), dtype=numpy.int64)
         step = max(1, SCORES // len(self.rows))
-        for start in range(0, len(queries), step):
-            scores = queries[start : start + step] @ self.rows.T
-            best = numpy.argpartition(scores, -k, axis=1)[:, -k:]
-            order = numpy.argsort(-numpy.take_along_axis(scores, best, axis=1), axis=1)
-            found[start : start + step] = numpy.take_along_axis(best, order, axis=1)
-        return found
+        def best(asked):
+            return partition(asked @ self.rows.T, k)
+
+        return numpy.concatenate([best(queries[start : start + step]) for start in range(0, len(queries), step)])
 
 
 class Faiss:
@@ -75,6 +81,36 @@ class Usearch:
         return search(self.rows, queries, k, MetricKind.IP, exact=True, threads=self.threads).keys.reshape(len(queries), -1)
 
 
+class Numkong:
+    """Products with packed rows, a part of the rows for each thread, and numpy's partition."""
+
+    def __init__(self, rows, threads):
+        import numpy
+        from concurrent.futures import ThreadPoolExecutor
+
+        import numkong
+
+        self.packed = [numkong.dots_pack(part, dtype="f32") for part in numpy.array_split(rows, threads)]
+        self.rows, self.pool = len(rows), ThreadPoolExecutor(threads)
+
+    @staticmethod
+    def version():
+        import numkong
+
+        return f"numkong {numkong.__version__}"
+
+    def search(self, queries, k):
+        import numkong
+        import numpy
+
+        def best(asked):
+            parts = self.pool.map(lambda part: numpy.asarray(numkong.dots_packed(asked, part)), self.packed)
+            return partition(numpy.concatenate(list(parts), axis=1), k)
+
+        step = max(1, SCORES // self.rows)
+        return numpy.concatenate([best(queries[start : start + step]) for start in range(0, len(queries), step)])
+
+
 class Torch:
     """A product of matrices, and topk, on the processor."""
 
@@ -99,7 +135,7 @@ class Torch:
             return torch.cat([torch.topk(part @ self.rows.T, k, dim=1).indices for part in parts]).numpy()
 
 
-LIBRARIES = {"numpy": Numpy, "faiss": Faiss, "usearch": Usearch, "torch": Torch}
+LIBRARIES = {"numpy": Numpy, "faiss": Faiss, "usearch": Usearch, "numkong": Numkong, "torch": Torch}
 
 
 class Peer:

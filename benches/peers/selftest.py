@@ -87,7 +87,7 @@ class Rounds(unittest.TestCase):
 
 class Sameness(unittest.TestCase):
     def compare(self, ours, theirs, exact):
-        return sameness.compare([ours], [theirs], lambda pairs: [exact[row] for _, row in pairs])
+        return sameness.compare([ours], [theirs], 384, lambda pairs: [exact[row] for _, row in pairs])
 
     def test_the_same_rows_need_no_scores(self):
         self.assertEqual(self.compare([1, 2], [1, 2], {}), sameness.Verdict(True, 0, 0))
@@ -103,7 +103,7 @@ class Sameness(unittest.TestCase):
         self.assertFalse(self.compare([1, 2], [2, 1], exact).same, "in the wrong order")
         self.assertFalse(self.compare([1, 2], [1, 1], exact).same, "one row twice")
         self.assertFalse(self.compare([1, 2], [1], exact).same, "too few")
-        self.assertFalse(sameness.compare([[1]], [], None).same, "no answer")
+        self.assertFalse(sameness.compare([[1]], [], 384, None).same, "no answer")
 
     def test_a_better_row_of_the_peer_is_our_mistake(self):
         self.assertEqual(self.compare([1, 3], [1, 2], {1: 0.5, 2: 0.4, 3: 0.3}), sameness.Verdict(False, 1, 1))
@@ -117,25 +117,26 @@ class Cases(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.log, self.told = Path(folder.name) / "log", Told()
 
-    def run_cases(self, parties, counts=(1, 16), plan=PLAN):
+    def run_cases(self, parties, searches=((1, 10), (16, 3)), plan=PLAN):
         with contextlib.ExitStack() as stack:
             for name, (ids, us, breaks) in parties.items():
                 command = [sys.executable, "-c", PLAYER, json.dumps(ids), str(us), str(breaks)]
                 parties[name] = stack.enter_context(Party(name, command, self.log, 2))
-            searching.Cases(dict(parties), dict.fromkeys(parties, "1"), 64, plan, self.told.results).run("search", counts)
+            data = searching.Data("generated", 1, searches)
+            searching.Cases(data, dict(parties), dict.fromkeys(parties, "1"), 64, plan, self.told.results).run()
         return self.told.lines()
 
     def test_ratios_are_the_peers_time_by_ours(self):
         lines = self.run_cases({"megaring": ([1, 2], 10, 0), "faiss": ([1, 2], 25, 0)})
-        self.assertEqual([line["case"] for line in lines], ["search, 1 query, top 10", "search, 16 queries, top 10"])
+        self.assertEqual([line["case"] for line in lines], ["search, generated 1 x 384, 1 query, top 10", "search, generated 1 x 384, 16 queries, top 3"])
         for line in lines:
             told = [line[key] for key in ("peer", "peer_us", "ours_us", "ratio", "same_ids", "threads")]
             self.assertEqual(told, ["faiss", 25, 10, 2.5, True, 2])
 
     def test_other_rows_are_told_and_ours_judged(self):
-        self.assertFalse(self.run_cases({"megaring": ([1, 2], 1, 0), "faiss": ([1, 5], 1, 0)}, (1,))[0]["same_ids"])
+        self.assertFalse(self.run_cases({"megaring": ([1, 2], 1, 0), "faiss": ([1, 5], 1, 0)}, ((1, 10),))[0]["same_ids"])
         self.assertEqual(self.told.results.wrong, [])
-        self.run_cases({"megaring": ([1, 5], 1, 0), "faiss": ([1, 2], 1, 0)}, (1,))
+        self.run_cases({"megaring": ([1, 5], 1, 0), "faiss": ([1, 2], 1, 0)}, ((1, 10),))
         self.assertIn("better rows", self.told.results.wrong[0])
 
     def test_a_peer_that_breaks_is_left_out_from_then_on(self):
@@ -153,16 +154,16 @@ class Cases(unittest.TestCase):
 
     def test_what_would_take_minutes_is_left_out(self):
         plan = Plan(seconds=0, longest=2, pause=0)
-        lines = self.run_cases({"megaring": ([1], 1, 0), "slow": ([1], 1e6, 0), "slower": ([1], 3e6, 0)}, (1, 16), plan)
+        lines = self.run_cases({"megaring": ([1], 1, 0), "slow": ([1], 1e6, 0), "slower": ([1], 3e6, 0)}, plan=plan)
         why = {(line["case"], line["peer"]): line["left_out"] for line in lines if "left_out" in line}
-        self.assertEqual(why["search, 1 query, top 10", "slower"], "it takes 3 s a call, more than 2 s")
-        self.assertEqual(why["search, 16 queries, top 10", "slow"], "it would take up to 16 s a call, more than 6 s")
+        self.assertEqual(why["search, generated 1 x 384, 1 query, top 10", "slower"], "it takes 3 s a call, more than 2 s")
+        self.assertEqual(why["search, generated 1 x 384, 16 queries, top 3", "slow"], "it would take up to 16 s a call, more than 6 s")
         self.assertEqual([line["peer"] for line in lines if line["ratio"]], ["slow"])
 
     def test_what_has_no_room_is_left_out(self):
         options = SimpleNamespace(peer=["numpy"], quick=True, tiny=False, data=Path(self.log).parent)
         with self.assertRaisesRegex(LeftOut, "GiB"):
-            searching.Searching(options, PLAN, self.told.results).enough_room(1 << 40)
+            searching.Searching(options, PLAN, self.told.results).enough_room(searching.Data("generated", 1 << 40, ()), ["numpy"])
 
 
 class Texts(unittest.TestCase):

@@ -80,7 +80,7 @@ fn rows_and_queries_are_made_stored_and_searched() {
         let told = answers(
             folder.path(),
             &[
-                json!({"do": "make", "kind": kind, "rows": rows_wanted, "queries": 40, "seed": 1, "folder": folder.path()}),
+                json!({"do": "make", "kind": kind, "rows": rows_wanted, "dim": 384, "queries": 40, "seed": 1, "folder": folder.path()}),
                 json!({"do": "load", "rows": rows, "queries": queries}),
                 json!({"do": "search", "firsts": [0, 20], "count": 20, "k": 3, "metric": "cosine", "ids": true}),
                 json!({"do": "scores", "pairs": [[0, 0], [39, rows_wanted - 1]]}),
@@ -125,7 +125,7 @@ fn what_cannot_be_done_is_told_and_the_next_line_read() {
     let folder = tempfile::tempdir().expect("a folder");
     let missing = folder.path().join("no such file");
     let search = |count: usize| json!({"do": "search", "firsts": [0], "count": count, "k": 3, "metric": "cosine"});
-    let make = json!({"do": "make", "kind": "generated", "rows": 50, "queries": 5, "seed": 1, "folder": folder.path()});
+    let make = json!({"do": "make", "kind": "generated", "rows": 50, "dim": 384, "queries": 5, "seed": 1, "folder": folder.path()});
     let load = |rows: &Path| json!({"do": "load", "rows": rows, "queries": folder.path().join("queries.npy")});
     let told = answers(
         folder.path(),

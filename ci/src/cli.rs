@@ -21,7 +21,7 @@ Usage: cargo xtask <command>
   bench [NAME]      run the criterion benches, or the one bench NAME
   bench gates       measure what everything else rests on, and fail beyond the gates
        [--json FILE]   also write the figures to FILE
-  bench peers       measure megaring beside numpy, faiss, usearch, aho-corasick and Hyperscan
+  bench peers       measure megaring beside numpy, faiss, usearch, numkong, aho-corasick and Hyperscan
        [--with WHAT]   torch: beside torch, too (several gigabytes); gpu: let megaring use a GPU
        [--quick]       fewer cases, shorter
        [--out FILE]    where the JSON lines go (target/peers/peers.jsonl)

@@ -33,10 +33,11 @@ struct Peer {
 }
 
 /// numpy comes first: the searching ones read their data with it.
-const PEERS: [Peer; 5] = [
+const PEERS: [Peer; 6] = [
     Peer { name: "numpy", packages: &["numpy==2.4.6"] },
     Peer { name: "faiss", packages: &["faiss-cpu==1.15.1", "packaging==26.3"] },
     Peer { name: "usearch", packages: &["usearch==2.26.6", "numkong==7.8.6", "tqdm==4.70.1"] },
+    Peer { name: "numkong", packages: &["numkong==7.8.6"] },
     // What it asks for differs between systems, and is pip's to find.
     Peer { name: "torch", packages: &["torch==2.15.0"] },
     Peer { name: "hyperscan", packages: &["hyperscan==0.9.1"] },
@@ -154,9 +155,9 @@ mod tests {
     #[test]
     fn what_can_be_brought_is_used() {
         let all = bring(true, |_| Ok(()));
-        assert_eq!((all.there.len(), all.left_out.len()), (5, 0), "{all:?}");
+        assert_eq!((all.there.len(), all.left_out.len()), (6, 0), "{all:?}");
         let usual = bring(false, |peer| if peer.name == "faiss" { Err("no wheel".into()) } else { Ok(()) });
-        assert_eq!(usual.there, ["numpy", "usearch", "hyperscan"]);
+        assert_eq!(usual.there, ["numpy", "usearch", "numkong", "hyperscan"]);
         assert!(usual.left_out[0] == ("faiss", "no wheel".into()) && usual.left_out[1].1.contains("--with torch"));
     }
 
@@ -164,7 +165,7 @@ mod tests {
     fn without_numpy_nobody_searches() {
         let some = bring(false, |peer| if peer.name == "numpy" { Err("no wheel".into()) } else { Ok(()) });
         assert_eq!(some.there, ["hyperscan"]);
-        assert!(some.left_out[1..3].iter().all(|(_, reason)| reason.contains("needs numpy")), "{some:?}");
+        assert!(some.left_out[1..4].iter().all(|(_, reason)| reason.contains("needs numpy")), "{some:?}");
     }
 
     #[test]

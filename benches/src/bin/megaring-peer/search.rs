@@ -25,6 +25,8 @@ pub(crate) struct Make {
     kind: Kind,
     /// Rows to make.
     rows: usize,
+    /// Elements of each; the sample's are 384.
+    dim: usize,
     /// Queries to make.
     queries: usize,
     /// What both are drawn from.
@@ -51,7 +53,9 @@ impl Make {
     pub(crate) fn write(&self) -> Result<Value, Failure> {
         let mut rows = match self.kind {
             Kind::Real => self.repeated(sample()?.embeddings),
-            Kind::Generated => Embeddings { rows: self.rows, seed: self.seed, ..Embeddings::default() }.generate(),
+            Kind::Generated => {
+                Embeddings { rows: self.rows, dim: self.dim, seed: self.seed, ..Embeddings::default() }.generate()
+            }
         };
         normalise(&mut rows);
         let mut queries = megaring_datasets::queries(&rows, self.queries, self.seed);

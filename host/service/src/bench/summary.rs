@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use megaring_engine::measure::stats;
-use megaring_harness::record::{Axis, Crossover, Point, Record, Residence, Sizes};
+use megaring_harness::record::{Axis, Crossover, Peak, Point, Record, Residence, Sizes};
 use serde_json::json;
 
 use crate::console::{Align, Failure, Output, Table, duration_text, grouped};
@@ -21,7 +21,7 @@ pub(super) fn print(record: &Record, output: &mut Output) -> Result<(), Failure>
     let mut suites: Vec<&str> = record.points.iter().map(|point| &*point.suite).collect();
     suites.dedup();
     for suite in suites {
-        output.text(format!("{suite}\n{}\n", points(record.points.iter().filter(|point| point.suite == suite))))?;
+        output.text(format!("{suite}\n{}\n", points(record, suite)))?;
     }
     if !record.crossovers.is_empty() {
         output.text(format!("{}\n", crossovers(&record.crossovers)))?;
@@ -34,7 +34,7 @@ pub(super) fn print(record: &Record, output: &mut Output) -> Result<(), Failure>
     record.notes.iter().try_for_each(|note| output.text(format!("- {note}")))
 }
 
-fn points<'a>(points: impl Iterator<Item = &'a Point>) -> Table {
+fn points(record: &Record, suite: &str) -> Table {
     let mut table = Table::new([
         ("CASE", Align::Left),
         ("ROWS", Align::Right),
@@ -49,8 +49,10 @@ fn points<'a>(points: impl Iterator<Item = &'a Point>) -> Table {
         ("P95", Align::Right),
         ("P99", Align::Right),
         ("EACH SECOND", Align::Right),
+        ("OF ROOF", Align::Right),
     ]);
-    for Point { case, backend, residence, sizes, times, .. } in points {
+    for point in record.points.iter().filter(|point| point.suite == suite) {
+        let Point { case, backend, residence, sizes, times, .. } = point;
         table.row([
             case.clone(),
             number(sizes.rows),
@@ -65,9 +67,21 @@ fn points<'a>(points: impl Iterator<Item = &'a Point>) -> Table {
             time(times.p95_ns),
             time(times.p99_ns),
             grouped((sizes.items as f64 * 1e9 / times.p50_ns.max(1e-3)).round() as u64),
+            of_roof(&record.peaks, backend, [point.multiply_adds, point.bytes], times.p50_ns)
+                .map_or_else(String::new, |share| format!("{:.0} %", 100.0 * share)),
         ]);
     }
     table
+}
+
+/// The share of what the backend can do at most, by its multiply-adds or by the bytes that it reads, whichever is more:
+/// its place under the roofline. Beyond 1 where memory was not read, as of a corpus in the caches. `None` where no peak
+/// was measured.
+fn of_roof(peaks: &[Peak], backend: &str, [multiply_adds, bytes]: [f64; 2], nanos: f64) -> Option<f64> {
+    let peak = peaks.iter().find(|peak| peak.backend == backend)?;
+    let roofs = [(multiply_adds, peak.multiply_adds_per_s), (bytes, peak.bytes_per_s)];
+    let shares = roofs.into_iter().filter_map(|(amount, peak)| Some(amount / peak? * 1e9 / nanos.max(1e-3)));
+    shares.filter(|share| *share > 0.0).reduce(f64::max)
 }
 
 fn crossovers(crossovers: &[Crossover]) -> Table {
@@ -118,4 +132,27 @@ fn number(number: u64) -> String {
 
 fn time(nanos: f64) -> String {
     if nanos < 1e3 { format!("{nanos:.0} ns") } else { duration_text(Duration::from_nanos(nanos as u64)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_stands_under_the_roof_that_is_nearer() {
+        let peak = |backend: &str, multiply_adds_per_s, bytes_per_s| Peak {
+            backend: backend.into(),
+            multiply_adds_per_s,
+            bytes_per_s,
+            how: String::new(),
+        };
+        let peaks = [peak("cpu", Some(1e12), Some(1e10)), peak("cuda", Some(1e12), None), peak("wgpu", None, None)];
+        let share = |backend: &str, multiply_adds, bytes| of_roof(&peaks, backend, [multiply_adds, bytes], 1e6);
+        assert_eq!(share("cpu", 5e8, 1e6), Some(0.5));
+        assert_eq!(share("cpu", 1e8, 7e6), Some(0.7));
+        assert_eq!(share("cuda", 1e8, 7e6), Some(0.1));
+        assert_eq!(share("wgpu", 1e8, 7e6), None);
+        assert_eq!(share("cpu", 0.0, 0.0), None, "an empty job is under no roof");
+        assert_eq!(share("other", 1e8, 7e6), None);
+    }
 }
