@@ -81,9 +81,9 @@ fn screen_halves(criterion: &mut Criterion) {
     let codes = screen::pack(&values, DIM, &norms2);
     let nibbles = Nibbles::new(codes.view(), ROWS, DIM);
     let columns = screen::columns(Metric::Dot, codes.view(), &norms2);
-    let high_columns = nibbles.columns(Metric::Dot, codes.view(), &norms2);
+    let high_columns = nibbles.view().columns(Metric::Dot, codes.view(), &norms2);
     let rows = ScreenRows::new(&codes.packed, &columns, DIM).expect("lengths fit");
-    let halves = NibbleRows::new(&nibbles, &high_columns, &columns, DIM).expect("lengths fit");
+    let halves = NibbleRows::new(nibbles.view(), &high_columns, &columns, DIM).expect("lengths fit");
     let mut queries = ScreenQueries::new(DIM).expect("few dimensions");
     let mut query = vec![0; DIM];
     let screen = QueryScreen::new(Metric::Dot, &values[..DIM], codes.max_norm, &mut query).expect("a unit vector");

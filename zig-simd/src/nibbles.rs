@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use megaring_core::nibbles::{Nibbles, half_row, high_group};
+use megaring_core::nibbles::{NibblesView, half_row, high_group};
 use megaring_core::screen::{COLUMNS, GROUP_ROWS};
 
 use crate::error::{SimdError, check_length};
@@ -31,7 +31,7 @@ impl<'a> NibbleRows<'a> {
     /// # Errors
     /// Lengths that do not belong to the same rows, or too many dimensions.
     pub fn new(
-        nibbles: &'a Nibbles,
+        nibbles: NibblesView<'a>,
         high_columns: &'a [f32],
         columns: &'a [f32],
         dim: usize,
@@ -40,10 +40,10 @@ impl<'a> NibbleRows<'a> {
         let groups = columns.len().div_ceil(GROUP_ROWS * COLUMNS);
         check_length("the columns", groups * GROUP_ROWS * COLUMNS, columns.len())?;
         check_length("the columns of the high halves", columns.len(), high_columns.len())?;
-        check_length("the high halves", groups * high_group(dim), nibbles.high().len())?;
-        check_length("the low halves", groups * GROUP_ROWS * half_row(dim), nibbles.low().len())?;
-        let high = ScreenRows { codes: nibbles.high(), columns: high_columns, groups, quads };
-        Ok(Self { high, low: nibbles.low(), columns })
+        check_length("the high halves", groups * high_group(dim), nibbles.high.len())?;
+        check_length("the low halves", groups * GROUP_ROWS * half_row(dim), nibbles.low.len())?;
+        let high = ScreenRows { codes: nibbles.high, columns: high_columns, groups, quads };
+        Ok(Self { high, low: nibbles.low, columns })
     }
 }
 

@@ -132,11 +132,17 @@ impl TopRows {
         self.counts[query] = 0;
     }
 
-    /// Raises every threshold by what is known now and forgets what is below it, so that a screen that stopped can go
-    /// on.
+    /// Raises thresholds by what is known now and forgets what is below them, so that a screen that stopped can go on.
+    /// Queries with much room left are not looked at: their turn comes when they need it.
     pub fn make_room(&mut self) {
-        let longest = (0..self.queries()).map(|query| self.tidy(query)).max().unwrap_or(0);
-        self.stop = self.next_stop(longest);
+        let full = (self.stop / 2) as u32;
+        for query in 0..self.queries() {
+            if self.counts[query] > full {
+                self.tidy(query);
+            }
+        }
+        let longest = self.counts.iter().max().copied().unwrap_or(0);
+        self.stop = self.next_stop(longest as usize);
     }
 
     /// Raises the threshold of query `query` by what is known now, forgets what is below it, and returns how many

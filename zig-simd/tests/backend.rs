@@ -229,8 +229,8 @@ fn search_shares_large_corpora_by_rows() {
     }
 }
 
-/// A corpus of more codes than caches hold, once its codes are split: rows that few queries tell apart by high halves
-/// alone, rows that need all of their codes, and rows that no bound tells apart.
+/// A corpus of more codes than caches hold: rows that few queries tell apart by high halves alone, rows that need all
+/// of their codes, and rows that no bound tells apart.
 #[test]
 fn few_queries_over_a_large_corpus_read_halves_and_lose_no_row() {
     let (rows, dim) = (17_600, 1024);
@@ -246,10 +246,6 @@ fn few_queries_over_a_large_corpus_read_halves_and_lose_no_row() {
         let rig = Rig::new(kernels, 2, Helps::Never);
         for (rows, counts) in [(&apart, &[1, 3, 7][..]), (&same, &[1])] {
             let view = rig.corpus(rows, &[6000]);
-            view.split_codes();
-            while !view.segments().all(|(_, segment)| segment.nibbles(Metric::Cosine).is_some()) {
-                std::thread::yield_now();
-            }
             for (count, metric) in counts.iter().zip(Metric::ALL) {
                 let queries = queries(rows, *count, 17);
                 for k in [1, 40] {

@@ -5,12 +5,11 @@
 //! in order.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, RwLock, Weak};
 
 use crate::error::Error;
 use crate::metric::Metric;
-use crate::nibbles::Nibbles;
+use crate::nibbles::{Nibbles, NibblesView};
 use crate::screen::{self, CodesView};
 
 /// What of a segment an operation reads.
@@ -136,6 +135,8 @@ pub trait SegmentData: Send + Sync {
     fn norms2(&self) -> &[f64];
     /// The packed int8 codes and what bounds their error.
     fn codes(&self) -> CodesView<'_>;
+    /// The codes once more, in halves.
+    fn nibbles(&self) -> NibblesView<'_>;
     /// 5-D coordinates as five columns (x, y, z, w, v), where the corpus has them.
     fn coordinates(&self) -> Option<[&[f64]; 5]>;
     /// The caller's id of a row of this segment. `row` is below the row count.
@@ -144,22 +145,21 @@ pub trait SegmentData: Send + Sync {
     fn title(&self, row: usize) -> &str;
 }
 
-/// One segment of a view: its data, its place in the corpus, and what screens make of its codes on first use: columns
-/// (16 bytes a row and metric), and of a large corpus the codes' halves (as many bytes as the codes).
+/// One segment of a view: its data, its place in the corpus, and the screens' columns (made on first use, 16 bytes a
+/// row, metric and screen).
 pub struct SegmentView {
     data: Arc<dyn SegmentData>,
     rows: usize,
     columns: [OnceLock<Vec<f32>>; 3],
-    nibbles: OnceLock<Nibbles>,
-    nibble_columns: [OnceLock<Vec<f32>>; 3],
+    high_columns: [OnceLock<Vec<f32>>; 3],
 }
 
 impl SegmentView {
     /// Wraps a segment of `rows` rows.
     #[must_use]
     pub fn new(data: Arc<dyn SegmentData>, rows: usize) -> Self {
-        let (columns, nibble_columns) = Default::default();
-        Self { data, rows, columns, nibbles: OnceLock::new(), nibble_columns }
+        let (columns, high_columns) = Default::default();
+        Self { data, rows, columns, high_columns }
     }
 
     /// Number of rows.
@@ -180,13 +180,11 @@ impl SegmentView {
         self.columns[metric as usize - 1].get_or_init(|| screen::columns(metric, self.data.codes(), self.data.norms2()))
     }
 
-    /// The codes in two halves, and the columns of the bound by the high ones under a metric, once
-    /// [`CorpusView::split_codes`] has made the halves.
+    /// Columns of the bound by the codes' high halves under a metric (see [`NibblesView::columns`]).
     #[must_use]
-    pub fn nibbles(&self, metric: Metric) -> Option<(&Nibbles, &[f32])> {
-        let nibbles = self.nibbles.get()?;
-        let columns = || nibbles.columns(metric, self.data.codes(), self.data.norms2());
-        Some((nibbles, self.nibble_columns[metric as usize - 1].get_or_init(columns)))
+    pub fn high_columns(&self, metric: Metric) -> &[f32] {
+        let columns = || self.data.nibbles().columns(metric, self.data.codes(), self.data.norms2());
+        self.high_columns[metric as usize - 1].get_or_init(columns)
     }
 }
 
@@ -199,7 +197,6 @@ pub struct CorpusView {
     rows: usize,
     segments: Vec<Arc<SegmentView>>,
     starts: Vec<usize>,
-    is_split: AtomicBool,
 }
 
 impl CorpusView {
@@ -212,7 +209,7 @@ impl CorpusView {
             starts.push(rows);
             rows += segment.rows();
         }
-        Self { name, handle, generation, dim, rows, segments, starts, is_split: AtomicBool::new(false) }
+        Self { name, handle, generation, dim, rows, segments, starts }
     }
 
     /// The corpus's name.
@@ -255,19 +252,6 @@ impl CorpusView {
     pub fn segment_of(&self, row: usize) -> (usize, &SegmentView) {
         let index = self.starts.partition_point(|start| *start <= row) - 1;
         (self.starts[index], &self.segments[index])
-    }
-
-    /// Has the codes of every segment split into halves, by other threads; those that are there already are kept. The
-    /// first call for a view does so, and none waits.
-    pub fn split_codes(self: &Arc<Self>) {
-        if !self.is_split.swap(true, Ordering::Relaxed) {
-            let view = self.clone();
-            rayon::spawn(move || {
-                for segment in &view.segments {
-                    segment.nibbles.get_or_init(|| Nibbles::new(segment.data.codes(), segment.rows, view.dim));
-                }
-            });
-        }
     }
 
     /// A row's values. `row` is below [`Self::rows`].
@@ -332,7 +316,10 @@ pub struct HeapSegment {
     embeddings: Vec<f32>,
     norms2: Vec<f64>,
     codes: screen::RowCodes,
+    /// Made on first use.
+    nibbles: OnceLock<Nibbles>,
     coordinates: Option<[Vec<f64>; 5]>,
+    dim: usize,
 }
 
 impl HeapSegment {
@@ -341,7 +328,7 @@ impl HeapSegment {
     pub fn new(embeddings: Vec<f32>, dim: usize, coordinates: Option<[Vec<f64>; 5]>) -> Self {
         let norms2 = screen::norms2(&embeddings, dim);
         let codes = screen::pack(&embeddings, dim, &norms2);
-        Self { embeddings, norms2, codes, coordinates }
+        Self { embeddings, norms2, codes, nibbles: OnceLock::new(), coordinates, dim }
     }
 }
 
@@ -356,6 +343,10 @@ impl SegmentData for HeapSegment {
 
     fn codes(&self) -> CodesView<'_> {
         self.codes.view()
+    }
+
+    fn nibbles(&self) -> NibblesView<'_> {
+        self.nibbles.get_or_init(|| Nibbles::new(self.codes.view(), self.norms2.len(), self.dim)).view()
     }
 
     fn coordinates(&self) -> Option<[&[f64]; 5]> {

@@ -18,13 +18,36 @@ use crate::aligned::AlignedBytes;
 use crate::metric::Metric;
 use crate::screen::{self, CodesView, GROUP_ROWS, QUAD, groups, quads};
 
-/// The halves of a segment's codes; together as many bytes as the codes.
+/// The halves of a segment's codes, borrowed; together as many bytes as the codes.
+#[derive(Debug, Clone, Copy)]
+pub struct NibblesView<'a> {
+    /// High halves, `[group][pair of quads][16 rows][4 elements]`, [`high_group`] bytes a group: the low four bits
+    /// belong to the pair's first quad. Of an odd number of quads the last pair has no second one, and 0 for it.
+    pub high: &'a [u8],
+    /// Low halves, `[group][16 rows]` of [`half_row`] bytes: byte j of a row has element j in its low four bits and
+    /// element j + [`half_row`] in the others.
+    pub low: &'a [u8],
+    /// ‖e₄‖ of each row, not rounded down.
+    pub residual: &'a [f32],
+}
+
+impl NibblesView<'_> {
+    /// [`screen::columns`] with ‖e₄‖ for ‖e‖: those of the bound by the high halves alone. `codes` are what was split.
+    #[must_use]
+    pub fn columns(&self, metric: Metric, codes: CodesView<'_>, norms2: &[f64]) -> Vec<f32> {
+        screen::columns(metric, CodesView { residual: self.residual, ..codes }, norms2)
+    }
+}
+
+/// The halves of a segment's codes, owned.
 #[derive(Debug, Clone, Default)]
 pub struct Nibbles {
-    high: AlignedBytes,
-    low: AlignedBytes,
-    /// ‖e₄‖ of each row, not rounded down.
-    residual: Vec<f32>,
+    /// See [`NibblesView::high`].
+    pub high: AlignedBytes,
+    /// See [`NibblesView::low`].
+    pub low: AlignedBytes,
+    /// See [`NibblesView::residual`].
+    pub residual: Vec<f32>,
 }
 
 /// Bytes of the low halves of one row of `dim` elements.
@@ -71,24 +94,10 @@ impl Nibbles {
         Self { high, low, residual }
     }
 
-    /// High halves, `[group][pair of quads][16 rows][4 elements]`: the low four bits belong to the pair's first quad.
-    /// Of an odd number of quads the last pair has no second one, and 0 for it.
+    /// Borrows the halves.
     #[must_use]
-    pub fn high(&self) -> &[u8] {
-        &self.high
-    }
-
-    /// Low halves, `[group][16 rows]` of [`half_row`] bytes: byte j of a row has element j in its low four bits and
-    /// element j + [`half_row`] in the others.
-    #[must_use]
-    pub fn low(&self) -> &[u8] {
-        &self.low
-    }
-
-    /// [`screen::columns`] with ‖e₄‖ for ‖e‖: those of the bound by the high halves alone. `codes` are what was split.
-    #[must_use]
-    pub fn columns(&self, metric: Metric, codes: CodesView<'_>, norms2: &[f64]) -> Vec<f32> {
-        screen::columns(metric, CodesView { residual: &self.residual, ..codes }, norms2)
+    pub fn view(&self) -> NibblesView<'_> {
+        NibblesView { high: &self.high, low: &self.low, residual: &self.residual }
     }
 }
 

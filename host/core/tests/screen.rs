@@ -23,7 +23,7 @@ fn bounds(metric: Metric, query: &[f32], rows: &[f32], dim: usize, by: By) -> Op
     let nibbles = Nibbles::new(codes.view(), norms2.len(), dim);
     let columns = match by {
         By::Codes => screen::columns(metric, codes.view(), &norms2),
-        By::HighHalves => nibbles.columns(metric, codes.view(), &norms2),
+        By::HighHalves => nibbles.view().columns(metric, codes.view(), &norms2),
     };
     let mut query_codes = vec![0_i8; dim];
     let q = QueryScreen::new(metric, query, codes.max_norm, &mut query_codes)?;
@@ -50,13 +50,13 @@ fn bounds(metric: Metric, query: &[f32], rows: &[f32], dim: usize, by: By) -> Op
 
 fn high_half(nibbles: &Nibbles, dim: usize, row: usize, i: usize) -> u8 {
     let (group, lane, quad) = (row / GROUP_ROWS, row % GROUP_ROWS, i / QUAD);
-    let byte = nibbles.high()[group * high_group(dim) + (quad / 2 * GROUP_ROWS + lane) * QUAD + i % QUAD];
+    let byte = nibbles.high[group * high_group(dim) + (quad / 2 * GROUP_ROWS + lane) * QUAD + i % QUAD];
     if quad % 2 == 0 { byte & 15 } else { byte >> 4 }
 }
 
 fn low_half(nibbles: &Nibbles, dim: usize, row: usize, i: usize) -> u8 {
     let half = half_row(dim);
-    let byte = nibbles.low()[row * half + i % half];
+    let byte = nibbles.low[row * half + i % half];
     if i < half { byte & 15 } else { byte >> 4 }
 }
 

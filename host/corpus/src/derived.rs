@@ -1,4 +1,5 @@
-//! What is computed from a segment and cached beside it: squared norms and the int8 codes of the screen.
+//! What is computed from a segment and cached beside it: squared norms, the int8 codes of the screen, and the codes
+//! once more in halves.
 //!
 //! The file begins with a [`Header`], then one [`PartHeader`] for each record batch of the segment, then the sections,
 //! each starting at a multiple of 64 bytes. It is mapped and read in place. It is no original: whatever is wrong with
@@ -11,16 +12,20 @@ use std::path::Path;
 
 use arrow_buffer::{ArrowNativeType, Buffer, ScalarBuffer};
 use bytemuck::{Pod, Zeroable};
+use megaring_core::aligned::AlignedBytes;
+use megaring_core::nibbles::{self, Nibbles, NibblesView};
 use megaring_core::screen::{self, CodesView, RowCodes};
 
 use crate::durable::{TemporaryFile, sync_folder};
 use crate::mapping;
 
 const MAGIC: [u8; 8] = *b"MEGADRV\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// How codes lie in a section: changes with the constants of [`screen`], and makes files of another layout stale.
 const CODE_LAYOUT: u32 = (screen::GROUP_ROWS as u32) << 16 | (screen::QUAD as u32) << 8 | screen::CODE_BIAS as u32;
 const ALIGNMENT: usize = 64;
+/// Sections of a part.
+const SECTIONS: usize = 7;
 
 /// How a segment came by its derived columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +53,9 @@ pub(crate) struct DerivedPart {
     packed: Buffer,
     scale: ScalarBuffer<f32>,
     residual: ScalarBuffer<f32>,
+    high: Buffer,
+    low: Buffer,
+    high_residual: ScalarBuffer<f32>,
     wild: bool,
     max_norm: f64,
 }
@@ -55,12 +63,18 @@ pub(crate) struct DerivedPart {
 impl DerivedPart {
     fn compute(embeddings: &[f32], dim: usize) -> Self {
         let norms2 = screen::norms2(embeddings, dim);
-        let RowCodes { packed, scale, residual, wild, max_norm } = screen::pack(embeddings, dim, &norms2);
+        let codes = screen::pack(embeddings, dim, &norms2);
+        let Nibbles { high, low, residual: high_residual } = Nibbles::new(codes.view(), norms2.len(), dim);
+        let RowCodes { packed, scale, residual, wild, max_norm } = codes;
+        let buffer = |bytes: AlignedBytes| Buffer::from(bytes::Bytes::from_owner(bytes));
         Self {
             norms2: norms2.into(),
-            packed: bytes::Bytes::from_owner(packed).into(),
+            packed: buffer(packed),
             scale: scale.into(),
             residual: residual.into(),
+            high: buffer(high),
+            low: buffer(low),
+            high_residual: high_residual.into(),
             wild,
             max_norm,
         }
@@ -76,8 +90,13 @@ impl DerivedPart {
         }
     }
 
-    fn sections(&self) -> [&[u8]; 4] {
-        [self.norms2.inner(), &self.packed, self.scale.inner(), self.residual.inner()]
+    pub(crate) fn nibbles(&self) -> NibblesView<'_> {
+        NibblesView { high: &self.high, low: &self.low, residual: &self.high_residual }
+    }
+
+    fn sections(&self) -> [&[u8]; SECTIONS] {
+        let (norms2, scale) = (self.norms2.inner(), self.scale.inner());
+        [norms2, &self.packed, scale, self.residual.inner(), &self.high, &self.low, self.high_residual.inner()]
     }
 
     /// Whether every bit is the other's.
@@ -107,12 +126,12 @@ struct PartHeader {
     rows: u64,
     wild: u64,
     max_norm: f64,
-    /// Where the sections begin: norms2, codes, scale, residual.
-    starts: [u64; 4],
-    unused: u64,
+    /// Where the sections begin: norms2, codes, scale, residual; high halves, low ones, and the residual of the first.
+    starts: [u64; SECTIONS],
+    unused: [u64; 6],
 }
 
-const _: () = assert!(size_of::<Header>() == ALIGNMENT && size_of::<PartHeader>() == ALIGNMENT);
+const _: () = assert!(size_of::<Header>() == ALIGNMENT && size_of::<PartHeader>() == 2 * ALIGNMENT);
 
 /// Maps the cache of a segment whose parts have these embeddings, or makes it anew. `write` says whether the folder may
 /// be written to, `check` whether the file's checksum is compared.
@@ -167,13 +186,16 @@ fn load_part(bytes: &Buffer, index: usize, rows: usize, dim: usize) -> Option<De
     if header.rows != rows as u64 {
         return None;
     }
-    let [norms2, packed, scale, residual] = header.starts;
-    let packed_len = screen::packed_len(rows, dim);
+    let [norms2, packed, scale, residual, high, low, high_residual] = header.starts;
+    let groups = screen::groups(rows);
     Some(DerivedPart {
         norms2: typed(section(bytes, norms2, rows.checked_mul(8)?)?, rows)?,
-        packed: section(bytes, packed, packed_len)?,
+        packed: section(bytes, packed, screen::packed_len(rows, dim))?,
         scale: typed(section(bytes, scale, rows.checked_mul(4)?)?, rows)?,
         residual: typed(section(bytes, residual, rows.checked_mul(4)?)?, rows)?,
+        high: section(bytes, high, groups.checked_mul(nibbles::high_group(dim))?)?,
+        low: section(bytes, low, groups.checked_mul(screen::GROUP_ROWS * nibbles::half_row(dim))?)?,
+        high_residual: typed(section(bytes, high_residual, rows.checked_mul(4)?)?, rows)?,
         wild: header.wild != 0,
         max_norm: header.max_norm,
     })

@@ -14,6 +14,7 @@ use arrow_ipc::Block;
 use arrow_schema::{DataType, Schema};
 use megaring_core::corpus::SegmentData;
 use megaring_core::error::first_non_finite;
+use megaring_core::nibbles::NibblesView;
 use megaring_core::screen::CodesView;
 
 use crate::arrow_file::{Layout, block_range, check_block, decode};
@@ -257,6 +258,10 @@ impl SegmentData for MappedSegment {
 
     fn codes(&self) -> CodesView<'_> {
         self.derived.codes()
+    }
+
+    fn nibbles(&self) -> NibblesView<'_> {
+        self.derived.nibbles()
     }
 
     fn coordinates(&self) -> Option<[&[f64]; 5]> {

@@ -87,7 +87,7 @@ impl Case {
         let codes = CodesView { packed: &packed, scale: &zeros, residual: &zeros, wild: false, max_norm: 1.0 };
         let nibbles = Nibbles::new(codes, rows, self.dim);
         let (coarse, fine) = (pack_columns(&self.coarse), pack_columns(&self.fine));
-        let halves = NibbleRows::new(&nibbles, &coarse, &fine, self.dim).expect("lengths fit");
+        let halves = NibbleRows::new(nibbles.view(), &coarse, &fine, self.dim).expect("lengths fit");
         let groups = rows.div_ceil(16);
         let mut queries = ScreenQueries::new(self.dim).expect("few dimensions");
         self.queries.iter().for_each(|query| queries.push(query).expect("codes in range"));
@@ -157,7 +157,7 @@ fn a_screen_stops_for_room_before_the_same_group_on_every_instruction_set() {
     let codes = CodesView { packed: &packed, scale: &zeros, residual: &zeros, wild: false, max_norm: 1.0 };
     let nibbles = Nibbles::new(codes, 3000, 16);
     let (coarse, fine) = (pack_columns(&case.coarse), pack_columns(&case.fine));
-    let halves = NibbleRows::new(&nibbles, &coarse, &fine, 16).expect("lengths fit");
+    let halves = NibbleRows::new(nibbles.view(), &coarse, &fine, 16).expect("lengths fit");
     let mut queries = ScreenQueries::new(16).expect("few dimensions");
     case.queries.iter().for_each(|query| queries.push(query).expect("codes in range"));
     for set in KernelSet::available() {
@@ -185,7 +185,7 @@ fn wrong_shapes_are_errors() {
     let codes = CodesView { packed: &packed, scale: &zeros, residual: &zeros, wild: false, max_norm: 1.0 };
     let nibbles = Nibbles::new(codes, 20, 8);
     let columns = pack_columns(&case.fine);
-    let rows = |high: &[f32], fine: &[f32], dim| NibbleRows::new(&nibbles, high, fine, dim).map(|_| ());
+    let rows = |high: &[f32], fine: &[f32], dim| NibbleRows::new(nibbles.view(), high, fine, dim).map(|_| ());
     assert_eq!(rows(&columns, &columns, 8), Ok(()));
     assert!(matches!(rows(&columns[64..], &columns, 8), Err(SimdError::Length { .. })));
     assert!(matches!(rows(&columns, &columns[1..], 8), Err(SimdError::Length { .. })));

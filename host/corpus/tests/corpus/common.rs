@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use megaring_core::corpus::CorpusView;
 use megaring_core::matrix::Matrix;
+use megaring_core::nibbles::Nibbles;
 use megaring_core::{Error, Violation};
 use megaring_corpus::{Access, Rows, Store};
 
@@ -66,6 +67,9 @@ pub(crate) fn assert_derived(view: &CorpusView) {
         assert_eq!(codes.packed, wanted.packed);
         assert_eq!((codes.scale, codes.residual), (wanted.scale, wanted.residual));
         assert_eq!((codes.wild, codes.max_norm.to_bits()), (wanted.wild, wanted.max_norm.to_bits()));
+        let wanted = Nibbles::new(made.view(), norms2.len(), view.dim());
+        let halves = data.nibbles();
+        assert_eq!((halves.high, halves.low, halves.residual), (&*wanted.high, &*wanted.low, &*wanted.residual));
     }
 }
 

@@ -36,6 +36,10 @@ const HALVES_BYTES: usize = 16 << 20;
 const TRIAL_GROUPS: usize = 256;
 /// It is while at most one in so many rows needs its low half.
 const MOST_REFINED: usize = 4;
+/// Candidates of a query that a worker ranks itself: at most one row in so many, and at most so many rows, which takes
+/// less than scoring every row does.
+const RANKED_SHARE: usize = 8;
+const MOST_RANKED: usize = 4096;
 /// Queries that the last worker on a job ranks by itself; the host shares more of them out.
 const RANKED_BY_ONE: usize = 4;
 
@@ -48,6 +52,8 @@ struct Search {
     queries: Queries,
     items: usize,
     lists: Lists,
+    /// Whether workers rank what they find, or leave it to the host.
+    ranks: bool,
     sharing: Sharing,
 }
 
@@ -65,7 +71,7 @@ enum Sharing {
     /// Chunk i screens the i-th cut of the queries.
     Queries { chunks: usize },
     /// Chunk i screens the i-th cut of the groups for all queries.
-    Rows { chunks: usize, queries: ScreenQueries, merged: Mutex<TopRows> },
+    Rows { chunks: usize, queries: ScreenQueries, halves: bool, merged: Mutex<TopRows> },
 }
 
 /// Checks the slot and decides how to share the work.
@@ -79,7 +85,8 @@ pub(super) fn plan(inputs: &Inputs, context: &Context) -> Result<Planned, Status
     let lists = Lists::new(inputs)?;
     let metric = inputs.metric()?;
     let threshold = inputs.descriptor.threshold;
-    let mut work = Search { view, metric, k, threshold, queries, items, lists, sharing: Sharing::EveryRow };
+    let mut work =
+        Search { view, metric, k, threshold, queries, items, lists, ranks: true, sharing: Sharing::EveryRow };
     let chunks = work.share(inputs.workers, context.kernels);
     Ok((Box::new(work), chunks as u32))
 }
@@ -129,12 +136,14 @@ impl Work for Search {
                     }
                 }
             }
-            Sharing::Rows { chunks, queries, merged } => {
+            Sharing::Rows { chunks, queries, halves, merged } => {
                 let top = &mut scratch.top;
-                top.reset(self.k, self.lists.capacity())?;
+                top.reset(self.k, self.most_candidates())?;
                 self.lock(merged).params().iter().for_each(|params| top.push(*params));
                 for mut span in self.spans(*chunks, chunk) {
-                    self.screen_halves(&mut span, queries.all(), kernels, top)?;
+                    if *halves {
+                        self.screen_halves(&mut span, queries.all(), kernels, top)?;
+                    }
                     self.screen(&span, queries.all(), kernels, top)?;
                 }
                 (0..top.queries()).for_each(|query| _ = top.tidy(query));
@@ -149,7 +158,7 @@ impl Work for Search {
         let mut top = self.lock(merged);
         for query in 0..top.queries() {
             top.tidy(query);
-            if self.items <= RANKED_BY_ONE {
+            if self.ranks {
                 self.write_ranked(query, &top, query, context.kernels);
             } else {
                 self.write_listed(query, &top);
@@ -174,15 +183,13 @@ impl Search {
             self.sharing = Sharing::Queries { chunks };
             return chunks;
         }
+        self.ranks = self.items <= RANKED_BY_ONE;
         let (mut queries, mut top) = (ScreenQueries::default(), TopRows::default());
         if self.quantise(0..self.items, kernels, &mut queries, &mut top).is_err() {
             return 1;
         }
         let chunks = (bytes / CHUNK_BYTES).clamp(1, workers).max((bytes / LARGE_CHUNK_BYTES).min(8 * workers));
-        if is_large {
-            self.view.split_codes();
-        }
-        self.sharing = Sharing::Rows { chunks, queries, merged: Mutex::new(top) };
+        self.sharing = Sharing::Rows { chunks, queries, halves: is_large, merged: Mutex::new(top) };
         chunks
     }
 
@@ -194,6 +201,13 @@ impl Search {
         merged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Candidates beyond which every row of a query is scored: those whose ranking is left to the host must fit its
+    /// list.
+    fn most_candidates(&self) -> usize {
+        let listed = self.lists.capacity();
+        if self.ranks { listed.max((self.view.rows() / RANKED_SHARE).min(MOST_RANKED)) } else { listed }
+    }
+
     /// Puts the codes of some queries into `codes`, and what the screen must know of them into `top`.
     fn quantise(
         &self,
@@ -203,7 +217,7 @@ impl Search {
         top: &mut TopRows,
     ) -> Result<(), SimdError> {
         codes.reset(self.view.dim())?;
-        top.reset(self.k, self.lists.capacity())?;
+        top.reset(self.k, self.most_candidates())?;
         let max_norm = self.view.segments().map(|(_, s)| s.data().codes().max_norm).fold(0.0, f64::max);
         for (number, query) in queries.enumerate() {
             // SAFETY: the job is completed only after all its chunks are.
@@ -272,8 +286,8 @@ impl Search {
         Ok(())
     }
 
-    /// Screens by the codes' halves where they are there, from the front, and takes out of `span` what it has screened:
-    /// all of it, unless the high halves rule out too few rows.
+    /// Screens by the codes' halves, from the front, and takes out of `span` what it has screened: all of it, unless
+    /// the high halves rule out too few rows.
     fn screen_halves(
         &self,
         span: &mut Span<'_>,
@@ -282,8 +296,8 @@ impl Search {
         top: &mut TopRows,
     ) -> Result<(), SimdError> {
         let dim = self.view.dim();
-        let Some((nibbles, columns)) = span.segment.nibbles(self.metric) else { return Ok(()) };
-        let rows = NibbleRows::new(nibbles, columns, span.segment.columns(self.metric), dim)?;
+        let (high_columns, columns) = (span.segment.high_columns(self.metric), span.segment.columns(self.metric));
+        let rows = NibbleRows::new(span.segment.data().nibbles(), high_columns, columns, dim)?;
         while span.groups.start < span.groups.end {
             let end = span.groups.end.min(span.groups.start + TRIAL_GROUPS);
             let (reached, refined) =
