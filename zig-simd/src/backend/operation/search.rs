@@ -38,7 +38,7 @@ const TRIAL_GROUPS: usize = 256;
 const MOST_REFINED: usize = 4;
 /// Candidates of a query that a worker ranks itself: at most one row in so many, and at most so many rows, which takes
 /// less than scoring every row does.
-const RANKED_SHARE: usize = 8;
+const RANKED_SHARE: usize = 4;
 const MOST_RANKED: usize = 4096;
 /// Queries that the last worker on a job ranks by itself; the host shares more of them out.
 const RANKED_BY_ONE: usize = 4;
