@@ -1,7 +1,7 @@
 //! A record batch of another program as rows: columns with a meaning are converted, the others kept.
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow_array::{Array, ArrayRef, BooleanArray, GenericListArray, OffsetSizeTrait, RecordBatch};
 use arrow_schema::{DataType, Schema};
 use arrow_select::filter::filter_record_batch;
 use megaring_core::error::first_non_finite;
@@ -186,18 +186,19 @@ fn lists(array: &ArrayRef) -> Result<(ArrayRef, Vec<(usize, usize)>), Fault> {
             let lists = array.as_fixed_size_list();
             (lists.values().clone(), (0..n).map(|row| (row * width, (row + 1) * width)).collect())
         }
-        DataType::List(_) => {
-            let lists = array.as_list::<i32>();
-            let bounds = lists.value_offsets().windows(2).map(|pair| (pair[0] as usize, pair[1] as usize));
-            (lists.values().clone(), bounds.collect())
-        }
-        DataType::LargeList(_) => {
-            let lists = array.as_list::<i64>();
-            let bounds = lists.value_offsets().windows(2).map(|pair| (pair[0] as usize, pair[1] as usize));
-            (lists.values().clone(), bounds.collect())
-        }
+        DataType::List(_) => listed(array.as_list::<i32>()),
+        DataType::LargeList(_) => listed(array.as_list::<i64>()),
         other => return Err(Fault::column(EMBEDDING, format!("its type is {other}, wanted is a list of float32"))),
     })
+}
+
+/// Of the values those that these rows have: a piece of a batch shares all values with the other pieces, and who
+/// converted them all for each would take quadratic time.
+fn listed<O: OffsetSizeTrait>(lists: &GenericListArray<O>) -> (ArrayRef, Vec<(usize, usize)>) {
+    let offsets = lists.value_offsets();
+    let first = offsets[0].as_usize();
+    let values = lists.values().slice(first, offsets[offsets.len() - 1].as_usize() - first);
+    (values, offsets.windows(2).map(|pair| (pair[0].as_usize() - first, pair[1].as_usize() - first)).collect())
 }
 
 fn first_length(array: &dyn Array, bounds: &[(usize, usize)]) -> usize {

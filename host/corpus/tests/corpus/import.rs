@@ -2,6 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, Float32Array, LargeListArray, ListArray, RecordBatch};
+use arrow_buffer::OffsetBuffer;
+use arrow_ipc::writer::FileWriter;
+use arrow_schema::{DataType, Field};
 
 use crate::common::{append, assert_derived, assert_rows, assert_says, data, rows, store, values, violation};
 use megaring_core::{Error, Violation};
@@ -73,6 +79,35 @@ fn arrow_and_parquet_files_of_pyarrow_come_in() {
         let store = Store::open(&root, Access::Exclusive).unwrap();
         assert_rows(&store.view("a").unwrap(), ROWS);
         assert!(store.verify("a").unwrap().is_clean(), "{name}");
+    }
+}
+
+/// One batch of several chunks, as most programs write: each chunk converts its own lists, of either kind.
+#[test]
+fn lists_of_a_large_batch_come_in_chunk_by_chunk() {
+    let (rows, dim, bad) = (6_000, 512, 5_000);
+    let value = |row: usize, element: usize| (row * dim + element) as f32;
+    let mut elements: Vec<f32> = (0..rows).flat_map(|row| (0..dim).map(move |element| value(row, element))).collect();
+    elements[bad * dim + 7] = f32::NAN;
+    let item = Arc::new(Field::new("item", DataType::Float32, true));
+    let lengths = || std::iter::repeat_n(dim, rows);
+    let child: ArrayRef = Arc::new(Float32Array::from(elements));
+    let lists = ListArray::new(item.clone(), OffsetBuffer::from_lengths(lengths()), child.clone(), None);
+    let large = LargeListArray::new(item, OffsetBuffer::from_lengths(lengths()), child, None);
+    for lists in [Arc::new(lists) as ArrayRef, Arc::new(large)] {
+        let batch = RecordBatch::try_from_iter([("embedding", lists)]).unwrap();
+        let (_scratch, path) = scratch("lists.arrow", "");
+        let mut writer = FileWriter::try_new(fs::File::create(&path).unwrap(), &batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        let (_folder, store) = store();
+        store.create("a", dim).unwrap();
+        assert_eq!(violation(run(&store, &path, false)).row, Some(bad as u64));
+        let report = run(&store, &path, true).unwrap();
+        assert_eq!((report.appended.rows, report.skipped), (rows - 1, 1));
+        let kept = (0..rows).filter(|row| *row != bad);
+        let want: Vec<f32> = kept.flat_map(|row| (0..dim).map(move |element| value(row, element))).collect();
+        assert!(values(&store.view("a").unwrap()) == want, "every value of every row");
     }
 }
 
