@@ -7,10 +7,10 @@
 //! x̂₄ = s·(16·h - 120),   e₄ = x - x̂₄ = (x - x̂) + s·(l - 8),   ‖e₄‖ ≤ ‖x - x̂‖ + s·‖l - 8‖
 //! ```
 //!
-//! which is one more quantisation of x: the bound of [`screen`](crate::screen) holds for it as it stands, with ‖e₄‖
-//! for ‖e‖. Its slack covers the float32 roundings here too: they are relative to ‖q̂‖‖x̂₄‖ ≤ ‖q̂‖(‖x‖ + ‖e₄‖), and
-//! a·e1 and b·e2 each hold [`SLACK`](crate::screen::SLACK) of a part of that. A row that this bound does not rule out
-//! gets the int8 bound from its low halves, since Σ d·c = Σ d·(16·h - 128) + Σ d·l.
+//! which is one more quantisation of x: the bound of [`screen`] holds for it as it stands, with ‖e₄‖ for ‖e‖. Its slack
+//! covers the float32 roundings here too: they are relative to ‖q̂‖‖x̂₄‖ ≤ ‖q̂‖(‖x‖ + ‖e₄‖), and a·e1 and b·e2 each
+//! hold [`SLACK`](screen::SLACK) of a part of that. A row that this bound does not rule out gets the int8 bound from
+//! its low halves, since Σ d·c = Σ d·(16·h - 128) + Σ d·l.
 
 use rayon::prelude::*;
 
