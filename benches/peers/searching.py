@@ -116,7 +116,7 @@ class Cases:
     def __init__(self, data, parties, versions, queries, plan, results):
         self.data = data
         self.parties, self.versions, self.queries, self.plan, self.results = parties, versions, queries, plan, results
-        # What a query took in the case before, in microseconds: what the next, larger one will take at most.
+        # What a query took in the case before, in microseconds: about what one of a larger batch takes at most.
         self.each = {}
 
     def run(self):

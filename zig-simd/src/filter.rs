@@ -17,7 +17,7 @@ const KEY: usize = 3;
 const BUCKETS: usize = 8;
 /// Bytes compared at once.
 const HEAD: usize = 16;
-/// The longest word, and the most of them: a number of an entry is a byte.
+/// The longest word, and the most of them: as many as a mask has bits.
 const MAX_WORD: usize = 64;
 const MAX_WORDS: usize = 128;
 /// Times that every word is put where it is best beside the others.

@@ -330,7 +330,8 @@ inline fn note(places: *[block + width]u16, count: usize, offset: usize, bits: B
     return count + found;
 }
 
-/// The lowest bit's place. One instruction, which no compiler makes a vector of eight slower ones of.
+/// The lowest bit's place. Named as the instruction that it is, since the compiler would gather several of them into
+/// vectors, which is slower.
 inline fn lowest(bits: Bits) usize {
     if (isa.current != .avx512 and isa.current != .avx2) return @ctz(bits);
     return asm ("tzcnt %[bits], %[place]"

@@ -12,8 +12,8 @@
 //!     kept where upper >= threshold[q] and both.upper >= threshold[q], with the lesser upper bound
 //!
 //! Rows are decided one after the other as in src/screen.zig. Rows that may pass wait in a queue while what they need
-//! of the low halves is on its way from memory; how long they wait changes nothing, as thresholds only rise and are
-//! looked at again when it is a row's turn.
+//! of the low halves is on its way from memory; that changes nothing, as thresholds only rise and are looked at again
+//! when it is a row's turn.
 const std = @import("std");
 const isa = @import("isa.zig");
 const quads = @import("quads.zig");
@@ -96,7 +96,7 @@ fn tile(comptime queries: comptime_int, nibbles: *Job, group: usize, query: usiz
     if (queue.count + queries > places) drain(nibbles, queue);
     const sums = highSums(queries, job, group, query);
     inline for (0..queries) |q| {
-        const passes = mayPass(job, group, query + q, sums[q]);
+        const passes = reaching(job, query + q, coarseUpper(job, group, query + q, sums[q]));
         if (passes != 0) {
             queue.waiting[queue.count] = .{ .group = group, .query = query + q, .passes = passes, .high = sums[q] };
             queue.count += 1;
@@ -105,17 +105,17 @@ fn tile(comptime queries: comptime_int, nibbles: *Job, group: usize, query: usiz
     }
 }
 
-/// Which rows the high halves do not rule out.
-inline fn mayPass(job: *const screening.Job, group: usize, query: usize, high: Sums) Lanes {
-    const bounds = coarseBounds(job, group, query, high);
-    return @bitCast(bounds.upper >= @as(Floats, @splat(job.params[query].threshold)));
+/// Which rows of these upper bounds reach the query's threshold.
+inline fn reaching(job: *const screening.Job, query: usize, upper: Floats) Lanes {
+    return @bitCast(upper >= @as(Floats, @splat(job.params[query].threshold)));
 }
 
-inline fn coarseBounds(job: *const screening.Job, group: usize, query: usize, high: Sums) Bounds {
+/// The upper bounds by the high halves.
+inline fn coarseUpper(job: *const screening.Job, group: usize, query: usize, high: Sums) Floats {
     // The bias is -128 times the sum of the query's codes.
     const bias: Sums = @splat(job.biases[query] - (job.biases[query] >> 4));
     const sums = (high << @splat(4)) + bias;
-    return Bounds.of(&job.params[query], screening.columnsOf(job.columns, group), sums);
+    return Bounds.of(&job.params[query], screening.columnsOf(job.columns, group), sums).upper;
 }
 
 /// Asks memory for what it takes to decide about these rows.
@@ -135,7 +135,8 @@ fn drain(nibbles: *Job, queue: *Queue) void {
     const job = &nibbles.job;
     for (queue.waiting[0..queue.count]) |*waiting| {
         const query = waiting.query;
-        const passes = waiting.passes & mayPass(job, waiting.group, query, waiting.high);
+        const upper = coarseUpper(job, waiting.group, query, waiting.high);
+        const passes = waiting.passes & reaching(job, query, upper);
         if (passes == 0) continue;
         const half = job.quads * quads.dims / 2;
         const codes = job.queries + query * job.quads * quads.dims;
@@ -148,7 +149,7 @@ fn drain(nibbles: *Job, queue: *Queue) void {
         }
         const sums = (waiting.high << @splat(4)) + @as(Sums, low) + @as(Sums, @splat(job.biases[query]));
         var bounds = Bounds.of(&job.params[query], screening.columnsOf(nibbles.fine_columns, waiting.group), sums);
-        bounds.upper = @min(bounds.upper, coarseBounds(job, waiting.group, query, waiting.high).upper);
+        bounds.upper = @min(bounds.upper, upper);
         screening.append(job, waiting.group, query, passes, bounds, &queue.fullest);
     }
     queue.count = 0;

@@ -244,7 +244,7 @@ fn few_queries_over_a_large_corpus_read_halves_and_lose_no_row() {
     let same = Matrix { rows, dim, values: apart.values[..dim].repeat(rows) };
     for kernels in KernelSet::available() {
         let rig = Rig::new(kernels, 2, Helps::Never);
-        for (rows, counts) in [(&apart, &[1, 3, 7][..]), (&same, &[1])] {
+        for (rows, counts) in [(&apart, &[1, 3, 8][..]), (&same, &[1])] {
             let view = rig.corpus(rows, &[6000]);
             for (count, metric) in counts.iter().zip(Metric::ALL) {
                 let queries = queries(rows, *count, 17);

@@ -24,8 +24,10 @@ enum Kind {
     LastBits,
     /// Around a few others, very close.
     NearDuplicates,
-    /// Below what float32 has full precision for.
+    /// Most elements are below what float32 has full precision for.
     Denormal,
+    /// Some rows are zero.
+    Zeros,
     /// Of every length that a screen bounds.
     Tame,
     /// From 1e-30 to 1e30.
@@ -34,12 +36,13 @@ enum Kind {
     OneDominates,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::Apart,
     Kind::Same,
     Kind::LastBits,
     Kind::NearDuplicates,
     Kind::Denormal,
+    Kind::Zeros,
     Kind::Tame,
     Kind::Wild,
     Kind::OneDominates,
@@ -81,7 +84,13 @@ impl Random {
                     row
                 }
                 Kind::NearDuplicates => origin.iter().map(|value| value + 1e-4 * self.unit()).collect(),
-                Kind::Denormal => (0..dim).map(|_| 1e-39 * self.unit()).collect(),
+                Kind::Denormal => {
+                    let mut row: Vec<f32> = (0..dim).map(|_| 1e-39 * self.unit()).collect();
+                    row[dim / 2] = 1e-9 * self.unit();
+                    row
+                }
+                Kind::Zeros if row.is_multiple_of(3) => vec![0.0; dim],
+                Kind::Zeros => self.row(dim),
                 Kind::Tame => {
                     let length = 2.0_f32.powi(exponent(self, 35));
                     (0..dim).map(|_| length * self.unit()).collect()

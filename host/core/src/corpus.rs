@@ -346,7 +346,14 @@ impl SegmentData for HeapSegment {
     }
 
     fn nibbles(&self) -> NibblesView<'_> {
-        self.nibbles.get_or_init(|| Nibbles::new(self.codes.view(), self.norms2.len(), self.dim)).view()
+        match self.nibbles.get() {
+            Some(nibbles) => nibbles.view(),
+            None => {
+                // Not within the cell: threads that share this work out may be asked for the same meanwhile.
+                let made = Nibbles::new(self.codes.view(), self.norms2.len(), self.dim);
+                self.nibbles.get_or_init(|| made).view()
+            }
+        }
     }
 
     fn coordinates(&self) -> Option<[&[f64]; 5]> {

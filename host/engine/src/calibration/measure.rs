@@ -195,7 +195,7 @@ impl<'a> Session<'a> {
     fn view(&self, data: &Arc<dyn SegmentData>, rows: usize, dim: usize) -> Arc<CorpusView> {
         let segment = Arc::new(SegmentView::new(data.clone(), rows));
         // The columns are made on first use, and are not part of what is measured.
-        let _ = segment.columns(Metric::Cosine);
+        let _ = (segment.columns(Metric::Cosine), segment.high_columns(Metric::Cosine));
         let handle = HANDLES.fetch_add(1, Ordering::Relaxed);
         let view = Arc::new(CorpusView::new("calibration".into(), handle, 1, dim, vec![segment]));
         self.engine.store().table().register(&view);

@@ -65,7 +65,7 @@ const STRIDE: usize = 1_543;
 fn view(engine: &Engine, rows: Arc<dyn SegmentData>, count: usize, dim: usize) -> Arc<CorpusView> {
     let segment = SegmentView::new(rows, count);
     // Made on first use otherwise, which would be within the time of a job.
-    let _ = segment.columns(METRIC);
+    let _ = (segment.columns(METRIC), segment.high_columns(METRIC));
     let handle = HANDLES.fetch_add(1, Ordering::Relaxed);
     let view = Arc::new(CorpusView::new(format!("bench-{handle}"), handle, 1, dim, vec![Arc::new(segment)]));
     engine.store().table().register(&view);

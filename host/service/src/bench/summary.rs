@@ -75,8 +75,8 @@ fn points(record: &Record, suite: &str) -> Table {
 }
 
 /// The share of what the backend can do at most, by its multiply-adds or by the bytes that it reads, whichever is more:
-/// its place under the roofline. Beyond 1 where memory was not read, as of a corpus in the caches. `None` where no peak
-/// was measured.
+/// its place under the roofline. Beyond 1 where memory was not read, as of a corpus in the caches, or less of it, as
+/// where few queries read halves of codes. `None` where no peak was measured.
 fn of_roof(peaks: &[Peak], backend: &str, [multiply_adds, bytes]: [f64; 2], nanos: f64) -> Option<f64> {
     let peak = peaks.iter().find(|peak| peak.backend == backend)?;
     let roofs = [(multiply_adds, peak.multiply_adds_per_s), (bytes, peak.bytes_per_s)];

@@ -21,7 +21,7 @@ use super::{Planned, Work};
 use crate::backend::Context;
 use crate::backend::memory::JobSlice;
 use crate::backend::plan::{Inputs, cut};
-use crate::{KernelSet, NibbleRows, QueryCodes, QueryParams, ScreenQueries, ScreenRows, SimdError, TopRows};
+use crate::{Isa, KernelSet, NibbleRows, QueryCodes, QueryParams, ScreenQueries, ScreenRows, SimdError, TopRows};
 
 /// Queries screened together: they share the loads of a tile's codes.
 const TILE: usize = 64;
@@ -29,11 +29,10 @@ const TILE: usize = 64;
 const CHUNK_BYTES: usize = 192 << 10;
 /// Bytes of codes of a chunk where there is more than one for each worker.
 const LARGE_CHUNK_BYTES: usize = 4 << 20;
-/// Bytes of codes from which few queries read the codes' halves, which memory is the limit for; up to four queries a
-/// worker are few.
+/// Bytes of codes from which few queries read the codes' halves, which memory is the limit for.
 const HALVES_BYTES: usize = 16 << 20;
-/// Groups after which it is seen whether reading halves is worth it.
-const TRIAL_GROUPS: usize = 256;
+/// Bytes of codes after which it is seen whether reading halves is worth it.
+const TRIAL_BYTES: usize = 1 << 20;
 /// It is while at most one in so many rows needs its low half.
 const MOST_REFINED: usize = 4;
 /// Candidates of a query that a worker ranks itself: at most one row in so many, and at most so many rows, which takes
@@ -140,10 +139,9 @@ impl Work for Search {
                 let top = &mut scratch.top;
                 top.reset(self.k, self.most_candidates())?;
                 self.lock(merged).params().iter().for_each(|params| top.push(*params));
+                let mut halves = *halves;
                 for mut span in self.spans(*chunks, chunk) {
-                    if *halves {
-                        self.screen_halves(&mut span, queries.all(), kernels, top)?;
-                    }
+                    halves = halves && self.screen_halves(&mut span, queries.all(), kernels, top)?;
                     self.screen(&span, queries.all(), kernels, top)?;
                 }
                 (0..top.queries()).for_each(|query| _ = top.tidy(query));
@@ -174,8 +172,8 @@ impl Search {
             return 1;
         }
         let bytes = packed_len(rows, self.view.dim());
-        let is_large = bytes >= HALVES_BYTES;
-        if self.items >= if is_large { 4 * workers } else { 2 * workers } {
+        let halves = bytes >= HALVES_BYTES && self.items <= most_by_halves(kernels.isa());
+        if self.items >= 2 * workers && !halves {
             // Eight queries fill a tile's registers, but fewer keep every worker busy. Each chunk reads every code,
             // which costs most where they come from memory.
             let small = if bytes < LARGE_CHUNK_BYTES { (4 * workers).min(self.items.div_ceil(8)) } else { 1 };
@@ -189,7 +187,7 @@ impl Search {
             return 1;
         }
         let chunks = (bytes / CHUNK_BYTES).clamp(1, workers).max((bytes / LARGE_CHUNK_BYTES).min(8 * workers));
-        self.sharing = Sharing::Rows { chunks, queries, halves: is_large, merged: Mutex::new(top) };
+        self.sharing = Sharing::Rows { chunks, queries, halves, merged: Mutex::new(top) };
         chunks
     }
 
@@ -287,30 +285,36 @@ impl Search {
     }
 
     /// Screens by the codes' halves, from the front, and takes out of `span` what it has screened: all of it, unless
-    /// the high halves rule out too few rows.
+    /// the high halves rule out too few rows. Says whether to go on so.
     fn screen_halves(
         &self,
         span: &mut Span<'_>,
         queries: QueryCodes<'_>,
         kernels: &KernelSet,
         top: &mut TopRows,
-    ) -> Result<(), SimdError> {
+    ) -> Result<bool, SimdError> {
         let dim = self.view.dim();
         let (high_columns, columns) = (span.segment.high_columns(self.metric), span.segment.columns(self.metric));
         let rows = NibbleRows::new(span.segment.data().nibbles(), high_columns, columns, dim)?;
-        while span.groups.start < span.groups.end {
-            let end = span.groups.end.min(span.groups.start + TRIAL_GROUPS);
-            let (reached, refined) =
-                kernels.screen_nibbles(rows, span.groups.start..end, span.first_row as u32, queries, top)?;
-            let rows = (reached - span.groups.start) * GROUP_ROWS;
-            span.groups.start = reached;
-            if reached < end {
-                top.make_room();
-            } else if refined > queries.len() * rows / MOST_REFINED {
-                break;
+        let trial = (TRIAL_BYTES / packed_len(1, dim).max(1)).max(1);
+        let groups = &mut span.groups;
+        while groups.start < groups.end {
+            let (begin, end) = (groups.start, groups.end.min(groups.start + trial));
+            let mut refined = 0;
+            while groups.start < end {
+                let first_row = span.first_row as u32;
+                let (reached, more) = kernels.screen_nibbles(rows, groups.start..end, first_row, queries, top)?;
+                refined += more;
+                if reached < end {
+                    top.make_room();
+                }
+                groups.start = reached;
+            }
+            if refined > queries.len() * (end - begin) * GROUP_ROWS / MOST_REFINED {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Writes the answer to a query of the job, of which `top` has the candidates as its `place`-th.
@@ -345,6 +349,15 @@ impl Search {
         if let Some(mut list) = unsafe { self.lists.writer(query) } {
             list.every_row();
         }
+    }
+}
+
+/// The most queries that are sooner done by halves: they share what is read of codes, but not the work on it.
+fn most_by_halves(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => 8,
+        Isa::Avx2 | Isa::Neon => 3,
+        Isa::Baseline => 0,
     }
 }
 
