@@ -36,6 +36,7 @@ class Numpy:
         import numpy
 
         step = max(1, SCORES // len(self.rows))
+
         def best(asked):
             return partition(asked @ self.rows.T, k)
 

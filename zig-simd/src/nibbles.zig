@@ -42,7 +42,7 @@ pub const Job = extern struct {
 const steps_a_group = group_rows / Step.rows;
 /// Queries that share the unpacking of a group's halves.
 const tile_queries = 4;
-/// Rows' bounds that wait, at most.
+/// Groups of rows that wait, once for each query, at most.
 const places = 32;
 
 /// A group of which some rows may pass for a query.
@@ -118,9 +118,14 @@ inline fn coarseUpper(job: *const screening.Job, group: usize, query: usize, hig
     return Bounds.of(&job.params[query], screening.columnsOf(job.columns, group), sums).upper;
 }
 
+/// Bytes of the low halves of one row.
+inline fn halfRow(job: *const screening.Job) usize {
+    return job.quads * quads.dims / 2;
+}
+
 /// Asks memory for what it takes to decide about these rows.
 inline fn ask(nibbles: *const Job, group: usize, passes: Lanes) void {
-    const half = nibbles.job.quads * quads.dims / 2;
+    const half = halfRow(&nibbles.job);
     inline for (0..4) |column| @prefetch(screening.columnsOf(nibbles.fine_columns, group)[column * group_rows ..], .{});
     var rest = passes;
     while (rest != 0) : (rest &= rest - 1) {
@@ -138,7 +143,7 @@ fn drain(nibbles: *Job, queue: *Queue) void {
         const upper = coarseUpper(job, waiting.group, query, waiting.high);
         const passes = waiting.passes & reaching(job, query, upper);
         if (passes == 0) continue;
-        const half = job.quads * quads.dims / 2;
+        const half = halfRow(job);
         const codes = job.queries + query * job.quads * quads.dims;
         var low: [group_rows]i32 = @splat(0);
         var rest = passes;

@@ -3,6 +3,8 @@
 use megaring_core::aligned::AlignedBytes;
 use megaring_core::screen::{CODE_BIAS, COLUMNS, GROUP_ROWS, QUAD, groups, packed_len, quads};
 
+use crate::common::Random;
+
 /// The four numbers that belong to a row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Column {
@@ -10,6 +12,18 @@ pub(crate) struct Column {
     pub(crate) add: f32,
     pub(crate) e1: f32,
     pub(crate) e2: f32,
+}
+
+impl Column {
+    /// Any that a bound may have.
+    pub(crate) fn random(random: &mut Random) -> Self {
+        Self {
+            mul: 0.5 + random.unit().abs(),
+            add: random.unit() * 0.1,
+            e1: random.unit().abs(),
+            e2: random.unit().abs(),
+        }
+    }
 }
 
 /// What a row has that fills up the last group.

@@ -5,6 +5,7 @@
 mod common;
 mod encode;
 mod exact;
+mod exactness;
 mod isa;
 mod layout;
 mod nibbles;

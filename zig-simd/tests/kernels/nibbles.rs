@@ -19,14 +19,7 @@ struct Case {
 
 impl Case {
     fn new(random: &mut Random, rows: usize, dim: usize, queries: usize) -> Self {
-        let fine: Vec<Column> = (0..rows)
-            .map(|_| Column {
-                mul: 0.5 + random.unit().abs(),
-                add: random.unit() * 0.1,
-                e1: random.unit().abs(),
-                e2: random.unit().abs(),
-            })
-            .collect();
+        let fine: Vec<Column> = (0..rows).map(|_| Column::random(random)).collect();
         let scale = 1.0 / (127.0 * 127.0 * (dim.max(1) as f32).sqrt());
         let params = || QueryParams { scale, a: 0.01, b: 0.001, threshold: -0.8, slack: 0.0 };
         Self {

@@ -27,14 +27,7 @@ impl Case {
     /// `keep` in 0..=1 moves the thresholds: about that share of the rows passes.
     fn new(random: &mut Random, rows: usize, dim: usize, queries: usize, keep: f32) -> Case {
         let codes = random.codes(rows * dim);
-        let columns: Vec<Column> = (0..rows)
-            .map(|_| Column {
-                mul: 0.5 + random.unit().abs(),
-                add: random.unit() * 0.1,
-                e1: random.unit().abs(),
-                e2: random.unit().abs(),
-            })
-            .collect();
+        let columns: Vec<Column> = (0..rows).map(|_| Column::random(random)).collect();
         let query_codes: Vec<Vec<i8>> = (0..queries).map(|_| random.codes(dim)).collect();
         let scale = 1.0 / (127.0 * 127.0 * (dim.max(1) as f32).sqrt());
         let threshold = if keep >= 1.0 { -f32::MAX } else { 0.8 - 1.6 * keep };

@@ -2,8 +2,9 @@
 //!
 //! Many queries are shared out by query: each worker screens all rows for its own and ranks what is left, nothing needs
 //! merging, and a tile's codes stay in the cache for all of its queries. Few queries are shared out by rows: each chunk
-//! screens a run of groups, and the last one to finish merges and ranks. No score matrix exists. A query whose bounds
-//! could not tell rows apart is left to the host, which shares the scoring of every row out among all cores.
+//! screens a run of groups, by halves of codes where memory is the limit, and the last one to finish merges and ranks.
+//! No score matrix exists. A query whose bounds could not tell rows apart is left to the host, which shares the scoring
+//! of every row out among all cores.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,8 +36,8 @@ const HALVES_BYTES: usize = 16 << 20;
 const TRIAL_BYTES: usize = 1 << 20;
 /// It is while at most one in so many rows needs its low half.
 const MOST_REFINED: usize = 4;
-/// Candidates of a query that a worker ranks itself: at most one row in so many, and at most so many rows, which takes
-/// less than scoring every row does.
+/// Candidates of a query that a worker ranks itself: at most one row in so many, and at most so many rows. That is less
+/// work than scoring every row, if not always sooner done than by all cores.
 const RANKED_SHARE: usize = 4;
 const MOST_RANKED: usize = 4096;
 /// Queries that the last worker on a job ranks by itself; the host shares more of them out.

@@ -13,6 +13,8 @@ use megaring_datasets::reference;
 use megaring_simd::{KernelSet, NibbleRows, QueryParams, ScreenQueries, ScreenRows, TopRows};
 use proptest::prelude::*;
 
+use crate::common::Random;
+
 /// Rows that are hard to tell apart, or to bound.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -48,34 +50,14 @@ const KINDS: [Kind; 9] = [
     Kind::OneDominates,
 ];
 
-/// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Between -1 and 1.
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
-    }
-
-    fn row(&mut self, dim: usize) -> Vec<f32> {
-        (0..dim).map(|_| self.unit()).collect()
-    }
-
     fn rows(&mut self, kind: Kind, rows: usize, dim: usize) -> Vec<f32> {
-        let origins: Vec<Vec<f32>> = (0..3).map(|_| self.row(dim)).collect();
+        let origins: Vec<Vec<f32>> = (0..3).map(|_| self.units(dim)).collect();
         let one = |row: usize| {
             let origin = &origins[row % 3];
             let exponent = |random: &mut Self, most: i32| (random.next() % (2 * most as u64)) as i32 - most;
             match kind {
-                Kind::Apart => self.row(dim),
+                Kind::Apart => self.units(dim),
                 Kind::Same => origins[0].clone(),
                 Kind::LastBits => {
                     let mut row = origins[0].clone();
@@ -90,7 +72,7 @@ impl Random {
                     row
                 }
                 Kind::Zeros if row.is_multiple_of(3) => vec![0.0; dim],
-                Kind::Zeros => self.row(dim),
+                Kind::Zeros => self.units(dim),
                 Kind::Tame => {
                     let length = 2.0_f32.powi(exponent(self, 35));
                     (0..dim).map(|_| length * self.unit()).collect()
