@@ -11,17 +11,21 @@ const screen = @import("screen.zig");
 const nibbles = @import("nibbles.zig");
 const encode = @import("encode.zig");
 const filter = @import("filter.zig");
+const narrow = @import("narrow.zig");
 const nearest = @import("nearest.zig");
 const roofline = @import("roofline.zig");
 
 /// Raised with every change of a signature, here and in src/table.rs.
-const abi_version = 9;
+const abi_version = 10;
 
 /// Every function, in the order of src/table.rs and by the names there.
 const kernels = .{
     .nop = &nop,
     .exact_dot = exactGather(.dot),
     .exact_l2 = exactGather(.l2),
+    .sweep_cosine = sweep(.cosine),
+    .sweep_dot = sweep(.dot),
+    .sweep_l2 = sweep(.l2),
     .quantise = &quantise,
     .screen_i8 = &screenI8,
     .screen_nibbles = &screenNibbles,
@@ -59,6 +63,14 @@ fn exactGather(comptime operation: exact.Operation) *const GatherFn {
             out: [*]f64,
         ) callconv(.c) void {
             exact.gather(operation, query, base, dim, ids, count, out);
+        }
+    }.kernel;
+}
+
+fn sweep(comptime metric: narrow.Metric) *const fn (*const narrow.Job) callconv(.c) usize {
+    return struct {
+        fn kernel(job: *const narrow.Job) callconv(.c) usize {
+            return narrow.sweep(metric, job);
         }
     }.kernel;
 }

@@ -5,8 +5,8 @@
 //!   it.
 //! - Wrappers check every length and row number and return a [`SimdError`]; none panics, allocates (but for the buffers
 //!   it is asked to make) or blocks.
-//! - Exact kernels ([`KernelSet::exact_dot`] and its kin, [`KernelSet::distances5`]), the screen's candidates and the
-//!   masks of texts are the same bits on every instruction set.
+//! - Exact kernels ([`KernelSet::exact_dot`], [`KernelSet::sweep`], [`KernelSet::distances5`] and their kin), the
+//!   screen's candidates and the masks of texts are the same bits on every instruction set.
 //!
 //! # Limits
 //! x86-64 and aarch64. Up to 32,768 dimensions in the int8 screen, 65,536 states in a keyword automaton.
@@ -18,6 +18,7 @@ mod exact;
 mod filter;
 mod isa;
 mod kernels;
+mod narrow;
 mod nearest;
 mod nibbles;
 pub mod roofline;
@@ -29,6 +30,7 @@ pub use encode::{KeywordAutomaton, Mask};
 pub use error::{IsaError, SimdError};
 pub use isa::{CpuFeatures, Isa};
 pub use kernels::KernelSet;
+pub use narrow::{NARROW_DIM, NarrowQuery, NarrowRows};
 pub use nearest::PointColumns;
 pub use nibbles::NibbleRows;
 pub use screen::{Candidate, QueryCodes, QueryParams, ScreenQueries, ScreenRows};

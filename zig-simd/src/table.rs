@@ -4,12 +4,16 @@ use std::ffi::c_void;
 
 use crate::encode::Mask;
 use crate::filter::RawFilter;
+use crate::narrow::NarrowJob;
 use crate::nibbles::NibbleJob;
 use crate::roofline::{Codes, Piece, QueryCodes, Sums};
 use crate::screen::{RawQuantised, ScreenJob};
 
 /// query, rows, dim, ids, ids' count, out.
 pub(crate) type GatherKernel = unsafe extern "C" fn(*const f32, *const f32, usize, *const u32, usize, *mut f64);
+
+/// Returns the row reached.
+pub(crate) type SweepKernel = unsafe extern "C" fn(*const NarrowJob) -> usize;
 
 /// What [`KernelTable::encode`] reads of an automaton; see src/encode.zig.
 #[repr(C)]
@@ -49,11 +53,14 @@ macro_rules! kernels {
     };
 }
 
-// 9 is the version, raised with every change of a signature here and in src/exports.zig.
-kernels! { 9;
+// 10 is the version, raised with every change of a signature here and in src/exports.zig.
+kernels! { 10;
     nop: unsafe extern "C" fn(),
     exact_dot: GatherKernel,
     exact_l2: GatherKernel,
+    sweep_cosine: SweepKernel,
+    sweep_dot: SweepKernel,
+    sweep_l2: SweepKernel,
     quantise: unsafe extern "C" fn(*const f32, usize, *mut i8, *mut RawQuantised),
     screen_i8: unsafe extern "C" fn(*const ScreenJob) -> usize,
     screen_nibbles: unsafe extern "C" fn(*mut NibbleJob) -> usize,

@@ -166,21 +166,21 @@ fn clustered(rows: usize, dim: usize) -> Matrix {
     Embeddings { rows, dim, seed: 11, ..Embeddings::default() }.generate()
 }
 
+/// Rows of three elements are all scored, wider ones are screened.
 #[test]
 fn search_equals_the_reference_for_few_and_many_queries() {
-    let rows = clustered(1500, 48);
-    for rig in Rig::all() {
-        let view = rig.corpus(&rows, &[16, 700, 1]);
-        for count in [1, 2, 7, 70] {
-            let queries = queries(&rows, count, 5);
-            for metric in Metric::ALL {
-                for k in [1, 10, 100, 749, 1500, 9999] {
-                    let want = truth(&rows, &queries, ask(metric, k));
-                    assert_eq!(
-                        rig.search(&view, &queries, ask(metric, k), Room::Usual),
-                        want,
-                        "{metric} k {k} queries {count}"
-                    );
+    for rows in [clustered(1500, 3), clustered(1500, 48)] {
+        for rig in Rig::all() {
+            let view = rig.corpus(&rows, &[16, 700, 1]);
+            for count in [1, 2, 7, 70] {
+                let queries = queries(&rows, count, 5);
+                for metric in Metric::ALL {
+                    for k in [1, 10, 100, 749, 1500, 9999] {
+                        let ask = ask(metric, k);
+                        let found = rig.search(&view, &queries, ask, Room::Usual);
+                        let dim = rows.dim;
+                        assert_eq!(found, truth(&rows, &queries, ask), "{dim} {metric} k {k} queries {count}");
+                    }
                 }
             }
         }
@@ -218,13 +218,14 @@ fn every_caller_is_answered_whoever_helps() {
 
 #[test]
 fn search_shares_large_corpora_by_rows() {
-    let rows = clustered(20_000, 96);
-    let queries = queries(&rows, 3, 9);
-    for rig in Rig::all() {
-        let view = rig.corpus(&rows, &[7_777]);
-        for metric in Metric::ALL {
-            let want = truth(&rows, &queries, ask(metric, 10));
-            assert_eq!(rig.search(&view, &queries, ask(metric, 10), Room::Usual), want, "{metric}");
+    for rows in [clustered(20_000, 96), clustered(60_000, 2)] {
+        let queries = queries(&rows, 3, 9);
+        for rig in Rig::all() {
+            let view = rig.corpus(&rows, &[7_777]);
+            for metric in Metric::ALL {
+                let want = truth(&rows, &queries, ask(metric, 10));
+                assert_eq!(rig.search(&view, &queries, ask(metric, 10), Room::Usual), want, "{metric}");
+            }
         }
     }
 }
@@ -259,17 +260,19 @@ fn few_queries_over_a_large_corpus_read_halves_and_lose_no_row() {
 
 #[test]
 fn search_keeps_ties_lists_that_overflow_and_unusual_rows_exact() {
-    let base = clustered(400, 24);
-    let shapes = [
-        ("duplicates", poison::duplicated(&base, 3)),
-        ("constant", poison::constant(500, 24, 0.125)),
-        ("zero row", poison::zero_row(&base, 3)),
-        ("huge", poison::huge(300, 24)),
-        ("tiny", poison::tiny(300, 24)),
-        ("cancelling", poison::cancelling(300, 24)),
-    ];
+    let shapes = [2, 24].map(|dim| {
+        let base = clustered(400, dim);
+        [
+            ("duplicates", poison::duplicated(&base, 3)),
+            ("constant", poison::constant(500, dim, 0.125)),
+            ("zero row", poison::zero_row(&base, 3)),
+            ("huge", poison::huge(300, dim)),
+            ("tiny", poison::tiny(300, dim)),
+            ("cancelling", poison::cancelling(300, dim)),
+        ]
+    });
     for rig in Rig::all() {
-        for (name, rows) in &shapes {
+        for (name, rows) in shapes.iter().flatten() {
             let view = rig.corpus(rows, &[100]);
             for queries in [rows.head(2), rows.head(20), poison::constant(1, rows.dim, 0.0)] {
                 for metric in Metric::ALL {
@@ -285,21 +288,19 @@ fn search_keeps_ties_lists_that_overflow_and_unusual_rows_exact() {
 
 #[test]
 fn a_score_threshold_is_kept_to_the_last_bit() {
-    let rows = clustered(600, 33);
-    let queries = queries(&rows, 4, 3);
-    for rig in Rig::all() {
-        let view = rig.corpus(&rows, &[]);
-        for metric in Metric::ALL {
-            let exact = truth(&rows, &queries, ask(metric, 20));
-            // A threshold equal to a score keeps that row; the neighbouring float64 drops it.
-            let score = exact[0][9].1;
-            for threshold in [score, score.next_up(), score.next_down()] {
-                let ask = Ask { metric, k: 15, threshold: Some(threshold) };
-                assert_eq!(
-                    rig.search(&view, &queries, ask, Room::Usual),
-                    truth(&rows, &queries, ask),
-                    "{metric} {threshold}"
-                );
+    for rows in [clustered(600, 33), clustered(600, 2)] {
+        let queries = queries(&rows, 4, 3);
+        for rig in Rig::all() {
+            let view = rig.corpus(&rows, &[]);
+            for metric in Metric::ALL {
+                let exact = truth(&rows, &queries, ask(metric, 20));
+                // A threshold equal to a score keeps that row; the neighbouring float64 drops it.
+                let score = exact[0][9].1;
+                for threshold in [score, score.next_up(), score.next_down()] {
+                    let ask = Ask { metric, k: 15, threshold: Some(threshold) };
+                    let found = rig.search(&view, &queries, ask, Room::Usual);
+                    assert_eq!(found, truth(&rows, &queries, ask), "{metric} {threshold}");
+                }
             }
         }
     }

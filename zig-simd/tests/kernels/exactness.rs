@@ -1,5 +1,5 @@
 //! Whatever the rows: both screens of every instruction set leave the rows of the answer, and ranking them gives the
-//! naive reference's hits to the last bit.
+//! naive reference's hits to the last bit; so does a sweep over narrow rows.
 
 use std::sync::Arc;
 
@@ -10,7 +10,9 @@ use megaring_core::nibbles::Nibbles;
 use megaring_core::rescore::{Ask, rank};
 use megaring_core::screen::{QueryScreen, groups};
 use megaring_datasets::reference;
-use megaring_simd::{KernelSet, NibbleRows, QueryParams, ScreenQueries, ScreenRows, TopRows};
+use megaring_simd::{
+    KernelSet, NARROW_DIM, NarrowQuery, NarrowRows, NibbleRows, QueryParams, ScreenQueries, ScreenRows, TopRows,
+};
 use proptest::prelude::*;
 
 use crate::common::Random;
@@ -116,6 +118,21 @@ impl Case {
         ranked.hits.iter().map(|hit| (hit.row, hit.score)).collect()
     }
 
+    /// In two sweeps of which the second goes on from the first, and a third that is absorbed.
+    fn swept(&self, query: &[f32], kernels: &KernelSet) -> Vec<(u32, f64)> {
+        let data = self.segment.data();
+        let rows = NarrowRows::new(data.embeddings(), data.norms2(), self.dim).expect("narrow rows");
+        let none = if self.ask.metric == Metric::L2 { f64::INFINITY } else { f64::NEG_INFINITY };
+        let mut found = NarrowQuery::new(self.ask.metric, self.ask.k, none, query).expect("as many values");
+        let mut others = found.clone();
+        let (third, count) = (self.view.rows() / 3, self.view.rows());
+        kernels.sweep(rows, 0..third, 0, &mut found).expect("rows that are there");
+        kernels.sweep(rows, third..2 * third, 0, &mut found).expect("rows that are there");
+        kernels.sweep(rows, 2 * third..count, 0, &mut others).expect("rows that are there");
+        others.absorb(&found);
+        others.ranked().map(|ranked| (ranked.row, ranked.score)).collect()
+    }
+
     /// `None` where the screen cannot help.
     fn candidates(&self, query: &[f32], kernels: &KernelSet, by: By) -> Option<Vec<Candidate>> {
         let (codes, norms2, metric) = (self.segment.data().codes(), self.segment.data().norms2(), self.ask.metric);
@@ -152,7 +169,7 @@ fn wanted(rows: usize) -> impl Strategy<Value = usize> {
 }
 
 fn shapes() -> impl Strategy<Value = (usize, usize, usize)> {
-    let dims = prop_oneof![1..=9_usize, 10..=140_usize, Just(384), 600..=700_usize];
+    let dims = prop_oneof![1..=3_usize, 4..=9_usize, 10..=140_usize, Just(384), 600..=700_usize];
     (dims, 1..=700_usize).prop_flat_map(|(dim, rows)| (Just(dim), Just(rows), wanted(rows)))
 }
 
@@ -189,6 +206,9 @@ proptest! {
             for by in [By::Codes, By::Halves] {
                 let found = case.hits(&query, kernels, by);
                 prop_assert_eq!(&found, &want, "{} by {:?}", kernels.isa(), by);
+            }
+            if dim <= NARROW_DIM {
+                prop_assert_eq!(&case.swept(&query, kernels), &want, "{}", kernels.isa());
             }
         }
     }

@@ -3,6 +3,7 @@
 mod checksum;
 mod encode;
 mod lists;
+mod narrow;
 mod nearest;
 mod nop;
 mod score;

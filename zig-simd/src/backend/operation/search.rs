@@ -4,7 +4,7 @@
 //! merging, and a tile's codes stay in the cache for all of its queries. Few queries are shared out by rows: each chunk
 //! screens a run of groups, by halves of codes where memory is the limit, and the last one to finish merges and ranks.
 //! No score matrix exists. A query whose bounds could not tell rows apart is left to the host, which shares the scoring
-//! of every row out among all cores.
+//! of every row out among all cores. Rows of few elements need no screen ([`super::narrow`]).
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use megaring_core::search::FLAG_QUERY_ROWS;
 use megaring_ring::Status;
 
 use super::lists::Lists;
-use super::{Planned, Work};
+use super::{Planned, Work, narrow};
 use crate::backend::Context;
 use crate::backend::memory::JobSlice;
 use crate::backend::plan::{Inputs, cut};
@@ -43,15 +43,21 @@ const MOST_RANKED: usize = 4096;
 /// Queries that the last worker on a job ranks by itself; the host shares more of them out.
 const RANKED_BY_ONE: usize = 4;
 
-/// A search job in work.
-struct Search {
-    view: Arc<CorpusView>,
-    metric: Metric,
-    k: usize,
-    threshold: f64,
+/// What a search job's slot asks for.
+pub(super) struct Asked {
+    pub(super) view: Arc<CorpusView>,
+    pub(super) metric: Metric,
+    pub(super) k: usize,
+    /// Scores a hit must pass.
+    pub(super) threshold: f64,
     queries: Queries,
-    items: usize,
-    lists: Lists,
+    pub(super) items: usize,
+    pub(super) lists: Lists,
+}
+
+/// A job in work that screens.
+struct Search {
+    asked: Asked,
     /// Whether workers rank what they find, or leave it to the host.
     ranks: bool,
     sharing: Sharing,
@@ -76,18 +82,13 @@ enum Sharing {
 
 /// Checks the slot and decides how to share the work.
 pub(super) fn plan(inputs: &Inputs, context: &Context) -> Result<Planned, Status> {
-    let view = inputs.corpus(&context.corpora)?;
-    let (items, k) = (inputs.items(), inputs.descriptor.k as usize);
-    if k == 0 {
-        return Err(Status::BadDescriptor);
+    let asked = Asked::new(inputs, context)?;
+    let leaves_all = wants_every_row(asked.k as u64, asked.view.rows() as u64) || asked.k > asked.lists.capacity();
+    if narrow::serves(&asked) && !leaves_all {
+        return narrow::plan(asked, inputs.workers);
     }
-    let queries = Queries::new(inputs, &view)?;
-    let lists = Lists::new(inputs)?;
-    let metric = inputs.metric()?;
-    let threshold = inputs.descriptor.threshold;
-    let mut work =
-        Search { view, metric, k, threshold, queries, items, lists, ranks: true, sharing: Sharing::EveryRow };
-    let chunks = work.share(inputs.workers, context.kernels);
+    let mut work = Search { asked, ranks: true, sharing: Sharing::EveryRow };
+    let chunks = if leaves_all { 1 } else { work.share(inputs.workers, context.kernels) };
     Ok((Box::new(work), chunks as u32))
 }
 
@@ -102,18 +103,44 @@ impl Queries {
         let are_there = unsafe { rows.shared() }.iter().all(|row| (*row as usize) < view.rows());
         if are_there { Ok(Self::Rows(rows)) } else { Err(Status::BadDescriptor) }
     }
+}
+
+impl Asked {
+    fn new(inputs: &Inputs, context: &Context) -> Result<Self, Status> {
+        let view = inputs.corpus(&context.corpora)?;
+        let (items, k) = (inputs.items(), inputs.descriptor.k as usize);
+        if k == 0 {
+            return Err(Status::BadDescriptor);
+        }
+        let queries = Queries::new(inputs, &view)?;
+        let lists = Lists::new(inputs)?;
+        let (metric, threshold) = (inputs.metric()?, inputs.descriptor.threshold);
+        Ok(Self { view, metric, k, threshold, queries, items, lists })
+    }
 
     /// One query.
     ///
     /// # Safety
     /// The job is not completed while the answer is used.
-    unsafe fn of<'a>(&self, query: usize, view: &'a CorpusView) -> &'a [f32] {
-        let dim = view.dim();
-        match self {
+    pub(super) unsafe fn query(&self, query: usize) -> &[f32] {
+        let dim = self.view.dim();
+        match self.queries {
             // SAFETY: by the caller's promise the payload is the job's, and nobody writes to it.
-            Self::Sent(values) => unsafe { &values.shared()[query * dim..(query + 1) * dim] },
+            Queries::Sent(values) => unsafe { &values.shared()[query * dim..(query + 1) * dim] },
             // SAFETY: likewise.
-            Self::Rows(rows) => view.embedding(unsafe { rows.shared() }[query]),
+            Queries::Rows(rows) => self.view.embedding(unsafe { rows.shared() }[query]),
+        }
+    }
+
+    /// Writes a query's answer, found by scoring `scored` rows.
+    ///
+    /// # Safety
+    /// The job is not completed, and nobody else writes this query's list.
+    pub(super) unsafe fn put_ranked(&self, query: usize, rows: impl ExactSizeIterator<Item = RankedRow>, scored: u64) {
+        // SAFETY: by the caller's promise.
+        let Some(mut list) = (unsafe { self.lists.writer(query) }) else { return };
+        if !list.put_ranked(rows, u32::try_from(scored).unwrap_or(u32::MAX)) {
+            list.every_row();
         }
     }
 }
@@ -122,9 +149,9 @@ impl Work for Search {
     fn run(&self, chunk: usize, context: &Context, scratch: &mut Scratch) -> Result<(), SimdError> {
         let kernels = context.kernels;
         match &self.sharing {
-            Sharing::EveryRow => (0..self.items).for_each(|query| self.put_every_row(query)),
+            Sharing::EveryRow => (0..self.asked.items).for_each(|query| self.put_every_row(query)),
             Sharing::Queries { chunks } => {
-                let mine = cut(self.items, *chunks, chunk);
+                let mine = cut(self.asked.items, *chunks, chunk);
                 let all_rows = self.spans(1, 0);
                 for first in mine.clone().step_by(TILE) {
                     let Scratch { queries, top } = scratch;
@@ -138,7 +165,7 @@ impl Work for Search {
             }
             Sharing::Rows { chunks, queries, halves, merged } => {
                 let top = &mut scratch.top;
-                top.reset(self.k, self.most_candidates())?;
+                top.reset(self.asked.k, self.most_candidates())?;
                 self.lock(merged).params().iter().for_each(|params| top.push(*params));
                 let mut halves = *halves;
                 for mut span in self.spans(*chunks, chunk) {
@@ -168,23 +195,22 @@ impl Work for Search {
 
 impl Search {
     fn share(&mut self, workers: usize, kernels: &KernelSet) -> usize {
-        let rows = self.view.rows();
-        if wants_every_row(self.k as u64, rows as u64) || self.k > self.lists.capacity() || self.has_wild_segment() {
+        if self.has_wild_segment() {
             return 1;
         }
-        let bytes = packed_len(rows, self.view.dim());
-        let halves = bytes >= HALVES_BYTES && self.items <= most_by_halves(kernels.isa());
-        if self.items >= 2 * workers && !halves {
+        let bytes = packed_len(self.asked.view.rows(), self.asked.view.dim());
+        let halves = bytes >= HALVES_BYTES && self.asked.items <= most_by_halves(kernels.isa());
+        if self.asked.items >= 2 * workers && !halves {
             // Eight queries fill a tile's registers, but fewer keep every worker busy. Each chunk reads every code,
             // which costs most where they come from memory.
-            let small = if bytes < LARGE_CHUNK_BYTES { (4 * workers).min(self.items.div_ceil(8)) } else { 1 };
-            let chunks = self.items.div_ceil(TILE).max(small).max(workers);
+            let small = if bytes < LARGE_CHUNK_BYTES { (4 * workers).min(self.asked.items.div_ceil(8)) } else { 1 };
+            let chunks = self.asked.items.div_ceil(TILE).max(small).max(workers);
             self.sharing = Sharing::Queries { chunks };
             return chunks;
         }
-        self.ranks = self.items <= RANKED_BY_ONE;
+        self.ranks = self.asked.items <= RANKED_BY_ONE;
         let (mut queries, mut top) = (ScreenQueries::default(), TopRows::default());
-        if self.quantise(0..self.items, kernels, &mut queries, &mut top).is_err() {
+        if self.quantise(0..self.asked.items, kernels, &mut queries, &mut top).is_err() {
             return 1;
         }
         let chunks = (bytes / CHUNK_BYTES).clamp(1, workers).max((bytes / LARGE_CHUNK_BYTES).min(8 * workers));
@@ -193,7 +219,7 @@ impl Search {
     }
 
     fn has_wild_segment(&self) -> bool {
-        self.view.segments().any(|(_, segment)| segment.data().codes().wild)
+        self.asked.view.segments().any(|(_, segment)| segment.data().codes().wild)
     }
 
     fn lock<'a>(&self, merged: &'a Mutex<TopRows>) -> MutexGuard<'a, TopRows> {
@@ -203,8 +229,8 @@ impl Search {
     /// Candidates beyond which every row of a query is scored: those whose ranking is left to the host must fit its
     /// list.
     fn most_candidates(&self) -> usize {
-        let listed = self.lists.capacity();
-        if self.ranks { listed.max((self.view.rows() / RANKED_SHARE).min(MOST_RANKED)) } else { listed }
+        let listed = self.asked.lists.capacity();
+        if self.ranks { listed.max((self.asked.view.rows() / RANKED_SHARE).min(MOST_RANKED)) } else { listed }
     }
 
     /// Puts the codes of some queries into `codes`, and what the screen must know of them into `top`.
@@ -215,14 +241,14 @@ impl Search {
         codes: &mut ScreenQueries,
         top: &mut TopRows,
     ) -> Result<(), SimdError> {
-        codes.reset(self.view.dim())?;
-        top.reset(self.k, self.most_candidates())?;
-        let max_norm = self.view.segments().map(|(_, s)| s.data().codes().max_norm).fold(0.0, f64::max);
+        codes.reset(self.asked.view.dim())?;
+        top.reset(self.asked.k, self.most_candidates())?;
+        let max_norm = self.asked.view.segments().map(|(_, s)| s.data().codes().max_norm).fold(0.0, f64::max);
         for (number, query) in queries.enumerate() {
             // SAFETY: the job is completed only after all its chunks are.
-            let values = unsafe { self.queries.of(query, &self.view) };
+            let values = unsafe { self.asked.query(query) };
             let quantised = codes.push_values(kernels, values)?;
-            match QueryScreen::of(self.metric, &quantised, max_norm) {
+            match QueryScreen::of(self.asked.metric, &quantised, max_norm) {
                 Some(screen) => {
                     top.push(QueryParams::new(&screen, self.first_threshold(quantised.norm2(), screen)));
                 }
@@ -238,21 +264,21 @@ impl Search {
     /// What the caller's score threshold means for upper bounds of a query of this squared norm; at least -MAX, which
     /// padding rows do not reach.
     fn first_threshold(&self, norm2: f64, screen: QueryScreen) -> f32 {
-        let goodness = self.metric.goodness(self.threshold);
+        let goodness = self.asked.metric.goodness(self.asked.threshold);
         if goodness == f64::NEG_INFINITY {
             return f32::MIN;
         }
-        let norm2 = if self.metric == Metric::L2 { norm2 } else { 0.0 };
+        let norm2 = if self.asked.metric == Metric::L2 { norm2 } else { 0.0 };
         ((goodness + norm2 - 2.0 * screen.slack) as f32).next_down().max(f32::MIN)
     }
 
     /// Runs of groups, one or more segments, that make up a cut of the corpus.
     fn spans(&self, chunks: usize, chunk: usize) -> Vec<Span<'_>> {
-        let total: usize = self.view.segments().map(|(_, segment)| groups(segment.rows())).sum();
+        let total: usize = self.asked.view.segments().map(|(_, segment)| groups(segment.rows())).sum();
         let wanted = cut(total, chunks, chunk);
         let mut before = 0;
         let mut spans = Vec::new();
-        for (first_row, segment) in self.view.segments() {
+        for (first_row, segment) in self.asked.view.segments() {
             let count = groups(segment.rows());
             let begin = wanted.start.clamp(before, before + count) - before;
             let end = wanted.end.clamp(before, before + count) - before;
@@ -273,7 +299,7 @@ impl Search {
         top: &mut TopRows,
     ) -> Result<(), SimdError> {
         let codes = span.segment.data().codes().packed;
-        let rows = ScreenRows::new(codes, span.segment.columns(self.metric), self.view.dim())?;
+        let rows = ScreenRows::new(codes, span.segment.columns(self.asked.metric), self.asked.view.dim())?;
         let mut begin = span.groups.start;
         while begin < span.groups.end {
             let reached = kernels.screen_i8(rows, begin..span.groups.end, span.first_row as u32, queries, top)?;
@@ -294,8 +320,9 @@ impl Search {
         kernels: &KernelSet,
         top: &mut TopRows,
     ) -> Result<bool, SimdError> {
-        let dim = self.view.dim();
-        let (high_columns, columns) = (span.segment.high_columns(self.metric), span.segment.columns(self.metric));
+        let dim = self.asked.view.dim();
+        let (high_columns, columns) =
+            (span.segment.high_columns(self.asked.metric), span.segment.columns(self.asked.metric));
         let rows = NibbleRows::new(span.segment.data().nibbles(), high_columns, columns, dim)?;
         let trial = (TRIAL_BYTES / packed_len(1, dim).max(1)).max(1);
         let groups = &mut span.groups;
@@ -324,15 +351,12 @@ impl Search {
             return self.put_every_row(query);
         }
         // SAFETY: the job is not completed before this worker is done with it.
-        let values = unsafe { self.queries.of(query, &self.view) };
-        let ask = Ask { metric: self.metric, k: self.k, threshold: Some(self.threshold) };
-        let ranked = rank(&self.view, values, ask, &Candidates::Listed(&listed(top, place)), kernels);
+        let values = unsafe { self.asked.query(query) };
+        let ask = Ask { metric: self.asked.metric, k: self.asked.k, threshold: Some(self.asked.threshold) };
+        let ranked = rank(&self.asked.view, values, ask, &Candidates::Listed(&listed(top, place)), kernels);
         let rows = ranked.hits.iter().map(|hit| RankedRow { score: hit.score, row: hit.row, reserved: 0 });
         // SAFETY: each query belongs to one chunk, or to the merge after all of them, and the job is not completed.
-        let Some(mut list) = (unsafe { self.lists.writer(query) }) else { return };
-        if !list.put_ranked(rows, u32::try_from(ranked.rescored).unwrap_or(u32::MAX)) {
-            list.every_row();
-        }
+        unsafe { self.asked.put_ranked(query, rows, ranked.rescored) };
     }
 
     fn write_listed(&self, query: usize, top: &TopRows) {
@@ -340,14 +364,14 @@ impl Search {
             return self.put_every_row(query);
         }
         // SAFETY: the merge writes each list once, after all chunks, and the job is not completed.
-        if let Some(mut list) = unsafe { self.lists.writer(query) } {
+        if let Some(mut list) = unsafe { self.asked.lists.writer(query) } {
             list.put(&listed(top, query));
         }
     }
 
     fn put_every_row(&self, query: usize) {
         // SAFETY: each query belongs to one chunk, or to the merge after all of them, and the job is not completed.
-        if let Some(mut list) = unsafe { self.lists.writer(query) } {
+        if let Some(mut list) = unsafe { self.asked.lists.writer(query) } {
             list.every_row();
         }
     }

@@ -1,0 +1,98 @@
+//! Search among rows of few elements: every row is scored, and the best are kept as they come.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use megaring_ring::Status;
+
+use super::search::Asked;
+use super::{Planned, Scratch, Work};
+use crate::backend::Context;
+use crate::backend::plan::cut;
+use crate::{KernelSet, NARROW_DIM, NarrowQuery, NarrowRows, SimdError};
+
+/// Rows that one query after the other reads: they stay in the first-level cache.
+const BLOCK: usize = 1024;
+/// Queries that go through the rows together.
+const TILE: usize = 64;
+/// Rows times queries that are worth a chunk of their own; some 10 µs.
+const CHUNK: usize = 32 << 10;
+
+/// A job in work. Chunk c is part `c % parts` of the rows for cut `c / parts` of the queries.
+struct Narrow {
+    asked: Asked,
+    cuts: usize,
+    parts: usize,
+    /// What was found for each query, where rows are shared out.
+    merged: Mutex<Vec<NarrowQuery>>,
+}
+
+/// Whether rows are so narrow that all are scored.
+pub(super) fn serves(asked: &Asked) -> bool {
+    (1..=NARROW_DIM).contains(&asked.view.dim())
+}
+
+/// Decides how to share the work: by queries where there are enough of them, else by rows.
+pub(super) fn plan(asked: Asked, workers: usize) -> Result<Planned, Status> {
+    let chunks = (asked.items.saturating_mul(asked.view.rows()) / CHUNK).clamp(1, 4 * workers);
+    let (cuts, parts) = if asked.items >= chunks { (chunks, 1) } else { (1, chunks) };
+    let merged = if parts == 1 { Ok(Vec::new()) } else { asked.narrow(0..asked.items) };
+    let merged = Mutex::new(merged.map_err(|_| Status::BadDescriptor)?);
+    Ok((Box::new(Narrow { asked, cuts, parts, merged }), chunks as u32))
+}
+
+impl Work for Narrow {
+    fn run(&self, chunk: usize, context: &Context, _: &mut Scratch) -> Result<(), SimdError> {
+        let queries = cut(self.asked.items, self.cuts, chunk / self.parts);
+        let rows = cut(self.asked.view.rows(), self.parts, chunk % self.parts);
+        for first in queries.clone().step_by(TILE) {
+            let mut found = self.asked.narrow(first..queries.end.min(first + TILE))?;
+            self.sweep(&rows, context.kernels, &mut found)?;
+            if self.parts == 1 {
+                (first..).zip(&mut found).for_each(|(query, found)| self.write(query, found));
+            } else {
+                let mut merged = self.merged.lock().unwrap_or_else(PoisonError::into_inner);
+                merged[first..].iter_mut().zip(&found).for_each(|(merged, found)| merged.absorb(found));
+            }
+        }
+        Ok(())
+    }
+
+    fn merge(&self, _: &Context) {
+        let mut merged = self.merged.lock().unwrap_or_else(PoisonError::into_inner);
+        merged.iter_mut().enumerate().for_each(|(query, found)| self.write(query, found));
+    }
+}
+
+impl Asked {
+    /// Some queries, which have seen no row yet.
+    fn narrow(&self, queries: Range<usize>) -> Result<Vec<NarrowQuery>, SimdError> {
+        // SAFETY: the job is being planned or in work, so it is not completed.
+        let one = |query| NarrowQuery::new(self.metric, self.k, self.threshold, unsafe { self.query(query) });
+        queries.map(one).collect()
+    }
+}
+
+impl Narrow {
+    /// Looks through some rows for all of `queries`.
+    fn sweep(&self, rows: &Range<usize>, kernels: &KernelSet, queries: &mut [NarrowQuery]) -> Result<(), SimdError> {
+        let view = &self.asked.view;
+        for (first_row, segment) in view.segments() {
+            let data = segment.data();
+            let narrow = NarrowRows::new(data.embeddings(), data.norms2(), view.dim())?;
+            let within = |row: usize| row.clamp(first_row, first_row + segment.rows()) - first_row;
+            let (begin, end) = (within(rows.start), within(rows.end));
+            for block in (begin..end).step_by(BLOCK) {
+                for query in &mut *queries {
+                    kernels.sweep(narrow, block..end.min(block + BLOCK), first_row as u32, query)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, query: usize, found: &mut NarrowQuery) {
+        // SAFETY: each query belongs to one chunk, or to the merge after all of them, and the job is not completed.
+        unsafe { self.asked.put_ranked(query, found.ranked(), self.asked.view.rows() as u64) };
+    }
+}
