@@ -1,7 +1,7 @@
 // Score: the exact scores of all pairs of queries and rows, float64 with the definition's bits
 // (host/core/src/exact.rs).
 //
-//   PREPARE  a chunk copies a run of queries (or of row numbers) into scratch, and takes the queries' norms
+//   PREPARE  a chunk copies a run of queries (or of row numbers) into scratch, and takes the queries' squared norms
 //   FINISH   a chunk is a run of tiles: four queries (or the one there is) by 64 columns of the answer
 //
 // Eight lanes of a warp are the definition's eight lanes, so a warp has four groups, each with two rows at a time. A
@@ -21,7 +21,7 @@ constexpr u32 TILE_COLUMNS = WARPS * GROUPS * ROWS_AT_ONCE;
 
 struct ScorePlan {
     const Segment* segments;
-    u64 payload, norms;  // byte offsets in the scratch area: a copy of the payload, each query's norm; NOWHERE: no room
+    u64 payload, norms2;  // byte offsets in the scratch area: a copy of the payload, each query's squared norm; NOWHERE: no room
     u64 payload_bytes;
     u64 tiles;  // of cells
     u32 segment_count;
@@ -33,7 +33,7 @@ struct ScorePlan {
 
 // Shared memory: what a tile needs beside its queries, which have the rest.
 struct ScoreState {
-    double norms[MOST_TOGETHER];
+    double norms2[MOST_TOGETHER];
     float scores[MOST_TOGETHER][TILE_COLUMNS];
 };
 
@@ -57,19 +57,19 @@ MR_DEVICE double combine_lanes(double sum) {
     return add_exactly(sum, warp_shuffle_xor(sum, 1));
 }
 
-// The Euclidean norm of a query, by each group of eight lanes for its own. All lanes of the warp.
-MR_DEVICE double query_norm(const float* query, u32 dim) {
+// The squared norm of a query, by each group of eight lanes for its own. All lanes of the warp.
+MR_DEVICE double query_norm2(const float* query, u32 dim) {
     double sum = 0.0;
     for (u32 at = definition_lane(); at < dim; at += LANES) {
         const double value = load_global(query + at);
         sum = fused(value, value, sum);
     }
-    return root_exactly(combine_lanes(sum));
+    return combine_lanes(sum);
 }
 
-MR_DEVICE double cosine_of(double dot, double norm_a, double norm_b) {
-    if (norm_a == 0.0 || norm_b == 0.0) return 0.0;
-    const double cosine = divide_exactly(dot, multiply_exactly(norm_a, norm_b));
+MR_DEVICE double cosine_of(double dot, double norm2_a, double norm2_b) {
+    if (norm2_a == 0.0 || norm2_b == 0.0) return 0.0;
+    const double cosine = divide_exactly(dot, root_exactly(multiply_exactly(norm2_a, norm2_b)));
     return cosine < -1.0 ? -1.0 : cosine > 1.0 ? 1.0 : cosine;
 }
 
@@ -82,9 +82,9 @@ MR_DEVICE float reported(double score) {
 
 MR_DEVICE void lay_score(const KernelParams& params, ScorePlan& plan) {
     Layout layout;
-    plan.norms = plan.payload = NOWHERE;
+    plan.norms2 = plan.payload = NOWHERE;
     if (plan.metric == METRIC_COSINE) {
-        plan.norms = take_if_room(layout, plan.items * u64(sizeof(double)), params.scratch_bytes);
+        plan.norms2 = take_if_room(layout, plan.items * u64(sizeof(double)), params.scratch_bytes);
     }
     plan.payload = take_if_room(layout, align_to_piece(plan.payload_bytes), params.scratch_bytes);
 }
@@ -122,7 +122,7 @@ MR_DEVICE Status plan_score(const KernelParams& params, JobRecord& job, const Co
     // A run of queries begins at a whole piece: at a multiple of four.
     plan.queries_per_chunk = align_up(larger(STAGE_BYTES / sizeof(float) / larger(plan.dim, 1), 1), 4);
     const bool copies = plan.payload != NOWHERE;
-    plan.query_chunks = copies || plan.norms != NOWHERE ? divide_up(items, plan.queries_per_chunk) : 0;
+    plan.query_chunks = copies || plan.norms2 != NOWHERE ? divide_up(items, plan.queries_per_chunk) : 0;
     const u64 named_bytes = align_to_piece(plan.payload_bytes) - align_to_piece(values * sizeof(float));
     job.prepare_end =
         plan.query_chunks + (copies ? static_cast<u32>((named_bytes + STAGE_BYTES - 1) / STAGE_BYTES) : 0);
@@ -155,16 +155,16 @@ MR_DEVICE_CALL void prepare_score(const KernelParams& params, JobRecord& job, u3
         copy_pieces(job.scratch + plan.payload, from, begin,
                     first + count == plan.items ? queries_end : begin + count * row_bytes);
     }
-    if (plan.norms == NOWHERE) return;
+    if (plan.norms2 == NOWHERE) return;
     // The copies of other threads are read below.
     block_sync();
     const float* queries = reinterpret_cast<const float*>(score_payload(params, job)) + u64(first) * plan.dim;
-    double* norms = reinterpret_cast<double*>(job.scratch + plan.norms) + first;
+    double* norms2 = reinterpret_cast<double*>(job.scratch + plan.norms2) + first;
     const u32 group = thread_index() / LANES;
     for (u32 at = 0; at < count; at += WARPS * GROUPS) {
         const u32 query = smaller(at + group, count - 1);
-        const double norm = query_norm(queries + u64(query) * plan.dim, plan.dim);
-        if (at + group < count && definition_lane() == 0) store_global(norms + query, norm);
+        const double norm2 = query_norm2(queries + u64(query) * plan.dim, plan.dim);
+        if (at + group < count && definition_lane() == 0) store_global(norms2 + query, norm2);
     }
 }
 
@@ -254,19 +254,19 @@ class Scorer {
                 store_shared(staged_ + q * plan_.slice + at, double(load_global(from + at)));
             }
         }
-        if (begin == 0 && plan_.metric == METRIC_COSINE && warp_index() == 0) stage_norms<QUERIES>(query);
+        if (begin == 0 && plan_.metric == METRIC_COSINE && warp_index() == 0) stage_norms2<QUERIES>(query);
         block_sync();
     }
 
     // By the first warp, a group of lanes for each query.
     template <u32 QUERIES>
-    MR_DEVICE void stage_norms(u32 query) {
+    MR_DEVICE void stage_norms2(u32 query) {
         const u32 q = lane_index() / LANES;
         const u32 from = smaller(query + q, plan_.items - 1);
-        double norm;
-        if (plan_.norms != NOWHERE) norm = load_global(reinterpret_cast<const double*>(job_.scratch + plan_.norms) + from);
-        else norm = query_norm(reinterpret_cast<const float*>(payload_) + u64(from) * plan_.dim, plan_.dim);
-        if (q < QUERIES && definition_lane() == 0) state_->norms[q] = norm;
+        double norm2;
+        if (plan_.norms2 != NOWHERE) norm2 = load_global(reinterpret_cast<const double*>(job_.scratch + plan_.norms2) + from);
+        else norm2 = query_norm2(reinterpret_cast<const float*>(payload_) + u64(from) * plan_.dim, plan_.dim);
+        if (q < QUERIES && definition_lane() == 0) state_->norms2[q] = norm2;
     }
 
     // From sums to scores in shared memory. Lane 2q + r of a group scores query q and row r.
@@ -282,7 +282,7 @@ class Scorer {
         if (lane < ROWS_AT_ONCE * QUERIES) {
             const u32 query = lane / ROWS_AT_ONCE, row = lane % ROWS_AT_ONCE;
             if (plan_.metric == METRIC_COSINE) {
-                score = cosine_of(score, state_->norms[query], root_exactly(load_global((row == 0 ? first : second).norm2)));
+                score = cosine_of(score, state_->norms2[query], load_global((row == 0 ? first : second).norm2));
             }
             state_->scores[query][thread_index() / LANES * ROWS_AT_ONCE + row] = reported(score);
         }

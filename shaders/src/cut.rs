@@ -83,11 +83,7 @@ fn contents<'a>(column: Column, segment: &'a SegmentView, dim: usize, rows: &Ran
             let values = data.embeddings().get(rows.start * dim..rows.end * dim)?;
             Some(cast_slice(values).into())
         }
-        // Their roots, which the cosine divides by.
-        Column::Norms => {
-            let norms: Vec<f64> = data.norms2().get(rows.clone())?.iter().map(|norm2| norm2.sqrt()).collect();
-            Some(bytemuck::allocation::pod_collect_to_vec::<f64, u8>(&norms).into())
-        }
+        Column::Norms => Some(cast_slice(data.norms2().get(rows.clone())?).into()),
         Column::Coordinates => {
             let columns = data.coordinates()?;
             if columns.iter().any(|column| column.len() < rows.end) {

@@ -12,13 +12,14 @@
 const ONE: u32 = 0x3F800000u;
 const SIGN: u32 = 0x80000000u;
 
-// A float64 of the rows' norms.
+// A float64 of the rows' squared norms.
 fn row_norm(entry: u32) -> vec2<u32> {
     let at = 2u * row_of(entry);
     return vec2<u32>(columns[at], columns[at + 1u]);
 }
 
-// 0 where a norm is 0, else the quotient by the norms. Rounding is monotonic, so it can be clamped to 1 afterwards.
+// 0 where a norm is 0, else the quotient by the root of both squared norms. Rounding is monotonic, so it can be clamped
+// to 1 afterwards.
 fn cosines(sums: Float64, query: u32, entries: vec4<u32>) -> vec4<u32> {
     let at = params.norms_at + 2u * (params.first_query + query);
     let norm = Words(vec4<u32>(input[at + 1u]), vec4<u32>(input[at]));
@@ -27,7 +28,7 @@ fn cosines(sums: Float64, query: u32, entries: vec4<u32>) -> vec4<u32> {
     let c = row_norm(entries.z);
     let d = row_norm(entries.w);
     let norms = Words(vec4<u32>(a.y, b.y, c.y, d.y), vec4<u32>(a.x, b.x, c.x, d.x));
-    let divisor = multiply_magnitudes(number_of_bits(norm), number_of_bits(norms));
+    let divisor = root_of_magnitude(multiply_magnitudes(number_of_bits(norm), number_of_bits(norms)));
     let quotient = divide_magnitudes(sums, divisor);
     let bits = float32_of(negated(quotient, sums.high < vec4<i32>(0)));
     let bounded = min(bits & vec4<u32>(~SIGN), vec4<u32>(ONE)) | (bits & vec4<u32>(SIGN));

@@ -24,8 +24,8 @@ pub const Job = extern struct {
     begin: usize,
     end: usize,
     query: [*]const f32,
-    /// Euclidean norm of the query.
-    norm: f64,
+    /// dot(x, x) of the query.
+    norm2: f64,
     /// What a goodness must exceed.
     threshold: f64,
     /// Rows that exceed it, `count` of them so far, with their goodness.
@@ -53,7 +53,7 @@ fn Sweep(comptime metric: Metric, comptime dim: usize) type {
     return struct {
         fn run(job: *const Job) usize {
             const query: [dim]f64 = @as(@Vector(dim, f64), @floatCast(vector.load(f32, dim, job.query, 0)));
-            const least = leastSquare(job.threshold, job.norm);
+            const least = leastSquare(job.threshold, job.norm2);
             var row = job.begin;
             while (row < job.end) {
                 if (job.capacity - job.count.* < lanes) return row;
@@ -78,7 +78,7 @@ fn Sweep(comptime metric: Metric, comptime dim: usize) type {
                 // scores · |scores| >= least · norms2, as a row must have whose cosine exceeds the threshold.
                 passes = scores * @abs(scores) >= @as(Doubles, @splat(least)) * norms2;
                 if (!@reduce(.Or, passes)) return;
-                goodness = cosine(width, scores, job.norm, norms2);
+                goodness = cosine(width, scores, job.norm2, norms2);
             }
             passes = goodness > @as(Doubles, @splat(job.threshold));
             if (!@reduce(.Or, passes)) return;
@@ -132,26 +132,26 @@ fn Sweep(comptime metric: Metric, comptime dim: usize) type {
     };
 }
 
-/// With t the threshold and c = dot / (n·m), a row exceeds t only if dot·|dot| >= (t·|t|)·n²·m², but for roundings:
+/// With t the threshold and c = dot / √(n²·m²), a row exceeds t only if dot·|dot| >= (t·|t|)·n²·m², but for roundings:
 /// some ten of 2^-53 each, which 1e-12 covers. Squares stay in range, since |dot|, n² and m² are 0 or between 2^-298, a
 /// step of products of float32, and 2^259. Where n or m is 0, so are both sides, and the row passes. No cosine is below
 /// -1, so t need not be below -2.
-fn leastSquare(threshold: f64, norm: f64) f64 {
+fn leastSquare(threshold: f64, norm2: f64) f64 {
     const t = @max(threshold, -2);
-    const square = t * @abs(t) * (norm * norm);
+    const square = t * @abs(t) * norm2;
     return square - @abs(square) * 1e-12;
 }
 
 inline fn cosine(
     comptime width: comptime_int,
     dots: @Vector(width, f64),
-    norm: f64,
+    norm2: f64,
     norms2: @Vector(width, f64),
 ) @Vector(width, f64) {
     const Doubles = @Vector(width, f64);
     const zero: Doubles = @splat(0);
     const one: Doubles = @splat(1);
-    const both = @as(Doubles, @splat(norm)) * @sqrt(norms2);
+    const both = @sqrt(@as(Doubles, @splat(norm2)) * norms2);
     const quotient = @min(@max(dots / both, -one), one);
     return @select(f64, both == zero, zero, quotient);
 }
@@ -170,10 +170,10 @@ fn expected(metric: Metric, query: []const f32, row: []const f32) f64 {
     const sum = total(l);
     if (metric == .dot) return sum;
     if (metric == .l2) return -sum;
-    const n = @sqrt(total(norms[0]));
-    const m = @sqrt(total(norms[1]));
-    if (n == 0 or m == 0) return 0;
-    return std.math.clamp(sum / (n * m), -1, 1);
+    const n2 = total(norms[0]);
+    const m2 = total(norms[1]);
+    if (n2 == 0 or m2 == 0) return 0;
+    return std.math.clamp(sum / @sqrt(n2 * m2), -1, 1);
 }
 
 fn total(l: [8]f64) f64 {
@@ -210,7 +210,7 @@ test "a sweep finds the rows that exceed the threshold, with their scores" {
                     .begin = round % 4,
                     .end = count - round % 3,
                     .query = query,
-                    .norm = @sqrt(norms2[round % count]),
+                    .norm2 = norms2[round % count],
                     .threshold = threshold,
                     .found = &found,
                     .count = &found_count,
@@ -244,7 +244,7 @@ test "a sweep stops before rows for which there is no room, and goes on from the
         .begin = 0,
         .end = 64,
         .query = &rows,
-        .norm = 1,
+        .norm2 = 1,
         .threshold = 0,
         .found = &found,
         .count = &count,

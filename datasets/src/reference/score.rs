@@ -51,12 +51,12 @@ pub fn l2(a: &[f32], b: &[f32]) -> f64 {
     })
 }
 
-/// Cosine: `dot(a,b) / (sqrt(dot(a,a)) · sqrt(dot(b,b)))`, clamped to [-1, 1], and 0 where a norm is 0.
+/// Cosine: `dot(a,b) / sqrt(dot(a,a) · dot(b,b))`, clamped to [-1, 1], and 0 where a norm is 0.
 ///
 /// # Panics
 /// If the lengths differ.
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    cosine_of(dot(a, b), norm(a), norm(b))
+    cosine_of(dot(a, b), dot(a, a), dot(b, b))
 }
 
 /// Scores of all pairs, rounded to float32: entry `q * rows + r` for query `q` and row `r`.
@@ -72,25 +72,20 @@ pub fn score(metric: Metric, queries: &[f32], rows: &[f32], dim: usize) -> Vec<f
         .collect()
 }
 
-/// `sqrt(dot(a, a))`.
-pub(super) fn norm(a: &[f32]) -> f64 {
-    dot(a, a).sqrt()
-}
-
-/// Rows with their norms, so that a search takes each norm once. The scores are those of [`Metric::score`].
+/// Rows with their squared norms, so that a search takes each once. The scores are those of [`Metric::score`].
 pub(super) struct Rows<'a> {
     metric: Metric,
     dim: usize,
     values: &'a [f32],
-    /// One norm per row under cosine, otherwise empty.
-    norms: Vec<f64>,
+    /// One squared norm per row under cosine, otherwise empty.
+    norms2: Vec<f64>,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn new(metric: Metric, values: &'a [f32], dim: usize) -> Rows<'a> {
         let rows = values.par_chunks_exact(checked_dim(values, dim));
-        let norms = if metric == Metric::Cosine { rows.map(norm).collect() } else { Vec::new() };
-        Rows { metric, dim, values, norms }
+        let norms2 = if metric == Metric::Cosine { rows.map(|row| dot(row, row)).collect() } else { Vec::new() };
+        Rows { metric, dim, values, norms2 }
     }
 
     /// The score of `query` and each row, in row order.
@@ -98,9 +93,9 @@ impl<'a> Rows<'a> {
         let rows = self.values.chunks_exact(self.dim);
         match self.metric {
             Metric::Cosine => {
-                let query_norm = norm(query);
-                let scored = rows.zip(&self.norms);
-                scored.map(|(row, &row_norm)| cosine_of(dot(query, row), query_norm, row_norm)).collect()
+                let query_norm2 = dot(query, query);
+                let scored = rows.zip(&self.norms2);
+                scored.map(|(row, &row_norm2)| cosine_of(dot(query, row), query_norm2, row_norm2)).collect()
             }
             Metric::Dot | Metric::L2 => rows.map(|row| self.metric.score(query, row)).collect(),
         }
@@ -113,8 +108,8 @@ pub(super) fn checked_dim(values: &[f32], dim: usize) -> usize {
     dim
 }
 
-fn cosine_of(dot: f64, norm_a: f64, norm_b: f64) -> f64 {
-    if norm_a == 0.0 || norm_b == 0.0 { 0.0 } else { (dot / (norm_a * norm_b)).clamp(-1.0, 1.0) }
+fn cosine_of(dot: f64, norm2_a: f64, norm2_b: f64) -> f64 {
+    if norm2_a == 0.0 || norm2_b == 0.0 { 0.0 } else { (dot / (norm2_a * norm2_b).sqrt()).clamp(-1.0, 1.0) }
 }
 
 fn sum_in_lanes(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {

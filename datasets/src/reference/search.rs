@@ -16,14 +16,14 @@ pub struct Hit {
 }
 
 impl Hit {
-    /// The score as an answer reports it: rounded to float32.
+    /// The score as an answer reports it: rounded to float32, at most its largest number.
     pub fn reported(self) -> f32 {
-        self.score as f32
+        (self.score as f32).clamp(f32::MIN, f32::MAX)
     }
 }
 
 /// The best `k` rows for each query: better float64 score first (larger for cosine and dot, smaller for l2), equal
-/// scores by smaller row. `threshold` keeps scores at least (l2: at most) that large. `k` above the row count means all
+/// scores by smaller row. `threshold` keeps reported scores at least (l2: at most) that large. `k` above the row count means all
 /// rows.
 ///
 /// `queries` and `rows` are row-major with `dim` values each. One list per query comes back, in order.
@@ -43,7 +43,7 @@ pub fn search(
         let scores = rows.scores(query);
         assert!(u32::try_from(scores.len()).is_ok(), "more rows than u32 can number");
         let hits = scores.into_iter().enumerate().map(|(row, score)| Hit { row: row as u32, score });
-        let mut hits: Vec<Hit> = hits.filter(|hit| passes(metric, hit.score, threshold)).collect();
+        let mut hits: Vec<Hit> = hits.filter(|hit| passes(metric, f64::from(hit.reported()), threshold)).collect();
         hits.sort_unstable_by(|a, b| order(metric, a, b));
         hits.truncate(k);
         hits

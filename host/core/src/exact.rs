@@ -22,10 +22,15 @@ pub fn l2(a: &[f32], b: &[f32]) -> f64 {
     lanes(a, b, |x, y| (x - y) * (x - y))
 }
 
-/// Cosine from a dot product and two Euclidean norms: 0 where a norm is 0, else within [-1, 1].
+/// Cosine from a dot product and two squared norms, `dot / sqrt(norm2_a * norm2_b)`: 0 where one is 0, else within
+/// [-1, 1].
+///
+/// Exactly 1 for equal vectors, whose dot product is the squared norm: the root of a square that was rounded once is
+/// the number squared. Squared norms are 0 or from 2^-298 to 2^271 (32,768 elements of float32), so that their product
+/// keeps all its digits.
 #[must_use]
-pub fn cosine(dot: f64, norm_a: f64, norm_b: f64) -> f64 {
-    if norm_a == 0.0 || norm_b == 0.0 { 0.0 } else { (dot / (norm_a * norm_b)).clamp(-1.0, 1.0) }
+pub fn cosine(dot: f64, norm2_a: f64, norm2_b: f64) -> f64 {
+    if norm2_a == 0.0 || norm2_b == 0.0 { 0.0 } else { (dot / (norm2_a * norm2_b).sqrt()).clamp(-1.0, 1.0) }
 }
 
 /// The score as replies carry it: rounded to float32. One beyond float32's range becomes the largest number of its
@@ -35,10 +40,10 @@ pub fn reported(score: f64) -> f32 {
     (score as f32).clamp(f32::MIN, f32::MAX)
 }
 
-/// Euclidean norm as the cosine's definition has it: the square root of the canonical `dot(a, a)`.
+/// The squared norm of the cosine's definition: `dot(a, a)`.
 #[must_use]
-pub fn norm(a: &[f32]) -> f64 {
-    dot(a, a).sqrt()
+pub fn norm2(a: &[f32]) -> f64 {
+    dot(a, a)
 }
 
 /// The score by definition. Slow and plain; what everything else must equal.
@@ -46,7 +51,7 @@ pub fn norm(a: &[f32]) -> f64 {
 pub fn score(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
     match metric {
         Metric::Dot => dot(a, b),
-        Metric::Cosine => cosine(dot(a, b), norm(a), norm(b)),
+        Metric::Cosine => cosine(dot(a, b), norm2(a), norm2(b)),
         Metric::L2 => l2(a, b),
     }
 }

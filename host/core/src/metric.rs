@@ -2,12 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::exact;
+
 /// How a query and a row are compared. [`crate::exact::score`] is the definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Metric {
-    /// Cosine of the angle; larger is better; 0 where a norm is 0.
+    /// Cosine of the angle; larger is better; 1 for equal vectors, 0 where a norm is 0.
     #[default]
     Cosine = 1,
     /// Inner product; larger is better.
@@ -45,11 +47,33 @@ impl Metric {
         }
     }
 
-    /// Whether a score passes a caller's threshold: at least it for cosine and dot, at most it for l2.
+    /// Whether a score passes: at least `threshold` for cosine and dot, at most `threshold` for l2. A caller's threshold
+    /// is compared with the score as reported ([`Self::exact_threshold`]).
     #[must_use]
     pub fn passes(self, score: f64, threshold: f64) -> bool {
         self.goodness(score) >= self.goodness(threshold)
     }
+
+    /// The threshold for exact scores that lets pass those whose [reported](exact::reported) score passes `threshold`.
+    #[must_use]
+    pub fn exact_threshold(self, threshold: f64) -> f64 {
+        self.goodness(least_reported(self.goodness(threshold)))
+    }
+}
+
+/// The least number that is reported as `threshold` or more. Rounding is symmetric, so that this serves l2 too.
+fn least_reported(threshold: f64) -> f64 {
+    if threshold <= f64::from(f32::MIN) {
+        return f64::NEG_INFINITY;
+    }
+    if threshold > f64::from(f32::MAX) {
+        return f64::INFINITY;
+    }
+    let nearest = threshold as f32;
+    let least = if f64::from(nearest) < threshold { nearest.next_up() } else { nearest };
+    // What lies half way is reported as the even one of its neighbours.
+    let half_way = f64::midpoint(f64::from(least.next_down()), f64::from(least));
+    if exact::reported(half_way) == least { half_way } else { half_way.next_up() }
 }
 
 impl std::str::FromStr for Metric {

@@ -39,7 +39,7 @@ pub struct Ask {
     pub metric: Metric,
     /// Hits wanted.
     pub k: usize,
-    /// Scores a hit must pass (see [`Metric::passes`]).
+    /// Exact scores a hit must pass (see [`Metric::passes`]).
     pub threshold: Option<f64>,
 }
 
@@ -146,7 +146,7 @@ struct Scorer<'a> {
     view: &'a CorpusView,
     query: &'a [f32],
     metric: Metric,
-    norm: f64,
+    norm2: f64,
     kernel: &'a dyn ExactKernel,
 }
 
@@ -154,17 +154,14 @@ impl<'a> Scorer<'a> {
     fn new(view: &'a CorpusView, query: &'a [f32], metric: Metric, kernel: &'a dyn ExactKernel) -> Self {
         let mut norm2 = 0.0;
         kernel.dot(query, query, &[0], std::slice::from_mut(&mut norm2));
-        Self { view, query, metric, norm: norm2.sqrt(), kernel }
+        Self { view, query, metric, norm2, kernel }
     }
 
     /// What turns an upper bound of g into one of the metric's goodness, its absolute slack included.
     fn upper_offset(&self) -> f64 {
         match self.metric {
             Metric::Cosine | Metric::Dot => 0.0,
-            Metric::L2 => {
-                let norm2 = self.norm * self.norm;
-                2.0 * QueryScreen::l2_slack(norm2) - norm2
-            }
+            Metric::L2 => 2.0 * QueryScreen::l2_slack(self.norm2) - self.norm2,
         }
     }
 
@@ -190,7 +187,7 @@ impl<'a> Scorer<'a> {
         if self.metric == Metric::Cosine {
             let norms2 = data.norms2();
             for (id, score) in ids.iter().zip(out) {
-                *score = exact::cosine(*score, self.norm, norms2[*id as usize - start].sqrt());
+                *score = exact::cosine(*score, self.norm2, norms2[*id as usize - start]);
             }
         }
     }

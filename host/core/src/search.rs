@@ -85,7 +85,7 @@ pub struct Search {
     pub metric: Metric,
     /// Hits wanted, at least 1; more than the rows answers all rows.
     pub k: usize,
-    /// Scores a hit must pass (see [`Metric::passes`]).
+    /// What a hit's reported score must be at least (cosine, dot) or at most (l2).
     pub threshold: Option<f64>,
 }
 
@@ -138,7 +138,7 @@ impl Operation for Search {
         slot.k = u32::try_from(self.k).unwrap_or(u32::MAX);
         slot.metric = self.metric as u8;
         slot.dtype = Dtype::Float32 as u8;
-        if let Some(threshold) = self.threshold {
+        if let Some(threshold) = self.exact_threshold() {
             slot.threshold = threshold;
         } else if self.metric == Metric::L2 {
             slot.threshold = f64::INFINITY;
@@ -172,7 +172,7 @@ impl Answered for Search {
         answer: &mut Vec<Ranked>,
     ) -> Result<Finished, Error> {
         let lists = CandidateLists::read(result, piece.items.len(), self.corpus.rows())?;
-        let ask = Ask { metric: self.metric, k: self.k, threshold: self.threshold };
+        let ask = Ask { metric: self.metric, k: self.k, threshold: self.exact_threshold() };
         let one = |query: usize| {
             let values = self.queries.of(piece.items.start + query, &self.corpus);
             rank(&self.corpus, values, ask, &lists.of(query), by.kernel)
@@ -193,6 +193,10 @@ impl Answered for Search {
 }
 
 impl Search {
+    fn exact_threshold(&self) -> Option<f64> {
+        self.threshold.map(|threshold| self.metric.exact_threshold(threshold))
+    }
+
     /// What a batch of so many of its queries would consist of.
     #[must_use]
     pub fn size_of_batch(&self, queries: usize) -> Size {

@@ -50,7 +50,8 @@ proptest! {
     ) {
         let view = corpus(&rows, 6, segment_rows);
         for metric in Metric::ALL {
-            let ask = Ask { metric, k, threshold };
+            let exact_threshold = threshold.map(|threshold| metric.exact_threshold(threshold));
+            let ask = Ask { metric, k, threshold: exact_threshold };
             let want: Vec<(u32, f64)> = reference::search(twin(metric), &query, &rows, 6, k, threshold)[0]
                 .iter().map(|hit| (hit.row, hit.score)).collect();
             let offset = if metric == Metric::L2 { exact::dot(&query, &query) } else { 0.0 };
@@ -66,6 +67,49 @@ proptest! {
                 prop_assert_eq!(&got, &want, "{}", metric);
             }
         }
+    }
+
+    #[test]
+    fn a_score_passes_as_it_is_reported(
+        score in proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL | proptest::num::f64::ZERO,
+        place in -3_i32..=3,
+        apart in proptest::option::of(proptest::num::f64::NORMAL),
+    ) {
+        // Close to the score as reported, to float32's steps around it, or anywhere.
+        let mut near = exact::reported(score);
+        (0..place).for_each(|_| near = near.next_up());
+        (place..0).for_each(|_| near = near.next_down());
+        let near = f64::from(near);
+        for threshold in [Some(near), Some(near.next_up()), Some(near.next_down()), apart].into_iter().flatten() {
+            for metric in Metric::ALL {
+                let reported = f64::from(exact::reported(score));
+                let want = if metric == Metric::L2 { reported <= threshold } else { reported >= threshold };
+                prop_assert_eq!(metric.passes(score, metric.exact_threshold(threshold)), want, "{} {}", metric, threshold);
+            }
+        }
+        // The score itself, and the last ones that are rounded like it.
+        for metric in Metric::ALL {
+            let exact_threshold = metric.exact_threshold(f64::from(exact::reported(score)));
+            prop_assert!(metric.passes(score, exact_threshold));
+            if exact_threshold.is_finite() {
+                let beyond = if metric == Metric::L2 { exact_threshold.next_up() } else { exact_threshold.next_down() };
+                prop_assert!(exact::reported(beyond) != exact::reported(exact_threshold));
+            }
+        }
+    }
+
+    #[test]
+    fn a_cosine_is_in_range_and_one_for_equal_vectors(
+        bits in proptest::collection::vec(any::<u32>(), 1..40),
+        alike in any::<bool>(),
+    ) {
+        // All finite values, denormal and largest ones among them.
+        let finite = |bits: u32| Some(f32::from_bits(bits)).filter(|value| value.is_finite()).unwrap_or(f32::MAX);
+        let a: Vec<f32> = bits.iter().map(|bits| finite(if alike { bits & 0x807F_FFFF } else { *bits })).collect();
+        let b: Vec<f32> = a.iter().rev().copied().collect();
+        let itself = exact::score(Metric::Cosine, &a, &a);
+        prop_assert_eq!(itself, if a.iter().all(|value| *value == 0.0) { 0.0 } else { 1.0 });
+        prop_assert!(exact::score(Metric::Cosine, &a, &b).abs() <= 1.0);
     }
 
     #[test]

@@ -75,9 +75,8 @@ inline double lanes(const float* a, const float* b, u32 dim, bool squares) {
 }
 inline double naive_score(u32 metric, const float* a, const float* b, u32 dim) {
     if (metric != METRIC_COSINE) return lanes(a, b, dim, metric == METRIC_L2);
-    const double dot = lanes(a, b, dim, false), na = std::sqrt(lanes(a, a, dim, false)),
-                 nb = std::sqrt(lanes(b, b, dim, false));
-    return na == 0 || nb == 0 ? 0.0 : std::clamp(dot / (na * nb), -1.0, 1.0);
+    const double dot = lanes(a, b, dim, false), a2 = lanes(a, a, dim, false), b2 = lanes(b, b, dim, false);
+    return a2 == 0 || b2 == 0 ? 0.0 : std::clamp(dot / std::sqrt(a2 * b2), -1.0, 1.0);
 }
 inline float naive_reported(double score) { return std::clamp(static_cast<float>(score), -FLT_MAX, FLT_MAX); }
 

@@ -1,7 +1,7 @@
 //! Score: the definition's scores of all pairs of queries and rows, to the last bit.
 //!
-//! Two stages: sums (dot products or squared distances, float64, to the scratch), then scores (the cosine's quotient
-//! and the rounding to float32, in integers). The sums are the definition's, addition by addition: a thread has one of
+//! Two stages: sums (dot products or squared distances, float64, to the scratch), then scores (the cosine's root and
+//! quotient, and the rounding to float32, in integers). The sums are the definition's, addition by addition: a thread has one of
 //! its eight lanes. They are in float64 where the adapter has one that is exact ([`probe`] finds out), else in
 //! integers, several dozen of them for each addition.
 //!
@@ -44,7 +44,7 @@ const FINISH_ENTRIES: usize = 256;
 /// last stage.
 const FLOAT64_WORK: u64 = 32;
 const INTEGER_WORK: u64 = 64;
-const FINISH_WORK: u64 = 256;
+const FINISH_WORK: u64 = 512;
 /// Workgroups that a dispatch may have, each way.
 const MOST_WORKGROUPS: usize = 65_535;
 
@@ -190,7 +190,7 @@ impl<'a> Score<'a> {
         self.items == 0 || self.width == 0
     }
 
-    /// Words of the input before the queries' norms, before the named rows, and before their columns.
+    /// Words of the input before the queries' squared norms, before the named rows, and before their columns.
     fn places(&self) -> [usize; 3] {
         let norms = if self.job.metric == Metric::Cosine { 2 * self.items } else { 0 };
         let rows = self.job.queries.len() + norms;
@@ -256,7 +256,7 @@ impl Operation for Score<'_> {
         queries.copy_from_slice(bytemuck::cast_slice(self.job.queries));
         let norms = norms.par_chunks_exact_mut(size_of::<f64>());
         norms.zip(self.job.queries.par_chunks_exact(self.job.dim)).for_each(|(norm, query)| {
-            norm.copy_from_slice(&exact::norm(query).to_le_bytes());
+            norm.copy_from_slice(&exact::norm2(query).to_le_bytes());
         });
         let words = rows.chunks_exact_mut(size_of::<u32>()).zip(columns.chunks_exact_mut(size_of::<u32>()));
         for ((row, column), entry) in words.zip(&self.named) {

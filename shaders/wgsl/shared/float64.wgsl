@@ -4,11 +4,11 @@
 // |m| within [2^57, 2^58], so that its low five bits are 0. Exponents are unbounded here; there are no subnormal
 // numbers, infinities or negative zeros. None is needed: products of finite float32 values are 0 or from 2^-298 to
 // 2^258, and a sum of fewer than 2^32 of them is below 2^290. Neither comes near the ends of float64's range, and nor
-// does a quotient of such numbers.
+// do products, roots and quotients of such numbers.
 // |m| within [2^57, 2^58], so that its low five bits are 0. Exponents are unbounded here; there are no subnormal
 // numbers, infinities or negative zeros. None is needed: products of finite float32 values are 0 or from 2^-298 to
 // 2^258, and a sum of fewer than 2^32 of them is below 2^290. Neither comes near the ends of float64's range, and nor
-// does a quotient of such numbers.
+// do products, roots and quotients of such numbers.
 //
 // There are no branches: threads that run in step would take them all the same.
 
@@ -200,6 +200,40 @@ fn divide_magnitudes(first: Float64, second: Float64) -> Float64 {
     let lost = (rest_high | rest_low) != vec4<u32>(0u);
     low |= select(vec4<u32>(0u), vec4<u32>(1u), lost);
     return rounded(bitcast<vec4<i32>>(high), low, a.exponent - b.exponent - vec4<i32>(58));
+}
+
+// The square root of a number, without a sign.
+fn root_of_magnitude(number: Float64) -> Float64 {
+    let a = magnitude_of(number);
+    // An even exponent, and m within [2^57, 2^59) or 0: thirty pairs of bits.
+    let odd = bitcast<vec4<u32>>(a.exponent) & vec4<u32>(1u);
+    let whole = shift_left(bitcast<vec4<u32>>(a.high), a.low, odd + vec4<u32>(4u));
+    var next_high = whole.high;
+    var next_low = whole.low;
+    var rest_high = vec4<u32>();
+    var rest_low = vec4<u32>();
+    var high = vec4<u32>();
+    var low = vec4<u32>();
+    // A digit at a time, from 2^56 on, the first 30 for m and 27 beyond. What is left is at most twice the root.
+    for (var digit = 0u; digit < 57u; digit++) {
+        rest_high = (rest_high << vec4<u32>(2u)) | (rest_low >> vec4<u32>(30u));
+        rest_low = (rest_low << vec4<u32>(2u)) | (next_high >> vec4<u32>(30u));
+        next_high = (next_high << vec4<u32>(2u)) | (next_low >> vec4<u32>(30u));
+        next_low <<= vec4<u32>(2u);
+        // Four times the root so far, and one.
+        let trial_high = (high << vec4<u32>(2u)) | (low >> vec4<u32>(30u));
+        let trial_low = (low << vec4<u32>(2u)) | vec4<u32>(1u);
+        let fits = (rest_high > trial_high) | ((rest_high == trial_high) & (rest_low >= trial_low));
+        let borrow = select(vec4<u32>(0u), vec4<u32>(1u), rest_low < trial_low);
+        rest_high = select(rest_high, rest_high - trial_high - borrow, fits);
+        rest_low = select(rest_low, rest_low - trial_low, fits);
+        high = (high << vec4<u32>(1u)) | (low >> vec4<u32>(31u));
+        low = (low << vec4<u32>(1u)) | select(vec4<u32>(0u), vec4<u32>(1u), fits);
+    }
+    let lost = (rest_high | rest_low) != vec4<u32>(0u);
+    low |= select(vec4<u32>(0u), vec4<u32>(1u), lost);
+    let exponent = (a.exponent - bitcast<vec4<i32>>(odd)) >> vec4<u32>(1u);
+    return rounded(bitcast<vec4<i32>>(high), low, exponent - vec4<i32>(27));
 }
 
 // Changes the sign where that is asked for.

@@ -27,7 +27,7 @@ pub(super) struct Probe {
 /// The scores are not the definition's, or what the device said.
 pub(super) fn test(trial: &Trial<'_>) -> Result<(), String> {
     let Probe { queries, rows } = probe();
-    let norms: Vec<f64> = rows.chunks_exact(DIM).map(exact::norm).collect();
+    let norms: Vec<f64> = rows.chunks_exact(DIM).map(exact::norm2).collect();
     let part = trial.part(bytemuck::cast_slice(&rows), bytemuck::cast_slice(&norms), 0..norms.len())?;
     let wrong = wrong_metric(trial, DIM, (&queries, &rows), &[part])?;
     wrong.map_or(Ok(()), |metric| Err(format!("{metric} scores are not rounded as float64s")))

@@ -98,8 +98,8 @@ impl Case {
         ranges.retain(|range| !range.is_empty());
         let upload = |range: Range<usize>| {
             let rows = &self.rows[range.start * self.dim..range.end * self.dim];
-            let norms: Vec<f64> = range.clone().map(|row| exact::norm(self.row(row))).collect();
-            part(gpu, bytemuck::cast_slice(rows), bytemuck::cast_slice(&norms), range)
+            let norms2: Vec<f64> = range.clone().map(|row| exact::norm2(self.row(row))).collect();
+            part(gpu, bytemuck::cast_slice(rows), bytemuck::cast_slice(&norms2), range)
         };
         ranges.into_iter().map(upload).collect()
     }
