@@ -23,8 +23,8 @@ impl Hit {
 }
 
 /// The best `k` rows for each query: better float64 score first (larger for cosine and dot, smaller for l2), equal
-/// scores by smaller row. `threshold` keeps reported scores at least (l2: at most) that large. `k` above the row count means all
-/// rows.
+/// scores by smaller row. `threshold` keeps reported scores at least (l2: at most) that large. `k` above the row count
+/// means all rows.
 ///
 /// `queries` and `rows` are row-major with `dim` values each. One list per query comes back, in order.
 ///

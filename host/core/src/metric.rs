@@ -47,8 +47,8 @@ impl Metric {
         }
     }
 
-    /// Whether a score passes: at least `threshold` for cosine and dot, at most `threshold` for l2. A caller's threshold
-    /// is compared with the score as reported ([`Self::exact_threshold`]).
+    /// Whether a score passes: at least `threshold` for cosine and dot, at most `threshold` for l2. A caller's
+    /// threshold is compared with the score as reported ([`Self::exact_threshold`]).
     #[must_use]
     pub fn passes(self, score: f64, threshold: f64) -> bool {
         self.goodness(score) >= self.goodness(threshold)

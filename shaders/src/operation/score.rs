@@ -1,9 +1,9 @@
 //! Score: the definition's scores of all pairs of queries and rows, to the last bit.
 //!
 //! Two stages: sums (dot products or squared distances, float64, to the scratch), then scores (the cosine's root and
-//! quotient, and the rounding to float32, in integers). The sums are the definition's, addition by addition: a thread has one of
-//! its eight lanes. They are in float64 where the adapter has one that is exact ([`probe`] finds out), else in
-//! integers, several dozen of them for each addition.
+//! quotient, and the rounding to float32, in integers). The sums are the definition's, addition by addition: a thread
+//! has one of its eight lanes. They are in float64 where the adapter has one that is exact ([`probe`] finds out), else
+//! in integers, several dozen of them for each addition.
 //!
 //! A dispatch takes some queries and some *entries* (rows asked for) of one part of the corpus: as many as the scratch
 //! has room for sums. Named rows are sorted, so that those of a part follow each other, and sent with their columns of
