@@ -1,17 +1,23 @@
-//! One corpus of a store: its current version, how it is loaded, and how a finished segment file becomes part of it.
+//! One corpus of a store: its current version, how it is loaded, and how rows become part of it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use megaring_core::Error;
 use megaring_core::corpus::{CorpusTable, CorpusView, SegmentView};
 
 use crate::append::Appended;
-use crate::derived::{self, Cache, Stamp};
+use crate::columns::MEMORY_ID;
+use crate::compact::Compactor;
+use crate::derived::{self, DerivedPart, Stamp};
 use crate::durable::{TemporaryFile, storage, sync_folder};
-use crate::manifest::{self, Manifest, SegmentEntry};
+use crate::manifest::{self, Log, Manifest, Opening, Record, SegmentEntry, segment_file, segment_number};
+use crate::piece::{self, Kept, Piece, Stored};
+use crate::rows::Rows;
 use crate::segment::{MappedSegment, SegmentFile};
+use crate::segment_writer::Written;
 
 /// What is known of a corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,13 +28,13 @@ pub struct Description {
     pub dim: usize,
     /// Rows in all segments.
     pub rows: usize,
-    /// Version, rising with every append.
+    /// Version, rising with every change.
     pub generation: u32,
-    /// Segments in row order.
+    /// Files with rows: segments in row order, then the log, where rows are in it.
     pub segments: Vec<SegmentDescription>,
     /// Names of the columns that every segment has.
     pub columns: Vec<String>,
-    /// Bytes of all segment files, without caches.
+    /// Bytes of all these files, without caches.
     pub bytes: u64,
     /// When it was created, in nanoseconds since 1970.
     pub created_unix_ns: u64,
@@ -36,7 +42,7 @@ pub struct Description {
     pub state: State,
 }
 
-/// One segment file.
+/// A file with rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentDescription {
     /// Name of the file in the corpus's folder.
@@ -45,7 +51,7 @@ pub struct SegmentDescription {
     pub rows: usize,
     /// Its length.
     pub bytes: u64,
-    /// CRC-32 (IEEE) of all its bytes.
+    /// CRC-32 (IEEE) of all its bytes; 0 for the log, which has one for each of its records.
     pub checksum: u32,
 }
 
@@ -64,12 +70,14 @@ pub enum State {
 }
 
 /// What opening a store means for each of its corpora.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// Whether files may be written and leftovers removed.
     pub(crate) writable: bool,
     /// Largest file whose checksum is compared when it is opened.
     pub(crate) check_bytes: u64,
+    /// See [`crate::OpenOptions::small_bytes`].
+    pub(crate) small_bytes: u64,
 }
 
 /// A corpus of an open store.
@@ -79,9 +87,25 @@ pub(crate) struct Corpus {
     handle: u32,
     settings: Settings,
     table: Arc<CorpusTable>,
+    compactor: Arc<Compactor>,
     condition: RwLock<Condition>,
+    /// The number of the next segment file.
+    next_file: AtomicU64,
     /// Held while a version is replaced.
-    commits: Mutex<()>,
+    commits: Mutex<Commits>,
+    /// Held while segments are merged, or must not be.
+    pub(crate) merges: Mutex<()>,
+    /// Whether the compactor is to look after it.
+    pub(crate) is_queued: AtomicBool,
+}
+
+/// What a commit needs besides the version.
+#[derive(Default)]
+pub(crate) struct Commits {
+    /// Opened by the first commit.
+    log: Option<Log>,
+    /// While a merge is under way: what was committed since it began.
+    since: Option<Vec<Piece>>,
 }
 
 #[derive(Clone)]
@@ -93,15 +117,18 @@ enum Condition {
 
 /// A version in memory.
 pub(crate) struct Version {
-    pub(crate) manifest: Manifest,
+    pub(crate) opening: Opening,
+    pub(crate) pieces: Vec<Piece>,
     pub(crate) view: Arc<CorpusView>,
+    /// Bytes of the log's whole frames.
+    log_len: u64,
 }
 
 /// Why a corpus cannot be used, and as much as is known of it.
 pub(crate) struct Loss {
     file: String,
     reason: String,
-    manifest: Option<Manifest>,
+    known: Option<Description>,
 }
 
 impl Corpus {
@@ -112,19 +139,27 @@ impl Corpus {
         handle: u32,
         settings: Settings,
         table: Arc<CorpusTable>,
+        compactor: Arc<Compactor>,
     ) -> Self {
-        let condition = match load(&folder, &name, handle, settings) {
+        let condition = match load(&folder, &name, handle, &settings) {
             Ok(version) => {
                 table.register(&version.view);
                 Condition::Ready(Arc::new(version))
             }
             Err(loss) => Condition::Faulty(loss),
         };
-        Self { name, folder, handle, settings, table, condition: RwLock::new(condition), commits: Mutex::new(()) }
+        let next_file = AtomicU64::new(last_number(&folder) + 1);
+        let (condition, commits) = (RwLock::new(condition), Mutex::default());
+        let (merges, is_queued) = (Mutex::default(), AtomicBool::default());
+        Self { name, folder, handle, settings, table, compactor, condition, next_file, commits, merges, is_queued }
     }
 
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    pub(crate) fn small_bytes(&self) -> usize {
+        usize::try_from(self.settings.small_bytes).unwrap_or(usize::MAX)
     }
 
     /// The current version, or why there is none.
@@ -142,73 +177,188 @@ impl Corpus {
 
     pub(crate) fn describe(&self) -> Description {
         match self.condition() {
-            Condition::Ready(version) => describe(&self.name, Some(&version.manifest), State::Healthy),
+            Condition::Ready(version) => version.describe(),
             Condition::Faulty(loss) => {
                 let state = State::Faulty { segment: loss.file.clone(), reason: loss.reason.clone() };
-                describe(&self.name, loss.manifest.as_ref(), state)
+                let nothing = || Description::of_nothing(&self.name);
+                Description { state, ..loss.known.clone().unwrap_or_else(nothing) }
             }
-            Condition::Dropped => describe(&self.name, None, State::Healthy),
+            Condition::Dropped => Description::of_nothing(&self.name),
         }
     }
 
-    /// Makes a whole, checked segment file part of the corpus. On an error nothing of it is kept.
-    pub(crate) fn publish(
-        &self,
-        segment: TemporaryFile,
-        bytes: u64,
-        crc32: u32,
-        numbered_from: Option<usize>,
-    ) -> Result<Appended, Error> {
-        let _turn = self.turn();
+    /// Makes few rows part of the corpus, by way of the log.
+    pub(crate) fn commit_rows(&self, mut rows: Rows) -> Result<Appended, Error> {
+        let mut commits = self.turn();
         let version = self.version()?;
-        if numbered_from.is_some_and(|first| first != version.view.rows()) {
-            let reason = "grew while rows without ids were appended to it; send them again, or give them ids";
-            return Err(Error::Precondition { name: self.name.clone(), reason: reason.into() });
+        let (dim, total) = (version.view.dim(), version.view.rows());
+        let count = rows.len();
+        if count == 0 {
+            return Ok(version.appended(0));
         }
-        let file = version.manifest.next_file();
-        let path = self.folder.join(&file);
-        segment.rename(&path).map_err(storage("cannot write", &path))?;
-        let mut undo = Undo { path: Some(&path) };
-        sync_folder(&self.folder).map_err(storage("cannot sync", &self.folder))?;
-        let dim = version.view.dim();
-        let mapped = SegmentFile::map(&path, dim)
-            .map_err(|fault| Error::Internal(format!("a segment just written to {} {fault}", path.display())))?;
-        let rows = mapped.rows();
+        check_row_count(total, count)?;
+        if rows.memory_ids.is_empty() {
+            rows.memory_ids = (total as u64..).take(count).collect();
+        }
+        let internal = |error: String| Error::Internal(format!("rows that were taken: {error}"));
+        let schema = rows.schema(dim);
+        let batch = rows.into_batch(&schema, dim).map_err(|error| internal(error.to_string()))?;
+        let body = piece::encode(&batch).map_err(|error| internal(error.to_string()))?;
+        let kept = Kept::new(batch, dim).map_err(|fault| internal(fault.to_string()))?;
+        self.record(&mut commits, &version, &Record::Rows(count as u64), &body)?;
+        self.add(&mut commits, &version, Piece::Kept(Arc::new(kept)), count)
+    }
+
+    /// Makes a whole, checked segment file part of the corpus. On an error nothing of it is kept.
+    pub(crate) fn commit_file(&self, written: Written) -> Result<Appended, Error> {
+        let dim = self.version()?.view.dim();
+        let (named, mut file, mut entry) = self.name_file(written, dim)?;
+        let rows = file.rows();
+        let derived = self.derive(&file, &entry, dim);
+        let mut commits = self.turn();
+        let version = self.version()?;
         check_row_count(version.view.rows(), rows)?;
-        let entry = SegmentEntry { file, rows: rows as u64, bytes, crc32, columns: mapped.columns.clone() };
-        let (parts, _) = self.derive(mapped, &entry, dim);
-        let next = version.manifest.with_segment(entry).ok_or_else(|| out_of_generations(&self.name))?;
-        let beside = next.write_beside(&self.folder)?;
-        let manifest_path = self.folder.join(manifest::FILE);
-        beside.rename(&manifest_path).map_err(storage("cannot write", &manifest_path))?;
-        // From here on the new manifest may be what a restart finds: its segment must stay.
-        undo.path = None;
-        if let Err(error) = sync_folder(&self.folder) {
-            return Err(self.lose_track(next, &error));
+        if !file.has_ids() {
+            file.number(version.view.rows() as u64);
+            entry.first_id = Some(version.view.rows() as u64);
         }
-        let segments = version.view.segments().map(|(_, segment)| segment.clone()).chain(parts).collect();
-        Ok(self.install(next, segments, rows))
+        let record = Record::Segment(entry.clone());
+        self.record(&mut commits, &version, &record, &[])?;
+        named.keep();
+        let piece = stored(file, entry, derived, dim);
+        self.add(&mut commits, &version, piece, rows)
+    }
+
+    /// Gives a written segment its name, and reads its structure.
+    pub(crate) fn name_file(
+        &self,
+        written: Written,
+        dim: usize,
+    ) -> Result<(NamedFile<'_>, SegmentFile, SegmentEntry), Error> {
+        let Written { file: temporary, bytes, crc32 } = written;
+        // Relaxed: nothing but the number is shared.
+        let file = segment_file(self.next_file.fetch_add(1, Ordering::Relaxed));
+        let path = self.folder.join(&file);
+        let refused = |error| self.version().err().unwrap_or_else(|| storage("cannot write", &path)(error));
+        temporary.rename(&path).map_err(refused)?;
+        let named = NamedFile { corpus: self, path: Some(path.clone()) };
+        sync_folder(&self.folder).map_err(storage("cannot sync", &self.folder))?;
+        let found = SegmentFile::map(&path, dim, self.settings.small_bytes)
+            .map_err(|fault| Error::Internal(format!("a segment just written to {} {fault}", path.display())))?;
+        let (rows, columns) = (found.rows() as u64, found.columns());
+        Ok((named, found, SegmentEntry { file, rows, bytes, crc32, columns, first_id: None }))
+    }
+
+    pub(crate) fn derive(&self, file: &SegmentFile, entry: &SegmentEntry, dim: usize) -> Vec<DerivedPart> {
+        derive(&self.folder, file, entry, dim, &self.settings)
+    }
+
+    /// Writes a record into the log. Where nobody knows whether it lasts, the corpus rests.
+    fn record(&self, commits: &mut Commits, version: &Version, record: &Record, body: &[u8]) -> Result<(), Error> {
+        if version.view.generation() == u32::MAX {
+            return Err(out_of_generations(&self.name));
+        }
+        let path = self.folder.join(manifest::FILE);
+        let log = match &mut commits.log {
+            Some(log) => log,
+            none => none.insert(Log::open(&self.folder, version.log_len).map_err(storage("cannot open", &path))?),
+        };
+        match log.append(record, body) {
+            Ok(()) => Ok(()),
+            Err((error, false)) => Err(storage("cannot write", &path)(error)),
+            Err((error, true)) => Err(self.lose_track(version, &error)),
+        }
+    }
+
+    /// Makes a version with one piece more, which is in the log.
+    fn add(&self, commits: &mut Commits, version: &Version, piece: Piece, rows: usize) -> Result<Appended, Error> {
+        if let Some(since) = &mut commits.since {
+            since.push(piece.clone());
+        }
+        let mut pieces = version.pieces.clone();
+        piece::push(&mut pieces, piece, version.view.dim());
+        let generation = version.view.generation() + 1;
+        Ok(self.install(commits, version.opening.clone(), generation, pieces).appended(rows))
+    }
+
+    /// A version to merge segments of, and the bytes of its log. What is committed from here on is remembered.
+    pub(crate) fn begin_merge(&self) -> Result<(Arc<Version>, u64), Error> {
+        let mut commits = self.turn();
+        let version = self.version()?;
+        commits.since = Some(Vec::new());
+        let len = commits.log.as_ref().map_or(version.log_len, Log::len);
+        Ok((version, len))
+    }
+
+    /// Ends a merge that came to nothing.
+    pub(crate) fn give_up_merge(&self) {
+        self.turn().since = None;
+    }
+
+    /// Replaces the version that a merge began with by `pieces`, whose log is `log`, and adds what was committed since.
+    pub(crate) fn finish_merge(
+        &self,
+        began: &Version,
+        from: u64,
+        mut pieces: Vec<Piece>,
+        log: TemporaryFile,
+        files: Vec<NamedFile<'_>>,
+    ) -> Result<(), Error> {
+        let mut commits = self.turn();
+        let version = self.version()?;
+        let path = self.folder.join(manifest::FILE);
+        let failed = storage("cannot write", &path);
+        // Who read everything anew meanwhile has forgotten what was committed since.
+        let since = commits.since.take().ok_or(Error::Cancelled)?;
+        let copied = log.handle().and_then(|mut to| match &mut commits.log {
+            Some(old) => old.copy_from(from, &mut to),
+            None => Ok(()),
+        });
+        copied.and_then(|()| log.rename(&path)).map_err(failed)?;
+        // From here on the new log is what a restart finds.
+        files.into_iter().for_each(NamedFile::keep);
+        commits.log = None;
+        let reopened = sync_folder(&self.folder)
+            .and_then(|()| fs::metadata(&path))
+            .and_then(|metadata| Log::open(&self.folder, metadata.len()));
+        match reopened {
+            Ok(log) => commits.log = Some(log),
+            Err(error) => return Err(self.lose_track(&version, &error)),
+        }
+        let dim = began.view.dim();
+        since.into_iter().for_each(|piece| piece::push(&mut pieces, piece, dim));
+        let generation = version.view.generation().checked_add(1).ok_or_else(|| out_of_generations(&self.name))?;
+        self.install(&commits, version.opening.clone(), generation, pieces);
+        Ok(())
+    }
+
+    /// Has small segments merged soon, where that is worth it.
+    pub(crate) fn merge_soon(self: Arc<Self>) {
+        let compactor = self.compactor.clone();
+        compactor.ask(self);
     }
 
     /// Reads everything from disk again, for instance after a check found a fault.
     pub(crate) fn reload(&self) {
-        let _turn = self.turn();
+        let mut commits = self.turn();
         if matches!(self.condition(), Condition::Dropped) {
             return;
         }
-        let condition = match load(&self.folder, &self.name, self.handle, self.settings) {
+        let condition = match load(&self.folder, &self.name, self.handle, &self.settings) {
             Ok(version) => {
                 self.table.register(&version.view);
                 Condition::Ready(Arc::new(version))
             }
             Err(loss) => Condition::Faulty(loss),
         };
+        *commits = Commits::default();
         self.set(condition);
     }
 
     /// Marks the corpus as unusable because of one file.
-    pub(crate) fn set_faulty(&self, file: &str, reason: &str, manifest: Option<Manifest>) {
-        self.set(Condition::Faulty(Arc::new(Loss { file: file.to_owned(), reason: reason.to_owned(), manifest })));
+    pub(crate) fn set_faulty(&self, file: &str, reason: &str) {
+        let known = Some(self.describe());
+        self.set(Condition::Faulty(Arc::new(Loss { file: file.to_owned(), reason: reason.to_owned(), known })));
     }
 
     /// Ends the corpus: moves its folder to `grave` and forgets the version. Views in use stay valid.
@@ -219,28 +369,23 @@ impl Corpus {
         Ok(())
     }
 
-    fn derive(&self, mapped: SegmentFile, entry: &SegmentEntry, dim: usize) -> (Vec<Arc<SegmentView>>, Cache) {
-        derive(&self.folder, mapped, entry, dim, self.settings)
+    fn install(&self, commits: &Commits, opening: Opening, generation: u32, pieces: Vec<Piece>) -> Arc<Version> {
+        let log_len = commits.log.as_ref().map_or(0, Log::len);
+        let version = Arc::new(Version::new(opening, self.handle, generation, pieces, log_len));
+        self.table.register(&version.view);
+        self.set(Condition::Ready(version.clone()));
+        version
     }
 
-    fn install(&self, manifest: Manifest, segments: Vec<Arc<SegmentView>>, rows: usize) -> Appended {
-        let generation = manifest.generation;
-        let dim = manifest.dim as usize;
-        let view = Arc::new(CorpusView::new(self.name.clone(), self.handle, generation, dim, segments));
-        self.table.register(&view);
-        let appended = Appended { rows, total_rows: view.rows(), generation, segments: manifest.segments.len() };
-        self.set(Condition::Ready(Arc::new(Version { manifest, view })));
-        appended
-    }
-
-    /// After a failed sync nobody knows which manifest the disk has: the corpus rests until the store is opened again.
-    fn lose_track(&self, manifest: Manifest, error: &std::io::Error) -> Error {
-        let reason = format!("its folder could not be synced ({error}); open the store again");
-        self.set_faulty(manifest::FILE, &reason, Some(manifest));
+    /// After a failed sync nobody knows what the disk has: the corpus rests until the store is opened again.
+    fn lose_track(&self, version: &Version, error: &std::io::Error) -> Error {
+        let reason = format!("it could not be synced ({error}); open the store again");
+        let (file, known) = (manifest::FILE.to_owned(), Some(version.describe()));
+        self.set(Condition::Faulty(Arc::new(Loss { file, reason: reason.clone(), known })));
         Error::Storage(format!("corpus {:?}: {reason}", self.name))
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
+    fn turn(&self) -> MutexGuard<'_, Commits> {
         self.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -253,19 +398,67 @@ impl Corpus {
     }
 }
 
-/// Removes a segment file and its cache again unless told that they stay.
-struct Undo<'a> {
-    path: Option<&'a Path>,
+impl Version {
+    fn new(opening: Opening, handle: u32, generation: u32, pieces: Vec<Piece>, log_len: u64) -> Self {
+        let segments = pieces.iter().flat_map(Piece::views).cloned().collect();
+        let view = CorpusView::new(opening.name.clone(), handle, generation, opening.dim as usize, segments);
+        Self { opening, pieces, view: Arc::new(view), log_len }
+    }
+
+    fn appended(&self, rows: usize) -> Appended {
+        let (total_rows, generation) = (self.view.rows(), self.view.generation());
+        Appended { rows, total_rows, generation, segments: self.describe().segments.len() }
+    }
+
+    fn describe(&self) -> Description {
+        describe(&self.opening, self.view.generation(), &self.pieces, self.log_len)
+    }
 }
 
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        if let Some(path) = self.path {
-            // What cannot be removed now is swept at the next open.
-            let _ = fs::remove_file(path);
-            let _ = fs::remove_file(cache_path(path));
+impl Description {
+    /// Of a corpus of which no more is known.
+    fn of_nothing(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            dim: 0,
+            rows: 0,
+            generation: 0,
+            segments: Vec::new(),
+            columns: Vec::new(),
+            bytes: 0,
+            created_unix_ns: 0,
+            state: State::Healthy,
         }
     }
+}
+
+/// A segment file that is removed again, with its cache, unless it is kept.
+pub(crate) struct NamedFile<'a> {
+    corpus: &'a Corpus,
+    path: Option<PathBuf>,
+}
+
+impl NamedFile<'_> {
+    pub(crate) fn keep(mut self) {
+        self.path = None;
+    }
+}
+
+impl Drop for NamedFile<'_> {
+    fn drop(&mut self) {
+        let Some(path) = &self.path else { return };
+        // The folder of a corpus that was dropped may be another one's by now.
+        let _turn = self.corpus.turn();
+        if !matches!(self.corpus.condition(), Condition::Dropped) {
+            remove_segment(path);
+        }
+    }
+}
+
+/// Removes a segment file and its cache. What cannot be removed now is swept at the next open.
+pub(crate) fn remove_segment(path: &Path) {
+    let _ = fs::remove_file(path);
+    let _ = fs::remove_file(cache_path(path));
 }
 
 /// Path of the cache beside a segment.
@@ -282,7 +475,13 @@ pub(crate) fn check_row_count(have: usize, rows: usize) -> Result<(), Error> {
 }
 
 /// Maps one segment of a manifest, with the cheap checks and, for small files, the checksum.
-pub(crate) fn map_segment(folder: &Path, entry: &SegmentEntry, dim: usize, check: u64) -> Result<SegmentFile, String> {
+pub(crate) fn map_segment(
+    folder: &Path,
+    entry: &SegmentEntry,
+    dim: usize,
+    check: u64,
+    small: u64,
+) -> Result<SegmentFile, String> {
     let path = folder.join(&entry.file);
     // The length comes first, and before the mapping: the footer of a truncated file would only say that it is no Arrow
     // file.
@@ -293,78 +492,173 @@ pub(crate) fn map_segment(folder: &Path, entry: &SegmentEntry, dim: usize, check
     if bytes != entry.bytes {
         return Err(format!("it has {bytes} bytes, the manifest says {}", entry.bytes));
     }
-    let mapped = SegmentFile::bytes(&path).map_err(|fault| fault.to_string())?;
+    let mapped = SegmentFile::bytes(&path, small).map_err(|fault| fault.to_string())?;
     if bytes <= check && crc32fast::hash(&mapped) != entry.crc32 {
         return Err("its checksum does not match".into());
     }
-    let mapped = SegmentFile::read(mapped, dim).map_err(|fault| fault.to_string())?;
+    let mut mapped = SegmentFile::read(mapped, dim).map_err(|fault| fault.to_string())?;
+    mapped.number(entry.first_id.unwrap_or_default());
     match mapped.rows() as u64 == entry.rows {
         true => Ok(mapped),
         false => Err(format!("it has {} rows, the manifest says {}", mapped.rows(), entry.rows)),
     }
 }
 
-fn load(folder: &Path, name: &str, handle: u32, settings: Settings) -> Result<Version, Arc<Loss>> {
-    let unreadable = |reason| Arc::new(Loss { file: manifest::FILE.into(), reason, manifest: None });
-    let manifest = Manifest::read(folder, name).map_err(unreadable)?;
-    let dim = manifest.dim as usize;
-    let mut segments = Vec::new();
-    for entry in &manifest.segments {
-        match map_segment(folder, entry, dim, settings.check_bytes) {
-            Ok(mapped) => segments.extend(derive(folder, mapped, entry, dim, settings).0),
-            Err(reason) => {
-                let file = entry.file.clone();
-                return Err(Arc::new(Loss { file, reason, manifest: Some(manifest) }));
+fn load(folder: &Path, name: &str, handle: u32, settings: &Settings) -> Result<Version, Arc<Loss>> {
+    loop {
+        let unreadable = |reason| Arc::new(Loss { file: manifest::FILE.into(), reason, known: None });
+        let manifest = Manifest::read(folder, name).map_err(unreadable)?;
+        match load_pieces(folder, &manifest, settings) {
+            Ok(pieces) => {
+                let generation = manifest.generation().unwrap_or(u32::MAX);
+                return Ok(Version::new(manifest.opening, handle, generation, pieces, manifest.len));
+            }
+            // Another process may have merged segments meanwhile, and removed them.
+            Err(_) if !settings.writable && is_another(folder, name, &manifest) => {}
+            Err((file, reason)) => {
+                let known = Some(describe_unread(&manifest));
+                return Err(Arc::new(Loss { file, reason, known }));
             }
         }
     }
-    let view = Arc::new(CorpusView::new(name.to_owned(), handle, manifest.generation, dim, segments));
-    Ok(Version { manifest, view })
 }
 
-fn derive(
-    folder: &Path,
-    mapped: SegmentFile,
-    entry: &SegmentEntry,
-    dim: usize,
-    settings: Settings,
-) -> (Vec<Arc<SegmentView>>, Cache) {
-    let embeddings: Vec<&[f32]> = mapped.parts.iter().map(|part| &part.embeddings[..]).collect();
-    let stamp = Stamp { segment_crc: entry.crc32, dim };
-    let path = cache_path(&folder.join(&entry.file));
-    let check = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= settings.check_bytes);
-    let (derived, cache) = derived::open(&path, stamp, &embeddings, settings.writable, check);
-    let views = mapped.parts.into_iter().zip(derived).map(|(part, derived)| {
+fn is_another(folder: &Path, name: &str, manifest: &Manifest) -> bool {
+    let generation = manifest.generation();
+    Manifest::read(folder, name).is_ok_and(|now| now.generation() != generation)
+}
+
+/// The pieces, or the file that is to blame and why.
+fn load_pieces(folder: &Path, manifest: &Manifest, settings: &Settings) -> Result<Vec<Piece>, (String, String)> {
+    let dim = manifest.opening.dim as usize;
+    let mut pieces = Vec::new();
+    for logged in &manifest.records {
+        let piece = match &logged.record {
+            Record::Segment(entry) => {
+                let file = map_segment(folder, entry, dim, settings.check_bytes, settings.small_bytes)
+                    .map_err(|reason| (entry.file.clone(), reason))?;
+                let derived = derive(folder, &file, entry, dim, settings);
+                stored(file, entry.clone(), derived, dim)
+            }
+            Record::Rows(_) => {
+                let kept = Kept::decode(&logged.body, dim);
+                Piece::Kept(Arc::new(kept.map_err(|fault| (manifest::FILE.to_owned(), fault.to_string()))?))
+            }
+        };
+        piece::push(&mut pieces, piece, dim);
+    }
+    Ok(pieces)
+}
+
+pub(crate) fn stored(file: SegmentFile, entry: SegmentEntry, derived: Vec<DerivedPart>, dim: usize) -> Piece {
+    let parts = file.parts.iter().cloned().zip(derived);
+    let views = parts.map(|(part, derived)| {
         let rows = part.rows;
         Arc::new(SegmentView::new(MappedSegment::new(part, derived), rows))
     });
-    (views.collect(), cache)
+    let views = views.collect();
+    Piece::Stored(Arc::new(Stored::new(entry, views, &file, dim)))
 }
 
-fn describe(name: &str, manifest: Option<&Manifest>, state: State) -> Description {
-    let segment = |entry: &SegmentEntry| SegmentDescription {
+/// What is computed from a segment: of a small one on the heap, of another in the cache beside it.
+fn derive(
+    folder: &Path,
+    file: &SegmentFile,
+    entry: &SegmentEntry,
+    dim: usize,
+    settings: &Settings,
+) -> Vec<DerivedPart> {
+    let embeddings: Vec<&[f32]> = file.parts.iter().map(|part| &part.embeddings[..]).collect();
+    if entry.bytes <= settings.small_bytes {
+        return embeddings.iter().map(|part| DerivedPart::compute(part, dim)).collect();
+    }
+    let stamp = Stamp { segment_crc: entry.crc32, dim };
+    let path = cache_path(&folder.join(&entry.file));
+    let check = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= settings.check_bytes);
+    derived::open(&path, stamp, &embeddings, settings.writable, check)
+}
+
+fn describe(opening: &Opening, generation: u32, pieces: &[Piece], log_len: u64) -> Description {
+    let stored = pieces.iter().filter_map(|piece| match piece {
+        Piece::Stored(stored) => Some(&stored.entry),
+        Piece::Kept(_) => None,
+    });
+    let kept: Vec<&Piece> = pieces.iter().filter(|piece| matches!(piece, Piece::Kept(_))).collect();
+    let rows = kept.iter().map(|piece| piece.rows()).sum();
+    let mut described = describe_files(opening, generation, stored, (rows, log_len));
+    let has = |piece: &&Piece, column: &String| piece.form().field_with_name(column).is_ok();
+    if described.columns.is_empty() {
+        let first = kept.first().map(|piece| piece.form().fields().iter().map(|field| field.name().clone()));
+        described.columns = first.into_iter().flatten().collect();
+    }
+    described.columns.retain(|column| kept.iter().all(|piece| has(piece, column)));
+    described
+}
+
+/// As much as the log says.
+fn describe_unread(manifest: &Manifest) -> Description {
+    let stored = manifest.records.iter().filter_map(|logged| match &logged.record {
+        Record::Segment(entry) => Some(entry),
+        Record::Rows(_) => None,
+    });
+    let kept = manifest.records.iter().map(|logged| match logged.record {
+        Record::Rows(rows) => rows as usize,
+        Record::Segment(_) => 0,
+    });
+    describe_files(&manifest.opening, manifest.generation().unwrap_or(u32::MAX), stored, (kept.sum(), manifest.len))
+}
+
+fn describe_files<'a>(
+    opening: &Opening,
+    generation: u32,
+    entries: impl Iterator<Item = &'a SegmentEntry>,
+    (log_rows, log_len): (usize, u64),
+) -> Description {
+    let entries: Vec<&SegmentEntry> = entries.collect();
+    let segment = |entry: &&SegmentEntry| SegmentDescription {
         file: entry.file.clone(),
         rows: entry.rows as usize,
         bytes: entry.bytes,
         checksum: entry.crc32,
     };
-    let segments: Vec<_> = manifest.iter().flat_map(|manifest| &manifest.segments).map(segment).collect();
+    let mut segments: Vec<_> = entries.iter().map(segment).collect();
+    if log_rows > 0 {
+        segments.push(SegmentDescription { file: manifest::FILE.into(), rows: log_rows, bytes: log_len, checksum: 0 });
+    }
     Description {
-        name: name.to_owned(),
-        dim: manifest.map_or(0, |manifest| manifest.dim as usize),
-        rows: manifest.map_or(0, |manifest| manifest.rows() as usize),
-        generation: manifest.map_or(0, |manifest| manifest.generation),
+        name: opening.name.clone(),
+        dim: opening.dim as usize,
+        rows: segments.iter().map(|segment| segment.rows).sum(),
+        generation,
         bytes: segments.iter().map(|segment| segment.bytes).sum(),
         segments,
-        columns: manifest.map(Manifest::columns).unwrap_or_default(),
-        created_unix_ns: manifest.map_or(0, |manifest| manifest.created_unix_ns),
-        state,
+        columns: shared_columns(&entries),
+        created_unix_ns: opening.created_unix_ns,
+        state: State::Healthy,
     }
+}
+
+/// Columns that every segment has, in the order of the first. Rows have ids, be they in the file or not.
+fn shared_columns(entries: &[&SegmentEntry]) -> Vec<String> {
+    let Some((first, others)) = entries.split_first() else { return Vec::new() };
+    let implied = first.first_id.map(|_| MEMORY_ID.to_owned());
+    let has = |entry: &SegmentEntry, column: &String| {
+        entry.columns.contains(column) || (column == MEMORY_ID && entry.first_id.is_some())
+    };
+    let columns = implied.into_iter().chain(first.columns.iter().cloned());
+    columns.filter(|column| others.iter().all(|entry| has(entry, column))).collect()
+}
+
+/// The largest number of a segment file in a folder.
+fn last_number(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let names = entries.flatten().filter_map(|entry| segment_number(entry.file_name().to_str()?));
+    names.max().unwrap_or(0)
 }
 
 fn out_of_generations(name: &str) -> Error {
     Error::Precondition {
         name: name.to_owned(),
-        reason: "has had as many appends as there are generations (2^32)".into(),
+        reason: "has had as many changes as there are generations (2^32)".into(),
     }
 }

@@ -27,17 +27,6 @@ const ALIGNMENT: usize = 64;
 /// Sections of a part.
 const SECTIONS: usize = 7;
 
-/// How a segment came by its derived columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cache {
-    /// The cache file was right and is mapped.
-    Mapped,
-    /// There was none, or a stale or corrupt one; it was made anew and is mapped.
-    Rebuilt,
-    /// It was made anew and could not be written: it is on the heap.
-    Heap,
-}
-
 /// Which segment a cache must belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
@@ -61,7 +50,7 @@ pub(crate) struct DerivedPart {
 }
 
 impl DerivedPart {
-    fn compute(embeddings: &[f32], dim: usize) -> Self {
+    pub(crate) fn compute(embeddings: &[f32], dim: usize) -> Self {
         let norms2 = screen::norms2(embeddings, dim);
         let codes = screen::pack(embeddings, dim, &norms2);
         let Nibbles { high, low, residual: high_residual } = Nibbles::new(codes.view(), norms2.len(), dim);
@@ -135,17 +124,17 @@ const _: () = assert!(size_of::<Header>() == ALIGNMENT && size_of::<PartHeader>(
 
 /// Maps the cache of a segment whose parts have these embeddings, or makes it anew. `write` says whether the folder may
 /// be written to, `check` whether the file's checksum is compared.
-pub(crate) fn open(path: &Path, stamp: Stamp, parts: &[&[f32]], write: bool, check: bool) -> (Vec<DerivedPart>, Cache) {
+pub(crate) fn open(path: &Path, stamp: Stamp, parts: &[&[f32]], write: bool, check: bool) -> Vec<DerivedPart> {
     if let Ok(found) = load(path, stamp, parts, check) {
-        return (found, Cache::Mapped);
+        return found;
     }
     if write
         && store(path, stamp, parts).is_ok()
         && let Ok(made) = load(path, stamp, parts, true)
     {
-        return (made, Cache::Rebuilt);
+        return made;
     }
-    (parts.iter().map(|part| DerivedPart::compute(part, stamp.dim)).collect(), Cache::Heap)
+    parts.iter().map(|part| DerivedPart::compute(part, stamp.dim)).collect()
 }
 
 /// Compares a cache file with what it should hold. `Ok` where there is no file: the next open makes one.

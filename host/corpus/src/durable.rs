@@ -72,13 +72,6 @@ impl Drop for TemporaryFile {
     }
 }
 
-/// Writes a small file whole under a temporary name, not yet renamed.
-pub(crate) fn write_beside(folder: &Path, bytes: &[u8]) -> io::Result<TemporaryFile> {
-    let temporary = TemporaryFile::create(folder)?;
-    temporary.handle()?.write_all(bytes)?;
-    Ok(temporary)
-}
-
 /// Removes entries of a folder for which `leftover` says so. Failures are left for the next time.
 pub(crate) fn sweep(folder: &Path, leftover: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(folder) else { return };

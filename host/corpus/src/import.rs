@@ -34,6 +34,7 @@ use crate::arrow_file;
 use crate::columns::EMBEDDING;
 use crate::fault::Fault;
 use crate::rows::Rows;
+pub(crate) use batch::rows_of;
 pub use run::{Report, run};
 
 /// Bytes of vectors that make a chunk.

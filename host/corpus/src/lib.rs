@@ -41,6 +41,7 @@
 mod append;
 mod arrow_file;
 mod columns;
+mod compact;
 mod corpus;
 mod derived;
 mod durable;
@@ -49,14 +50,16 @@ pub mod import;
 mod lock;
 mod manifest;
 mod mapping;
+mod piece;
 mod rows;
 mod segment;
+mod segment_writer;
 mod store;
 mod verify;
 
 pub use append::{Appended, Appender};
+pub use compact::Compacted;
 pub use corpus::{Description, SegmentDescription, State};
-pub use derived::Cache;
 pub use manifest::check_name;
 pub use rows::{Further, Rows};
 pub use store::{Access, Adopted, OpenOptions, Store};

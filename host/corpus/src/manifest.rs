@@ -1,21 +1,37 @@
-//! The manifest: which segments a corpus consists of. Replaced as a whole, and itself under a checksum.
+//! The manifest: what a corpus consists of, as a log that commits append to.
+//!
+//! `manifest.log` is a run of frames: a [`Head`], then text (JSON), then a body. The first frame is the [`Opening`], the
+//! frames after it are [`Record`]s in row order: a segment file, or rows that lie in the frame's body (an Arrow IPC
+//! stream), which small appends are kept as. A commit is one frame and one sync. A log is replaced as a whole, by a file
+//! that is there whole or not at all, when segments are merged; its first `base` records then are one version, and each
+//! record after them is one version more.
+//!
+//! A crash can leave the last frame short, or as zeros: it was never acknowledged and is passed over. Any other
+//! deviation is a fault. Every frame has a checksum of its head, so that a wrong length is not taken for a short frame.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use bytemuck::{Pod, Zeroable};
 use megaring_core::Error;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::durable::{self, TemporaryFile};
+use crate::durable::{TemporaryFile, sync_folder};
 
-/// Name of the manifest in a corpus's folder.
-pub(crate) const FILE: &str = "manifest.json";
+/// Name of the log in a corpus's folder.
+pub(crate) const FILE: &str = "manifest.log";
+/// Name of the manifest of earlier versions, which was replaced as a whole.
+pub(crate) const FORMER_FILE: &str = "manifest.json";
 /// Longest name of a corpus, in bytes.
 const MAX_NAME: usize = 64;
-/// Version of the manifest's form.
-const FORMAT: u32 = 1;
+/// Version of the log's form.
+const FORMAT: u32 = 2;
+/// Version of the form that [`FORMER_FILE`] has.
+const FORMER_FORMAT: u32 = 1;
 
-/// One segment.
+/// One segment file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SegmentEntry {
@@ -26,91 +42,299 @@ pub(crate) struct SegmentEntry {
     pub(crate) crc32: u32,
     /// Names of all columns in the file.
     pub(crate) columns: Vec<String>,
+    /// The id of its first row, where the file has no ids: they go on from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) first_id: Option<u64>,
 }
 
-/// One version of a corpus as stored.
+/// What a log begins with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Manifest {
+pub(crate) struct Opening {
     format: u32,
     pub(crate) name: String,
     pub(crate) dim: u64,
-    pub(crate) generation: u32,
     pub(crate) created_unix_ns: u64,
-    pub(crate) segments: Vec<SegmentEntry>,
-    /// CRC-32 of this manifest's compact JSON with this field 0.
-    crc32: u32,
+    /// The version that the first `base` records are.
+    pub(crate) generation: u32,
+    base: u64,
+}
+
+/// What a commit added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Record {
+    /// A segment file.
+    Segment(SegmentEntry),
+    /// Rows, in the frame's body.
+    Rows(u64),
+}
+
+/// What stands before a frame. Little-endian, as all of a corpus's files.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Head {
+    text: u32,
+    body: u32,
+    /// CRC-32 (IEEE) of text and body.
+    crc: u32,
+    /// CRC-32 (IEEE) of the fields before.
+    head_crc: u32,
+}
+
+const HEAD: usize = size_of::<Head>();
+
+/// A record with its body.
+#[derive(Debug, Clone)]
+pub(crate) struct Logged {
+    pub(crate) record: Record,
+    pub(crate) body: Vec<u8>,
+}
+
+/// A log as read.
+#[derive(Debug, Clone)]
+pub(crate) struct Manifest {
+    pub(crate) opening: Opening,
+    pub(crate) records: Vec<Logged>,
+    /// Bytes of the whole frames.
+    pub(crate) len: u64,
+}
+
+impl Opening {
+    /// Of an empty corpus.
+    pub(crate) fn new(name: &str, dim: usize, created_unix_ns: u64) -> Self {
+        let (name, dim) = (name.to_owned(), dim as u64);
+        Self { format: FORMAT, name, dim, created_unix_ns, generation: 1, base: 0 }
+    }
 }
 
 impl Manifest {
-    /// An empty corpus.
-    pub(crate) fn new(name: &str, dim: usize, created_unix_ns: u64) -> Self {
-        let (name, dim) = (name.to_owned(), dim as u64);
-        Self { format: FORMAT, name, dim, generation: 1, created_unix_ns, segments: Vec::new(), crc32: 0 }
+    /// Whether it names this segment file.
+    pub(crate) fn names(&self, file: &str) -> bool {
+        let is_it = |logged: &Logged| matches!(&logged.record, Record::Segment(entry) if entry.file == file);
+        self.records.iter().any(is_it)
     }
 
-    /// The next version, with one segment more. `None` when generations have run out (2³² appends).
-    pub(crate) fn with_segment(&self, segment: SegmentEntry) -> Option<Self> {
-        let mut next = self.clone();
-        next.generation = self.generation.checked_add(1)?;
-        next.segments.push(segment);
-        Some(next)
-    }
-
-    pub(crate) fn rows(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.rows).sum()
-    }
-
-    /// A file name that no segment of this version has.
-    pub(crate) fn next_file(&self) -> String {
-        let last = self.segments.iter().filter_map(|segment| segment_number(&segment.file)).max().unwrap_or(0);
-        format!("seg-{:06}.arrow", last + 1)
-    }
-
-    /// Columns that every segment has, in the order of the first.
-    pub(crate) fn columns(&self) -> Vec<String> {
-        let Some((first, others)) = self.segments.split_first() else { return Vec::new() };
-        let everywhere = |column: &&String| others.iter().all(|segment| segment.columns.contains(column));
-        first.columns.iter().filter(everywhere).cloned().collect()
+    /// The version that all records are. `None` when generations have run out (2³² commits).
+    pub(crate) fn generation(&self) -> Option<u32> {
+        let more = (self.records.len() as u64).saturating_sub(self.opening.base);
+        u64::from(self.opening.generation).checked_add(more).and_then(|generation| u32::try_from(generation).ok())
     }
 
     /// Reads and checks the manifest in a folder named `name`.
     pub(crate) fn read(folder: &Path, name: &str) -> Result<Self, String> {
-        let text = match fs::read(folder.join(FILE)) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err("the file is missing".into()),
+        let bytes = match fs::read(folder.join(FILE)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return read_former(folder, name),
             Err(error) => return Err(format!("cannot be read: {error}")),
         };
-        let manifest: Self = serde_json::from_slice(&text).map_err(|error| format!("cannot be read: {error}"))?;
-        if manifest.format != FORMAT {
-            return Err(format!("is of format {}; this version reads format {FORMAT}", manifest.format));
+        let manifest = Self::parse(&bytes)?;
+        check(&manifest, name)?;
+        Ok(manifest)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let (opening, _, mut rest) = frame::<Opening>(bytes)?.ok_or("it is cut short")?;
+        if opening.format != FORMAT {
+            return Err(format!("is of format {}; this version reads format {FORMAT}", opening.format));
         }
-        if manifest.sum()? != manifest.crc32 {
-            return Err("its checksum does not match".into());
+        let mut records = Vec::new();
+        while let Some((record, body, after)) =
+            frame(rest).map_err(|reason| format!("record {} of it cannot be read: {reason}", records.len()))?
+        {
+            records.push(Logged { record, body: body.to_vec() });
+            rest = after;
         }
-        if manifest.name != name {
-            return Err(format!("belongs to corpus {:?}, not to the folder it is in", manifest.name));
+        if (records.len() as u64) < opening.base {
+            return Err(format!("it has {} of the {} records it began with", records.len(), opening.base));
         }
-        match manifest.segments.iter().find(|segment| segment_number(&segment.file).is_none()) {
-            Some(segment) => Err(format!("names {:?}, which is no segment's name", segment.file)),
-            None => Ok(manifest),
+        Ok(Self { opening, records, len: (bytes.len() - rest.len()) as u64 })
+    }
+
+    /// Writes a log of which all records are one version, `generation`, beside the one it is to replace.
+    pub(crate) fn write_beside(
+        folder: &Path,
+        opening: &Opening,
+        generation: u32,
+        records: &[Logged],
+    ) -> io::Result<TemporaryFile> {
+        let opening = Opening { format: FORMAT, generation, base: records.len() as u64, ..opening.clone() };
+        let temporary = TemporaryFile::create(folder)?;
+        let mut out = io::BufWriter::new(temporary.handle()?);
+        out.write_all(&framed(&opening, &[])?)?;
+        for logged in records {
+            out.write_all(&framed(&logged.record, &logged.body)?)?;
+        }
+        out.flush()?;
+        Ok(temporary)
+    }
+}
+
+/// A log that is appended to.
+pub(crate) struct Log {
+    file: File,
+    len: u64,
+}
+
+impl Log {
+    /// Opens the log of a folder, of which `len` bytes are whole frames. What a crash left behind them is cut off.
+    pub(crate) fn open(folder: &Path, len: u64) -> io::Result<Self> {
+        let mut file = File::options().read(true).write(true).open(folder.join(FILE))?;
+        if file.metadata()?.len() != len {
+            file.set_len(len)?;
+            file.sync_all()?;
+        }
+        file.seek(SeekFrom::Start(len))?;
+        Ok(Self { file, len })
+    }
+
+    /// Bytes so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Adds a record, lasting over a crash from the moment this returns. `Err(true)`: nobody knows whether it does.
+    pub(crate) fn append(&mut self, record: &Record, body: &[u8]) -> Result<(), (io::Error, bool)> {
+        let frame = framed(record, body).map_err(|error| (error, false))?;
+        let written = self.file.write_all(&frame);
+        let written = written.map_err(|error| (error, false)).and_then(|()| {
+            // A sync that failed may have lost what an earlier one would have kept.
+            self.file.sync_data().map_err(|error| (error, true))
+        });
+        match written {
+            Ok(()) => {
+                self.len += frame.len() as u64;
+                Ok(())
+            }
+            Err((error, true)) => Err((error, true)),
+            Err((error, false)) => {
+                let restored = self.file.set_len(self.len).and_then(|()| self.file.seek(SeekFrom::Start(self.len)));
+                Err((error, restored.is_err()))
+            }
         }
     }
 
-    /// Writes the manifest beside the one it is to replace.
-    pub(crate) fn write_beside(&self, folder: &Path) -> Result<TemporaryFile, Error> {
-        let path = folder.join(FILE);
-        let mut sealed = self.clone();
-        sealed.crc32 = self.sum().map_err(Error::Internal)?;
-        let mut text = serde_json::to_vec_pretty(&sealed).map_err(|error| Error::Internal(error.to_string()))?;
-        text.push(b'\n');
-        durable::write_beside(folder, &text).map_err(durable::storage("cannot write", &path))
+    /// Copies the frames from byte `from` on to the end of another log.
+    pub(crate) fn copy_from(&mut self, from: u64, to: &mut File) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(from))?;
+        let copied = io::copy(&mut io::Read::by_ref(&mut self.file), to);
+        self.file.seek(SeekFrom::Start(self.len))?;
+        copied.map(|_| ())
     }
+}
 
-    fn sum(&self) -> Result<u32, String> {
-        let open = Self { crc32: 0, ..self.clone() };
-        serde_json::to_vec(&open).map(|text| crc32fast::hash(&text)).map_err(|error| error.to_string())
+/// The bytes of a frame.
+fn framed(text: &impl Serialize, body: &[u8]) -> io::Result<Vec<u8>> {
+    let text = serde_json::to_vec(text).map_err(io::Error::other)?;
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| io::Error::other("a record is too large"));
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&text);
+    crc.update(body);
+    let mut head = Head { text: length(&text)?, body: length(body)?, crc: crc.finalize(), head_crc: 0 };
+    head.head_crc = head.sum();
+    Ok([bytemuck::bytes_of(&head), &text, body].concat())
+}
+
+impl Head {
+    fn sum(&self) -> u32 {
+        crc32fast::hash(&bytemuck::bytes_of(self)[..HEAD - size_of::<u32>()])
     }
+}
+
+/// A frame's text and body, and what comes after it.
+type Frame<'a, T> = (T, &'a [u8], &'a [u8]);
+
+/// The first frame; `None` where there is nothing, or the rest of a frame that was never acknowledged.
+fn frame<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<Frame<'_, T>>, String> {
+    let Some((head, rest)) = bytes.split_at_checked(HEAD) else { return Ok(None) };
+    let head: Head = bytemuck::pod_read_unaligned(head);
+    if head.head_crc != head.sum() {
+        let unwritten = bytes.iter().all(|byte| *byte == 0);
+        return if unwritten { Ok(None) } else { Err("the checksum of its head does not match".into()) };
+    }
+    let Some((text, rest)) = rest.split_at_checked(head.text as usize) else { return Ok(None) };
+    let Some((body, rest)) = rest.split_at_checked(head.body as usize) else { return Ok(None) };
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(text);
+    crc.update(body);
+    if crc.finalize() != head.crc {
+        return Err("its checksum does not match".into());
+    }
+    let text = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    Ok(Some((text, body, rest)))
+}
+
+fn check(manifest: &Manifest, name: &str) -> Result<(), String> {
+    if manifest.opening.name != name {
+        return Err(format!("belongs to corpus {:?}, not to the folder it is in", manifest.opening.name));
+    }
+    if manifest.generation().is_none() {
+        return Err("has more records than there are generations".into());
+    }
+    let named = |logged: &Logged| match &logged.record {
+        Record::Segment(entry) if segment_number(&entry.file).is_none() => Some(entry.file.clone()),
+        _ => None,
+    };
+    match manifest.records.iter().find_map(named) {
+        Some(file) => Err(format!("names {file:?}, which is no segment's name")),
+        None => Ok(()),
+    }
+}
+
+/// The manifest of earlier versions.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Former {
+    format: u32,
+    name: String,
+    dim: u64,
+    generation: u32,
+    created_unix_ns: u64,
+    segments: Vec<SegmentEntry>,
+    /// CRC-32 of this manifest's compact JSON with this field 0.
+    crc32: u32,
+}
+
+fn read_former(folder: &Path, name: &str) -> Result<Manifest, String> {
+    let text = match fs::read(folder.join(FORMER_FILE)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err("the file is missing".into()),
+        Err(error) => return Err(format!("{FORMER_FILE} cannot be read: {error}")),
+    };
+    let unreadable = |error: serde_json::Error| format!("{FORMER_FILE} cannot be read: {error}");
+    let mut former: Former = serde_json::from_slice(&text).map_err(unreadable)?;
+    if former.format != FORMER_FORMAT {
+        return Err(format!("{FORMER_FILE} is of format {}; this version reads {FORMER_FORMAT}", former.format));
+    }
+    let crc32 = std::mem::take(&mut former.crc32);
+    if serde_json::to_vec(&former).map(|text| crc32fast::hash(&text)).map_err(unreadable)? != crc32 {
+        return Err(format!("the checksum of {FORMER_FILE} does not match"));
+    }
+    let record = |entry| Logged { record: Record::Segment(entry), body: Vec::new() };
+    let records: Vec<Logged> = former.segments.into_iter().map(record).collect();
+    let Former { name: own, dim, generation, created_unix_ns, .. } = former;
+    let opening = Opening { format: FORMAT, name: own, dim, created_unix_ns, generation, base: records.len() as u64 };
+    let manifest = Manifest { opening, records, len: 0 };
+    check(&manifest, name)?;
+    Ok(manifest)
+}
+
+/// Makes a log of the manifest of an earlier version, where there is none yet.
+pub(crate) fn renew(folder: &Path, name: &str) -> io::Result<()> {
+    if folder.join(FILE).exists() {
+        return Ok(());
+    }
+    // A manifest that cannot be read stays as it is.
+    let Ok(manifest) = read_former(folder, name) else { return Ok(()) };
+    let (opening, records) = (&manifest.opening, &manifest.records);
+    Manifest::write_beside(folder, opening, opening.generation, records)?.rename(&folder.join(FILE))?;
+    sync_folder(folder)?;
+    fs::remove_file(folder.join(FORMER_FILE))
+}
+
+/// Name of the segment file with this number.
+pub(crate) fn segment_file(number: u64) -> String {
+    format!("seg-{number:06}.arrow")
 }
 
 /// The number in a segment's file name; `None` for any other name.

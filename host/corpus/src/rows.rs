@@ -46,7 +46,7 @@ impl Further {
 /// Rows to append: columns of one length.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rows {
-    /// The caller's ids. Empty: row numbers of the corpus, going on from where it ended when the append began.
+    /// The caller's ids. Empty: row numbers of the corpus, given when the append is committed.
     pub memory_ids: Vec<u64>,
     /// Titles. Empty: every title is empty.
     pub titles: Vec<String>,
@@ -159,11 +159,12 @@ impl Rows {
 
     /// The columns of a segment that holds such rows.
     pub(crate) fn schema(&self, dim: usize) -> SchemaRef {
-        let mut fields = vec![
-            Field::new(MEMORY_ID, DataType::UInt64, false),
+        let id = (!self.memory_ids.is_empty()).then(|| Field::new(MEMORY_ID, DataType::UInt64, false));
+        let mut fields = Vec::from_iter(id);
+        fields.extend([
             Field::new(TITLE, DataType::Utf8, false),
             Field::new(EMBEDDING, columns::embedding_type(dim), false),
-        ];
+        ]);
         let present = self.has_optional();
         let optional = columns::OPTIONAL.into_iter().zip(present).filter(|(_, present)| *present);
         fields.extend(optional.map(|((name, kind), _)| Field::new(name, kind, false)));
@@ -190,7 +191,7 @@ impl Rows {
         ]
     }
 
-    /// Adds rows of the same schema, whose ids and titles are spelled out on both sides.
+    /// Adds rows of the same schema, whose titles are spelled out on both sides.
     pub(crate) fn extend(&mut self, mut other: Self) -> Result<(), ArrowError> {
         if self.is_empty() {
             *self = other;
@@ -220,11 +221,11 @@ impl Rows {
         let item = Arc::new(Field::new("item", DataType::Float32, false));
         let values = Arc::new(Float32Array::from(self.embeddings.values));
         let embedding = FixedSizeListArray::try_new(item, dim as i32, values, None)?;
-        let mut arrays: Vec<ArrayRef> = vec![
-            Arc::new(UInt64Array::from(self.memory_ids)),
-            Arc::new(StringArray::from(self.titles)),
-            Arc::new(embedding),
-        ];
+        let mut arrays: Vec<ArrayRef> = Vec::new();
+        if !self.memory_ids.is_empty() {
+            arrays.push(Arc::new(UInt64Array::from(self.memory_ids)));
+        }
+        arrays.extend([Arc::new(StringArray::from(self.titles)) as ArrayRef, Arc::new(embedding)]);
         let coordinates = self.coordinates.into_iter().flatten();
         let floats = coordinates.chain(self.galactic_distance).chain(self.importance);
         arrays.extend(floats.map(|column| Arc::new(Float64Array::from(column)) as ArrayRef));

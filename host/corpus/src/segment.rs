@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, UInt64Type};
-use arrow_array::{Array, ArrayRef, LargeStringArray, StringArray, StringViewArray};
-use arrow_buffer::{Buffer, ScalarBuffer};
+use arrow_array::{Array, ArrayRef, LargeStringArray, RecordBatch, StringArray, StringViewArray};
+use arrow_buffer::{Buffer, MutableBuffer, ScalarBuffer};
 use arrow_ipc::Block;
-use arrow_schema::{DataType, Schema};
+use arrow_schema::{DataType, Schema, SchemaRef};
 use megaring_core::corpus::SegmentData;
 use megaring_core::error::first_non_finite;
 use megaring_core::nibbles::NibblesView;
@@ -27,17 +27,24 @@ use crate::rows::out_of_range;
 /// A mapped segment file.
 pub(crate) struct SegmentFile {
     pub(crate) parts: Vec<Part>,
-    pub(crate) columns: Vec<String>,
+    pub(crate) schema: SchemaRef,
 }
 
 impl SegmentFile {
     /// Maps a file and reads its structure, not its values.
-    pub(crate) fn map(path: &Path, dim: usize) -> Result<Self, Fault> {
-        Self::read(Self::bytes(path)?, dim)
+    pub(crate) fn map(path: &Path, dim: usize, small: u64) -> Result<Self, Fault> {
+        Self::read(Self::bytes(path, small)?, dim)
     }
 
-    /// Maps a file, whatever is in it.
-    pub(crate) fn bytes(path: &Path) -> Result<Buffer, Fault> {
+    /// Maps a file, whatever is in it. One of at most `small` bytes is read: the system counts mappings.
+    pub(crate) fn bytes(path: &Path, small: u64) -> Result<Buffer, Fault> {
+        let small = |metadata: std::fs::Metadata| metadata.len() <= small;
+        if std::fs::metadata(path).is_ok_and(small) {
+            let bytes = std::fs::read(path).map_err(|error| Fault::file(format!("cannot be read: {error}")))?;
+            let mut aligned = MutableBuffer::new(bytes.len());
+            aligned.extend_from_slice(&bytes);
+            return Ok(aligned.into());
+        }
         let bytes = mapping::map(path).map_err(|error| Fault::file(format!("cannot be mapped: {error}")))?;
         Ok(Buffer::from(bytes))
     }
@@ -59,14 +66,34 @@ impl SegmentFile {
             }
             parts.push(Part::read(&layout, block, &block_bytes, dim)?);
         }
-        parts.retain(|part| part.rows > 0);
-        let columns = layout.schema.fields().iter().map(|field| field.name().clone()).collect();
-        Ok(Self { parts, columns })
+        parts.retain(|part: &Part| part.rows > 0);
+        Ok(Self { parts, schema: layout.schema })
     }
 
     /// Rows of all parts.
     pub(crate) fn rows(&self) -> usize {
         self.parts.iter().map(|part| part.rows).sum()
+    }
+
+    /// Names of all columns.
+    pub(crate) fn columns(&self) -> Vec<String> {
+        self.schema.fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    /// Whether rows have ids in the file.
+    pub(crate) fn has_ids(&self) -> bool {
+        self.schema.field_with_name(MEMORY_ID).is_ok()
+    }
+
+    /// Numbers the rows of a file without ids.
+    pub(crate) fn number(&mut self, first_id: u64) {
+        let mut next = first_id;
+        for part in &mut self.parts {
+            if let Ids::From(first) = &mut part.ids {
+                *first = next;
+            }
+            next += part.rows as u64;
+        }
     }
 
     /// Finds the first number that is not finite.
@@ -85,10 +112,19 @@ impl SegmentFile {
 pub(crate) struct Part {
     pub(crate) rows: usize,
     pub(crate) embeddings: ScalarBuffer<f32>,
-    memory_ids: ScalarBuffer<u64>,
+    ids: Ids,
     titles: Titles,
     /// Every float64 column with a meaning, by name; coordinates first.
     floats: Vec<(&'static str, ScalarBuffer<f64>)>,
+}
+
+/// The callers' ids of rows.
+#[derive(Clone)]
+enum Ids {
+    /// As given.
+    Given(ScalarBuffer<u64>),
+    /// Going on from this one.
+    From(u64),
 }
 
 /// A title column in one of the forms that can be read in place.
@@ -112,24 +148,41 @@ impl Part {
             })?;
             Ok(batch.columns().first().cloned())
         };
+        Self::of_columns(&layout.schema, column, dim)
+    }
+
+    /// Rows in memory.
+    pub(crate) fn of_batch(batch: &RecordBatch, dim: usize) -> Result<Self, Fault> {
+        check_schema(batch.schema_ref(), dim)?;
+        Self::of_columns(batch.schema_ref(), |name| Ok(batch.column_by_name(name).cloned()), dim)
+    }
+
+    fn of_columns(
+        schema: &Schema,
+        column: impl Fn(&str) -> Result<Option<ArrayRef>, Fault>,
+        dim: usize,
+    ) -> Result<Self, Fault> {
         let required = |name: &str| column(name)?.ok_or_else(|| Fault::column(name, "the column is missing"));
         let embedding = required(EMBEDDING)?;
         let rows = embedding.len();
         let embeddings = read_embeddings(&embedding, dim)?;
-        let memory_ids = without_nulls(MEMORY_ID, &required(MEMORY_ID)?)?.as_primitive::<UInt64Type>().values().clone();
+        let ids = match column(MEMORY_ID)? {
+            Some(ids) => Ids::Given(without_nulls(MEMORY_ID, &ids)?.as_primitive::<UInt64Type>().values().clone()),
+            None => Ids::From(0),
+        };
         let titles = column(TITLE)?.map_or(Titles::None, |titles| read_titles(&titles));
         let mut floats = Vec::new();
-        for (name, kind) in columns::optional_of(&layout.schema) {
+        for (name, kind) in columns::optional_of(schema) {
             let column = required(name)?;
             without_nulls(name, &column)?;
             if kind == DataType::Float64 {
                 floats.push((name, column.as_primitive::<Float64Type>().values().clone()));
             }
         }
-        Ok(Self { rows, embeddings, memory_ids, titles, floats })
+        Ok(Self { rows, embeddings, ids, titles, floats })
     }
 
-    fn check_values(&self, dim: usize) -> Result<(), Fault> {
+    pub(crate) fn check_values(&self, dim: usize) -> Result<(), Fault> {
         if let Some((row, element, value)) = first_non_finite(&self.embeddings, dim) {
             return Err(Fault::value(
                 EMBEDDING,
@@ -183,7 +236,7 @@ fn check_schema(schema: &Schema, dim: usize) -> Result<(), Fault> {
         }
         _ => return Err(wrong(EMBEDDING, &format!("a list of {dim} float32, of fixed size"))),
     }
-    if kind(MEMORY_ID) != Some(DataType::UInt64) {
+    if kind(MEMORY_ID).is_some_and(|kind| kind != DataType::UInt64) {
         return Err(wrong(MEMORY_ID, "uint64"));
     }
     match kind(TITLE) {
@@ -269,7 +322,10 @@ impl SegmentData for MappedSegment {
     }
 
     fn memory_id(&self, row: usize) -> u64 {
-        self.part.memory_ids[row]
+        match &self.part.ids {
+            Ids::Given(ids) => ids[row],
+            Ids::From(first) => first + row as u64,
+        }
     }
 
     fn title(&self, row: usize) -> &str {

@@ -16,11 +16,13 @@ use megaring_core::corpus::{CorpusTable, CorpusView};
 use megaring_core::matrix::MAX_DIM;
 
 use crate::append::{Appended, Appender};
+use crate::compact::{Compacted, Compactor, compact_all};
 use crate::corpus::{Corpus, Description, Settings};
 use crate::durable::{self, Summing, TemporaryFile, storage, sync_folder, temporary_path};
 use crate::lock::Lock;
-use crate::manifest::{self, Manifest, check_name};
+use crate::manifest::{self, Manifest, Opening, check_name};
 use crate::segment::SegmentFile;
+use crate::segment_writer::Written;
 use crate::verify::{self, VerifyReport};
 
 /// What a store may do with its folder.
@@ -37,12 +39,16 @@ pub enum Access {
 pub struct OpenOptions {
     /// Largest file, in bytes, whose checksum is compared at open. Larger ones are checked by [`Store::verify`].
     pub check_bytes: u64,
+    /// Appends of at most so many bytes go into the corpus's log, and files that are no longer are read and not mapped:
+    /// the system counts mappings. Some times as much in the log becomes a segment.
+    pub small_bytes: u64,
 }
 
 impl Default for OpenOptions {
-    /// 64 MiB: some milliseconds for each file, and all of what interactive use has.
+    /// Checksums up to 64 MiB: some milliseconds for each file, and all of what interactive use has. Small up to
+    /// 256 KiB.
     fn default() -> Self {
-        Self { check_bytes: 64 << 20 }
+        Self { check_bytes: 64 << 20, small_bytes: 256 << 10 }
     }
 }
 
@@ -62,6 +68,7 @@ const MIN_BATCH_ROWS: usize = 8192;
 pub struct Store {
     root: PathBuf,
     settings: Settings,
+    compactor: Arc<Compactor>,
     _lock: Option<Lock>,
     table: Arc<CorpusTable>,
     corpora: RwLock<BTreeMap<String, Arc<Corpus>>>,
@@ -94,7 +101,8 @@ impl Store {
         }
         let store = Self {
             root: root.to_owned(),
-            settings: Settings { writable, check_bytes: options.check_bytes },
+            settings: Settings { writable, check_bytes: options.check_bytes, small_bytes: options.small_bytes },
+            compactor: Arc::default(),
             _lock: lock,
             table: Arc::default(),
             corpora: RwLock::default(),
@@ -102,6 +110,10 @@ impl Store {
             changes: Mutex::default(),
         };
         store.load_all()?;
+        if writable {
+            let corpora: Vec<_> = store.write().values().cloned().collect();
+            corpora.into_iter().for_each(Corpus::merge_soon);
+        }
         Ok(Arc::new(store))
     }
 
@@ -132,7 +144,7 @@ impl Store {
         if self.find(name).is_ok() || folder.exists() {
             return Err(Error::CorpusExists { name: name.to_owned() });
         }
-        self.create_folder(&folder, &Manifest::new(name, dim, now_ns())).map_err(storage("cannot create", &folder))?;
+        self.create_folder(&folder, &Opening::new(name, dim, now_ns())).map_err(storage("cannot create", &folder))?;
         let corpus = Arc::new(self.load(name));
         let description = corpus.describe();
         self.write().insert(name.to_owned(), corpus);
@@ -200,7 +212,7 @@ impl Store {
         let dim = corpus.version()?.view.dim();
         let (copy, bytes, crc32) = copy_beside(path, corpus.folder())?;
         let shown = path.display().to_string();
-        let mapped = match SegmentFile::map(copy.path(), dim) {
+        let mapped = match SegmentFile::map(copy.path(), dim, self.settings.small_bytes) {
             Ok(mapped) => mapped,
             Err(fault) if fault.rewritable => return Ok(Adopted::NeedsRewrite(fault.to_string())),
             Err(fault) => return Err(fault.into_invalid(&shown)),
@@ -213,7 +225,21 @@ impl Store {
             )));
         }
         drop(mapped);
-        corpus.publish(copy, bytes, crc32, None).map(Adopted::Done)
+        let appended = corpus.commit_file(Written { file: copy, bytes, crc32 })?;
+        corpus.merge_soon();
+        Ok(Adopted::Done(appended))
+    }
+
+    /// Merges all of a corpus that can be merged: neighbouring segments of the same columns become one, and so do rows
+    /// that are still in the log. Searches and appends go on meanwhile. Small segments are merged in the background, too,
+    /// without being asked.
+    ///
+    /// # Errors
+    /// [`Error::CorpusNotFound`], [`Error::DataLoss`] naming the file where the corpus is faulty, [`Error::Storage`]: the
+    /// corpus is as it was.
+    pub fn compact(&self, name: &str) -> Result<Compacted, Error> {
+        self.require_writable(name)?;
+        compact_all(&*self.find(name)?)
     }
 
     /// Reads all of a corpus from disk: checksums, every value, and whether the caches are those of the segments. A
@@ -224,7 +250,10 @@ impl Store {
     /// [`Error::CorpusNotFound`]. What was found is in the report.
     pub fn verify(&self, name: &str) -> Result<VerifyReport, Error> {
         let corpus = self.find(name)?;
-        let report = verify::verify(corpus.folder(), name);
+        let report = {
+            let _unmerged = corpus.merges.lock().unwrap_or_else(PoisonError::into_inner);
+            verify::verify(corpus.folder(), name, self.settings.small_bytes)
+        };
         verify::settle(&report, &corpus, self.settings.writable);
         Ok(report)
     }
@@ -262,19 +291,20 @@ impl Store {
     fn load(&self, name: &str) -> Corpus {
         let folder = self.root.join(name);
         if self.settings.writable {
+            // Where the log cannot be written now, the earlier manifest serves, and the first commit says why.
+            let _ = manifest::renew(&folder, name);
             sweep_corpus(&folder, name);
         }
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        Corpus::load(folder, name.to_owned(), handle, self.settings, self.table.clone())
+        let (settings, table) = (self.settings.clone(), self.table.clone());
+        Corpus::load(folder, name.to_owned(), handle, settings, table, self.compactor.clone())
     }
 
     /// A folder that has its manifest from the moment it has its name.
-    fn create_folder(&self, folder: &Path, manifest: &Manifest) -> std::io::Result<()> {
+    fn create_folder(&self, folder: &Path, opening: &Opening) -> std::io::Result<()> {
         let beside = temporary_path(&self.root);
         fs::create_dir(&beside)?;
-        let made = manifest
-            .write_beside(&beside)
-            .map_err(std::io::Error::other)
+        let made = Manifest::write_beside(&beside, opening, 1, &[])
             .and_then(|file| file.rename(&beside.join(manifest::FILE)))
             .and_then(|()| sync_folder(&beside))
             .and_then(|()| fs::rename(&beside, folder))
@@ -292,10 +322,16 @@ fn sweep_corpus(folder: &Path, name: &str) {
     let manifest = Manifest::read(folder, name).ok();
     let named = |file: &str| {
         let segment = file.strip_suffix(".derived").map_or(file.to_owned(), |stem| format!("{stem}.arrow"));
-        let known = |manifest: &Manifest| manifest.segments.iter().any(|entry| entry.file == segment);
+        let known = |manifest: &Manifest| manifest.names(&segment);
         manifest::segment_number(&segment).is_none() || manifest.as_ref().is_none_or(known)
     };
     durable::sweep(folder, |file| file.starts_with(durable::TEMPORARY) || !named(file));
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.compactor.close();
+    }
 }
 
 fn find_folder(root: &Path, make: bool) -> Result<(), Error> {

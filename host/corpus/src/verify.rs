@@ -8,7 +8,8 @@ use megaring_core::Error;
 
 use crate::corpus::{Corpus, cache_path, map_segment};
 use crate::derived::{self, Stamp};
-use crate::manifest::{self, Manifest, SegmentEntry};
+use crate::manifest::{self, Logged, Manifest, Record, SegmentEntry};
+use crate::piece::Kept;
 
 /// What a full check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,15 +18,15 @@ pub struct VerifyReport {
     pub corpus: String,
     /// The version on disk; 0 where the manifest cannot be read.
     pub generation: u32,
-    /// Rows of all segments.
+    /// Rows of all segments and of the log.
     pub rows: usize,
-    /// What is wrong with the manifest, if anything.
+    /// What is wrong with the manifest, which is the log, if anything.
     pub manifest_fault: Option<String>,
-    /// The segments in row order.
+    /// The segments in row order, then the log, where rows are in it.
     pub segments: Vec<SegmentReport>,
 }
 
-/// What a full check found of one segment.
+/// What a full check found of one file with rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentReport {
     /// Name of the file.
@@ -34,7 +35,7 @@ pub struct SegmentReport {
     pub rows: usize,
     /// Bytes the manifest gives it.
     pub bytes: u64,
-    /// The checksum the manifest gives it (CRC-32, IEEE).
+    /// The checksum the manifest gives it (CRC-32, IEEE); 0 for the log, whose records have their own.
     pub checksum: u32,
     /// What is wrong with the file: its content is lost.
     pub fault: Option<String>,
@@ -65,20 +66,40 @@ impl VerifyReport {
     }
 }
 
-pub(crate) fn verify(folder: &Path, name: &str) -> VerifyReport {
+pub(crate) fn verify(folder: &Path, name: &str, small: u64) -> VerifyReport {
     let (manifest, manifest_fault) = match Manifest::read(folder, name) {
         Ok(manifest) => (Some(manifest), None),
         Err(reason) => (None, Some(reason)),
     };
-    let dim = manifest.as_ref().map_or(0, |manifest| manifest.dim as usize);
-    let entries = manifest.iter().flat_map(|manifest| &manifest.segments);
+    let dim = manifest.as_ref().map_or(0, |manifest| manifest.opening.dim as usize);
+    let records = manifest.iter().flat_map(|manifest| &manifest.records);
+    let mut segments: Vec<SegmentReport> = records
+        .filter_map(|logged| match &logged.record {
+            Record::Segment(entry) => Some(verify_segment(folder, entry, dim, small)),
+            Record::Rows(_) => None,
+        })
+        .collect();
+    segments.extend(manifest.as_ref().and_then(|manifest| verify_log(manifest, dim)));
     VerifyReport {
         corpus: name.to_owned(),
-        generation: manifest.as_ref().map_or(0, |manifest| manifest.generation),
-        rows: manifest.as_ref().map_or(0, |manifest| manifest.rows() as usize),
+        generation: manifest.as_ref().and_then(Manifest::generation).unwrap_or_default(),
+        rows: segments.iter().map(|segment| segment.rows).sum(),
         manifest_fault,
-        segments: entries.map(|entry| verify_segment(folder, entry, dim)).collect(),
+        segments,
     }
+}
+
+/// The rows in the log, whose checksums reading it has compared.
+fn verify_log(manifest: &Manifest, dim: usize) -> Option<SegmentReport> {
+    let (mut rows, mut fault) = (0, None);
+    for Logged { record, body } in &manifest.records {
+        let Record::Rows(count) = record else { continue };
+        rows += *count as usize;
+        let checked = Kept::decode(body, dim).and_then(|kept| kept.check_values(dim));
+        fault = fault.or(checked.err().map(|fault| fault.to_string()));
+    }
+    let file = manifest::FILE.to_owned();
+    (rows > 0).then_some(SegmentReport { file, rows, bytes: manifest.len, checksum: 0, fault, cache_fault: None })
 }
 
 /// Draws the consequences: a loss makes the corpus faulty, a wrong cache is removed and the corpus loaded again, and so
@@ -86,7 +107,7 @@ pub(crate) fn verify(folder: &Path, name: &str) -> VerifyReport {
 pub(crate) fn settle(report: &VerifyReport, corpus: &Corpus, writable: bool) {
     let folder = corpus.folder();
     if let Some((file, reason)) = report.first_fault() {
-        corpus.set_faulty(file, reason, Manifest::read(folder, &report.corpus).ok());
+        corpus.set_faulty(file, reason);
         return;
     }
     let wrong: Vec<_> = report.segments.iter().filter(|segment| segment.cache_fault.is_some()).collect();
@@ -100,8 +121,8 @@ pub(crate) fn settle(report: &VerifyReport, corpus: &Corpus, writable: bool) {
     }
 }
 
-fn verify_segment(folder: &Path, entry: &SegmentEntry, dim: usize) -> SegmentReport {
-    let (fault, cache_fault) = match check_segment(folder, entry, dim) {
+fn verify_segment(folder: &Path, entry: &SegmentEntry, dim: usize, small: u64) -> SegmentReport {
+    let (fault, cache_fault) = match check_segment(folder, entry, dim, small) {
         Ok(cache) => (None, cache.err()),
         Err(reason) => (Some(reason), None),
     };
@@ -110,7 +131,7 @@ fn verify_segment(folder: &Path, entry: &SegmentEntry, dim: usize) -> SegmentRep
 }
 
 /// `Err`: the segment is lost; `Ok(Err)`: only its cache is wrong.
-fn check_segment(folder: &Path, entry: &SegmentEntry, dim: usize) -> Result<Result<(), String>, String> {
+fn check_segment(folder: &Path, entry: &SegmentEntry, dim: usize, small: u64) -> Result<Result<(), String>, String> {
     let path = folder.join(&entry.file);
     // Read, not mapped: a bad sector then is an error here instead of a signal.
     let (bytes, crc32) = sum_file(&path).map_err(|error| format!("cannot be read: {error}"))?;
@@ -120,7 +141,7 @@ fn check_segment(folder: &Path, entry: &SegmentEntry, dim: usize) -> Result<Resu
     if crc32 != entry.crc32 {
         return Err(format!("its checksum is {crc32:08x}, the manifest says {:08x}", entry.crc32));
     }
-    let mapped = map_segment(folder, entry, dim, 0)?;
+    let mapped = map_segment(folder, entry, dim, 0, small)?;
     mapped.check_values(dim).map_err(|fault| fault.to_string())?;
     let embeddings: Vec<&[f32]> = mapped.parts.iter().map(|part| &part.embeddings[..]).collect();
     Ok(derived::verify(&cache_path(&path), Stamp { segment_crc: entry.crc32, dim }, &embeddings))

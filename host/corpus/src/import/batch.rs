@@ -13,6 +13,15 @@ use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::fault::Fault;
 use crate::rows::{Further, Rows};
 
+/// The rows of a batch that has nothing but good ones.
+pub(crate) fn rows_of(batch: &RecordBatch, dim: usize) -> Result<Rows, Fault> {
+    let Chunk { rows, bad } = Batches::new(String::new(), Some(dim)).convert(batch)?;
+    match bad.first {
+        Some(first) => Err(Fault::file(first.to_string())),
+        None => Ok(rows),
+    }
+}
+
 /// Turns batches of one file into chunks.
 pub(super) struct Batches {
     file: String,

@@ -7,7 +7,7 @@ use megaring_core::corpus::CorpusView;
 use megaring_core::matrix::Matrix;
 use megaring_core::nibbles::Nibbles;
 use megaring_core::{Error, Violation};
-use megaring_corpus::{Access, Rows, Store};
+use megaring_corpus::{Access, OpenOptions, Rows, Store};
 
 /// A file of `tests/data`.
 pub(crate) fn data(name: &str) -> PathBuf {
@@ -17,8 +17,13 @@ pub(crate) fn data(name: &str) -> PathBuf {
 /// A folder for one test, and the store in it.
 pub(crate) fn store() -> (tempfile::TempDir, Arc<Store>) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), Access::Exclusive).unwrap();
+    let store = open(folder.path(), Access::Exclusive).unwrap();
     (folder, store)
+}
+
+/// Opens a store to which nothing is small: every append is a segment file, which is mapped.
+pub(crate) fn open(root: &Path, access: Access) -> Result<Arc<Store>, Error> {
+    Store::open_with(root, access, OpenOptions { small_bytes: 0, ..OpenOptions::default() })
 }
 
 /// Rows numbered from `start`: values, ids and titles follow from the number.

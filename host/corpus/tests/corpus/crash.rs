@@ -4,10 +4,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use megaring_corpus::{Access, Store};
+use megaring_corpus::Access;
 
 use crate::child;
-use crate::common::{append, assert_rows};
+use crate::common::{append, assert_rows, open};
 
 const KILLS: usize = 100;
 const DIM: usize = 96;
@@ -18,7 +18,7 @@ const ROWS: usize = 50;
 #[test]
 fn child_appends() {
     let Some(folder) = child::folder() else { return };
-    let store = Store::open(&folder, Access::Exclusive).unwrap();
+    let store = open(&folder, Access::Exclusive).unwrap();
     let mut rows = store.view("a").unwrap().rows();
     loop {
         append(&store, "a", rows, ROWS, DIM);
@@ -60,7 +60,7 @@ fn run_and_kill(folder: &std::path::Path, acks: u64, more: Duration) -> usize {
 #[test]
 fn a_killed_append_leaves_the_corpus_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), Access::Exclusive).unwrap();
+    let store = open(folder.path(), Access::Exclusive).unwrap();
     store.create("a", DIM).unwrap();
     drop(store);
     let mut state = 0x9e37_79b9_7f4a_7c15;
@@ -69,12 +69,15 @@ fn a_killed_append_leaves_the_corpus_whole() {
         let (acks, more) = (random(&mut state) % 3, Duration::from_micros(random(&mut state) % 8000));
         let safe = run_and_kill(folder.path(), acks, more);
         let files = std::fs::read_dir(folder.path().join("a")).unwrap().count();
-        let store = Store::open(folder.path(), Access::Exclusive).unwrap();
+        let store = open(folder.path(), Access::Exclusive).unwrap();
         let view = store.view("a").unwrap();
         assert!(view.rows() >= safe, "kill {kill}: {} rows of {safe} acknowledged", view.rows());
         assert_eq!(view.rows() % ROWS, 0, "kill {kill}: half an append");
         let report = store.verify("a").unwrap();
         assert!(report.is_clean(), "kill {kill}: {report:?}");
+        // Closed, it merges no more.
+        drop(store);
+        let report = open(folder.path(), Access::ReadOnly).unwrap().verify("a").unwrap();
         let kept = std::fs::read_dir(folder.path().join("a")).unwrap().count();
         assert_eq!(kept, 1 + 2 * report.segments.len(), "kill {kill}: leftovers stay");
         leftovers += usize::from(files != kept);

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use megaring_core::Error;
-use megaring_corpus::{Access, Store};
+use megaring_corpus::Access;
 
 use crate::child;
-use crate::common::{append, assert_rows, rows};
+use crate::common::{append, assert_rows, open, rows};
 
 const DIM: usize = 64;
 /// More than the disk takes: 4 MiB of vectors.
@@ -17,7 +17,7 @@ const MANY: usize = 16 << 10;
 #[test]
 fn child_appends_too_much() {
     let Some(folder) = child::folder() else { return };
-    let store = Store::open(&folder, Access::Exclusive).unwrap();
+    let store = open(&folder, Access::Exclusive).unwrap();
     let before = std::fs::read_dir(folder.join("a")).unwrap().count();
     for _ in 0..2 {
         let mut appender = store.append("a").unwrap();
@@ -35,7 +35,7 @@ fn child_appends_too_much() {
 
 /// Prepares a corpus in `folder`, lets a child append too much to it, and checks what it leaves.
 fn refuse(before: &str, folder: &std::path::Path, says: &str) {
-    let store = Store::open(folder, Access::Exclusive).unwrap();
+    let store = open(folder, Access::Exclusive).unwrap();
     store.create("a", DIM).unwrap();
     append(&store, "a", 0, 10, DIM);
     drop(store);
@@ -45,7 +45,7 @@ fn refuse(before: &str, folder: &std::path::Path, says: &str) {
     assert!(output.status.success(), "{text}");
     assert_eq!(text.matches(says).count(), 2, "{text}");
     assert!(text.contains("went on"), "{text}");
-    let store = Store::open(folder, Access::Exclusive).unwrap();
+    let store = open(folder, Access::Exclusive).unwrap();
     assert_rows(&store.view("a").unwrap(), 12);
 }
 

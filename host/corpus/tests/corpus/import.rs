@@ -76,7 +76,7 @@ fn arrow_and_parquet_files_of_pyarrow_come_in() {
         }
         let root = store.root().to_owned();
         drop(store);
-        let store = Store::open(&root, Access::Exclusive).unwrap();
+        let store = crate::common::open(&root, Access::Exclusive).unwrap();
         assert_rows(&store.view("a").unwrap(), ROWS);
         assert!(store.verify("a").unwrap().is_clean(), "{name}");
     }

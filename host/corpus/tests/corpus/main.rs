@@ -9,5 +9,7 @@ mod common;
 mod crash;
 mod full_disk;
 mod import;
+mod log;
+mod merging;
 mod model;
 mod store;

@@ -1,11 +1,12 @@
 //! Any sequence of operations leaves what a plain model says.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use megaring_core::Error;
 use megaring_core::matrix::Matrix;
-use megaring_corpus::{Access, Rows, Store};
+use megaring_corpus::{Access, OpenOptions, Rows, Store};
 use proptest::prelude::*;
 
 use crate::common::{assert_derived, values};
@@ -27,8 +28,17 @@ enum Step {
     Drop {
         name: usize,
     },
-    Reopen,
+    Compact {
+        name: usize,
+    },
+    /// The place among [`SMALL`] says what is small from now on.
+    Reopen {
+        small: usize,
+    },
 }
+
+/// Nothing, some appends, all of them.
+const SMALL: [u64; 3] = [0, 2048, 1 << 20];
 
 fn step() -> impl Strategy<Value = Step> {
     let name = 0..NAMES.len();
@@ -36,8 +46,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (name.clone(), 1_usize..40).prop_map(|(name, dim)| Step::Create { name, dim }),
         6 => (name.clone(), prop::collection::vec(0_usize..40, 0..4), prop::bool::weighted(0.8))
             .prop_map(|(name, pushes, commit)| Step::Append { name, pushes, commit }),
-        1 => name.prop_map(|name| Step::Drop { name }),
-        2 => Just(Step::Reopen),
+        1 => name.clone().prop_map(|name| Step::Drop { name }),
+        2 => name.prop_map(|name| Step::Compact { name }),
+        2 => (0..SMALL.len()).prop_map(|small| Step::Reopen { small }),
     ]
 }
 
@@ -85,7 +96,8 @@ fn apply(store: &Arc<Store>, models: &mut BTreeMap<&'static str, Model>, seed: &
             all.iter().for_each(|rows| appender.push(rows.clone()).unwrap());
             if *commit {
                 let appended = appender.commit().unwrap();
-                model.generation += u32::from(appended.rows > 0);
+                assert!(appended.generation >= model.generation + u32::from(appended.rows > 0));
+                model.generation = appended.generation;
                 for rows in all {
                     model.values.extend(rows.embeddings.values);
                     model.labels.extend(rows.memory_ids.into_iter().zip(rows.titles));
@@ -96,8 +108,17 @@ fn apply(store: &Arc<Store>, models: &mut BTreeMap<&'static str, Model>, seed: &
             Some(_) => store.drop_corpus(NAMES[*name]).unwrap(),
             None => assert!(matches!(store.drop_corpus(NAMES[*name]), Err(Error::CorpusNotFound { .. }))),
         },
-        Step::Reopen => {}
+        Step::Compact { name } => match models.contains_key(NAMES[*name]) {
+            true => _ = store.compact(NAMES[*name]).unwrap(),
+            false => assert!(matches!(store.compact(NAMES[*name]), Err(Error::CorpusNotFound { .. }))),
+        },
+        Step::Reopen { .. } => {}
     }
+}
+
+fn open(root: &Path, small: usize) -> Arc<Store> {
+    let options = OpenOptions { small_bytes: SMALL[small], ..OpenOptions::default() };
+    Store::open_with(root, Access::Exclusive, options).unwrap()
 }
 
 fn compare(store: &Store, models: &BTreeMap<&'static str, Model>) {
@@ -105,7 +126,8 @@ fn compare(store: &Store, models: &BTreeMap<&'static str, Model>) {
     assert_eq!(names, models.keys().copied().collect::<Vec<_>>());
     for (name, model) in models {
         let view = store.view(name).unwrap();
-        assert_eq!((view.dim(), view.generation(), view.rows()), (model.dim, model.generation, model.labels.len()));
+        assert_eq!((view.dim(), view.rows()), (model.dim, model.labels.len()));
+        assert!(view.generation() >= model.generation);
         assert_eq!(values(&view), model.values);
         for (row, (id, title)) in model.labels.iter().enumerate() {
             assert_eq!(view.label(row as u32), (*id, title.as_str()));
@@ -121,12 +143,12 @@ proptest! {
     #[test]
     fn operations_leave_what_the_model_says(steps in prop::collection::vec(step(), 1..20)) {
         let folder = tempfile::tempdir().unwrap();
-        let mut store = Store::open(folder.path(), Access::Exclusive).unwrap();
+        let mut store = open(folder.path(), 1);
         let (mut models, mut seed) = (BTreeMap::new(), 0);
         for step in &steps {
-            if matches!(step, Step::Reopen) {
+            if let Step::Reopen { small } = step {
                 drop(store);
-                store = Store::open(folder.path(), Access::Exclusive).unwrap();
+                store = open(folder.path(), *small);
             }
             apply(&store, &mut models, &mut seed, step);
             compare(&store, &models);

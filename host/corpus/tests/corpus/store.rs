@@ -8,7 +8,7 @@ use megaring_core::Error;
 use megaring_core::matrix::MAX_DIM;
 use megaring_corpus::{Access, OpenOptions, Rows, State, Store};
 
-use crate::common::{append, assert_derived, assert_rows, assert_says, rows, store, values, violation};
+use crate::common::{append, assert_derived, assert_rows, assert_says, open, rows, store, values, violation};
 
 const SEGMENT: &str = "seg-000001.arrow";
 const CACHE: &str = "seg-000001.derived";
@@ -19,7 +19,7 @@ type Damage<'a> = &'a dyn Fn(&Path);
 fn reopen(store: Arc<Store>, access: Access) -> Arc<Store> {
     let root = store.root().to_owned();
     drop(store);
-    Store::open(&root, access).unwrap()
+    open(&root, access).unwrap()
 }
 
 fn flip(path: &Path, at: usize) {
@@ -28,6 +28,12 @@ fn flip(path: &Path, at: usize) {
     // A new file, not a write into the mapped one.
     fs::remove_file(path).unwrap();
     fs::write(path, bytes).unwrap();
+}
+
+/// Length of the text that a log begins with.
+fn first_text(path: &Path) -> usize {
+    let bytes = fs::read(path).unwrap();
+    u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize
 }
 
 fn loss<T>(result: Result<T, Error>) -> (String, String, String) {
@@ -77,7 +83,7 @@ fn embeddings_and_codes_lie_in_the_mappings_and_are_aligned() {
     store.create("a", 7).unwrap();
     append(&store, "a", 0, 100, 7);
     for stores in 0..2 {
-        let store = if stores == 0 { store.clone() } else { Store::open(store.root(), Access::ReadOnly).unwrap() };
+        let store = if stores == 0 { store.clone() } else { open(store.root(), Access::ReadOnly).unwrap() };
         let view = store.view("a").unwrap();
         let (_, segment) = view.segments().next().unwrap();
         let embeddings = segment.data().embeddings().as_ptr() as usize;
@@ -102,29 +108,30 @@ fn an_append_that_is_dropped_did_not_happen() {
     drop(appender);
     assert_eq!(store.describe("a").unwrap().rows, 0);
     let files: Vec<_> = fs::read_dir(store.root().join("a")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(files, ["manifest.json"]);
+    assert_eq!(files, ["manifest.log"]);
 }
 
 #[test]
-fn a_manifest_that_cannot_be_replaced_undoes_the_append() {
+fn a_log_that_cannot_be_written_undoes_the_append() {
     let (_folder, store) = store();
     store.create("a", 4).unwrap();
     append(&store, "a", 0, 10, 4);
+    let store = reopen(store, Access::Exclusive);
     let folder = store.root().join("a");
-    let manifest = folder.join("manifest.json");
-    let right = fs::read(&manifest).unwrap();
-    // Nothing can be renamed to the name of a folder.
-    fs::remove_file(&manifest).unwrap();
-    fs::create_dir(&manifest).unwrap();
+    let log = folder.join("manifest.log");
+    let right = fs::read(&log).unwrap();
+    // A folder cannot be opened for writing.
+    fs::remove_file(&log).unwrap();
+    fs::create_dir(&log).unwrap();
     let mut appender = store.append("a").unwrap();
     appender.push(rows(10, 10, 4)).unwrap();
     assert!(matches!(appender.commit(), Err(Error::Storage(_))));
     let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     files.sort();
-    assert_eq!(files, ["manifest.json", SEGMENT, CACHE]);
+    assert_eq!(files, ["manifest.log", SEGMENT, CACHE]);
     assert_rows(&store.view("a").unwrap(), 10);
-    fs::remove_dir(&manifest).unwrap();
-    fs::write(&manifest, right).unwrap();
+    fs::remove_dir(&log).unwrap();
+    fs::write(&log, right).unwrap();
     append(&store, "a", 10, 10, 4);
     assert_rows(&reopen(store, Access::Exclusive).view("a").unwrap(), 20);
 }
@@ -222,15 +229,15 @@ fn an_unknown_corpus_is_named() {
 fn a_missing_data_folder_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("none");
-    let found = violation(Store::open(&missing, Access::ReadOnly));
+    let found = violation(open(&missing, Access::ReadOnly));
     assert_eq!(found.field, "data");
     assert_says(&found.description, &["none"]);
-    assert_eq!(violation(Store::open(&missing.join("deeper"), Access::Exclusive)).field, "data");
-    drop(Store::open(&missing, Access::Exclusive).unwrap());
+    assert_eq!(violation(open(&missing.join("deeper"), Access::Exclusive)).field, "data");
+    drop(open(&missing, Access::Exclusive).unwrap());
     assert!(missing.is_dir());
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
-    assert_eq!(violation(Store::open(&file, Access::Exclusive)).field, "data");
+    assert_eq!(violation(open(&file, Access::Exclusive)).field, "data");
 }
 
 #[test]
@@ -238,9 +245,9 @@ fn one_writer_and_any_readers() {
     let (_folder, store) = store();
     store.create("a", 4).unwrap();
     append(&store, "a", 0, 3, 4);
-    let second = Store::open(store.root(), Access::Exclusive).err().unwrap().to_string();
+    let second = open(store.root(), Access::Exclusive).err().unwrap().to_string();
     assert_says(&second, &["in use", &std::process::id().to_string()]);
-    let reader = Store::open(store.root(), Access::ReadOnly).unwrap();
+    let reader = open(store.root(), Access::ReadOnly).unwrap();
     assert_rows(&reader.view("a").unwrap(), 3);
     append(&store, "a", 3, 1, 4);
     assert_eq!(reader.view("a").unwrap().rows(), 3);
@@ -312,7 +319,7 @@ fn a_damaged_segment_is_a_loss_and_the_others_go_on() {
         let root = store.root().to_owned();
         drop(store);
         damage(&root.join("bad").join(SEGMENT));
-        let store = Store::open(&root, Access::Exclusive).unwrap();
+        let store = open(&root, Access::Exclusive).unwrap();
         let (corpus, segment, reason) = loss(store.view("bad"));
         assert_eq!((corpus.as_str(), segment.as_str()), ("bad", SEGMENT));
         assert_says(&reason, &[says]);
@@ -328,18 +335,21 @@ fn a_damaged_segment_is_a_loss_and_the_others_go_on() {
 
 #[test]
 fn a_damaged_manifest_is_a_loss_and_removes_nothing() {
-    let damage: [(&str, Damage); 5] = [
+    let replace = |path: &Path, from: &str, to: &str| {
+        let bytes = fs::read(path).unwrap();
+        let at = bytes.windows(from.len()).position(|bytes| bytes == from.as_bytes()).unwrap();
+        let changed = [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat();
+        fs::remove_file(path).unwrap();
+        fs::write(path, changed).unwrap();
+    };
+    let damage: [(&str, Damage); 6] = [
         ("missing", &|path| fs::remove_file(path).unwrap()),
-        ("cannot be read", &|path| fs::write(path, "{").unwrap()),
-        ("checksum", &|path| {
-            fs::write(path, fs::read_to_string(path).unwrap().replace("\"rows\": 20", "\"rows\": 19")).unwrap()
-        }),
-        ("checksum", &|path| {
-            fs::write(path, fs::read_to_string(path).unwrap().replace("seg-000001.arrow", "../../etc/passwd")).unwrap();
-        }),
-        ("format", &|path| {
-            fs::write(path, fs::read_to_string(path).unwrap().replace("\"format\": 1", "\"format\": 2")).unwrap()
-        }),
+        ("cut short", &|path| fs::write(path, "{").unwrap()),
+        ("checksum", &|path| replace(path, "\"rows\":20", "\"rows\":19")),
+        ("checksum", &|path| replace(path, "seg-000001.arrow", "../../etc/passwd")),
+        // The length of the last record: no longer a record that was cut short.
+        ("head", &|path| flip(path, 16 + first_text(path))),
+        ("checksum", &|path| flip(path, 16)),
     ];
     for (says, damage) in damage {
         let (_folder, store) = store();
@@ -347,13 +357,13 @@ fn a_damaged_manifest_is_a_loss_and_removes_nothing() {
         append(&store, "a", 0, 20, 4);
         let root = store.root().to_owned();
         drop(store);
-        damage(&root.join("a/manifest.json"));
-        let store = Store::open(&root, Access::Exclusive).unwrap();
+        damage(&root.join("a/manifest.log"));
+        let store = open(&root, Access::Exclusive).unwrap();
         let (_, file, reason) = loss(store.view("a"));
-        assert_eq!(file, "manifest.json");
+        assert_eq!(file, "manifest.log");
         assert_says(&reason, &[says]);
         assert!(root.join("a").join(SEGMENT).exists());
-        assert_says(&store.verify("a").unwrap().loss().unwrap().to_string(), &["manifest.json"]);
+        assert_says(&store.verify("a").unwrap().loss().unwrap().to_string(), &["manifest.log"]);
         assert!(matches!(store.create("a", 4), Err(Error::CorpusExists { .. })));
     }
 }
@@ -368,7 +378,7 @@ fn verify_finds_what_opening_does_not_look_for() {
     let segment = root.join("a").join(SEGMENT);
     let right = fs::read(&segment).unwrap();
     flip(&segment, right.len() / 2);
-    let store = Store::open_with(&root, Access::Exclusive, OpenOptions { check_bytes: 0 }).unwrap();
+    let store = Store::open_with(&root, Access::Exclusive, OpenOptions { check_bytes: 0, small_bytes: 0 }).unwrap();
     assert_eq!(store.view("a").unwrap().rows(), 100, "nothing has looked yet");
     let report = store.verify("a").unwrap();
     assert!(!report.is_clean());
@@ -407,7 +417,7 @@ fn a_wrong_cache_is_made_anew() {
         let root = store.root().to_owned();
         drop(store);
         damage();
-        store = Store::open(&root, Access::Exclusive).unwrap();
+        store = open(&root, Access::Exclusive).unwrap();
         assert_derived(&store.view("a").unwrap());
         assert!(fs::read(&cache).unwrap() == right, "it is as it was");
     }
@@ -415,7 +425,7 @@ fn a_wrong_cache_is_made_anew() {
     let root = store.root().to_owned();
     drop(store);
     flip(&cache, 200);
-    let store = Store::open_with(&root, Access::Exclusive, OpenOptions { check_bytes: 0 }).unwrap();
+    let store = Store::open_with(&root, Access::Exclusive, OpenOptions { check_bytes: 0, small_bytes: 0 }).unwrap();
     let report = store.verify("a").unwrap();
     assert!(report.loss().is_none() && !report.is_clean());
     assert_derived(&store.view("a").unwrap());
@@ -441,7 +451,7 @@ fn verify_computes_the_cache_itself() {
         wrong[20..24].copy_from_slice(&sum.to_le_bytes());
         fs::remove_file(&cache).unwrap();
         fs::write(&cache, wrong).unwrap();
-        let store = Store::open(&root, Access::Exclusive).unwrap();
+        let store = open(&root, Access::Exclusive).unwrap();
         let report = store.verify("a").unwrap();
         assert_says(report.segments[0].cache_fault.as_deref().unwrap(), &["norms or codes"]);
         assert_eq!(fs::read(&cache).unwrap(), right, "it was made anew");
@@ -486,18 +496,19 @@ fn no_byte_of_a_folder_can_end_the_process() {
     append(&store, "a", 0, 20, 4);
     let root = store.root().to_owned();
     drop(store);
-    for file in [SEGMENT, CACHE, "manifest.json"] {
+    for file in [SEGMENT, CACHE, "manifest.log"] {
         let path = root.join("a").join(file);
         let right = fs::read(&path).unwrap();
         for at in (0..right.len()).step_by(7) {
             flip(&path, at);
             // Without checksums, so that what the bytes say is believed as far as it can be.
-            let store = Store::open_with(&root, Access::ReadOnly, OpenOptions { check_bytes: 0 }).unwrap();
+            let store =
+                Store::open_with(&root, Access::ReadOnly, OpenOptions { check_bytes: 0, small_bytes: 0 }).unwrap();
             match store.view("a") {
                 Ok(view) => assert_eq!((view.rows(), values(&view).len()), (20, 80), "{file}, byte {at}"),
                 Err(error) => assert!(matches!(error, Error::DataLoss { .. }), "{file}, byte {at}: {error:?}"),
             }
-            assert!(!store.verify("a").unwrap().is_clean() || file == "manifest.json", "{file}, byte {at}");
+            assert!(!store.verify("a").unwrap().is_clean() || file == "manifest.log", "{file}, byte {at}");
             drop(store);
             fs::remove_file(&path).unwrap();
             fs::write(&path, &right).unwrap();

@@ -1,0 +1,233 @@
+//! Merging: small segments, and rows of the log, become larger segments, while searches and appends go on.
+//!
+//! Neighbours of the same columns are merged, so rows keep their order and with it the order of ties. A segment is merged
+//! with those after it once they are as large as it is: of n rows, each is rewritten some log(n) times, and some log(n)
+//! segments are left. The merged files are written beside the others, then a log that names them takes the place of
+//! the old one, with what was committed meanwhile: before and after that moment a crash leaves one version or the
+//! other, and files that neither names are swept at the next open.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arrow_schema::SchemaRef;
+use megaring_core::Error;
+
+use crate::corpus::{Corpus, NamedFile, Version, remove_segment, stored};
+use crate::durable::storage;
+use crate::manifest::Manifest;
+use crate::piece::Piece;
+use crate::segment_writer::SegmentWriter;
+
+/// How many times what is small may be in the log, before it becomes a segment.
+const LOG_SHARE: u64 = 16;
+/// Segments that are merged at least, where none of the log's rows are.
+const FEWEST: usize = 4;
+/// Largest segment that merging makes unasked. Larger ones cost a search nothing more.
+const LARGEST: u64 = 1 << 30;
+/// Bytes of vectors that are rewritten between two pauses.
+const RUN_BYTES: usize = 8 << 20;
+/// A merge of more bytes is given up when the store is closed.
+const SHORT: u64 = 64 << 20;
+
+/// Which pieces to merge: runs of neighbours.
+fn plan(pieces: &[Piece], log_bytes: u64) -> Vec<Range<usize>> {
+    let is_kept = |piece: &Piece| matches!(piece, Piece::Kept(_));
+    let kept: u64 = pieces.iter().filter(|piece| is_kept(piece)).map(Piece::bytes).sum();
+    let flushes = kept > log_bytes;
+    let one = |stretch: Range<usize>| {
+        // Rows stay in the log until there are many.
+        let last_stored = pieces[stretch.clone()].iter().rposition(|piece| !is_kept(piece));
+        let end = if flushes { stretch.end } else { stretch.start + last_stored? + 1 };
+        let (mut begin, mut total) = (end, 0);
+        while begin > stretch.start {
+            let next = &pieces[begin - 1];
+            let joins = total == 0 || is_kept(next) || next.bytes() <= total;
+            if !joins || total + next.bytes() > LARGEST {
+                break;
+            }
+            total += next.bytes();
+            begin -= 1;
+        }
+        let is_worth_it = pieces[begin..end].iter().any(is_kept) || end - begin >= FEWEST;
+        is_worth_it.then_some(begin..end)
+    };
+    stretches(pieces).into_iter().filter_map(one).collect()
+}
+
+/// Runs to merge where all that can be is to be.
+fn plan_all(pieces: &[Piece]) -> Vec<Range<usize>> {
+    let is_done = |stretch: &Range<usize>| matches!(&pieces[stretch.clone()], [Piece::Stored(_)]);
+    stretches(pieces).into_iter().filter(|stretch| !is_done(stretch)).collect()
+}
+
+/// Neighbours of the same columns.
+fn stretches(pieces: &[Piece]) -> Vec<Range<usize>> {
+    let mut stretches: Vec<(Range<usize>, &SchemaRef)> = Vec::new();
+    for (at, piece) in pieces.iter().enumerate() {
+        match stretches.last_mut() {
+            Some((range, form)) if *form == piece.form() => range.end = at + 1,
+            _ => stretches.push((at..at + 1, piece.form())),
+        }
+    }
+    stretches.into_iter().map(|(range, _)| range).collect()
+}
+
+/// What a merge did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Compacted {
+    /// Segments, and runs of rows in the log, that became others.
+    pub merged: usize,
+    /// Segments that they became.
+    pub into: usize,
+    /// Rows rewritten.
+    pub rows: usize,
+}
+
+/// Merges all of a corpus that can be merged.
+pub(crate) fn compact_all(corpus: &Corpus) -> Result<Compacted, Error> {
+    merge(corpus, plan_all, &|_, _| Ok(()))
+}
+
+/// Called after each run of rows, with how long it took and the bytes of the merge; an error ends it.
+type Pause<'a> = &'a dyn Fn(Duration, u64) -> Result<(), Error>;
+
+fn merge(corpus: &Corpus, plan: impl Fn(&[Piece]) -> Vec<Range<usize>>, pause: Pause<'_>) -> Result<Compacted, Error> {
+    let _turn = corpus.merges.lock().unwrap_or_else(PoisonError::into_inner);
+    let (began, from) = corpus.begin_merge()?;
+    let runs = plan(&began.pieces);
+    let merged = merge_runs(corpus, &began, from, &runs, pause);
+    if merged.is_err() || runs.is_empty() {
+        corpus.give_up_merge();
+    }
+    merged
+}
+
+fn merge_runs(
+    corpus: &Corpus,
+    began: &Version,
+    from: u64,
+    runs: &[Range<usize>],
+    pause: Pause<'_>,
+) -> Result<Compacted, Error> {
+    let mut done = Compacted::default();
+    if runs.is_empty() {
+        return Ok(done);
+    }
+    let (mut pieces, mut files, mut replaced, mut next) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for run in runs {
+        pieces.extend_from_slice(&began.pieces[next..run.start]);
+        next = run.end;
+        let old = &began.pieces[run.clone()];
+        let (named, piece) = rewrite(corpus, old, began.view.dim(), pause)?;
+        done = Compacted { merged: done.merged + old.len(), into: done.into + 1, rows: done.rows + piece.rows() };
+        replaced.extend(old.iter().filter_map(Piece::file).map(|file| corpus.folder().join(file)));
+        pieces.push(piece);
+        files.push(named);
+    }
+    pieces.extend_from_slice(&began.pieces[next..]);
+    let records = pieces.iter().map(Piece::logged).collect::<Result<Vec<_>, _>>()?;
+    let log = Manifest::write_beside(corpus.folder(), &began.opening, began.view.generation() + 1, &records);
+    let log = log.map_err(storage("cannot write in", corpus.folder()))?;
+    corpus.finish_merge(began, from, pieces, log, files)?;
+    replaced.iter().for_each(|path| remove_segment(path));
+    Ok(done)
+}
+
+/// Writes the rows of neighbours into one segment file.
+fn rewrite<'a>(
+    corpus: &'a Corpus,
+    old: &[Piece],
+    dim: usize,
+    pause: Pause<'_>,
+) -> Result<(NamedFile<'a>, Piece), Error> {
+    let total = old.iter().map(Piece::bytes).sum();
+    let mut writer = SegmentWriter::new(corpus.folder(), dim);
+    let mut begun = Instant::now();
+    for piece in old {
+        piece.for_each_run(corpus.folder(), dim, (RUN_BYTES / (4 * dim.max(1))).max(1), |rows| {
+            writer.push(rows)?;
+            pause(begun.elapsed(), total)?;
+            begun = Instant::now();
+            Ok(())
+        })?;
+    }
+    let nothing = || Error::Internal("segments without rows were merged".into());
+    let (named, file, entry) = corpus.name_file(writer.finish()?.ok_or_else(nothing)?, dim)?;
+    let derived = corpus.derive(&file, &entry, dim);
+    Ok((named, stored(file, entry, derived, dim)))
+}
+
+/// Merges in the background, one corpus at a time.
+#[derive(Default)]
+pub(crate) struct Compactor {
+    thread: Mutex<Thread>,
+    closing: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct Thread {
+    queue: Option<Sender<Arc<Corpus>>>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Compactor {
+    /// Looks after a corpus soon, where there is something to merge.
+    pub(crate) fn ask(&self, corpus: Arc<Corpus>) {
+        let is_needed = corpus.version().is_ok_and(|version| !plan(&version.pieces, log_bytes(&corpus)).is_empty());
+        if !is_needed || self.closing.load(Ordering::Relaxed) || corpus.is_queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut thread = self.lock();
+        if thread.queue.is_none() {
+            let (queue, corpora) = mpsc::channel::<Arc<Corpus>>();
+            let closing = self.closing.clone();
+            let work = move || corpora.iter().for_each(|corpus| merge_all_small(&corpus, &closing));
+            // Without a thread nothing is merged, and the next commit tries again.
+            thread.handle = std::thread::Builder::new().name("megaring-compact".into()).spawn(work).ok();
+            thread.queue = thread.handle.as_ref().map(|_| queue);
+        }
+        let sent = thread.queue.as_ref().is_some_and(|queue| queue.send(corpus.clone()).is_ok());
+        corpus.is_queued.store(sent, Ordering::Release);
+    }
+
+    /// Ends after the merges that are short.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        let Thread { queue, handle } = std::mem::take(&mut *self.lock());
+        drop(queue);
+        // A thread that panicked has merged nothing.
+        let _ = handle.map(JoinHandle::join);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Thread> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log_bytes(corpus: &Corpus) -> u64 {
+    LOG_SHARE * corpus.small_bytes() as u64
+}
+
+fn merge_all_small(corpus: &Corpus, closing: &AtomicBool) {
+    corpus.is_queued.store(false, Ordering::Release);
+    let pause = |took: Duration, bytes: u64| {
+        if !closing.load(Ordering::Relaxed) {
+            // Half of the time is the others'.
+            std::thread::sleep(took);
+        } else if bytes > SHORT {
+            return Err(Error::Cancelled);
+        }
+        Ok(())
+    };
+    loop {
+        match merge(corpus, |pieces| plan(pieces, log_bytes(corpus)), &pause) {
+            Ok(Compacted { into: 0, .. }) | Err(Error::Cancelled | Error::CorpusNotFound { .. }) => return,
+            Ok(done) => tracing::debug!(folder = %corpus.folder().display(), ?done, "segments were merged"),
+            Err(error) => return tracing::warn!(folder = %corpus.folder().display(), %error, "segments stay unmerged"),
+        }
+    }
+}

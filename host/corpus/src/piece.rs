@@ -1,0 +1,202 @@
+//! What a version of a corpus consists of, in row order: segment files, and rows that are still in the log and are held
+//! in memory.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_ipc::reader::StreamReader;
+use arrow_ipc::writer::StreamWriter;
+use arrow_schema::{ArrowError, SchemaRef};
+use arrow_select::concat::concat_batches;
+use megaring_core::Error;
+use megaring_core::corpus::SegmentView;
+
+use crate::arrow_file::{Layout, block_range, decode};
+use crate::derived::DerivedPart;
+use crate::fault::{Fault, guarded};
+use crate::import::rows_of;
+use crate::manifest::{Logged, Record, SegmentEntry};
+use crate::rows::Rows;
+use crate::segment::{MappedSegment, Part, SegmentFile};
+
+/// Consecutive rows of a version. Cheap to clone.
+#[derive(Clone)]
+pub(crate) enum Piece {
+    /// A segment file.
+    Stored(Arc<Stored>),
+    /// Rows of the log.
+    Kept(Arc<Kept>),
+}
+
+/// A segment file with the views of its record batches.
+pub(crate) struct Stored {
+    pub(crate) entry: SegmentEntry,
+    pub(crate) views: Vec<Arc<SegmentView>>,
+    /// The columns that rewriting it would give.
+    pub(crate) form: SchemaRef,
+}
+
+/// Rows in memory, with ids.
+pub(crate) struct Kept {
+    batch: RecordBatch,
+    view: Arc<SegmentView>,
+    bytes: usize,
+}
+
+impl Piece {
+    pub(crate) fn views(&self) -> &[Arc<SegmentView>] {
+        match self {
+            Self::Stored(stored) => &stored.views,
+            Self::Kept(kept) => std::slice::from_ref(&kept.view),
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.views().iter().map(|view| view.rows()).sum()
+    }
+
+    /// Its file.
+    pub(crate) fn file(&self) -> Option<&str> {
+        match self {
+            Self::Stored(stored) => Some(&stored.entry.file),
+            Self::Kept(_) => None,
+        }
+    }
+
+    /// About what it takes as a file.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Stored(stored) => stored.entry.bytes,
+            Self::Kept(kept) => kept.bytes as u64,
+        }
+    }
+
+    /// The columns of its rows in a segment. Pieces of one form can be merged.
+    pub(crate) fn form(&self) -> &SchemaRef {
+        match self {
+            Self::Stored(stored) => &stored.form,
+            Self::Kept(kept) => kept.batch.schema_ref(),
+        }
+    }
+
+    /// The record that stands for it in a log.
+    pub(crate) fn logged(&self) -> Result<Logged, Error> {
+        match self {
+            Self::Stored(stored) => Ok(Logged { record: Record::Segment(stored.entry.clone()), body: Vec::new() }),
+            Self::Kept(kept) => {
+                let body = encode(&kept.batch).map_err(|error| Error::Internal(error.to_string()))?;
+                Ok(Logged { record: Record::Rows(kept.batch.num_rows() as u64), body })
+            }
+        }
+    }
+
+    /// Gives all rows, with ids, in runs of at most `most` rows to `take`.
+    pub(crate) fn for_each_run(
+        &self,
+        folder: &Path,
+        dim: usize,
+        most: usize,
+        mut take: impl FnMut(Rows) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (batches, mut next_id) = match self {
+            Self::Kept(kept) => (vec![kept.batch.clone()], None),
+            Self::Stored(stored) => {
+                let file = &stored.entry.file;
+                let batches = stored_batches(&folder.join(file));
+                (batches.map_err(|fault| cannot_merge(file, &fault))?, stored.entry.first_id)
+            }
+        };
+        for batch in batches {
+            for start in (0..batch.num_rows()).step_by(most.max(1)) {
+                let run = batch.slice(start, most.max(1).min(batch.num_rows() - start));
+                let mut rows = rows_of(&run, dim).map_err(|fault| cannot_merge("rows", &fault))?;
+                if let Some(next_id) = &mut next_id {
+                    rows.memory_ids = (*next_id..).take(rows.len()).collect();
+                    *next_id += rows.len() as u64;
+                }
+                take(rows)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stored {
+    /// `form` is that of the file's own schema.
+    pub(crate) fn new(entry: SegmentEntry, views: Vec<Arc<SegmentView>>, file: &SegmentFile, dim: usize) -> Self {
+        Self { entry, views, form: form_of(&file.schema, dim) }
+    }
+}
+
+impl Kept {
+    /// `batch` has the columns of a segment, ids among them.
+    pub(crate) fn new(batch: RecordBatch, dim: usize) -> Result<Self, Fault> {
+        let part = Part::of_batch(&batch, dim)?;
+        let derived = DerivedPart::compute(&part.embeddings, dim);
+        let (rows, bytes) = (part.rows, batch.get_array_memory_size());
+        let view = Arc::new(SegmentView::new(MappedSegment::new(part, derived), rows));
+        Ok(Self { batch, view, bytes })
+    }
+
+    /// Of a record's body.
+    pub(crate) fn decode(body: &[u8], dim: usize) -> Result<Self, Fault> {
+        let read = || {
+            let mut reader = StreamReader::try_new(body, None)?;
+            let batch = reader.next().ok_or_else(|| ArrowError::IpcError("it has no rows".into()))?;
+            batch.and_then(|batch| concat_batches(&batch.schema(), [&batch]))
+        };
+        Self::new(guarded(read).map_err(Fault::file)?, dim)
+    }
+
+    /// Checks every value.
+    pub(crate) fn check_values(&self, dim: usize) -> Result<(), Fault> {
+        Part::of_batch(&self.batch, dim)?.check_values(dim)
+    }
+
+    fn joined(&self, next: &Self, dim: usize) -> Option<Self> {
+        let batch = concat_batches(self.batch.schema_ref(), [&self.batch, &next.batch]).ok()?;
+        Self::new(batch, dim).ok()
+    }
+}
+
+/// Adds a piece. Rows in memory are joined as the digits of a binary number are carried, so that there are few pieces of
+/// them, and none is copied often.
+pub(crate) fn push(pieces: &mut Vec<Piece>, piece: Piece, dim: usize) {
+    let Piece::Kept(mut last) = piece else { return pieces.push(piece) };
+    while let Some(Piece::Kept(before)) = pieces.last() {
+        let joins = before.batch.num_rows() <= last.batch.num_rows() && before.batch.schema() == last.batch.schema();
+        let Some(joined) = joins.then(|| before.joined(&last, dim)).flatten() else { break };
+        last = Arc::new(joined);
+        pieces.pop();
+    }
+    pieces.push(Piece::Kept(last));
+}
+
+/// A batch as an Arrow IPC stream.
+pub(crate) fn encode(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+    let mut writer = StreamWriter::try_new(Vec::new(), batch.schema_ref())?;
+    writer.write(batch)?;
+    writer.finish()?;
+    writer.into_inner()
+}
+
+fn form_of(schema: &SchemaRef, dim: usize) -> SchemaRef {
+    let rows = rows_of(&RecordBatch::new_empty(schema.clone()), dim);
+    rows.map_or_else(|_| schema.clone(), |rows| Rows { memory_ids: vec![0], ..rows }.schema(dim))
+}
+
+fn stored_batches(path: &Path) -> Result<Vec<RecordBatch>, Fault> {
+    let bytes = SegmentFile::bytes(path, 0)?;
+    let layout = Layout::of_file(&bytes)?;
+    let decoder = layout.decoder(false);
+    let one = |block| {
+        let range = block_range(block);
+        decode(&decoder, block, &bytes.slice_with_length(range.start, range.len())).map_err(Fault::file)
+    };
+    layout.batches.iter().map(one).collect()
+}
+
+fn cannot_merge(file: &str, fault: &Fault) -> Error {
+    Error::Storage(format!("{file} cannot be merged: {fault}"))
+}
