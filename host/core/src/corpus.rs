@@ -224,7 +224,7 @@ impl CorpusView {
         self.handle
     }
 
-    /// Version, rising with every append.
+    /// Version, rising with every change.
     #[must_use]
     pub fn generation(&self) -> u32 {
         self.generation

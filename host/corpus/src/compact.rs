@@ -1,9 +1,9 @@
 //! Merging: small segments, and rows of the log, become larger segments, while searches and appends go on.
 //!
-//! Neighbours of the same columns are merged, so rows keep their order and with it the order of ties. A segment is merged
-//! with those after it once they are as large as it is: of n rows, each is rewritten some log(n) times, and some log(n)
-//! segments are left. The merged files are written beside the others, then a log that names them takes the place of
-//! the old one, with what was committed meanwhile: before and after that moment a crash leaves one version or the
+//! Neighbours of the same columns are merged, so rows keep their order and with it the order of ties. A segment is
+//! merged with those after it once they are as large as it is: of n rows, each is rewritten some log(n) times, and some
+//! log(n) segments are left. The merged files are written beside the others, then a log that names them takes the place
+//! of the old one, with what was committed meanwhile: before and after that moment a crash leaves one version or the
 //! other, and files that neither names are swept at the next open.
 
 use std::ops::Range;
@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use arrow_schema::SchemaRef;
 use megaring_core::Error;
 
-use crate::corpus::{Corpus, NamedFile, Version, remove_segment, stored};
+use crate::corpus::{Corpus, NamedFile, Version, remove_segment};
 use crate::durable::storage;
+use crate::load::stored;
 use crate::manifest::Manifest;
 use crate::piece::Piece;
 use crate::segment_writer::SegmentWriter;

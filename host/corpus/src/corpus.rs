@@ -1,4 +1,4 @@
-//! One corpus of a store: its current version, how it is loaded, and how rows become part of it.
+//! One corpus of a store: its current version, and how rows become part of it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,68 +6,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use megaring_core::Error;
-use megaring_core::corpus::{CorpusTable, CorpusView, SegmentView};
+use megaring_core::corpus::{CorpusTable, CorpusView};
 
 use crate::append::Appended;
-use crate::columns::MEMORY_ID;
 use crate::compact::Compactor;
-use crate::derived::{self, DerivedPart, Stamp};
+use crate::derived::DerivedPart;
+use crate::description::{Description, State, describe};
 use crate::durable::{TemporaryFile, storage, sync_folder};
-use crate::manifest::{self, Log, Manifest, Opening, Record, SegmentEntry, segment_file, segment_number};
-use crate::piece::{self, Kept, Piece, Stored};
+use crate::load::{cache_path, derive, last_number, load, stored};
+use crate::manifest::{self, Log, Opening, Record, SegmentEntry, segment_file};
+use crate::piece::{self, Kept, Piece};
 use crate::rows::Rows;
-use crate::segment::{MappedSegment, SegmentFile};
+use crate::segment::SegmentFile;
 use crate::segment_writer::Written;
-
-/// What is known of a corpus.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Description {
-    /// Its name.
-    pub name: String,
-    /// Elements of an embedding; 0 where the manifest cannot be read.
-    pub dim: usize,
-    /// Rows in all segments.
-    pub rows: usize,
-    /// Version, rising with every change.
-    pub generation: u32,
-    /// Files with rows: segments in row order, then the log, where rows are in it.
-    pub segments: Vec<SegmentDescription>,
-    /// Names of the columns that every segment has.
-    pub columns: Vec<String>,
-    /// Bytes of all these files, without caches.
-    pub bytes: u64,
-    /// When it was created, in nanoseconds since 1970.
-    pub created_unix_ns: u64,
-    /// Whether it can be used.
-    pub state: State,
-}
-
-/// A file with rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SegmentDescription {
-    /// Name of the file in the corpus's folder.
-    pub file: String,
-    /// Rows in it.
-    pub rows: usize,
-    /// Its length.
-    pub bytes: u64,
-    /// CRC-32 (IEEE) of all its bytes; 0 for the log, which has one for each of its records.
-    pub checksum: u32,
-}
-
-/// Whether a corpus can be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// It can.
-    Healthy,
-    /// Stored bytes are not what was written; every use is [`Error::DataLoss`].
-    Faulty {
-        /// The file.
-        segment: String,
-        /// What does not match.
-        reason: String,
-    },
-}
 
 /// What opening a store means for each of its corpora.
 #[derive(Debug, Clone)]
@@ -121,14 +72,14 @@ pub(crate) struct Version {
     pub(crate) pieces: Vec<Piece>,
     pub(crate) view: Arc<CorpusView>,
     /// Bytes of the log's whole frames.
-    log_len: u64,
+    pub(crate) log_len: u64,
 }
 
 /// Why a corpus cannot be used, and as much as is known of it.
 pub(crate) struct Loss {
-    file: String,
-    reason: String,
-    known: Option<Description>,
+    pub(crate) file: String,
+    pub(crate) reason: String,
+    pub(crate) known: Option<Description>,
 }
 
 impl Corpus {
@@ -399,7 +350,7 @@ impl Corpus {
 }
 
 impl Version {
-    fn new(opening: Opening, handle: u32, generation: u32, pieces: Vec<Piece>, log_len: u64) -> Self {
+    pub(crate) fn new(opening: Opening, handle: u32, generation: u32, pieces: Vec<Piece>, log_len: u64) -> Self {
         let segments = pieces.iter().flat_map(Piece::views).cloned().collect();
         let view = CorpusView::new(opening.name.clone(), handle, generation, opening.dim as usize, segments);
         Self { opening, pieces, view: Arc::new(view), log_len }
@@ -412,23 +363,6 @@ impl Version {
 
     fn describe(&self) -> Description {
         describe(&self.opening, self.view.generation(), &self.pieces, self.log_len)
-    }
-}
-
-impl Description {
-    /// Of a corpus of which no more is known.
-    fn of_nothing(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            dim: 0,
-            rows: 0,
-            generation: 0,
-            segments: Vec::new(),
-            columns: Vec::new(),
-            bytes: 0,
-            created_unix_ns: 0,
-            state: State::Healthy,
-        }
     }
 }
 
@@ -461,199 +395,12 @@ pub(crate) fn remove_segment(path: &Path) {
     let _ = fs::remove_file(cache_path(path));
 }
 
-/// Path of the cache beside a segment.
-pub(crate) fn cache_path(segment: &Path) -> PathBuf {
-    segment.with_extension("derived")
-}
-
 /// Whether `rows` more rows fit a corpus of `have`.
 pub(crate) fn check_row_count(have: usize, rows: usize) -> Result<(), Error> {
     if have as u64 + rows as u64 <= u64::from(u32::MAX) {
         return Ok(());
     }
     Err(Error::field("rows", format!("{rows} rows more than {have} are over the limit of {}", u32::MAX)))
-}
-
-/// Maps one segment of a manifest, with the cheap checks and, for small files, the checksum.
-pub(crate) fn map_segment(
-    folder: &Path,
-    entry: &SegmentEntry,
-    dim: usize,
-    check: u64,
-    small: u64,
-) -> Result<SegmentFile, String> {
-    let path = folder.join(&entry.file);
-    // The length comes first, and before the mapping: the footer of a truncated file would only say that it is no Arrow
-    // file.
-    let bytes = match fs::metadata(&path) {
-        Ok(metadata) => metadata.len(),
-        Err(error) => return Err(format!("cannot be read: {error}")),
-    };
-    if bytes != entry.bytes {
-        return Err(format!("it has {bytes} bytes, the manifest says {}", entry.bytes));
-    }
-    let mapped = SegmentFile::bytes(&path, small).map_err(|fault| fault.to_string())?;
-    if bytes <= check && crc32fast::hash(&mapped) != entry.crc32 {
-        return Err("its checksum does not match".into());
-    }
-    let mut mapped = SegmentFile::read(mapped, dim).map_err(|fault| fault.to_string())?;
-    mapped.number(entry.first_id.unwrap_or_default());
-    match mapped.rows() as u64 == entry.rows {
-        true => Ok(mapped),
-        false => Err(format!("it has {} rows, the manifest says {}", mapped.rows(), entry.rows)),
-    }
-}
-
-fn load(folder: &Path, name: &str, handle: u32, settings: &Settings) -> Result<Version, Arc<Loss>> {
-    loop {
-        let unreadable = |reason| Arc::new(Loss { file: manifest::FILE.into(), reason, known: None });
-        let manifest = Manifest::read(folder, name).map_err(unreadable)?;
-        match load_pieces(folder, &manifest, settings) {
-            Ok(pieces) => {
-                let generation = manifest.generation().unwrap_or(u32::MAX);
-                return Ok(Version::new(manifest.opening, handle, generation, pieces, manifest.len));
-            }
-            // Another process may have merged segments meanwhile, and removed them.
-            Err(_) if !settings.writable && is_another(folder, name, &manifest) => {}
-            Err((file, reason)) => {
-                let known = Some(describe_unread(&manifest));
-                return Err(Arc::new(Loss { file, reason, known }));
-            }
-        }
-    }
-}
-
-fn is_another(folder: &Path, name: &str, manifest: &Manifest) -> bool {
-    let generation = manifest.generation();
-    Manifest::read(folder, name).is_ok_and(|now| now.generation() != generation)
-}
-
-/// The pieces, or the file that is to blame and why.
-fn load_pieces(folder: &Path, manifest: &Manifest, settings: &Settings) -> Result<Vec<Piece>, (String, String)> {
-    let dim = manifest.opening.dim as usize;
-    let mut pieces = Vec::new();
-    for logged in &manifest.records {
-        let piece = match &logged.record {
-            Record::Segment(entry) => {
-                let file = map_segment(folder, entry, dim, settings.check_bytes, settings.small_bytes)
-                    .map_err(|reason| (entry.file.clone(), reason))?;
-                let derived = derive(folder, &file, entry, dim, settings);
-                stored(file, entry.clone(), derived, dim)
-            }
-            Record::Rows(_) => {
-                let kept = Kept::decode(&logged.body, dim);
-                Piece::Kept(Arc::new(kept.map_err(|fault| (manifest::FILE.to_owned(), fault.to_string()))?))
-            }
-        };
-        piece::push(&mut pieces, piece, dim);
-    }
-    Ok(pieces)
-}
-
-pub(crate) fn stored(file: SegmentFile, entry: SegmentEntry, derived: Vec<DerivedPart>, dim: usize) -> Piece {
-    let parts = file.parts.iter().cloned().zip(derived);
-    let views = parts.map(|(part, derived)| {
-        let rows = part.rows;
-        Arc::new(SegmentView::new(MappedSegment::new(part, derived), rows))
-    });
-    let views = views.collect();
-    Piece::Stored(Arc::new(Stored::new(entry, views, &file, dim)))
-}
-
-/// What is computed from a segment: of a small one on the heap, of another in the cache beside it.
-fn derive(
-    folder: &Path,
-    file: &SegmentFile,
-    entry: &SegmentEntry,
-    dim: usize,
-    settings: &Settings,
-) -> Vec<DerivedPart> {
-    let embeddings: Vec<&[f32]> = file.parts.iter().map(|part| &part.embeddings[..]).collect();
-    if entry.bytes <= settings.small_bytes {
-        return embeddings.iter().map(|part| DerivedPart::compute(part, dim)).collect();
-    }
-    let stamp = Stamp { segment_crc: entry.crc32, dim };
-    let path = cache_path(&folder.join(&entry.file));
-    let check = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= settings.check_bytes);
-    derived::open(&path, stamp, &embeddings, settings.writable, check)
-}
-
-fn describe(opening: &Opening, generation: u32, pieces: &[Piece], log_len: u64) -> Description {
-    let stored = pieces.iter().filter_map(|piece| match piece {
-        Piece::Stored(stored) => Some(&stored.entry),
-        Piece::Kept(_) => None,
-    });
-    let kept: Vec<&Piece> = pieces.iter().filter(|piece| matches!(piece, Piece::Kept(_))).collect();
-    let rows = kept.iter().map(|piece| piece.rows()).sum();
-    let mut described = describe_files(opening, generation, stored, (rows, log_len));
-    let has = |piece: &&Piece, column: &String| piece.form().field_with_name(column).is_ok();
-    if described.columns.is_empty() {
-        let first = kept.first().map(|piece| piece.form().fields().iter().map(|field| field.name().clone()));
-        described.columns = first.into_iter().flatten().collect();
-    }
-    described.columns.retain(|column| kept.iter().all(|piece| has(piece, column)));
-    described
-}
-
-/// As much as the log says.
-fn describe_unread(manifest: &Manifest) -> Description {
-    let stored = manifest.records.iter().filter_map(|logged| match &logged.record {
-        Record::Segment(entry) => Some(entry),
-        Record::Rows(_) => None,
-    });
-    let kept = manifest.records.iter().map(|logged| match logged.record {
-        Record::Rows(rows) => rows as usize,
-        Record::Segment(_) => 0,
-    });
-    describe_files(&manifest.opening, manifest.generation().unwrap_or(u32::MAX), stored, (kept.sum(), manifest.len))
-}
-
-fn describe_files<'a>(
-    opening: &Opening,
-    generation: u32,
-    entries: impl Iterator<Item = &'a SegmentEntry>,
-    (log_rows, log_len): (usize, u64),
-) -> Description {
-    let entries: Vec<&SegmentEntry> = entries.collect();
-    let segment = |entry: &&SegmentEntry| SegmentDescription {
-        file: entry.file.clone(),
-        rows: entry.rows as usize,
-        bytes: entry.bytes,
-        checksum: entry.crc32,
-    };
-    let mut segments: Vec<_> = entries.iter().map(segment).collect();
-    if log_rows > 0 {
-        segments.push(SegmentDescription { file: manifest::FILE.into(), rows: log_rows, bytes: log_len, checksum: 0 });
-    }
-    Description {
-        name: opening.name.clone(),
-        dim: opening.dim as usize,
-        rows: segments.iter().map(|segment| segment.rows).sum(),
-        generation,
-        bytes: segments.iter().map(|segment| segment.bytes).sum(),
-        segments,
-        columns: shared_columns(&entries),
-        created_unix_ns: opening.created_unix_ns,
-        state: State::Healthy,
-    }
-}
-
-/// Columns that every segment has, in the order of the first. Rows have ids, be they in the file or not.
-fn shared_columns(entries: &[&SegmentEntry]) -> Vec<String> {
-    let Some((first, others)) = entries.split_first() else { return Vec::new() };
-    let implied = first.first_id.map(|_| MEMORY_ID.to_owned());
-    let has = |entry: &SegmentEntry, column: &String| {
-        entry.columns.contains(column) || (column == MEMORY_ID && entry.first_id.is_some())
-    };
-    let columns = implied.into_iter().chain(first.columns.iter().cloned());
-    columns.filter(|column| others.iter().all(|entry| has(entry, column))).collect()
-}
-
-/// The largest number of a segment file in a folder.
-fn last_number(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    let names = entries.flatten().filter_map(|entry| segment_number(entry.file_name().to_str()?));
-    names.max().unwrap_or(0)
 }
 
 fn out_of_generations(name: &str) -> Error {

@@ -1,7 +1,8 @@
 //! Corpora: Arrow IPC segments mapped in place, derived columns, import, manifest.
 //!
-//! A data folder holds one folder per corpus. In it, `manifest.json` names the segments; each segment is an Arrow IPC
-//! file (`seg-000001.arrow`) beside a cache of what is computed from it (`seg-000001.derived`).
+//! A data folder holds one folder per corpus. In it, the log `manifest.log` names the segments and holds the rows of
+//! small appends; each segment is an Arrow IPC file (`seg-000001.arrow`) beside a cache of what is computed from it
+//! (`seg-000001.derived`).
 //!
 //! ```
 //! use megaring_core::matrix::Matrix;
@@ -21,9 +22,11 @@
 //! ```
 //!
 //! # Promises
-//! - Corpora only grow. A segment is written under a temporary name, synced, renamed and only then named by a new
-//!   manifest, itself replaced atomically: a crash at any moment leaves the corpus as before or after the append. What
-//!   [`Appender::commit`] has acknowledged stays.
+//! - Corpora only grow. Few rows become a record of the log, with one sync. A segment is written under a temporary
+//!   name, synced, renamed and only then named by a record of the log. A crash at any moment leaves the corpus as
+//!   before or after the append. What [`Appender::commit`] has acknowledged stays.
+//! - Small segments, and rows that are in the log, are merged in the background; rows keep their order. Searches and
+//!   appends go on meanwhile, and a crash leaves the corpus as before or after ([`Store::compact`] merges all).
 //! - Embeddings are read where they are mapped; no copy of them is made on the heap.
 //! - A fault in one corpus (a manifest that cannot be read, a size or checksum that does not match) makes the use of
 //!   that corpus [`DataLoss`](megaring_core::Error::DataLoss); the other corpora go on.
@@ -34,8 +37,9 @@
 //!   checks all.
 //! - Files are immutable once renamed in. If somebody else truncates a mapped file, the system ends the process
 //!   (SIGBUS) when the missing part is read; overwriting one in place changes answers until `verify` finds it.
-//! - Every append makes a segment, and a segment takes two memory mappings while the corpus is open: the system's limit
-//!   (65,530 mappings on Linux, unless raised) bounds how many appends all corpora of a store can hold.
+//! - Rows are merged with neighbours that have the same columns. Appends that take turns with other columns leave a
+//!   piece each.
+//! - A log that something else has cut short at its end is taken for one that a crash cut short.
 //! - A corpus holds at most 2³² - 1 rows.
 
 mod append;
@@ -44,9 +48,11 @@ mod columns;
 mod compact;
 mod corpus;
 mod derived;
+mod description;
 mod durable;
 mod fault;
 pub mod import;
+mod load;
 mod lock;
 mod manifest;
 mod mapping;
@@ -59,7 +65,7 @@ mod verify;
 
 pub use append::{Appended, Appender};
 pub use compact::Compacted;
-pub use corpus::{Description, SegmentDescription, State};
+pub use description::{Description, SegmentDescription, State};
 pub use manifest::check_name;
 pub use rows::{Further, Rows};
 pub use store::{Access, Adopted, OpenOptions, Store};

@@ -1,10 +1,10 @@
 //! The manifest: what a corpus consists of, as a log that commits append to.
 //!
-//! `manifest.log` is a run of frames: a [`Head`], then text (JSON), then a body. The first frame is the [`Opening`], the
-//! frames after it are [`Record`]s in row order: a segment file, or rows that lie in the frame's body (an Arrow IPC
-//! stream), which small appends are kept as. A commit is one frame and one sync. A log is replaced as a whole, by a file
-//! that is there whole or not at all, when segments are merged; its first `base` records then are one version, and each
-//! record after them is one version more.
+//! `manifest.log` is a run of frames: a [`Head`], then text (JSON), then a body. The first frame is the [`Opening`],
+//! the frames after it are [`Record`]s in row order: a segment file, or rows that lie in the frame's body (an Arrow IPC
+//! stream), which small appends are kept as. A commit is one frame and one sync. When segments are merged, the log is
+//! replaced as a whole, by a file that is there whole or not at all; its first `base` records then are one version, and
+//! each record after them is one version more.
 //!
 //! A crash can leave the last frame short, or as zeros: it was never acknowledged and is passed over. Any other
 //! deviation is a fault. Every frame has a checksum of its head, so that a wrong length is not taken for a short frame.

@@ -160,8 +160,8 @@ impl Kept {
     }
 }
 
-/// Adds a piece. Rows in memory are joined as the digits of a binary number are carried, so that there are few pieces of
-/// them, and none is copied often.
+/// Adds a piece. Rows in memory are joined as the digits of a binary number are carried, so that there are few pieces
+/// of them, and none is copied often.
 pub(crate) fn push(pieces: &mut Vec<Piece>, piece: Piece, dim: usize) {
     let Piece::Kept(mut last) = piece else { return pieces.push(piece) };
     while let Some(Piece::Kept(before)) = pieces.last() {

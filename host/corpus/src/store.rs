@@ -17,7 +17,8 @@ use megaring_core::matrix::MAX_DIM;
 
 use crate::append::{Appended, Appender};
 use crate::compact::{Compacted, Compactor, compact_all};
-use crate::corpus::{Corpus, Description, Settings};
+use crate::corpus::{Corpus, Settings};
+use crate::description::Description;
 use crate::durable::{self, Summing, TemporaryFile, storage, sync_folder, temporary_path};
 use crate::lock::Lock;
 use crate::manifest::{self, Manifest, Opening, check_name};
@@ -231,12 +232,12 @@ impl Store {
     }
 
     /// Merges all of a corpus that can be merged: neighbouring segments of the same columns become one, and so do rows
-    /// that are still in the log. Searches and appends go on meanwhile. Small segments are merged in the background, too,
-    /// without being asked.
+    /// that are still in the log. Searches and appends go on meanwhile. Small segments are merged in the background,
+    /// too, without being asked.
     ///
     /// # Errors
-    /// [`Error::CorpusNotFound`], [`Error::DataLoss`] naming the file where the corpus is faulty, [`Error::Storage`]: the
-    /// corpus is as it was.
+    /// [`Error::CorpusNotFound`], [`Error::DataLoss`] naming the file where the corpus is faulty, [`Error::Storage`]:
+    /// the corpus is as it was.
     pub fn compact(&self, name: &str) -> Result<Compacted, Error> {
         self.require_writable(name)?;
         compact_all(&*self.find(name)?)

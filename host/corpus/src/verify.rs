@@ -6,8 +6,9 @@ use std::path::Path;
 
 use megaring_core::Error;
 
-use crate::corpus::{Corpus, cache_path, map_segment};
+use crate::corpus::Corpus;
 use crate::derived::{self, Stamp};
+use crate::load::{cache_path, map_segment};
 use crate::manifest::{self, Logged, Manifest, Record, SegmentEntry};
 use crate::piece::Kept;
 

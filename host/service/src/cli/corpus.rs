@@ -33,6 +33,11 @@ pub(crate) enum CorpusCommand {
         /// Corpus
         name: String,
     },
+    /// Merge its segments, which otherwise happens in the background where they are small
+    Compact {
+        /// Corpus
+        name: String,
+    },
     /// Check everything stored: checksums, values, caches
     Verify {
         /// Corpora; all where none is named
@@ -61,6 +66,7 @@ pub(crate) fn run(command: CorpusCommand, settings: &Settings, output: &mut Outp
             let corpus = settings.store(Access::ReadOnly)?.describe(&name)?;
             output.answer(&CorpusRecord::of(&corpus), || describe_text(&corpus))
         }
+        CorpusCommand::Compact { name } => compact(&name, &*settings.store(Access::Exclusive)?, output),
         CorpusCommand::Verify { names } => verify(&*settings.store(Access::ReadOnly)?, names, output),
         CorpusCommand::Drop { name, yes } => drop_corpus(&name, yes, settings, output),
     }
@@ -74,6 +80,20 @@ fn list(corpora: &[Description], output: &mut Output) -> Result<(), Failure> {
         [] => output.text("no corpora; `megaring corpus import NAME FILE` makes one"),
         corpora => output.text(list_table(corpora)),
     }
+}
+
+fn compact(name: &str, store: &Store, output: &mut Output) -> Result<(), Failure> {
+    let done = store.compact(name)?;
+    let segments = store.describe(name)?.segments.len();
+    let record = json!({ "corpus": name, "merged": done.merged, "rows": done.rows, "segments": segments });
+    output.answer(&record, || match done.merged {
+        0 => format!("{name}: nothing to merge"),
+        _ => {
+            let (rows, now) =
+                (counted(done.rows as u64, "row", "rows"), counted(segments as u64, "segment", "segments"));
+            format!("{name}: {rows} rewritten, {now} now")
+        }
+    })
 }
 
 fn verify(store: &Store, names: Vec<String>, output: &mut Output) -> Result<(), Failure> {

@@ -130,7 +130,8 @@ pub(crate) fn describe_text(corpus: &Description) -> String {
     let headings = [("FILE", Align::Left), ("ROWS", Align::Right), ("SIZE", Align::Right), ("CRC-32", Align::Right)];
     let mut segments = Table::new(headings);
     for segment in &corpus.segments {
-        let checksum = format!("{:08x}", segment.checksum);
+        // The log has a checksum in each of its records.
+        let checksum = if segment.checksum == 0 { "-".into() } else { format!("{:08x}", segment.checksum) };
         segments.row([segment.file.clone(), grouped(segment.rows as u64), bytes_text(segment.bytes), checksum]);
     }
     format!(

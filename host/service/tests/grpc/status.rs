@@ -249,8 +249,11 @@ async fn a_damaged_segment_is_data_loss_and_the_others_go_on() {
     server.stop().await;
     let_go(folder.path()).await;
     let path = folder.path().join("damaged").join(&file);
-    let bytes = std::fs::read(&path).expect("the segment");
-    std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("it is cut");
+    let bytes = std::fs::read(&path).expect("the file");
+    let mut wrong = bytes;
+    let middle = wrong.len() / 2;
+    wrong[middle] ^= 1;
+    std::fs::write(&path, wrong).expect("it is damaged");
 
     let server = Running::start(folder.path(), Wanted::default()).await;
     let (mut compute, mut corpora) = (server.compute().await, server.corpora().await);

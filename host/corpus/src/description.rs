@@ -1,0 +1,144 @@
+//! What is told of a corpus.
+
+use crate::columns::MEMORY_ID;
+use crate::manifest::{self, Manifest, Opening, Record, SegmentEntry};
+use crate::piece::Piece;
+
+/// What is known of a corpus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// Elements of an embedding; 0 where the manifest cannot be read.
+    pub dim: usize,
+    /// Rows in all segments.
+    pub rows: usize,
+    /// Version, rising with every change.
+    pub generation: u32,
+    /// Files with rows: segments in row order, then the log, where rows are in it.
+    pub segments: Vec<SegmentDescription>,
+    /// Names of the columns that every segment has.
+    pub columns: Vec<String>,
+    /// Bytes of all these files, without caches.
+    pub bytes: u64,
+    /// When it was created, in nanoseconds since 1970.
+    pub created_unix_ns: u64,
+    /// Whether it can be used.
+    pub state: State,
+}
+
+/// A file with rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentDescription {
+    /// Name of the file in the corpus's folder.
+    pub file: String,
+    /// Rows in it.
+    pub rows: usize,
+    /// Its length.
+    pub bytes: u64,
+    /// CRC-32 (IEEE) of all its bytes; 0 for the log, which has one for each of its records.
+    pub checksum: u32,
+}
+
+/// Whether a corpus can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It can.
+    Healthy,
+    /// Stored bytes are not what was written; every use is [`Error::DataLoss`].
+    Faulty {
+        /// The file.
+        segment: String,
+        /// What does not match.
+        reason: String,
+    },
+}
+
+impl Description {
+    /// Of a corpus of which no more is known.
+    pub(crate) fn of_nothing(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            dim: 0,
+            rows: 0,
+            generation: 0,
+            segments: Vec::new(),
+            columns: Vec::new(),
+            bytes: 0,
+            created_unix_ns: 0,
+            state: State::Healthy,
+        }
+    }
+}
+
+/// Of a version.
+pub(crate) fn describe(opening: &Opening, generation: u32, pieces: &[Piece], log_len: u64) -> Description {
+    let stored = pieces.iter().filter_map(|piece| match piece {
+        Piece::Stored(stored) => Some(&stored.entry),
+        Piece::Kept(_) => None,
+    });
+    let kept: Vec<&Piece> = pieces.iter().filter(|piece| matches!(piece, Piece::Kept(_))).collect();
+    let rows = kept.iter().map(|piece| piece.rows()).sum();
+    let mut described = describe_files(opening, generation, stored, (rows, log_len));
+    let has = |piece: &&Piece, column: &String| piece.form().field_with_name(column).is_ok();
+    if described.columns.is_empty() {
+        let first = kept.first().map(|piece| piece.form().fields().iter().map(|field| field.name().clone()));
+        described.columns = first.into_iter().flatten().collect();
+    }
+    described.columns.retain(|column| kept.iter().all(|piece| has(piece, column)));
+    described
+}
+
+/// As much as the log says.
+pub(crate) fn describe_unread(manifest: &Manifest) -> Description {
+    let stored = manifest.records.iter().filter_map(|logged| match &logged.record {
+        Record::Segment(entry) => Some(entry),
+        Record::Rows(_) => None,
+    });
+    let kept = manifest.records.iter().map(|logged| match logged.record {
+        Record::Rows(rows) => rows as usize,
+        Record::Segment(_) => 0,
+    });
+    describe_files(&manifest.opening, manifest.generation().unwrap_or(u32::MAX), stored, (kept.sum(), manifest.len))
+}
+
+fn describe_files<'a>(
+    opening: &Opening,
+    generation: u32,
+    entries: impl Iterator<Item = &'a SegmentEntry>,
+    (log_rows, log_len): (usize, u64),
+) -> Description {
+    let entries: Vec<&SegmentEntry> = entries.collect();
+    let segment = |entry: &&SegmentEntry| SegmentDescription {
+        file: entry.file.clone(),
+        rows: entry.rows as usize,
+        bytes: entry.bytes,
+        checksum: entry.crc32,
+    };
+    let mut segments: Vec<_> = entries.iter().map(segment).collect();
+    if log_rows > 0 {
+        segments.push(SegmentDescription { file: manifest::FILE.into(), rows: log_rows, bytes: log_len, checksum: 0 });
+    }
+    Description {
+        name: opening.name.clone(),
+        dim: opening.dim as usize,
+        rows: segments.iter().map(|segment| segment.rows).sum(),
+        generation,
+        bytes: segments.iter().map(|segment| segment.bytes).sum(),
+        segments,
+        columns: shared_columns(&entries),
+        created_unix_ns: opening.created_unix_ns,
+        state: State::Healthy,
+    }
+}
+
+/// Columns that every segment has, in the order of the first. Rows have ids, be they in the file or not.
+fn shared_columns(entries: &[&SegmentEntry]) -> Vec<String> {
+    let Some((first, others)) = entries.split_first() else { return Vec::new() };
+    let implied = first.first_id.map(|_| MEMORY_ID.to_owned());
+    let has = |entry: &SegmentEntry, column: &String| {
+        entry.columns.contains(column) || (column == MEMORY_ID && entry.first_id.is_some())
+    };
+    let columns = implied.into_iter().chain(first.columns.iter().cloned());
+    columns.filter(|column| others.iter().all(|entry| has(entry, column))).collect()
+}

@@ -1,0 +1,131 @@
+//! From a corpus's folder to a version in memory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use megaring_core::corpus::SegmentView;
+
+use crate::corpus::{Loss, Settings, Version};
+use crate::derived::{self, DerivedPart, Stamp};
+use crate::description::describe_unread;
+use crate::manifest::{self, Manifest, Record, SegmentEntry, segment_number};
+use crate::piece::{self, Kept, Piece, Stored};
+use crate::segment::{MappedSegment, SegmentFile};
+
+/// Maps one segment of a manifest, with the cheap checks and, for small files, the checksum.
+pub(crate) fn map_segment(
+    folder: &Path,
+    entry: &SegmentEntry,
+    dim: usize,
+    check: u64,
+    small: u64,
+) -> Result<SegmentFile, String> {
+    let path = folder.join(&entry.file);
+    // The length comes first, and before the mapping: the footer of a truncated file would only say that it is no Arrow
+    // file.
+    let bytes = match fs::metadata(&path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) => return Err(format!("cannot be read: {error}")),
+    };
+    if bytes != entry.bytes {
+        return Err(format!("it has {bytes} bytes, the manifest says {}", entry.bytes));
+    }
+    let mapped = SegmentFile::bytes(&path, small).map_err(|fault| fault.to_string())?;
+    if bytes <= check && crc32fast::hash(&mapped) != entry.crc32 {
+        return Err("its checksum does not match".into());
+    }
+    let mut mapped = SegmentFile::read(mapped, dim).map_err(|fault| fault.to_string())?;
+    mapped.number(entry.first_id.unwrap_or_default());
+    match mapped.rows() as u64 == entry.rows {
+        true => Ok(mapped),
+        false => Err(format!("it has {} rows, the manifest says {}", mapped.rows(), entry.rows)),
+    }
+}
+
+/// A version, or why there is none and as much as is known of it.
+pub(crate) fn load(folder: &Path, name: &str, handle: u32, settings: &Settings) -> Result<Version, Arc<Loss>> {
+    loop {
+        let unreadable = |reason| Arc::new(Loss { file: manifest::FILE.into(), reason, known: None });
+        let manifest = Manifest::read(folder, name).map_err(unreadable)?;
+        match load_pieces(folder, &manifest, settings) {
+            Ok(pieces) => {
+                let generation = manifest.generation().unwrap_or(u32::MAX);
+                return Ok(Version::new(manifest.opening, handle, generation, pieces, manifest.len));
+            }
+            // Another process may have merged segments meanwhile, and removed them.
+            Err(_) if !settings.writable && is_another(folder, name, &manifest) => {}
+            Err((file, reason)) => {
+                return Err(Arc::new(Loss { file, reason, known: Some(describe_unread(&manifest)) }));
+            }
+        }
+    }
+}
+
+fn is_another(folder: &Path, name: &str, manifest: &Manifest) -> bool {
+    let generation = manifest.generation();
+    Manifest::read(folder, name).is_ok_and(|now| now.generation() != generation)
+}
+
+/// The pieces, or the file that is to blame and why.
+fn load_pieces(folder: &Path, manifest: &Manifest, settings: &Settings) -> Result<Vec<Piece>, (String, String)> {
+    let dim = manifest.opening.dim as usize;
+    let mut pieces = Vec::new();
+    for logged in &manifest.records {
+        let piece = match &logged.record {
+            Record::Segment(entry) => {
+                let file = map_segment(folder, entry, dim, settings.check_bytes, settings.small_bytes)
+                    .map_err(|reason| (entry.file.clone(), reason))?;
+                let derived = derive(folder, &file, entry, dim, settings);
+                stored(file, entry.clone(), derived, dim)
+            }
+            Record::Rows(_) => {
+                let kept = Kept::decode(&logged.body, dim);
+                Piece::Kept(Arc::new(kept.map_err(|fault| (manifest::FILE.to_owned(), fault.to_string()))?))
+            }
+        };
+        piece::push(&mut pieces, piece, dim);
+    }
+    Ok(pieces)
+}
+
+/// A segment file as a piece.
+pub(crate) fn stored(file: SegmentFile, entry: SegmentEntry, derived: Vec<DerivedPart>, dim: usize) -> Piece {
+    let parts = file.parts.iter().cloned().zip(derived);
+    let views = parts.map(|(part, derived)| {
+        let rows = part.rows;
+        Arc::new(SegmentView::new(MappedSegment::new(part, derived), rows))
+    });
+    let views = views.collect();
+    Piece::Stored(Arc::new(Stored::new(entry, views, &file, dim)))
+}
+
+/// What is computed from a segment: of a small one on the heap, of another in the cache beside it.
+pub(crate) fn derive(
+    folder: &Path,
+    file: &SegmentFile,
+    entry: &SegmentEntry,
+    dim: usize,
+    settings: &Settings,
+) -> Vec<DerivedPart> {
+    let embeddings: Vec<&[f32]> = file.parts.iter().map(|part| &part.embeddings[..]).collect();
+    if entry.bytes <= settings.small_bytes {
+        return embeddings.iter().map(|part| DerivedPart::compute(part, dim)).collect();
+    }
+    let stamp = Stamp { segment_crc: entry.crc32, dim };
+    let path = cache_path(&folder.join(&entry.file));
+    let check = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= settings.check_bytes);
+    derived::open(&path, stamp, &embeddings, settings.writable, check)
+}
+
+/// Path of the cache beside a segment.
+pub(crate) fn cache_path(segment: &Path) -> PathBuf {
+    segment.with_extension("derived")
+}
+
+/// The largest number of a segment file in a folder.
+pub(crate) fn last_number(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let names = entries.flatten().filter_map(|entry| segment_number(entry.file_name().to_str()?));
+    names.max().unwrap_or(0)
+}
