@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use arrow_schema::SchemaRef;
 use megaring_core::Error;
 
-use crate::corpus::{Corpus, NamedFile, Version, remove_segment};
+use crate::corpus::{Corpus, NamedFile, Version};
 use crate::durable::storage;
 use crate::load::stored;
 use crate::manifest::Manifest;
@@ -134,7 +134,7 @@ fn merge_runs(
     let log = Manifest::write_beside(corpus.folder(), &began.opening, began.view.generation() + 1, &records);
     let log = log.map_err(storage("cannot write in", corpus.folder()))?;
     corpus.finish_merge(began, from, pieces, log, files)?;
-    replaced.iter().for_each(|path| remove_segment(path));
+    replaced.iter().for_each(|path| corpus.remove_segment(path));
     Ok(done)
 }
 

@@ -191,8 +191,14 @@ impl Corpus {
         let file = segment_file(self.next_file.fetch_add(1, Ordering::Relaxed));
         let path = self.folder.join(&file);
         let refused = |error| self.version().err().unwrap_or_else(|| storage("cannot write", &path)(error));
-        temporary.rename(&path).map_err(refused)?;
-        let named = NamedFile { corpus: self, path: Some(path.clone()) };
+        temporary.sync().map_err(refused)?;
+        let named = {
+            // The folder of a corpus that was dropped may be another one's by now.
+            let _turn = self.turn();
+            self.version()?;
+            temporary.rename(&path).map_err(refused)?;
+            NamedFile { corpus: self, path: Some(path.clone()) }
+        };
         sync_folder(&self.folder).map_err(storage("cannot sync", &self.folder))?;
         let found = SegmentFile::map(&path, dim, self.settings.small_bytes)
             .map_err(|fault| Error::Internal(format!("a segment just written to {} {fault}", path.display())))?;
@@ -281,6 +287,16 @@ impl Corpus {
         let generation = version.view.generation().checked_add(1).ok_or_else(|| out_of_generations(&self.name))?;
         self.install(&commits, version.opening.clone(), generation, pieces);
         Ok(())
+    }
+
+    /// Removes a segment file and its cache. What cannot be removed now is swept at the next open.
+    pub(crate) fn remove_segment(&self, path: &Path) {
+        // The folder of a corpus that was dropped may be another one's by now.
+        let _turn = self.turn();
+        if !matches!(self.condition(), Condition::Dropped) {
+            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(cache_path(path));
+        }
     }
 
     /// Has small segments merged soon, where that is worth it.
@@ -380,19 +396,10 @@ impl NamedFile<'_> {
 
 impl Drop for NamedFile<'_> {
     fn drop(&mut self) {
-        let Some(path) = &self.path else { return };
-        // The folder of a corpus that was dropped may be another one's by now.
-        let _turn = self.corpus.turn();
-        if !matches!(self.corpus.condition(), Condition::Dropped) {
-            remove_segment(path);
+        if let Some(path) = &self.path {
+            self.corpus.remove_segment(path);
         }
     }
-}
-
-/// Removes a segment file and its cache. What cannot be removed now is swept at the next open.
-pub(crate) fn remove_segment(path: &Path) {
-    let _ = fs::remove_file(path);
-    let _ = fs::remove_file(cache_path(path));
 }
 
 /// Whether `rows` more rows fit a corpus of `have`.

@@ -54,9 +54,14 @@ impl TemporaryFile {
         self.file.try_clone()
     }
 
+    /// Makes the bytes last over a crash.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
     /// Syncs the bytes and gives the file its name, replacing what had it. The name itself lasts after [`sync_folder`].
     pub(crate) fn rename(mut self, to: &Path) -> io::Result<()> {
-        self.file.sync_all()?;
+        self.sync()?;
         fs::rename(&self.path, to)?;
         self.kept = true;
         Ok(())

@@ -1,4 +1,5 @@
-//! `kill -9` in the middle of appends and merges, over and over: what was acknowledged is there, and everything verifies.
+//! `kill -9` in the middle of appends and merges, over and over: what was acknowledged is there, and everything
+//! verifies.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;

@@ -71,11 +71,12 @@ fn a_commit_that_a_crash_cut_short_did_not_happen() {
     let (_folder, store) = three_appends();
     let log = store.root().join("a").join(LOG);
     let three = fs::read(&log).unwrap();
-    append(&store, "a", 6, 2, 4);
+    // Longer than the one that is to take its place.
+    append(&store, "a", 6, 30, 4);
     let root = store.root().to_owned();
     drop(store);
     let four = fs::read(&log).unwrap();
-    let cuts = (three.len()..four.len()).map(|len| four[..len].to_vec());
+    let cuts = (three.len()..four.len()).step_by(7).map(|len| four[..len].to_vec());
     // Some systems make a file longer before they write into it.
     let unwritten = [1, 16, 5000].map(|more| [&three[..], &vec![0; more]].concat());
     for left in cuts.chain(unwritten) {

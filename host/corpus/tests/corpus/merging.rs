@@ -138,20 +138,32 @@ fn a_merge_that_fails_leaves_the_corpus_as_it_was() {
     assert_rows(&store.view("a").unwrap(), 31);
 }
 
+/// Whoever still writes to a corpus that was dropped touches nothing of the one that has its name now.
 #[test]
-fn a_corpus_that_is_dropped_meanwhile_stays_dropped() {
+fn a_corpus_that_takes_the_name_of_a_dropped_one_is_let_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open_with(folder.path(), Access::Exclusive, SMALL).unwrap();
-    for round in 0..20 {
+    let options = OpenOptions { small_bytes: 0, ..SMALL };
+    let store = Store::open_with(folder.path(), Access::Exclusive, options).unwrap();
+    for round in 0..10 {
         store.create("a", 8).unwrap();
+        (0..4).for_each(|i| append(&store, "a", 2 * i, 2, 8));
+        let [mut late, mut later] = [store.append("a").unwrap(), store.append("a").unwrap()];
+        late.push(rows(0, 4000, 8)).unwrap();
+        later.push(rows(0, 4000, 8)).unwrap();
         std::thread::scope(|scope| {
-            (0..40).for_each(|i| append(&store, "a", 2 * i, 2, 8));
             scope.spawn(|| match store.compact("a") {
-                Ok(_) | Err(Error::CorpusNotFound { .. } | Error::Storage(_)) => {}
-                Err(error) => panic!("{error:?}"),
+                Ok(_) | Err(Error::CorpusNotFound { .. } | Error::Storage(_) | Error::Cancelled) => {}
+                Err(error) => panic!("round {round}: {error:?}"),
             });
+            scope.spawn(|| late.commit());
             store.drop_corpus("a").unwrap();
+            store.create("a", 8).unwrap();
+            (0..6).for_each(|i| append(&store, "a", 5 * i, 5, 8));
         });
+        assert!(matches!(later.commit(), Err(Error::CorpusNotFound { .. })));
+        assert_rows(&store.view("a").unwrap(), 30);
+        assert!(store.verify("a").unwrap().is_clean(), "round {round}");
+        store.drop_corpus("a").unwrap();
         assert!(!folder.path().join("a").exists(), "round {round}");
     }
 }
