@@ -97,7 +97,7 @@ pub(crate) fn compact_all(corpus: &Corpus) -> Result<Compacted, Error> {
 type Pause<'a> = &'a dyn Fn(Duration, u64) -> Result<(), Error>;
 
 fn merge(corpus: &Corpus, plan: impl Fn(&[Piece]) -> Vec<Range<usize>>, pause: Pause<'_>) -> Result<Compacted, Error> {
-    let _turn = corpus.merges.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = corpus.merging();
     let (began, from) = corpus.begin_merge()?;
     let runs = plan(&began.pieces);
     let merged = merge_runs(corpus, &began, from, &runs, pause);

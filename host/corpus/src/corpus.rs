@@ -1,6 +1,7 @@
 //! One corpus of a store: its current version, and how rows become part of it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -14,7 +15,7 @@ use crate::derived::DerivedPart;
 use crate::description::{Description, State, describe};
 use crate::durable::{TemporaryFile, storage, sync_folder};
 use crate::load::{cache_path, derive, last_number, load, stored};
-use crate::manifest::{self, Log, Opening, Record, SegmentEntry, segment_file};
+use crate::manifest::{self, Log, Manifest, Opening, Record, SegmentEntry, segment_file};
 use crate::piece::{self, Kept, Piece};
 use crate::rows::Rows;
 use crate::segment::SegmentFile;
@@ -45,7 +46,7 @@ pub(crate) struct Corpus {
     /// Held while a version is replaced.
     commits: Mutex<Commits>,
     /// Held while segments are merged, or must not be.
-    pub(crate) merges: Mutex<()>,
+    merges: Mutex<()>,
     /// Whether the compactor is to look after it.
     pub(crate) is_queued: AtomicBool,
 }
@@ -152,8 +153,7 @@ impl Corpus {
             rows.memory_ids = (total as u64..).take(count).collect();
         }
         let internal = |error: String| Error::Internal(format!("rows that were taken: {error}"));
-        let schema = rows.schema(dim);
-        let batch = rows.into_batch(&schema, dim).map_err(|error| internal(error.to_string()))?;
+        let batch = rows.into_batch_of(dim).map_err(|error| internal(error.to_string()))?;
         let body = piece::encode(&batch).map_err(|error| internal(error.to_string()))?;
         let kept = Kept::new(batch, dim).map_err(|fault| internal(fault.to_string()))?;
         self.record(&mut commits, &version, &Record::Rows(count as u64), &body)?;
@@ -238,6 +238,11 @@ impl Corpus {
         Ok(self.install(commits, version.opening.clone(), generation, pieces).appended(rows))
     }
 
+    /// Held, nothing is merged but by who holds it: segment files stay.
+    pub(crate) fn merging(&self) -> MutexGuard<'_, ()> {
+        self.merges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A version to merge segments of, and the bytes of its log. What is committed from here on is remembered.
     pub(crate) fn begin_merge(&self) -> Result<(Arc<Version>, u64), Error> {
         let mut commits = self.turn();
@@ -287,6 +292,25 @@ impl Corpus {
         let generation = version.view.generation().checked_add(1).ok_or_else(|| out_of_generations(&self.name))?;
         self.install(&commits, version.opening.clone(), generation, pieces);
         Ok(())
+    }
+
+    /// Puts the current version into an empty folder, under another name: a log of its own, and links to the segments.
+    pub(crate) fn copy_to(&self, folder: &Path, name: &str) -> Result<(), Error> {
+        let mut tries = 0;
+        loop {
+            let _unmerged = self.merging();
+            let version = self.version()?;
+            let files = version.pieces.iter().filter_map(Piece::file);
+            match files.into_iter().try_for_each(|file| link(&self.folder.join(file), &folder.join(file))) {
+                Ok(()) => return version.write_log(folder, name),
+                // Another process has merged segments meanwhile.
+                Err((error, _)) if error.kind() == io::ErrorKind::NotFound && !self.settings.writable && tries < 10 => {
+                    tries += 1;
+                    self.reload();
+                }
+                Err((error, path)) => return Err(storage("cannot copy", &path)(error)),
+            }
+        }
     }
 
     /// Removes a segment file and its cache. What cannot be removed now is swept at the next open.
@@ -377,6 +401,16 @@ impl Version {
         Appended { rows, total_rows, generation, segments: self.describe().segments.len() }
     }
 
+    fn write_log(&self, folder: &Path, name: &str) -> Result<(), Error> {
+        let opening = self.opening.renamed(name);
+        let records = self.pieces.iter().map(Piece::logged).collect::<Result<Vec<_>, _>>()?;
+        let path = folder.join(manifest::FILE);
+        Manifest::write_beside(folder, &opening, self.view.generation(), &records)
+            .and_then(|log| log.rename(&path))
+            .and_then(|()| sync_folder(folder))
+            .map_err(storage("cannot write", &path))
+    }
+
     fn describe(&self) -> Description {
         describe(&self.opening, self.view.generation(), &self.pieces, self.log_len)
     }
@@ -400,6 +434,22 @@ impl Drop for NamedFile<'_> {
             self.corpus.remove_segment(path);
         }
     }
+}
+
+/// Links a segment file, and its cache where it has one, or copies it to another file system.
+fn link(from: &Path, to: &Path) -> Result<(), (io::Error, PathBuf)> {
+    // A file that is there under the name was linked by a try before.
+    let linked = |from: &Path, to: &Path| match fs::hard_link(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            fs::copy(from, to).and_then(|_| File::open(to)?.sync_all())
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    };
+    linked(from, to).map_err(|error| (error, from.to_owned()))?;
+    // A cache that cannot be linked is made anew.
+    let _ = linked(&cache_path(from), &cache_path(to));
+    Ok(())
 }
 
 /// Whether `rows` more rows fit a corpus of `have`.

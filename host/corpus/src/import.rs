@@ -89,19 +89,27 @@ impl Format {
             (&[0xff; 4], Self::ArrowStream),
         ];
         let by_magic = by_magic.into_iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, format)| format);
-        let by_name = || match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-            "arrow" | "feather" | "ipc" => Some(Self::ArrowFile),
-            "arrows" => Some(Self::ArrowStream),
-            "parquet" | "pq" => Some(Self::Parquet),
-            "npy" => Some(Self::Npy),
-            "fvecs" => Some(Self::Fvecs),
-            "jsonl" | "ndjson" | "json" => Some(Self::JsonLines),
-            _ => None,
-        };
-        by_magic.or_else(by_name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            Error::field("format", format!("{} does not tell its format; name one of {names}", path.display()))
-        })
+        by_magic.map_or_else(|| Self::of_name(path), Ok)
+    }
+
+    /// The format that the end of a file's name stands for.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the field `format`.
+    pub fn of_name(path: &Path) -> Result<Self, Error> {
+        let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+        match extension.as_deref() {
+            Some("arrow" | "feather" | "ipc") => Ok(Self::ArrowFile),
+            Some("arrows") => Ok(Self::ArrowStream),
+            Some("parquet" | "pq") => Ok(Self::Parquet),
+            Some("npy") => Ok(Self::Npy),
+            Some("fvecs") => Ok(Self::Fvecs),
+            Some("jsonl" | "ndjson" | "json") => Ok(Self::JsonLines),
+            _ => {
+                let names = Self::ALL.map(Self::name).join(", ");
+                Err(Error::field("format", format!("{} does not tell its format; name one of {names}", path.display())))
+            }
+        }
     }
 }
 

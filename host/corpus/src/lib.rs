@@ -50,6 +50,7 @@ mod corpus;
 mod derived;
 mod description;
 mod durable;
+mod export;
 mod fault;
 pub mod import;
 mod load;

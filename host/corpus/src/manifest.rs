@@ -106,6 +106,11 @@ impl Opening {
         let (name, dim) = (name.to_owned(), dim as u64);
         Self { format: FORMAT, name, dim, created_unix_ns, generation: 1, base: 0 }
     }
+
+    /// The same, of a corpus of another name.
+    pub(crate) fn renamed(&self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self.clone() }
+    }
 }
 
 impl Manifest {

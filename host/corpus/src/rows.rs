@@ -216,6 +216,20 @@ impl Rows {
         Ok(())
     }
 
+    /// The rows with every title spelled out.
+    pub(crate) fn with_titles(mut self) -> Self {
+        if self.titles.is_empty() {
+            self.titles.resize(self.len(), String::new());
+        }
+        self
+    }
+
+    /// The rows as a record batch of their own schema. Titles are spelled out.
+    pub(crate) fn into_batch_of(self, dim: usize) -> Result<RecordBatch, ArrowError> {
+        let schema = self.schema(dim);
+        self.into_batch(&schema, dim)
+    }
+
     /// The rows as a record batch of `schema`, which is [`Self::schema`]'s. Embeddings are moved, not copied.
     pub(crate) fn into_batch(self, schema: &SchemaRef, dim: usize) -> Result<RecordBatch, ArrowError> {
         let item = Arc::new(Field::new("item", DataType::Float32, false));

@@ -56,10 +56,8 @@ impl SegmentWriter {
     }
 
     /// Takes rows that passed [`Self::check_columns`].
-    pub(crate) fn push(&mut self, mut rows: Rows) -> Result<(), Error> {
-        if rows.titles.is_empty() {
-            rows.titles.resize(rows.len(), String::new());
-        }
+    pub(crate) fn push(&mut self, rows: Rows) -> Result<(), Error> {
+        let rows = rows.with_titles();
         self.schema.get_or_insert_with(|| rows.schema(self.dim));
         if !self.gathered.is_empty() && self.gathered.bytes() + rows.bytes() > BATCH_BYTES {
             self.flush()?;

@@ -20,6 +20,8 @@ use crate::compact::{Compacted, Compactor, compact_all};
 use crate::corpus::{Corpus, Settings};
 use crate::description::Description;
 use crate::durable::{self, Summing, TemporaryFile, storage, sync_folder, temporary_path};
+use crate::export::export;
+use crate::import::Format;
 use crate::lock::Lock;
 use crate::manifest::{self, Manifest, Opening, check_name};
 use crate::segment::SegmentFile;
@@ -243,6 +245,49 @@ impl Store {
         compact_all(&*self.find(name)?)
     }
 
+    /// Writes the current version of a corpus into a file that is not there yet, for other programs: as Arrow IPC file or
+    /// Parquet with every column that all rows have, as `.npy` or `.fvecs` the vectors alone. The number of rows comes
+    /// back. Appends go on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the field `path` where there is such a file, or `format` where it is not written;
+    /// otherwise as [`Self::view`], and [`Error::Storage`].
+    pub fn export(&self, name: &str, path: &Path, format: Format) -> Result<usize, Error> {
+        export(&*self.find(name)?, path, format)
+    }
+
+    /// Makes a corpus of another data folder's, under a name of its own, with all its rows and ids. Segment files are
+    /// linked where both folders are on one file system, and copied elsewhere: a copy of a large corpus takes no time and
+    /// no room. Of a folder that somebody else writes to, one version is taken.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `name`, [`Error::CorpusExists`], [`Error::CorpusNotFound`] and [`Error::DataLoss`] of
+    /// `source`, [`Error::Storage`]: nothing is kept.
+    pub fn take_from(&self, source: &Self, name: &str, new_name: &str) -> Result<Description, Error> {
+        check_name(new_name)?;
+        self.require_writable(new_name)?;
+        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = self.root.join(new_name);
+        if self.find(new_name).is_ok() || folder.exists() {
+            return Err(Error::CorpusExists { name: new_name.to_owned() });
+        }
+        let beside = temporary_path(&self.root);
+        let made = fs::create_dir(&beside).map_err(storage("cannot create", &beside));
+        let made = made.and_then(|()| source.find(name)?.copy_to(&beside, new_name));
+        let made = made.and_then(|()| {
+            let renamed = fs::rename(&beside, &folder).and_then(|()| sync_folder(&self.root));
+            renamed.map_err(storage("cannot create", &folder))
+        });
+        if let Err(error) = made {
+            let _ = fs::remove_dir_all(&beside);
+            return Err(error);
+        }
+        let corpus = Arc::new(self.load(new_name));
+        let description = corpus.describe();
+        self.write().insert(new_name.to_owned(), corpus);
+        Ok(description)
+    }
+
     /// Reads all of a corpus from disk: checksums, every value, and whether the caches are those of the segments. A
     /// fault found makes the corpus faulty from now on; a wrong cache is made anew; a corpus without fault can be used
     /// again.
@@ -252,7 +297,7 @@ impl Store {
     pub fn verify(&self, name: &str) -> Result<VerifyReport, Error> {
         let corpus = self.find(name)?;
         let report = {
-            let _unmerged = corpus.merges.lock().unwrap_or_else(PoisonError::into_inner);
+            let _unmerged = corpus.merging();
             verify::verify(corpus.folder(), name, self.settings.small_bytes)
         };
         verify::settle(&report, &corpus, self.settings.writable);

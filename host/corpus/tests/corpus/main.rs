@@ -6,6 +6,7 @@
 mod appends;
 mod child;
 mod common;
+mod copies;
 mod crash;
 mod full_disk;
 mod import;

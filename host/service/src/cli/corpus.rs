@@ -1,8 +1,11 @@
 //! `megaring corpus …`. Reading commands open the folder for reading, so they work beside a running server; those that
 //! write need it for themselves.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use clap::builder::BoolishValueParser;
+use megaring_corpus::import::Format;
 use megaring_corpus::{Access, Description, Store};
 use serde_json::json;
 
@@ -32,6 +35,34 @@ pub(crate) enum CorpusCommand {
     Describe {
         /// Corpus
         name: String,
+    },
+    /// Write its rows into a file: Arrow IPC or Parquet with all columns, .npy or .fvecs with the vectors
+    Export {
+        /// Corpus
+        name: String,
+        /// File to be made
+        #[arg(long, env = "MEGARING_CORPUS_EXPORT_OUT", value_name = "FILE", required = true)]
+        out: PathBuf,
+        /// The file's format [default: by its name]
+        #[arg(long, env = "MEGARING_CORPUS_EXPORT_FORMAT")]
+        format: Option<Format>,
+    },
+    /// Copy its present version into another data folder, by links where that is possible; a server may go on with it
+    Snapshot {
+        /// Corpus
+        name: String,
+        /// Data folder of the copy, made if it is not there; `corpus verify --data FOLDER` checks it
+        folder: PathBuf,
+    },
+    /// Make a corpus of a snapshot's
+    Restore {
+        /// Data folder of the snapshot
+        folder: PathBuf,
+        /// Corpus in it
+        name: String,
+        /// Name of the corpus made [default: the same]
+        #[arg(long = "as", env = "MEGARING_CORPUS_RESTORE_AS", value_name = "NAME")]
+        new_name: Option<String>,
     },
     /// Merge its segments, which otherwise happens in the background where they are small
     Compact {
@@ -66,6 +97,22 @@ pub(crate) fn run(command: CorpusCommand, settings: &Settings, output: &mut Outp
             let corpus = settings.store(Access::ReadOnly)?.describe(&name)?;
             output.answer(&CorpusRecord::of(&corpus), || describe_text(&corpus))
         }
+        CorpusCommand::Export { name, out, format } => {
+            let format = format.map_or_else(|| Format::of_name(&out), Ok)?;
+            let rows = settings.store(Access::ReadOnly)?.export(&name, &out, format)?;
+            let record =
+                json!({ "corpus": name, "rows": rows, "format": format.name(), "file": out.display().to_string() });
+            output.answer(&record, || format!("{name}: {} in {}", counted(rows as u64, "row", "rows"), out.display()))
+        }
+        CorpusCommand::Snapshot { name, folder } => {
+            let source = settings.store(Access::ReadOnly)?;
+            take(&*Store::open(&folder, Access::Exclusive)?, &source, &name, &name, output)
+        }
+        CorpusCommand::Restore { folder, name, new_name } => {
+            let source = Store::open(&folder, Access::ReadOnly)?;
+            let new_name = new_name.as_deref().unwrap_or(&name);
+            take(&*settings.store(Access::Exclusive)?, &source, &name, new_name, output)
+        }
         CorpusCommand::Compact { name } => compact(&name, &*settings.store(Access::Exclusive)?, output),
         CorpusCommand::Verify { names } => verify(&*settings.store(Access::ReadOnly)?, names, output),
         CorpusCommand::Drop { name, yes } => drop_corpus(&name, yes, settings, output),
@@ -80,6 +127,12 @@ fn list(corpora: &[Description], output: &mut Output) -> Result<(), Failure> {
         [] => output.text("no corpora; `megaring corpus import NAME FILE` makes one"),
         corpora => output.text(list_table(corpora)),
     }
+}
+
+fn take(store: &Store, source: &Store, name: &str, new_name: &str, output: &mut Output) -> Result<(), Failure> {
+    let corpus = store.take_from(source, name, new_name)?;
+    let rows = counted(corpus.rows as u64, "row", "rows");
+    output.answer(&CorpusRecord::of(&corpus), || format!("{new_name}: {rows} in {}", store.root().display()))
 }
 
 fn compact(name: &str, store: &Store, output: &mut Output) -> Result<(), Failure> {

@@ -34,6 +34,15 @@ fn a_corpus_from_its_making_to_its_end() {
     assert!(folder.run(&["corpus", "list"]).succeeded().stdout.contains("healthy"));
     let verified = folder.run(&["corpus", "verify", "--json"]).succeeded().records();
     assert_eq!((verified[0]["healthy"].as_bool(), verified[0]["rows"].as_u64()), (Some(true), Some(4)));
+    assert!(folder.run(&["corpus", "export", "words", "--out", "words.npy"]).succeeded().stdout.contains("4 rows"));
+    folder.run(&["corpus", "export", "words", "--out", "words.npy"]).failed(1, &["words.npy", "exists already"]);
+    folder.run(&["corpus", "export", "words", "--out", "words.txt"]).failed(1, &["words.txt", "parquet"]);
+    folder.run(&["corpus", "snapshot", "words", "kept"]).succeeded();
+    assert!(folder.run(&["corpus", "verify", "--data", "kept"]).succeeded().stdout.contains("sound, 4 rows"));
+    folder.run(&["corpus", "restore", "kept", "words"]).failed(1, &["\"words\" exists already"]);
+    let restored = folder.run(&["corpus", "restore", "kept", "words", "--as", "again", "--json"]).succeeded().records();
+    assert_eq!((restored[0]["name"].as_str(), restored[0]["rows"].as_u64()), (Some("again"), Some(4)));
+    folder.run(&["corpus", "drop", "again", "--yes"]).succeeded();
     folder.run(&["corpus", "drop", "words"]).failed(2, &["4 rows", "--yes"]);
     assert_eq!(folder.run(&["corpus", "list", "--json"]).records().len(), 1);
     let dropped = folder.run(&["corpus", "drop", "words", "--yes", "--json"]).succeeded().records();

@@ -1,0 +1,151 @@
+//! Export: a corpus's rows as a file for other programs.
+//!
+//! | format | what is written |
+//! |---|---|
+//! | Arrow IPC file, Parquet (snappy) | every column that all rows have, ids among them |
+//! | `.npy` | the vectors, `<f4`, C order |
+//! | `.fvecs` | the vectors, each behind its dimension |
+//!
+//! The file is there whole or not at all, and never takes the place of another.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use arrow_array::RecordBatch;
+use arrow_ipc::writer::FileWriter;
+use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
+use megaring_core::Error;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+
+use crate::corpus::{Corpus, Version};
+use crate::durable::{TemporaryFile, storage, sync_folder};
+use crate::import::Format;
+use crate::piece::Piece;
+use crate::rows::Rows;
+
+/// Rows that are converted at a time.
+const RUN_ROWS: usize = 8192;
+
+/// What is written to.
+enum Sink {
+    Arrow(FileWriter<BufWriter<File>>),
+    Parquet(ArrowWriter<File>),
+    Npy(BufWriter<File>),
+    Fvecs(BufWriter<File>),
+}
+
+/// Writes the current version of a corpus; the number of its rows comes back.
+pub(crate) fn export(corpus: &Corpus, path: &Path, format: Format) -> Result<usize, Error> {
+    let exists = || Error::field("path", format!("{} exists already", path.display()));
+    if path.exists() {
+        return Err(exists());
+    }
+    // Merging would remove files that are read here.
+    let _unmerged = corpus.merging();
+    let version = corpus.version()?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let refused = || storage("cannot write", path);
+    let temporary = TemporaryFile::create(folder).map_err(refused())?;
+    let schema = shared_schema(&version);
+    let handle = temporary.handle().map_err(refused())?;
+    let mut sink = Sink::open(handle, format, &version, &schema)?.map_err(refused())?;
+    let dim = version.view.dim();
+    for piece in &version.pieces {
+        piece.for_each_run(corpus.folder(), dim, RUN_ROWS, |rows| sink.put(rows, dim, &schema).map_err(refused()))?;
+    }
+    sink.close().map_err(refused())?;
+    temporary.sync().map_err(refused())?;
+    // A link, unlike a rename, does not replace what came there meanwhile.
+    std::fs::hard_link(temporary.path(), path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => exists(),
+        _ => refused()(error),
+    })?;
+    sync_folder(folder).map_err(refused())?;
+    Ok(version.view.rows())
+}
+
+/// The columns that all rows have, with one type.
+fn shared_schema(version: &Version) -> SchemaRef {
+    let mut forms = version.pieces.iter().map(Piece::form);
+    let Some(first) = forms.next() else {
+        let rows = Rows { memory_ids: vec![0], ..Rows::default() };
+        return rows.schema(version.view.dim());
+    };
+    let others: Vec<&SchemaRef> = forms.collect();
+    let has = |form: &&SchemaRef, field: &Field| form.field_with_name(field.name()).is_ok_and(|own| own == field);
+    let shared = |field: &&std::sync::Arc<Field>| others.iter().all(|form| has(form, field));
+    let fields: Vec<_> = first.fields().iter().filter(shared).cloned().collect();
+    Schema::new(fields).into()
+}
+
+/// The rows' columns that `schema` has.
+fn columns(rows: Rows, dim: usize, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let batch = rows.with_titles().into_batch_of(dim)?;
+    let places: Result<Vec<usize>, ArrowError> =
+        schema.fields().iter().map(|field| batch.schema_ref().index_of(field.name())).collect();
+    batch.project(&places?)
+}
+
+impl Sink {
+    /// An error for a format that is not written.
+    fn open(file: File, format: Format, version: &Version, schema: &SchemaRef) -> Result<io::Result<Self>, Error> {
+        let (rows, dim) = (version.view.rows(), version.view.dim());
+        Ok(match format {
+            Format::ArrowFile => {
+                FileWriter::try_new(BufWriter::new(file), schema).map(Self::Arrow).map_err(io::Error::other)
+            }
+            Format::Parquet => {
+                let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+                let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties));
+                writer.map(Self::Parquet).map_err(io::Error::other)
+            }
+            Format::Npy => {
+                let mut out = BufWriter::new(file);
+                out.write_all(&npy_header(rows, dim)).map(|()| Self::Npy(out))
+            }
+            Format::Fvecs => Ok(Self::Fvecs(BufWriter::new(file))),
+            other => {
+                let reason = format!("{other} is not written; arrow, parquet, npy and fvecs are");
+                return Err(Error::field("format", reason));
+            }
+        })
+    }
+
+    fn put(&mut self, rows: Rows, dim: usize, schema: &SchemaRef) -> io::Result<()> {
+        let columns = |rows| columns(rows, dim, schema).map_err(io::Error::other);
+        match self {
+            Self::Arrow(writer) => writer.write(&columns(rows)?).map_err(io::Error::other),
+            Self::Parquet(writer) => writer.write(&columns(rows)?).map_err(io::Error::other),
+            Self::Npy(out) => put_values(out, &rows.embeddings.values),
+            Self::Fvecs(out) => rows.embeddings.values.chunks_exact(dim.max(1)).try_for_each(|row| {
+                out.write_all(&(dim as u32).to_le_bytes())?;
+                put_values(out, row)
+            }),
+        }
+    }
+
+    fn close(self) -> io::Result<()> {
+        match self {
+            Self::Arrow(mut writer) => writer.finish().map_err(io::Error::other),
+            Self::Parquet(writer) => writer.close().map(|_| ()).map_err(io::Error::other),
+            Self::Npy(mut out) | Self::Fvecs(mut out) => out.flush(),
+        }
+    }
+}
+
+fn put_values(out: &mut impl Write, values: &[f32]) -> io::Result<()> {
+    values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
+}
+
+/// The header of version 1.0, padded so that values begin at a multiple of 64 bytes.
+fn npy_header(rows: usize, dim: usize) -> Vec<u8> {
+    let mut text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dim}), }}");
+    let prefix = 10;
+    let whole = (prefix + text.len() + 1).next_multiple_of(64);
+    text.extend(std::iter::repeat_n(' ', whole - prefix - text.len() - 1));
+    text.push('\n');
+    [b"\x93NUMPY\x01\x00", &(text.len() as u16).to_le_bytes()[..], text.as_bytes()].concat()
+}
