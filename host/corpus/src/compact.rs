@@ -191,8 +191,9 @@ impl Compactor {
             thread.handle = std::thread::Builder::new().name("megaring-compact".into()).spawn(work).ok();
             thread.queue = thread.handle.as_ref().map(|_| queue);
         }
-        let sent = thread.queue.as_ref().is_some_and(|queue| queue.send(corpus.clone()).is_ok());
-        corpus.is_queued.store(sent, Ordering::Release);
+        if thread.queue.as_ref().is_none_or(|queue| queue.send(corpus.clone()).is_err()) {
+            corpus.is_queued.store(false, Ordering::Release);
+        }
     }
 
     /// Ends after the merges that are short.

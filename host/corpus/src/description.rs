@@ -45,7 +45,7 @@ pub struct SegmentDescription {
 pub enum State {
     /// It can.
     Healthy,
-    /// Stored bytes are not what was written; every use is [`Error::DataLoss`].
+    /// Stored bytes are not what was written; every use is [`DataLoss`](megaring_core::Error::DataLoss).
     Faulty {
         /// The file.
         segment: String,

@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
 use arrow_ipc::writer::FileWriter;
@@ -39,32 +39,57 @@ enum Sink {
 
 /// Writes the current version of a corpus; the number of its rows comes back.
 pub(crate) fn export(corpus: &Corpus, path: &Path, format: Format) -> Result<usize, Error> {
-    let exists = || Error::field("path", format!("{} exists already", path.display()));
-    if path.exists() {
-        return Err(exists());
-    }
+    let file = NewFile::create(path)?;
     // Merging would remove files that are read here.
     let _unmerged = corpus.merging();
     let version = corpus.version()?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let refused = || storage("cannot write", path);
-    let temporary = TemporaryFile::create(folder).map_err(refused())?;
     let schema = shared_schema(&version);
-    let handle = temporary.handle().map_err(refused())?;
-    let mut sink = Sink::open(handle, format, &version, &schema)?.map_err(refused())?;
+    let refused = || storage("cannot write", path);
+    let mut sink = Sink::open(file.handle()?, format, &version, &schema)?.map_err(refused())?;
     let dim = version.view.dim();
     for piece in &version.pieces {
         piece.for_each_run(corpus.folder(), dim, RUN_ROWS, |rows| sink.put(rows, dim, &schema).map_err(refused()))?;
     }
     sink.close().map_err(refused())?;
-    temporary.sync().map_err(refused())?;
-    // A link, unlike a rename, does not replace what came there meanwhile.
-    std::fs::hard_link(temporary.path(), path).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => exists(),
-        _ => refused()(error),
-    })?;
-    sync_folder(folder).map_err(refused())?;
+    file.publish()?;
     Ok(version.view.rows())
+}
+
+/// A file that is there whole or not at all, and takes no other's place.
+pub(crate) struct NewFile {
+    path: PathBuf,
+    folder: PathBuf,
+    temporary: TemporaryFile,
+}
+
+impl NewFile {
+    pub(crate) fn create(path: &Path) -> Result<Self, Error> {
+        if path.exists() {
+            return Err(exists(path));
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let temporary = TemporaryFile::create(folder).map_err(storage("cannot write in", folder))?;
+        Ok(Self { path: path.to_owned(), folder: folder.to_owned(), temporary })
+    }
+
+    pub(crate) fn handle(&self) -> Result<File, Error> {
+        self.temporary.handle().map_err(storage("cannot write", &self.path))
+    }
+
+    pub(crate) fn publish(self) -> Result<(), Error> {
+        let refused = || storage("cannot write", &self.path);
+        self.temporary.sync().map_err(refused())?;
+        // A link, unlike a rename, does not replace what came there meanwhile.
+        std::fs::hard_link(self.temporary.path(), &self.path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => exists(&self.path),
+            _ => refused()(error),
+        })?;
+        sync_folder(&self.folder).map_err(refused())
+    }
+}
+
+fn exists(path: &Path) -> Error {
+    Error::field("path", format!("{} exists already", path.display()))
 }
 
 /// The columns that all rows have, with one type.
@@ -97,14 +122,10 @@ impl Sink {
             Format::ArrowFile => {
                 FileWriter::try_new(BufWriter::new(file), schema).map(Self::Arrow).map_err(io::Error::other)
             }
-            Format::Parquet => {
-                let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-                let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties));
-                writer.map(Self::Parquet).map_err(io::Error::other)
-            }
+            Format::Parquet => parquet_writer(file, schema).map(Self::Parquet),
             Format::Npy => {
                 let mut out = BufWriter::new(file);
-                out.write_all(&npy_header(rows, dim)).map(|()| Self::Npy(out))
+                out.write_all(&npy_header("<f4", rows, dim)).map(|()| Self::Npy(out))
             }
             Format::Fvecs => Ok(Self::Fvecs(BufWriter::new(file))),
             other => {
@@ -140,11 +161,15 @@ fn put_values(out: &mut impl Write, values: &[f32]) -> io::Result<()> {
     values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
 }
 
-/// The header of version 1.0, padded so that values begin at a multiple of 64 bytes.
-fn npy_header(rows: usize, dim: usize) -> Vec<u8> {
-    let mut text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dim}), }}");
-    let prefix = 10;
-    let whole = (prefix + text.len() + 1).next_multiple_of(64);
+pub(crate) fn parquet_writer(file: File, schema: &SchemaRef) -> io::Result<ArrowWriter<File>> {
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(io::Error::other)
+}
+
+/// The header of version 1.0, of the same length whatever the number of rows: values begin at byte 128.
+pub(crate) fn npy_header(descr: &str, rows: usize, dim: usize) -> Vec<u8> {
+    let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({rows}, {dim}), }}");
+    let (prefix, whole) = (10, 128);
     text.extend(std::iter::repeat_n(' ', whole - prefix - text.len() - 1));
     text.push('\n');
     [b"\x93NUMPY\x01\x00", &(text.len() as u16).to_le_bytes()[..], text.as_bytes()].concat()

@@ -245,9 +245,9 @@ impl Store {
         compact_all(&*self.find(name)?)
     }
 
-    /// Writes the current version of a corpus into a file that is not there yet, for other programs: as Arrow IPC file or
-    /// Parquet with every column that all rows have, as `.npy` or `.fvecs` the vectors alone. The number of rows comes
-    /// back. Appends go on meanwhile.
+    /// Writes the current version of a corpus into a file that is not there yet, for other programs: as Arrow IPC file
+    /// or Parquet with every column that all rows have, as `.npy` or `.fvecs` the vectors alone. The number of rows
+    /// comes back. Appends go on meanwhile.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the field `path` where there is such a file, or `format` where it is not written;
@@ -257,8 +257,8 @@ impl Store {
     }
 
     /// Makes a corpus of another data folder's, under a name of its own, with all its rows and ids. Segment files are
-    /// linked where both folders are on one file system, and copied elsewhere: a copy of a large corpus takes no time and
-    /// no room. Of a folder that somebody else writes to, one version is taken.
+    /// linked where both folders are on one file system, and copied elsewhere: a copy of a large corpus takes no time
+    /// and no room. Of a folder that somebody else writes to, one version is taken.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming `name`, [`Error::CorpusExists`], [`Error::CorpusNotFound`] and [`Error::DataLoss`] of

@@ -24,6 +24,7 @@ mod corpus_report;
 mod encode;
 mod explain;
 mod import;
+mod join;
 mod nearest;
 mod search;
 mod serve;
@@ -64,6 +65,8 @@ enum Command {
     Corpus(corpus::CorpusCommand),
     /// The best rows of a corpus for each query
     Search(search::SearchArgs),
+    /// For every row of a corpus its best rows, or all pairs better than a score
+    Join(join::JoinArgs),
     /// Memories (JSON lines) to 5-D coordinates and zones
     Encode(encode::EncodeArgs),
     /// The nearest points in 5-D
@@ -127,6 +130,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Demo => crate::demo::run(settings, output),
         Command::Corpus(command) => corpus::run(command, settings, output),
         Command::Search(args) => search::run(&args, settings, output),
+        Command::Join(args) => join::run(&args, settings, output),
         Command::Encode(args) => encode::run(&args, settings, output),
         Command::Nearest(args) => nearest::run(&args, settings, output),
         Command::Checksum(args) => checksum::run(&args, settings, output),

@@ -1,11 +1,18 @@
 //! Copies of a corpus: in another data folder, and as files of other programs.
 
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, UInt32Type, UInt64Type};
+use arrow_ipc::reader::FileReader;
+use arrow_select::concat::concat_batches;
 use megaring_core::Error;
 use megaring_corpus::import::{self, Format, ImportOptions};
-use megaring_corpus::{Access, OpenOptions, Rows, Store};
+use megaring_corpus::{Access, OpenOptions, PairFile, Pairs, Rows, Store};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::common::{append, assert_rows, open, rows, store, violation};
 
@@ -150,4 +157,47 @@ fn an_export_has_the_columns_that_all_rows_have() {
     store.create("b", 8).unwrap();
     assert_eq!(store.export("b", &out.path().join("b.npy"), Format::Npy).unwrap(), 0);
     assert_eq!(import::open(&out.path().join("b.npy"), None, &ImportOptions::default()).unwrap().dim(), 8);
+}
+
+#[test]
+fn pairs_are_written_as_they_are() {
+    let out = tempfile::tempdir().unwrap();
+    let pairs = |from: u32| Pairs {
+        rows: vec![from, from + 1],
+        memory_ids: vec![u64::MAX, 7],
+        neighbours: vec![3, 4],
+        neighbour_ids: vec![8, 9],
+        scores: vec![0.5, -1.0],
+    };
+    let read = |path: &Path, format: Format| -> Vec<RecordBatch> {
+        let file = fs::File::open(path).unwrap();
+        match format {
+            Format::Parquet => {
+                let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+                reader.map(Result::unwrap).collect()
+            }
+            _ => FileReader::try_new(file, None).unwrap().map(Result::unwrap).collect(),
+        }
+    };
+    for (name, format) in [("pairs.arrow", Format::ArrowFile), ("pairs.parquet", Format::Parquet)] {
+        let path = out.path().join(name);
+        let mut file = PairFile::create(&path, format).unwrap();
+        file.push(pairs(0)).unwrap();
+        file.push(pairs(2)).unwrap();
+        assert!(!path.exists(), "it is not whole yet");
+        file.finish().unwrap();
+        let batches = read(&path, format);
+        let batch = concat_batches(&batches[0].schema(), &batches).unwrap();
+        let names: Vec<_> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+        assert_eq!(names, ["row", "memory_id", "neighbour", "neighbour_id", "score"]);
+        assert_eq!(batch.column(0).as_primitive::<UInt32Type>().values(), &[0, 1, 2, 3]);
+        assert_eq!(batch.column(1).as_primitive::<UInt64Type>().values(), &[u64::MAX, 7, u64::MAX, 7]);
+        assert_eq!(batch.column(2).as_primitive::<UInt32Type>().values(), &[3, 4, 3, 4]);
+        assert_eq!(batch.column(3).as_primitive::<UInt64Type>().values(), &[8, 9, 8, 9]);
+        assert_eq!(batch.column(4).as_primitive::<Float32Type>().values(), &[0.5, -1.0, 0.5, -1.0]);
+        assert_eq!(violation(PairFile::create(&path, format)).field, "path");
+    }
+    let dropped = out.path().join("dropped.arrow");
+    drop(PairFile::create(&dropped, Format::ArrowFile).unwrap());
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 2, "nothing is left behind");
 }

@@ -1,7 +1,7 @@
 //! `kill -9` in the middle of appends and merges, over and over: what was acknowledged is there, and everything
 //! verifies.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ fn append_until_killed(options: OpenOptions) {
     loop {
         append(&store, "a", rows, ROWS, DIM);
         rows += ROWS;
-        writeln!(std::io::stdout(), "rows {rows}").unwrap();
+        println!("rows {rows}");
     }
 }
 

@@ -80,6 +80,26 @@ fn many_appends_leave_few_segments_by_themselves() {
     }
 }
 
+/// Time and again, as long as rows come.
+#[test]
+fn the_log_becomes_a_segment_whenever_it_is_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open_with(folder.path(), Access::Exclusive, SMALL).unwrap();
+    store.create("a", 8).unwrap();
+    let log = || {
+        store.describe("a").unwrap().segments.last().map_or(0, |last| if last.checksum == 0 { last.rows } else { 0 })
+    };
+    let (mut count, mut times) = (0, 0);
+    while times < 5 {
+        let before = log();
+        append(&store, "a", count, 1, 8);
+        count += 1;
+        times += usize::from(log() < before);
+        assert!(count < 100_000, "{times} times in {count} appends");
+    }
+    assert_rows(&store.view("a").unwrap(), count);
+}
+
 #[test]
 fn appends_searches_and_readers_go_on_meanwhile() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,0 +1,130 @@
+//! Pairs of rows as a file for other programs: who is near whom.
+//!
+//! Arrow IPC and Parquet have the columns `row` and `neighbour` (uint32), their ids `memory_id` and `neighbour_id`
+//! (uint64) and `score` (float32); `.npy` holds `<u4` of shape (pairs, 2), the row and its neighbour.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, Float32Array, RecordBatch, UInt32Array, UInt64Array};
+use arrow_ipc::writer::FileWriter;
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use megaring_core::Error;
+use parquet::arrow::ArrowWriter;
+
+use crate::durable::storage;
+use crate::export::{NewFile, npy_header, parquet_writer};
+use crate::import::Format;
+
+/// Pairs, column by column.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Pairs {
+    /// The row.
+    pub rows: Vec<u32>,
+    /// Its id.
+    pub memory_ids: Vec<u64>,
+    /// The row near it.
+    pub neighbours: Vec<u32>,
+    /// That one's id.
+    pub neighbour_ids: Vec<u64>,
+    /// Their score.
+    pub scores: Vec<f32>,
+}
+
+/// A file of pairs in the making. It is there whole after [`Self::finish`], and not at all before.
+pub struct PairFile {
+    file: NewFile,
+    schema: SchemaRef,
+    sink: Sink,
+    path: std::path::PathBuf,
+}
+
+enum Sink {
+    Arrow(FileWriter<BufWriter<File>>),
+    Parquet(ArrowWriter<File>),
+    Npy { out: BufWriter<File>, pairs: usize },
+}
+
+const NPY: &str = "<u4";
+
+impl PairFile {
+    /// Begins a file that is not there yet.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `path` where there is such a file, or `format` where pairs are not written so;
+    /// [`Error::Storage`].
+    pub fn create(path: &Path, format: Format) -> Result<Self, Error> {
+        let column = |name: &str, kind| Field::new(name, kind, false);
+        let schema: SchemaRef = Arc::new(Schema::new(vec![
+            column("row", DataType::UInt32),
+            column("memory_id", DataType::UInt64),
+            column("neighbour", DataType::UInt32),
+            column("neighbour_id", DataType::UInt64),
+            column("score", DataType::Float32),
+        ]));
+        let file = NewFile::create(path)?;
+        let handle = file.handle()?;
+        let sink = match format {
+            Format::ArrowFile => {
+                FileWriter::try_new(BufWriter::new(handle), &schema).map(Sink::Arrow).map_err(io::Error::other)
+            }
+            Format::Parquet => parquet_writer(handle, &schema).map(Sink::Parquet),
+            Format::Npy => {
+                let mut out = BufWriter::new(handle);
+                out.write_all(&npy_header(NPY, 0, 2)).map(|()| Sink::Npy { out, pairs: 0 })
+            }
+            other => {
+                let reason = format!("pairs are written as arrow, parquet or npy, not as {other}");
+                return Err(Error::field("format", reason));
+            }
+        };
+        let sink = sink.map_err(storage("cannot write", path))?;
+        Ok(Self { file, schema, sink, path: path.to_owned() })
+    }
+
+    /// Adds pairs.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn push(&mut self, pairs: Pairs) -> Result<(), Error> {
+        let schema = self.schema.clone();
+        let batch = |pairs: Pairs| {
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(UInt32Array::from(pairs.rows)),
+                Arc::new(UInt64Array::from(pairs.memory_ids)),
+                Arc::new(UInt32Array::from(pairs.neighbours)),
+                Arc::new(UInt64Array::from(pairs.neighbour_ids)),
+                Arc::new(Float32Array::from(pairs.scores)),
+            ];
+            RecordBatch::try_new(schema, columns).map_err(io::Error::other)
+        };
+        let written = match &mut self.sink {
+            Sink::Arrow(writer) => batch(pairs).and_then(|batch| writer.write(&batch).map_err(io::Error::other)),
+            Sink::Parquet(writer) => batch(pairs).and_then(|batch| writer.write(&batch).map_err(io::Error::other)),
+            Sink::Npy { out, pairs: count } => {
+                *count += pairs.rows.len();
+                let mut both = pairs.rows.iter().zip(&pairs.neighbours).flat_map(|(row, near)| [*row, *near]);
+                both.try_for_each(|number| out.write_all(&number.to_le_bytes()))
+            }
+        };
+        written.map_err(storage("cannot write", &self.path))
+    }
+
+    /// Ends the file and gives it its name.
+    ///
+    /// # Errors
+    /// As [`Self::create`] and [`Self::push`].
+    pub fn finish(self) -> Result<(), Error> {
+        let closed = match self.sink {
+            Sink::Arrow(mut writer) => writer.finish().map_err(io::Error::other),
+            Sink::Parquet(writer) => writer.close().map(|_| ()).map_err(io::Error::other),
+            Sink::Npy { mut out, pairs } => {
+                out.rewind().and_then(|()| out.write_all(&npy_header(NPY, pairs, 2))).and_then(|()| out.flush())
+            }
+        };
+        closed.map_err(storage("cannot write", &self.path))?;
+        self.file.publish()
+    }
+}
