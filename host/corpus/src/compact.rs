@@ -132,7 +132,8 @@ fn merge_runs(
     pieces.extend_from_slice(&began.pieces[next..]);
     let records = pieces.iter().map(Piece::logged).collect::<Result<Vec<_>, _>>()?;
     let log = Manifest::write_beside(corpus.folder(), &began.opening, began.view.generation() + 1, &records);
-    let log = log.map_err(storage("cannot write in", corpus.folder()))?;
+    // Appends wait for what is left to sync.
+    let log = log.and_then(|log| log.sync().map(|()| log)).map_err(storage("cannot write in", corpus.folder()))?;
     corpus.finish_merge(began, from, pieces, log, files)?;
     replaced.iter().for_each(|path| corpus.remove_segment(path));
     Ok(done)
