@@ -19,13 +19,15 @@ use crate::fault::{Fault, guarded};
 pub(crate) const MAGIC: &[u8; 6] = b"ARROW1";
 /// Bytes at the end of a file: the footer's length and the magic.
 pub(crate) const TRAILER: usize = 10;
+/// What makes a decoder take messages of every version of the metadata, each as what it says it is: some writers leave
+/// another version in the footer than in the messages.
+pub(crate) const ANY_VERSION: MetadataVersion = MetadataVersion::V1;
 /// Buffers start at multiples of this in a file that keeps the format's rules.
 const ALIGNMENT: usize = 8;
 
 /// The footer of a file: its schema and where its batches are.
 pub(crate) struct Layout {
     pub(crate) schema: SchemaRef,
-    pub(crate) version: MetadataVersion,
     pub(crate) batches: Vec<Block>,
     pub(crate) dictionaries: Vec<Block>,
 }
@@ -50,7 +52,7 @@ impl Layout {
             return Err(corrupt("a batch lies outside the file".into()));
         }
         let [batches, dictionaries] = blocks;
-        Ok(Self { schema: schema.into(), version: footer.version(), batches, dictionaries })
+        Ok(Self { schema: schema.into(), batches, dictionaries })
     }
 
     /// Reads the layout of a whole file in memory.
@@ -65,7 +67,7 @@ impl Layout {
 
     /// A decoder for the file's blocks. `in_place`: misaligned buffers are errors, not copies.
     pub(crate) fn decoder(&self, in_place: bool) -> FileDecoder {
-        FileDecoder::new(self.schema.clone(), self.version).with_require_alignment(in_place)
+        FileDecoder::new(self.schema.clone(), ANY_VERSION).with_require_alignment(in_place)
     }
 }
 

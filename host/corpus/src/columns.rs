@@ -42,6 +42,11 @@ pub(crate) fn is_known(name: &str, has_coordinates: bool) -> bool {
     required || OPTIONAL.iter().any(|(known, _)| *known == name) && (has_coordinates || !COORDINATES.contains(&name))
 }
 
+/// The names of all columns that have a meaning.
+pub(crate) fn known() -> impl Iterator<Item = &'static str> {
+    [MEMORY_ID, TITLE, EMBEDDING].into_iter().chain(OPTIONAL.into_iter().map(|(name, _)| name))
+}
+
 /// The [`OPTIONAL`] columns that a file has and that have a meaning in it.
 pub(crate) fn optional_of(schema: &Schema) -> impl Iterator<Item = (&'static str, DataType)> {
     let has_coordinates = has_coordinates(schema);

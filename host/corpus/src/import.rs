@@ -3,140 +3,58 @@
 //! An [`Import`] streams: it holds one chunk of rows (about 8 MiB of vectors; for Arrow and Parquet also the batch it
 //! comes from). A row that cannot be taken (a wrong length, a null, a value that is not finite) ends it with an error
 //! that names file, column and row, or is left out and counted where [`ImportOptions::skip_invalid`] says so. A file
-//! that is broken as a whole (truncated, of the wrong form or type) ends it in either case.
+//! that is broken as a whole (truncated, of the wrong form or type) ends it in either case. The dimension is that of
+//! the first good row, unless the file itself says it or [`ImportOptions::dim`] does.
 //!
 //! | format | rows | vectors | beside them |
 //! |---|---|---|---|
-//! | Arrow IPC file or stream, Parquet | record batches | `embedding`, lists of float16, float32 or float64 | the columns of a segment; any other is kept |
-//! | `.npy` 1 to 3 | first axis, C order | `<f4`; `<f2` and `<f8` are converted | nothing |
+//! | Arrow IPC file or stream, Parquet | record batches | `embedding`, lists of floats or integers | the columns of a segment; any other is kept |
+//! | `.npy` 1 to 3 | first axis, C order | `<f4`; `<f2`, `<f8` and integers are converted | nothing |
 //! | `.fvecs` | int32 dimension, then float32 values | little-endian | nothing |
 //! | JSON lines | an object a line | `embedding`, an array of numbers | fields named like a segment's columns |
 //!
-//! Rows without `memory_id` get row numbers of the corpus.
+//! Rows without `memory_id` get row numbers of the corpus. [`Columns`] says which columns are read, and under which
+//! names. A file is opened once, so it may be a pipe, or standard input (`-`); what gzip has compressed is read as what
+//! it holds. An Arrow IPC file or Parquet, which are read in any order, is then kept in a temporary file meanwhile.
 
 mod arrow;
 mod batch;
+mod format;
 mod fvecs;
+mod input;
 mod json_lines;
 mod npy;
 mod numbers;
 mod parquet;
 mod run;
+mod selection;
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-use std::str::FromStr;
+use std::path::{Path, PathBuf};
 
 use megaring_core::{Error, Violation};
 
-use crate::arrow_file;
 use crate::columns::EMBEDDING;
 use crate::fault::Fault;
 use crate::rows::Rows;
 pub(crate) use batch::rows_of;
+pub use format::Format;
+pub use input::{Input, unreadable};
+pub use json_lines::json_array;
 pub use run::{Report, run};
+pub use selection::Columns;
 
 /// Bytes of vectors that make a chunk.
 const CHUNK_BYTES: usize = 8 << 20;
-
-/// A file format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Arrow IPC file (`.arrow`, `.feather`, `.ipc`).
-    ArrowFile,
-    /// Arrow IPC stream (`.arrows`).
-    ArrowStream,
-    /// Parquet.
-    Parquet,
-    /// NumPy array.
-    Npy,
-    /// Vectors each behind its dimension.
-    Fvecs,
-    /// One JSON object a line (`.jsonl`, `.ndjson`).
-    JsonLines,
-}
-
-impl Format {
-    /// Every format.
-    pub const ALL: [Self; 6] =
-        [Self::ArrowFile, Self::ArrowStream, Self::Parquet, Self::Npy, Self::Fvecs, Self::JsonLines];
-
-    /// The name used on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ArrowFile => "arrow",
-            Self::ArrowStream => "arrow-stream",
-            Self::Parquet => "parquet",
-            Self::Npy => "npy",
-            Self::Fvecs => "fvecs",
-            Self::JsonLines => "jsonl",
-        }
-    }
-
-    /// Tells the format of a file by its first bytes, else by the end of its name.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] naming the field `path` or `format`.
-    pub fn detect(path: &Path) -> Result<Self, Error> {
-        let mut start = Vec::with_capacity(8);
-        open_file(path)?.take(8).read_to_end(&mut start).map_err(|error| unreadable(path, &error))?;
-        let by_magic = [
-            (&arrow_file::MAGIC[..], Self::ArrowFile),
-            (b"PAR1", Self::Parquet),
-            (npy::MAGIC, Self::Npy),
-            (&[0xff; 4], Self::ArrowStream),
-        ];
-        let by_magic = by_magic.into_iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, format)| format);
-        by_magic.map_or_else(|| Self::of_name(path), Ok)
-    }
-
-    /// The format that the end of a file's name stands for.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] naming the field `format`.
-    pub fn of_name(path: &Path) -> Result<Self, Error> {
-        let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
-        match extension.as_deref() {
-            Some("arrow" | "feather" | "ipc") => Ok(Self::ArrowFile),
-            Some("arrows") => Ok(Self::ArrowStream),
-            Some("parquet" | "pq") => Ok(Self::Parquet),
-            Some("npy") => Ok(Self::Npy),
-            Some("fvecs") => Ok(Self::Fvecs),
-            Some("jsonl" | "ndjson" | "json") => Ok(Self::JsonLines),
-            _ => {
-                let names = Self::ALL.map(Self::name).join(", ");
-                Err(Error::field("format", format!("{} does not tell its format; name one of {names}", path.display())))
-            }
-        }
-    }
-}
-
-impl FromStr for Format {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|format| format.name() == name)
-            .ok_or_else(|| format!("unknown format {name:?}: {} are known", Self::ALL.map(Self::name).join(", ")))
-    }
-}
-
-impl std::fmt::Display for Format {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// How to read.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
     /// Leave bad rows out and count them, instead of stopping at the first.
     pub skip_invalid: bool,
-    /// The dimension wanted. `None`: that of the first row.
+    /// The dimension wanted. `None`: that of the file, or of its first good row.
     pub dim: Option<usize>,
+    /// The columns that are read.
+    pub columns: Columns,
 }
 
 /// How far an import is.
@@ -144,7 +62,7 @@ pub struct ImportOptions {
 pub struct Progress {
     /// Bytes of the file that have been dealt with (estimated from rows for Parquet).
     pub bytes_read: u64,
-    /// Bytes of the file.
+    /// Bytes of the file; 0 where that is not known.
     pub bytes_total: u64,
     /// Good rows so far.
     pub rows: u64,
@@ -157,6 +75,8 @@ pub struct Import {
     format: Format,
     source: Box<dyn Source>,
     skip_invalid: bool,
+    /// Where the file can be had as it is, if all of it is wanted.
+    as_is: Option<PathBuf>,
     /// Read when opening, to know the dimension.
     first: Option<Rows>,
     dim: usize,
@@ -165,43 +85,60 @@ pub struct Import {
     ended: bool,
 }
 
-/// Opens a file and reads its first rows.
+/// Opens a file (`-` is standard input) and reads its first rows.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the file (and column and row) when it cannot be opened, is broken or not of the format or
-/// dimension, or its first rows are bad.
+/// dimension, its first rows are bad, or nothing in it tells the dimension and [`ImportOptions::dim`] does not either.
+/// [`Error::Storage`] where there is no room for a temporary file.
 pub fn open(path: &Path, format: Option<Format>, options: &ImportOptions) -> Result<Import, Error> {
+    let input = Input::open(path)?;
     let format = match format {
         Some(format) => format,
-        None => Format::detect(path)?,
+        None => Format::of(&input)?,
     };
-    let bytes_total = open_file(path)?.metadata().map_err(|error| unreadable(path, &error))?.len();
+    let name = input.name().to_owned();
+    let as_is = input.stored_at().filter(|_| format == Format::ArrowFile && options.columns.are_all());
+    let as_is = as_is.map(Path::to_owned);
+    if options.columns.renamed().next().is_some() && matches!(format, Format::Npy | Format::Fvecs) {
+        return Err(Fault::file(format!("{format} has no columns that could be named")).into_invalid(&name));
+    }
     let source: Box<dyn Source> = match format {
-        Format::ArrowFile => Box::new(arrow::ArrowFile::open(path, options.dim)?),
-        Format::ArrowStream => Box::new(arrow::ArrowStream::open(path, options.dim)?),
-        Format::Parquet => Box::new(parquet::Parquet::open(path, options.dim)?),
-        Format::Npy => Box::new(npy::Npy::open(path)?),
-        Format::Fvecs => Box::new(fvecs::Fvecs::open(path, options.dim)?),
-        Format::JsonLines => Box::new(json_lines::JsonLines::open(path, options.dim)?),
+        Format::ArrowFile => Box::new(arrow::ArrowFile::open(input, options)?),
+        Format::ArrowStream => Box::new(arrow::ArrowStream::open(input, options)?),
+        Format::Parquet => Box::new(parquet::Parquet::open(input, options)?),
+        Format::Npy => Box::new(npy::Npy::open(input)?),
+        Format::Fvecs => Box::new(fvecs::Fvecs::open(input, options.dim)),
+        Format::JsonLines => Box::new(json_lines::JsonLines::open(input, options)),
     };
     let skip_invalid = options.skip_invalid;
-    let progress = Progress { bytes_total, ..Progress::default() };
-    let mut import =
-        Import { format, source, skip_invalid, first: None, dim: 0, progress, first_skipped: None, ended: false };
+    let progress = Progress { bytes_total: source.bytes_total(), ..Progress::default() };
+    let mut import = Import {
+        format,
+        source,
+        skip_invalid,
+        as_is,
+        first: None,
+        dim: 0,
+        progress,
+        first_skipped: None,
+        ended: false,
+    };
     import.first = import.advance()?;
     let found = import.first.as_ref().map(|rows| rows.embeddings.dim).or(import.source.dim());
-    import.dim = found.or(options.dim).unwrap_or(0);
-    match options.dim {
-        Some(wanted) if import.dim != wanted => {
-            let reason = format!("the dimension is {}, wanted is {wanted}", import.dim);
-            Err(Fault::column(EMBEDDING, reason).into_invalid(&shown(path)))
+    match (found, options.dim) {
+        (Some(dim), Some(wanted)) if dim != wanted => {
+            let reason = format!("the dimension is {dim}, wanted is {wanted}");
+            return Err(Fault::column(EMBEDDING, reason).into_invalid(&name));
         }
-        _ => Ok(import),
+        (Some(dim), _) | (None, Some(dim)) => import.dim = dim,
+        (None, None) => return Err(Fault::file(import.without_rows()).into_invalid(&name)),
     }
+    Ok(import)
 }
 
 impl Import {
-    /// Elements of each vector; 0 where the file has no rows and does not say.
+    /// Elements of each vector.
     #[must_use]
     pub fn dim(&self) -> usize {
         self.dim
@@ -231,10 +168,21 @@ impl Import {
         self.first_skipped.as_ref()
     }
 
+    /// Why nothing tells the dimension, after all was read.
+    fn without_rows(&self) -> String {
+        match (&self.first_skipped, self.progress.skipped) {
+            (Some(only), 1) => format!("its only row is bad: {only}"),
+            (Some(first), count) => format!("all {count} rows are bad; the first: {first}"),
+            (None, _) => "it has no rows, so nothing tells the dimension".to_owned(),
+        }
+    }
+
     /// The next chunk that has good rows.
     fn advance(&mut self) -> Result<Option<Rows>, Error> {
         while let Some(Chunk { rows, bad }) = self.source.next_chunk()? {
-            self.progress.bytes_read = self.source.bytes_read().min(self.progress.bytes_total);
+            let read = self.source.bytes_read();
+            self.progress.bytes_read =
+                if self.progress.bytes_total == 0 { read } else { read.min(self.progress.bytes_total) };
             if let Some(first) = bad.first {
                 if !self.skip_invalid {
                     return Err(Error::Invalid(first));
@@ -247,7 +195,7 @@ impl Import {
                 return Ok(Some(rows));
             }
         }
-        self.progress.bytes_read = self.progress.bytes_total;
+        self.progress.bytes_read = self.progress.bytes_total.max(self.progress.bytes_read);
         Ok(None)
     }
 }
@@ -275,6 +223,8 @@ trait Source {
     /// Rows in file order. An error means the file as a whole is broken.
     fn next_chunk(&mut self) -> Result<Option<Chunk>, Error>;
     fn bytes_read(&self) -> u64;
+    /// 0 where it is not known.
+    fn bytes_total(&self) -> u64;
     fn notes(&self) -> Vec<String>;
 }
 
@@ -304,20 +254,10 @@ fn chunk_rows(dim: usize) -> usize {
     (CHUNK_BYTES / (4 * dim.max(1))).max(1)
 }
 
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
-fn open_file(path: &Path) -> Result<File, Error> {
-    let file =
-        File::open(path).map_err(|error| Error::field("path", format!("cannot open {}: {error}", path.display())))?;
-    match file.metadata() {
-        Ok(metadata) if metadata.is_dir() => Err(Error::field("path", format!("{} is a folder", path.display()))),
-        Ok(_) => Ok(file),
-        Err(error) => Err(unreadable(path, &error)),
+/// What is wrong where reading ends with an error.
+fn lost(error: &std::io::Error) -> Fault {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => Fault::file("it is truncated"),
+        _ => Fault::file(format!("it cannot be read: {error}")),
     }
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
-    Error::field("path", format!("cannot read {}: {error}", path.display()))
 }

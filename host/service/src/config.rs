@@ -6,6 +6,7 @@
 //! nothing else decides precedence. Relative paths are relative to the working directory, wherever they were written.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use megaring_core::encode::profile::{self, Profile};
 use megaring_core::{BackendKind, Error};
+use megaring_corpus::import::unreadable;
 use megaring_corpus::{Access, Store};
 use megaring_cuda::{CudaMode, CudaScreen};
 use megaring_engine::calibration::Keeper;
@@ -166,7 +168,8 @@ impl Settings {
     /// # Errors
     /// One sentence that names the folder: not there, not a folder, not writable, in use.
     pub fn store(&self, access: Access) -> Result<Arc<Store>, Error> {
-        if access == Access::ReadOnly && !self.data.exists() {
+        let found = std::fs::metadata(&self.data);
+        if access == Access::ReadOnly && found.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             let help = "`megaring corpus import NAME FILE` makes it, --data or MEGARING_DATA names another";
             let reason = format!("the data folder {} does not exist; {help}", self.data.display());
             return Err(Error::field("data", reason));
@@ -268,7 +271,7 @@ impl Settings {
     /// The encoder's profile: the file's, or the built-in one.
     ///
     /// # Errors
-    /// [`Error::Storage`] where the file cannot be read, [`Error::Invalid`] where it is no profile.
+    /// [`Error::Invalid`] where the file cannot be read or is no profile.
     pub fn read_profile(&self) -> Result<Profile, Error> {
         let wrong = |place: String, error: profile::ProfileError| Error::field(place, error.to_string());
         match &self.profile {
@@ -331,5 +334,5 @@ fn log_filter(text: &str) -> Result<String, String> {
 }
 
 pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|error| Error::Storage(format!("{}: {error}", path.display())))
+    std::fs::read_to_string(path).map_err(|error| Error::field("path", unreadable(path, &error)))
 }

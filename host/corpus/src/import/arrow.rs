@@ -5,19 +5,20 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::io::{BufRead, ErrorKind, Read, Seek, SeekFrom};
 
 use arrow_array::RecordBatch;
 use arrow_buffer::{Buffer, MutableBuffer};
 use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::reader::FileDecoder;
 use arrow_ipc::{Block, MessageHeader, root_as_message};
+use arrow_schema::SchemaRef;
 use megaring_core::Error;
 
 use super::batch::Batches;
-use super::{Chunk, Source, chunk_rows, open_file, shown};
-use crate::arrow_file::{Layout, TRAILER, check_block, decode};
+use super::input::Input;
+use super::{Chunk, ImportOptions, Source, chunk_rows, lost};
+use crate::arrow_file::{ANY_VERSION, Layout, TRAILER, check_block, decode};
 use crate::fault::{Fault, guarded};
 
 /// An IPC file.
@@ -28,21 +29,27 @@ pub(super) struct ArrowFile {
     pieces: Pieces,
     batches: Batches,
     bytes_read: u64,
+    bytes_total: u64,
 }
 
 impl ArrowFile {
-    pub(super) fn open(path: &Path, dim: Option<usize>) -> Result<Self, Error> {
-        let mut file = open_file(path)?;
-        let name = shown(path);
-        let layout = read_layout(&mut file).map_err(|fault| fault.into_invalid(&name))?;
-        let mut decoder = layout.decoder(false);
+    pub(super) fn open(input: Input, options: &ImportOptions) -> Result<Self, Error> {
+        let name = input.name().to_owned();
+        let file = input.into_file()?;
+        Self::read(file, &name, options).map_err(|fault| fault.into_invalid(&name))
+    }
+
+    fn read(mut file: File, name: &str, options: &ImportOptions) -> Result<Self, Fault> {
+        let bytes_total = file.metadata().map_err(|error| lost(&error))?.len();
+        let layout = read_layout(&mut file, bytes_total)?;
+        let (places, batches) = Batches::open(name, &layout.schema, options)?;
+        let mut decoder = layout.decoder(false).with_projection(places);
         for block in &layout.dictionaries {
-            let bytes = read_block(&mut file, block).map_err(|fault| fault.into_invalid(&name))?;
-            guarded(|| decoder.read_dictionary(block, &bytes))
-                .map_err(|reason| Fault::file(reason).into_invalid(&name))?;
+            let bytes = read_block(&mut file, block)?;
+            guarded(|| decoder.read_dictionary(block, &bytes)).map_err(Fault::file)?;
         }
-        let (blocks, batches) = (layout.batches.into(), Batches::new(name, dim));
-        Ok(Self { file, decoder, blocks, pieces: Pieces::default(), batches, bytes_read: 0 })
+        let blocks = layout.batches.into();
+        Ok(Self { file, decoder, blocks, pieces: Pieces::default(), batches, bytes_read: 0, bytes_total })
     }
 
     fn next(&mut self) -> Result<Option<Chunk>, Fault> {
@@ -71,6 +78,10 @@ impl Source for ArrowFile {
         self.bytes_read
     }
 
+    fn bytes_total(&self) -> u64 {
+        self.bytes_total
+    }
+
     fn notes(&self) -> Vec<String> {
         self.batches.notes()
     }
@@ -85,13 +96,17 @@ pub(super) struct ArrowStream {
 }
 
 impl ArrowStream {
-    pub(super) fn open(path: &Path, dim: Option<usize>) -> Result<Self, Error> {
-        let file = open_file(path)?;
-        let name = shown(path);
-        let len = file.metadata().map_err(|error| super::unreadable(path, &error))?.len();
-        let mut frames = Frames { file: BufReader::new(file), place: 0, len };
-        let decoder = frames.schema().map_err(|fault| fault.into_invalid(&name))?;
-        Ok(Self { frames, decoder, pieces: Pieces::default(), batches: Batches::new(name, dim) })
+    pub(super) fn open(input: Input, options: &ImportOptions) -> Result<Self, Error> {
+        let name = input.name().to_owned();
+        Self::read(input, &name, options).map_err(|fault| fault.into_invalid(&name))
+    }
+
+    fn read(input: Input, name: &str, options: &ImportOptions) -> Result<Self, Fault> {
+        let mut frames = Frames { input, place: 0 };
+        let schema = frames.schema()?;
+        let (places, batches) = Batches::open(name, &schema, options)?;
+        let decoder = FileDecoder::new(schema, ANY_VERSION).with_projection(places);
+        Ok(Self { frames, decoder, pieces: Pieces::default(), batches })
     }
 
     fn next(&mut self) -> Result<Option<Chunk>, Fault> {
@@ -120,7 +135,11 @@ impl Source for ArrowStream {
     }
 
     fn bytes_read(&self) -> u64 {
-        self.frames.place
+        self.frames.input.bytes_read()
+    }
+
+    fn bytes_total(&self) -> u64 {
+        self.frames.input.bytes_total()
     }
 
     fn notes(&self) -> Vec<String> {
@@ -159,38 +178,32 @@ impl Iterator for Pieces {
     }
 }
 
-fn read_layout(file: &mut File) -> Result<Layout, Fault> {
-    let len = file.metadata().map_err(lost)?.len();
+fn read_layout(file: &mut File, len: u64) -> Result<Layout, Fault> {
     let mut trailer = [0; TRAILER];
     let end = len.checked_sub(TRAILER as u64).ok_or_else(|| Fault::file("it is too short for an Arrow IPC file"))?;
-    file.seek(SeekFrom::Start(end)).map_err(lost)?;
-    file.read_exact(&mut trailer).map_err(lost)?;
+    file.seek(SeekFrom::Start(end)).map_err(|error| lost(&error))?;
+    file.read_exact(&mut trailer).map_err(|error| lost(&error))?;
     let range = Layout::footer_range(len, trailer)?;
-    file.seek(SeekFrom::Start(range.start)).map_err(lost)?;
+    file.seek(SeekFrom::Start(range.start)).map_err(|error| lost(&error))?;
     let mut footer = vec![0; (range.end - range.start) as usize];
-    file.read_exact(&mut footer).map_err(lost)?;
+    file.read_exact(&mut footer).map_err(|error| lost(&error))?;
     Layout::read(&footer, range.start)
 }
 
 /// Reads and checks a block that the layout has found to lie in the file.
 fn read_block(file: &mut File, block: &Block) -> Result<Buffer, Fault> {
     let len = block.metaDataLength() as usize + block.bodyLength() as usize;
-    file.seek(SeekFrom::Start(block.offset() as u64)).map_err(lost)?;
+    file.seek(SeekFrom::Start(block.offset() as u64)).map_err(|error| lost(&error))?;
     let mut bytes = MutableBuffer::from_len_zeroed(len);
-    file.read_exact(&mut bytes).map_err(lost)?;
+    file.read_exact(&mut bytes).map_err(|error| lost(&error))?;
     check_block(block, &bytes)?;
     Ok(bytes.into())
 }
 
-fn lost(error: std::io::Error) -> Fault {
-    Fault::file(format!("cannot be read: {error}"))
-}
-
 /// The messages of a stream.
 struct Frames {
-    file: BufReader<File>,
+    input: Input,
     place: u64,
-    len: u64,
 }
 
 struct Frame {
@@ -201,57 +214,55 @@ struct Frame {
 
 impl Frames {
     /// The first message, which is the schema.
-    fn schema(&mut self) -> Result<FileDecoder, Fault> {
+    fn schema(&mut self) -> Result<SchemaRef, Fault> {
         let none = || Fault::file("it is no Arrow IPC stream: it does not begin with a schema");
         let Frame { block, bytes, .. } = self.next()?.ok_or_else(none)?;
         let message = root_as_message(&bytes[prefix(&bytes)..block.metaDataLength() as usize]).map_err(|_| none())?;
         let schema = message.header_as_schema().ok_or_else(none)?;
-        let schema = guarded(|| try_fb_to_schema(schema)).map_err(Fault::file)?;
-        Ok(FileDecoder::new(schema.into(), message.version()))
+        guarded(|| try_fb_to_schema(schema)).map(Into::into).map_err(Fault::file)
     }
 
     fn next(&mut self) -> Result<Option<Frame>, Fault> {
         let offset = self.place;
-        if self.len - offset < 4 {
+        if self.input.fill_buf().map_err(|error| lost(&error))?.is_empty() {
             return Ok(None);
         }
-        let mut head = vec![0; 4];
-        self.fill(&mut head)?;
-        if head == [0xff; 4] {
-            head.resize(8, 0);
-            self.fill(&mut head[4..])?;
+        let mut bytes = MutableBuffer::new(0);
+        self.read(&mut bytes, 4)?;
+        if *bytes == [0xff; 4] {
+            self.read(&mut bytes, 4)?;
         }
-        let length = head.last_chunk::<4>().map_or(0, |length| i32::from_le_bytes(*length));
+        let head = bytes.len();
+        let length = bytes.last_chunk::<4>().map_or(0, |length| i32::from_le_bytes(*length));
         let Ok(length) = usize::try_from(length) else { return Err(Fault::file("a message has a negative length")) };
         if length == 0 {
-            return Ok(None);
+            // Behind the end there is still what gzip says of the whole.
+            return self.input.fill_buf().map(|_| None).map_err(|error| lost(&error));
         }
-        let metadata = head.len() + length;
-        let mut bytes = self.room(metadata, length as u64)?;
-        bytes[..head.len()].copy_from_slice(&head);
-        self.fill(&mut bytes[head.len()..])?;
-        let message = root_as_message(&bytes[head.len()..])
-            .map_err(|error| Fault::file(format!("a message is corrupt: {error}")))?;
+        self.read(&mut bytes, length)?;
+        let message =
+            root_as_message(&bytes[head..]).map_err(|error| Fault::file(format!("a message is corrupt: {error}")))?;
         let (body, kind) = (message.bodyLength(), message.header_type());
-        let body = u64::try_from(body).map_err(|_| Fault::file("a message has a body of negative length"))?;
-        let mut whole = self.room(metadata + body as usize, body)?;
-        whole[..metadata].copy_from_slice(&bytes);
-        self.fill(&mut whole[metadata..])?;
-        let metadata = i32::try_from(metadata).map_err(|_| Fault::file("a message's metadata is too long"))?;
-        Ok(Some(Frame { block: Block::new(offset as i64, metadata, body as i64), bytes: whole.into(), kind }))
+        let length = usize::try_from(body).map_err(|_| Fault::file("a message has a body of negative length"))?;
+        let metadata = i32::try_from(bytes.len()).map_err(|_| Fault::file("a message's metadata is too long"))?;
+        self.read(&mut bytes, length)?;
+        Ok(Some(Frame { block: Block::new(offset as i64, metadata, body), bytes: bytes.into(), kind }))
     }
 
-    /// Room for a message of which `more` bytes are still in the file.
-    fn room(&self, len: usize, more: u64) -> Result<MutableBuffer, Fault> {
-        if more > self.len - self.place {
-            return Err(Fault::file("it is truncated: a message reaches beyond its end"));
+    /// Reads `more` bytes behind those there are. Room is made as they come: a length may be corrupt, and of a pipe
+    /// nobody knows what is to come.
+    fn read(&mut self, bytes: &mut MutableBuffer, more: usize) -> Result<(), Fault> {
+        let mut left = more;
+        while left > 0 {
+            let (start, count) = (bytes.len(), left.min(bytes.len().max(1 << 20)));
+            bytes.resize(start + count, 0);
+            self.input.read_exact(&mut bytes[start..]).map_err(|error| match error.kind() {
+                ErrorKind::UnexpectedEof => Fault::file("it is truncated within a message"),
+                _ => lost(&error),
+            })?;
+            left -= count;
         }
-        Ok(MutableBuffer::from_len_zeroed(len))
-    }
-
-    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Fault> {
-        self.file.read_exact(bytes).map_err(|_| Fault::file("it is truncated within a message"))?;
-        self.place += bytes.len() as u64;
+        self.place += more as u64;
         Ok(())
     }
 }

@@ -2,20 +2,25 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BooleanArray, GenericListArray, OffsetSizeTrait, RecordBatch};
-use arrow_schema::{DataType, Schema};
+use arrow_schema::{DataType, Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
 use megaring_core::error::first_non_finite;
-use megaring_core::matrix::Matrix;
+use megaring_core::matrix::{MAX_DIM, Matrix};
+use megaring_core::nearest::{MAX_COORDINATE, is_coordinate};
 
 use super::numbers::{self, Column};
-use super::{Bad, Chunk};
+use super::selection::{Columns, way_out};
+use super::{Bad, Chunk, ImportOptions};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::fault::Fault;
 use crate::rows::{Further, Rows};
 
 /// The rows of a batch that has nothing but good ones.
 pub(crate) fn rows_of(batch: &RecordBatch, dim: usize) -> Result<Rows, Fault> {
-    let Chunk { rows, bad } = Batches::new(String::new(), Some(dim)).convert(batch)?;
+    let options = ImportOptions { dim: Some(dim), ..ImportOptions::default() };
+    let (places, mut batches) = Batches::open("", batch.schema_ref(), &options)?;
+    let batch = batch.project(&places).map_err(|error| Fault::file(error.to_string()))?;
+    let Chunk { rows, bad } = batches.convert(&batch)?;
     match bad.first {
         Some(first) => Err(Fault::file(first.to_string())),
         None => Ok(rows),
@@ -25,9 +30,12 @@ pub(crate) fn rows_of(batch: &RecordBatch, dim: usize) -> Result<Rows, Fault> {
 /// Turns batches of one file into chunks.
 pub(super) struct Batches {
     file: String,
+    /// Of the batches, but with the names that columns have here.
+    schema: SchemaRef,
+    columns: Columns,
     dim: Option<usize>,
     row: u64,
-    converted: Option<&'static str>,
+    notes: Vec<String>,
 }
 
 /// Rows of one batch that cannot be taken: the reason of each.
@@ -49,15 +57,48 @@ impl Marks {
         column.values
     }
 
+    fn is_good(&self, row: usize) -> bool {
+        self.reasons.get(row).is_some_and(Option::is_none)
+    }
+
     fn any(&self) -> bool {
         self.reasons.iter().any(Option::is_some)
     }
 }
 
 impl Batches {
-    /// For a file shown as `file`. `dim`: the dimension, where it is known already.
-    pub(super) fn new(file: String, dim: Option<usize>) -> Self {
-        Self { file, dim, row: 0, converted: None }
+    /// For a file shown as `file`, of this schema. Answers also the places of the columns that its batches are to have.
+    pub(super) fn open(file: &str, schema: &Schema, options: &ImportOptions) -> Result<(Vec<usize>, Self), Fault> {
+        let columns = options.columns.clone();
+        let (places, read) = columns.project(schema)?;
+        let lost = schema.fields().iter().filter(|field| columns.has_lost_its_name(field.name()));
+        let note = |name: &String| format!("{file}: the column {name} is not stored; another was given its name");
+        let notes = lost.map(|field| note(field.name())).collect();
+        let dim = options.dim;
+        let mut batches = Self { file: file.to_owned(), schema: read, columns, dim, row: 0, notes };
+        batches.dim = batches.declared_dim().map_err(|fault| batches.named(fault))?.or(dim);
+        Ok((places, batches))
+    }
+
+    /// The dimension where the type of the vectors has it, which must then be the one wanted.
+    fn declared_dim(&self) -> Result<Option<usize>, Fault> {
+        let field = self.schema.field_with_name(EMBEDDING).map_err(|error| Fault::file(error.to_string()))?;
+        let DataType::FixedSizeList(_, width) = field.data_type() else { return Ok(None) };
+        let dim = usize::try_from(*width).ok().filter(|dim| (1..=MAX_DIM).contains(dim));
+        match (dim, self.dim) {
+            (None, _) => {
+                Err(Fault::column(EMBEDDING, format!("its vectors have {width} values; 1 to {MAX_DIM} are possible")))
+            }
+            (Some(dim), Some(wanted)) if dim != wanted => {
+                Err(Fault::column(EMBEDDING, format!("the dimension is {dim}, wanted is {wanted}")))
+            }
+            (dim, _) => Ok(dim),
+        }
+    }
+
+    /// A fault with the name that the column has in the file.
+    fn named(&self, fault: Fault) -> Fault {
+        Fault { column: fault.column.map(|name| self.columns.in_file(&name).to_owned()), ..fault }
     }
 
     pub(super) fn file(&self) -> &str {
@@ -70,73 +111,91 @@ impl Batches {
     }
 
     pub(super) fn notes(&self) -> Vec<String> {
-        let note = |kind| format!("{}: embeddings were {kind} and are stored as float32", self.file);
-        self.converted.map(note).into_iter().collect()
+        self.notes.clone()
     }
 
     /// Converts the next batch of the file.
     pub(super) fn convert(&mut self, batch: &RecordBatch) -> Result<Chunk, Fault> {
         let mut marks = Marks { reasons: vec![None; batch.num_rows()] };
-        let rows = self.columns(batch, &mut marks)?;
+        let rows = self.rows(batch, &mut marks).map_err(|fault| self.named(fault))?;
         let chunk = if marks.any() { self.without_bad(rows, &marks)? } else { Chunk { rows, bad: Bad::default() } };
         self.row += batch.num_rows() as u64;
         Ok(chunk)
     }
 
-    fn columns(&mut self, batch: &RecordBatch, marks: &mut Marks) -> Result<Rows, Fault> {
-        let schema = batch.schema();
-        let column = |name: &str| {
-            let array = batch.column_by_name(name);
-            array.map(numbers::plain).transpose().map_err(|error| Fault::column(name, error.to_string()))
-        };
-        let embedding = column(EMBEDDING)?.ok_or_else(|| Fault::column(EMBEDDING, "the column is missing"))?;
-        let embeddings = self.vectors(&embedding, marks)?;
-        let mut rows = Rows { embeddings, ..Rows::default() };
-        if let Some(ids) = column(MEMORY_ID)? {
-            rows.memory_ids = marks.values(MEMORY_ID, numbers::integers(MEMORY_ID, &ids)?);
+    fn rows(&mut self, batch: &RecordBatch, marks: &mut Marks) -> Result<Rows, Fault> {
+        let mut rows = Rows::default();
+        if let Some((in_file, ids)) = self.column(batch, MEMORY_ID)? {
+            rows.memory_ids = marks.values(MEMORY_ID, numbers::integers(MEMORY_ID, in_file, &ids)?);
         }
-        if let Some(titles) = column(TITLE)? {
-            rows.titles = numbers::texts(TITLE, &titles)?;
+        if let Some((in_file, titles)) = self.column(batch, TITLE)? {
+            rows.titles = numbers::texts(TITLE, in_file, &titles)?;
         }
-        let float = |name: &'static str, marks: &mut Marks| -> Result<Option<Vec<f64>>, Fault> {
-            column(name)?.map(|array| Ok(marks.values(name, numbers::floats(name, &array)?))).transpose()
-        };
-        if columns::has_coordinates(&schema) {
+        if columns::has_coordinates(&self.schema) {
             let mut coordinates: [Vec<f64>; 5] = Default::default();
             for (name, axis) in COORDINATES.into_iter().zip(&mut coordinates) {
-                *axis = float(name, marks)?.unwrap_or_default();
+                *axis = self.floats(batch, name, marks)?.unwrap_or_default();
+                mark_far(name, axis, marks);
             }
             rows.coordinates = Some(coordinates);
         }
-        rows.galactic_distance = float(columns::GALACTIC_DISTANCE, marks)?;
-        rows.importance = float(columns::IMPORTANCE, marks)?;
-        rows.zone = integers(columns::ZONE, column(columns::ZONE)?, marks)?;
-        rows.constellation_id = integers(columns::CONSTELLATION_ID, column(columns::CONSTELLATION_ID)?, marks)?;
-        rows.last_accessed_ns = integers(columns::LAST_ACCESSED_NS, column(columns::LAST_ACCESSED_NS)?, marks)?;
-        if let Some(array) = column(columns::IS_PROTECTED)? {
-            rows.is_protected =
-                Some(marks.values(columns::IS_PROTECTED, numbers::booleans(columns::IS_PROTECTED, &array)?));
+        rows.galactic_distance = self.floats(batch, columns::GALACTIC_DISTANCE, marks)?;
+        rows.importance = self.floats(batch, columns::IMPORTANCE, marks)?;
+        rows.zone = self.integers(batch, columns::ZONE, marks)?;
+        rows.constellation_id = self.integers(batch, columns::CONSTELLATION_ID, marks)?;
+        rows.last_accessed_ns = self.integers(batch, columns::LAST_ACCESSED_NS, marks)?;
+        if let Some((in_file, array)) = self.column(batch, columns::IS_PROTECTED)? {
+            let column = numbers::booleans(columns::IS_PROTECTED, in_file, &array)?;
+            rows.is_protected = Some(marks.values(columns::IS_PROTECTED, column));
         }
-        rows.further = further(batch, &schema)?;
+        rows.further = further(batch, &self.schema)?;
+        // Last, since the first row that is good in everything else may decide the dimension.
+        let missing = || Fault::column(EMBEDDING, "the column is missing");
+        let embedding = self.column(batch, EMBEDDING)?.map(|(_, array)| array).ok_or_else(missing)?;
+        rows.embeddings = self.vectors(&embedding, marks)?;
         Ok(rows)
     }
 
+    /// A column by the name it has here, without dictionary encoding, and its name in the file.
+    fn column(&self, batch: &RecordBatch, name: &'static str) -> Result<Option<(&str, ArrayRef)>, Fault> {
+        let Ok(at) = self.schema.index_of(name) else { return Ok(None) };
+        let array = numbers::plain(batch.column(at)).map_err(|error| Fault::column(name, error.to_string()))?;
+        Ok(Some((self.columns.in_file(name), array)))
+    }
+
+    fn floats(&self, batch: &RecordBatch, name: &'static str, marks: &mut Marks) -> Result<Option<Vec<f64>>, Fault> {
+        let Some((in_file, array)) = self.column(batch, name)? else { return Ok(None) };
+        Ok(Some(marks.values(name, numbers::floats(name, in_file, &array)?)))
+    }
+
+    fn integers<T: Copy + Default + TryFrom<i128>>(
+        &self,
+        batch: &RecordBatch,
+        name: &'static str,
+        marks: &mut Marks,
+    ) -> Result<Option<Vec<T>>, Fault> {
+        let Some((in_file, array)) = self.column(batch, name)? else { return Ok(None) };
+        Ok(Some(marks.values(name, numbers::integers(name, in_file, &array)?)))
+    }
+
     fn vectors(&mut self, array: &ArrayRef, marks: &mut Marks) -> Result<Matrix, Fault> {
-        let (child, bounds) = lists(array)?;
-        let (values, converted) = numbers::elements(EMBEDDING, &child)?;
-        self.converted = self.converted.or(converted);
-        let dim = match (self.dim, array.data_type()) {
-            (Some(dim), _) => dim,
-            (None, DataType::FixedSizeList(_, width)) => usize::try_from(*width).unwrap_or(0),
-            (None, _) => first_length(array.as_ref(), &bounds),
-        };
-        if dim == 0 && !array.is_empty() {
-            return Err(Fault::column(EMBEDDING, "no row has a vector"));
+        let (child, bounds) = lists(array, self.columns.in_file(EMBEDDING))?;
+        let (values, converted) = numbers::elements(self.columns.in_file(EMBEDDING), &child)?;
+        if let Some(kind) = converted {
+            let note = format!("{}: embeddings were {kind} and are stored as float32", self.file);
+            self.notes.retain(|known| *known != note);
+            self.notes.push(note);
         }
-        self.dim = if array.is_empty() { self.dim } else { Some(dim) };
+        let read = |row: usize, dim: Option<usize>| {
+            let (start, end) = bounds.get(row).copied().unwrap_or_default();
+            vector(array.as_ref(), row, &values, start..end, &child, dim)
+        };
+        let mut good = (0..array.len()).filter(|row| marks.is_good(*row));
+        self.dim = self.dim.or_else(|| good.find_map(|row| read(row, None).ok()).map(<[f32]>::len));
+        let dim = self.dim.unwrap_or(0);
         let mut matrix = Matrix { rows: array.len(), dim, values: Vec::with_capacity(array.len() * dim) };
-        for (row, (start, end)) in bounds.into_iter().enumerate() {
-            match vector(array.as_ref(), row, &values, start..end, &child, dim) {
+        for row in 0..array.len() {
+            match read(row, self.dim) {
                 Ok(vector) => matrix.values.extend_from_slice(vector),
                 Err(reason) => {
                     marks.add(row, EMBEDDING, reason);
@@ -151,7 +210,8 @@ impl Batches {
         let mut bad = Bad::default();
         for (row, mark) in marks.reasons.iter().enumerate() {
             if let Some((column, reason)) = mark {
-                bad.add(Fault::value(column, row, reason).shifted(self.row as usize).into_violation(&self.file));
+                let fault = self.named(Fault::value(column, row, reason)).shifted(self.row as usize);
+                bad.add(fault.into_violation(&self.file));
             }
         }
         let keep: Vec<bool> = marks.reasons.iter().map(Option::is_none).collect();
@@ -160,12 +220,11 @@ impl Batches {
     }
 }
 
-fn integers<T: Copy + Default + TryFrom<i128>>(
-    name: &'static str,
-    array: Option<ArrayRef>,
-    marks: &mut Marks,
-) -> Result<Option<Vec<T>>, Fault> {
-    array.map(|array| Ok(marks.values(name, numbers::integers(name, &array)?))).transpose()
+/// Marks coordinates whose distances might leave float64.
+fn mark_far(name: &'static str, axis: &[f64], marks: &mut Marks) {
+    for (row, value) in axis.iter().enumerate().filter(|(_, value)| !is_coordinate(**value)) {
+        marks.add(row, name, format!("{value:e} is not within ±{MAX_COORDINATE:e}"));
+    }
 }
 
 /// Columns without a meaning here, dictionaries resolved.
@@ -187,7 +246,7 @@ fn further(batch: &RecordBatch, schema: &Schema) -> Result<Further, Fault> {
 }
 
 /// The values of a list column and where each row's begin and end.
-fn lists(array: &ArrayRef) -> Result<(ArrayRef, Vec<(usize, usize)>), Fault> {
+fn lists(array: &ArrayRef, in_file: &str) -> Result<(ArrayRef, Vec<(usize, usize)>), Fault> {
     let n = array.len();
     Ok(match array.data_type() {
         DataType::FixedSizeList(_, width) => {
@@ -197,7 +256,10 @@ fn lists(array: &ArrayRef) -> Result<(ArrayRef, Vec<(usize, usize)>), Fault> {
         }
         DataType::List(_) => listed(array.as_list::<i32>()),
         DataType::LargeList(_) => listed(array.as_list::<i64>()),
-        other => return Err(Fault::column(EMBEDDING, format!("its type is {other}, wanted is a list of float32"))),
+        other => {
+            let help = way_out(EMBEDDING, in_file);
+            return Err(Fault::column(EMBEDDING, format!("its type is {other}, wanted is a list of float32; {help}")));
+        }
     })
 }
 
@@ -210,34 +272,32 @@ fn listed<O: OffsetSizeTrait>(lists: &GenericListArray<O>) -> (ArrayRef, Vec<(us
     (values, offsets.windows(2).map(|pair| (pair[0].as_usize() - first, pair[1].as_usize() - first)).collect())
 }
 
-fn first_length(array: &dyn Array, bounds: &[(usize, usize)]) -> usize {
-    let row = (0..array.len()).find(|row| array.is_valid(*row));
-    row.and_then(|row| bounds.get(row)).map_or(0, |(start, end)| end - start)
-}
-
+/// The vector of a row, if it is good; of this dimension where one is known.
 fn vector<'a>(
     array: &dyn Array,
     row: usize,
     values: &'a [f32],
     range: std::ops::Range<usize>,
     child: &ArrayRef,
-    dim: usize,
+    dim: Option<usize>,
 ) -> Result<&'a [f32], String> {
     if array.is_null(row) {
         return Err("the vector is null".into());
     }
-    if range.len() != dim {
-        return Err(format!("the vector has {} values, wanted are {dim}", range.len()));
-    }
+    let n = range.len();
     if child.null_count() > 0
         && let Some(element) = range.clone().position(|at| child.is_null(at))
     {
         return Err(format!("element {element} is null"));
     }
     let vector = values.get(range).ok_or_else(|| "the vector lies outside the column".to_owned())?;
-    match first_non_finite(vector, dim) {
-        Some((_, element, value)) => Err(format!("element {element} is {value}; every value must be finite")),
-        None => Ok(vector),
+    if let Some((_, element, value)) = first_non_finite(vector, n) {
+        return Err(format!("element {element} is {value}; every value must be finite"));
+    }
+    match dim {
+        Some(dim) if n != dim => Err(format!("the vector has {n} values, wanted are {dim}")),
+        None if !(1..=MAX_DIM).contains(&n) => Err(format!("the vector has {n} values; 1 to {MAX_DIM} are possible")),
+        _ => Ok(vector),
     }
 }
 

@@ -3,18 +3,19 @@
 //! All lines have the optional fields that the first good line has. A field without a meaning here is not stored; the
 //! first line's are named in a note.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::fmt;
+use std::io::{BufRead, Read};
 
 use megaring_core::matrix::{MAX_DIM, Matrix};
+use megaring_core::nearest::{MAX_COORDINATE, is_coordinate};
 use megaring_core::{Error, Violation};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use super::{Bad, CHUNK_BYTES, Chunk, Source, open_file, shown};
-use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID};
+use super::input::Input;
+use super::selection::{Columns, way_out};
+use super::{Bad, CHUNK_BYTES, Chunk, ImportOptions, Source, lost};
+use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::fault::Fault;
 use crate::rows::Rows;
 
@@ -23,27 +24,25 @@ const MAX_LINE: u64 = 64 << 20;
 
 /// Lines being read.
 pub(super) struct JsonLines {
-    name: String,
-    file: BufReader<File>,
+    input: Input,
     dim: Option<usize>,
+    columns: Columns,
     /// Names of the optional fields that the first good line has.
     fields: Option<Vec<&'static str>>,
+    /// Names of those that are not stored.
     unknown: Option<Vec<String>>,
     line: u64,
-    place: u64,
+    /// Whether a line has been seen that is not empty.
+    begun: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Line {
     memory_id: Option<u64>,
     title: Option<String>,
     /// Wider than stored, so that a number too large for float32 can be named by its element.
-    embedding: Vec<f64>,
-    x: Option<f64>,
-    y: Option<f64>,
-    z: Option<f64>,
-    w: Option<f64>,
-    v: Option<f64>,
+    embedding: Option<Vec<f64>>,
+    coordinates: [Option<f64>; 5],
     galactic_distance: Option<f64>,
     importance: Option<f64>,
     zone: Option<u8>,
@@ -56,9 +55,9 @@ struct Line {
 type Reason = (Option<&'static str>, String);
 
 impl JsonLines {
-    pub(super) fn open(path: &Path, dim: Option<usize>) -> Result<Self, Error> {
-        let file = BufReader::with_capacity(1 << 20, open_file(path)?);
-        Ok(Self { name: shown(path), file, dim, fields: None, unknown: None, line: 0, place: 0 })
+    pub(super) fn open(input: Input, options: &ImportOptions) -> Self {
+        let columns = options.columns.clone();
+        Self { input, dim: options.dim, columns, fields: None, unknown: None, line: 0, begun: false }
     }
 
     fn next(&mut self) -> Result<Option<Chunk>, Fault> {
@@ -66,6 +65,11 @@ impl JsonLines {
         while taken < CHUNK_BYTES && self.read_line(&mut text)? {
             if text.trim_ascii().is_empty() {
                 continue;
+            }
+            if !std::mem::replace(&mut self.begun, true)
+                && let Some(reason) = json_array(&text)
+            {
+                return Err(Fault::file(reason));
             }
             taken += text.len();
             match self.parse(&text) {
@@ -80,9 +84,7 @@ impl JsonLines {
 
     fn read_line(&mut self, text: &mut Vec<u8>) -> Result<bool, Fault> {
         text.clear();
-        let read = self.file.by_ref().take(MAX_LINE).read_until(b'\n', text);
-        let read = read.map_err(|error| Fault::file(format!("cannot be read: {error}")))?;
-        self.place += read as u64;
+        let read = self.input.by_ref().take(MAX_LINE).read_until(b'\n', text).map_err(|error| lost(&error))?;
         self.line += 1;
         if read as u64 == MAX_LINE && !text.ends_with(b"\n") {
             return Err(Fault::file(format!("line {} is longer than {MAX_LINE} bytes", self.line)));
@@ -95,24 +97,40 @@ impl JsonLines {
             .map_err(|error| (None, format!("invalid UTF-8 after byte {} of the line", error.valid_up_to())))?;
         // Some programs begin a file with a byte order mark.
         let text = if self.line == 1 { text.trim_start_matches('\u{feff}') } else { text };
-        let line: Line =
-            serde_json::from_str(text).map_err(|error| (None, format!("bad JSON: {}", describe(&error))))?;
+        let line = self.fields_of(text)?;
         line.check(self.dim)?;
         let fields = line.fields();
         match &self.fields {
             Some(first) => same_fields(first, &fields)?,
-            None => self.fields = Some(fields),
+            None => {
+                if let Some(name) = self.columns.renamed().find(|name| !line.has(name, &fields)) {
+                    return Err((columns::known().find(|known| *known == name), "the field is missing or null".into()));
+                }
+                self.fields = Some(fields);
+            }
         }
-        self.dim.get_or_insert(line.embedding.len());
-        if self.unknown.is_none() {
-            self.unknown = Some(unknown_fields(text));
-        }
+        self.dim = line.embedding.as_ref().map(Vec::len);
+        Ok(line)
+    }
+
+    fn fields_of(&mut self, text: &str) -> Result<Line, Reason> {
+        let (mut at, mut unknown) = (None, Vec::new());
+        let mut parser = serde_json::Deserializer::from_str(text);
+        let fields = Fields { columns: &self.columns, at: &mut at, unknown: &mut unknown };
+        let parsed = fields.deserialize(&mut parser).and_then(|line| parser.end().map(|()| line));
+        let line = parsed.map_err(|error| match at.filter(|_| error.is_data()) {
+            // A value of another type, or a number out of its range.
+            Some(EMBEDDING) => (Some(EMBEDDING), describe(&error)),
+            Some(name) => (Some(name), format!("{}; {}", describe(&error), way_out(name, self.columns.in_file(name)))),
+            None => (None, format!("bad JSON: {}", describe(&error))),
+        })?;
+        self.unknown.get_or_insert(unknown);
         Ok(line)
     }
 
     fn violation(&self, (column, description): Reason) -> Violation {
-        let place = format!("{} line {}", self.name, self.line);
-        let field = column.map_or(place.clone(), |column| format!("{place}: {column}"));
+        let place = format!("{} line {}", self.input.name(), self.line);
+        let field = column.map_or(place.clone(), |column| format!("{place}: {}", self.columns.in_file(column)));
         Violation { field, row: None, description }
     }
 }
@@ -123,27 +141,94 @@ impl Source for JsonLines {
     }
 
     fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
-        self.next().map_err(|fault| fault.into_invalid(&self.name))
+        self.next().map_err(|fault| fault.into_invalid(self.input.name()))
     }
 
     fn bytes_read(&self) -> u64 {
-        self.place
+        self.input.bytes_read()
+    }
+
+    fn bytes_total(&self) -> u64 {
+        self.input.bytes_total()
     }
 
     fn notes(&self) -> Vec<String> {
         let names = self.unknown.as_deref().unwrap_or_default().join(", ");
-        let note = format!("{}: fields without a meaning here are not stored: {names}", self.name);
+        let note = format!("{}: fields without a meaning here are not stored: {names}", self.input.name());
         (!names.is_empty()).then_some(note).into_iter().collect()
     }
 }
 
-impl Line {
-    fn coordinates(&self) -> [Option<f64>; 5] {
-        [self.x, self.y, self.z, self.w, self.v]
+/// Reads an object as a line. `at` is the field whose value is being read.
+struct Fields<'a> {
+    columns: &'a Columns,
+    at: &'a mut Option<&'static str>,
+    unknown: &'a mut Vec<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for Fields<'_> {
+    type Value = Line;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Line, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = Line;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
     }
 
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Line, A::Error> {
+        let mut line = Line::default();
+        while let Some(key) = map.next_key::<String>()? {
+            let name = self.columns.name(&key);
+            let known = name.and_then(|name| columns::known().find(|known| *known == name));
+            *self.at = known;
+            match known {
+                Some(MEMORY_ID) => set(&mut line.memory_id, &mut map)?,
+                Some(TITLE) => set(&mut line.title, &mut map)?,
+                Some(EMBEDDING) => set(&mut line.embedding, &mut map)?,
+                Some(columns::GALACTIC_DISTANCE) => set(&mut line.galactic_distance, &mut map)?,
+                Some(columns::IMPORTANCE) => set(&mut line.importance, &mut map)?,
+                Some(columns::ZONE) => set(&mut line.zone, &mut map)?,
+                Some(columns::CONSTELLATION_ID) => set(&mut line.constellation_id, &mut map)?,
+                Some(columns::LAST_ACCESSED_NS) => set(&mut line.last_accessed_ns, &mut map)?,
+                Some(columns::IS_PROTECTED) => set(&mut line.is_protected, &mut map)?,
+                Some(axis) => {
+                    let axis = COORDINATES.iter().position(|name| *name == axis);
+                    let value = axis.and_then(|axis| line.coordinates.get_mut(axis));
+                    value.map_or(Ok(()), |value| set(value, &mut map))?;
+                }
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                    if name.is_some() || self.columns.has_lost_its_name(&key) {
+                        self.unknown.push(key);
+                    }
+                }
+            }
+            *self.at = None;
+        }
+        Ok(line)
+    }
+}
+
+fn set<'de, T: Deserialize<'de>, A: MapAccess<'de>>(field: &mut Option<T>, map: &mut A) -> Result<(), A::Error> {
+    if field.is_some() {
+        return Err(A::Error::custom("the field is there twice"));
+    }
+    *field = map.next_value()?;
+    Ok(())
+}
+
+impl Line {
     fn check(&self, dim: Option<usize>) -> Result<(), Reason> {
-        let n = self.embedding.len();
+        let Some(embedding) = &self.embedding else {
+            return Err((Some(EMBEDDING), "the field is missing or null".into()));
+        };
+        let n = embedding.len();
         match dim {
             Some(dim) if n != dim => return Err((Some(EMBEDDING), format!("{n} values, wanted are {dim}"))),
             None if !(1..=MAX_DIM).contains(&n) => {
@@ -152,23 +237,27 @@ impl Line {
             _ => {}
         }
         // JSON has no infinities, but numbers beyond float32.
-        if let Some(element) = self.embedding.iter().position(|value| !(*value as f32).is_finite()) {
+        if let Some(element) = embedding.iter().position(|value| !(*value as f32).is_finite()) {
             return Err((Some(EMBEDDING), format!("element {element} is too large for float32")));
         }
-        let there = self.coordinates().iter().flatten().count();
-        match COORDINATES.into_iter().zip(self.coordinates()).find(|(_, value)| value.is_none()) {
-            Some((name, _)) if there > 0 => {
-                Err((Some(name), "coordinates are x, y, z, w and v, or none of them".into()))
+        let there = self.coordinates.iter().flatten().count();
+        for (name, value) in COORDINATES.into_iter().zip(self.coordinates).filter(|_| there > 0) {
+            match value {
+                None => return Err((Some(name), "coordinates are x, y, z, w and v, or none of them".into())),
+                Some(value) if !is_coordinate(value) => {
+                    return Err((Some(name), format!("{value:e} is not within ±{MAX_COORDINATE:e}")));
+                }
+                Some(_) => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Optional fields that the line has. A title may be missing from any line.
     fn fields(&self) -> Vec<&'static str> {
         let there = [
             (MEMORY_ID, self.memory_id.is_some()),
-            (COORDINATES[0], self.x.is_some()),
+            (COORDINATES[0], self.coordinates[0].is_some()),
             (columns::GALACTIC_DISTANCE, self.galactic_distance.is_some()),
             (columns::IMPORTANCE, self.importance.is_some()),
             (columns::ZONE, self.zone.is_some()),
@@ -179,11 +268,17 @@ impl Line {
         there.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
     }
 
+    /// Whether a field is there that was asked for by name; a title may be missing from any line.
+    fn has(&self, name: &str, fields: &[&str]) -> bool {
+        let axis = COORDINATES.iter().position(|axis| *axis == name);
+        let is_there = axis.map_or(fields.contains(&name), |axis| self.coordinates[axis].is_some());
+        is_there || [TITLE, EMBEDDING].contains(&name)
+    }
+
     fn push_to(self, rows: &mut Rows) {
-        let coordinates = self.coordinates();
-        if coordinates.iter().all(Option::is_some) {
+        if self.coordinates.iter().all(Option::is_some) {
             let columns = rows.coordinates.get_or_insert_default();
-            columns.iter_mut().zip(coordinates).for_each(|(column, value)| column.extend(value));
+            columns.iter_mut().zip(self.coordinates).for_each(|(column, value)| column.extend(value));
         }
         rows.memory_ids.extend(self.memory_id);
         rows.titles.push(self.title.unwrap_or_default());
@@ -195,7 +290,7 @@ impl Line {
         push(&mut rows.is_protected, self.is_protected);
         let Matrix { rows: count, values, .. } = &mut rows.embeddings;
         *count += 1;
-        values.extend(self.embedding.into_iter().map(|value| value as f32));
+        values.extend(self.embedding.into_iter().flatten().map(|value| value as f32));
     }
 }
 
@@ -215,9 +310,12 @@ fn same_fields(first: &[&'static str], now: &[&'static str]) -> Result<(), Reaso
     }
 }
 
-fn unknown_fields(text: &str) -> Vec<String> {
-    let fields: BTreeMap<String, IgnoredAny> = serde_json::from_str(text).unwrap_or_default();
-    fields.into_keys().filter(|name| !columns::is_known(name, true)).collect()
+/// Why a file of one JSON array is no JSON lines, and what to do; `line` is its first.
+#[must_use]
+pub fn json_array(line: &[u8]) -> Option<&'static str> {
+    let text = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line).trim_ascii().strip_prefix(b"[")?;
+    let is_array = matches!(text.trim_ascii_start().first(), None | Some(b'{' | b'['));
+    is_array.then_some("it is one JSON array; wanted is a value a line, which `jq -c '.[]' FILE` makes of it")
 }
 
 /// The parser's words without its line number, which is always 1 here.

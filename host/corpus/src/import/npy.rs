@@ -1,15 +1,13 @@
-//! NumPy arrays (`.npy`, versions 1 to 3): two axes, C order, little-endian float32, or float16 and float64 converted
-//! to it.
+//! NumPy arrays (`.npy`, versions 1 to 3): two axes, C order, little-endian float32, or other numbers converted to it.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
-use std::path::Path;
+use std::io::{BufRead, Read};
 
 use megaring_core::error::first_non_finite;
 use megaring_core::matrix::{MAX_DIM, Matrix};
 use megaring_core::{Dtype, Error};
 
-use super::{Bad, Chunk, Source, chunk_rows, open_file, shown};
+use super::input::Input;
+use super::{Bad, Chunk, Source, chunk_rows, lost};
 use crate::columns::EMBEDDING;
 use crate::fault::Fault;
 use crate::rows::Rows;
@@ -19,92 +17,99 @@ pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
 /// Longest header: real ones are some hundred bytes.
 const MAX_HEADER: u32 = 1 << 20;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Float16,
-    Float32,
-    Float64,
+/// How a value is stored.
+struct Kind {
+    /// As the header has it, and in words.
+    descr: &'static str,
+    name: &'static str,
+    size: usize,
+    decode: fn(&[u8]) -> Vec<f32>,
+    /// Whether float32 has all its values.
+    fits: bool,
+}
+
+const KINDS: [Kind; 11] = [
+    Kind { descr: "<f4", name: "float32", size: 4, decode: |b| Dtype::Float32.decode(b, 1.0), fits: true },
+    Kind { descr: "<f2", name: "float16", size: 2, decode: |b| Dtype::Float16.decode(b, 1.0), fits: true },
+    Kind { descr: "<f8", name: "float64", size: 8, decode: |b| each(b, |v| f64::from_le_bytes(v) as f32), fits: false },
+    Kind { descr: "|i1", name: "int8", size: 1, decode: |b| each(b, |v| i8::from_le_bytes(v).into()), fits: true },
+    Kind { descr: "|u1", name: "uint8", size: 1, decode: |b| each(b, |v| u8::from_le_bytes(v).into()), fits: true },
+    Kind { descr: "<i2", name: "int16", size: 2, decode: |b| each(b, |v| i16::from_le_bytes(v).into()), fits: true },
+    Kind { descr: "<u2", name: "uint16", size: 2, decode: |b| each(b, |v| u16::from_le_bytes(v).into()), fits: true },
+    Kind { descr: "<i4", name: "int32", size: 4, decode: |b| each(b, |v| i32::from_le_bytes(v) as f32), fits: false },
+    Kind { descr: "<u4", name: "uint32", size: 4, decode: |b| each(b, |v| u32::from_le_bytes(v) as f32), fits: false },
+    Kind { descr: "<i8", name: "int64", size: 8, decode: |b| each(b, |v| i64::from_le_bytes(v) as f32), fits: false },
+    Kind { descr: "<u8", name: "uint64", size: 8, decode: |b| each(b, |v| u64::from_le_bytes(v) as f32), fits: false },
+];
+
+fn each<const N: usize>(bytes: &[u8], value: fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|bytes| value(*bytes)).collect()
 }
 
 impl Kind {
-    fn size(self) -> usize {
-        match self {
-            Self::Float16 => 2,
-            Self::Float32 => 4,
-            Self::Float64 => 8,
-        }
-    }
-
-    fn decode(self, bytes: &[u8]) -> Vec<f32> {
-        match self {
-            Self::Float16 => Dtype::Float16.decode(bytes, 1.0),
-            Self::Float32 => Dtype::Float32.decode(bytes, 1.0),
-            Self::Float64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
-        }
-    }
-
-    fn note(self) -> Option<&'static str> {
-        match self {
-            Self::Float16 => Some("values were float16 and are stored as float32, which loses nothing"),
-            Self::Float32 => None,
-            Self::Float64 => Some("values were float64 and are rounded to float32"),
+    fn note(&self) -> Option<String> {
+        match (self.descr, self.fits) {
+            ("<f4", _) => None,
+            (_, true) => Some(format!("values were {} and are stored as float32, which loses nothing", self.name)),
+            (_, false) => Some(format!("values were {} and are rounded to float32", self.name)),
         }
     }
 }
 
 /// An array being read.
 pub(super) struct Npy {
-    name: String,
-    file: BufReader<File>,
-    kind: Kind,
+    input: Input,
+    kind: &'static Kind,
     rows: usize,
     dim: usize,
     row: usize,
-    bytes_read: u64,
 }
 
 impl Npy {
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let file = open_file(path)?;
-        let len = file.metadata().map_err(|error| super::unreadable(path, &error))?.len();
-        Self::read(shown(path), file, len).map_err(|fault| fault.into_invalid(&shown(path)))
-    }
-
-    fn read(name: String, file: File, len: u64) -> Result<Self, Fault> {
-        let mut file = BufReader::new(file);
-        let (header, start) = read_header(&mut file)?;
-        let kind = read_kind(&header)?;
-        match value(&header, "fortran_order") {
-            Some(order) if order.starts_with("False") => {}
-            Some(order) if order.starts_with("True") => {
-                return Err(Fault::file("it is in Fortran order; save numpy.ascontiguousarray(array)"));
-            }
-            _ => return Err(Fault::file("its header lacks fortran_order")),
+    pub(super) fn open(mut input: Input) -> Result<Self, Error> {
+        match read_array(&mut input) {
+            Ok((kind, rows, dim)) => Ok(Self { input, kind, rows, dim, row: 0 }),
+            Err(fault) => Err(fault.into_invalid(input.name())),
         }
-        let (rows, dim) = read_shape(&header)?;
-        let wanted = (rows as u64).checked_mul(dim as u64).and_then(|n| n.checked_mul(kind.size() as u64));
-        if wanted != len.checked_sub(start) {
-            let shape = format!("shape ({rows}, {dim})");
-            let has = len.saturating_sub(start);
-            return Err(Fault::file(format!(
-                "{shape} does not fit the {has} bytes behind the header; is it truncated?"
-            )));
-        }
-        Ok(Self { name, file, kind, rows, dim, row: 0, bytes_read: start })
     }
 
     fn next(&mut self) -> Result<Option<Chunk>, Fault> {
         let count = chunk_rows(self.dim).min(self.rows - self.row);
         if count == 0 {
-            return Ok(None);
+            return match self.input.fill_buf() {
+                Ok([]) => Ok(None),
+                Ok(_) => Err(Fault::file(format!("it does not end with its {} rows of {}", self.rows, self.dim))),
+                Err(error) => Err(lost(&error)),
+            };
         }
-        let mut bytes = vec![0; count * self.dim * self.kind.size()];
-        self.file.read_exact(&mut bytes).map_err(|error| Fault::file(format!("cannot be read: {error}")))?;
-        self.bytes_read += bytes.len() as u64;
-        let values = self.kind.decode(&bytes);
-        let chunk = finite_rows(&self.name, values, self.dim, self.row);
+        let mut bytes = vec![0; count * self.dim * self.kind.size];
+        self.input.read_exact(&mut bytes).map_err(|error| lost(&error))?;
+        let values = (self.kind.decode)(&bytes);
+        let chunk = finite_rows(self.input.name(), values, self.dim, self.row);
         self.row += count;
         Ok(Some(chunk))
+    }
+}
+
+/// Reads up to the values: their kind, the rows and the dimension.
+fn read_array(input: &mut Input) -> Result<(&'static Kind, usize, usize), Fault> {
+    let (header, start) = read_header(input)?;
+    let kind = read_kind(&header)?;
+    match value(&header, "fortran_order") {
+        Some(order) if order.starts_with("False") => {}
+        Some(order) if order.starts_with("True") => {
+            return Err(Fault::file("it is in Fortran order; save numpy.ascontiguousarray(array)"));
+        }
+        _ => return Err(Fault::file("its header lacks fortran_order")),
+    }
+    let (rows, dim) = read_shape(&header)?;
+    let wanted = (rows as u64).checked_mul(dim as u64).and_then(|n| n.checked_mul(kind.size as u64));
+    let has = input.plain_bytes().map(|bytes| bytes.saturating_sub(start));
+    match has {
+        Some(has) if wanted != Some(has) => Err(Fault::file(format!(
+            "shape ({rows}, {dim}) does not fit the {has} bytes behind the header; is it truncated?"
+        ))),
+        _ => Ok((kind, rows, dim)),
     }
 }
 
@@ -114,15 +119,19 @@ impl Source for Npy {
     }
 
     fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
-        self.next().map_err(|fault| fault.into_invalid(&self.name))
+        self.next().map_err(|fault| fault.into_invalid(self.input.name()))
     }
 
     fn bytes_read(&self) -> u64 {
-        self.bytes_read
+        self.input.bytes_read()
+    }
+
+    fn bytes_total(&self) -> u64 {
+        self.input.bytes_total()
     }
 
     fn notes(&self) -> Vec<String> {
-        self.kind.note().map(|note| format!("{}: {note}", self.name)).into_iter().collect()
+        self.kind.note().map(|note| format!("{}: {note}", self.input.name())).into_iter().collect()
     }
 }
 
@@ -178,24 +187,25 @@ fn read_header(file: &mut impl Read) -> Result<(String, u64), Fault> {
     Ok((header, prefix + u64::from(length)))
 }
 
-fn read_kind(header: &str) -> Result<Kind, Fault> {
+fn read_kind(header: &str) -> Result<&'static Kind, Fault> {
     let descr = value(header, "descr").ok_or_else(|| Fault::file("its header lacks descr"))?;
     let quote = descr.chars().next().filter(|quote| "'\"".contains(*quote));
-    let name = quote.and_then(|quote| descr[1..].split(quote).next());
-    match name {
-        Some("<f4") => Ok(Kind::Float32),
-        Some("<f2") => Ok(Kind::Float16),
-        Some("<f8") => Ok(Kind::Float64),
-        Some(other) => Err(Fault::file(format!("its dtype is {other:?}; '<f4', '<f2' and '<f8' are known"))),
-        None => Err(Fault::file("its dtype has fields; '<f4', '<f2' and '<f8' are known")),
-    }
+    let Some(name) = quote.and_then(|quote| descr[1..].split(quote).next()) else {
+        return Err(Fault::file("its dtype has fields; wanted are plain numbers, such as float32"));
+    };
+    KINDS.iter().find(|kind| kind.descr == name).ok_or_else(|| {
+        let known = KINDS.each_ref().map(|kind| kind.descr).join(", ");
+        Fault::file(format!("its dtype is {name:?}; {known} are known"))
+    })
 }
 
 fn read_shape(header: &str) -> Result<(usize, usize), Fault> {
     let text = value(header, "shape").and_then(|text| text.strip_prefix('(')?.split(')').next());
     let text = text.ok_or_else(|| Fault::file("its header lacks shape"))?;
+    // Python 2 wrote its long integers with an L behind them.
+    let axis = |axis: &str| axis.strip_suffix('L').unwrap_or(axis).parse();
     let axes: Result<Vec<usize>, _> =
-        text.split(',').map(str::trim).filter(|axis| !axis.is_empty()).map(str::parse).collect();
+        text.split(',').map(str::trim).filter(|axis| !axis.is_empty()).map(axis).collect();
     match axes.as_deref() {
         Ok(&[rows, dim]) if (1..=MAX_DIM).contains(&dim) => Ok((rows, dim)),
         Ok(&[_, dim]) => Err(Fault::file(format!("its vectors have {dim} elements; 1 to {MAX_DIM} are possible"))),

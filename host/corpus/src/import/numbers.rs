@@ -12,6 +12,8 @@ use arrow_array::{Array, ArrayRef};
 use arrow_schema::{ArrowError, DataType};
 use arrow_select::take::take;
 
+use super::selection::way_out;
+use crate::columns::EMBEDDING;
 use crate::fault::Fault;
 
 /// A column with what is wrong in it, row by row; the value of a bad row is of no use.
@@ -34,8 +36,18 @@ impl<T: Copy + Default> Column<T> {
     }
 }
 
+/// The refusal of a column of another type.
+fn wrong_type(name: &str, in_file: &str, array: &ArrayRef, wanted: &str) -> Fault {
+    let help = way_out(name, in_file);
+    Fault::column(name, format!("its type is {}, wanted {wanted}; {help}", array.data_type()))
+}
+
 /// Integers of any width.
-pub(super) fn integers<T: Copy + Default + TryFrom<i128>>(name: &str, array: &ArrayRef) -> Result<Column<T>, Fault> {
+pub(super) fn integers<T: Copy + Default + TryFrom<i128>>(
+    name: &str,
+    in_file: &str,
+    array: &ArrayRef,
+) -> Result<Column<T>, Fault> {
     let convert = |value: i128| {
         let wide = size_of::<T>() * 8;
         T::try_from(value).map_err(|_| format!("{value} is no unsigned integer of {wide} bits"))
@@ -49,12 +61,12 @@ pub(super) fn integers<T: Copy + Default + TryFrom<i128>>(name: &str, array: &Ar
         DataType::UInt16 => Column::gather(wide::<UInt16Type>(array), convert),
         DataType::UInt32 => Column::gather(wide::<UInt32Type>(array), convert),
         DataType::UInt64 => Column::gather(wide::<UInt64Type>(array), convert),
-        other => return Err(Fault::column(name, format!("its type is {other}, wanted are integers"))),
+        _ => return Err(wrong_type(name, in_file, array, "are integers")),
     })
 }
 
 /// Floating-point numbers, finite.
-pub(super) fn floats(name: &str, array: &ArrayRef) -> Result<Column<f64>, Fault> {
+pub(super) fn floats(name: &str, in_file: &str, array: &ArrayRef) -> Result<Column<f64>, Fault> {
     let convert = |value: f64| match value.is_finite() {
         true => Ok(value),
         false => Err(format!("{value} is not finite")),
@@ -67,42 +79,53 @@ pub(super) fn floats(name: &str, array: &ArrayRef) -> Result<Column<f64>, Fault>
             Column::gather(array.as_primitive::<Float32Type>().iter().map(|v| v.map(f64::from)), convert)
         }
         DataType::Float64 => Column::gather(array.as_primitive::<Float64Type>().iter(), convert),
-        other => return Err(Fault::column(name, format!("its type is {other}, wanted is float64"))),
+        _ => return Err(wrong_type(name, in_file, array, "is float64")),
     })
 }
 
 /// Truth values.
-pub(super) fn booleans(name: &str, array: &ArrayRef) -> Result<Column<bool>, Fault> {
+pub(super) fn booleans(name: &str, in_file: &str, array: &ArrayRef) -> Result<Column<bool>, Fault> {
     match array.data_type() {
         DataType::Boolean => Ok(Column::gather(array.as_boolean().iter(), Ok)),
-        other => Err(Fault::column(name, format!("its type is {other}, wanted is bool"))),
+        _ => Err(wrong_type(name, in_file, array, "is bool")),
     }
 }
 
 /// Texts; null is the empty text.
-pub(super) fn texts(name: &str, array: &ArrayRef) -> Result<Vec<String>, Fault> {
+pub(super) fn texts(name: &str, in_file: &str, array: &ArrayRef) -> Result<Vec<String>, Fault> {
     let owned = |text: Option<&str>| text.unwrap_or_default().to_owned();
     Ok(match array.data_type() {
         DataType::Utf8 => array.as_string::<i32>().iter().map(owned).collect(),
         DataType::LargeUtf8 => array.as_string::<i64>().iter().map(owned).collect(),
         DataType::Utf8View => array.as_string_view().iter().map(owned).collect(),
         DataType::Null => vec![String::new(); array.len()],
-        other => return Err(Fault::column(name, format!("its type is {other}, wanted is text"))),
+        _ => return Err(wrong_type(name, in_file, array, "is text")),
     })
 }
 
-/// The values of a vector column's child as float32, and whether they had another type.
-pub(super) fn elements(name: &str, array: &ArrayRef) -> Result<(Vec<f32>, Option<&'static str>), Fault> {
-    Ok(match array.data_type() {
-        DataType::Float32 => (array.as_primitive::<Float32Type>().values().to_vec(), None),
-        DataType::Float16 => {
-            (array.as_primitive::<Float16Type>().values().iter().map(|v| v.to_f32()).collect(), Some("float16"))
+/// The values of a vector column's child as float32, and their type where it was another.
+pub(super) fn elements(in_file: &str, array: &ArrayRef) -> Result<(Vec<f32>, Option<DataType>), Fault> {
+    fn of<T: ArrowPrimitiveType>(array: &ArrayRef, value: fn(T::Native) -> f32) -> Vec<f32> {
+        array.as_primitive::<T>().values().iter().map(|v| value(*v)).collect()
+    }
+    let values = match array.data_type() {
+        DataType::Float32 => return Ok((array.as_primitive::<Float32Type>().values().to_vec(), None)),
+        DataType::Float16 => of::<Float16Type>(array, half::f16::to_f32),
+        DataType::Float64 => of::<Float64Type>(array, |v| v as f32),
+        DataType::Int8 => of::<Int8Type>(array, f32::from),
+        DataType::UInt8 => of::<UInt8Type>(array, f32::from),
+        DataType::Int16 => of::<Int16Type>(array, f32::from),
+        DataType::UInt16 => of::<UInt16Type>(array, f32::from),
+        DataType::Int32 => of::<Int32Type>(array, |v| v as f32),
+        DataType::UInt32 => of::<UInt32Type>(array, |v| v as f32),
+        DataType::Int64 => of::<Int64Type>(array, |v| v as f32),
+        DataType::UInt64 => of::<UInt64Type>(array, |v| v as f32),
+        other => {
+            let help = way_out(EMBEDDING, in_file);
+            return Err(Fault::column(EMBEDDING, format!("its elements are {other}, wanted are numbers; {help}")));
         }
-        DataType::Float64 => {
-            (array.as_primitive::<Float64Type>().values().iter().map(|v| *v as f32).collect(), Some("float64"))
-        }
-        other => return Err(Fault::column(name, format!("its elements are {other}, wanted is float32"))),
-    })
+    };
+    Ok((values, Some(array.data_type().clone())))
 }
 
 /// A column without dictionary encoding: a segment has one schema for all its batches, but batches have dictionaries of

@@ -1,13 +1,16 @@
-//! Parquet files, with the compressions snappy, zstd, lz4 and gzip.
+//! Parquet files, with the compressions snappy, zstd, lz4, gzip and brotli.
 
-use std::path::Path;
+use std::fs::File;
 
 use megaring_core::Error;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::basic::Compression;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::batch::Batches;
-use super::{Chunk, Source, chunk_rows, open_file, shown};
+use super::input::Input;
+use super::{Chunk, ImportOptions, Source, chunk_rows};
 use crate::columns::EMBEDDING;
 use crate::fault::{Fault, guarded};
 
@@ -24,16 +27,23 @@ pub(super) struct Parquet {
 }
 
 impl Parquet {
-    pub(super) fn open(path: &Path, dim: Option<usize>) -> Result<Self, Error> {
-        let file = open_file(path)?;
-        let name = shown(path);
-        let bytes_total = file.metadata().map_err(|error| super::unreadable(path, &error))?.len();
-        let invalid = |reason: String| Fault::file(reason).into_invalid(&name);
-        let builder = guarded(|| Ok(ParquetRecordBatchReaderBuilder::try_new(file)?)).map_err(invalid)?;
+    pub(super) fn open(input: Input, options: &ImportOptions) -> Result<Self, Error> {
+        let name = input.name().to_owned();
+        let file = input.into_file()?;
+        Self::read(file, &name, options).map_err(|fault| fault.into_invalid(&name))
+    }
+
+    fn read(file: File, name: &str, options: &ImportOptions) -> Result<Self, Fault> {
+        let bytes_total = file.metadata().map_err(|error| super::lost(&error))?.len();
+        let builder = guarded(|| Ok(ParquetRecordBatchReaderBuilder::try_new(file)?)).map_err(Fault::file)?;
         let rows_total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-        let size = chunk_rows(vector_length(builder.metadata())).min(MAX_ROWS);
-        let reader = guarded(|| Ok(builder.with_batch_size(size).build()?)).map_err(invalid)?;
-        Ok(Self { reader, batches: Batches::new(name, dim), rows: 0, rows_total, bytes_total })
+        let (places, batches) = Batches::open(name, builder.schema(), options)?;
+        let mask = ProjectionMask::roots(builder.parquet_schema(), places);
+        check_codecs(builder.metadata(), &mask)?;
+        let length = vector_length(builder.metadata(), options.columns.in_file(EMBEDDING));
+        let size = chunk_rows(length).min(MAX_ROWS);
+        let reader = guarded(|| Ok(builder.with_projection(mask).with_batch_size(size).build()?));
+        Ok(Self { reader: reader.map_err(Fault::file)?, batches, rows: 0, rows_total, bytes_total })
     }
 
     fn next(&mut self) -> Result<Option<Chunk>, Fault> {
@@ -58,16 +68,34 @@ impl Source for Parquet {
         share as u64
     }
 
+    fn bytes_total(&self) -> u64 {
+        self.bytes_total
+    }
+
     fn notes(&self) -> Vec<String> {
         self.batches.notes()
     }
 }
 
-/// Values of the embedding column for each row, on average.
-fn vector_length(metadata: &ParquetMetaData) -> usize {
+/// Refuses what is compressed in a way that cannot be read, before any of it is.
+fn check_codecs(metadata: &ParquetMetaData, mask: &ProjectionMask) -> Result<(), Fault> {
+    for group in metadata.row_groups() {
+        for (_, column) in group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf)) {
+            if column.compression() == Compression::LZO {
+                let name = column.column_path().parts().first().map_or("", String::as_str);
+                let reason = "it is compressed with LZO, which cannot be read; write the file with zstd or snappy";
+                return Err(Fault::column(name, reason));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Values of the column `embedding` for each row, on average.
+fn vector_length(metadata: &ParquetMetaData, embedding: &str) -> usize {
     let (mut values, mut rows) = (0, 0);
     for group in metadata.row_groups() {
-        let is_embedding = |path: &[String]| path.first().is_some_and(|name| name == EMBEDDING);
+        let is_embedding = |path: &[String]| path.first().is_some_and(|name| name == embedding);
         values += group
             .columns()
             .iter()

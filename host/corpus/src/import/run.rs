@@ -4,7 +4,7 @@ use std::path::Path;
 
 use megaring_core::{Error, Violation};
 
-use super::{Format, ImportOptions, Progress, open};
+use super::{Format, Import, Progress};
 use crate::append::Appended;
 use crate::store::{Adopted, Store};
 
@@ -21,61 +21,50 @@ pub struct Report {
     pub skipped: u64,
     /// The first of them, and why.
     pub first_skipped: Option<Violation>,
-    /// What was converted or left behind, in sentences.
+    /// What was converted, left behind or rewritten, in sentences.
     pub notes: Vec<String>,
 }
 
-/// Imports a file into an existing corpus, as one append. An Arrow IPC file of a segment's form is copied as it is.
+/// Adds all rows of a file to an existing corpus, as one append. An Arrow IPC file of a segment's form is copied as it
+/// is.
 ///
 /// # Errors
-/// As [`open`] and [`Store::append`]; on any error the corpus is as before.
+/// What the file holds, as [`super::open`] says it, and as [`Store::append`]; on any error the corpus is as before.
 pub fn run(
     store: &Store,
     corpus: &str,
-    path: &Path,
-    format: Option<Format>,
-    options: &ImportOptions,
+    mut import: Import,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report, Error> {
-    let format = match format {
-        Some(format) => format,
-        None => Format::detect(path)?,
-    };
-    if format == Format::ArrowFile
-        && let Some(report) = adopt(store, corpus, path, options, progress)?
-    {
-        return Ok(report);
+    let format = import.format();
+    let mut notes = Vec::new();
+    if let Some(path) = import.as_is.take().filter(|_| import.first.is_some()) {
+        match adopt(store, corpus, &path, import.skip_invalid)? {
+            Adopted::Done(appended) => {
+                let bytes = import.progress().bytes_total;
+                progress(Progress { bytes_read: bytes, bytes_total: bytes, rows: appended.rows as u64, skipped: 0 });
+                notes.push("the file is copied and served as it is, without being rewritten".to_owned());
+                return Ok(Report { appended, format, as_is: true, skipped: 0, first_skipped: None, notes });
+            }
+            Adopted::NeedsRewrite(reason) => notes.push(format!("the file is rewritten: {reason}")),
+        }
     }
     let mut appender = store.append(corpus)?;
-    let options = ImportOptions { dim: Some(appender.dim()), ..options.clone() };
-    let mut import = open(path, Some(format), &options)?;
     while let Some(rows) = import.next() {
         appender.push(rows?)?;
         progress(import.progress());
     }
     let appended = appender.commit()?;
     progress(import.progress());
+    notes.extend(import.notes());
     let (skipped, first_skipped) = (import.progress().skipped, import.first_skipped().cloned());
-    Ok(Report { appended, format, as_is: false, skipped, first_skipped, notes: import.notes() })
+    Ok(Report { appended, format, as_is: false, skipped, first_skipped, notes })
 }
 
-/// `None`: the file must be rewritten, or has bad rows that are to be left out.
-fn adopt(
-    store: &Store,
-    corpus: &str,
-    path: &Path,
-    options: &ImportOptions,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Option<Report>, Error> {
-    let appended = match store.adopt(corpus, path) {
-        Ok(Adopted::Done(appended)) => appended,
-        Ok(Adopted::NeedsRewrite(_)) => return Ok(None),
-        Err(Error::Invalid(_)) if options.skip_invalid => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let bytes = path.metadata().map_or(0, |metadata| metadata.len());
-    progress(Progress { bytes_read: bytes, bytes_total: bytes, rows: appended.rows as u64, skipped: 0 });
-    let report =
-        Report { appended, format: Format::ArrowFile, as_is: true, skipped: 0, first_skipped: None, notes: Vec::new() };
-    Ok(Some(report))
+/// A file with rows that are to be left out must be rewritten.
+fn adopt(store: &Store, corpus: &str, path: &Path, skip_invalid: bool) -> Result<Adopted, Error> {
+    match store.adopt(corpus, path) {
+        Err(Error::Invalid(found)) if skip_invalid => Ok(Adopted::NeedsRewrite(found.to_string())),
+        adopted => adopted,
+    }
 }

@@ -26,6 +26,14 @@ pub(crate) fn open(root: &Path, access: Access) -> Result<Arc<Store>, Error> {
     Store::open_with(root, access, OpenOptions { small_bytes: 0, ..OpenOptions::default() })
 }
 
+/// A file of these bytes, in a folder of its own.
+pub(crate) fn scratch(name: &str, bytes: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    (folder, path)
+}
+
 /// Rows numbered from `start`: values, ids and titles follow from the number.
 pub(crate) fn rows(start: usize, count: usize, dim: usize) -> Rows {
     let values = (start * dim..(start + count) * dim).map(|at| at as f32 * 0.25 - 3.0).collect();

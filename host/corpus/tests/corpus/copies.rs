@@ -114,9 +114,10 @@ fn what_is_exported_comes_in_again() {
     ] {
         let path = out.path().join(file);
         assert_eq!(store.export("a", &path, format).unwrap(), 507);
-        assert_eq!(Format::detect(&path).unwrap(), format);
         store.create("b", 8).unwrap();
-        import::run(&store, "b", &path, None, &ImportOptions::default(), &mut |_| {}).unwrap();
+        let file = import::open(&path, None, &ImportOptions::default()).unwrap();
+        assert_eq!(file.format(), format);
+        import::run(&store, "b", file, &mut |_| {}).unwrap();
         let view = store.view("b").unwrap();
         if matches!(format, Format::ArrowFile | Format::Parquet) {
             assert_rows(&view, 507);

@@ -1,7 +1,7 @@
 //! Every format, and every way a file can be wrong: what is said names file, column and row.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float32Array, LargeListArray, ListArray, RecordBatch};
@@ -9,7 +9,7 @@ use arrow_buffer::OffsetBuffer;
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{DataType, Field};
 
-use crate::common::{append, assert_derived, assert_rows, assert_says, data, rows, store, values, violation};
+use crate::common::{append, assert_derived, assert_rows, assert_says, data, rows, scratch, store, values, violation};
 use megaring_core::{Error, Violation};
 use megaring_corpus::import::{self, Format, ImportOptions, Progress, Report};
 use megaring_corpus::{Access, Adopted, Store};
@@ -18,8 +18,8 @@ const ROWS: usize = 12;
 const DIM: usize = 4;
 
 fn run(store: &Store, path: &Path, skip_invalid: bool) -> Result<Report, Error> {
-    let options = ImportOptions { skip_invalid, dim: None };
-    import::run(store, "a", path, None, &options, &mut |_| {})
+    let options = ImportOptions { skip_invalid, dim: Some(store.describe("a")?.dim), ..ImportOptions::default() };
+    import::run(store, "a", import::open(path, None, &options)?, &mut |_| {})
 }
 
 fn fails(path: &Path) -> Violation {
@@ -39,13 +39,6 @@ fn imports(path: &Path) -> (tempfile::TempDir, std::sync::Arc<Store>, Report) {
     let report = run(&store, path, false).unwrap();
     assert_eq!((report.appended.rows, report.skipped), (ROWS, 0));
     (folder, store, report)
-}
-
-fn scratch(name: &str, bytes: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(name);
-    fs::write(&path, bytes).unwrap();
-    (folder, path)
 }
 
 #[test]
@@ -209,9 +202,9 @@ fn bad_json_lines_are_named_by_line_and_skipped_on_demand() {
         (b"{\"memory_id\":1}", &["line 4", "embedding"]),
         (b"{\"memory_id\":1,\"embedding\":[1,2,3]}", &["line 4", "embedding", "3 values, wanted are 4"]),
         (b"{\"memory_id\":1,\"embedding\":[1,2,NaN,3]}", &["line 4", "bad JSON"]),
-        (b"{\"memory_id\":1,\"embedding\":[1,2,null,3]}", &["line 4", "bad JSON"]),
+        (b"{\"memory_id\":1,\"embedding\":[1,2,null,3]}", &["line 4: embedding", "null"]),
         (b"{\"memory_id\":1,\"embedding\":[1,2,1e39,3]}", &["line 4", "embedding", "element 2"]),
-        (b"{\"memory_id\":-1,\"embedding\":[1,2,3,4]}", &["line 4", "-1"]),
+        (b"{\"memory_id\":-1,\"embedding\":[1,2,3,4]}", &["line 4: memory_id", "-1"]),
         (b"{\"embedding\":[1,2,3,4]}", &["line 4", "memory_id", "missing"]),
         (b"{\"memory_id\":1,\"embedding\":[1,2,3,4],\"zone\":1}", &["line 4", "zone"]),
         (b"{\"memory_id\":1,\"embedding\":[1,2,3,4],\"x\":1}", &["line 4", "coordinates"]),
@@ -405,7 +398,8 @@ fn progress_rises_to_the_end() {
     let (_folder, store) = store();
     store.create("a", dim).unwrap();
     let mut seen: Vec<Progress> = Vec::new();
-    import::run(&store, "a", &path, None, &ImportOptions::default(), &mut |progress| seen.push(progress)).unwrap();
+    let file = import::open(&path, None, &ImportOptions::default()).unwrap();
+    import::run(&store, "a", file, &mut |progress| seen.push(progress)).unwrap();
     assert!(seen.len() > 3, "{} reports", seen.len());
     assert!(seen.windows(2).all(|pair| pair[0].bytes_read <= pair[1].bytes_read && pair[0].rows <= pair[1].rows));
     let last = seen.last().unwrap();

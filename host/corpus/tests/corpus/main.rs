@@ -10,6 +10,8 @@ mod copies;
 mod crash;
 mod full_disk;
 mod import;
+mod import_columns;
+mod import_input;
 mod log;
 mod merging;
 mod model;

@@ -1,5 +1,6 @@
 """Writes the files of this folder. Needs pyarrow and numpy; see README.md for the versions that made the committed ones."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ write("plain.arrow", PLAIN)
 write("zstd.arrow", PLAIN, compression="zstd")
 write("lz4.arrow", PLAIN, compression="lz4")
 write("batches.arrow", PLAIN, batch=5)
+write("v4.arrow", PLAIN, metadata_version=pa.ipc.MetadataVersion.V4)
+write("no_rows.arrow", PLAIN.slice(0, 0))
 write("large_utf8.arrow", replaced("title", pa.array(TITLES, pa.large_utf8())))
 write("utf8_view.arrow", replaced("title", pa.array(TITLES, pa.string_view())))
 write("lists.arrow", replaced("embedding", pa.array(VECTORS.tolist(), pa.list_(pa.float32()))))
@@ -44,6 +47,12 @@ write("null_embedding.arrow", replaced("embedding", pa.array([None if i == 7 els
 write("null_element.arrow", replaced("embedding", pa.array([[None if (i, j) == (7, 2) else v for j, v in enumerate(row)] for i, row in enumerate(VECTORS.tolist())], pa.list_(pa.float32(), DIM))))
 not_a_number = VECTORS.copy()
 not_a_number[7, 2] = np.nan
+write("bad_first.arrow", replaced("embedding", pa.array([[float("nan")], []] + VECTORS.tolist()[2:], pa.list_(pa.float32()))))
+write("int8.arrow", replaced("embedding", pa.array((VECTORS * 4).astype(int).tolist(), pa.list_(pa.int8()))))
+# Names with a meaning at columns that have another: what is taken for what must be said.
+other = pa.table({"vec": fixed(VECTORS), "key": IDS, "heading": TITLES, "embedding": TITLES, "zone": ["UTC"] * ROWS, "importance": ["high"] * ROWS,
+                  "title": range(ROWS), "is_protected": [1] * ROWS, "last_accessed_ns": ["now"] * ROWS, "memory_id": TITLES, **{axis: TITLES for axis in "xyzwv"}})
+write("other_names.arrow", other)
 write("nan.arrow", replaced("embedding", fixed(not_a_number)))
 write("nan_batches.arrow", replaced("embedding", fixed(not_a_number)), batch=5)
 write("nan_importance.arrow", PLAIN.append_column("importance", pa.array([float("nan") if i == 7 else 0.0 for i in range(ROWS)])))
@@ -67,6 +76,13 @@ pq.write_table(extra, HERE / "extra.parquet", compression="zstd", row_group_size
 for compression in ["snappy", "gzip", "lz4", "none"]:
     pq.write_table(PLAIN, HERE / f"{compression}.parquet", compression=compression, store_schema=compression != "none")
 
+pq.write_table(PLAIN, HERE / "brotli.parquet", compression="brotli")
+pq.write_table(PLAIN.slice(0, 0), HERE / "no_rows.parquet")
+pq.write_table(replaced("embedding", pa.array(VECTORS.tolist(), pa.list_(pa.float32()))).slice(0, 0), HERE / "no_rows_no_dim.parquet")
+pq.write_table(other, HERE / "other_names.parquet")
+with pa.ipc.new_stream(HERE / "v4.arrows", PLAIN.schema, options=pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4)) as writer:
+    writer.write_table(PLAIN)
+
 with pa.ipc.new_stream(HERE / "stream.arrows", extra.schema) as writer:
     writer.write_table(extra, max_chunksize=5)
 
@@ -77,8 +93,12 @@ np.save(HERE / "fortran.npy", np.asfortranarray(VECTORS))
 np.save(HERE / "one_axis.npy", VECTORS.reshape(-1))
 np.save(HERE / "big_endian.npy", VECTORS.astype(">f4"))
 np.save(HERE / "nan.npy", not_a_number)
+# As numpy wrote it under Python 2, which marks its long integers.
+python2 = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({ROWS}L, {DIM}L), }}".ljust(117) + "\n"
+(HERE / "python2.npy").write_bytes(b"\x93NUMPY\x01\x00" + np.uint16(len(python2)).tobytes() + python2.encode() + VECTORS.tobytes())
 with open(HERE / "v3.npy", "wb") as file:
     np.lib.format.write_array(file, VECTORS, version=(3, 0))
 with open(HERE / "vectors.fvecs", "wb") as file:
     for row in VECTORS:
         file.write(np.int32(DIM).tobytes() + row.astype("<f4").tobytes())
+(HERE / "f4.npy.gz").write_bytes(gzip.compress((HERE / "f4.npy").read_bytes(), mtime=0))

@@ -6,9 +6,6 @@ use megaring_proto::v1 as pb;
 
 use super::{points, vectors};
 
-/// The highest zone.
-const FAR_EDGE: u32 = 4;
-
 /// Rows for a corpus of dimension `dim`.
 ///
 /// # Errors
@@ -25,8 +22,8 @@ pub fn rows(message: pb::Rows, dim: usize) -> Result<Rows, Error> {
         coordinates: coordinates(&message.coordinates, count)?,
         galactic_distance: finite("galactic_distance", message.galactic_distance, count)?,
         importance: finite("importance", message.importance, count)?,
-        zone: small("zone", &message.zone, FAR_EDGE, count)?,
-        constellation_id: small("constellation_id", &message.constellation_id, u32::from(u16::MAX), count)?,
+        zone: small("zone", &message.zone, count)?,
+        constellation_id: small("constellation_id", &message.constellation_id, count)?,
         last_accessed_ns: column("last_accessed_ns", message.last_accessed_ns, count)?,
         is_protected: column("is_protected", message.is_protected, count)?,
         ..Rows::default()
@@ -59,11 +56,12 @@ fn finite(name: &str, values: Vec<f64>, count: usize) -> Result<Option<Vec<f64>>
     column(name, values, count)
 }
 
-/// A column of numbers up to `max`, which `T` holds.
-fn small<T: TryFrom<u32>>(name: &str, values: &[u32], max: u32, count: usize) -> Result<Option<Vec<T>>, Error> {
+/// A column of numbers that are narrower in a corpus.
+fn small<T: TryFrom<u32>>(name: &str, values: &[u32], count: usize) -> Result<Option<Vec<T>>, Error> {
     let narrow = |(row, value): (usize, &u32)| {
-        let fits = T::try_from(*value).ok().filter(|_| *value <= max);
-        fits.ok_or_else(|| Error::row(format!("rows.{name}"), row as u64, format!("{value}; 0 to {max} are legal")))
+        let max = u32::MAX >> (u32::BITS as usize - 8 * size_of::<T>());
+        let wrong = || Error::row(format!("rows.{name}"), row as u64, format!("{value}; 0 to {max} are legal"));
+        T::try_from(*value).map_err(|_| wrong())
     };
     let values: Vec<T> = values.iter().enumerate().map(narrow).collect::<Result<_, _>>()?;
     column(name, values, count)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use megaring_core::checksum::{Checksum, Checksums};
 use megaring_core::{BackendKind, Error};
+use megaring_corpus::import::unreadable;
 use megaring_engine::{Engine, Terms};
 use serde::Serialize;
 
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &ChecksumArgs, settings: &Settings, output: &mut Output)
                 batch.job.contents.push(content);
             }
             Err(error) => {
-                message(&format!("{}: {error}", file.display()));
+                message(&unreadable(file, &error));
                 failed += 1;
             }
         }

@@ -1,12 +1,12 @@
 //! `corpus import` and `corpus append`: rows of a file into a corpus, all of them or none.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::builder::BoolishValueParser;
 use megaring_core::Error;
-use megaring_corpus::import::{self, Format, Import, ImportOptions};
-use megaring_corpus::{Access, Adopted, Appended, Store};
+use megaring_corpus::import::{self, Columns, Format, Import, ImportOptions, Report};
+use megaring_corpus::{Access, Store};
 use serde::Serialize;
 
 use crate::config::Settings;
@@ -17,7 +17,8 @@ use crate::console::{Failure, Output, Progress, counted, duration_text, grouped,
 pub(crate) struct ImportArgs {
     /// Corpus; made with the file's dimension if it is not there, refused if it has rows already
     name: String,
-    /// Arrow IPC, Parquet, .npy, .fvecs or JSON lines
+    /// Arrow IPC, Parquet, .npy, .safetensors, .fvecs, .fbin, JSON lines, CSV or their kin, also in gzip or from a
+    /// pipe; `-` is standard input
     file: PathBuf,
     /// Skip and count rows that cannot be, instead of stopping at the first
     #[arg(long, env = "MEGARING_CORPUS_IMPORT_SKIP_INVALID", value_parser = BoolishValueParser::new())]
@@ -25,6 +26,12 @@ pub(crate) struct ImportArgs {
     /// The file's format [default: by its first bytes, then its name]
     #[arg(long, env = "MEGARING_CORPUS_IMPORT_FORMAT")]
     format: Option<Format>,
+    /// Read the file's COLUMN as NAME, as in embedding=vec; may be given several times
+    #[arg(long, env = "MEGARING_CORPUS_IMPORT_COLUMN", value_name = "NAME=COLUMN", value_delimiter = ',', value_parser = renaming)]
+    column: Vec<Renaming>,
+    /// Leave this column of the file out; may be given several times
+    #[arg(long, env = "MEGARING_CORPUS_IMPORT_IGNORE_COLUMN", value_name = "COLUMN", value_delimiter = ',')]
+    ignore_column: Vec<String>,
 }
 
 /// `corpus append`.
@@ -32,7 +39,8 @@ pub(crate) struct ImportArgs {
 pub(crate) struct AppendArgs {
     /// Corpus
     name: String,
-    /// Arrow IPC, Parquet, .npy, .fvecs or JSON lines
+    /// Arrow IPC, Parquet, .npy, .safetensors, .fvecs, .fbin, JSON lines, CSV or their kin, also in gzip or from a
+    /// pipe; `-` is standard input
     file: PathBuf,
     /// Skip and count rows that cannot be, instead of stopping at the first
     #[arg(long, env = "MEGARING_CORPUS_APPEND_SKIP_INVALID", value_parser = BoolishValueParser::new())]
@@ -40,6 +48,23 @@ pub(crate) struct AppendArgs {
     /// The file's format [default: by its first bytes, then its name]
     #[arg(long, env = "MEGARING_CORPUS_APPEND_FORMAT")]
     format: Option<Format>,
+    /// Read the file's COLUMN as NAME, as in embedding=vec; may be given several times
+    #[arg(long, env = "MEGARING_CORPUS_APPEND_COLUMN", value_name = "NAME=COLUMN", value_delimiter = ',', value_parser = renaming)]
+    column: Vec<Renaming>,
+    /// Leave this column of the file out; may be given several times
+    #[arg(long, env = "MEGARING_CORPUS_APPEND_IGNORE_COLUMN", value_name = "COLUMN", value_delimiter = ',')]
+    ignore_column: Vec<String>,
+}
+
+/// A column's name in a corpus, and in a file.
+pub(crate) type Renaming = (String, String);
+
+/// Parses `NAME=COLUMN`.
+pub(crate) fn renaming(text: &str) -> Result<Renaming, String> {
+    let (name, in_file) = text.split_once('=').ok_or("it is NAME=COLUMN, such as embedding=vec")?;
+    // Whether there is such a name is judged by who knows them all.
+    Columns::default().rename(name, in_file).map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), in_file.to_owned()))
 }
 
 /// What an import did.
@@ -77,19 +102,28 @@ pub(crate) fn import(args: &ImportArgs, settings: &Settings, output: &mut Output
             "a corpus named {name:?} exists already; `corpus append {name} FILE` adds rows to it"
         )));
     }
-    let imported = import_file(&store, &args.name, &args.file, args.format, args.skip_invalid)?;
+    let options = options(args.skip_invalid, &args.column, &args.ignore_column)?;
+    let imported = import_file(&store, &args.name, &args.file, args.format, options)?;
     tell(&imported, output)
 }
 
 pub(crate) fn append(args: &AppendArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     let store = settings.store(Access::Exclusive)?;
     store.describe(&args.name)?;
-    let imported = import_file(&store, &args.name, &args.file, args.format, args.skip_invalid)?;
+    let options = options(args.skip_invalid, &args.column, &args.ignore_column)?;
+    let imported = import_file(&store, &args.name, &args.file, args.format, options)?;
     tell(&imported, output)
 }
 
+fn options(skip_invalid: bool, renamed: &[Renaming], ignored: &[String]) -> Result<ImportOptions, Error> {
+    let mut columns = Columns::default();
+    ignored.iter().for_each(|in_file| columns.ignore(in_file));
+    renamed.iter().try_for_each(|(name, in_file)| columns.rename(name, in_file))?;
+    Ok(ImportOptions { skip_invalid, dim: None, columns })
+}
+
 /// Adds a file's rows to a corpus, which is made if it is not there and removed again if the import fails. Progress
-/// goes to stderr.
+/// goes to stderr. The dimension wanted is that of the corpus, where there is one, whatever `options` say.
 ///
 /// # Errors
 /// What the file holds or the storage refuses; the corpus is then as it was.
@@ -98,7 +132,7 @@ pub fn import_file(
     name: &str,
     path: &Path,
     format: Option<Format>,
-    skip_invalid: bool,
+    options: ImportOptions,
 ) -> Result<Imported, Error> {
     let begun = Instant::now();
     let known = match store.describe(name) {
@@ -106,11 +140,11 @@ pub fn import_file(
         Err(Error::CorpusNotFound { .. }) => None,
         Err(error) => return Err(error),
     };
-    let file = import::open(path, format, &ImportOptions { skip_invalid, dim: known })?;
+    let file = import::open(path, format, &ImportOptions { dim: known, ..options })?;
     if known.is_none() {
         store.create(name, file.dim())?;
     }
-    let imported = add_rows(store, name, path, file, skip_invalid, begun);
+    let imported = add_rows(store, name, file, begun);
     if imported.is_err() && known.is_none() {
         // The first error is the one to tell; an empty corpus that stays behind does no harm.
         let _ = store.drop_corpus(name);
@@ -118,62 +152,27 @@ pub fn import_file(
     imported
 }
 
-fn add_rows(
-    store: &Store,
-    name: &str,
-    path: &Path,
-    mut file: Import,
-    skip_invalid: bool,
-    begun: Instant,
-) -> Result<Imported, Error> {
-    let (dim, format) = (file.dim(), file.format());
-    let mut notes = Vec::new();
-    if format == Format::ArrowFile && !skip_invalid {
-        match store.adopt(name, path)? {
-            Adopted::Done(appended) => {
-                notes.push("the file is copied and served as it is, without being rewritten".to_owned());
-                return Ok(imported(name, dim, format, &appended, notes, begun.elapsed()));
-            }
-            Adopted::NeedsRewrite(reason) => notes.push(format!("the file is rewritten: {reason}")),
-        }
-    }
-    let mut appender = store.append(name)?;
+fn add_rows(store: &Store, name: &str, file: Import, begun: Instant) -> Result<Imported, Error> {
+    let dim = file.dim();
     let mut progress = Progress::start(format!("import {name}"), file.progress().bytes_total);
-    while let Some(rows) = file.next() {
-        appender.push(rows?)?;
-        let at = file.progress();
+    let report = import::run(store, name, file, &mut |at| {
         progress.at(at.bytes_read, &counted(at.rows, "row", "rows"));
-    }
-    let appended = appender.commit()?;
+    })?;
+    let Report { appended, format, skipped, first_skipped, notes, .. } = report;
     progress.finish(&format!("{} in {}", counted(appended.rows as u64, "row", "rows"), duration_text(begun.elapsed())));
-    notes.extend(file.notes().iter().cloned());
-    let mut imported = imported(name, dim, format, &appended, notes, begun.elapsed());
-    imported.skipped = file.progress().skipped;
-    imported.first_skipped = file.first_skipped().map(ToString::to_string);
-    Ok(imported)
-}
-
-fn imported(
-    name: &str,
-    dim: usize,
-    format: Format,
-    appended: &Appended,
-    notes: Vec<String>,
-    took: Duration,
-) -> Imported {
-    Imported {
+    Ok(Imported {
         corpus: name.to_owned(),
         dim,
         rows: appended.rows,
-        skipped: 0,
-        first_skipped: None,
+        skipped,
+        first_skipped: first_skipped.map(|first| first.to_string()),
         total_rows: appended.total_rows,
         generation: appended.generation,
         segments: appended.segments,
         format: format.to_string(),
         notes,
-        seconds: took.as_secs_f64(),
-    }
+        seconds: begun.elapsed().as_secs_f64(),
+    })
 }
 
 fn tell(imported: &Imported, output: &mut Output) -> Result<(), Failure> {

@@ -24,7 +24,7 @@ pub(crate) struct NearestArgs {
     /// Corpus that has coordinates
     corpus: Option<String>,
     /// Points instead of a corpus: JSON lines of [x,y,z,w,v] or of objects with x, y, z, w and v, as `encode --json`
-    /// writes them
+    /// writes them; `-` is standard input
     #[arg(long, env = "MEGARING_NEAREST_POINTS", value_name = "FILE")]
     points: Option<PathBuf>,
     /// Query point; may be given several times

@@ -11,10 +11,11 @@ use megaring_core::rescore::{Hit, Ranked};
 use megaring_core::search::{Queries, Search};
 use megaring_core::{BackendKind, Error, Metric};
 use megaring_corpus::Access;
-use megaring_corpus::import::{self, ImportOptions};
+use megaring_corpus::import::{self, Columns, Format, ImportOptions};
 use megaring_engine::{Engine, Made, Outcome, Terms};
 use serde::Serialize;
 
+use super::import::{Renaming, renaming};
 use super::{backend, finite, metric};
 use crate::config::Settings;
 use crate::console::{Align, Failure, Output, Table, counted, duration_text, grouped, message};
@@ -24,9 +25,15 @@ use crate::console::{Align, Failure, Output, Table, counted, duration_text, grou
 pub(crate) struct SearchArgs {
     /// Corpus
     corpus: String,
-    /// Queries: .npy, .fvecs, Arrow IPC, Parquet or JSON lines with an `embedding`
+    /// Queries: a file of any format that `corpus import` reads; `-` is standard input
     #[arg(long, env = "MEGARING_SEARCH_QUERY_FILE", value_name = "FILE")]
     query_file: Option<PathBuf>,
+    /// The query file's format [default: by its first bytes, then its name]
+    #[arg(long, env = "MEGARING_SEARCH_FORMAT")]
+    format: Option<Format>,
+    /// The query file's column that has the vectors, as in embedding=vec
+    #[arg(long, env = "MEGARING_SEARCH_COLUMN", value_name = "NAME=COLUMN", value_parser = renaming)]
+    column: Option<Renaming>,
     /// The query is this row of the corpus
     #[arg(long, env = "MEGARING_SEARCH_ROW", value_name = "N")]
     row: Option<u32>,
@@ -109,8 +116,10 @@ fn queries(args: &SearchArgs, view: &CorpusView) -> Result<Batches, Failure> {
         (Some(_), Some(_)) => Err(Failure::Usage("--query-file and --row exclude each other".into())),
         (None, None) => Err(Failure::Usage("queries are missing: give --query-file FILE or --row N".into())),
         (Some(path), None) => {
-            let options = ImportOptions { dim: Some(view.dim()), ..ImportOptions::default() };
-            let file = import::open(path, None, &options)?;
+            let mut columns = Columns::embeddings();
+            args.column.iter().try_for_each(|(name, in_file)| columns.rename(name, in_file))?;
+            let options = ImportOptions { dim: Some(view.dim()), columns, ..ImportOptions::default() };
+            let file = import::open(path, args.format, &options)?;
             Ok(Box::new(file.map(|rows| rows.map(|rows| rows.embeddings.into()))))
         }
         (None, Some(row)) => Ok(Box::new(std::iter::once(Ok(row_of(view, row)?)))),

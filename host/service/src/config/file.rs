@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
+use megaring_corpus::import::unreadable;
 use toml::{Table, Value};
 
 /// The file that is read where no other is named, if it is there.
@@ -38,7 +39,7 @@ pub fn load(command: Command, asked: Option<PathBuf>) -> Result<Command, FileErr
     };
     let name = path.display();
     let text = std::fs::read_to_string(&path)
-        .map_err(|error| FileError(format!("the configuration file {name} cannot be read: {error}")))?;
+        .map_err(|error| FileError(format!("the configuration file {}", unreadable(&path, &error))))?;
     install(command, &text).map_err(|FileError(reason)| FileError(format!("the configuration file {name}: {reason}")))
 }
 

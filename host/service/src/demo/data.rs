@@ -7,6 +7,7 @@ use std::path::Path;
 
 use megaring_core::Error;
 use megaring_corpus::Store;
+use megaring_corpus::import::ImportOptions;
 use megaring_datasets::{Embeddings, Matrix, Memories, Sample};
 use serde::Serialize;
 
@@ -82,7 +83,7 @@ fn import(store: &Store, corpus: &Corpus) -> Result<(), Error> {
         Ok(()) | Err(Error::CorpusNotFound { .. }) => {}
         Err(error) => return Err(error),
     }
-    import_file(store, corpus.name, &path, None, false).map(drop)
+    import_file(store, corpus.name, &path, None, ImportOptions::default()).map(drop)
 }
 
 fn write(corpus: &Corpus, path: &Path) -> io::Result<()> {

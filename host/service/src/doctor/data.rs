@@ -1,5 +1,6 @@
 //! The data folder: there, writable, with room, its corpora sound.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use megaring_corpus::{Access, State, Store};
@@ -14,8 +15,13 @@ const LITTLE_BYTES: u64 = 1 << 30;
 
 pub(super) fn findings(settings: &Settings) -> Vec<Finding> {
     let folder = &settings.data;
-    if !folder.exists() {
-        return vec![absent(folder)];
+    match std::fs::metadata(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return vec![absent(folder)],
+        Err(error) => {
+            let found = format!("{} cannot be reached: {error}", folder.display());
+            return vec![Finding::problem("data folder", found, "let this user in, or name another with --data")];
+        }
+        Ok(_) => {}
     }
     let mut findings = vec![writable(folder)];
     findings.extend(room(folder));

@@ -32,6 +32,7 @@ fn files_that_have_no_checksums_are_named_and_the_others_are_answered() {
     folder.write("large", vec![7; 2 << 20]);
     folder.write("megaring.toml", "arena_bytes = 1048576");
     let files = ["--config", "megaring.toml", "checksum", "nowhere", "digits", "large", "digits"];
-    let run = folder.run(&files).failed(1, &["nowhere: ", "large: it takes 2097184 bytes", "2 of 4 files"]);
+    let run =
+        folder.run(&files).failed(1, &["nowhere does not exist", "large: it takes 2097184 bytes", "2 of 4 files"]);
     assert_eq!(run.stdout.matches("e3069283  8cb841db40e6ae83  digits\n").count(), 2, "{run:?}");
 }

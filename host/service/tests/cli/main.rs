@@ -8,6 +8,7 @@ mod compute;
 mod corpus;
 mod cuda;
 mod explain;
+mod import;
 mod join;
 #[cfg(unix)]
 mod serve;

@@ -43,6 +43,7 @@ fn every_option_but_the_files_name_has_its_key() {
         "\"jsonl\"",
         "\"npy\"",
         "\"1,1,1,1,1\"",
+        "\"embedding=vec\"",
         "\"10s\"",
         "\"park\"",
         "\"auto\"",

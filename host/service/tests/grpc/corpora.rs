@@ -154,7 +154,7 @@ async fn wrong_columns_are_named() {
         ("rows.galactic_distance[2]", pb::Rows { galactic_distance: vec![0.0, 0.0, f64::INFINITY], ..good() }),
         ("rows.importance", pb::Rows { importance: vec![0.0; 2], ..good() }),
         ("rows.importance[0]", pb::Rows { importance: vec![f64::NAN; 3], ..good() }),
-        ("rows.zone[1]", pb::Rows { zone: vec![4, 5, 0], ..good() }),
+        ("rows.zone[1]", pb::Rows { zone: vec![255, 256, 0], ..good() }),
         ("rows.constellation_id[2]", pb::Rows { constellation_id: vec![0, 65535, 65536], ..good() }),
         ("rows.last_accessed_ns", pb::Rows { last_accessed_ns: vec![0; 1], ..good() }),
         ("rows.is_protected", pb::Rows { is_protected: vec![true; 5], ..good() }),

@@ -1,0 +1,110 @@
+//! The formats, their names, and how each is told.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use megaring_core::Error;
+
+use super::input::Input;
+use super::npy;
+use crate::arrow_file;
+
+/// A file format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Arrow IPC file (`.arrow`, `.feather`, `.ipc`).
+    ArrowFile,
+    /// Arrow IPC stream (`.arrows`).
+    ArrowStream,
+    /// Parquet.
+    Parquet,
+    /// NumPy array.
+    Npy,
+    /// Vectors each behind its dimension.
+    Fvecs,
+    /// One JSON object a line (`.jsonl`, `.ndjson`).
+    JsonLines,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 6] =
+        [Self::ArrowFile, Self::ArrowStream, Self::Parquet, Self::Npy, Self::Fvecs, Self::JsonLines];
+
+    /// The name used on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ArrowFile => "arrow",
+            Self::ArrowStream => "arrow-stream",
+            Self::Parquet => "parquet",
+            Self::Npy => "npy",
+            Self::Fvecs => "fvecs",
+            Self::JsonLines => "jsonl",
+        }
+    }
+
+    /// Tells a format by its magic, else by the end of the file's name, else by what JSON begins with.
+    pub(super) fn of(input: &Input) -> Result<Self, Error> {
+        let by_magic = [
+            (&arrow_file::MAGIC[..], Self::ArrowFile),
+            (b"PAR1", Self::Parquet),
+            (npy::MAGIC, Self::Npy),
+            (&[0xff; 4], Self::ArrowStream),
+        ];
+        let by_magic = by_magic.into_iter().find(|(magic, _)| input.start().starts_with(magic));
+        let by_name = || Self::of_extension(&input.extension()?);
+        let by_text = || begins_as_json(input.start()).then_some(Self::JsonLines);
+        by_magic.map(|(_, format)| format).or_else(by_name).or_else(by_text).ok_or_else(|| untold(input.name()))
+    }
+
+    /// The format that the end of a file's name stands for.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the field `format`.
+    pub fn of_name(path: &Path) -> Result<Self, Error> {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let format = extension.and_then(|extension| Self::of_extension(&extension.to_ascii_lowercase()));
+        format.ok_or_else(|| untold(&path.display().to_string()))
+    }
+
+    fn of_extension(extension: &str) -> Option<Self> {
+        match extension {
+            "arrow" | "feather" | "ipc" => Some(Self::ArrowFile),
+            "arrows" => Some(Self::ArrowStream),
+            "parquet" | "pq" => Some(Self::Parquet),
+            "npy" => Some(Self::Npy),
+            "fvecs" => Some(Self::Fvecs),
+            "jsonl" | "ndjson" | "json" => Some(Self::JsonLines),
+            _ => None,
+        }
+    }
+}
+
+fn untold(name: &str) -> Error {
+    let names = Format::ALL.map(Format::name).join(", ");
+    Error::field("format", format!("{name} does not tell its format; name one of {names}"))
+}
+
+/// Vectors behind their dimension may begin with the same byte, but have a zero among the next.
+fn begins_as_json(start: &[u8]) -> bool {
+    let text = start.strip_prefix("\u{feff}".as_bytes()).unwrap_or(start).trim_ascii_start();
+    (text.starts_with(b"{") || text.starts_with(b"[")) && !start.contains(&0)
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|format| format.name() == name)
+            .ok_or_else(|| format!("unknown format {name:?}: {} are known", Self::ALL.map(Self::name).join(", ")))
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
