@@ -9,25 +9,33 @@
 //! | format | rows | vectors | beside them |
 //! |---|---|---|---|
 //! | Arrow IPC file or stream, Parquet | record batches | `embedding`, lists of floats or integers | the columns of a segment; any other is kept |
-//! | `.npy` 1 to 3 | first axis, C order | `<f4`; `<f2`, `<f8` and integers are converted | nothing |
-//! | `.fvecs` | int32 dimension, then float32 values | little-endian | nothing |
+//! | `.npy` 1 to 3 | first axis, C order | floats or integers, little-endian | nothing |
+//! | `.fvecs`, `.bvecs`, `.ivecs` | a vector behind its dimension | float32, uint8 or int32 | nothing |
+//! | `.fbin`, `.u8bin`, `.i8bin` | a matrix behind its lengths | float32, uint8 or int8 | nothing |
+//! | SafeTensors | first axis | tensor `embedding`, or the only one of two axes | nothing |
 //! | JSON lines | an object a line | `embedding`, an array of numbers | fields named like a segment's columns |
+//! | CSV | a record | `embedding`, a text such as `[0.1, 0.2]` | columns named like a segment's |
 //!
 //! Rows without `memory_id` get row numbers of the corpus. [`Columns`] says which columns are read, and under which
 //! names. A file is opened once, so it may be a pipe, or standard input (`-`); what gzip has compressed is read as what
 //! it holds. An Arrow IPC file or Parquet, which are read in any order, is then kept in a temporary file meanwhile.
 
+mod array;
 mod arrow;
 mod batch;
+mod csv;
 mod format;
-mod fvecs;
 mod input;
 mod json_lines;
+mod kinds;
+mod line;
 mod npy;
 mod numbers;
 mod parquet;
 mod run;
+mod safetensors;
 mod selection;
+mod vectors;
 
 use std::path::{Path, PathBuf};
 
@@ -36,6 +44,7 @@ use megaring_core::{Error, Violation};
 use crate::columns::EMBEDDING;
 use crate::fault::Fault;
 use crate::rows::Rows;
+use array::Array;
 pub(crate) use batch::rows_of;
 pub use format::Format;
 pub use input::{Input, unreadable};
@@ -100,17 +109,10 @@ pub fn open(path: &Path, format: Option<Format>, options: &ImportOptions) -> Res
     let name = input.name().to_owned();
     let as_is = input.stored_at().filter(|_| format == Format::ArrowFile && options.columns.are_all());
     let as_is = as_is.map(Path::to_owned);
-    if options.columns.renamed().next().is_some() && matches!(format, Format::Npy | Format::Fvecs) {
+    if options.columns.renamed().next().is_some() && !format.has_names() {
         return Err(Fault::file(format!("{format} has no columns that could be named")).into_invalid(&name));
     }
-    let source: Box<dyn Source> = match format {
-        Format::ArrowFile => Box::new(arrow::ArrowFile::open(input, options)?),
-        Format::ArrowStream => Box::new(arrow::ArrowStream::open(input, options)?),
-        Format::Parquet => Box::new(parquet::Parquet::open(input, options)?),
-        Format::Npy => Box::new(npy::Npy::open(input)?),
-        Format::Fvecs => Box::new(fvecs::Fvecs::open(input, options.dim)),
-        Format::JsonLines => Box::new(json_lines::JsonLines::open(input, options)),
-    };
+    let source = source(format, input, options)?;
     let skip_invalid = options.skip_invalid;
     let progress = Progress { bytes_total: source.bytes_total(), ..Progress::default() };
     let mut import = Import {
@@ -135,6 +137,26 @@ pub fn open(path: &Path, format: Option<Format>, options: &ImportOptions) -> Res
         (None, None) => return Err(Fault::file(import.without_rows()).into_invalid(&name)),
     }
     Ok(import)
+}
+
+fn source(format: Format, input: Input, options: &ImportOptions) -> Result<Box<dyn Source>, Error> {
+    let vectors = |input, kind| Box::new(vectors::Vectors::open(input, kind, options.dim));
+    let counted = |input, kind| Array::open(input, |input| array::read_counts(input, kind)).map(Box::new);
+    Ok(match format {
+        Format::ArrowFile => Box::new(arrow::ArrowFile::open(input, options)?),
+        Format::ArrowStream => Box::new(arrow::ArrowStream::open(input, options)?),
+        Format::Parquet => Box::new(parquet::Parquet::open(input, options)?),
+        Format::Npy => Box::new(Array::open(input, npy::read)?),
+        Format::Fvecs => vectors(input, &kinds::FLOAT32),
+        Format::Bvecs => vectors(input, &kinds::UINT8),
+        Format::Ivecs => vectors(input, &kinds::INT32),
+        Format::Fbin => counted(input, &kinds::FLOAT32)?,
+        Format::U8bin => counted(input, &kinds::UINT8)?,
+        Format::I8bin => counted(input, &kinds::INT8)?,
+        Format::SafeTensors => Box::new(Array::open(input, |input| safetensors::read(input, &options.columns))?),
+        Format::JsonLines => Box::new(json_lines::JsonLines::open(input, options)),
+        Format::Csv => Box::new(csv::Csv::open(input, options)?),
+    })
 }
 
 impl Import {

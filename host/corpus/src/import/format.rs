@@ -20,16 +20,43 @@ pub enum Format {
     Parquet,
     /// NumPy array.
     Npy,
-    /// Vectors each behind its dimension.
+    /// Vectors of float32, each behind its dimension.
     Fvecs,
+    /// Vectors of uint8, each behind its dimension.
+    Bvecs,
+    /// Vectors of int32, each behind its dimension.
+    Ivecs,
+    /// A matrix of float32 behind its two lengths.
+    Fbin,
+    /// A matrix of uint8 behind its two lengths.
+    U8bin,
+    /// A matrix of int8 behind its two lengths.
+    I8bin,
+    /// SafeTensors.
+    SafeTensors,
     /// One JSON object a line (`.jsonl`, `.ndjson`).
     JsonLines,
+    /// CSV with a line of names.
+    Csv,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 6] =
-        [Self::ArrowFile, Self::ArrowStream, Self::Parquet, Self::Npy, Self::Fvecs, Self::JsonLines];
+    pub const ALL: [Self; 13] = [
+        Self::ArrowFile,
+        Self::ArrowStream,
+        Self::Parquet,
+        Self::Npy,
+        Self::Fvecs,
+        Self::Bvecs,
+        Self::Ivecs,
+        Self::Fbin,
+        Self::U8bin,
+        Self::I8bin,
+        Self::SafeTensors,
+        Self::JsonLines,
+        Self::Csv,
+    ];
 
     /// The name used on the command line.
     #[must_use]
@@ -40,8 +67,21 @@ impl Format {
             Self::Parquet => "parquet",
             Self::Npy => "npy",
             Self::Fvecs => "fvecs",
+            Self::Bvecs => "bvecs",
+            Self::Ivecs => "ivecs",
+            Self::Fbin => "fbin",
+            Self::U8bin => "u8bin",
+            Self::I8bin => "i8bin",
+            Self::SafeTensors => "safetensors",
             Self::JsonLines => "jsonl",
+            Self::Csv => "csv",
         }
+    }
+
+    /// Whether its columns or tensors have names.
+    pub(super) fn has_names(self) -> bool {
+        use Format::{ArrowFile, ArrowStream, Csv, JsonLines, Parquet, SafeTensors};
+        matches!(self, ArrowFile | ArrowStream | Parquet | SafeTensors | JsonLines | Csv)
     }
 
     /// Tells a format by its magic, else by the end of the file's name, else by what JSON begins with.
@@ -70,13 +110,11 @@ impl Format {
 
     fn of_extension(extension: &str) -> Option<Self> {
         match extension {
-            "arrow" | "feather" | "ipc" => Some(Self::ArrowFile),
+            "feather" | "ipc" => Some(Self::ArrowFile),
             "arrows" => Some(Self::ArrowStream),
-            "parquet" | "pq" => Some(Self::Parquet),
-            "npy" => Some(Self::Npy),
-            "fvecs" => Some(Self::Fvecs),
+            "pq" => Some(Self::Parquet),
             "jsonl" | "ndjson" | "json" => Some(Self::JsonLines),
-            _ => None,
+            other => Self::ALL.into_iter().find(|format| format.name() == other),
         }
     }
 }

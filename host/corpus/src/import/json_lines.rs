@@ -6,13 +6,12 @@
 use std::fmt;
 use std::io::{BufRead, Read};
 
-use megaring_core::matrix::{MAX_DIM, Matrix};
-use megaring_core::nearest::{MAX_COORDINATE, is_coordinate};
-use megaring_core::{Error, Violation};
+use megaring_core::Error;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::input::Input;
+use super::line::{Line, Lines, Reason};
 use super::selection::{Columns, way_out};
 use super::{Bad, CHUNK_BYTES, Chunk, ImportOptions, Source, lost};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
@@ -25,39 +24,15 @@ const MAX_LINE: u64 = 64 << 20;
 /// Lines being read.
 pub(super) struct JsonLines {
     input: Input,
-    dim: Option<usize>,
-    columns: Columns,
-    /// Names of the optional fields that the first good line has.
-    fields: Option<Vec<&'static str>>,
-    /// Names of those that are not stored.
-    unknown: Option<Vec<String>>,
+    lines: Lines,
     line: u64,
     /// Whether a line has been seen that is not empty.
     begun: bool,
 }
 
-#[derive(Default)]
-struct Line {
-    memory_id: Option<u64>,
-    title: Option<String>,
-    /// Wider than stored, so that a number too large for float32 can be named by its element.
-    embedding: Option<Vec<f64>>,
-    coordinates: [Option<f64>; 5],
-    galactic_distance: Option<f64>,
-    importance: Option<f64>,
-    zone: Option<u8>,
-    constellation_id: Option<u16>,
-    last_accessed_ns: Option<u64>,
-    is_protected: Option<bool>,
-}
-
-/// A column and why the line is bad.
-type Reason = (Option<&'static str>, String);
-
 impl JsonLines {
     pub(super) fn open(input: Input, options: &ImportOptions) -> Self {
-        let columns = options.columns.clone();
-        Self { input, dim: options.dim, columns, fields: None, unknown: None, line: 0, begun: false }
+        Self { input, lines: Lines::new(options), line: 0, begun: false }
     }
 
     fn next(&mut self) -> Result<Option<Chunk>, Fault> {
@@ -74,11 +49,10 @@ impl JsonLines {
             taken += text.len();
             match self.parse(&text) {
                 Ok(line) => line.push_to(&mut rows),
-                Err(reason) => bad.add(self.violation(reason)),
+                Err(reason) => bad.add(self.lines.violation(self.input.name(), self.line, reason)),
             }
         }
-        let dim = self.dim.unwrap_or(0);
-        rows.embeddings.dim = dim;
+        rows.embeddings.dim = self.lines.dim.unwrap_or(0);
         Ok((taken > 0).then_some(Chunk { rows, bad }))
     }
 
@@ -98,46 +72,30 @@ impl JsonLines {
         // Some programs begin a file with a byte order mark.
         let text = if self.line == 1 { text.trim_start_matches('\u{feff}') } else { text };
         let line = self.fields_of(text)?;
-        line.check(self.dim)?;
-        let fields = line.fields();
-        match &self.fields {
-            Some(first) => same_fields(first, &fields)?,
-            None => {
-                if let Some(name) = self.columns.renamed().find(|name| !line.has(name, &fields)) {
-                    return Err((columns::known().find(|known| *known == name), "the field is missing or null".into()));
-                }
-                self.fields = Some(fields);
-            }
-        }
-        self.dim = line.embedding.as_ref().map(Vec::len);
-        Ok(line)
+        self.lines.accept(line)
     }
 
     fn fields_of(&mut self, text: &str) -> Result<Line, Reason> {
         let (mut at, mut unknown) = (None, Vec::new());
         let mut parser = serde_json::Deserializer::from_str(text);
-        let fields = Fields { columns: &self.columns, at: &mut at, unknown: &mut unknown };
+        let fields = Fields { columns: &self.lines.columns, at: &mut at, unknown: &mut unknown };
         let parsed = fields.deserialize(&mut parser).and_then(|line| parser.end().map(|()| line));
         let line = parsed.map_err(|error| match at.filter(|_| error.is_data()) {
             // A value of another type, or a number out of its range.
             Some(EMBEDDING) => (Some(EMBEDDING), describe(&error)),
-            Some(name) => (Some(name), format!("{}; {}", describe(&error), way_out(name, self.columns.in_file(name)))),
+            Some(name) => {
+                (Some(name), format!("{}; {}", describe(&error), way_out(name, self.lines.columns.in_file(name))))
+            }
             None => (None, format!("bad JSON: {}", describe(&error))),
         })?;
-        self.unknown.get_or_insert(unknown);
+        self.lines.unknown.get_or_insert(unknown);
         Ok(line)
-    }
-
-    fn violation(&self, (column, description): Reason) -> Violation {
-        let place = format!("{} line {}", self.input.name(), self.line);
-        let field = column.map_or(place.clone(), |column| format!("{place}: {}", self.columns.in_file(column)));
-        Violation { field, row: None, description }
     }
 }
 
 impl Source for JsonLines {
     fn dim(&self) -> Option<usize> {
-        self.dim
+        self.lines.dim
     }
 
     fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
@@ -153,9 +111,7 @@ impl Source for JsonLines {
     }
 
     fn notes(&self) -> Vec<String> {
-        let names = self.unknown.as_deref().unwrap_or_default().join(", ");
-        let note = format!("{}: fields without a meaning here are not stored: {names}", self.input.name());
-        (!names.is_empty()).then_some(note).into_iter().collect()
+        self.lines.notes(self.input.name())
     }
 }
 
@@ -221,93 +177,6 @@ fn set<'de, T: Deserialize<'de>, A: MapAccess<'de>>(field: &mut Option<T>, map: 
     }
     *field = map.next_value()?;
     Ok(())
-}
-
-impl Line {
-    fn check(&self, dim: Option<usize>) -> Result<(), Reason> {
-        let Some(embedding) = &self.embedding else {
-            return Err((Some(EMBEDDING), "the field is missing or null".into()));
-        };
-        let n = embedding.len();
-        match dim {
-            Some(dim) if n != dim => return Err((Some(EMBEDDING), format!("{n} values, wanted are {dim}"))),
-            None if !(1..=MAX_DIM).contains(&n) => {
-                return Err((Some(EMBEDDING), format!("{n} values; 1 to {MAX_DIM} are possible")));
-            }
-            _ => {}
-        }
-        // JSON has no infinities, but numbers beyond float32.
-        if let Some(element) = embedding.iter().position(|value| !(*value as f32).is_finite()) {
-            return Err((Some(EMBEDDING), format!("element {element} is too large for float32")));
-        }
-        let there = self.coordinates.iter().flatten().count();
-        for (name, value) in COORDINATES.into_iter().zip(self.coordinates).filter(|_| there > 0) {
-            match value {
-                None => return Err((Some(name), "coordinates are x, y, z, w and v, or none of them".into())),
-                Some(value) if !is_coordinate(value) => {
-                    return Err((Some(name), format!("{value:e} is not within ±{MAX_COORDINATE:e}")));
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Optional fields that the line has. A title may be missing from any line.
-    fn fields(&self) -> Vec<&'static str> {
-        let there = [
-            (MEMORY_ID, self.memory_id.is_some()),
-            (COORDINATES[0], self.coordinates[0].is_some()),
-            (columns::GALACTIC_DISTANCE, self.galactic_distance.is_some()),
-            (columns::IMPORTANCE, self.importance.is_some()),
-            (columns::ZONE, self.zone.is_some()),
-            (columns::CONSTELLATION_ID, self.constellation_id.is_some()),
-            (columns::LAST_ACCESSED_NS, self.last_accessed_ns.is_some()),
-            (columns::IS_PROTECTED, self.is_protected.is_some()),
-        ];
-        there.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
-    }
-
-    /// Whether a field is there that was asked for by name; a title may be missing from any line.
-    fn has(&self, name: &str, fields: &[&str]) -> bool {
-        let axis = COORDINATES.iter().position(|axis| *axis == name);
-        let is_there = axis.map_or(fields.contains(&name), |axis| self.coordinates[axis].is_some());
-        is_there || [TITLE, EMBEDDING].contains(&name)
-    }
-
-    fn push_to(self, rows: &mut Rows) {
-        if self.coordinates.iter().all(Option::is_some) {
-            let columns = rows.coordinates.get_or_insert_default();
-            columns.iter_mut().zip(self.coordinates).for_each(|(column, value)| column.extend(value));
-        }
-        rows.memory_ids.extend(self.memory_id);
-        rows.titles.push(self.title.unwrap_or_default());
-        push(&mut rows.galactic_distance, self.galactic_distance);
-        push(&mut rows.importance, self.importance);
-        push(&mut rows.zone, self.zone);
-        push(&mut rows.constellation_id, self.constellation_id);
-        push(&mut rows.last_accessed_ns, self.last_accessed_ns);
-        push(&mut rows.is_protected, self.is_protected);
-        let Matrix { rows: count, values, .. } = &mut rows.embeddings;
-        *count += 1;
-        values.extend(self.embedding.into_iter().flatten().map(|value| value as f32));
-    }
-}
-
-fn push<T>(column: &mut Option<Vec<T>>, value: Option<T>) {
-    if let Some(value) = value {
-        column.get_or_insert_default().push(value);
-    }
-}
-
-fn same_fields(first: &[&'static str], now: &[&'static str]) -> Result<(), Reason> {
-    if let Some(name) = first.iter().find(|name| !now.contains(name)) {
-        return Err((Some(name), "the field is missing or null; lines before have it".into()));
-    }
-    match now.iter().find(|name| !first.contains(name)) {
-        Some(name) => Err((Some(name), "lines before do not have this field".into())),
-        None => Ok(()),
-    }
 }
 
 /// Why a file of one JSON array is no JSON lines, and what to do; `line` is its first.

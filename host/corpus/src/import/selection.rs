@@ -100,7 +100,8 @@ impl Columns {
         }
     }
 
-    fn missing<'a>(&self, name: &str, there: impl Iterator<Item = &'a str>) -> Fault {
+    /// The refusal of a file that lacks a column, among those `there`.
+    pub(super) fn missing<'a>(&self, name: &str, there: impl Iterator<Item = &'a str>) -> Fault {
         let there = there.collect::<Vec<_>>().join(", ");
         let help = format!("`--column {EMBEDDING}=NAME` says which has the vectors");
         let help = if self.in_file(EMBEDDING) == name { format!("; {help}") } else { String::new() };

@@ -11,6 +11,7 @@ mod crash;
 mod full_disk;
 mod import;
 mod import_columns;
+mod import_formats;
 mod import_input;
 mod log;
 mod merging;

@@ -1,28 +1,31 @@
-//! `.fvecs`: each vector is its dimension (int32) and its values (float32), little-endian.
+//! `.fvecs`, `.bvecs` and `.ivecs`: each vector is its dimension (int32) and its values (float32, uint8 or int32),
+//! little-endian.
 
 use std::io::{BufRead, ErrorKind, Read};
 
+use megaring_core::Error;
 use megaring_core::error::first_non_finite;
 use megaring_core::matrix::{MAX_DIM, Matrix};
-use megaring_core::{Dtype, Error};
 
 use super::input::Input;
+use super::kinds::Kind;
 use super::{Bad, Chunk, Source, chunk_rows, lost};
 use crate::columns::EMBEDDING;
 use crate::fault::Fault;
 use crate::rows::Rows;
 
 /// Vectors being read.
-pub(super) struct Fvecs {
+pub(super) struct Vectors {
     input: Input,
+    kind: &'static Kind,
     /// The dimension wanted; that of the first good row where none is.
     dim: Option<usize>,
     row: usize,
 }
 
-impl Fvecs {
-    pub(super) fn open(input: Input, dim: Option<usize>) -> Self {
-        Self { input, dim, row: 0 }
+impl Vectors {
+    pub(super) fn open(input: Input, kind: &'static Kind, dim: Option<usize>) -> Self {
+        Self { input, kind, dim, row: 0 }
     }
 
     fn next(&mut self) -> Result<Option<Chunk>, Fault> {
@@ -61,16 +64,16 @@ impl Fvecs {
         let length = i32::from_le_bytes(length);
         let dim = usize::try_from(length).ok().filter(|dim| (1..=MAX_DIM).contains(dim));
         let Some(dim) = dim else {
-            let reason = format!("the dimension is {length}; 1 to {MAX_DIM} are possible. Is it an .fvecs file?");
+            let reason = format!("the dimension is {length}; 1 to {MAX_DIM} are possible. Is it such a file?");
             return Err(Fault::value(EMBEDDING, row, reason));
         };
-        let mut bytes = vec![0; dim * 4];
+        let mut bytes = vec![0; dim * self.kind.size];
         self.input.read_exact(&mut bytes).map_err(truncated)?;
-        Ok(Some(Dtype::Float32.decode(&bytes, 1.0)))
+        Ok(Some((self.kind.decode)(&bytes)))
     }
 }
 
-impl Source for Fvecs {
+impl Source for Vectors {
     fn dim(&self) -> Option<usize> {
         self.dim
     }
@@ -88,7 +91,7 @@ impl Source for Fvecs {
     }
 
     fn notes(&self) -> Vec<String> {
-        Vec::new()
+        self.kind.note(self.input.name()).into_iter().collect()
     }
 }
 
