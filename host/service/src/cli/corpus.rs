@@ -61,7 +61,7 @@ pub(crate) enum CorpusCommand {
         /// Corpus in it
         name: String,
         /// Name of the corpus made [default: the same]
-        #[arg(long = "as", env = "MEGARING_CORPUS_RESTORE_AS", value_name = "NAME")]
+        #[arg(id = "as", long = "as", env = "MEGARING_CORPUS_RESTORE_AS", value_name = "NAME")]
         new_name: Option<String>,
     },
     /// Merge its segments, which otherwise happens in the background where they are small
