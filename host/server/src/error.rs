@@ -106,6 +106,22 @@ fn fault_id() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{:012x}-{:04x}", since.as_micros(), FAULTS.fetch_add(1, Ordering::Relaxed))
 }
+/// A status of tonic's own about a message that it could not decompress: not a fault of the server, as tonic has it,
+/// but the sender's. Every other status is given back as it is.
+#[must_use]
+pub fn of_compressed(status: Status) -> Status {
+    // Those of megaring have details.
+    let Some(reason) = status.message().strip_prefix("Error decompressing: ").filter(|_| status.details().is_empty())
+    else {
+        return status;
+    };
+    match status.code() {
+        Code::ResourceExhausted => Status::out_of_range(format!("the message is too large decompressed: {reason}")),
+        Code::Internal => Status::invalid_argument(format!("the message cannot be decompressed: {reason}")),
+        _ => status,
+    }
+}
+
 
 /// The violated field as a path, the row in brackets where the path does not name it already.
 fn path(violation: &Violation) -> String {

@@ -19,15 +19,18 @@ use megaring_proto::v1::compute_server::ComputeServer;
 use megaring_proto::v1::corpora_server::CorporaServer;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
+use tonic::codec::CompressionEncoding::{Gzip, Zstd};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
+use tower::layer::util::{Identity, Stack};
 
 use crate::reply_limit::ReplyLimit;
 use crate::service::{Service, Settings};
 
+mod compression;
 mod deadline;
 
 /// How a server is set up.
@@ -84,6 +87,13 @@ pub enum Drained {
     CutOff,
 }
 
+/// A service that takes compressed messages, and compresses for those who send such.
+macro_rules! compressing {
+    ($service:expr) => {
+        $service.accept_compressed(Gzip).accept_compressed(Zstd).send_compressed(Gzip).send_compressed(Zstd)
+    };
+}
+
 /// A server that listens already: connections wait until [`Server::serve`].
 pub struct Server {
     config: ServerConfig,
@@ -138,7 +148,7 @@ impl Server {
         let (close, closed) = oneshot::channel::<()>();
         let (mut health, health_service) = health_reporter();
         report(&health, ServingStatus::Serving).await;
-        let routes = routes(&config, engine.clone(), keeper, draining)?.add_service(health_service);
+        let routes = routes(&config, engine.clone(), keeper, draining)?.add_service(compressing!(health_service));
         let serving = builder().add_routes(routes).serve_with_incoming_shutdown(incoming, async {
             // A sender that is gone means the same as one that sent.
             let _ = closed.await;
@@ -171,8 +181,7 @@ impl Server {
     }
 }
 
-type Builder =
-    tonic::transport::Server<tower::layer::util::Stack<deadline::DeadlineLayer, tower::layer::util::Identity>>;
+type Builder = tonic::transport::Server<Stack<compression::CompressionLayer, Stack<deadline::DeadlineLayer, Identity>>>;
 
 fn builder() -> Builder {
     tonic::transport::Server::builder()
@@ -189,6 +198,7 @@ fn routes(
     draining: watch::Receiver<bool>,
 ) -> Result<Routes, ServeError> {
     let ServerConfig { max_message_bytes, stream_in_flight, .. } = *config;
+        .layer(compression::CompressionLayer)
     let service = Service::new(
         engine,
         keeper,
@@ -203,11 +213,14 @@ fn routes(
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let unusable = |error: tonic_reflection::server::Error| ServeError::Failed(format!("reflection: {error}"));
-    Ok(Routes::new(ComputeServer::new(service.clone()).max_decoding_message_size(max_message_bytes))
-        .add_service(CorporaServer::new(service.clone()).max_decoding_message_size(max_message_bytes))
-        .add_service(AdminServer::new(service).max_decoding_message_size(max_message_bytes))
-        .add_service(reflection().build_v1().map_err(unusable)?)
-        .add_service(reflection().build_v1alpha().map_err(unusable)?))
+    let compute = ComputeServer::new(service.clone()).max_decoding_message_size(max_message_bytes);
+    let corpora = CorporaServer::new(service.clone()).max_decoding_message_size(max_message_bytes);
+    let admin = AdminServer::new(service).max_decoding_message_size(max_message_bytes);
+    Ok(Routes::new(compressing!(compute))
+        .add_service(compressing!(corpora))
+        .add_service(compressing!(admin))
+        .add_service(compressing!(reflection().build_v1().map_err(unusable)?))
+        .add_service(compressing!(reflection().build_v1alpha().map_err(unusable)?)))
 }
 
 /// The services that health knows, the empty name standing for the server as a whole.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
-use crate::error::status;
+use crate::error::{of_compressed, status};
 
 /// What bounds a stream.
 pub(super) struct Bounds {
@@ -63,7 +63,7 @@ async fn next_or_end<Q>(requests: &mut Streaming<Q>, bounds: &mut Bounds) -> Opt
         biased;
         () = drained(&mut bounds.draining) => Some(Err(status(&Error::Draining))),
         () = passed(deadline) => Some(Err(status(&Error::DeadlineExceeded { stage: "waiting for requests" }))),
-        next = requests.next() => next,
+        next = requests.next() => Some(next?.map_err(of_compressed)),
     }
 }
 

@@ -3,9 +3,12 @@
 mod bad_input;
 mod checksum;
 mod common;
+mod compression;
 mod corpora;
 mod encode;
 mod explain;
+#[path = "../support/packed.rs"]
+mod packed;
 mod raw;
 mod search;
 mod server;
