@@ -27,6 +27,9 @@ use crate::terms::Terms;
 pub struct EngineConfig {
     /// Jobs of one tenant that may be in flight; 0 is no limit of its own.
     pub tenant_jobs: usize,
+    /// How long a job may wait for room where too much is in flight; zero refuses it at once. Of the asynchronous calls
+    /// alone.
+    pub queue: Duration,
     /// How long a small search may wait to be batched with others; zero disables batching. Of [`Engine::run_batched`]
     /// alone.
     pub batch_wait: Duration,
@@ -46,6 +49,7 @@ impl EngineConfig {
     pub fn new(profile: Profile) -> Self {
         Self {
             tenant_jobs: 0,
+            queue: Duration::from_secs(1),
             batch_wait: Duration::from_micros(200),
             profile,
             routing: Routing::default(),
@@ -90,7 +94,7 @@ impl Engine {
     /// # Errors
     /// No backend at all, or a system that refuses threads or the events' file.
     pub fn start(config: EngineConfig, store: Arc<Store>, backends: Backends) -> Result<Arc<Self>, Error> {
-        let EngineConfig { tenant_jobs, batch_wait, profile, routing, setup, events_file } = config;
+        let EngineConfig { tenant_jobs, queue, batch_wait, profile, routing, setup, events_file } = config;
         let Backends { running, absent, kernel } = backends;
         let telemetry = Telemetry::new(events_file.as_deref())?;
         let refused = |error| Error::Internal(format!("the system refused a thread: {error}"));
@@ -98,7 +102,7 @@ impl Engine {
         let lanes: Vec<Lane> = lanes.collect::<Result<_, _>>()?;
         let none = || Error::Internal("an engine needs a backend".into());
         let limits = lanes.iter().map(|lane| limits(lane.capabilities())).reduce(smaller).ok_or_else(none)?;
-        let admission = Admission::new(admission_limits(tenant_jobs, &lanes));
+        let admission = Admission::new(admission_limits(tenant_jobs, queue, &lanes));
         let router = Router::new(lanes, absent, routing);
         let batcher = (!batch_wait.is_zero()).then(|| Batcher::new(batch_wait));
         Ok(Arc::new(Self {
@@ -207,7 +211,7 @@ impl Engine {
     /// # Errors
     /// Refusals of admission and routing, the deadline, or a backend's failure. Nothing half-done is kept.
     pub async fn run<O: Answered>(self: &Arc<Self>, job: O, terms: Terms) -> Result<Outcome<O::Answer>, Error> {
-        Admitted::new(self.clone(), job, terms)?.route()?.run(|| {}).await
+        Admitted::new(self.clone(), job, terms).await?.route()?.run(|| {}).await
     }
 
     /// [`Self::run`] for searches of many callers: small ones that come while others like them are in flight may be
@@ -220,7 +224,7 @@ impl Engine {
         search: Search,
         terms: Terms,
     ) -> Result<Outcome<<Search as Answered>::Answer>, Error> {
-        let admitted = Admitted::new(self.clone(), search, terms)?;
+        let admitted = Admitted::new(self.clone(), search, terms).await?;
         match &self.batcher {
             Some(batcher) => batcher.run(admitted).await,
             None => admitted.route()?.run(|| {}).await,
@@ -228,12 +232,12 @@ impl Engine {
     }
 
     /// [`Self::run`] on the calling thread: the faster of the two for one small job, since no second thread has to wake
-    /// it.
+    /// it. It does not wait in line.
     ///
     /// # Errors
     /// As [`Self::run`].
     pub fn run_blocking<O: Answered>(self: &Arc<Self>, job: O, terms: Terms) -> Result<Outcome<O::Answer>, Error> {
-        Admitted::new(self.clone(), job, terms)?.route()?.run_blocking()
+        Admitted::try_new(self.clone(), job, terms)?.route()?.run_blocking()
     }
 
     pub(crate) fn lane(&self, index: usize) -> &Lane {
@@ -241,14 +245,18 @@ impl Engine {
     }
 }
 
-/// What may be in flight: as much as the smallest ring takes, since any job may end up on any lane.
-fn admission_limits(tenant_jobs: usize, lanes: &[Lane]) -> admission::Limits {
+/// What may be in flight: as much as the smallest ring takes, since any job may end up on any lane. As many may wait as
+/// that ring has slots, and hold as many bytes as its arena has: some three times as many as are in flight.
+fn admission_limits(tenant_jobs: usize, wait: Duration, lanes: &[Lane]) -> admission::Limits {
     let slots = lanes.iter().map(|lane| lane.ring().capacity()).min().unwrap_or_default();
     let bytes = lanes.iter().map(|lane| lane.ring().arena().len()).min().unwrap_or_default();
     admission::Limits {
         jobs: (slots / DEPTH).max(1),
         tenant_jobs: if tenant_jobs == 0 { usize::MAX } else { tenant_jobs },
         bytes: bytes / 4 * 3,
+        wait,
+        waiting_jobs: slots,
+        waiting_bytes: bytes,
     }
 }
 

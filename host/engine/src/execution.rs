@@ -14,7 +14,7 @@ use megaring_core::operation::{Exact, Finished, Piece, Size};
 use megaring_core::{Answered, BackendKind, Error, Residency};
 use megaring_ring::{ReserveError, Ticket};
 
-use crate::admission::Permit;
+use crate::admission::{Demand, Permit};
 use crate::engine::Engine;
 use crate::lane::{Lane, Setback};
 use crate::outcome::{Made, Outcome};
@@ -104,11 +104,31 @@ struct Attempt<O: Answered> {
 }
 
 impl<O: Answered> Admitted<O> {
-    /// Step 3: a permit.
-    pub(crate) fn new(engine: Arc<Engine>, job: O, terms: Terms) -> Result<Self, Error> {
+    /// Step 3: a permit, for which it may wait in line.
+    pub(crate) async fn new(engine: Arc<Engine>, job: O, terms: Terms) -> Result<Self, Error> {
         let since = Instant::now();
         let pieces = job.pieces(&engine.limits);
-        let permit = engine.admission().admit(&terms, arena_bytes(&pieces));
+        let waiting_bytes = pieces.iter().map(|piece| piece.payload).sum();
+        let permit = engine.admission().admit(&terms, Demand { bytes: arena_bytes(&pieces), waiting_bytes }).await;
+        Self::with(engine, job, terms, since, pieces, permit)
+    }
+
+    /// [`Self::new`] at once or never.
+    pub(crate) fn try_new(engine: Arc<Engine>, job: O, terms: Terms) -> Result<Self, Error> {
+        let since = Instant::now();
+        let pieces = job.pieces(&engine.limits);
+        let permit = engine.admission().try_admit(&terms, arena_bytes(&pieces));
+        Self::with(engine, job, terms, since, pieces, permit)
+    }
+
+    fn with(
+        engine: Arc<Engine>,
+        job: O,
+        terms: Terms,
+        since: Instant,
+        pieces: Vec<Piece>,
+        permit: Result<Permit, Error>,
+    ) -> Result<Self, Error> {
         let permit = Some(permit.inspect_err(|_| engine.metrics().refused())?);
         let size = job.size();
         Ok(Self { engine, job: Arc::new(job), terms, size, pieces, since, permit })

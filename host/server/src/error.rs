@@ -24,6 +24,8 @@ pub const DOMAIN: &str = "megaring";
 pub const CORPUS: &str = "megaring.v1.Corpus";
 /// Resource type of a segment, named `corpus/file`, in a `ResourceInfo`.
 pub const SEGMENT: &str = "megaring.v1.Segment";
+/// The trailer that gRPC's own retries heed. They do not look into the details.
+pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// Longest text of a status, in bytes of UTF-8.
 pub const MAX_TEXT_BYTES: usize = 512;
 
@@ -64,7 +66,23 @@ pub fn status(error: &Error) -> Status {
         Error::Internal(fault) => return internal(fault),
     };
     details.set_error_info(reason, DOMAIN, HashMap::<String, String>::new());
-    Status::with_error_details(code, text, details)
+    let mut status = Status::with_error_details(code, text, details);
+    if let Some(pushback) = pushback_ms(error) {
+        status.metadata_mut().insert(PUSHBACK, pushback.into());
+    }
+    status
+}
+
+/// When gRPC's own retries are to try again, in milliseconds; below 0 is never. `None` leaves it to them.
+fn pushback_ms(error: &Error) -> Option<i64> {
+    match error {
+        Error::Exhausted { retry_after, .. } => {
+            // Not before the time, and so rounded up.
+            Some(i64::try_from(retry_after.as_micros().div_ceil(1_000)).unwrap_or(i64::MAX))
+        }
+        Error::Storage(_) => Some(-1),
+        _ => None,
+    }
 }
 
 /// A status as a message, for errors that travel inside a stream's reply.
@@ -88,6 +106,22 @@ pub async fn answered<T>(work: impl Future<Output = Result<T, Error>>) -> Result
     result.map_err(|error| status(&error))
 }
 
+/// A status of tonic's own about a message that it could not decompress: not a fault of the server, as tonic has it,
+/// but the sender's. Every other status is given back as it is.
+#[must_use]
+pub fn of_compressed(status: Status) -> Status {
+    // Those of megaring have details.
+    let Some(reason) = status.message().strip_prefix("Error decompressing: ").filter(|_| status.details().is_empty())
+    else {
+        return status;
+    };
+    match status.code() {
+        Code::ResourceExhausted => Status::out_of_range(format!("the message is too large decompressed: {reason}")),
+        Code::Internal => Status::invalid_argument(format!("the message cannot be decompressed: {reason}")),
+        _ => status,
+    }
+}
+
 fn internal(fault: &str) -> Status {
     let id = fault_id();
     tracing::error!(id, fault, "internal fault");
@@ -106,22 +140,6 @@ fn fault_id() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{:012x}-{:04x}", since.as_micros(), FAULTS.fetch_add(1, Ordering::Relaxed))
 }
-/// A status of tonic's own about a message that it could not decompress: not a fault of the server, as tonic has it,
-/// but the sender's. Every other status is given back as it is.
-#[must_use]
-pub fn of_compressed(status: Status) -> Status {
-    // Those of megaring have details.
-    let Some(reason) = status.message().strip_prefix("Error decompressing: ").filter(|_| status.details().is_empty())
-    else {
-        return status;
-    };
-    match status.code() {
-        Code::ResourceExhausted => Status::out_of_range(format!("the message is too large decompressed: {reason}")),
-        Code::Internal => Status::invalid_argument(format!("the message cannot be decompressed: {reason}")),
-        _ => status,
-    }
-}
-
 
 /// The violated field as a path, the row in brackets where the path does not name it already.
 fn path(violation: &Violation) -> String {

@@ -59,6 +59,9 @@ pub struct Settings {
     /// Jobs of one tenant that may be in flight; 0 is no limit of its own
     #[arg(long, global = true, env = "MEGARING_TENANT_JOBS", value_name = "N", default_value_t = 0)]
     pub tenant_jobs: usize,
+    /// How long a call may wait for room before it is refused, where too much is in flight; 0 refuses it at once
+    #[arg(long, global = true, env = "MEGARING_QUEUE", value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub queue: Duration,
     /// How long a small search may wait to be batched with others; 0 disables batching
     #[arg(long, global = true, env = "MEGARING_GATHER", value_name = "TIME", default_value = "200us", value_parser = duration)]
     pub gather: Duration,
@@ -209,6 +212,7 @@ impl Settings {
     pub fn setup(&self) -> Result<Setup, Error> {
         let engine = EngineConfig {
             tenant_jobs: self.tenant_jobs,
+            queue: self.queue,
             batch_wait: self.gather,
             events_file: self.events_file.clone(),
             ..EngineConfig::new(self.read_profile()?)

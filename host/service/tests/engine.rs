@@ -134,7 +134,7 @@ async fn a_cancelled_call_gives_everything_back() {
 #[tokio::test]
 async fn a_full_service_says_when_to_try_again() {
     // Four slots at three a job make one place.
-    let rig = rig(|config| config.ring_slots = 4);
+    let rig = rig(|config| (config.ring_slots, config.engine.queue) = (4, Duration::ZERO));
     let engine = rig.engine.clone();
     let long = rig.search(20_000);
     let call = tokio::spawn(async move { engine.run(long, Terms::default()).await });
@@ -148,6 +148,20 @@ async fn a_full_service_says_when_to_try_again() {
     assert_eq!(rig.engine.metrics().snapshot().jobs_refused, 1);
     assert!(call.await.expect("no panic").is_ok());
     assert!(rig.engine.run(rig.search(1), Terms::default()).await.is_ok(), "the place is free again");
+}
+
+#[tokio::test]
+async fn whoever_finds_no_place_waits_for_one() {
+    let rig = rig(|config| (config.ring_slots, config.engine.queue) = (4, Duration::from_secs(3_600)));
+    let calls = [5_000, 1, 20, 1, 1].map(|queries| {
+        let (engine, job) = (rig.engine.clone(), rig.search(queries));
+        tokio::spawn(async move { engine.run(job, Terms::default()).await })
+    });
+    for call in calls {
+        call.await.expect("no panic").expect("room for one, and for four in line");
+    }
+    assert_eq!(rig.engine.metrics().snapshot().jobs_refused, 0);
+    rig.settles().await;
 }
 
 #[tokio::test]

@@ -20,6 +20,10 @@ use crate::{reply, validate};
 /// Messages of a calibration that wait for a client to read them; further ones are not sent, but for the last.
 const UNREAD: usize = 16;
 
+/// How gRPC's own retries suit this service. Compute alone: its calls change nothing, so that one whose answer was lost
+/// may be sent again; an append may not.
+const SERVICE_CONFIG: &str = include_str!("service_config.json");
+
 #[tonic::async_trait]
 impl Admin for Service {
     type CalibrateStream = BoxStream<pb::CalibrateProgress>;
@@ -27,7 +31,8 @@ impl Admin for Service {
     async fn backends(&self, _: Request<pb::BackendsRequest>) -> Result<Response<pb::BackendsResponse>, Status> {
         let states = self.engine.backends().into_iter().map(|(kind, status)| reply::backend_state(kind, status));
         let server_version = env!("CARGO_PKG_VERSION").into();
-        Ok(Response::new(pb::BackendsResponse { backends: states.collect(), server_version }))
+        let service_config = SERVICE_CONFIG.into();
+        Ok(Response::new(pb::BackendsResponse { backends: states.collect(), server_version, service_config }))
     }
 
     async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {

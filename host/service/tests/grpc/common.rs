@@ -35,24 +35,25 @@ pub(crate) struct Running {
 pub(crate) struct Wanted {
     pub(crate) server: ServerConfig,
     pub(crate) tenant_jobs: usize,
+    pub(crate) queue: Duration,
     pub(crate) wgpu: Option<WgpuConfig>,
 }
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { server: ServerConfig::new(([127, 0, 0, 1], 0).into()), tenant_jobs: 0, wgpu: None }
+        Self {
+            server: ServerConfig::new(([127, 0, 0, 1], 0).into()),
+            tenant_jobs: 0,
+            queue: Duration::ZERO,
+            wgpu: None,
+        }
     }
 }
 
 impl Running {
     /// Serves the corpora under `folder`.
     pub(crate) async fn start(folder: &std::path::Path, setup: Wanted) -> Self {
-        let store = Store::open(folder, Access::Exclusive).expect("the folder opens");
-        let mut config = Setup::new(Profile::parse(DEFAULT).expect("the profile parses"));
-        (config.cpu_workers, config.ring_slots, config.arena_bytes) = (2, 64, 64 << 20);
-        (config.cuda, config.wgpu) = (None, setup.wgpu);
-        config.engine.tenant_jobs = setup.tenant_jobs;
-        let engine = config.start(store).expect("the engine starts");
+        let engine = engine(folder, &setup);
         let server = Server::bind(setup.server, engine.clone()).expect("a free port");
         let address = server.address();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -99,6 +100,16 @@ impl Running {
         let message = pb::AppendRequest { corpus: name.into(), rows: Some(labelled(rows)) };
         corpora.append(tokio_stream::once(message)).await.expect("rows are added");
     }
+}
+
+/// An engine over the corpora under `folder`.
+pub(crate) fn engine(folder: &std::path::Path, setup: &Wanted) -> Arc<Engine> {
+    let store = Store::open(folder, Access::Exclusive).expect("the folder opens");
+    let mut config = Setup::new(Profile::parse(DEFAULT).expect("the profile parses"));
+    (config.cpu_workers, config.ring_slots, config.arena_bytes) = (2, 64, 64 << 20);
+    (config.cuda, config.wgpu) = (None, setup.wgpu.clone());
+    (config.engine.tenant_jobs, config.engine.queue) = (setup.tenant_jobs, setup.queue);
+    config.start(store).expect("the engine starts")
 }
 
 /// Waits until a server that has ended holds its folder no longer: what a cancelled call has begun may end later.

@@ -92,6 +92,25 @@ async fn a_port_in_use_is_said_plainly() {
     server.stop().await;
 }
 
+/// The policy is one that gRPC takes, for a service that is there, and heeds what a full server says.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_config_is_a_retry_policy_for_what_may_be_retried() {
+    let folder = folder();
+    let server = Running::start(folder.path(), Wanted::default()).await;
+    let answer = server.admin().await.backends(pb::BackendsRequest {}).await.expect("an answer").into_inner();
+    let config: serde_json::Value = serde_json::from_str(&answer.service_config).expect("JSON");
+    let [method] = config["methodConfig"].as_array().expect("a list").as_slice() else { panic!("one: {config}") };
+    assert_eq!(method["name"], serde_json::json!([{ "service": SERVICES[0] }]));
+    let policy = &method["retryPolicy"];
+    assert!((2..=5).contains(&policy["maxAttempts"].as_u64().expect("a number")), "gRPC takes no more than five");
+    assert_eq!(policy["retryableStatusCodes"], serde_json::json!(["RESOURCE_EXHAUSTED", "UNAVAILABLE"]));
+    for (name, least) in [("initialBackoff", "0.1s"), ("maxBackoff", "1s")] {
+        assert_eq!(policy[name], least);
+    }
+    assert!(policy["backoffMultiplier"].as_f64().expect("a number") > 1.0);
+    server.stop().await;
+}
+
 /// Both versions of the protocol name the services and serve the files; error details can be resolved too.
 #[tokio::test(flavor = "multi_thread")]
 async fn reflection_serves_both_versions() {

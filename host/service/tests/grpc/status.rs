@@ -57,6 +57,13 @@ fn each_error_has_its_status_and_reason() {
         let details = status.get_error_details();
         let has_delay = details.retry_info().and_then(|retry| retry.retry_delay);
         assert_eq!(has_delay, matches!(error, Error::Exhausted { .. }).then_some(retry_after));
+        let pushback = status.metadata().get(error::PUSHBACK).map(|value| value.to_str().expect("ASCII"));
+        let expected = match error {
+            Error::Exhausted { .. } => Some("40"),
+            Error::Storage(_) => Some("-1"),
+            _ => None,
+        };
+        assert_eq!(pushback, expected, "{error}");
     }
 }
 
@@ -205,13 +212,47 @@ async fn without_a_permit_the_client_is_told_when_to_come_back() {
     let refused = compute.search(ask("busy")).await.expect_err("no permit");
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "FULL"));
     let details = refused.get_error_details();
-    assert!(details.retry_info().and_then(|retry| retry.retry_delay).expect("a delay") > Duration::ZERO);
+    let delay = details.retry_info().and_then(|retry| retry.retry_delay).expect("a delay");
+    let pushback = refused.metadata().get(error::PUSHBACK).expect("a trailer").to_str().expect("ASCII");
+    let pushback = Duration::from_millis(pushback.parse().expect("a whole number"));
+    assert!(delay > Duration::ZERO && (delay..delay + Duration::from_millis(1)).contains(&pushback), "{pushback:?}");
     compute.search(ask("other")).await.expect("another tenant has room");
     drop(permit);
     // It may be rescored just now, which is not interrupted.
     eventually("its place is free", || server.engine.admission().in_flight() == 0).await;
     compute.search(ask("busy")).await.expect("room again");
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_it_may_wait_a_call_is_answered_once_there_is_room() {
+    let folder = folder();
+    let queue = Duration::from_secs(3_600);
+    let server = Running::start(folder.path(), Wanted { tenant_jobs: 2, queue, ..Wanted::default() }).await;
+    server.corpus("rows", &poison::constant(3, 8, 1.0)).await;
+    let gate = server.engine.admission().clone();
+    let compute = server.compute().await;
+    let call = || {
+        let mut compute = compute.clone();
+        tokio::spawn(async move { compute.search(search("rows")).await })
+    };
+    let held = [hold(&server.engine, ""), hold(&server.engine, "")];
+    let (first, gone) = (call(), call());
+    eventually("both stand in line", || gate.waiting() == 2).await;
+    gone.abort();
+    eventually("who goes away leaves the line", || gate.waiting() == 1).await;
+    drop(held);
+    let made = first.await.expect("no panic").expect("an answer").into_inner().made.expect("how it was made");
+    assert!(made.queue_ns > 0);
+    eventually("nothing is held", || gate.in_flight() == 0).await;
+    let held = [hold(&server.engine, ""), hold(&server.engine, "")];
+    let late = call();
+    eventually("it stands in line", || gate.waiting() == 1).await;
+    let draining = server.drain();
+    let refused = late.await.expect("no panic").expect_err("the server drains");
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "DRAINING"));
+    drop(held);
+    assert_eq!(draining.await.expect("no panic"), megaring_server::Drained::Fully);
 }
 
 #[tokio::test(flavor = "multi_thread")]
