@@ -107,6 +107,12 @@ pub struct Server {
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Flow control of all streams of a connection together.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Streams of a connection that its client has reset before they were looked at. Many fit one write of a client that
+/// gives up what it has under way; beyond that it is a flood (CVE-2023-44487), which is to end before it takes memory.
+const MOST_PENDING_RESETS: usize = 4_096;
+/// Streams of a connection, in all its life, that its client made the server reset by frames that do not belong there
+/// (CVE-2025-8671). A good client does so where a call ends before it has sent all, and few of its frames are too late.
+const MOST_FORCED_RESETS: usize = 16_384;
 /// How often a silent peer is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -188,6 +194,9 @@ fn builder() -> Builder {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_max_pending_accept_reset_streams(Some(MOST_PENDING_RESETS))
+        // tonic's own default is no limit.
+        .http2_max_local_error_reset_streams(Some(MOST_FORCED_RESETS))
         .layer(deadline::DeadlineLayer)
 }
 

@@ -10,6 +10,7 @@ mod explain;
 #[path = "../support/packed.rs"]
 mod packed;
 mod raw;
+mod resets;
 mod search;
 mod server;
 mod status;
