@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -35,9 +35,9 @@ pub struct Settings {
     /// Folder that holds the corpora
     #[arg(long, global = true, env = "MEGARING_DATA", value_name = "FOLDER", default_value = "megaring-data")]
     pub data: PathBuf,
-    /// Address that the server listens on; port 0 takes a free one
-    #[arg(long, global = true, env = "MEGARING_LISTEN", value_name = "IP:PORT", default_value_t = LISTEN)]
-    pub listen: SocketAddr,
+    /// Address that the server listens on, such as localhost:7272; port 0 takes a free one
+    #[arg(long, global = true, env = "MEGARING_LISTEN", value_name = "HOST:PORT", default_value = LISTEN, value_parser = host_and_port)]
+    pub listen: String,
     /// CPU worker threads; 0 is one for each processor
     #[arg(long, global = true, env = "MEGARING_CPU_WORKERS", value_name = "N", default_value_t = 0)]
     pub cpu_workers: usize,
@@ -163,7 +163,7 @@ auto_or_off!(Calibrating);
 const CALIBRATION: &str = ".calibration.json";
 
 /// Loopback only: nothing here asks callers who they are.
-const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7272);
+const LISTEN: &str = "127.0.0.1:7272";
 
 impl Settings {
     /// Opens the data folder.
@@ -229,11 +229,23 @@ impl Settings {
         })
     }
 
-    /// How a server is set up.
+    /// Where to listen: what the name stands for, IPv4 first, since whoever knows the name finds that too.
+    ///
+    /// # Errors
+    /// A name that stands for nothing.
+    pub fn listen_addresses(&self) -> Result<Vec<SocketAddr>, Error> {
+        let name = &self.listen;
+        let unknown = |error| Error::field("listen", format!("{name} names no address: {error}"));
+        let mut addresses: Vec<SocketAddr> = name.to_socket_addrs().map_err(unknown)?.collect();
+        addresses.sort_by_key(SocketAddr::is_ipv6);
+        Ok(addresses)
+    }
+
+    /// How a server on this address is set up.
     #[must_use]
-    pub fn server_config(&self) -> ServerConfig {
+    pub fn server_config(&self, address: SocketAddr) -> ServerConfig {
         ServerConfig {
-            address: self.listen,
+            address,
             max_message_bytes: self.message_limit,
             stream_in_flight: self.stream_in_flight,
             drain_limit: self.drain_timeout,
@@ -319,6 +331,15 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
         _ => Err(format!("{unit:?} is no unit of time: use us, ms, s or m")),
     }
+}
+
+/// A host, by name or number, and a port. What the name stands for is asked when it is used.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let named = |(host, port): (&str, &str)| !host.is_empty() && !host.contains(':') && port.parse::<u16>().is_ok();
+    if text.parse::<SocketAddr>().is_ok() || text.rsplit_once(':').is_some_and(named) {
+        return Ok(text.to_owned());
+    }
+    Err("an address is a host and a port, such as localhost:7272, 127.0.0.1:7272 or [::1]:7272".into())
 }
 
 fn split_unit(text: &str) -> (&str, &str) {

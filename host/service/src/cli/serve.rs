@@ -1,11 +1,12 @@
 //! `megaring serve`: the server in the foreground. The first SIGINT or SIGTERM drains, a second one ends at once.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use megaring_corpus::Access;
 use megaring_engine::Engine;
-use megaring_server::{Drained, Server};
+use megaring_server::{Drained, ServeError, Server};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -26,7 +27,7 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
         // Before the address is told: whoever reads it may send a signal at once.
         let mut signals =
             Signals::listen().map_err(|error| Failure::Work(format!("signals cannot be awaited: {error}")))?;
-        let server = Server::bind(settings.server_config(), engine.clone()).map_err(Failure::work)?;
+        let server = bind(settings, &engine)?;
         let turn = server.keeper().prepare(settings.calibrate == Calibrating::Auto);
         announce(&server, settings, output)?;
         if let Some(turn) = turn {
@@ -63,6 +64,22 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
             Err(Failure::Work(format!("calls under way were cut off, since they were not done within {limit}")))
         }
     }
+}
+
+/// Listens on the first address that this machine has, of those that the setting stands for.
+fn bind(settings: &Settings, engine: &Arc<Engine>) -> Result<Server, Failure> {
+    let mut refused = None;
+    for address in settings.listen_addresses()? {
+        match Server::bind(settings.server_config(address), engine.clone()) {
+            Ok(server) => return Ok(server),
+            Err(used @ ServeError::PortInUse(_)) => return Err(Failure::work(used)),
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    Err(match refused {
+        Some(error) => Failure::work(error),
+        None => Failure::Work(format!("listen: {} names no address", settings.listen)),
+    })
 }
 
 /// What the backends counted, by kind and name.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use megaring_core::BackendKind;
 use megaring_corpus::Store;
-use megaring_server::{Drained, ServeError, Server, ServerConfig};
+use megaring_server::{Drained, ServeError, Server};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -30,7 +30,7 @@ impl Host {
             .build()
             .map_err(|error| Failure::Work(format!("the system refused threads: {error}")))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let config = ServerConfig { address, ..settings.server_config() };
+        let config = settings.server_config(address);
         let (stop, stopped) = oneshot::channel::<()>();
         let within = runtime.enter();
         let server = Server::bind(config, engine).map_err(Failure::work)?;

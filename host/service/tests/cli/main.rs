@@ -10,6 +10,9 @@ mod cuda;
 mod explain;
 mod import;
 mod join;
+#[cfg(target_os = "linux")]
+#[path = "../support/packed.rs"]
+mod packed;
 #[cfg(unix)]
 mod serve;
 mod settings;

@@ -1,10 +1,12 @@
 //! `megaring serve` as a process: what it announces, what it locks, how it ends.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStdout, Stdio};
 
 use crate::common::Folder;
+#[cfg(target_os = "linux")]
+use crate::packed;
 use megaring_datasets::Matrix;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::compute_client::ComputeClient;
@@ -19,7 +21,8 @@ struct Serving {
 
 impl Serving {
     fn start(folder: &Folder, args: &[&str]) -> Self {
-        let args = [&["serve", "--json", "--listen", "127.0.0.1:0"], args].concat();
+        let listen: &[&str] = if args.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
+        let args = [&["serve", "--json"], listen, args].concat();
         let mut child = folder.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -89,6 +92,65 @@ fn serves_until_it_is_told_to_stop() {
 
 #[test]
 fn while_it_serves_others_read_but_do_not_write() {
+#[test]
+fn names_are_resolved() {
+    let folder = folder();
+    let serving = Serving::start(&folder, &["--listen", "localhost:0"]);
+    let address: SocketAddr = serving.address().parse().unwrap();
+    assert!(address.ip().is_loopback() && address.port() != 0, "{address}");
+    assert_eq!(search(&serving.address()), [0, 2]);
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.end().0, Some(0));
+    folder.run(&["serve", "--listen", "a..b:7272"]).failed(1, &["a..b:7272 names no address"]);
+    for wrong in ["localhost", "7272", ":7272", "localhost:", "localhost:70000", "::1:7272"] {
+        folder.run(&["serve", "--listen", wrong]).failed(2, &["--listen", "such as localhost:7272"]);
+    }
+}
+
+/// Memory is taken for what a message may become, not for what it would.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_small_message_that_would_become_a_gigabyte_takes_little() {
+    const GIGABYTE: usize = 1 << 30;
+    let folder = folder();
+    let serving = Serving::start(&folder, &["--message-limit", "8MiB", "--log", "off"]);
+    assert_eq!(search(&serving.address()), [0, 2]);
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", serving.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
+    };
+    let before = peak();
+    for (encoding, packed) in [("gzip", packed::gzip(GIGABYTE)), ("zstd", packed::zstd(GIGABYTE))] {
+        assert!(packed.len() < 8 << 20);
+        assert_eq!(encode_packed(&serving.address(), encoding, &packed), tonic::Code::OutOfRange, "{encoding}");
+    }
+    let more = peak() - before;
+    assert!(more < GIGABYTE / 8, "{more} bytes more");
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.end().0, Some(0));
+}
+
+/// The status of an Encode whose message is these compressed bytes.
+#[cfg(target_os = "linux")]
+fn encode_packed(address: &str, encoding: &str, packed: &[u8]) -> tonic::Code {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (client, connection) = h2::client::handshake(socket).await.unwrap();
+        tokio::spawn(connection);
+        let request = tonic::codegen::http::Request::post(format!("http://{address}/megaring.v1.Compute/Encode"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("grpc-encoding", encoding);
+        let (response, mut body) =
+            client.ready().await.unwrap().send_request(request.body(()).unwrap(), false).unwrap();
+        body.send_data(packed::framed(packed).into(), true).unwrap();
+        let response = response.await.unwrap();
+        tonic::Code::from_bytes(response.headers()["grpc-status"].as_bytes())
+    })
+}
+
     let folder = folder();
     let serving = Serving::start(&folder, &[]);
     let pid = serving.child.id().to_string();
