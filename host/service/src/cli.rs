@@ -98,7 +98,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     start_log(&cli.settings.log);
     let mut output = Output::new(cli.json);
-    let done = run(cli, &mut output).and_then(|()| output.flush());
+    let data = cli.settings.data.clone();
+    let done = run(cli, &mut output).and_then(|()| output.flush()).map_err(|failure| failure.in_folder(&data));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -145,7 +146,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
 fn completions(shell: clap_complete::Shell, output: &mut Output) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), "megaring", &mut script);
-    output.text(String::from_utf8_lossy(&script).trim_end())
+    output.verbatim(String::from_utf8_lossy(&script).trim_end())
 }
 
 fn start_log(filter: &str) {

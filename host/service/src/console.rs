@@ -3,6 +3,7 @@
 mod failure;
 mod json_lines;
 mod output;
+mod printable;
 mod progress;
 mod table;
 
@@ -10,5 +11,7 @@ pub use failure::Failure;
 pub(crate) use failure::message;
 pub(crate) use json_lines::JsonLines;
 pub use output::Output;
+pub use printable::printable;
+pub(crate) use printable::shown;
 pub(crate) use progress::{Progress, Steps};
 pub use table::{Align, Table, bytes_text, counted, duration_text, grouped};

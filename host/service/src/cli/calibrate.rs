@@ -11,7 +11,7 @@ use megaring_engine::cost::Coefficients;
 use serde_json::{Value, json};
 
 use crate::config::Settings;
-use crate::console::{Align, Failure, Output, Steps, Table, duration_text, message};
+use crate::console::{Align, Failure, Output, Steps, Table, duration_text, message, shown};
 
 /// `megaring calibrate`.
 #[derive(Debug, clap::Args)]
@@ -60,7 +60,7 @@ fn tell(made: &Calibrated, output: &mut Output) -> Result<(), Failure> {
     failed.chain(doubts).try_for_each(|line| output.text(line))?;
     if let Kept::Saved(file) = kept {
         let took = duration_text(Duration::try_from_secs_f64(calibration.took_s).unwrap_or_default());
-        output.text(format!("measured in {took}, saved in {}", file.display()))?;
+        output.text(format!("measured in {took}, saved in {}", shown(file)))?;
         message("`megaring explain --rows N --dim N --queries N` tells what a job would be done by");
     }
     Ok(())

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::backend;
 use super::search::tell_made;
 use crate::config::Settings;
-use crate::console::{Failure, Output, message};
+use crate::console::{Failure, Output, message, shown};
 
 /// Bytes that are processed together; a longer file is processed by itself.
 const BATCH_BYTES: usize = 8 << 20;
@@ -88,7 +88,7 @@ impl Batch<'_> {
             Ok(outcome) => outcome,
             // Files that fit together never are: it is one.
             Err(Error::Invalid(violation)) => {
-                files.iter().for_each(|file| message(&format!("{}: {}", file.display(), violation.description)));
+                files.iter().for_each(|file| message(&format!("{}: {}", shown(file), violation.description)));
                 return Ok(files.len());
             }
             Err(error) => return Err(error.into()),
@@ -114,6 +114,6 @@ fn tell(file: &Path, bytes: usize, checksums: &Checksums, output: &mut Output) -
     if output.is_json() {
         output.record(&ChecksumRecord { file: file.to_string_lossy(), bytes, crc32c, xxhash64 })
     } else {
-        output.text(format!("{crc32c}  {xxhash64}  {}", file.display()))
+        output.text(format!("{crc32c}  {xxhash64}  {}", shown(file)))
     }
 }

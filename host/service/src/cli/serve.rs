@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::config::{Calibrating, Settings};
-use crate::console::{Failure, Output, counted, duration_text, message};
+use crate::console::{Failure, Output, counted, duration_text, message, shown};
 
 /// How long threads that still read or write files may take after the server has ended.
 const LINGER: Duration = Duration::from_secs(2);
@@ -96,7 +96,7 @@ fn announce(server: &Server, settings: &Settings, output: &mut Output) -> Result
     let data = settings.data.display().to_string();
     let record =
         json!({ "event": "listening", "address": address.to_string(), "data": data, "pid": std::process::id() });
-    output.answer(&record, || format!("listening on {address}, data in {data}"))?;
+    output.answer(&record, || format!("listening on {address}, data in {}", shown(&settings.data)))?;
     output.flush()
 }
 

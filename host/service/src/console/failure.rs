@@ -2,9 +2,12 @@
 
 use std::fmt::Display;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use megaring_core::Error;
+
+use super::printable::{printable_lines, shown};
 
 /// An end that is not success.
 #[derive(Debug)]
@@ -15,6 +18,8 @@ pub enum Failure {
     Usage(String),
     /// The work failed; one sentence for a person.
     Work(String),
+    /// There is no corpus of a name; one sentence for a person.
+    NoCorpus(String),
     /// The work failed, and the output has said how.
     Told,
     /// Nobody reads the output any more.
@@ -32,6 +37,18 @@ impl Failure {
         Self::Work(reason.to_string())
     }
 
+    /// Says of a corpus that is not there where it was looked for.
+    #[must_use]
+    pub fn in_folder(self, data: &Path) -> Self {
+        match self {
+            Self::NoCorpus(reason) => {
+                let data = shown(data);
+                Self::Work(format!("{reason} in the data folder {data}; `megaring corpus list` says what is there"))
+            }
+            other => other,
+        }
+    }
+
     /// Says it on stderr and answers the exit status.
     #[must_use]
     pub fn report(self) -> ExitCode {
@@ -45,7 +62,7 @@ impl Failure {
                 message(&reason);
                 ExitCode::from(USAGE)
             }
-            Self::Work(reason) => {
+            Self::Work(reason) | Self::NoCorpus(reason) => {
                 message(&reason);
                 ExitCode::from(FAILED)
             }
@@ -62,6 +79,7 @@ impl From<Error> for Failure {
             Error::Invalid(violation) if matches!(violation.field.as_str(), "data" | "path") => {
                 Self::Work(violation.description)
             }
+            error @ Error::CorpusNotFound { .. } => Self::NoCorpus(error.to_string()),
             error => Self::Work(error.to_string()),
         }
     }
@@ -77,7 +95,8 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// A message on stderr. Lost where stderr is closed: there is nobody left to tell.
+/// A message on stderr, of one line or several. Lost where stderr is closed: there is nobody left to tell.
 pub(crate) fn message(text: &str) {
-    let _ = io::Write::write_all(&mut io::stderr(), format!("megaring: {text}\n").as_bytes());
+    let line = format!("megaring: {}\n", printable_lines(text));
+    let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
 }

@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, Stdout, Write};
 use serde::Serialize;
 
 use super::Failure;
+use super::printable::printable_lines;
 
 /// Buffered stdout.
 pub struct Output {
@@ -26,12 +27,20 @@ impl Output {
         self.json
     }
 
-    /// A line of text.
+    /// A line of text, or several. Other control characters are shown, not sent.
     ///
     /// # Errors
     /// A closed or failing stdout.
     pub fn text(&mut self, line: impl Display) -> Result<(), Failure> {
-        Ok(writeln!(self.out, "{line}")?)
+        self.verbatim(&printable_lines(&line.to_string()))
+    }
+
+    /// A text of megaring's own as it is.
+    ///
+    /// # Errors
+    /// A closed or failing stdout.
+    pub fn verbatim(&mut self, text: &str) -> Result<(), Failure> {
+        Ok(writeln!(self.out, "{text}")?)
     }
 
     /// A JSON object on a line of its own.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::printable::printable;
+
 /// On which side a column's cells line up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
@@ -26,9 +28,9 @@ impl Table {
         Self { columns: columns.map(|(name, align)| (name.to_owned(), align)).into(), rows: Vec::new() }
     }
 
-    /// Adds a row; cells beyond the columns are not shown.
+    /// Adds a row, each cell as one line ([`printable`]); cells beyond the columns are not shown.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        self.rows.push(cells.iter().map(|cell| printable(cell).into_owned()).collect());
     }
 
     fn width(&self, column: usize) -> usize {

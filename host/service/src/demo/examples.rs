@@ -4,7 +4,7 @@ use megaring_proto::v1 as pb;
 use serde::Serialize;
 
 use super::data::Corpus;
-use crate::console::{Failure, Output};
+use crate::console::{Failure, Output, printable};
 
 /// Titles of records of the sample, each the query of an example. One that is not there is passed over.
 const QUERIES: [&str; 3] = ["shutil.copy", "asyncio.locks.Lock", "gzip.decompress"];
@@ -20,6 +20,9 @@ struct Example<'a> {
 
 /// Shows them. `answers` has the hits of each row.
 pub(super) fn tell(corpus: &Corpus, answers: &[pb::Hits], output: &mut Output) -> Result<(), Failure> {
+    if !output.is_json() {
+        output.text("EXAMPLES: RECORDS OF THE REAL SAMPLE, AND WHAT LIES CLOSEST (BY COSINE)")?;
+    }
     for query in QUERIES {
         let row = corpus.titles.iter().position(|title| title == query);
         let Some((row, hits)) = row.and_then(|row| Some((row, answers.get(row)?))) else { continue };
@@ -27,8 +30,8 @@ pub(super) fn tell(corpus: &Corpus, answers: &[pb::Hits], output: &mut Output) -
         let others = hits.filter(|((other, _), _)| **other as usize != row).take(SHOWN);
         let matches: Vec<(&String, f32)> = others.map(|((_, title), score)| (title, *score)).collect();
         output.answer(&Example { example: query, matches: &matches }, || {
-            let matches = matches.iter().map(|(title, score)| format!("{title} ({score:.3})"));
-            format!("closest to {query}: {}", matches.collect::<Vec<_>>().join(", "))
+            let matches = matches.iter().map(|(title, score)| format!("{} ({score:.3})", printable(title)));
+            format!("{query}: {}", matches.collect::<Vec<_>>().join(", "))
         })?;
     }
     if output.is_json() { Ok(()) } else { output.text("") }

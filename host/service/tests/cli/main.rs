@@ -16,5 +16,6 @@ mod packed;
 #[cfg(unix)]
 mod serve;
 mod settings;
+mod terminal;
 mod tools;
 mod wgpu;
