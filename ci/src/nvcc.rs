@@ -71,7 +71,10 @@ pub(crate) fn setup(workspace: &Workspace) -> Result<Nvcc> {
 /// As [`setup`], for those who can do without: what came of it, in a sentence.
 pub(crate) fn try_setup(workspace: &Workspace) -> String {
     match setup(workspace) {
-        Ok(Nvcc { program, release }) => format!("nvcc {release} is ready: {}", program.display()),
+        Ok(Nvcc { program, release }) => {
+            let what = "a build that has no kernels yet compiles them with it, which takes some minutes without a word";
+            format!("nvcc {release} is ready: {}; {what}", program.display())
+        }
         Err(reason) => format!("The CUDA backend will be left out of what is built: {reason}"),
     }
 }

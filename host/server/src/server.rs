@@ -160,12 +160,12 @@ impl Server {
             let _ = closed.await;
         });
         let mut serving = tokio::spawn(serving);
-        tracing::info!(%address, "serving");
+        tracing::debug!(%address, "serving");
         tokio::select! {
             () = shutdown => {}
             ended = &mut serving => return Err(ServeError::Failed(format!("{ended:?}"))),
         }
-        tracing::info!(limit = ?config.drain_limit, "draining");
+        tracing::debug!(limit = ?config.drain_limit, "draining");
         report(&health, ServingStatus::NotServing).await;
         // Nobody listens where no stream is open.
         let _ = drain.send(true);
@@ -198,6 +198,7 @@ fn builder() -> Builder {
         // tonic's own default is no limit.
         .http2_max_local_error_reset_streams(Some(MOST_FORCED_RESETS))
         .layer(deadline::DeadlineLayer)
+        .layer(compression::CompressionLayer)
 }
 
 fn routes(
@@ -207,7 +208,6 @@ fn routes(
     draining: watch::Receiver<bool>,
 ) -> Result<Routes, ServeError> {
     let ServerConfig { max_message_bytes, stream_in_flight, .. } = *config;
-        .layer(compression::CompressionLayer)
     let service = Service::new(
         engine,
         keeper,

@@ -5,6 +5,7 @@
 //! wrong. A reader that goes away (`megaring … | head`) ends the program quietly.
 
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -163,6 +164,20 @@ fn backend() -> impl TypedValueParser<Value = BackendKind> {
 /// Parses a metric's name.
 fn metric() -> impl TypedValueParser<Value = Metric> {
     PossibleValuesParser::new(Metric::ALL.map(Metric::name)).try_map(|name| name.parse::<Metric>())
+}
+
+/// Parses a whole number of a range.
+fn whole<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let number = text.trim().parse().ok().filter(|number| range.contains(number));
+        let number = number.and_then(|number| T::try_from(number).ok());
+        number.ok_or_else(|| format!("a whole number from {} to {} is needed", range.start(), range.end()))
+    }
+}
+
+/// Parses a number of things, of which there must be one.
+fn some() -> impl Fn(&str) -> Result<u32, String> + Clone {
+    whole(1..=u64::from(u32::MAX))
 }
 
 fn finite(text: &str) -> Result<f64, String> {

@@ -92,7 +92,7 @@ impl Keeper {
         };
         let lanes = self.engine.router().lanes().iter();
         if lanes.filter(|lane| !lane.capabilities().emulated).count() < 2 {
-            tracing::info!("one backend does all the work: there is nothing to choose, and nothing is measured");
+            tracing::info!("only one backend runs, so there is nothing to choose between and nothing to measure");
             return None;
         }
         if !by_itself {

@@ -14,7 +14,7 @@ use megaring_engine::calibration::Keeper;
 use megaring_engine::router::{Basis, Forecast, Prospect, Question, Times};
 use serde_json::{Value, json};
 
-use super::backend;
+use super::{backend, some, whole};
 use crate::config::Settings;
 use crate::console::{Align, Failure, Output, Table, duration_text, message};
 
@@ -25,22 +25,22 @@ pub(crate) struct ExplainArgs {
     #[arg(long, env = "MEGARING_EXPLAIN_OP", value_name = "OPERATION", default_value = "search", value_parser = operation())]
     op: Opcode,
     /// Rows of the corpus, or points
-    #[arg(long, env = "MEGARING_EXPLAIN_ROWS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "MEGARING_EXPLAIN_ROWS", value_name = "N", allow_negative_numbers = true, value_parser = some())]
     rows: Option<u32>,
     /// Elements of a row
-    #[arg(long, env = "MEGARING_EXPLAIN_DIM", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_DIM as i64))]
+    #[arg(long, env = "MEGARING_EXPLAIN_DIM", value_name = "N", allow_negative_numbers = true, value_parser = whole::<u32>(1..=MAX_DIM as u64))]
     dim: Option<u32>,
     /// A corpus in place of --rows and --dim
     #[arg(long, env = "MEGARING_EXPLAIN_CORPUS", value_name = "NAME", conflicts_with_all = ["rows", "dim", "bytes"])]
     corpus: Option<String>,
     /// Queries, or texts
-    #[arg(long, env = "MEGARING_EXPLAIN_QUERIES", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, env = "MEGARING_EXPLAIN_QUERIES", value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = whole::<u64>(1..=u64::MAX))]
     queries: u64,
     /// Answers of each query
-    #[arg(long, env = "MEGARING_EXPLAIN_K", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "MEGARING_EXPLAIN_K", value_name = "N", default_value_t = 10, allow_negative_numbers = true, value_parser = some())]
     k: u32,
     /// Bytes of all texts together, for operations on texts
-    #[arg(long, env = "MEGARING_EXPLAIN_BYTES", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, env = "MEGARING_EXPLAIN_BYTES", value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>(1..=u64::MAX))]
     bytes: Option<u64>,
     /// The backend that must do it
     #[arg(long, env = "MEGARING_EXPLAIN_BACKEND", value_parser = backend())]

@@ -14,7 +14,7 @@ use megaring_engine::{Engine, Terms};
 use serde::{Deserialize, Serialize};
 
 use super::search::tell_made;
-use super::{backend, five};
+use super::{backend, five, some};
 use crate::config::Settings;
 use crate::console::{Align, Failure, JsonLines, Output, Table, counted};
 
@@ -31,7 +31,7 @@ pub(crate) struct NearestArgs {
     #[arg(long, env = "MEGARING_NEAREST_QUERY", value_name = "X,Y,Z,W,V", required = true, allow_hyphen_values = true, value_parser = five)]
     query: Vec<[f64; 5]>,
     /// Points wanted for each query
-    #[arg(long, env = "MEGARING_NEAREST_K", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "MEGARING_NEAREST_K", value_name = "N", default_value_t = 10, allow_negative_numbers = true, value_parser = some())]
     k: u32,
     /// Weights of the axes, none negative [default: 1,1,0.8,1.5,2]
     #[arg(long, env = "MEGARING_NEAREST_WEIGHTS", value_name = "X,Y,Z,W,V", value_parser = weights)]

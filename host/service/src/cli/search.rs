@@ -16,7 +16,7 @@ use megaring_engine::{Engine, Made, Outcome, Terms};
 use serde::Serialize;
 
 use super::import::{Renaming, renaming};
-use super::{backend, finite, metric};
+use super::{backend, finite, metric, some};
 use crate::config::Settings;
 use crate::console::{Align, Failure, Output, Table, counted, duration_text, grouped, message};
 
@@ -35,10 +35,10 @@ pub(crate) struct SearchArgs {
     #[arg(long, env = "MEGARING_SEARCH_COLUMN", value_name = "NAME=COLUMN", value_parser = renaming)]
     column: Option<Renaming>,
     /// The query is this row of the corpus
-    #[arg(long, env = "MEGARING_SEARCH_ROW", value_name = "N")]
-    row: Option<u32>,
+    #[arg(long, env = "MEGARING_SEARCH_ROW", value_name = "N", allow_negative_numbers = true)]
+    row: Option<i64>,
     /// Hits wanted for each query
-    #[arg(long, env = "MEGARING_SEARCH_K", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "MEGARING_SEARCH_K", value_name = "N", default_value_t = 10, allow_negative_numbers = true, value_parser = some())]
     k: u32,
     /// How a query and a row compare
     #[arg(long, env = "MEGARING_SEARCH_METRIC", default_value_t = Metric::Cosine, value_parser = metric())]
@@ -126,12 +126,18 @@ fn queries(args: &SearchArgs, view: &CorpusView) -> Result<Batches, Failure> {
     }
 }
 
-fn row_of(view: &CorpusView, row: u32) -> Result<Queries, Failure> {
-    if row as usize >= view.rows() {
-        let rows = counted(view.rows() as u64, "row", "rows");
-        return Err(Failure::Work(format!("corpus {:?} has no row {row}; it has {rows}", view.name())));
+fn row_of(view: &CorpusView, row: i64) -> Result<Queries, Failure> {
+    match u32::try_from(row) {
+        Ok(row) if (row as usize) < view.rows() => Ok(Queries::Rows(vec![row])),
+        _ => {
+            let there = match view.rows() {
+                0 => "it is empty".to_owned(),
+                1 => "its only row is 0".to_owned(),
+                rows => format!("its rows are 0 to {}", rows - 1),
+            };
+            Err(Failure::Work(format!("corpus {:?} has no row {row}; {there}", view.name())))
+        }
     }
-    Ok(Queries::Rows(vec![row]))
 }
 
 fn search(

@@ -115,11 +115,22 @@ fn searches_that_cannot_be() {
     folder.write_npy("nan.npy", &Matrix::new(2, 8, [vec![1.0; 15], vec![f32::NAN]].concat()));
     folder.run(&["search", "rows"]).failed(2, &["--query-file", "--row"]);
     folder.run(&["search", "rows", "--row", "1", "--query-file", "rows.npy"]).failed(2, &["exclude"]);
-    folder.run(&["search", "rows", "--row", "1", "--k", "0"]).failed(2, &["--k"]);
+    for wrong in ["0", "-1", "4294967296", "ten"] {
+        let k = ["--k", wrong];
+        folder.run(&[&["search", "rows", "--row", "1"], &k[..]].concat()).failed(2, &["--k", "from 1 to 4294967295"]);
+        folder.run(&[&["nearest", "rows", "--query", "0,0,0,0,0"], &k[..]].concat()).failed(2, &["--k", "from 1 to"]);
+        folder.run(&[&["explain", "--rows", "1", "--dim", "1"], &k[..]].concat()).failed(2, &["--k", "from 1 to"]);
+    }
+    folder.run(&["explain", "--rows", "1", "--dim", "0"]).failed(2, &["--dim", "from 1 to 32768"]);
     folder.run(&["search", "rows", "--row", "1", "--metric", "hamming"]).failed(2, &["hamming"]);
     folder.run(&["search", "rows", "--row", "1", "--threshold", "nan"]).failed(2, &["finite"]);
-    folder.run(&["search", "rows", "--row", "20"]).failed(1, &["no row 20", "20 rows"]);
-    folder.run(&["search", "nope", "--row", "0"]).failed(1, &["no corpus named \"nope\""]);
+    folder.run(&["search", "rows", "--row", "20"]).failed(1, &["no row 20", "rows are 0 to 19"]);
+    folder.run(&["search", "rows", "--row", "-1"]).failed(1, &["no row -1", "rows are 0 to 19"]);
+    folder.run(&["corpus", "create", "empty", "--dim", "2"]).succeeded();
+    folder.run(&["search", "empty", "--row", "0"]).failed(1, &["no row 0", "it is empty"]);
+    let told = ["no corpus named \"nope\"", "data folder megaring-data", "`megaring corpus list`"];
+    folder.run(&["search", "nope", "--row", "0"]).failed(1, &told);
+    folder.run(&["corpus", "describe", "nope"]).failed(1, &told);
     folder.run(&["search", "rows", "--query-file", "wide.npy"]).failed(1, &["9", "8"]);
     folder.run(&["search", "rows", "--query-file", "nan.npy"]).failed(1, &["nan.npy", "row 1"]);
     folder.run(&["search", "rows", "--row", "0", "--backend", "cuda"]).failed(1, &["cuda", "switched off"]);
