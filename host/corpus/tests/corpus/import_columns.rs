@@ -1,7 +1,12 @@
 //! Which columns are read, under which names; and what is said of columns that cannot be.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use arrow_array::{ArrayRef, Float32Array, Float64Array, ListArray, RecordBatch};
+use arrow_buffer::OffsetBuffer;
+use arrow_ipc::writer::FileWriter;
+use arrow_schema::{DataType, Field};
 use megaring_core::Error;
 use megaring_corpus::import::{self, Columns, ImportOptions};
 
@@ -162,6 +167,21 @@ fn values_beyond_a_column_are_bad_rows_of_the_file() {
     let near = "{\"embedding\":[1],\"x\":0,\"y\":0,\"z\":0,\"w\":0,\"v\":1}\n";
     let (_a, far) = scratch("far.jsonl", [near, far].concat());
     assert_says(&violation(read(&far, Columns::default())).to_string(), &["far.jsonl line 2: v", "1e300"]);
+    let axis: ArrayRef = Arc::new(Float64Array::from(vec![0.0, 1e300]));
+    let item = Arc::new(Field::new("item", DataType::Float32, true));
+    let vectors =
+        ListArray::new(item, OffsetBuffer::from_lengths([1, 1]), Arc::new(Float32Array::from(vec![1.0; 2])), None);
+    let columns = ["x", "y", "z", "w", "v"].map(|name| (name, axis.clone()));
+    let batch = RecordBatch::try_from_iter(columns.into_iter().chain([("embedding", Arc::new(vectors) as ArrayRef)]));
+    let batch = batch.unwrap();
+    let (_c, path) = scratch("far.arrow", "");
+    let mut writer = FileWriter::try_new(std::fs::File::create(&path).unwrap(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    assert_says(&violation(read(&path, Columns::default())).to_string(), &["far.arrow: x (row 1)", "1e300"]);
+    let options = ImportOptions { skip_invalid: true, ..ImportOptions::default() };
+    let mut file = import::open(&path, None, &options).unwrap();
+    assert_eq!((file.next().unwrap().unwrap().len(), file.progress().skipped), (1, 1));
     let (_b, zone) = scratch("zone.jsonl", "{\"embedding\":[1],\"zone\":255}\n{\"embedding\":[1],\"zone\":256}\n");
     assert_says(&violation(read(&zone, Columns::default())).to_string(), &["zone.jsonl line 2: zone", "256"]);
 }
