@@ -1,8 +1,8 @@
 //! Exact scores of rows of few elements, a register of rows at a time: where a row is narrower than what a screen would
 //! read of it, its float64 score is sooner known than a bound.
 //!
-//! The scores are those of exact.zig, whose lanes have one element each here: (l0+l2)+l1. Cosine divides by both norms,
-//! and does so only for rows that `leastSquare` does not rule out.
+//! The scores are those of exact.zig, whose lanes have one element each here: (l0+l2)+l1. Cosine divides by the
+//! root of both squared norms, and does so only for rows that `leastSquare` does not rule out.
 const std = @import("std");
 const isa = @import("isa.zig");
 const vector = @import("vector.zig");
@@ -138,7 +138,8 @@ fn Sweep(comptime metric: Metric, comptime dim: usize) type {
 /// -1, so t need not be below -2.
 fn leastSquare(threshold: f64, norm2: f64) f64 {
     const t = @max(threshold, -2);
-    const square = t * @abs(t) * norm2;
+    // Not t² first, which may be below float64's range.
+    const square = t * (@abs(t) * norm2);
     return square - @abs(square) * 1e-12;
 }
 
@@ -231,6 +232,34 @@ test "a sweep finds the rows that exceed the threshold, with their scores" {
             }
         }
     }
+}
+
+test "cosines whose squares are below float64's range pass" {
+    const huge = std.math.floatMax(f32);
+    const tiny = std.math.floatTrueMin(f32);
+    const query = [_]f32{ huge, tiny, 0 };
+    const rows = [_]f32{ 0, -tiny, huge } ** 8;
+    const norm2 = expected(.dot, &query, &query);
+    var found: [8 + lanes]Scored = undefined;
+    var count: usize = 0;
+    const score = expected(.cosine, &query, rows[0..3]);
+    const job = Job{
+        .rows = &rows,
+        .norms2 = &([_]f64{norm2} ** 8),
+        .begin = 0,
+        .end = 8,
+        .query = &query,
+        .norm2 = norm2,
+        .threshold = 2 * score,
+        .found = &found,
+        .count = &count,
+        .capacity = found.len,
+        .dim = 3,
+        .row_base = 0,
+    };
+    try std.testing.expect(score < 0 and score > -1e-160);
+    try std.testing.expectEqual(8, sweep(.cosine, &job));
+    try std.testing.expectEqual(8, count);
 }
 
 test "a sweep stops before rows for which there is no room, and goes on from there" {

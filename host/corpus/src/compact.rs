@@ -7,6 +7,7 @@
 //! other, and files that neither names are swept at the next open.
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,32 +32,54 @@ const FEWEST: usize = 4;
 const LARGEST: u64 = 1 << 30;
 /// Bytes of vectors that are rewritten between two pauses.
 const RUN_BYTES: usize = 8 << 20;
+/// Rows that are: titles and further columns may be longer than vectors.
+const RUN_ROWS: usize = 8192;
 /// A merge of more bytes is given up when the store is closed.
 const SHORT: u64 = 64 << 20;
 
 /// Which pieces to merge: runs of neighbours.
 fn plan(pieces: &[Piece], log_bytes: u64) -> Vec<Range<usize>> {
-    let is_kept = |piece: &Piece| matches!(piece, Piece::Kept(_));
     let kept: u64 = pieces.iter().filter(|piece| is_kept(piece)).map(Piece::bytes).sum();
     let flushes = kept > log_bytes;
-    let one = |stretch: Range<usize>| {
-        // Rows stay in the log until there are many.
-        let last_stored = pieces[stretch.clone()].iter().rposition(|piece| !is_kept(piece));
-        let end = if flushes { stretch.end } else { stretch.start + last_stored? + 1 };
-        let (mut begin, mut total) = (end, 0);
-        while begin > stretch.start {
-            let next = &pieces[begin - 1];
-            let joins = total == 0 || is_kept(next) || next.bytes() <= total;
-            if !joins || total + next.bytes() > LARGEST {
-                break;
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for stretch in stretches(pieces) {
+        let mut end = stretch.end;
+        while end > stretch.start {
+            let begin = run_before(pieces, stretch.start, end);
+            let run = &pieces[begin..end];
+            // Rows stay in the log until there are many.
+            let is_worth_it = match flushes {
+                true => run.iter().any(is_kept),
+                false => run.iter().filter(|piece| !is_kept(piece)).count() >= FEWEST,
+            };
+            if is_worth_it {
+                runs.push(begin..end);
             }
-            total += next.bytes();
-            begin -= 1;
+            end = if is_worth_it { begin } else { end - 1 };
         }
-        let is_worth_it = pieces[begin..end].iter().any(is_kept) || end - begin >= FEWEST;
-        is_worth_it.then_some(begin..end)
-    };
-    stretches(pieces).into_iter().filter_map(one).collect()
+    }
+    runs.sort_unstable_by_key(|run| run.start);
+    runs
+}
+
+/// Where a run begins that ends before `end`: rows of the log, and segments as long as they are no larger than what
+/// comes after them.
+fn run_before(pieces: &[Piece], start: usize, end: usize) -> usize {
+    let (mut begin, mut total) = (end, 0);
+    while begin > start {
+        let next = &pieces[begin - 1];
+        let joins = total == 0 || is_kept(next) || next.bytes() <= total;
+        if !joins || total + next.bytes() > LARGEST {
+            break;
+        }
+        total += next.bytes();
+        begin -= 1;
+    }
+    begin
+}
+
+fn is_kept(piece: &Piece) -> bool {
+    matches!(piece, Piece::Kept(_))
 }
 
 /// Runs to merge where all that can be is to be.
@@ -100,7 +123,8 @@ fn merge(corpus: &Corpus, plan: impl Fn(&[Piece]) -> Vec<Range<usize>>, pause: P
     let _turn = corpus.merging();
     let (began, from) = corpus.begin_merge()?;
     let runs = plan(&began.pieces);
-    let merged = merge_runs(corpus, &began, from, &runs, pause);
+    let merged = catch_unwind(AssertUnwindSafe(|| merge_runs(corpus, &began, from, &runs, pause)));
+    let merged = merged.unwrap_or_else(|_| Err(Error::Internal("merging segments panicked".into())));
     if merged.is_err() || runs.is_empty() {
         corpus.give_up_merge();
     }
@@ -150,7 +174,7 @@ fn rewrite<'a>(
     let mut writer = SegmentWriter::new(corpus.folder(), dim);
     let mut begun = Instant::now();
     for piece in old {
-        piece.for_each_run(corpus.folder(), dim, (RUN_BYTES / (4 * dim.max(1))).max(1), |rows| {
+        piece.for_each_run(corpus.folder(), dim, (RUN_BYTES / (4 * dim.max(1))).clamp(1, RUN_ROWS), |rows| {
             writer.push(rows)?;
             pause(begun.elapsed(), total)?;
             begun = Instant::now();
@@ -179,11 +203,18 @@ struct Thread {
 impl Compactor {
     /// Looks after a corpus soon, where there is something to merge.
     pub(crate) fn ask(&self, corpus: Arc<Corpus>) {
-        let is_needed = corpus.version().is_ok_and(|version| !plan(&version.pieces, log_bytes(&corpus)).is_empty());
-        if !is_needed || self.closing.load(Ordering::Relaxed) || corpus.is_queued.swap(true, Ordering::AcqRel) {
+        let failed = corpus.unmerged_rows.load(Ordering::Relaxed);
+        let is_needed = corpus.version().is_ok_and(|version| {
+            // What could not be merged is tried again when there is an eighth more of it.
+            version.view.rows() >= failed + failed / 8 && !plan(&version.pieces, log_bytes(&corpus)).is_empty()
+        });
+        if !is_needed || corpus.is_queued.swap(true, Ordering::AcqRel) {
             return;
         }
         let mut thread = self.lock();
+        if self.closing.load(Ordering::Relaxed) {
+            return;
+        }
         if thread.queue.is_none() {
             let (queue, corpora) = mpsc::channel::<Arc<Corpus>>();
             let closing = self.closing.clone();
@@ -199,8 +230,11 @@ impl Compactor {
 
     /// Ends after the merges that are short.
     pub(crate) fn close(&self) {
-        self.closing.store(true, Ordering::Relaxed);
-        let Thread { queue, handle } = std::mem::take(&mut *self.lock());
+        let Thread { queue, handle } = {
+            let mut thread = self.lock();
+            self.closing.store(true, Ordering::Relaxed);
+            std::mem::take(&mut *thread)
+        };
         drop(queue);
         // A thread that panicked has merged nothing.
         let _ = handle.map(JoinHandle::join);
@@ -230,7 +264,11 @@ fn merge_all_small(corpus: &Corpus, closing: &AtomicBool) {
         match merge(corpus, |pieces| plan(pieces, log_bytes(corpus)), &pause) {
             Ok(Compacted { into: 0, .. }) | Err(Error::Cancelled | Error::CorpusNotFound { .. }) => return,
             Ok(done) => tracing::debug!(folder = %corpus.folder().display(), ?done, "segments were merged"),
-            Err(error) => return tracing::warn!(folder = %corpus.folder().display(), %error, "segments stay unmerged"),
+            Err(error) => {
+                let rows = corpus.version().map_or(0, |version| version.view.rows());
+                corpus.unmerged_rows.store(rows, Ordering::Relaxed);
+                return tracing::warn!(folder = %corpus.folder().display(), %error, "segments stay unmerged");
+            }
         }
     }
 }

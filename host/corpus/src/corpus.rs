@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use megaring_core::Error;
@@ -14,7 +14,8 @@ use crate::compact::Compactor;
 use crate::derived::DerivedPart;
 use crate::description::{Description, State, describe};
 use crate::durable::{TemporaryFile, storage, sync_folder};
-use crate::load::{cache_path, derive, last_number, load, stored};
+use crate::load::{cache_path, derive, has_changed, last_number, load, stored};
+use crate::lock::Lock;
 use crate::manifest::{self, Log, Manifest, Opening, Record, SegmentEntry, segment_file};
 use crate::piece::{self, Kept, Piece};
 use crate::rows::Rows;
@@ -49,6 +50,12 @@ pub(crate) struct Corpus {
     merges: Mutex<()>,
     /// Whether the compactor is to look after it.
     pub(crate) is_queued: AtomicBool,
+    /// Rows that it had when merging failed, if it did: it is tried again when there are some more.
+    pub(crate) unmerged_rows: AtomicUsize,
+    /// Whether a sync has failed: what is in memory may not be on the disk.
+    rests: AtomicBool,
+    /// Whoever holds a corpus may write to the folder.
+    _lock: Option<Arc<Lock>>,
 }
 
 /// What a commit needs besides the version.
@@ -92,6 +99,7 @@ impl Corpus {
         settings: Settings,
         table: Arc<CorpusTable>,
         compactor: Arc<Compactor>,
+        lock: Option<Arc<Lock>>,
     ) -> Self {
         let condition = match load(&folder, &name, handle, &settings) {
             Ok(version) => {
@@ -102,8 +110,22 @@ impl Corpus {
         };
         let next_file = AtomicU64::new(last_number(&folder) + 1);
         let (condition, commits) = (RwLock::new(condition), Mutex::default());
-        let (merges, is_queued) = (Mutex::default(), AtomicBool::default());
-        Self { name, folder, handle, settings, table, compactor, condition, next_file, commits, merges, is_queued }
+        Self {
+            name,
+            folder,
+            handle,
+            settings,
+            table,
+            compactor,
+            condition,
+            next_file,
+            commits,
+            merges: Mutex::default(),
+            is_queued: AtomicBool::default(),
+            unmerged_rows: AtomicUsize::default(),
+            rests: AtomicBool::default(),
+            _lock: lock,
+        }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -174,7 +196,13 @@ impl Corpus {
             entry.first_id = Some(version.view.rows() as u64);
         }
         let record = Record::Segment(entry.clone());
-        self.record(&mut commits, &version, &record, &[])?;
+        if let Err(error) = self.record(&mut commits, &version, &record, &[]) {
+            // Where nobody knows whether the record lasts, its file must; else the next open sweeps it.
+            if self.version().is_err() {
+                named.keep();
+            }
+            return Err(error);
+        }
         named.keep();
         let piece = stored(file, entry, derived, dim);
         self.add(&mut commits, &version, piece, rows)
@@ -294,22 +322,34 @@ impl Corpus {
         Ok(())
     }
 
-    /// Puts the current version into an empty folder, under another name: a log of its own, and links to the segments.
+    /// Puts the current version into a new folder, under another name: a log of its own, and links to the segments.
     pub(crate) fn copy_to(&self, folder: &Path, name: &str) -> Result<(), Error> {
+        self.read_files(|version| {
+            fs::create_dir(folder).map_err(storage("cannot create", folder))?;
+            let files = version.pieces.iter().filter_map(Piece::file);
+            let linked = files.into_iter().try_for_each(|file| {
+                let from = self.folder.join(file);
+                link(&from, &folder.join(file)).map_err(storage("cannot copy", &from))
+            });
+            let copied = linked.and_then(|()| version.write_log(folder, name));
+            copied.inspect_err(|_| _ = fs::remove_dir_all(folder))
+        })
+    }
+
+    /// Does something with the files of the current version, which stay meanwhile. A reader has no say in what another
+    /// process merges: it begins anew with the version that is there by then.
+    pub(crate) fn read_files<T>(&self, read: impl Fn(&Version) -> Result<T, Error>) -> Result<T, Error> {
+        let _unmerged = self.merging();
         let mut tries = 0;
         loop {
-            let _unmerged = self.merging();
             let version = self.version()?;
-            let files = version.pieces.iter().filter_map(Piece::file);
-            match files.into_iter().try_for_each(|file| link(&self.folder.join(file), &folder.join(file))) {
-                Ok(()) => return version.write_log(folder, name),
-                // Another process has merged segments meanwhile.
-                Err((error, _)) if error.kind() == io::ErrorKind::NotFound && !self.settings.writable && tries < 10 => {
-                    tries += 1;
-                    self.reload();
-                }
-                Err((error, path)) => return Err(storage("cannot copy", &path)(error)),
+            let done = read(&version);
+            let is_over = done.is_ok() || self.settings.writable || tries == 100;
+            if is_over || !has_changed(&self.folder, &self.name, version.view.generation()) {
+                return done;
             }
+            tries += 1;
+            self.reload();
         }
     }
 
@@ -332,7 +372,7 @@ impl Corpus {
     /// Reads everything from disk again, for instance after a check found a fault.
     pub(crate) fn reload(&self) {
         let mut commits = self.turn();
-        if matches!(self.condition(), Condition::Dropped) {
+        if matches!(self.condition(), Condition::Dropped) || self.rests.load(Ordering::Relaxed) {
             return;
         }
         let condition = match load(&self.folder, &self.name, self.handle, &self.settings) {
@@ -348,13 +388,19 @@ impl Corpus {
 
     /// Marks the corpus as unusable because of one file.
     pub(crate) fn set_faulty(&self, file: &str, reason: &str) {
+        let _turn = self.turn();
+        if matches!(self.condition(), Condition::Dropped) {
+            return;
+        }
         let known = Some(self.describe());
         self.set(Condition::Faulty(Arc::new(Loss { file: file.to_owned(), reason: reason.to_owned(), known })));
     }
 
     /// Ends the corpus: moves its folder to `grave` and forgets the version. Views in use stay valid.
     pub(crate) fn bury(&self, grave: &Path) -> Result<(), Error> {
-        let _turn = self.turn();
+        let mut commits = self.turn();
+        // Some systems do not move a folder in which a file is open.
+        *commits = Commits::default();
         fs::rename(&self.folder, grave).map_err(storage("cannot remove", &self.folder))?;
         self.set(Condition::Dropped);
         Ok(())
@@ -370,6 +416,7 @@ impl Corpus {
 
     /// After a failed sync nobody knows what the disk has: the corpus rests until the store is opened again.
     fn lose_track(&self, version: &Version, error: &std::io::Error) -> Error {
+        self.rests.store(true, Ordering::Relaxed);
         let reason = format!("it could not be synced ({error}); open the store again");
         let (file, known) = (manifest::FILE.to_owned(), Some(version.describe()));
         self.set(Condition::Faulty(Arc::new(Loss { file, reason: reason.clone(), known })));
@@ -436,17 +483,15 @@ impl Drop for NamedFile<'_> {
     }
 }
 
-/// Links a segment file, and its cache where it has one, or copies it to another file system.
-fn link(from: &Path, to: &Path) -> Result<(), (io::Error, PathBuf)> {
-    // A file that is there under the name was linked by a try before.
+/// Links a segment file, and its cache where it has one, or copies it where links cannot be.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
     let linked = |from: &Path, to: &Path| match fs::hard_link(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            fs::copy(from, to).and_then(|_| File::open(to)?.sync_all())
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        linked => linked,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
+        // Another file system, or one without links, or a file that is somebody else's.
+        Err(_) => fs::copy(from, to).and_then(|_| File::open(to)?.sync_all()),
+        Ok(()) => Ok(()),
     };
-    linked(from, to).map_err(|error| (error, from.to_owned()))?;
+    linked(from, to)?;
     // A cache that cannot be linked is made anew.
     let _ = linked(&cache_path(from), &cache_path(to));
     Ok(())

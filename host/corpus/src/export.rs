@@ -39,13 +39,14 @@ enum Sink {
 
 /// Writes the current version of a corpus; the number of its rows comes back.
 pub(crate) fn export(corpus: &Corpus, path: &Path, format: Format) -> Result<usize, Error> {
+    corpus.read_files(|version| export_version(corpus, version, path, format))
+}
+
+fn export_version(corpus: &Corpus, version: &Version, path: &Path, format: Format) -> Result<usize, Error> {
     let file = NewFile::create(path)?;
-    // Merging would remove files that are read here.
-    let _unmerged = corpus.merging();
-    let version = corpus.version()?;
-    let schema = shared_schema(&version);
+    let schema = shared_schema(version);
     let refused = || storage("cannot write", path);
-    let mut sink = Sink::open(file.handle()?, format, &version, &schema)?.map_err(refused())?;
+    let mut sink = Sink::open(file.handle()?, format, version, &schema)?.map_err(refused())?;
     let dim = version.view.dim();
     for piece in &version.pieces {
         piece.for_each_run(corpus.folder(), dim, RUN_ROWS, |rows| sink.put(rows, dim, &schema).map_err(refused()))?;
@@ -77,14 +78,16 @@ impl NewFile {
     }
 
     pub(crate) fn publish(self) -> Result<(), Error> {
-        let refused = || storage("cannot write", &self.path);
-        self.temporary.sync().map_err(refused())?;
+        self.temporary.sync().map_err(storage("cannot write", &self.path))?;
+        let Self { path, folder, temporary } = self;
         // A link, unlike a rename, does not replace what came there meanwhile.
-        std::fs::hard_link(self.temporary.path(), &self.path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => exists(&self.path),
-            _ => refused()(error),
-        })?;
-        sync_folder(&self.folder).map_err(refused())
+        match std::fs::hard_link(temporary.path(), &path) {
+            Err(_) if path.exists() => return Err(exists(&path)),
+            // There are file systems without links.
+            Err(_) => temporary.rename(&path).map_err(storage("cannot write", &path))?,
+            Ok(()) => {}
+        }
+        sync_folder(&folder).map_err(storage("cannot write", &path))
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) fn load(folder: &Path, name: &str, handle: u32, settings: &Settings) 
                 return Ok(Version::new(manifest.opening, handle, generation, pieces, manifest.len));
             }
             // Another process may have merged segments meanwhile, and removed them.
-            Err(_) if !settings.writable && is_another(folder, name, &manifest) => {}
+            Err(_) if !settings.writable && has_changed(folder, name, manifest.generation().unwrap_or(u32::MAX)) => {}
             Err((file, reason)) => {
                 return Err(Arc::new(Loss { file, reason, known: Some(describe_unread(&manifest)) }));
             }
@@ -62,9 +62,9 @@ pub(crate) fn load(folder: &Path, name: &str, handle: u32, settings: &Settings) 
     }
 }
 
-fn is_another(folder: &Path, name: &str, manifest: &Manifest) -> bool {
-    let generation = manifest.generation();
-    Manifest::read(folder, name).is_ok_and(|now| now.generation() != generation)
+/// Whether the folder has another version by now.
+pub(crate) fn has_changed(folder: &Path, name: &str, generation: u32) -> bool {
+    Manifest::read(folder, name).is_ok_and(|now| now.generation() != Some(generation))
 }
 
 /// The pieces, or the file that is to blame and why.

@@ -6,7 +6,8 @@
 //! replaced as a whole, by a file that is there whole or not at all; its first `base` records then are one version, and
 //! each record after them is one version more.
 //!
-//! A crash can leave the last frame short, or as zeros: it was never acknowledged and is passed over. Any other
+//! A crash can leave the last frame short, or zeros in the place of its last sectors: it was never acknowledged and is
+//! passed over. Any other
 //! deviation is a fault. Every frame has a checksum of its head, so that a wrong length is not taken for a short frame.
 
 use std::fs::{self, File};
@@ -83,6 +84,8 @@ struct Head {
 }
 
 const HEAD: usize = size_of::<Head>();
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
 
 /// A record with its body.
 #[derive(Debug, Clone)]
@@ -139,13 +142,13 @@ impl Manifest {
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let (opening, _, mut rest) = frame::<Opening>(bytes)?.ok_or("it is cut short")?;
+        let (opening, _, mut rest) = frame::<Opening>(bytes, 0)?.ok_or("it is cut short")?;
         if opening.format != FORMAT {
             return Err(format!("is of format {}; this version reads format {FORMAT}", opening.format));
         }
         let mut records = Vec::new();
-        while let Some((record, body, after)) =
-            frame(rest).map_err(|reason| format!("record {} of it cannot be read: {reason}", records.len()))?
+        while let Some((record, body, after)) = frame(rest, bytes.len() - rest.len())
+            .map_err(|reason| format!("record {} of it cannot be read: {reason}", records.len()))?
         {
             records.push(Logged { record, body: body.to_vec() });
             rest = after;
@@ -249,13 +252,18 @@ impl Head {
 /// A frame's text and body, and what comes after it.
 type Frame<'a, T> = (T, &'a [u8], &'a [u8]);
 
-/// The first frame; `None` where there is nothing, or the rest of a frame that was never acknowledged.
-fn frame<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<Frame<'_, T>>, String> {
+/// The first frame of a log's end, which begins at byte `start`; `None` where there is nothing, or the rest of a frame
+/// that was never acknowledged.
+fn frame<T: DeserializeOwned>(bytes: &[u8], start: usize) -> Result<Option<Frame<'_, T>>, String> {
     let Some((head, rest)) = bytes.split_at_checked(HEAD) else { return Ok(None) };
     let head: Head = bytemuck::pod_read_unaligned(head);
+    // Some systems make a file longer before they write into it, a sector at a time. A whole frame ends in four zeros
+    // at most.
+    let written = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
+    let unwritten = (start + written).next_multiple_of(SECTOR) + 8 <= start + bytes.len();
     if head.head_crc != head.sum() {
-        let unwritten = bytes.iter().all(|byte| *byte == 0);
-        return if unwritten { Ok(None) } else { Err("the checksum of its head does not match".into()) };
+        let is_unwritten = written == 0 || (unwritten && written < HEAD);
+        return if is_unwritten { Ok(None) } else { Err("the checksum of its head does not match".into()) };
     }
     let Some((text, rest)) = rest.split_at_checked(head.text as usize) else { return Ok(None) };
     let Some((body, rest)) = rest.split_at_checked(head.body as usize) else { return Ok(None) };
@@ -263,7 +271,8 @@ fn frame<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<Frame<'_, T>>, Stri
     crc.update(text);
     crc.update(body);
     if crc.finalize() != head.crc {
-        return Err("its checksum does not match".into());
+        let is_unwritten = rest.is_empty() && unwritten;
+        return if is_unwritten { Ok(None) } else { Err("its checksum does not match".into()) };
     }
     let text = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     Ok(Some((text, body, rest)))
@@ -327,7 +336,9 @@ fn read_former(folder: &Path, name: &str) -> Result<Manifest, String> {
 /// Makes a log of the manifest of an earlier version, where there is none yet.
 pub(crate) fn renew(folder: &Path, name: &str) -> io::Result<()> {
     if folder.join(FILE).exists() {
-        return Ok(());
+        // A crash came between the log and this.
+        let is_read = folder.join(FORMER_FILE).exists() && Manifest::read(folder, name).is_ok();
+        return if is_read { fs::remove_file(folder.join(FORMER_FILE)) } else { Ok(()) };
     }
     // A manifest that cannot be read stays as it is.
     let Ok(manifest) = read_former(folder, name) else { return Ok(()) };

@@ -12,7 +12,7 @@ use arrow_select::concat::concat_batches;
 use megaring_core::Error;
 use megaring_core::corpus::SegmentView;
 
-use crate::arrow_file::{Layout, block_range, decode};
+use crate::arrow_file::{Layout, block_range, check_block, decode};
 use crate::derived::DerivedPart;
 use crate::fault::{Fault, guarded};
 use crate::import::rows_of;
@@ -102,15 +102,15 @@ impl Piece {
         let (batches, mut next_id) = match self {
             Self::Kept(kept) => (vec![kept.batch.clone()], None),
             Self::Stored(stored) => {
-                let file = &stored.entry.file;
-                let batches = stored_batches(&folder.join(file));
-                (batches.map_err(|fault| cannot_merge(file, &fault))?, stored.entry.first_id)
+                let entry = &stored.entry;
+                let batches = stored_batches(&folder.join(&entry.file), entry);
+                (batches.map_err(|fault| unreadable(&entry.file, &fault))?, entry.first_id)
             }
         };
         for batch in batches {
             for start in (0..batch.num_rows()).step_by(most.max(1)) {
                 let run = batch.slice(start, most.max(1).min(batch.num_rows() - start));
-                let mut rows = rows_of(&run, dim).map_err(|fault| cannot_merge("rows", &fault))?;
+                let mut rows = rows_of(&run, dim).map_err(|fault| unreadable("rows", &fault))?;
                 if let Some(next_id) = &mut next_id {
                     rows.memory_ids = (*next_id..).take(rows.len()).collect();
                     *next_id += rows.len() as u64;
@@ -186,17 +186,26 @@ fn form_of(schema: &SchemaRef, dim: usize) -> SchemaRef {
     rows.map_or_else(|_| schema.clone(), |rows| Rows { memory_ids: vec![0], ..rows }.schema(dim))
 }
 
-fn stored_batches(path: &Path) -> Result<Vec<RecordBatch>, Fault> {
+/// All of a segment file, which must be what was written: what is made of it has a checksum of its own.
+fn stored_batches(path: &Path, entry: &SegmentEntry) -> Result<Vec<RecordBatch>, Fault> {
     let bytes = SegmentFile::bytes(path, 0)?;
+    if bytes.len() as u64 != entry.bytes || crc32fast::hash(&bytes) != entry.crc32 {
+        return Err(Fault::file("its checksum does not match; `corpus verify` says more"));
+    }
     let layout = Layout::of_file(&bytes)?;
-    let decoder = layout.decoder(false);
-    let one = |block| {
+    let mut decoder = layout.decoder(false);
+    let block_bytes = |block| {
         let range = block_range(block);
-        decode(&decoder, block, &bytes.slice_with_length(range.start, range.len())).map_err(Fault::file)
+        bytes.slice_with_length(range.start, range.len())
     };
-    layout.batches.iter().map(one).collect()
+    for block in &layout.dictionaries {
+        let bytes = block_bytes(block);
+        check_block(block, &bytes)?;
+        guarded(|| decoder.read_dictionary(block, &bytes)).map_err(Fault::file)?;
+    }
+    layout.batches.iter().map(|block| decode(&decoder, block, &block_bytes(block)).map_err(Fault::file)).collect()
 }
 
-fn cannot_merge(file: &str, fault: &Fault) -> Error {
-    Error::Storage(format!("{file} cannot be merged: {fault}"))
+fn unreadable(file: &str, fault: &Fault) -> Error {
+    Error::Storage(format!("{file} cannot be read again: {fault}"))
 }

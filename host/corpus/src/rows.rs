@@ -83,6 +83,11 @@ impl Rows {
         self.len() == 0
     }
 
+    /// Bytes of further columns in memory.
+    pub(crate) fn further_bytes(&self) -> usize {
+        self.further.0.as_ref().map_or(0, RecordBatch::get_array_memory_size)
+    }
+
     /// Bytes of the rows in memory, but for further columns.
     pub(crate) fn bytes(&self) -> usize {
         let optional = columns::OPTIONAL.len() * 8;

@@ -72,7 +72,7 @@ pub struct Store {
     root: PathBuf,
     settings: Settings,
     compactor: Arc<Compactor>,
-    _lock: Option<Lock>,
+    lock: Option<Arc<Lock>>,
     table: Arc<CorpusTable>,
     corpora: RwLock<BTreeMap<String, Arc<Corpus>>>,
     next_handle: AtomicU32,
@@ -98,7 +98,7 @@ impl Store {
     pub fn open_with(root: &Path, access: Access, options: OpenOptions) -> Result<Arc<Self>, Error> {
         let writable = access == Access::Exclusive;
         find_folder(root, writable)?;
-        let lock = if writable { Some(Lock::take(root)?) } else { None };
+        let lock = if writable { Some(Arc::new(Lock::take(root)?)) } else { None };
         if writable {
             durable::sweep(root, |name| name.starts_with(durable::TEMPORARY));
         }
@@ -106,7 +106,7 @@ impl Store {
             root: root.to_owned(),
             settings: Settings { writable, check_bytes: options.check_bytes, small_bytes: options.small_bytes },
             compactor: Arc::default(),
-            _lock: lock,
+            lock,
             table: Arc::default(),
             corpora: RwLock::default(),
             next_handle: AtomicU32::new(1),
@@ -272,8 +272,7 @@ impl Store {
             return Err(Error::CorpusExists { name: new_name.to_owned() });
         }
         let beside = temporary_path(&self.root);
-        let made = fs::create_dir(&beside).map_err(storage("cannot create", &beside));
-        let made = made.and_then(|()| source.find(name)?.copy_to(&beside, new_name));
+        let made = source.find(name).and_then(|source| source.copy_to(&beside, new_name));
         let made = made.and_then(|()| {
             let renamed = fs::rename(&beside, &folder).and_then(|()| sync_folder(&self.root));
             renamed.map_err(storage("cannot create", &folder))
@@ -296,10 +295,7 @@ impl Store {
     /// [`Error::CorpusNotFound`]. What was found is in the report.
     pub fn verify(&self, name: &str) -> Result<VerifyReport, Error> {
         let corpus = self.find(name)?;
-        let report = {
-            let _unmerged = corpus.merging();
-            verify::verify(corpus.folder(), name, self.settings.small_bytes)
-        };
+        let report = verify::verify(&corpus, name, self.settings.small_bytes, self.settings.writable);
         verify::settle(&report, &corpus, self.settings.writable);
         Ok(report)
     }
@@ -343,7 +339,8 @@ impl Store {
         }
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
         let (settings, table) = (self.settings.clone(), self.table.clone());
-        Corpus::load(folder, name.to_owned(), handle, settings, table, self.compactor.clone())
+        let (compactor, lock) = (self.compactor.clone(), self.lock.clone());
+        Corpus::load(folder, name.to_owned(), handle, settings, table, compactor, lock)
     }
 
     /// A folder that has its manifest from the moment it has its name.

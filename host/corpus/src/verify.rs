@@ -8,7 +8,7 @@ use megaring_core::Error;
 
 use crate::corpus::Corpus;
 use crate::derived::{self, Stamp};
-use crate::load::{cache_path, map_segment};
+use crate::load::{cache_path, has_changed, map_segment};
 use crate::manifest::{self, Logged, Manifest, Record, SegmentEntry};
 use crate::piece::Kept;
 
@@ -67,7 +67,18 @@ impl VerifyReport {
     }
 }
 
-pub(crate) fn verify(folder: &Path, name: &str, small: u64) -> VerifyReport {
+pub(crate) fn verify(corpus: &Corpus, name: &str, small: u64, writable: bool) -> VerifyReport {
+    let _unmerged = corpus.merging();
+    loop {
+        let report = verify_folder(corpus.folder(), name, small);
+        // Another process may have merged segments meanwhile, and removed them.
+        if report.loss().is_none() || writable || !has_changed(corpus.folder(), name, report.generation) {
+            return report;
+        }
+    }
+}
+
+fn verify_folder(folder: &Path, name: &str, small: u64) -> VerifyReport {
     let (manifest, manifest_fault) = match Manifest::read(folder, name) {
         Ok(manifest) => (Some(manifest), None),
         Err(reason) => (None, Some(reason)),

@@ -5,10 +5,6 @@
 // numbers, infinities or negative zeros. None is needed: products of finite float32 values are 0 or from 2^-298 to
 // 2^258, and a sum of fewer than 2^32 of them is below 2^290. Neither comes near the ends of float64's range, and nor
 // do products, roots and quotients of such numbers.
-// |m| within [2^57, 2^58], so that its low five bits are 0. Exponents are unbounded here; there are no subnormal
-// numbers, infinities or negative zeros. None is needed: products of finite float32 values are 0 or from 2^-298 to
-// 2^258, and a sum of fewer than 2^32 of them is below 2^290. Neither comes near the ends of float64's range, and nor
-// do products, roots and quotients of such numbers.
 //
 // There are no branches: threads that run in step would take them all the same.
 

@@ -37,6 +37,10 @@ impl Csv {
         let names = || header.iter().enumerate().map(|(at, name)| (at, without_mark(at, name)));
         let known = |name: &str| columns::known().find(|known| Some(*known) == lines.columns.name(name));
         let cells: Vec<_> = names().map(|(_, name)| known(name)).collect();
+        if let Some(twice) = cells.iter().enumerate().find_map(|(at, name)| name.filter(|_| cells[..at].contains(name)))
+        {
+            return Err(Fault::column(twice, "the file has this column twice"));
+        }
         for name in [EMBEDDING].into_iter().chain(options.columns.renamed()) {
             if !cells.contains(&Some(name)) {
                 let in_file = options.columns.in_file(name);
@@ -77,7 +81,9 @@ impl Csv {
     fn parse(&self, record: &StringRecord) -> Result<Line, Reason> {
         let mut line = Line::default();
         for (cell, name) in record.iter().zip(&self.cells) {
-            let (cell, Some(name)) = (cell.trim(), *name) else { continue };
+            let Some(name) = *name else { continue };
+            // A title is as it stands.
+            let cell = if name == TITLE { cell } else { cell.trim() };
             if cell.is_empty() {
                 continue;
             }

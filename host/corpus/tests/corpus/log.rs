@@ -77,9 +77,12 @@ fn a_commit_that_a_crash_cut_short_did_not_happen() {
     drop(store);
     let four = fs::read(&log).unwrap();
     let cuts = (three.len()..four.len()).step_by(7).map(|len| four[..len].to_vec());
-    // Some systems make a file longer before they write into it.
+    // Some systems make a file longer before they write into it, a sector at a time.
     let unwritten = [1, 16, 5000].map(|more| [&three[..], &vec![0; more]].concat());
-    for left in cuts.chain(unwritten) {
+    let sectors = (three.len().next_multiple_of(512)..four.len() - 8).step_by(512);
+    assert!(sectors.len() > 1, "the last record is in several sectors");
+    let partly = sectors.map(|from| [&four[..from], &vec![0; four.len() - from]].concat());
+    for left in cuts.chain(unwritten).chain(partly) {
         replace(&log, &left);
         let reader = Store::open(&root, Access::ReadOnly).unwrap();
         assert_rows(&reader.view("a").unwrap(), 6);

@@ -1,9 +1,17 @@
 //! Merging: what is left of many segments, and that nobody is held up or loses a row meanwhile.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int8Type;
+use arrow_array::{ArrayRef, DictionaryArray, FixedSizeListArray, Float32Array, RecordBatch, UInt64Array};
+use arrow_ipc::reader::FileReader;
+use arrow_ipc::writer::FileWriter;
+use arrow_schema::{DataType, Field};
 use megaring_core::Error;
-use megaring_corpus::{Access, OpenOptions, Rows, State, Store};
+use megaring_corpus::import::Format;
+use megaring_corpus::{Access, Adopted, OpenOptions, Rows, State, Store};
 
 use crate::common::{append, assert_derived, assert_rows, open, rows, store};
 
@@ -132,7 +140,12 @@ fn appends_searches_and_readers_go_on_meanwhile() {
                 assert_eq!(reader.describe("a").unwrap().state, State::Healthy);
                 let view = reader.view("a").unwrap();
                 assert_rows(&view, view.rows());
-                assert!(store.verify("a").unwrap().is_clean());
+                for store in [&store, &reader] {
+                    let report = store.verify("a").unwrap();
+                    assert!(report.loss().is_none(), "{report:?}");
+                }
+                let out = tempfile::tempdir().unwrap();
+                assert!(reader.export("a", &out.path().join("a.npy"), Format::Npy).unwrap() >= view.rows());
             }
         });
     });
@@ -140,6 +153,81 @@ fn appends_searches_and_readers_go_on_meanwhile() {
     store.compact("a").unwrap();
     assert_derived(&store.view("a").unwrap());
     assert_eq!(store.describe("a").unwrap().segments.len(), 1);
+}
+
+/// What is written anew has a checksum of its own, which must not cover up what was there.
+#[test]
+fn a_damaged_segment_is_not_merged() {
+    let (_folder, store) = store();
+    store.create("a", 4).unwrap();
+    (0..3).for_each(|i| append(&store, "a", 10 * i, 10, 4));
+    let path = store.root().join("a/seg-000002.arrow");
+    let right = std::fs::read(&path).unwrap();
+    let mut wrong = right.clone();
+    let value = wrong.len() / 2;
+    wrong[value] ^= 1;
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, wrong).unwrap();
+    let refused = store.compact("a").unwrap_err().to_string();
+    assert!(refused.contains("seg-000002.arrow") && refused.contains("checksum"), "{refused}");
+    let out = tempfile::tempdir().unwrap();
+    assert!(store.export("a", &out.path().join("a.npy"), Format::Npy).is_err());
+    assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 0);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, right).unwrap();
+    assert_eq!(store.compact("a").unwrap().merged, 3);
+    assert_rows(&store.view("a").unwrap(), 30);
+}
+
+#[test]
+fn dictionaries_are_resolved() {
+    let (_folder, store) = store();
+    store.create("a", 2).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let file = |words: &[&str], ids: Vec<u64>| {
+        let item = Arc::new(Field::new("item", DataType::Float32, false));
+        let values = Arc::new(Float32Array::from(vec![0.5; 2 * words.len()]));
+        let words: DictionaryArray<Int8Type> = words.iter().copied().collect();
+        let columns: [(&str, ArrayRef); 3] = [
+            ("memory_id", Arc::new(UInt64Array::from(ids))),
+            ("embedding", Arc::new(FixedSizeListArray::new(item, 2, values, None))),
+            ("word", Arc::new(words)),
+        ];
+        let batch =
+            RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, false))).unwrap();
+        let path = out.path().join(format!("{}.arrow", batch.num_rows()));
+        let mut writer = FileWriter::try_new(std::fs::File::create(&path).unwrap(), &batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        path
+    };
+    for path in [file(&["x", "y", "x"], vec![1, 2, 3]), file(&["y", "z"], vec![4, 5])] {
+        assert!(matches!(store.adopt("a", &path).unwrap(), Adopted::Done(_)));
+    }
+    store.compact("a").unwrap();
+    let path = out.path().join("all.arrow");
+    assert_eq!(store.export("a", &path, Format::ArrowFile).unwrap(), 5);
+    let batches: Vec<RecordBatch> =
+        FileReader::try_new(std::fs::File::open(&path).unwrap(), None).unwrap().map(Result::unwrap).collect();
+    let words: Vec<&str> = batches
+        .iter()
+        .flat_map(|batch| batch.column_by_name("word").unwrap().as_string::<i32>().iter().map(Option::unwrap))
+        .collect();
+    assert_eq!(words, ["x", "y", "x", "y", "z"]);
+}
+
+/// Whoever still appends may write: nobody else does.
+#[test]
+fn an_append_under_way_keeps_the_folder() {
+    let (_folder, store) = store();
+    let root = store.root().to_owned();
+    store.create("a", 4).unwrap();
+    let mut late = store.append("a").unwrap();
+    late.push(rows(0, 3, 4)).unwrap();
+    drop(store);
+    assert!(open(&root, Access::Exclusive).err().unwrap().to_string().contains("in use"));
+    late.commit().unwrap();
+    assert_rows(&open(&root, Access::Exclusive).unwrap().view("a").unwrap(), 3);
 }
 
 #[test]

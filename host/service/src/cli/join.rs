@@ -48,8 +48,9 @@ pub(crate) struct JoinArgs {
     backend: Option<BackendKind>,
 }
 
-/// Rows that are queries of one search.
+/// Rows that are queries of one search at most, and hits that it may have: 64 MiB of them.
 const BATCH: usize = 4096;
+const BATCH_HITS: usize = 4 << 20;
 /// Hits that are asked for first where all that pass are wanted, and how many times as many if there may be more.
 const FIRST_K: usize = 64;
 const MORE: usize = 8;
@@ -114,10 +115,12 @@ pub(crate) fn run(args: &JoinArgs, settings: &Settings, output: &mut Output) -> 
     let mut pairs = 0;
     for first in (0..join.queries.rows()).step_by(BATCH) {
         let rows: Vec<u32> = (first..join.queries.rows().min(first + BATCH)).map(|row| row as u32).collect();
-        let found = join.neighbours(&rows)?;
-        pairs += found.rows.len() as u64;
-        sink.push(found)?;
-        progress.at((first + rows.len()) as u64, &counted(pairs, "pair", "pairs"));
+        let count = rows.len();
+        join.neighbours(rows, |found| {
+            pairs += found.rows.len() as u64;
+            sink.push(found)
+        })?;
+        progress.at((first + count) as u64, &counted(pairs, "pair", "pairs"));
     }
     progress.finish(&counted(pairs, "pair", "pairs"));
     match sink {
@@ -133,27 +136,32 @@ pub(crate) fn run(args: &JoinArgs, settings: &Settings, output: &mut Output) -> 
 }
 
 impl Join<'_> {
-    /// The pairs of some rows.
-    fn neighbours(&self, rows: &[u32]) -> Result<Pairs, Failure> {
+    /// Gives the pairs of some rows to `take`, of a few rows at a time where there may be many.
+    fn neighbours(&self, rows: Vec<u32>, mut take: impl FnMut(Pairs) -> Result<(), Failure>) -> Result<(), Failure> {
         // All that pass, where --threshold stands alone: asked again for more, while there may be more.
         let wanted = self.args.k.or(self.args.threshold.is_none().then_some(10)).map(|k| k as usize);
         // A row may be among its own neighbours.
         let mut k = wanted.unwrap_or(FIRST_K).saturating_add(usize::from(self.is_self));
-        let mut pairs = Pairs::default();
-        let mut open = rows.to_vec();
+        let mut open = rows;
         while !open.is_empty() {
-            let found = self.search(&open, k)?;
             let may_have_more =
                 |ranked: &Ranked| wanted.is_none() && ranked.hits.len() == k && k < self.searched.rows();
-            let (mut again, mut done) = (Vec::new(), Vec::new());
-            for (row, ranked) in open.iter().zip(found) {
-                if may_have_more(&ranked) { again.push(*row) } else { done.push((*row, ranked)) }
+            let mut again = Vec::new();
+            for rows in open.chunks((BATCH_HITS / k.min(self.searched.rows()).max(1)).max(1)) {
+                let mut pairs = Pairs::default();
+                for (row, ranked) in rows.iter().zip(self.search(rows, k)?) {
+                    if may_have_more(&ranked) {
+                        again.push(*row);
+                    } else {
+                        self.add(&mut pairs, *row, &ranked, wanted);
+                    }
+                }
+                take(pairs)?;
             }
-            done.iter().for_each(|(row, ranked)| self.add(&mut pairs, *row, ranked, wanted));
             open = again;
             k = k.saturating_mul(MORE);
         }
-        Ok(pairs)
+        Ok(())
     }
 
     fn search(&self, rows: &[u32], k: usize) -> Result<Vec<Ranked>, Failure> {
