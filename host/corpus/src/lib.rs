@@ -27,7 +27,8 @@
 //!   before or after the append. What [`Appender::commit`] has acknowledged stays.
 //! - Small segments, and rows that are in the log, are merged in the background; rows keep their order. Searches and
 //!   appends go on meanwhile, and a crash leaves the corpus as before or after ([`Store::compact`] merges all).
-//! - Embeddings are read where they are mapped; no copy of them is made on the heap.
+//! - Embeddings of a segment are read where it is mapped. Only small segments and rows of the log are on the heap
+//!   ([`OpenOptions::small_bytes`]).
 //! - A fault in one corpus (a manifest that cannot be read, a size or checksum that does not match) makes the use of
 //!   that corpus [`DataLoss`](megaring_core::Error::DataLoss); the other corpora go on.
 //! - Nothing under this crate's `src` panics on what a file holds.
@@ -35,7 +36,7 @@
 //! # Limits
 //! - Opening checks sizes, structure and, for files up to [`OpenOptions::check_bytes`], checksums. [`Store::verify`]
 //!   checks all.
-//! - Files are immutable once renamed in. If somebody else truncates a mapped file, the system ends the process
+//! - Segments are immutable once renamed in. If somebody else truncates a mapped file, the system ends the process
 //!   (SIGBUS) when the missing part is read; overwriting one in place changes answers until `verify` finds it.
 //! - Rows are merged with neighbours that have the same columns. Appends that take turns with other columns leave a
 //!   piece each.

@@ -257,8 +257,8 @@ impl Store {
     }
 
     /// Makes a corpus of another data folder's, under a name of its own, with all its rows and ids. Segment files are
-    /// linked where both folders are on one file system, and copied elsewhere: a copy of a large corpus takes no time
-    /// and no room. Of a folder that somebody else writes to, one version is taken.
+    /// linked where both folders are on one file system that has links, which takes no room, and copied elsewhere. Of a
+    /// folder that somebody else writes to, one version is taken.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming `name`, [`Error::CorpusExists`], [`Error::CorpusNotFound`] and [`Error::DataLoss`] of
