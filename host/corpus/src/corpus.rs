@@ -1,7 +1,6 @@
 //! One corpus of a store: its current version, and how rows become part of it.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -16,7 +15,7 @@ use crate::description::{Description, State, describe};
 use crate::durable::{TemporaryFile, storage, sync_folder};
 use crate::load::{cache_path, derive, has_changed, last_number, load, stored};
 use crate::lock::Lock;
-use crate::manifest::{self, Log, Manifest, Opening, Record, SegmentEntry, segment_file};
+use crate::manifest::{self, Log, Opening, Record, SegmentEntry, segment_file};
 use crate::piece::{self, Kept, Piece};
 use crate::rows::Rows;
 use crate::segment::SegmentFile;
@@ -322,20 +321,6 @@ impl Corpus {
         Ok(())
     }
 
-    /// Puts the current version into a new folder, under another name: a log of its own, and links to the segments.
-    pub(crate) fn copy_to(&self, folder: &Path, name: &str) -> Result<(), Error> {
-        self.read_files(|version| {
-            fs::create_dir(folder).map_err(storage("cannot create", folder))?;
-            let files = version.pieces.iter().filter_map(Piece::file);
-            let linked = files.into_iter().try_for_each(|file| {
-                let from = self.folder.join(file);
-                link(&from, &folder.join(file)).map_err(storage("cannot copy", &from))
-            });
-            let copied = linked.and_then(|()| version.write_log(folder, name));
-            copied.inspect_err(|_| _ = fs::remove_dir_all(folder))
-        })
-    }
-
     /// Does something with the files of the current version, which stay meanwhile. A reader has no say in what another
     /// process merges: it begins anew with the version that is there by then.
     pub(crate) fn read_files<T>(&self, read: impl Fn(&Version) -> Result<T, Error>) -> Result<T, Error> {
@@ -445,17 +430,9 @@ impl Version {
 
     fn appended(&self, rows: usize) -> Appended {
         let (total_rows, generation) = (self.view.rows(), self.view.generation());
-        Appended { rows, total_rows, generation, segments: self.describe().segments.len() }
-    }
-
-    fn write_log(&self, folder: &Path, name: &str) -> Result<(), Error> {
-        let opening = self.opening.renamed(name);
-        let records = self.pieces.iter().map(Piece::logged).collect::<Result<Vec<_>, _>>()?;
-        let path = folder.join(manifest::FILE);
-        Manifest::write_beside(folder, &opening, self.view.generation(), &records)
-            .and_then(|log| log.rename(&path))
-            .and_then(|()| sync_folder(folder))
-            .map_err(storage("cannot write", &path))
+        let stored = self.pieces.iter().filter(|piece| piece.file().is_some()).count();
+        // The log is one more where rows are in it.
+        Appended { rows, total_rows, generation, segments: stored + usize::from(stored < self.pieces.len()) }
     }
 
     fn describe(&self) -> Description {
@@ -481,20 +458,6 @@ impl Drop for NamedFile<'_> {
             self.corpus.remove_segment(path);
         }
     }
-}
-
-/// Links a segment file, and its cache where it has one, or copies it where links cannot be.
-fn link(from: &Path, to: &Path) -> io::Result<()> {
-    let linked = |from: &Path, to: &Path| match fs::hard_link(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
-        // Another file system, or one without links, or a file that is somebody else's.
-        Err(_) => fs::copy(from, to).and_then(|_| File::open(to)?.sync_all()),
-        Ok(()) => Ok(()),
-    };
-    linked(from, to)?;
-    // A cache that cannot be linked is made anew.
-    let _ = linked(&cache_path(from), &cache_path(to));
-    Ok(())
 }
 
 /// Whether `rows` more rows fit a corpus of `have`.

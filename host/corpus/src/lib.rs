@@ -47,6 +47,7 @@ mod append;
 mod arrow_file;
 mod columns;
 mod compact;
+mod copy;
 mod corpus;
 mod derived;
 mod description;

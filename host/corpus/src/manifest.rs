@@ -159,6 +159,12 @@ impl Manifest {
         Ok(Self { opening, records, len: (bytes.len() - rest.len()) as u64 })
     }
 
+    /// Writes the log of a folder that has none.
+    pub(crate) fn write(folder: &Path, opening: &Opening, generation: u32, records: &[Logged]) -> io::Result<()> {
+        let log = Self::write_beside(folder, opening, generation, records)?;
+        log.rename(&folder.join(FILE)).and_then(|()| sync_folder(folder))
+    }
+
     /// Writes a log of which all records are one version, `generation`, beside the one it is to replace.
     pub(crate) fn write_beside(
         folder: &Path,
@@ -343,8 +349,7 @@ pub(crate) fn renew(folder: &Path, name: &str) -> io::Result<()> {
     // A manifest that cannot be read stays as it is.
     let Ok(manifest) = read_former(folder, name) else { return Ok(()) };
     let (opening, records) = (&manifest.opening, &manifest.records);
-    Manifest::write_beside(folder, opening, opening.generation, records)?.rename(&folder.join(FILE))?;
-    sync_folder(folder)?;
+    Manifest::write(folder, opening, opening.generation, records)?;
     fs::remove_file(folder.join(FORMER_FILE))
 }
 

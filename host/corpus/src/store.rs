@@ -17,6 +17,7 @@ use megaring_core::matrix::MAX_DIM;
 
 use crate::append::{Appended, Appender};
 use crate::compact::{Compacted, Compactor, compact_all};
+use crate::copy::copy;
 use crate::corpus::{Corpus, Settings};
 use crate::description::Description;
 use crate::durable::{self, Summing, TemporaryFile, storage, sync_folder, temporary_path};
@@ -141,17 +142,11 @@ impl Store {
         if !(1..=MAX_DIM).contains(&dim) {
             return Err(Error::field("dim", format!("{dim} is not within 1 and {MAX_DIM}")));
         }
-        self.require_writable(name)?;
-        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = self.root.join(name);
-        if self.find(name).is_ok() || folder.exists() {
-            return Err(Error::CorpusExists { name: name.to_owned() });
-        }
-        self.create_folder(&folder, &Opening::new(name, dim, now_ns())).map_err(storage("cannot create", &folder))?;
-        let corpus = Arc::new(self.load(name));
-        let description = corpus.describe();
-        self.write().insert(name.to_owned(), corpus);
-        Ok(description)
+        self.add(name, |folder| {
+            let made = fs::create_dir(folder)
+                .and_then(|()| Manifest::write(folder, &Opening::new(name, dim, now_ns()), 1, &[]));
+            made.map_err(storage("cannot create", &self.root.join(name)))
+        })
     }
 
     /// Removes a corpus and its files. Versions in use stay readable until nobody holds them. A faulty corpus can be
@@ -265,26 +260,7 @@ impl Store {
     /// `source`, [`Error::Storage`]: nothing is kept.
     pub fn take_from(&self, source: &Self, name: &str, new_name: &str) -> Result<Description, Error> {
         check_name(new_name)?;
-        self.require_writable(new_name)?;
-        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = self.root.join(new_name);
-        if self.find(new_name).is_ok() || folder.exists() {
-            return Err(Error::CorpusExists { name: new_name.to_owned() });
-        }
-        let beside = temporary_path(&self.root);
-        let made = source.find(name).and_then(|source| source.copy_to(&beside, new_name));
-        let made = made.and_then(|()| {
-            let renamed = fs::rename(&beside, &folder).and_then(|()| sync_folder(&self.root));
-            renamed.map_err(storage("cannot create", &folder))
-        });
-        if let Err(error) = made {
-            let _ = fs::remove_dir_all(&beside);
-            return Err(error);
-        }
-        let corpus = Arc::new(self.load(new_name));
-        let description = corpus.describe();
-        self.write().insert(new_name.to_owned(), corpus);
-        Ok(description)
+        self.add(new_name, |folder| copy(&*source.find(name)?, folder, new_name))
     }
 
     /// Reads all of a corpus from disk: checksums, every value, and whether the caches are those of the segments. A
@@ -343,19 +319,28 @@ impl Store {
         Corpus::load(folder, name.to_owned(), handle, settings, table, compactor, lock)
     }
 
-    /// A folder that has its manifest from the moment it has its name.
-    fn create_folder(&self, folder: &Path, opening: &Opening) -> std::io::Result<()> {
-        let beside = temporary_path(&self.root);
-        fs::create_dir(&beside)?;
-        let made = Manifest::write_beside(&beside, opening, 1, &[])
-            .and_then(|file| file.rename(&beside.join(manifest::FILE)))
-            .and_then(|()| sync_folder(&beside))
-            .and_then(|()| fs::rename(&beside, folder))
-            .and_then(|()| sync_folder(&self.root));
-        if made.is_err() {
-            let _ = fs::remove_dir_all(&beside);
+    /// Adds a corpus in a folder that `make` makes: it has all of it from the moment it has its name.
+    fn add(&self, name: &str, make: impl FnOnce(&Path) -> Result<(), Error>) -> Result<Description, Error> {
+        self.require_writable(name)?;
+        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = self.root.join(name);
+        if self.find(name).is_ok() || folder.exists() {
+            return Err(Error::CorpusExists { name: name.to_owned() });
         }
-        made
+        let beside = temporary_path(&self.root);
+        let made = make(&beside).and_then(|()| {
+            let renamed = fs::rename(&beside, &folder).and_then(|()| sync_folder(&self.root));
+            renamed.map_err(storage("cannot create", &folder))
+        });
+        if let Err(error) = made {
+            let _ = fs::remove_dir_all(&beside);
+            let _ = fs::remove_dir_all(&folder);
+            return Err(error);
+        }
+        let corpus = Arc::new(self.load(name));
+        let description = corpus.describe();
+        self.write().insert(name.to_owned(), corpus);
+        Ok(description)
     }
 }
 
