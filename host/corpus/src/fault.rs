@@ -66,6 +66,11 @@ impl std::fmt::Display for Fault {
     }
 }
 
+/// Why an element of a vector cannot be.
+pub(crate) fn not_finite(element: usize, value: impl std::fmt::Display) -> String {
+    format!("element {element} is {value}; every value must be finite")
+}
+
 /// Runs a decoder that may panic on corrupt input (the Arrow and Parquet readers assert some of what they read).
 pub(crate) fn guarded<T>(decode: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, String> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)) {

@@ -81,6 +81,7 @@ pub struct Progress {
 
 /// A file being read. Yields chunks of good rows; after an error, nothing.
 pub struct Import {
+    name: String,
     format: Format,
     source: Box<dyn Source>,
     skip_invalid: bool,
@@ -114,8 +115,9 @@ pub fn open(path: &Path, format: Option<Format>, options: &ImportOptions) -> Res
     }
     let source = source(format, input, options)?;
     let skip_invalid = options.skip_invalid;
-    let progress = Progress { bytes_total: source.bytes_total(), ..Progress::default() };
+    let progress = Progress { bytes_total: source.bytes().1, ..Progress::default() };
     let mut import = Import {
+        name,
         format,
         source,
         skip_invalid,
@@ -131,10 +133,10 @@ pub fn open(path: &Path, format: Option<Format>, options: &ImportOptions) -> Res
     match (found, options.dim) {
         (Some(dim), Some(wanted)) if dim != wanted => {
             let reason = format!("the dimension is {dim}, wanted is {wanted}");
-            return Err(Fault::column(EMBEDDING, reason).into_invalid(&name));
+            return Err(Fault::column(EMBEDDING, reason).into_invalid(&import.name));
         }
         (Some(dim), _) | (None, Some(dim)) => import.dim = dim,
-        (None, None) => return Err(Fault::file(import.without_rows()).into_invalid(&name)),
+        (None, None) => return Err(Fault::file(import.without_rows()).into_invalid(&import.name)),
     }
     Ok(import)
 }
@@ -201,10 +203,9 @@ impl Import {
 
     /// The next chunk that has good rows.
     fn advance(&mut self) -> Result<Option<Rows>, Error> {
-        while let Some(Chunk { rows, bad }) = self.source.next_chunk()? {
-            let read = self.source.bytes_read();
-            self.progress.bytes_read =
-                if self.progress.bytes_total == 0 { read } else { read.min(self.progress.bytes_total) };
+        while let Some(Chunk { rows, bad }) = self.source.next().map_err(|fault| fault.into_invalid(&self.name))? {
+            let (read, total) = self.source.bytes();
+            self.progress.bytes_read = if total == 0 { read } else { read.min(total) };
             if let Some(first) = bad.first {
                 if !self.skip_invalid {
                     return Err(Error::Invalid(first));
@@ -243,10 +244,9 @@ trait Source {
     /// The dimension, where it is known before any row.
     fn dim(&self) -> Option<usize>;
     /// Rows in file order. An error means the file as a whole is broken.
-    fn next_chunk(&mut self) -> Result<Option<Chunk>, Error>;
-    fn bytes_read(&self) -> u64;
-    /// 0 where it is not known.
-    fn bytes_total(&self) -> u64;
+    fn next(&mut self) -> Result<Option<Chunk>, Fault>;
+    /// Bytes dealt with so far, and all there are; 0 where that is not known.
+    fn bytes(&self) -> (u64, u64);
     fn notes(&self) -> Vec<String>;
 }
 

@@ -14,6 +14,7 @@ use megaring_core::matrix::Matrix;
 use megaring_core::nearest::{MAX_COORDINATE, is_coordinate};
 
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
+use crate::fault::not_finite;
 
 /// Columns without a meaning here, carried along as they are. Empty by default; import fills it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -144,11 +145,7 @@ impl Rows {
             return Err(Error::field(EMBEDDING, format!("{} values are not {rows} rows of {dim}", values.len())));
         }
         match first_non_finite(values, dim) {
-            Some((row, element, value)) => Err(Error::row(
-                EMBEDDING,
-                row as u64,
-                format!("element {element} is {value}; every value must be finite"),
-            )),
+            Some((row, element, value)) => Err(Error::row(EMBEDDING, row as u64, not_finite(element, value))),
             None => Ok(()),
         }
     }

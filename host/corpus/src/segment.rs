@@ -20,7 +20,7 @@ use megaring_core::screen::CodesView;
 use crate::arrow_file::{Layout, block_range, check_block, decode};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::derived::DerivedPart;
-use crate::fault::Fault;
+use crate::fault::{Fault, not_finite};
 use crate::mapping;
 use crate::rows::out_of_range;
 
@@ -184,11 +184,7 @@ impl Part {
 
     pub(crate) fn check_values(&self, dim: usize) -> Result<(), Fault> {
         if let Some((row, element, value)) = first_non_finite(&self.embeddings, dim) {
-            return Err(Fault::value(
-                EMBEDDING,
-                row,
-                format!("element {element} is {value}; every value must be finite"),
-            ));
+            return Err(Fault::value(EMBEDDING, row, not_finite(element, value)));
         }
         for (name, column) in &self.floats {
             if let Some(row) = column.iter().position(|value| !value.is_finite()) {

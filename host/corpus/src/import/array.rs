@@ -10,7 +10,7 @@ use super::input::Input;
 use super::kinds::Kind;
 use super::{Bad, Chunk, Source, chunk_rows, lost};
 use crate::columns::EMBEDDING;
-use crate::fault::Fault;
+use crate::fault::{Fault, not_finite};
 use crate::rows::Rows;
 
 /// What a header says.
@@ -40,23 +40,6 @@ impl Array {
             Err(fault) => Err(fault.into_invalid(input.name())),
         }
     }
-
-    fn next(&mut self) -> Result<Option<Chunk>, Fault> {
-        let Shape { kind, rows, dim, start } = self.shape;
-        let count = chunk_rows(dim).min(rows - self.row);
-        if count == 0 {
-            return match self.input.fill_buf() {
-                Ok(more) if more.is_empty() || start.is_none() => Ok(None),
-                Ok(_) => Err(Fault::file(format!("it does not end with its {rows} rows of {dim}"))),
-                Err(error) => Err(lost(&error)),
-            };
-        }
-        let mut bytes = vec![0; count * dim * kind.size];
-        self.input.read_exact(&mut bytes).map_err(|error| lost(&error))?;
-        let chunk = finite_rows(self.input.name(), (kind.decode)(&bytes), dim, self.row);
-        self.row += count;
-        Ok(Some(chunk))
-    }
 }
 
 impl Shape {
@@ -81,16 +64,25 @@ impl Source for Array {
         Some(self.shape.dim)
     }
 
-    fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
-        self.next().map_err(|fault| fault.into_invalid(self.input.name()))
+    fn next(&mut self) -> Result<Option<Chunk>, Fault> {
+        let Shape { kind, rows, dim, start } = self.shape;
+        let count = chunk_rows(dim).min(rows - self.row);
+        if count == 0 {
+            return match self.input.fill_buf() {
+                Ok(more) if more.is_empty() || start.is_none() => Ok(None),
+                Ok(_) => Err(Fault::file(format!("it does not end with its {rows} rows of {dim}"))),
+                Err(error) => Err(lost(&error)),
+            };
+        }
+        let mut bytes = vec![0; count * dim * kind.size];
+        self.input.read_exact(&mut bytes).map_err(|error| lost(&error))?;
+        let chunk = finite_rows(self.input.name(), (kind.decode)(&bytes), dim, self.row);
+        self.row += count;
+        Ok(Some(chunk))
     }
 
-    fn bytes_read(&self) -> u64 {
-        self.input.bytes_read()
-    }
-
-    fn bytes_total(&self) -> u64 {
-        self.input.bytes_total()
+    fn bytes(&self) -> (u64, u64) {
+        self.input.place()
     }
 
     fn notes(&self) -> Vec<String> {
@@ -116,7 +108,7 @@ fn finite_rows(file: &str, mut values: Vec<f32>, dim: usize, start: usize) -> Ch
             match first_non_finite(vector, dim) {
                 None => kept.extend_from_slice(vector),
                 Some((_, element, value)) => {
-                    let reason = format!("element {element} is {value}; every value must be finite");
+                    let reason = not_finite(element, value);
                     bad.add(Fault::value(EMBEDDING, start + row, reason).into_violation(file));
                 }
             }

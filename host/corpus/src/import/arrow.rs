@@ -51,6 +51,12 @@ impl ArrowFile {
         let blocks = layout.batches.into();
         Ok(Self { file, decoder, blocks, pieces: Pieces::default(), batches, bytes_read: 0, bytes_total })
     }
+}
+
+impl Source for ArrowFile {
+    fn dim(&self) -> Option<usize> {
+        self.batches.dim()
+    }
 
     fn next(&mut self) -> Result<Option<Chunk>, Fault> {
         loop {
@@ -63,23 +69,9 @@ impl ArrowFile {
             self.pieces = Pieces::of(decode(&self.decoder, &block, &bytes).map_err(Fault::file)?);
         }
     }
-}
 
-impl Source for ArrowFile {
-    fn dim(&self) -> Option<usize> {
-        self.batches.dim()
-    }
-
-    fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
-        self.next().map_err(|fault| fault.into_invalid(self.batches.file()))
-    }
-
-    fn bytes_read(&self) -> u64 {
-        self.bytes_read
-    }
-
-    fn bytes_total(&self) -> u64 {
-        self.bytes_total
+    fn bytes(&self) -> (u64, u64) {
+        (self.bytes_read, self.bytes_total)
     }
 
     fn notes(&self) -> Vec<String> {
@@ -108,6 +100,12 @@ impl ArrowStream {
         let decoder = FileDecoder::new(schema, ANY_VERSION).with_projection(places);
         Ok(Self { frames, decoder, pieces: Pieces::default(), batches })
     }
+}
+
+impl Source for ArrowStream {
+    fn dim(&self) -> Option<usize> {
+        self.batches.dim()
+    }
 
     fn next(&mut self) -> Result<Option<Chunk>, Fault> {
         loop {
@@ -123,23 +121,9 @@ impl ArrowStream {
             }
         }
     }
-}
 
-impl Source for ArrowStream {
-    fn dim(&self) -> Option<usize> {
-        self.batches.dim()
-    }
-
-    fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
-        self.next().map_err(|fault| fault.into_invalid(self.batches.file()))
-    }
-
-    fn bytes_read(&self) -> u64 {
-        self.frames.input.bytes_read()
-    }
-
-    fn bytes_total(&self) -> u64 {
-        self.frames.input.bytes_total()
+    fn bytes(&self) -> (u64, u64) {
+        self.frames.input.place()
     }
 
     fn notes(&self) -> Vec<String> {

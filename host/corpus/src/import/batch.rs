@@ -12,7 +12,7 @@ use super::numbers::{self, Column};
 use super::selection::{Columns, way_out};
 use super::{Bad, Chunk, ImportOptions};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
-use crate::fault::Fault;
+use crate::fault::{Fault, not_finite};
 use crate::rows::{Further, Rows};
 
 /// The rows of a batch that has nothing but good ones.
@@ -99,10 +99,6 @@ impl Batches {
     /// A fault with the name that the column has in the file.
     fn named(&self, fault: Fault) -> Fault {
         Fault { column: fault.column.map(|name| self.columns.in_file(&name).to_owned()), ..fault }
-    }
-
-    pub(super) fn file(&self) -> &str {
-        &self.file
     }
 
     /// The dimension, once known.
@@ -292,7 +288,7 @@ fn vector<'a>(
     }
     let vector = values.get(range).ok_or_else(|| "the vector lies outside the column".to_owned())?;
     if let Some((_, element, value)) = first_non_finite(vector, n) {
-        return Err(format!("element {element} is {value}; every value must be finite"));
+        return Err(not_finite(element, value));
     }
     match dim {
         Some(dim) if n != dim => Err(format!("the vector has {n} values, wanted are {dim}")),

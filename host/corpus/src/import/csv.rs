@@ -13,7 +13,7 @@ use super::line::{Line, Lines, Reason};
 use super::selection::way_out;
 use super::{Bad, CHUNK_BYTES, Chunk, ImportOptions, Source, lost};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
-use crate::fault::Fault;
+use crate::fault::{Fault, not_finite};
 use crate::rows::Rows;
 
 /// Records being read.
@@ -55,29 +55,6 @@ impl Csv {
         Ok(Self { reader, lines, cells })
     }
 
-    fn next(&mut self) -> Result<Option<Chunk>, Fault> {
-        let (mut rows, mut bad, mut record, mut taken) = (Rows::default(), Bad::default(), StringRecord::new(), 0);
-        while taken < CHUNK_BYTES {
-            let line = self.reader.position().line();
-            let parsed = match self.reader.read_record(&mut record) {
-                Ok(true) => self.parse(&record),
-                Ok(false) => break,
-                Err(error) => Err((None, recoverable(&error)?)),
-            };
-            // Something for a bad record too: so many of them as make a chunk are one.
-            taken += record.as_slice().len().max(1);
-            match parsed.and_then(|line| self.lines.accept(line)) {
-                Ok(line) => line.push_to(&mut rows),
-                Err(reason) => {
-                    let line = record.position().map_or(line, csv::Position::line);
-                    bad.add(self.lines.violation(self.reader.get_ref().name(), line, reason));
-                }
-            }
-        }
-        rows.embeddings.dim = self.lines.dim.unwrap_or(0);
-        Ok((taken > 0).then_some(Chunk { rows, bad }))
-    }
-
     fn parse(&self, record: &StringRecord) -> Result<Line, Reason> {
         let mut line = Line::default();
         for (cell, name) in record.iter().zip(&self.cells) {
@@ -116,16 +93,31 @@ impl Source for Csv {
         self.lines.dim
     }
 
-    fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
-        self.next().map_err(|fault| fault.into_invalid(self.reader.get_ref().name()))
+    fn next(&mut self) -> Result<Option<Chunk>, Fault> {
+        let (mut rows, mut bad, mut record, mut taken) = (Rows::default(), Bad::default(), StringRecord::new(), 0);
+        while taken < CHUNK_BYTES {
+            let line = self.reader.position().line();
+            let parsed = match self.reader.read_record(&mut record) {
+                Ok(true) => self.parse(&record),
+                Ok(false) => break,
+                Err(error) => Err((None, recoverable(&error)?)),
+            };
+            // Something for a bad record too: so many of them as make a chunk are one.
+            taken += record.as_slice().len().max(1);
+            match parsed.and_then(|line| self.lines.accept(line)) {
+                Ok(line) => line.push_to(&mut rows),
+                Err(reason) => {
+                    let line = record.position().map_or(line, csv::Position::line);
+                    bad.add(self.lines.violation(self.reader.get_ref().name(), line, reason));
+                }
+            }
+        }
+        rows.embeddings.dim = self.lines.dim.unwrap_or(0);
+        Ok((taken > 0).then_some(Chunk { rows, bad }))
     }
 
-    fn bytes_read(&self) -> u64 {
-        self.reader.get_ref().bytes_read()
-    }
-
-    fn bytes_total(&self) -> u64 {
-        self.reader.get_ref().bytes_total()
+    fn bytes(&self) -> (u64, u64) {
+        self.reader.get_ref().place()
     }
 
     fn notes(&self) -> Vec<String> {
@@ -178,7 +170,7 @@ fn vector(cell: &str) -> Result<Vec<f64>, String> {
     let number = |(element, text): (usize, &str)| match text.parse::<f64>() {
         Ok(value) if (value as f32).is_finite() => Ok(value),
         Ok(value) if value.is_finite() => Err(format!("element {element} is too large for float32")),
-        Ok(value) => Err(format!("element {element} is {value}; every value must be finite")),
+        Ok(value) => Err(not_finite(element, value)),
         Err(_) => Err(format!("element {element} is {text:?}, which is no number")),
     };
     numbers.enumerate().map(number).collect()

@@ -85,6 +85,11 @@ impl Input {
         self.bytes_total
     }
 
+    /// Both.
+    pub(super) fn place(&self) -> (u64, u64) {
+        (self.bytes_read(), self.bytes_total)
+    }
+
     /// Its first bytes, decompressed: at least 64 where it has as many.
     pub(super) fn start(&self) -> &[u8] {
         &self.start

@@ -6,7 +6,6 @@
 use std::fmt;
 use std::io::{BufRead, Read};
 
-use megaring_core::Error;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
@@ -33,27 +32,6 @@ pub(super) struct JsonLines {
 impl JsonLines {
     pub(super) fn open(input: Input, options: &ImportOptions) -> Self {
         Self { input, lines: Lines::new(options), line: 0, begun: false }
-    }
-
-    fn next(&mut self) -> Result<Option<Chunk>, Fault> {
-        let (mut rows, mut bad, mut text, mut taken) = (Rows::default(), Bad::default(), Vec::new(), 0);
-        while taken < CHUNK_BYTES && self.read_line(&mut text)? {
-            if text.trim_ascii().is_empty() {
-                continue;
-            }
-            if !std::mem::replace(&mut self.begun, true)
-                && let Some(reason) = json_array(&text)
-            {
-                return Err(Fault::file(reason));
-            }
-            taken += text.len();
-            match self.parse(&text) {
-                Ok(line) => line.push_to(&mut rows),
-                Err(reason) => bad.add(self.lines.violation(self.input.name(), self.line, reason)),
-            }
-        }
-        rows.embeddings.dim = self.lines.dim.unwrap_or(0);
-        Ok((taken > 0).then_some(Chunk { rows, bad }))
     }
 
     fn read_line(&mut self, text: &mut Vec<u8>) -> Result<bool, Fault> {
@@ -98,16 +76,29 @@ impl Source for JsonLines {
         self.lines.dim
     }
 
-    fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
-        self.next().map_err(|fault| fault.into_invalid(self.input.name()))
+    fn next(&mut self) -> Result<Option<Chunk>, Fault> {
+        let (mut rows, mut bad, mut text, mut taken) = (Rows::default(), Bad::default(), Vec::new(), 0);
+        while taken < CHUNK_BYTES && self.read_line(&mut text)? {
+            if text.trim_ascii().is_empty() {
+                continue;
+            }
+            if !std::mem::replace(&mut self.begun, true)
+                && let Some(reason) = json_array(&text)
+            {
+                return Err(Fault::file(reason));
+            }
+            taken += text.len();
+            match self.parse(&text) {
+                Ok(line) => line.push_to(&mut rows),
+                Err(reason) => bad.add(self.lines.violation(self.input.name(), self.line, reason)),
+            }
+        }
+        rows.embeddings.dim = self.lines.dim.unwrap_or(0);
+        Ok((taken > 0).then_some(Chunk { rows, bad }))
     }
 
-    fn bytes_read(&self) -> u64 {
-        self.input.bytes_read()
-    }
-
-    fn bytes_total(&self) -> u64 {
-        self.input.bytes_total()
+    fn bytes(&self) -> (u64, u64) {
+        self.input.place()
     }
 
     fn notes(&self) -> Vec<String> {

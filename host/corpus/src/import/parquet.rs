@@ -45,12 +45,6 @@ impl Parquet {
         let reader = guarded(|| Ok(builder.with_projection(mask).with_batch_size(size).build()?));
         Ok(Self { reader: reader.map_err(Fault::file)?, batches, rows: 0, rows_total, bytes_total })
     }
-
-    fn next(&mut self) -> Result<Option<Chunk>, Fault> {
-        let Some(batch) = guarded(|| self.reader.next().transpose()).map_err(Fault::file)? else { return Ok(None) };
-        self.rows += batch.num_rows() as u64;
-        self.batches.convert(&batch).map(Some)
-    }
 }
 
 impl Source for Parquet {
@@ -58,18 +52,16 @@ impl Source for Parquet {
         self.batches.dim()
     }
 
-    fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
-        self.next().map_err(|fault| fault.into_invalid(self.batches.file()))
+    fn next(&mut self) -> Result<Option<Chunk>, Fault> {
+        let Some(batch) = guarded(|| self.reader.next().transpose()).map_err(Fault::file)? else { return Ok(None) };
+        self.rows += batch.num_rows() as u64;
+        self.batches.convert(&batch).map(Some)
     }
 
     /// The share of rows, as bytes: pages are read out of order.
-    fn bytes_read(&self) -> u64 {
+    fn bytes(&self) -> (u64, u64) {
         let share = u128::from(self.rows) * u128::from(self.bytes_total) / u128::from(self.rows_total.max(1));
-        share as u64
-    }
-
-    fn bytes_total(&self) -> u64 {
-        self.bytes_total
+        (share as u64, self.bytes_total)
     }
 
     fn notes(&self) -> Vec<String> {

@@ -3,7 +3,6 @@
 
 use std::io::{BufRead, ErrorKind, Read};
 
-use megaring_core::Error;
 use megaring_core::error::first_non_finite;
 use megaring_core::matrix::{MAX_DIM, Matrix};
 
@@ -11,7 +10,7 @@ use super::input::Input;
 use super::kinds::Kind;
 use super::{Bad, Chunk, Source, chunk_rows, lost};
 use crate::columns::EMBEDDING;
-use crate::fault::Fault;
+use crate::fault::{Fault, not_finite};
 use crate::rows::Rows;
 
 /// Vectors being read.
@@ -26,27 +25,6 @@ pub(super) struct Vectors {
 impl Vectors {
     pub(super) fn open(input: Input, kind: &'static Kind, dim: Option<usize>) -> Self {
         Self { input, kind, dim, row: 0 }
-    }
-
-    fn next(&mut self) -> Result<Option<Chunk>, Fault> {
-        let (mut values, mut bad, mut rows) = (Vec::new(), Bad::default(), 0);
-        while rows + (bad.count as usize) < chunk_rows(self.dim.unwrap_or(MAX_DIM)) {
-            let Some(vector) = self.vector()? else { break };
-            match check(&vector, self.dim) {
-                Ok(()) => {
-                    self.dim = Some(vector.len());
-                    values.extend_from_slice(&vector);
-                    rows += 1;
-                }
-                Err(reason) => bad.add(Fault::value(EMBEDDING, self.row, reason).into_violation(self.input.name())),
-            }
-            self.row += 1;
-        }
-        if rows == 0 && bad.count == 0 {
-            return Ok(None);
-        }
-        let embeddings = Matrix { rows, dim: self.dim.unwrap_or(0), values };
-        Ok(Some(Chunk { rows: Rows { embeddings, ..Rows::default() }, bad }))
     }
 
     /// The next vector, whatever its dimension.
@@ -78,16 +56,29 @@ impl Source for Vectors {
         self.dim
     }
 
-    fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
-        self.next().map_err(|fault| fault.into_invalid(self.input.name()))
+    fn next(&mut self) -> Result<Option<Chunk>, Fault> {
+        let (mut values, mut bad, mut rows) = (Vec::new(), Bad::default(), 0);
+        while rows + (bad.count as usize) < chunk_rows(self.dim.unwrap_or(MAX_DIM)) {
+            let Some(vector) = self.vector()? else { break };
+            match check(&vector, self.dim) {
+                Ok(()) => {
+                    self.dim = Some(vector.len());
+                    values.extend_from_slice(&vector);
+                    rows += 1;
+                }
+                Err(reason) => bad.add(Fault::value(EMBEDDING, self.row, reason).into_violation(self.input.name())),
+            }
+            self.row += 1;
+        }
+        if rows == 0 && bad.count == 0 {
+            return Ok(None);
+        }
+        let embeddings = Matrix { rows, dim: self.dim.unwrap_or(0), values };
+        Ok(Some(Chunk { rows: Rows { embeddings, ..Rows::default() }, bad }))
     }
 
-    fn bytes_read(&self) -> u64 {
-        self.input.bytes_read()
-    }
-
-    fn bytes_total(&self) -> u64 {
-        self.input.bytes_total()
+    fn bytes(&self) -> (u64, u64) {
+        self.input.place()
     }
 
     fn notes(&self) -> Vec<String> {
@@ -100,7 +91,7 @@ fn check(vector: &[f32], dim: Option<usize>) -> Result<(), String> {
         return Err(format!("the vector has {} values, wanted are {dim}", vector.len()));
     }
     match first_non_finite(vector, vector.len()) {
-        Some((_, element, value)) => Err(format!("element {element} is {value}; every value must be finite")),
+        Some((_, element, value)) => Err(not_finite(element, value)),
         None => Ok(()),
     }
 }
