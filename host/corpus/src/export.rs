@@ -31,10 +31,47 @@ const RUN_ROWS: usize = 8192;
 
 /// What is written to.
 enum Sink {
-    Arrow(FileWriter<BufWriter<File>>),
-    Parquet(ArrowWriter<File>),
+    Table(Box<Table>),
     Npy(BufWriter<File>),
     Fvecs(BufWriter<File>),
+}
+
+/// A file of record batches.
+pub(crate) enum Table {
+    Arrow(FileWriter<BufWriter<File>>),
+    Parquet(ArrowWriter<File>),
+}
+
+impl Table {
+    /// `None` for a format of another kind.
+    pub(crate) fn open(file: File, format: Format, schema: &SchemaRef) -> Option<io::Result<Box<Self>>> {
+        match format {
+            Format::ArrowFile => {
+                let writer = FileWriter::try_new(BufWriter::new(file), schema);
+                Some(writer.map(|writer| Box::new(Self::Arrow(writer))).map_err(io::Error::other))
+            }
+            Format::Parquet => {
+                let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+                let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties));
+                Some(writer.map(|writer| Box::new(Self::Parquet(writer))).map_err(io::Error::other))
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn put(&mut self, batch: &RecordBatch) -> io::Result<()> {
+        match self {
+            Self::Arrow(writer) => writer.write(batch).map_err(io::Error::other),
+            Self::Parquet(writer) => writer.write(batch).map_err(io::Error::other),
+        }
+    }
+
+    pub(crate) fn close(self: Box<Self>) -> io::Result<()> {
+        match *self {
+            Self::Arrow(mut writer) => writer.finish().map_err(io::Error::other),
+            Self::Parquet(writer) => writer.close().map(|_| ()).map_err(io::Error::other),
+        }
+    }
 }
 
 /// Writes the current version of a corpus; the number of its rows comes back.
@@ -46,7 +83,7 @@ fn export_version(corpus: &Corpus, version: &Version, path: &Path, format: Forma
     let file = NewFile::create(path)?;
     let schema = shared_schema(version);
     let refused = || storage("cannot write", path);
-    let mut sink = Sink::open(file.handle()?, format, version, &schema)?.map_err(refused())?;
+    let mut sink = Sink::open(&file, format, version, &schema)?;
     let dim = version.view.dim();
     for piece in &version.pieces {
         piece.for_each_run(corpus.folder(), dim, RUN_ROWS, |rows| sink.put(rows, dim, &schema).map_err(refused()))?;
@@ -119,30 +156,29 @@ fn columns(rows: Rows, dim: usize, schema: &SchemaRef) -> Result<RecordBatch, Ar
 
 impl Sink {
     /// An error for a format that is not written.
-    fn open(file: File, format: Format, version: &Version, schema: &SchemaRef) -> Result<io::Result<Self>, Error> {
+    fn open(file: &NewFile, format: Format, version: &Version, schema: &SchemaRef) -> Result<Self, Error> {
         let (rows, dim) = (version.view.rows(), version.view.dim());
-        Ok(match format {
-            Format::ArrowFile => {
-                FileWriter::try_new(BufWriter::new(file), schema).map(Self::Arrow).map_err(io::Error::other)
-            }
-            Format::Parquet => parquet_writer(file, schema).map(Self::Parquet),
+        let handle = file.handle()?;
+        let opened = match format {
             Format::Npy => {
-                let mut out = BufWriter::new(file);
+                let mut out = BufWriter::new(handle);
                 out.write_all(&npy_header("<f4", rows, dim)).map(|()| Self::Npy(out))
             }
-            Format::Fvecs => Ok(Self::Fvecs(BufWriter::new(file))),
-            other => {
-                let reason = format!("{other} is not written; arrow, parquet, npy and fvecs are");
-                return Err(Error::field("format", reason));
-            }
-        })
+            Format::Fvecs => Ok(Self::Fvecs(BufWriter::new(handle))),
+            other => match Table::open(handle, other, schema) {
+                Some(table) => table.map(Self::Table),
+                None => {
+                    let reason = format!("{other} is not written; arrow, parquet, npy and fvecs are");
+                    return Err(Error::field("format", reason));
+                }
+            },
+        };
+        opened.map_err(storage("cannot write", &file.path))
     }
 
     fn put(&mut self, rows: Rows, dim: usize, schema: &SchemaRef) -> io::Result<()> {
-        let columns = |rows| columns(rows, dim, schema).map_err(io::Error::other);
         match self {
-            Self::Arrow(writer) => writer.write(&columns(rows)?).map_err(io::Error::other),
-            Self::Parquet(writer) => writer.write(&columns(rows)?).map_err(io::Error::other),
+            Self::Table(table) => table.put(&columns(rows, dim, schema).map_err(io::Error::other)?),
             Self::Npy(out) => put_values(out, &rows.embeddings.values),
             Self::Fvecs(out) => rows.embeddings.values.chunks_exact(dim.max(1)).try_for_each(|row| {
                 out.write_all(&(dim as u32).to_le_bytes())?;
@@ -153,8 +189,7 @@ impl Sink {
 
     fn close(self) -> io::Result<()> {
         match self {
-            Self::Arrow(mut writer) => writer.finish().map_err(io::Error::other),
-            Self::Parquet(writer) => writer.close().map(|_| ()).map_err(io::Error::other),
+            Self::Table(table) => table.close(),
             Self::Npy(mut out) | Self::Fvecs(mut out) => out.flush(),
         }
     }
@@ -162,11 +197,6 @@ impl Sink {
 
 fn put_values(out: &mut impl Write, values: &[f32]) -> io::Result<()> {
     values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
-}
-
-pub(crate) fn parquet_writer(file: File, schema: &SchemaRef) -> io::Result<ArrowWriter<File>> {
-    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-    ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(io::Error::other)
 }
 
 /// The header of version 1.0, of the same length whatever the number of rows: values begin at byte 128.

@@ -9,13 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float32Array, RecordBatch, UInt32Array, UInt64Array};
-use arrow_ipc::writer::FileWriter;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use megaring_core::Error;
-use parquet::arrow::ArrowWriter;
 
 use crate::durable::storage;
-use crate::export::{NewFile, npy_header, parquet_writer};
+use crate::export::{NewFile, Table, npy_header};
 use crate::import::Format;
 
 /// Pairs, column by column.
@@ -42,8 +40,7 @@ pub struct PairFile {
 }
 
 enum Sink {
-    Arrow(FileWriter<BufWriter<File>>),
-    Parquet(ArrowWriter<File>),
+    Table(Box<Table>),
     Npy { out: BufWriter<File>, pairs: usize },
 }
 
@@ -67,18 +64,17 @@ impl PairFile {
         let file = NewFile::create(path)?;
         let handle = file.handle()?;
         let sink = match format {
-            Format::ArrowFile => {
-                FileWriter::try_new(BufWriter::new(handle), &schema).map(Sink::Arrow).map_err(io::Error::other)
-            }
-            Format::Parquet => parquet_writer(handle, &schema).map(Sink::Parquet),
             Format::Npy => {
                 let mut out = BufWriter::new(handle);
                 out.write_all(&npy_header(NPY, 0, 2)).map(|()| Sink::Npy { out, pairs: 0 })
             }
-            other => {
-                let reason = format!("pairs are written as arrow, parquet or npy, not as {other}");
-                return Err(Error::field("format", reason));
-            }
+            other => match Table::open(handle, other, &schema) {
+                Some(table) => table.map(Sink::Table),
+                None => {
+                    let reason = format!("pairs are written as arrow, parquet or npy, not as {other}");
+                    return Err(Error::field("format", reason));
+                }
+            },
         };
         let sink = sink.map_err(storage("cannot write", path))?;
         Ok(Self { file, schema, sink, path: path.to_owned() })
@@ -101,8 +97,7 @@ impl PairFile {
             RecordBatch::try_new(schema, columns).map_err(io::Error::other)
         };
         let written = match &mut self.sink {
-            Sink::Arrow(writer) => batch(pairs).and_then(|batch| writer.write(&batch).map_err(io::Error::other)),
-            Sink::Parquet(writer) => batch(pairs).and_then(|batch| writer.write(&batch).map_err(io::Error::other)),
+            Sink::Table(table) => batch(pairs).and_then(|batch| table.put(&batch)),
             Sink::Npy { out, pairs: count } => {
                 *count += pairs.rows.len();
                 let mut both = pairs.rows.iter().zip(&pairs.neighbours).flat_map(|(row, near)| [*row, *near]);
@@ -118,8 +113,7 @@ impl PairFile {
     /// As [`Self::create`] and [`Self::push`].
     pub fn finish(self) -> Result<(), Error> {
         let closed = match self.sink {
-            Sink::Arrow(mut writer) => writer.finish().map_err(io::Error::other),
-            Sink::Parquet(writer) => writer.close().map(|_| ()).map_err(io::Error::other),
+            Sink::Table(table) => table.close(),
             Sink::Npy { mut out, pairs } => {
                 out.rewind().and_then(|()| out.write_all(&npy_header(NPY, pairs, 2))).and_then(|()| out.flush())
             }

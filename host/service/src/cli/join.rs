@@ -83,7 +83,7 @@ struct Join<'a> {
 
 /// Where pairs go.
 enum Sink<'a> {
-    File(Box<PairFile>),
+    File(PairFile),
     Groups(Groups),
     Output(&'a mut Output),
 }
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &JoinArgs, settings: &Settings, output: &mut Output) -> 
         return Err(Failure::Work(format!("rows of different dimensions cannot be compared: {reason}")));
     }
     let mut sink = match &args.out {
-        Some(path) => Sink::File(Box::new(PairFile::create(path, Format::of_name(path)?)?)),
+        Some(path) => Sink::File(PairFile::create(path, Format::of_name(path)?)?),
         None if args.groups => Sink::Groups(Groups::new(queries.rows())),
         None => Sink::Output(output),
     };
