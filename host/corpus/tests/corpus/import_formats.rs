@@ -194,6 +194,12 @@ fn columns_of_csv_are_taken_by_name() {
     assert_says(&refusal(&path), &["b.csv: embedding", "a, b", "--column embedding=NAME"]);
     let (_scratch, path) = scratch("c.csv", "");
     assert_says(&refusal(&path), &["c.csv: embedding", "missing"]);
+    let (_scratch, path) = scratch("d.csv", "embedding,title,embedding\n1,t,2\n");
+    assert_says(&refusal(&path), &["d.csv: embedding", "twice"]);
+    // A title is as it stands, other cells are trimmed.
+    let (_scratch, path) = scratch("e.csv", "memory_id,title,embedding\n 7 , t , [1] \n");
+    let (read, _) = read(&path, Columns::default(), false).unwrap();
+    assert_eq!((read[0].memory_ids[0], read[0].titles[0].as_str()), (7, " t "));
 }
 
 #[test]

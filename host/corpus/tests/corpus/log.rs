@@ -4,7 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
+use arrow_ipc::writer::StreamWriter;
+use arrow_schema::{DataType, Field};
 use megaring_core::Error;
+use megaring_corpus::import::{self, ImportOptions};
 use megaring_corpus::{Access, Rows, Store};
 
 use crate::common::{append, assert_rows, open, rows, values};
@@ -55,6 +59,25 @@ fn small_appends_make_no_files() {
     assert_rows(&store.view("a").unwrap(), 7);
     assert!(store.verify("a").unwrap().is_clean());
     assert_eq!(store.view("a").unwrap().generation(), 5);
+}
+
+/// What makes an append large may be a column without a meaning here.
+#[test]
+fn rows_with_long_further_columns_are_a_segment() {
+    let (_folder, store) = three_appends();
+    let item = Arc::new(Field::new("item", DataType::Float32, false));
+    let columns: [(&str, ArrayRef); 2] = [
+        ("embedding", Arc::new(FixedSizeListArray::new(item, 4, Arc::new(Float32Array::from(vec![0.5; 4])), None))),
+        ("text", Arc::new(StringArray::from(vec!["x".repeat(1 << 20)]))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let path = store.root().join("long.arrows");
+    let mut writer = StreamWriter::try_new(fs::File::create(&path).unwrap(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    let file = import::open(&path, None, &ImportOptions::default()).unwrap();
+    import::run(&store, "a", file, &mut |_| {}).unwrap();
+    assert_eq!(store.describe("a").unwrap().segments[0].file, "seg-000001.arrow");
 }
 
 #[test]
