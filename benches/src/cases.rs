@@ -20,6 +20,7 @@ use crate::{Bench, Failure};
 
 mod checksum;
 mod encode;
+mod hidden;
 mod nearest;
 mod nop;
 pub mod residency;

@@ -63,7 +63,7 @@ enum Status : u32 {
     STATUS_RESULT_TOO_SMALL = 8,
 };
 enum BodyKind : u32 { BODY_EMPTY = 0, BODY_ARENA = 1, BODY_HITS = 2 };
-enum Flags : u32 { FLAG_ALL_ROWS = 1, FLAG_POINTS = 2, FLAG_QUERY_ROWS = 4 };
+enum Flags : u32 { FLAG_ALL_ROWS = 1, FLAG_POINTS = 2, FLAG_QUERY_ROWS = 4, FLAG_HIDDEN = 8 };
 
 // What a search or a nearest job answers (host/core/src/lists.rs).
 struct alignas(8) ListHeader {

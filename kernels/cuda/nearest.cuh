@@ -103,7 +103,9 @@ MR_DEVICE Status plan_nearest(const KernelParams& params, JobRecord& job, const 
     plan.every_row = 0;
     if (items == 0) return plan_every_row(job, &plan.every_row);
     plan.capacity = list_capacity(items, descriptor.result_len);
-    if (wants_every_row(plan.k, plan.rows) || plan.k > plan.capacity) return plan_every_row(job, &plan.every_row);
+    // A point does not say whether its row is hidden.
+    const bool all = wants_every_row(plan.k, plan.rows) || plan.k > plan.capacity || descriptor.flags & FLAG_HIDDEN;
+    if (all) return plan_every_row(job, &plan.every_row);
     if (corpus != nullptr && !(corpus->flags & CORPUS_COORDINATES)) return STATUS_STALE_CORPUS;
     u32 splits = smaller(larger(4 * params.workers / items, 1), larger(plan.rows / LEAST_POINTS, 1));
     while (!lay_nearest(params, plan, splits)) {

@@ -203,7 +203,7 @@ impl Residency {
         let state = self.inner.lock();
         let contents = match screen_alone(reads.columns) {
             Some(_) if is_wild(view) => Contents::NONE,
-            _ => self.contents(reads.columns, |contents| state.pool.holds(&contents.sizes_in(view))),
+            _ => self.contents(reads.columns, |contents| view.is_whole() && state.pool.holds(&contents.sizes_in(view))),
         };
         let bytes = |segment: &SegmentView, column: Column| column.bytes(segment.rows(), view.dim()) as u64;
         let unready = state.unready(view, contents.columns);
@@ -228,9 +228,10 @@ impl Residency {
         if by_rows { Contents::BY_ROWS } else { Contents::of(columns) }
     }
 
-    /// Rows that find no room are no reason to refuse a search: codes take a quarter of it, or none.
+    /// Rows that find no room are no reason to refuse a search: codes take a quarter of it, or none. The codes' columns
+    /// alone say which rows are hidden.
     fn bring_screen(&self, view: &Arc<CorpusView>, metric: Metric) -> Result<(), Refusal> {
-        if self.screen == CudaScreen::Float32 {
+        if self.screen == CudaScreen::Float32 && view.is_whole() {
             match self.inner.bring(view, Contents::BY_ROWS) {
                 Err(Refusal::Unfit(_) | Refusal::Exhausted) => {}
                 brought => return brought,

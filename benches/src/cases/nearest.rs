@@ -6,7 +6,7 @@ use megaring_core::nearest::{DEFAULT_WEIGHTS, Nearest, Neighbour, Points};
 use megaring_datasets::{points, reference};
 use rayon::prelude::*;
 
-use super::{Cases, Check, Workload};
+use super::{Cases, Check, Workload, hidden};
 use crate::{Bench, Failure};
 
 /// Points that it is measured on.
@@ -19,7 +19,8 @@ impl Cases for Nearest {
     fn cases(check: &mut Check<'_, Self>) -> Result<(), Failure> {
         let (cloud, queries) = check.scale.of([(300, 3), (3_000, 9), (30_000, 40), (110_000, 65)]);
         near(check, &points(cloud, 12), &points(queries, 13))?;
-        near(check, &points(1, 14), &points(2, 15))
+        near(check, &points(1, 14), &points(2, 15))?;
+        hidden::nearest(check)
     }
 
     fn parts(answer: &Vec<Vec<Neighbour>>) -> Vec<Self::Part> {

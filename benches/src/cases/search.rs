@@ -9,7 +9,7 @@ use megaring_core::rescore::Ranked;
 use megaring_core::search::{Queries, Search};
 use megaring_datasets::{Embeddings, Matrix, poison, reference, sample};
 
-use super::{Cases, Check, Scale, Workload, matrix};
+use super::{Cases, Check, Scale, Workload, hidden, matrix};
 use crate::{Bench, Failure, queries};
 
 /// Rows and the bits of their scores, best first.
@@ -31,6 +31,7 @@ impl Cases for Search {
         hard_rows(check)?;
         rows_of_all_lengths(check)?;
         thresholds(check)?;
+        hidden::searches(check)?;
         no_rows(check)
     }
 

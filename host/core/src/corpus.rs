@@ -2,15 +2,19 @@
 //!
 //! A [`CorpusView`] is one immutable version. An append makes a new view with the next generation; jobs in flight go on
 //! with the version they were admitted for, which lives as long as a job holds it. Row numbers run through all segments
-//! in order.
+//! in order. Rows that are deleted, or that a filter does not let pass, keep their numbers and are hidden: no operation
+//! answers them ([`Visible`]).
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, RwLock, Weak};
 
 use crate::error::Error;
 use crate::metric::Metric;
 use crate::nibbles::{Nibbles, NibblesView};
 use crate::screen::{self, CodesView};
+use crate::visible::Visible;
 
 /// What of a segment an operation reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -145,11 +149,13 @@ pub trait SegmentData: Send + Sync {
     fn title(&self, row: usize) -> &str;
 }
 
-/// One segment of a view: its data, its place in the corpus, and the screens' columns (made on first use, 16 bytes a
-/// row, metric and screen).
+/// One segment of a view: its data, which rows of it are visible, and the screens' columns (made on first use, 16 bytes
+/// a row, metric and screen).
 pub struct SegmentView {
     data: Arc<dyn SegmentData>,
     rows: usize,
+    /// `None`: all are.
+    visible: Option<Visible>,
     columns: [OnceLock<Vec<f32>>; 3],
     high_columns: [OnceLock<Vec<f32>>; 3],
 }
@@ -159,13 +165,38 @@ impl SegmentView {
     #[must_use]
     pub fn new(data: Arc<dyn SegmentData>, rows: usize) -> Self {
         let (columns, high_columns) = Default::default();
-        Self { data, rows, columns, high_columns }
+        Self { data, rows, visible: None, columns, high_columns }
     }
 
-    /// Number of rows.
+    /// The same segment, of which these rows alone are visible.
+    #[must_use]
+    pub fn showing(&self, visible: Visible) -> Self {
+        let visible = Some(visible).filter(|visible| visible.count() < self.rows);
+        Self { visible, ..Self::new(self.data.clone(), self.rows) }
+    }
+
+    /// Number of rows, hidden ones too.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// The visible rows; `None` where all are.
+    #[must_use]
+    pub fn visible(&self) -> Option<&Visible> {
+        self.visible.as_ref()
+    }
+
+    /// Number of visible rows.
+    #[must_use]
+    pub fn visible_rows(&self) -> usize {
+        self.visible.as_ref().map_or(self.rows, Visible::count)
+    }
+
+    /// Whether another view's segment is of the same data, whatever of it is visible there.
+    #[must_use]
+    pub fn is_same_data(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.data, &other.data)
     }
 
     /// The segment's slices.
@@ -174,17 +205,26 @@ impl SegmentView {
         &*self.data
     }
 
-    /// Columns of the int8 screen under a metric (see [`screen::columns`]).
+    /// Columns of the int8 screen under a metric (see [`screen::columns`]). A hidden row has those of padding.
     #[must_use]
     pub fn columns(&self, metric: Metric) -> &[f32] {
-        self.columns[metric as usize - 1].get_or_init(|| screen::columns(metric, self.data.codes(), self.data.norms2()))
+        let columns = || screen::columns(metric, self.data.codes(), self.data.norms2());
+        self.columns[metric as usize - 1].get_or_init(|| self.hide(columns()))
     }
 
-    /// Columns of the bound by the codes' high halves under a metric (see [`NibblesView::columns`]).
+    /// Columns of the bound by the codes' high halves under a metric (see [`NibblesView::columns`]). A hidden row has
+    /// those of padding.
     #[must_use]
     pub fn high_columns(&self, metric: Metric) -> &[f32] {
         let columns = || self.data.nibbles().columns(metric, self.data.codes(), self.data.norms2());
-        self.high_columns[metric as usize - 1].get_or_init(columns)
+        self.high_columns[metric as usize - 1].get_or_init(|| self.hide(columns()))
+    }
+
+    fn hide(&self, mut columns: Vec<f32>) -> Vec<f32> {
+        if let Some(visible) = &self.visible {
+            screen::hide(&mut columns, visible);
+        }
+        columns
     }
 }
 
@@ -195,6 +235,7 @@ pub struct CorpusView {
     generation: u32,
     dim: usize,
     rows: usize,
+    visible_rows: usize,
     segments: Vec<Arc<SegmentView>>,
     starts: Vec<usize>,
 }
@@ -209,7 +250,8 @@ impl CorpusView {
             starts.push(rows);
             rows += segment.rows();
         }
-        Self { name, handle, generation, dim, rows, segments, starts }
+        let visible_rows = segments.iter().map(|segment| segment.visible_rows()).sum();
+        Self { name, handle, generation, dim, rows, visible_rows, segments, starts }
     }
 
     /// The corpus's name.
@@ -236,10 +278,44 @@ impl CorpusView {
         self.dim
     }
 
-    /// Rows in all segments.
+    /// Rows in all segments, hidden ones too: a row's number is below it.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Rows that are visible.
+    #[must_use]
+    pub fn visible_rows(&self) -> usize {
+        self.visible_rows
+    }
+
+    /// Whether no row is hidden.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.visible_rows == self.rows
+    }
+
+    /// Whether there is such a row, and it is visible.
+    #[must_use]
+    pub fn shows(&self, row: u32) -> bool {
+        if row as usize >= self.rows {
+            return false;
+        }
+        let (start, segment) = self.segment_of(row as usize);
+        segment.visible().is_none_or(|visible| visible.contains(row as usize - start))
+    }
+
+    /// Runs of visible rows, in order, within `range`. None crosses segments.
+    pub fn visible_runs(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        self.segments().flat_map(move |(start, segment)| {
+            let within = |row: usize| row.clamp(start, start + segment.rows()) - start;
+            let range = within(range.start)..within(range.end);
+            let whole = Some(range.clone()).filter(|range| segment.visible().is_none() && !range.is_empty());
+            let parts = segment.visible().map(|visible| visible.runs_of_rows(range));
+            let runs = whole.into_iter().chain(parts.into_iter().flatten());
+            runs.map(move |run| start + run.start..start + run.end)
+        })
     }
 
     /// Segments with the number of their first row.
@@ -293,7 +369,12 @@ impl CorpusView {
 #[derive(Default)]
 pub struct CorpusTable {
     views: RwLock<HashMap<(u32, u32), Weak<CorpusView>>>,
+    /// Selections so far.
+    selections: AtomicU32,
 }
+
+/// Handles from here on are those of selections; corpora have the others.
+const FIRST_SELECTION: u32 = 1 << 31;
 
 impl CorpusTable {
     /// Makes a version known, and forgets those nobody holds any more.
@@ -301,6 +382,31 @@ impl CorpusTable {
         let mut views = self.views.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         views.retain(|_, view| view.strong_count() > 0);
         views.insert((view.handle, view.generation), Arc::downgrade(view));
+    }
+
+    /// A version of which only these rows of each segment are visible, of those that are, and makes it known under a
+    /// handle of its own. Where there is a segment more than there are of `visible`, no row of it is.
+    #[must_use]
+    pub fn select(&self, view: &CorpusView, visible: impl IntoIterator<Item = Visible>) -> Arc<CorpusView> {
+        let chosen = visible.into_iter().map(Some).chain(std::iter::repeat(None));
+        let show = |(segment, chosen): (&Arc<SegmentView>, Option<Visible>)| {
+            let chosen = chosen.unwrap_or_else(|| Visible::all(segment.rows()).without(0..segment.rows()));
+            Arc::new(segment.showing(match segment.visible() {
+                Some(visible) => chosen.and(visible),
+                None => chosen,
+            }))
+        };
+        let segments: Vec<_> = view.segments.iter().zip(chosen).map(show).collect();
+        let handle = loop {
+            // They come round after 2^31 selections, of which some may still be there.
+            let handle = self.selections.fetch_add(1, Ordering::Relaxed) | FIRST_SELECTION;
+            if self.resolve(handle, view.generation).is_none() {
+                break handle;
+            }
+        };
+        let view = Arc::new(CorpusView::new(view.name.clone(), handle, view.generation, view.dim, segments));
+        self.register(&view);
+        view
     }
 
     /// The version a slot names, if somebody still holds it.

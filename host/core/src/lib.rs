@@ -54,6 +54,7 @@ pub mod operation;
 pub mod rescore;
 pub mod screen;
 pub mod texts;
+pub mod visible;
 
 pub use backend::{Backend, BackendKind, BackendStatus, Capabilities, Helper, Lacking, Residency};
 pub use error::{Error, Violation};

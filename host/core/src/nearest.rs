@@ -10,6 +10,7 @@
 //! | `items` queries of 5 float64, 5 weights float64, then, if [`FLAG_POINTS`], 5 columns of `dim` float64 | [`crate::lists`] |
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::corpus::{Column, Columns, CorpusView};
@@ -23,6 +24,8 @@ use crate::operation::{
 
 /// In a slot: the points travel in the payload (their number in `dim`), no corpus is meant.
 pub const FLAG_POINTS: u16 = 2;
+/// In a slot: some rows of the corpus are hidden. A backend that cannot leave them out says that every row is a candidate.
+pub const FLAG_HIDDEN: u16 = 8;
 /// Axes of a point: x, y, z, w, v.
 pub const AXES: usize = 5;
 
@@ -49,6 +52,14 @@ impl Points {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Runs of the points that may be answered.
+    fn visible_runs(&self) -> Vec<Range<usize>> {
+        match self {
+            Self::Sent(_) => vec![0..self.len()],
+            Self::Corpus(view) => view.visible_runs(0..view.rows()).collect(),
+        }
     }
 
     /// One point. `row` is below [`Self::len`].
@@ -119,7 +130,10 @@ impl Operation for Nearest {
                 slot.flags = FLAG_POINTS;
                 slot.dim = columns[0].len() as u32;
             }
-            Points::Corpus(view) => slot.name_corpus(view),
+            Points::Corpus(view) => {
+                slot.name_corpus(view);
+                slot.flags = if view.is_whole() { 0 } else { FLAG_HIDDEN };
+            }
         }
     }
 }
@@ -150,6 +164,8 @@ impl Answered for Nearest {
         let (items, points) = (&piece.items, self.points.len());
         let lists = CandidateLists::read(result, items.len(), points)?;
         let point = |row: u32| self.points.point(row);
+        let visible = self.points.visible_runs();
+        let visible_rows: usize = visible.iter().map(Range::len).sum();
         let mut rows_rescored = 0;
         let before = answer.len();
         for (number, query) in self.queries[items.clone()].iter().enumerate() {
@@ -159,8 +175,9 @@ impl Answered for Nearest {
                     rank(listed.iter().map(|candidate| candidate.row), point, *query, self.weights, self.k)
                 }
                 Candidates::EveryRow => {
-                    rows_rescored += points as u64;
-                    rank(0..points as u32, point, *query, self.weights, self.k)
+                    rows_rescored += visible_rows as u64;
+                    let rows = visible.iter().cloned().flatten().map(|row| row as u32);
+                    rank(rows, point, *query, self.weights, self.k)
                 }
                 Candidates::Ranked { .. } => return Err(misshapen()),
             });

@@ -48,7 +48,8 @@ const BLOCK: usize = 16;
 /// Rows of one parallel task when every row is scored.
 const SWEEP: usize = 8192;
 
-/// Ranks one query. `candidates` must contain every row that can belong to the answer, with honest upper bounds.
+/// Ranks one query. `candidates` must contain every visible row that can belong to the answer, with honest upper
+/// bounds, and no hidden one.
 #[must_use]
 pub fn rank(
     view: &CorpusView,
@@ -98,7 +99,8 @@ fn rank_every_row(scorer: &Scorer<'_>, ask: Ask) -> Ranked {
     let mut hits: Vec<Hit> = (0..rows.div_ceil(SWEEP))
         .into_par_iter()
         .flat_map_iter(|sweep| {
-            let ids: Vec<u32> = (sweep * SWEEP..rows.min((sweep + 1) * SWEEP)).map(|row| row as u32).collect();
+            let visible = scorer.view.visible_runs(sweep * SWEEP..(sweep + 1) * SWEEP);
+            let ids: Vec<u32> = visible.flatten().map(|row| row as u32).collect();
             let mut scores = vec![0.0; ids.len()];
             scorer.score(&ids, &mut scores);
             let mut hits: Vec<Hit> = ids.into_iter().zip(scores).map(|(row, score)| Hit { row, score }).collect();
@@ -111,7 +113,7 @@ fn rank_every_row(scorer: &Scorer<'_>, ask: Ask) -> Ranked {
         .collect();
     keep_best(&mut hits, ask.k, ask.metric);
     hits.sort_unstable_by(|x, y| compare(ask.metric, x, y));
-    Ranked { hits, rescored: rows as u64 }
+    Ranked { hits, rescored: scorer.view.visible_rows() as u64 }
 }
 
 /// Exact scores of named rows (any order, repeats allowed), in the order given.

@@ -32,7 +32,7 @@ pub struct Score {
     pub queries: Matrix,
     /// How rows compare.
     pub metric: Metric,
-    /// Rows wanted, each below the row count; `None` is all of them in order.
+    /// Rows wanted, each below the row count; `None` is all of them in order, hidden ones too.
     pub rows: Option<Vec<u32>>,
 }
 

@@ -33,6 +33,7 @@ use rayon::prelude::*;
 use crate::aligned::AlignedBytes;
 use crate::exact;
 use crate::metric::Metric;
+use crate::visible::Visible;
 
 /// Rows that lie interleaved in one group.
 pub const GROUP_ROWS: usize = 16;
@@ -181,14 +182,32 @@ pub fn columns(metric: Metric, codes: CodesView<'_>, norms2: &[f64]) -> Vec<f32>
             let row = group * GROUP_ROWS + lane;
             let cells = match norms2.get(row) {
                 Some(norm2) => row_columns(metric, f64::from(codes.scale[row]), f64::from(codes.residual[row]), *norm2),
-                None => [0.0, f32::NEG_INFINITY, 0.0, 0.0],
+                None => PADDING,
             };
-            for (column, cell) in cells.into_iter().enumerate() {
-                block[column * GROUP_ROWS + lane] = cell;
-            }
+            put(block, lane, cells);
         }
     }
     columns
+}
+
+/// Columns of a row that is none: no threshold lets it pass.
+const PADDING: [f32; COLUMNS] = [0.0, f32::NEG_INFINITY, 0.0, 0.0];
+
+fn put(block: &mut [f32; COLUMNS * GROUP_ROWS], lane: usize, cells: [f32; COLUMNS]) {
+    for (column, cell) in cells.into_iter().enumerate() {
+        block[column * GROUP_ROWS + lane] = cell;
+    }
+}
+
+/// Makes padding of the hidden rows in columns of whole groups.
+pub fn hide(columns: &mut [f32], visible: &Visible) {
+    for (group, block) in columns.as_chunks_mut::<{ COLUMNS * GROUP_ROWS }>().0.iter_mut().enumerate() {
+        let mut hidden = !visible.group(group);
+        while hidden != 0 {
+            put(block, hidden.trailing_zeros() as usize, PADDING);
+            hidden &= hidden - 1;
+        }
+    }
 }
 
 fn row_columns(metric: Metric, scale: f64, residual: f64, norm2: f64) -> [f32; COLUMNS] {

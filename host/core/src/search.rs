@@ -29,7 +29,8 @@ pub const FLAG_QUERY_ROWS: u16 = 4;
 pub enum Queries {
     /// Vectors of the corpus's dimension.
     Sent(Matrix),
-    /// Rows of the corpus searched, by number, in any order, each below its row count. Each finds itself too.
+    /// Rows of the corpus searched, by number, in any order, each below its row count. Each finds itself too, unless it
+    /// is hidden.
     Rows(Vec<u32>),
 }
 
@@ -95,6 +96,8 @@ const PIECE_HITS: usize = 4 << 20;
 const CANDIDATES_PER_HIT: usize = 4;
 /// Queries of a piece from which on rescoring is worth sharing out; about 5 µs each.
 const PARALLEL_QUERIES: usize = 16;
+/// Visible rows are all scored where, counted once for each query, they are at most one in so many of all rows.
+const SCORED_SHARE: usize = 64;
 /// Hits of a piece that are rescored within some 100 µs.
 const LIGHT_HITS: usize = 256;
 /// Hits of a piece that are copied within some 100 µs.
@@ -106,17 +109,18 @@ impl Operation for Search {
     }
 
     fn size(&self) -> Size {
-        size(self.queries.len() as u64, self.corpus.rows() as u64, self.corpus.dim() as u64, self.k as u64)
+        self.size_of_batch(self.queries.len())
     }
 
     fn reads(&self) -> Option<Reads<'_>> {
-        Some(Reads { corpus: &self.corpus, columns: columns(self.metric, self.k as u64, self.corpus.rows() as u64) })
+        Some(Reads { corpus: &self.corpus, columns: columns(self.metric, self.scores_all()) })
     }
 
     fn pieces(&self, limits: &Limits) -> Vec<Piece> {
-        let rows = self.corpus.rows();
-        let most = limits.max_items.min(PIECE_HITS / self.k.min(rows).max(1)).max(1);
-        let result = lists::len(1, lists::capacity_for(self.k, rows, CANDIDATES_PER_HIT));
+        let visible = self.corpus.visible_rows();
+        let most = limits.max_items.min(PIECE_HITS / self.k.min(visible).max(1)).max(1);
+        let capacity = if self.scores_all() { 0 } else { lists::capacity_for(self.k, visible, CANDIDATES_PER_HIT) };
+        let result = lists::len(1, capacity);
         // Room for the queries themselves, which not every backend finds by their rows.
         let payload = self.queries.dim(&self.corpus) * size_of::<f32>();
         even_pieces(self.queries.len(), payload, result, 0, &Limits { max_items: most, ..*limits })
@@ -125,7 +129,8 @@ impl Operation for Search {
     fn write(&self, piece: &Piece, payload: &mut Payload<'_>, slot: &mut SlotFields) {
         match &self.queries {
             Queries::Sent(queries) => payload.put(queries.range(&piece.items)),
-            Queries::Rows(rows) if payload.finds_rows => {
+            // A device takes a row's values from its columns, which those of a hidden row are not.
+            Queries::Rows(rows) if payload.finds_rows && self.corpus.is_whole() => {
                 payload.put(&rows[piece.items.clone()]);
                 slot.flags = FLAG_QUERY_ROWS;
             }
@@ -135,7 +140,7 @@ impl Operation for Search {
         }
         slot.name_corpus(&self.corpus);
         slot.dim = self.queries.dim(&self.corpus) as u32;
-        slot.k = u32::try_from(self.k).unwrap_or(u32::MAX);
+        slot.k = if self.scores_all() { u32::MAX } else { u32::try_from(self.k).unwrap_or(u32::MAX) };
         slot.metric = self.metric as u8;
         slot.dtype = Dtype::Float32 as u8;
         if let Some(threshold) = self.exact_threshold() {
@@ -155,12 +160,14 @@ impl Answered for Search {
         let (items, k) = (describe::items(shape)?, describe::hits(shape)?);
         let (rows, dim) = describe::corpus_size(shape)?;
         // Under any metric the columns are of one size.
-        Ok(Description { size: size(items, rows, dim, k), columns: columns(Metric::Cosine, k, rows), rows, dim, k })
+        let all = wants_every_row(k, rows);
+        let columns = columns(Metric::Cosine, all);
+        Ok(Description { size: size(items, rows, rows, dim, k, all), columns, rows, dim, k })
     }
 
     fn is_light(&self, piece: &Piece, result: &[u8]) -> bool {
         let (items, hits) = (piece.items.len(), piece.items.len().saturating_mul(self.k));
-        (hits <= LIGHT_HITS && is_short(result, items, self.corpus.rows()))
+        (hits <= LIGHT_HITS && is_short(result, items, self.corpus.visible_rows()))
             || (hits <= LIGHT_RANKED_HITS && is_ranked(result, items))
     }
 
@@ -200,7 +207,17 @@ impl Search {
     /// What a batch of so many of its queries would consist of.
     #[must_use]
     pub fn size_of_batch(&self, queries: usize) -> Size {
-        size(queries as u64, self.corpus.rows() as u64, self.corpus.dim() as u64, self.k as u64)
+        let (rows, visible) = (self.corpus.rows() as u64, self.corpus.visible_rows() as u64);
+        let (queries, dim, k) = (queries as u64, self.corpus.dim() as u64, self.k as u64);
+        size(queries, rows, visible, dim, k, self.scores_all())
+    }
+
+    /// Whether every visible row is scored, and nothing screened: most of them are wanted, or there are so few that it
+    /// takes less than to look for their groups.
+    fn scores_all(&self) -> bool {
+        let (rows, visible) = (self.corpus.rows(), self.corpus.visible_rows());
+        wants_every_row(self.k as u64, visible as u64)
+            || (visible < rows && visible.saturating_mul(self.queries.len()) <= rows / SCORED_SHARE)
     }
 }
 
@@ -210,18 +227,18 @@ pub fn hits(ranked: &[Ranked]) -> usize {
     ranked.iter().map(|ranked| ranked.hits.len()).sum()
 }
 
-fn size(items: u64, rows: u64, dim: u64, k: u64) -> Size {
+fn size(items: u64, rows: u64, visible: u64, dim: u64, k: u64, all: bool) -> Size {
     let elements = rows.saturating_mul(dim);
-    if wants_every_row(k, rows) {
-        // Nothing is screened: every row is a candidate.
-        return Size { items, candidates: items.saturating_mul(elements), ..Size::default() };
+    if all {
+        // Nothing is screened: every visible row is a candidate.
+        return Size { items, candidates: items.saturating_mul(visible.saturating_mul(dim)), ..Size::default() };
     }
     let candidates = items.saturating_mul(k).saturating_mul(dim);
     Size { items, bytes: elements, multiply_adds: items.saturating_mul(elements), candidates }
 }
 
-fn columns(metric: Metric, k: u64, rows: u64) -> Columns {
-    if wants_every_row(k, rows) {
+fn columns(metric: Metric, all: bool) -> Columns {
+    if all {
         return Columns::NONE;
     }
     Columns::of(&[Column::Codes, Column::Screen(metric)])

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use bytemuck::{Pod, Zeroable};
 use megaring_core::corpus::{Column, Columns, CorpusView, SegmentView};
 use megaring_core::lists::{self, CandidateLists, Candidates, ListHeader};
-use megaring_core::nearest::{self, AXES, DEFAULT_WEIGHTS, FLAG_POINTS};
+use megaring_core::nearest::{self, AXES, DEFAULT_WEIGHTS, FLAG_HIDDEN, FLAG_POINTS};
 use megaring_core::screen::GROUP_ROWS;
 use megaring_ring::Status;
 
@@ -144,7 +144,9 @@ fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, S
     if !view.has_coordinates() {
         return Err(Status::BadDescriptor);
     }
-    let extent = context.resources.extents.of(&view);
+    // The shader does not know of hidden rows.
+    let is_whole = inputs.descriptor.flags & FLAG_HIDDEN == 0;
+    let extent = if is_whole { context.resources.extents.of(&view) } else { None };
     let nearest = Nearest::new(queries, weights[0], k, view.rows(), extent, result);
     let source = if nearest.is_unscreened { Source::Nothing } else { Source::corpus(view, &COLUMNS)? };
     Ok(Planned::new(nearest, source))

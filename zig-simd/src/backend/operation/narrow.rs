@@ -77,11 +77,11 @@ impl Narrow {
     /// Looks through some rows for all of `queries`.
     fn sweep(&self, rows: &Range<usize>, kernels: &KernelSet, queries: &mut [NarrowQuery]) -> Result<(), SimdError> {
         let view = &self.asked.view;
-        for (first_row, segment) in view.segments() {
+        for run in view.visible_runs(rows.clone()) {
+            let (first_row, segment) = view.segment_of(run.start);
             let data = segment.data();
             let narrow = NarrowRows::new(data.embeddings(), data.norms2(), view.dim())?;
-            let within = |row: usize| row.clamp(first_row, first_row + segment.rows()) - first_row;
-            let (begin, end) = (within(rows.start), within(rows.end));
+            let (begin, end) = (run.start - first_row, run.end - first_row);
             for block in (begin..end).step_by(BLOCK) {
                 for query in &mut *queries {
                     kernels.sweep(narrow, block..end.min(block + BLOCK), first_row as u32, query)?;
@@ -93,6 +93,6 @@ impl Narrow {
 
     fn write(&self, query: usize, found: &mut NarrowQuery) {
         // SAFETY: each query belongs to one chunk, or to the merge after all of them, and the job is not completed.
-        unsafe { self.asked.put_ranked(query, found.ranked(), self.asked.view.rows() as u64) };
+        unsafe { self.asked.put_ranked(query, found.ranked(), self.asked.view.visible_rows() as u64) };
     }
 }

@@ -117,10 +117,10 @@ impl Columns {
             // SAFETY: the job is not completed while chunks run, and nobody writes to its payload.
             Self::Sent(columns) => blocks(0, columns.map(|column| unsafe { column.shared() }), range, &mut each),
             Self::Corpus(view) => {
-                for (first, segment) in view.segments() {
-                    let local = range.start.saturating_sub(first)..range.end.saturating_sub(first).min(segment.rows());
-                    if let Some(columns) = segment.data().coordinates().filter(|_| local.start < local.end) {
-                        blocks(first, columns, local, &mut each);
+                for run in view.visible_runs(range) {
+                    let (first, segment) = view.segment_of(run.start);
+                    if let Some(columns) = segment.data().coordinates() {
+                        blocks(first, columns, run.start - first..run.end - first, &mut each);
                     }
                 }
             }

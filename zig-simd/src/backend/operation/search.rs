@@ -199,7 +199,9 @@ impl Search {
             return 1;
         }
         let bytes = packed_len(self.asked.view.rows(), self.asked.view.dim());
-        let halves = bytes >= HALVES_BYTES && self.asked.items <= most_by_halves(kernels.isa());
+        let few = self.asked.items <= most_by_halves(kernels.isa());
+        // Where rows are hidden, groups are read by runs that are too short to tell whether halves are worth it.
+        let halves = bytes >= HALVES_BYTES && few && self.asked.view.is_whole();
         if self.asked.items >= 2 * workers && !halves {
             // Eight queries fill a tile's registers, but fewer keep every worker busy. Each chunk reads every code,
             // which costs most where they come from memory.
@@ -272,7 +274,7 @@ impl Search {
         ((goodness + norm2 - 2.0 * screen.slack) as f32).next_down().max(f32::MIN)
     }
 
-    /// Runs of groups, one or more segments, that make up a cut of the corpus.
+    /// Runs of groups, one or more segments, that make up a cut of the corpus. Groups without a visible row are left out.
     fn spans(&self, chunks: usize, chunk: usize) -> Vec<Span<'_>> {
         let total: usize = self.asked.view.segments().map(|(_, segment)| groups(segment.rows())).sum();
         let wanted = cut(total, chunks, chunk);
@@ -282,8 +284,13 @@ impl Search {
             let count = groups(segment.rows());
             let begin = wanted.start.clamp(before, before + count) - before;
             let end = wanted.end.clamp(before, before + count) - before;
-            if begin < end {
-                spans.push(Span { segment, first_row, groups: begin..end });
+            match segment.visible() {
+                None if begin < end => spans.push(Span { segment, first_row, groups: begin..end }),
+                None => {}
+                Some(visible) => {
+                    let runs = visible.runs_of_groups(begin..end);
+                    spans.extend(runs.map(|groups| Span { segment, first_row, groups }));
+                }
             }
             before += count;
         }

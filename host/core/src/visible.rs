@@ -1,0 +1,111 @@
+//! Which rows of a segment a view shows: those that are not deleted, and that a filter lets pass.
+//!
+//! A hidden row keeps its number, and no answer has it. To a screen it is what padding is: its bound is -inf.
+
+use std::ops::Range;
+
+use crate::screen::{GROUP_ROWS, groups};
+
+/// A bit for each row of a segment, the words being the groups of the screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visible {
+    groups: Vec<u16>,
+    rows: usize,
+    count: usize,
+}
+
+const _: () = assert!(GROUP_ROWS == u16::BITS as usize);
+
+impl Visible {
+    /// All of `rows` rows.
+    #[must_use]
+    pub fn all(rows: usize) -> Self {
+        Self::of_groups(vec![u16::MAX; groups(rows)], rows)
+    }
+
+    /// Those of `rows` rows whose bit is set, the first being the lowest of the first byte. Missing bits are not set.
+    #[must_use]
+    pub fn of_bits(bits: &[u8], rows: usize) -> Self {
+        let word = |pair: &[u8]| u16::from_le_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
+        let mut words: Vec<u16> = bits.chunks(size_of::<u16>()).map(word).collect();
+        words.resize(groups(rows), 0);
+        Self::of_groups(words, rows)
+    }
+
+    fn of_groups(mut groups: Vec<u16>, rows: usize) -> Self {
+        if let Some(last) = groups.last_mut() {
+            *last &= u16::MAX >> (groups_end(rows) - rows);
+        }
+        let count = groups.iter().map(|group| group.count_ones() as usize).sum();
+        Self { groups, rows, count }
+    }
+
+    /// Hides some rows more; those beyond the segment are passed over.
+    #[must_use]
+    pub fn without(mut self, rows: impl Iterator<Item = usize>) -> Self {
+        for row in rows.filter(|row| *row < self.rows) {
+            self.groups[row / GROUP_ROWS] &= !(1 << (row % GROUP_ROWS));
+        }
+        Self::of_groups(self.groups, self.rows)
+    }
+
+    /// Those that both show, of the same rows.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.groups.iter_mut().zip(&other.groups).for_each(|(mine, other)| *mine &= other);
+        Self::of_groups(self.groups, self.rows)
+    }
+
+    /// Rows of the segment, hidden ones too.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Rows that are visible.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether a row is. One beyond the segment is not.
+    #[must_use]
+    pub fn contains(&self, row: usize) -> bool {
+        self.groups.get(row / GROUP_ROWS).is_some_and(|group| group & 1 << (row % GROUP_ROWS) != 0)
+    }
+
+    /// The bits of a group's rows.
+    #[must_use]
+    pub fn group(&self, group: usize) -> u16 {
+        self.groups.get(group).copied().unwrap_or(0)
+    }
+
+    /// Runs of groups that have a visible row each, in order, within `range`.
+    pub fn runs_of_groups(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        runs(range, |group| self.group(group) != 0)
+    }
+
+    /// Runs of visible rows, in order, within `range`.
+    pub fn runs_of_rows(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        runs(range, |row| self.contains(row))
+    }
+}
+
+fn groups_end(rows: usize) -> usize {
+    groups(rows) * GROUP_ROWS
+}
+
+/// The longest runs of `range` of which all `has`.
+fn runs(range: Range<usize>, has: impl Fn(usize) -> bool) -> impl Iterator<Item = Range<usize>> {
+    let (mut at, end) = (range.start, range.end);
+    std::iter::from_fn(move || {
+        while at < end && !has(at) {
+            at += 1;
+        }
+        let begin = at;
+        while at < end && has(at) {
+            at += 1;
+        }
+        (begin < at).then_some(begin..at)
+    })
+}
