@@ -131,6 +131,15 @@ impl Columns {
     }
 }
 
+/// The callers' ids of a segment's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryIds<'a> {
+    /// As given, one for each row.
+    Given(&'a [u64]),
+    /// This one, and on from there.
+    From(u64),
+}
+
 /// The columns of one segment that the compute path reads.
 pub trait SegmentData: Send + Sync {
     /// Row-major float32, `rows * dim` values, all finite.
@@ -143,8 +152,15 @@ pub trait SegmentData: Send + Sync {
     fn nibbles(&self) -> NibblesView<'_>;
     /// 5-D coordinates as five columns (x, y, z, w, v), where the corpus has them.
     fn coordinates(&self) -> Option<[&[f64]; 5]>;
+    /// The callers' ids of the segment's rows.
+    fn memory_ids(&self) -> MemoryIds<'_>;
     /// The caller's id of a row of this segment. `row` is below the row count.
-    fn memory_id(&self, row: usize) -> u64;
+    fn memory_id(&self, row: usize) -> u64 {
+        match self.memory_ids() {
+            MemoryIds::Given(ids) => ids[row],
+            MemoryIds::From(first) => first + row as u64,
+        }
+    }
     /// The title of a row of this segment; empty where there is none.
     fn title(&self, row: usize) -> &str;
 }
@@ -467,8 +483,8 @@ impl SegmentData for HeapSegment {
     }
 
     /// Rows were never named: the row number stands in.
-    fn memory_id(&self, row: usize) -> u64 {
-        row as u64
+    fn memory_ids(&self) -> MemoryIds<'_> {
+        MemoryIds::From(0)
     }
 
     fn title(&self, _row: usize) -> &str {

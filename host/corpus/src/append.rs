@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use megaring_core::Error;
 
+use crate::columns::MEMORY_ID;
 use crate::corpus::{Corpus, check_row_count};
 use crate::rows::Rows;
 use crate::segment_writer::SegmentWriter;
@@ -15,8 +16,10 @@ use crate::segment_writer::SegmentWriter;
 /// What an append did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
-    /// Rows added.
+    /// Rows added, and still there.
     pub rows: usize,
+    /// Rows of before whose place they took.
+    pub replaced: usize,
     /// Rows the corpus has now.
     pub total_rows: usize,
     /// The corpus's version now.
@@ -25,9 +28,19 @@ pub struct Appended {
     pub segments: usize,
 }
 
+/// What becomes of rows that have the id of a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// They stay beside it, unless the corpus has each id once: then the new row is refused.
+    Append,
+    /// They are deleted. Of new rows with one id the last stays.
+    Upsert,
+}
+
 /// Rows on their way into a corpus.
 pub struct Appender {
     corpus: Arc<Corpus>,
+    mode: Mode,
     dim: usize,
     /// Rows the corpus had when the append began.
     start: usize,
@@ -37,11 +50,11 @@ pub struct Appender {
 }
 
 impl Appender {
-    pub(crate) fn new(corpus: Arc<Corpus>) -> Result<Self, Error> {
+    pub(crate) fn new(corpus: Arc<Corpus>, mode: Mode) -> Result<Self, Error> {
         let view = corpus.version()?.view.clone();
         let (dim, start) = (view.dim(), view.rows());
         let writer = SegmentWriter::new(corpus.folder(), dim);
-        Ok(Self { corpus, dim, start, accepted: 0, writer, failed: None })
+        Ok(Self { corpus, mode, dim, start, accepted: 0, writer, failed: None })
     }
 
     /// Elements of an embedding of the corpus.
@@ -69,6 +82,9 @@ impl Appender {
         if rows.is_empty() {
             return Ok(());
         }
+        if self.mode == Mode::Upsert && rows.memory_ids.is_empty() {
+            return Err(Error::field(MEMORY_ID, "rows that take the place of others need ids"));
+        }
         check_row_count(self.start, self.accepted + rows.len())?;
         if i32::try_from(rows.title_bytes()).is_err() {
             return Err(Error::field("titles", "more than 2 GiB at once; send fewer rows"));
@@ -89,17 +105,18 @@ impl Appender {
     /// of their place in the corpus now.
     ///
     /// # Errors
-    /// [`Error::Storage`] when the disk refuses, [`Error::CorpusNotFound`] when the corpus was dropped meanwhile:
-    /// nothing is kept.
+    /// [`Error::Storage`] when the disk refuses, [`Error::CorpusNotFound`] when the corpus was dropped meanwhile,
+    /// [`Error::Invalid`] naming `memory_id` and the row, counted from the first that was pushed, where the corpus has
+    /// each id once and an append brings one that is there: nothing is kept.
     pub fn commit(mut self) -> Result<Appended, Error> {
         if let Some(error) = self.failed {
             return Err(error);
         }
         let appended = match self.writer.take_small(self.corpus.small_bytes()) {
-            Some(rows) => self.corpus.commit_rows(rows),
+            Some(rows) => self.corpus.commit_rows(rows, self.mode),
             None => match self.writer.finish() {
-                Ok(Some(written)) => self.corpus.commit_file(written),
-                Ok(None) => self.corpus.commit_rows(Rows::default()),
+                Ok(Some(written)) => self.corpus.commit_file(written, self.mode),
+                Ok(None) => self.corpus.commit_rows(Rows::default(), self.mode),
                 Err(error) => Err(self.corpus.version().err().unwrap_or(error)),
             },
         };

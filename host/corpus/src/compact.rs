@@ -1,6 +1,7 @@
 //! Merging: small segments, and rows of the log, become larger segments, while searches and appends go on.
 //!
-//! Neighbours of the same columns are merged, so rows keep their order and with it the order of ties. A segment is
+//! Neighbours of the same columns are merged, so rows keep their order and with it the order of ties. Deleted rows are
+//! left behind, and those after them get lower numbers; a segment that has many of them is rewritten for that. A segment is
 //! merged with those after it once they are as large as it is: of n rows, each is rewritten some log(n) times, and some
 //! log(n) segments are left. The merged files are written beside the others, then a log that names them takes the place
 //! of the old one, with what was committed meanwhile: before and after that moment a crash leaves one version or the
@@ -16,13 +17,16 @@ use std::time::{Duration, Instant};
 
 use arrow_schema::SchemaRef;
 use megaring_core::Error;
+use roaring::RoaringBitmap;
 
-use crate::corpus::{Corpus, NamedFile, Version};
+use crate::change::renumbered;
+use crate::corpus::{Corpus, NamedFile};
 use crate::durable::storage;
 use crate::load::stored;
 use crate::manifest::Manifest;
-use crate::piece::Piece;
+use crate::piece::{Piece, records};
 use crate::segment_writer::SegmentWriter;
+use crate::version::{Content, Version};
 
 /// How many times what is small may be in the log, before it becomes a segment.
 const LOG_SHARE: u64 = 16;
@@ -30,6 +34,8 @@ const LOG_SHARE: u64 = 16;
 const FEWEST: usize = 4;
 /// Largest segment that merging makes unasked. Larger ones cost a search nothing more.
 const LARGEST: u64 = 1 << 30;
+/// A segment is rewritten once one in so many of its rows is deleted.
+const WORN: usize = 4;
 /// Bytes of vectors that are rewritten between two pauses.
 const RUN_BYTES: usize = 8 << 20;
 /// Rows that are: titles and further columns may be longer than vectors.
@@ -37,8 +43,9 @@ const RUN_ROWS: usize = 8192;
 /// A merge of more bytes is given up when the store is closed.
 const SHORT: u64 = 64 << 20;
 
-/// Which pieces to merge: runs of neighbours.
-fn plan(pieces: &[Piece], log_bytes: u64) -> Vec<Range<usize>> {
+/// Which pieces to merge: runs of neighbours. `deleted` are the deleted rows of each.
+fn plan(pieces: &[Piece], deleted: &[usize], log_bytes: u64) -> Vec<Range<usize>> {
+    let is_worn = |at: usize| !is_kept(&pieces[at]) && deleted[at] * WORN >= pieces[at].rows();
     let kept: u64 = pieces.iter().filter(|piece| is_kept(piece)).map(Piece::bytes).sum();
     let flushes = kept > log_bytes;
     let mut runs: Vec<Range<usize>> = Vec::new();
@@ -46,12 +53,14 @@ fn plan(pieces: &[Piece], log_bytes: u64) -> Vec<Range<usize>> {
         let mut end = stretch.end;
         while end > stretch.start {
             let begin = run_before(pieces, stretch.start, end);
+            // One that is too large for company is rewritten alone.
+            let begin = if begin == end && is_worn(end - 1) { end - 1 } else { begin };
             let run = &pieces[begin..end];
             // Rows stay in the log until there are many.
             let is_worth_it = match flushes {
                 true => run.iter().any(is_kept),
                 false => run.iter().filter(|piece| !is_kept(piece)).count() >= FEWEST,
-            };
+            } || (begin..end).any(is_worn);
             if is_worth_it {
                 runs.push(begin..end);
             }
@@ -83,8 +92,9 @@ fn is_kept(piece: &Piece) -> bool {
 }
 
 /// Runs to merge where all that can be is to be.
-fn plan_all(pieces: &[Piece]) -> Vec<Range<usize>> {
-    let is_done = |stretch: &Range<usize>| matches!(&pieces[stretch.clone()], [Piece::Stored(_)]);
+fn plan_all(pieces: &[Piece], deleted: &[usize]) -> Vec<Range<usize>> {
+    let is_done =
+        |stretch: &Range<usize>| matches!(&pieces[stretch.clone()], [Piece::Stored(_)]) && deleted[stretch.start] == 0;
     stretches(pieces).into_iter().filter(|stretch| !is_done(stretch)).collect()
 }
 
@@ -109,6 +119,8 @@ pub struct Compacted {
     pub into: usize,
     /// Rows rewritten.
     pub rows: usize,
+    /// Deleted rows that were left behind.
+    pub dropped: usize,
 }
 
 /// Merges all of a corpus that can be merged.
@@ -119,11 +131,15 @@ pub(crate) fn compact_all(corpus: &Corpus) -> Result<Compacted, Error> {
 /// Called after each run of rows, with how long it took and the bytes of the merge; an error ends it.
 type Pause<'a> = &'a dyn Fn(Duration, u64) -> Result<(), Error>;
 
-fn merge(corpus: &Corpus, plan: impl Fn(&[Piece]) -> Vec<Range<usize>>, pause: Pause<'_>) -> Result<Compacted, Error> {
+fn merge(
+    corpus: &Corpus,
+    plan: impl Fn(&[Piece], &[usize]) -> Vec<Range<usize>>,
+    pause: Pause<'_>,
+) -> Result<Compacted, Error> {
     let _turn = corpus.merging();
-    let (began, from) = corpus.begin_merge()?;
-    let runs = plan(&began.pieces);
-    let merged = catch_unwind(AssertUnwindSafe(|| merge_runs(corpus, &began, from, &runs, pause)));
+    let began = corpus.begin_merge()?;
+    let runs = plan(&began.pieces, &began.deleted_rows());
+    let merged = catch_unwind(AssertUnwindSafe(|| merge_runs(corpus, &began, &runs, pause)));
     let merged = merged.unwrap_or_else(|_| Err(Error::Internal("merging segments panicked".into())));
     if merged.is_err() || runs.is_empty() {
         corpus.give_up_merge();
@@ -131,60 +147,71 @@ fn merge(corpus: &Corpus, plan: impl Fn(&[Piece]) -> Vec<Range<usize>>, pause: P
     merged
 }
 
-fn merge_runs(
-    corpus: &Corpus,
-    began: &Version,
-    from: u64,
-    runs: &[Range<usize>],
-    pause: Pause<'_>,
-) -> Result<Compacted, Error> {
+fn merge_runs(corpus: &Corpus, began: &Version, runs: &[Range<usize>], pause: Pause<'_>) -> Result<Compacted, Error> {
     let mut done = Compacted::default();
     if runs.is_empty() {
         return Ok(done);
     }
     let (mut pieces, mut files, mut replaced, mut next) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let starts = began.starts();
+    let mut dropped = RoaringBitmap::new();
     for run in runs {
         pieces.extend_from_slice(&began.pieces[next..run.start]);
         next = run.end;
         let old = &began.pieces[run.clone()];
-        let (named, piece) = rewrite(corpus, old, began.view.dim(), pause)?;
-        done = Compacted { merged: done.merged + old.len(), into: done.into + 1, rows: done.rows + piece.rows() };
+        let rows = starts[run.start]..starts[run.end];
+        dropped.extend(began.deleted.range(rows.clone()));
+        done.merged += old.len();
         replaced.extend(old.iter().filter_map(Piece::file).map(|file| corpus.folder().join(file)));
-        pieces.push(piece);
-        files.push(named);
+        if let Some((named, piece)) = rewrite(corpus, old, (rows.start, &began.deleted), began.view.dim(), pause)? {
+            done.into += 1;
+            done.rows += piece.rows();
+            pieces.push(piece);
+            files.push(named);
+        }
     }
     pieces.extend_from_slice(&began.pieces[next..]);
-    let records = pieces.iter().map(Piece::logged).collect::<Result<Vec<_>, _>>()?;
-    let log = Manifest::write_beside(corpus.folder(), &began.opening, began.view.generation() + 1, &records);
+    done.dropped = dropped.len() as usize;
+    let mut opening = began.opening.clone();
+    opening.gone += dropped.len();
+    if opening.unique_ids {
+        opening.next_id = began.next_id().unwrap_or(u64::MAX);
+    }
+    let deleted = renumbered(&(&began.deleted - &dropped), &dropped);
+    let records = records(&pieces, &deleted)?;
+    let log = Manifest::write_beside(corpus.folder(), &opening, began.view.generation() + 1, &records);
     // Appends wait for what is left to sync.
     let log = log.and_then(|log| log.sync().map(|()| log)).map_err(storage("cannot write in", corpus.folder()))?;
-    corpus.finish_merge(began, from, pieces, log, files)?;
+    corpus.finish_merge(Content { opening, pieces, deleted }, &dropped, log, files)?;
     replaced.iter().for_each(|path| corpus.remove_segment(path));
     Ok(done)
 }
 
-/// Writes the rows of neighbours into one segment file.
+/// Writes the rows of neighbours, but for the deleted ones, into one segment file; `None` where none is left.
 fn rewrite<'a>(
     corpus: &'a Corpus,
     old: &[Piece],
+    (mut start, deleted): (u32, &RoaringBitmap),
     dim: usize,
     pause: Pause<'_>,
-) -> Result<(NamedFile<'a>, Piece), Error> {
+) -> Result<Option<(NamedFile<'a>, Piece)>, Error> {
     let total = old.iter().map(Piece::bytes).sum();
     let mut writer = SegmentWriter::new(corpus.folder(), dim);
     let mut begun = Instant::now();
     for piece in old {
-        piece.for_each_run(corpus.folder(), dim, (RUN_BYTES / (4 * dim.max(1))).clamp(1, RUN_ROWS), |rows| {
+        let most = (RUN_BYTES / (4 * dim.max(1))).clamp(1, RUN_ROWS);
+        piece.for_each_run(corpus.folder(), dim, most, (start, deleted), |rows| {
             writer.push(rows)?;
             pause(begun.elapsed(), total)?;
             begun = Instant::now();
             Ok(())
         })?;
+        start += piece.rows() as u32;
     }
-    let nothing = || Error::Internal("segments without rows were merged".into());
-    let (named, file, entry) = corpus.name_file(writer.finish()?.ok_or_else(nothing)?, dim)?;
+    let Some(written) = writer.finish()? else { return Ok(None) };
+    let (named, file, entry) = corpus.name_file(written, dim)?;
     let derived = corpus.derive(&file, &entry, dim);
-    Ok((named, stored(file, entry, derived, dim)))
+    Ok(Some((named, stored(file, entry, derived, dim))))
 }
 
 /// Merges in the background, one corpus at a time.
@@ -206,7 +233,8 @@ impl Compactor {
         let failed = corpus.unmerged_rows.load(Ordering::Relaxed);
         let is_needed = corpus.version().is_ok_and(|version| {
             // What could not be merged is tried again when there is an eighth more of it.
-            version.view.rows() >= failed + failed / 8 && !plan(&version.pieces, log_bytes(&corpus)).is_empty()
+            let plan = || plan(&version.pieces, &version.deleted_rows(), log_bytes(&corpus));
+            version.view.rows() >= failed + failed / 8 && !plan().is_empty()
         });
         if !is_needed || corpus.is_queued.swap(true, Ordering::AcqRel) {
             return;
@@ -261,8 +289,8 @@ fn merge_all_small(corpus: &Corpus, closing: &AtomicBool) {
         Ok(())
     };
     loop {
-        match merge(corpus, |pieces| plan(pieces, log_bytes(corpus)), &pause) {
-            Ok(Compacted { into: 0, .. }) | Err(Error::Cancelled | Error::CorpusNotFound { .. }) => return,
+        match merge(corpus, |pieces, deleted| plan(pieces, deleted, log_bytes(corpus)), &pause) {
+            Ok(Compacted { merged: 0, .. }) | Err(Error::Cancelled | Error::CorpusNotFound { .. }) => return,
             Ok(done) => tracing::debug!(folder = %corpus.folder().display(), ?done, "segments were merged"),
             Err(error) => {
                 let rows = corpus.version().map_or(0, |version| version.view.rows());

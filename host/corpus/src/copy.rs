@@ -10,7 +10,7 @@ use crate::corpus::Corpus;
 use crate::durable::storage;
 use crate::load::cache_path;
 use crate::manifest::Manifest;
-use crate::piece::Piece;
+use crate::piece::{Piece, records};
 
 /// Makes a folder that holds the current version of a corpus.
 pub(crate) fn copy(corpus: &Corpus, folder: &Path, name: &str) -> Result<(), Error> {
@@ -22,7 +22,7 @@ pub(crate) fn copy(corpus: &Corpus, folder: &Path, name: &str) -> Result<(), Err
             link(&from, &folder.join(file)).map_err(storage("cannot copy", &from))
         });
         let copied = linked.and_then(|()| {
-            let records = version.pieces.iter().map(Piece::logged).collect::<Result<Vec<_>, _>>()?;
+            let records = records(&version.pieces, &version.deleted)?;
             let written = Manifest::write(folder, &version.opening.renamed(name), version.view.generation(), &records);
             written.map_err(storage("cannot write in", folder))
         });

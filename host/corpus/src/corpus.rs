@@ -6,20 +6,25 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use megaring_core::Error;
-use megaring_core::corpus::{CorpusTable, CorpusView};
+use megaring_core::corpus::CorpusTable;
+use roaring::RoaringBitmap;
 
-use crate::append::Appended;
+use crate::append::{Appended, Mode};
+use crate::change::{Change, Deleted, Replaced};
+use crate::columns::MEMORY_ID;
 use crate::compact::Compactor;
 use crate::derived::DerivedPart;
-use crate::description::{Description, State, describe};
+use crate::description::{Description, State};
 use crate::durable::{TemporaryFile, storage, sync_folder};
+use crate::ids::IdSet;
 use crate::load::{cache_path, derive, has_changed, last_number, load, stored};
 use crate::lock::Lock;
-use crate::manifest::{self, Log, Opening, Record, SegmentEntry, segment_file};
-use crate::piece::{self, Kept, Piece};
+use crate::manifest::{self, Log, SegmentEntry, segment_file};
+use crate::piece::{Kept, Piece};
 use crate::rows::Rows;
 use crate::segment::SegmentFile;
 use crate::segment_writer::Written;
+use crate::version::{Content, Version};
 
 /// What opening a store means for each of its corpora.
 #[derive(Debug, Clone)]
@@ -63,7 +68,7 @@ pub(crate) struct Commits {
     /// Opened by the first commit.
     log: Option<Log>,
     /// While a merge is under way: what was committed since it began.
-    since: Option<Vec<Piece>>,
+    since: Option<Vec<Change>>,
 }
 
 #[derive(Clone)]
@@ -71,15 +76,6 @@ enum Condition {
     Ready(Arc<Version>),
     Faulty(Arc<Loss>),
     Dropped,
-}
-
-/// A version in memory.
-pub(crate) struct Version {
-    pub(crate) opening: Opening,
-    pub(crate) pieces: Vec<Piece>,
-    pub(crate) view: Arc<CorpusView>,
-    /// Bytes of the log's whole frames.
-    pub(crate) log_len: u64,
 }
 
 /// Why a corpus cannot be used, and as much as is known of it.
@@ -161,28 +157,31 @@ impl Corpus {
     }
 
     /// Makes few rows part of the corpus, by way of the log.
-    pub(crate) fn commit_rows(&self, mut rows: Rows) -> Result<Appended, Error> {
+    pub(crate) fn commit_rows(&self, mut rows: Rows, mode: Mode) -> Result<Appended, Error> {
         let mut commits = self.turn();
         let version = self.version()?;
         let (dim, total) = (version.view.dim(), version.view.rows());
         let count = rows.len();
         if count == 0 {
-            return Ok(version.appended(0));
+            return Ok(version.appended(0, 0));
         }
         check_row_count(total, count)?;
-        if rows.memory_ids.is_empty() {
-            rows.memory_ids = (total as u64..).take(count).collect();
-        }
+        let replaced = if rows.memory_ids.is_empty() {
+            rows.memory_ids = (first_id(&version, count)?..).take(count).collect();
+            Replaced::default()
+        } else {
+            Replaced::by(&rows.memory_ids, &version, mode)?
+        };
         let internal = |error: String| Error::Internal(format!("rows that were taken: {error}"));
         let batch = rows.into_batch_of(dim).map_err(|error| internal(error.to_string()))?;
-        let body = piece::encode(&batch).map_err(|error| internal(error.to_string()))?;
         let kept = Kept::new(batch, dim).map_err(|fault| internal(fault.to_string()))?;
-        self.record(&mut commits, &version, &Record::Rows(count as u64), &body)?;
-        self.add(&mut commits, &version, Piece::Kept(Arc::new(kept)), count)
+        let change = Change { deleted: replaced.rows, added: Some(Piece::Kept(Arc::new(kept))) };
+        let now = self.change(&mut commits, &version, change)?;
+        Ok(now.appended(count - replaced.again, replaced.before))
     }
 
     /// Makes a whole, checked segment file part of the corpus. On an error nothing of it is kept.
-    pub(crate) fn commit_file(&self, written: Written) -> Result<Appended, Error> {
+    pub(crate) fn commit_file(&self, written: Written, mode: Mode) -> Result<Appended, Error> {
         let dim = self.version()?.view.dim();
         let (named, mut file, mut entry) = self.name_file(written, dim)?;
         let rows = file.rows();
@@ -190,21 +189,47 @@ impl Corpus {
         let mut commits = self.turn();
         let version = self.version()?;
         check_row_count(version.view.rows(), rows)?;
-        if !file.has_ids() {
-            file.number(version.view.rows() as u64);
-            entry.first_id = Some(version.view.rows() as u64);
-        }
-        let record = Record::Segment(entry.clone());
-        if let Err(error) = self.record(&mut commits, &version, &record, &[]) {
-            // Where nobody knows whether the record lasts, its file must; else the next open sweeps it.
-            if self.version().is_err() {
+        let replaced = if file.has_ids() {
+            Replaced::by(&file.given_ids(), &version, mode)?
+        } else if mode == Mode::Upsert {
+            return Err(Error::field(MEMORY_ID, "rows that take the place of others need ids"));
+        } else {
+            let first_id = first_id(&version, rows)?;
+            file.number(first_id);
+            entry.first_id = Some(first_id);
+            Replaced::default()
+        };
+        let change = Change { deleted: replaced.rows, added: Some(stored(file, entry, derived, dim)) };
+        match self.change(&mut commits, &version, change) {
+            Ok(now) => {
                 named.keep();
+                Ok(now.appended(rows - replaced.again, replaced.before))
             }
-            return Err(error);
+            Err(error) => {
+                // Where nobody knows whether the record lasts, its file must; else the next open sweeps it.
+                if self.version().is_err() {
+                    named.keep();
+                }
+                Err(error)
+            }
         }
-        named.keep();
-        let piece = stored(file, entry, derived, dim);
-        self.add(&mut commits, &version, piece, rows)
+    }
+
+    /// Deletes the rows that have one of these ids.
+    pub(crate) fn delete(&self, ids: &[u64]) -> Result<Deleted, Error> {
+        let wanted = IdSet::new(ids);
+        let mut commits = self.turn();
+        let version = self.version()?;
+        let rows = wanted.rows_of(&version.view);
+        let found: Vec<u64> = rows.iter().map(|row| version.view.label(row).0).collect();
+        let found = IdSet::new(&found);
+        let missing = wanted.ids().iter().copied().filter(|id| !found.contains(*id)).collect();
+        let count = rows.len() as usize;
+        let now = match count {
+            0 => version,
+            _ => self.change(&mut commits, &version, Change { deleted: rows, added: None })?,
+        };
+        Ok(Deleted { rows: count, missing, total_rows: now.view.visible_rows(), generation: now.view.generation() })
     }
 
     /// Gives a written segment its name, and reads its structure.
@@ -237,32 +262,30 @@ impl Corpus {
         derive(&self.folder, file, entry, dim, &self.settings)
     }
 
-    /// Writes a record into the log. Where nobody knows whether it lasts, the corpus rests.
-    fn record(&self, commits: &mut Commits, version: &Version, record: &Record, body: &[u8]) -> Result<(), Error> {
+    /// Writes a change into the log, and makes the version that has it. Where nobody knows whether the record lasts, the
+    /// corpus rests.
+    fn change(&self, commits: &mut Commits, version: &Version, change: Change) -> Result<Arc<Version>, Error> {
         if version.view.generation() == u32::MAX {
             return Err(out_of_generations(&self.name));
         }
         let path = self.folder.join(manifest::FILE);
+        let logged = change.logged()?;
         let log = match &mut commits.log {
             Some(log) => log,
             none => none.insert(Log::open(&self.folder, version.log_len).map_err(storage("cannot open", &path))?),
         };
-        match log.append(record, body) {
-            Ok(()) => Ok(()),
-            Err((error, false)) => Err(storage("cannot write", &path)(error)),
-            Err((error, true)) => Err(self.lose_track(version, &error)),
+        match log.append(&logged) {
+            Ok(()) => {}
+            Err((error, false)) => return Err(storage("cannot write", &path)(error)),
+            Err((error, true)) => return Err(self.lose_track(version, &error)),
         }
-    }
-
-    /// Makes a version with one piece more, which is in the log.
-    fn add(&self, commits: &mut Commits, version: &Version, piece: Piece, rows: usize) -> Result<Appended, Error> {
         if let Some(since) = &mut commits.since {
-            since.push(piece.clone());
+            since.push(change.clone());
         }
-        let mut pieces = version.pieces.clone();
-        piece::push(&mut pieces, piece, version.view.dim());
-        let generation = version.view.generation() + 1;
-        Ok(self.install(commits, version.opening.clone(), generation, pieces).appended(rows))
+        let (mut pieces, mut deleted) = (version.pieces.clone(), version.deleted.clone());
+        change.apply(&mut pieces, &mut deleted, version.view.dim());
+        let content = Content { opening: version.opening.clone(), pieces, deleted };
+        Ok(self.install(commits, content, version.view.generation() + 1, Some(version)))
     }
 
     /// Held, nothing is merged but by who holds it: segment files stay.
@@ -270,13 +293,12 @@ impl Corpus {
         self.merges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A version to merge segments of, and the bytes of its log. What is committed from here on is remembered.
-    pub(crate) fn begin_merge(&self) -> Result<(Arc<Version>, u64), Error> {
+    /// A version to merge segments of. What is committed from here on is remembered.
+    pub(crate) fn begin_merge(&self) -> Result<Arc<Version>, Error> {
         let mut commits = self.turn();
         let version = self.version()?;
         commits.since = Some(Vec::new());
-        let len = commits.log.as_ref().map_or(version.log_len, Log::len);
-        Ok((version, len))
+        Ok(version)
     }
 
     /// Ends a merge that came to nothing.
@@ -284,12 +306,12 @@ impl Corpus {
         self.turn().since = None;
     }
 
-    /// Replaces the version that a merge began with by `pieces`, whose log is `log`, and adds what was committed since.
+    /// Replaces the version that a merge began with by what it made of it, whose log is `log`, and adds what was
+    /// committed since. `dropped` are the rows that have no number any more.
     pub(crate) fn finish_merge(
         &self,
-        began: &Version,
-        from: u64,
-        mut pieces: Vec<Piece>,
+        mut made: Content,
+        dropped: &RoaringBitmap,
         log: TemporaryFile,
         files: Vec<NamedFile<'_>>,
     ) -> Result<(), Error> {
@@ -299,11 +321,10 @@ impl Corpus {
         let failed = storage("cannot write", &path);
         // Who read everything anew meanwhile has forgotten what was committed since.
         let since = commits.since.take().ok_or(Error::Cancelled)?;
-        let copied = log.handle().and_then(|mut to| match &mut commits.log {
-            Some(old) => old.copy_from(from, &mut to),
-            None => Ok(()),
-        });
-        copied.and_then(|()| log.rename(&path)).map_err(failed)?;
+        let since: Vec<Change> = since.into_iter().map(|change| change.renumbered(dropped)).collect();
+        let records = since.iter().map(Change::logged).collect::<Result<Vec<_>, _>>()?;
+        let added = log.handle().and_then(|mut to| manifest::extend(&mut to, &records));
+        added.and_then(|()| log.rename(&path)).map_err(failed)?;
         // From here on the new log is what a restart finds.
         files.into_iter().for_each(NamedFile::keep);
         commits.log = None;
@@ -314,10 +335,10 @@ impl Corpus {
             Ok(log) => commits.log = Some(log),
             Err(error) => return Err(self.lose_track(&version, &error)),
         }
-        let dim = began.view.dim();
-        since.into_iter().for_each(|piece| piece::push(&mut pieces, piece, dim));
+        let dim = version.view.dim();
+        since.into_iter().for_each(|change| change.apply(&mut made.pieces, &mut made.deleted, dim));
         let generation = version.view.generation().checked_add(1).ok_or_else(|| out_of_generations(&self.name))?;
-        self.install(&commits, version.opening.clone(), generation, pieces);
+        self.install(&commits, made, generation, Some(&version));
         Ok(())
     }
 
@@ -391,9 +412,9 @@ impl Corpus {
         Ok(())
     }
 
-    fn install(&self, commits: &Commits, opening: Opening, generation: u32, pieces: Vec<Piece>) -> Arc<Version> {
+    fn install(&self, commits: &Commits, content: Content, generation: u32, before: Option<&Version>) -> Arc<Version> {
         let log_len = commits.log.as_ref().map_or(0, Log::len);
-        let version = Arc::new(Version::new(opening, self.handle, generation, pieces, log_len));
+        let version = Arc::new(Version::new(content, self.handle, generation, log_len, before));
         self.table.register(&version.view);
         self.set(Condition::Ready(version.clone()));
         version
@@ -421,25 +442,6 @@ impl Corpus {
     }
 }
 
-impl Version {
-    pub(crate) fn new(opening: Opening, handle: u32, generation: u32, pieces: Vec<Piece>, log_len: u64) -> Self {
-        let segments = pieces.iter().flat_map(Piece::views).cloned().collect();
-        let view = CorpusView::new(opening.name.clone(), handle, generation, opening.dim as usize, segments);
-        Self { opening, pieces, view: Arc::new(view), log_len }
-    }
-
-    fn appended(&self, rows: usize) -> Appended {
-        let (total_rows, generation) = (self.view.rows(), self.view.generation());
-        let stored = self.pieces.iter().filter(|piece| piece.file().is_some()).count();
-        // The log is one more where rows are in it.
-        Appended { rows, total_rows, generation, segments: stored + usize::from(stored < self.pieces.len()) }
-    }
-
-    fn describe(&self) -> Description {
-        describe(&self.opening, self.view.generation(), &self.pieces, self.log_len)
-    }
-}
-
 /// A segment file that is removed again, with its cache, unless it is kept.
 pub(crate) struct NamedFile<'a> {
     corpus: &'a Corpus,
@@ -458,6 +460,13 @@ impl Drop for NamedFile<'_> {
             self.corpus.remove_segment(path);
         }
     }
+}
+
+/// The id of the first of `rows` rows that come without ids.
+fn first_id(version: &Version, rows: usize) -> Result<u64, Error> {
+    let fits = |first: &u64| first.checked_add(rows as u64).is_some();
+    let none = || Error::field(MEMORY_ID, "no larger ids are left to be given; send ids");
+    version.next_id().filter(fits).ok_or_else(none)
 }
 
 /// Whether `rows` more rows fit a corpus of `have`.

@@ -1,8 +1,9 @@
 //! What is told of a corpus.
 
 use crate::columns::MEMORY_ID;
-use crate::manifest::{self, Manifest, Opening, Record, SegmentEntry};
+use crate::manifest::{self, Logged, Manifest, Opening, SegmentEntry};
 use crate::piece::Piece;
+use crate::version::Version;
 
 /// What is known of a corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,8 +12,12 @@ pub struct Description {
     pub name: String,
     /// Elements of an embedding; 0 where the manifest cannot be read.
     pub dim: usize,
-    /// Rows in all segments.
+    /// Rows that can be found.
     pub rows: usize,
+    /// Rows that are deleted and still have numbers, until their segments are merged.
+    pub deleted_rows: usize,
+    /// Whether no two rows have one id.
+    pub unique_ids: bool,
     /// Version, rising with every change.
     pub generation: u32,
     /// Files with rows: segments in row order, then the log, where rows are in it.
@@ -32,7 +37,7 @@ pub struct Description {
 pub struct SegmentDescription {
     /// Name of the file in the corpus's folder.
     pub file: String,
-    /// Rows in it.
+    /// Rows in it, deleted ones too.
     pub rows: usize,
     /// Its length.
     pub bytes: u64,
@@ -61,6 +66,8 @@ impl Description {
             name: name.to_owned(),
             dim: 0,
             rows: 0,
+            deleted_rows: 0,
+            unique_ids: false,
             generation: 0,
             segments: Vec::new(),
             columns: Vec::new(),
@@ -72,14 +79,17 @@ impl Description {
 }
 
 /// Of a version.
-pub(crate) fn describe(opening: &Opening, generation: u32, pieces: &[Piece], log_len: u64) -> Description {
+pub(crate) fn describe(version: &Version) -> Description {
+    let Version { opening, pieces, view, log_len, .. } = version;
     let stored = pieces.iter().filter_map(|piece| match piece {
         Piece::Stored(stored) => Some(&stored.entry),
         Piece::Kept(_) => None,
     });
     let kept: Vec<&Piece> = pieces.iter().filter(|piece| matches!(piece, Piece::Kept(_))).collect();
     let rows = kept.iter().map(|piece| piece.rows()).sum();
-    let mut described = describe_files(opening, generation, stored, (rows, log_len));
+    let mut described = describe_files(opening, view.generation(), stored, (rows, *log_len));
+    described.rows = view.visible_rows();
+    described.deleted_rows = view.rows() - view.visible_rows();
     let has = |piece: &&Piece, column: &String| piece.form().field_with_name(column).is_ok();
     if described.columns.is_empty() {
         let first = kept.first().map(|piece| piece.form().fields().iter().map(|field| field.name().clone()));
@@ -91,15 +101,9 @@ pub(crate) fn describe(opening: &Opening, generation: u32, pieces: &[Piece], log
 
 /// As much as the log says.
 pub(crate) fn describe_unread(manifest: &Manifest) -> Description {
-    let stored = manifest.records.iter().filter_map(|logged| match &logged.record {
-        Record::Segment(entry) => Some(entry),
-        Record::Rows(_) => None,
-    });
-    let kept = manifest.records.iter().map(|logged| match logged.record {
-        Record::Rows(rows) => rows as usize,
-        Record::Segment(_) => 0,
-    });
-    describe_files(&manifest.opening, manifest.generation().unwrap_or(u32::MAX), stored, (kept.sum(), manifest.len))
+    let stored = manifest.records.iter().filter_map(Logged::segment);
+    let kept = manifest.records.iter().map(|logged| logged.kept_rows() as usize).sum();
+    describe_files(&manifest.opening, manifest.generation().unwrap_or(u32::MAX), stored, (kept, manifest.len))
 }
 
 fn describe_files<'a>(
@@ -123,6 +127,8 @@ fn describe_files<'a>(
         name: opening.name.clone(),
         dim: opening.dim as usize,
         rows: segments.iter().map(|segment| segment.rows).sum(),
+        deleted_rows: 0,
+        unique_ids: opening.unique_ids,
         generation,
         bytes: segments.iter().map(|segment| segment.bytes).sum(),
         segments,

@@ -20,11 +20,12 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
-use crate::corpus::{Corpus, Version};
+use crate::corpus::Corpus;
 use crate::durable::{TemporaryFile, storage, sync_folder};
 use crate::import::Format;
 use crate::piece::Piece;
 use crate::rows::Rows;
+use crate::version::Version;
 
 /// Rows that are converted at a time.
 const RUN_ROWS: usize = 8192;
@@ -85,12 +86,13 @@ fn export_version(corpus: &Corpus, version: &Version, path: &Path, format: Forma
     let refused = || storage("cannot write", path);
     let mut sink = Sink::open(&file, format, version, &schema)?;
     let dim = version.view.dim();
-    for piece in &version.pieces {
-        piece.for_each_run(corpus.folder(), dim, RUN_ROWS, |rows| sink.put(rows, dim, &schema).map_err(refused()))?;
+    for (piece, start) in version.pieces.iter().zip(version.starts()) {
+        let put = |rows| sink.put(rows, dim, &schema).map_err(refused());
+        piece.for_each_run(corpus.folder(), dim, RUN_ROWS, (start, &version.deleted), put)?;
     }
     sink.close().map_err(refused())?;
     file.publish()?;
-    Ok(version.view.rows())
+    Ok(version.view.visible_rows())
 }
 
 /// A file that is there whole or not at all, and takes no other's place.
@@ -157,7 +159,7 @@ fn columns(rows: Rows, dim: usize, schema: &SchemaRef) -> Result<RecordBatch, Ar
 impl Sink {
     /// An error for a format that is not written.
     fn open(file: &NewFile, format: Format, version: &Version, schema: &SchemaRef) -> Result<Self, Error> {
-        let (rows, dim) = (version.view.rows(), version.view.dim());
+        let (rows, dim) = (version.view.visible_rows(), version.view.dim());
         let handle = file.handle()?;
         let opened = match format {
             Format::Npy => {

@@ -45,6 +45,7 @@
 
 mod append;
 mod arrow_file;
+mod change;
 mod columns;
 mod compact;
 mod copy;
@@ -54,6 +55,7 @@ mod description;
 mod durable;
 mod export;
 mod fault;
+mod ids;
 pub mod import;
 mod load;
 mod lock;
@@ -66,12 +68,14 @@ mod segment;
 mod segment_writer;
 mod store;
 mod verify;
+mod version;
 
 pub use append::{Appended, Appender};
+pub use change::Deleted;
 pub use compact::Compacted;
 pub use description::{Description, SegmentDescription, State};
 pub use manifest::check_name;
 pub use pairs::{PairFile, Pairs};
 pub use rows::{Further, Rows};
-pub use store::{Access, Adopted, OpenOptions, Store};
+pub use store::{Access, Adopted, CreateOptions, OpenOptions, Store};
 pub use verify::{SegmentReport, VerifyReport};

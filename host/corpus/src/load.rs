@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use megaring_core::corpus::SegmentView;
 
-use crate::corpus::{Loss, Settings, Version};
+use crate::corpus::{Loss, Settings};
 use crate::derived::{self, DerivedPart, Stamp};
 use crate::description::describe_unread;
-use crate::manifest::{self, Manifest, Record, SegmentEntry, segment_number};
+use crate::manifest::{self, Logged, Manifest, Record, SegmentEntry, segment_number};
 use crate::piece::{self, Kept, Piece, Stored};
 use crate::segment::{MappedSegment, SegmentFile};
+use crate::version::{Content, Version};
 
 /// Maps one segment of a manifest, with the cheap checks and, for small files, the checksum.
 pub(crate) fn map_segment(
@@ -48,10 +49,12 @@ pub(crate) fn load(folder: &Path, name: &str, handle: u32, settings: &Settings) 
     loop {
         let unreadable = |reason| Arc::new(Loss { file: manifest::FILE.into(), reason, known: None });
         let manifest = Manifest::read(folder, name).map_err(unreadable)?;
+        let deleted = manifest.deleted().map_err(unreadable)?;
         match load_pieces(folder, &manifest, settings) {
             Ok(pieces) => {
                 let generation = manifest.generation().unwrap_or(u32::MAX);
-                return Ok(Version::new(manifest.opening, handle, generation, pieces, manifest.len));
+                let content = Content { opening: manifest.opening, pieces, deleted };
+                return Ok(Version::new(content, handle, generation, manifest.len, None));
             }
             // Another process may have merged segments meanwhile, and removed them.
             Err(_) if !settings.writable && has_changed(folder, name, manifest.generation().unwrap_or(u32::MAX)) => {}
@@ -71,8 +74,8 @@ pub(crate) fn has_changed(folder: &Path, name: &str, generation: u32) -> bool {
 fn load_pieces(folder: &Path, manifest: &Manifest, settings: &Settings) -> Result<Vec<Piece>, (String, String)> {
     let dim = manifest.opening.dim as usize;
     let mut pieces = Vec::new();
-    for logged in &manifest.records {
-        let piece = match &logged.record {
+    for (record, body) in manifest.records.iter().filter_map(Logged::added) {
+        let piece = match record {
             Record::Segment(entry) => {
                 let file = map_segment(folder, entry, dim, settings.check_bytes, settings.small_bytes)
                     .map_err(|reason| (entry.file.clone(), reason))?;
@@ -80,9 +83,10 @@ fn load_pieces(folder: &Path, manifest: &Manifest, settings: &Settings) -> Resul
                 stored(file, entry.clone(), derived, dim)
             }
             Record::Rows(_) => {
-                let kept = Kept::decode(&logged.body, dim);
+                let kept = Kept::decode(body, dim);
                 Piece::Kept(Arc::new(kept.map_err(|fault| (manifest::FILE.to_owned(), fault.to_string()))?))
             }
+            Record::Deleted(_) => return Err((manifest::FILE.to_owned(), "a deletion adds a deletion".into())),
         };
         piece::push(&mut pieces, piece, dim);
     }

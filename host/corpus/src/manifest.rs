@@ -12,10 +12,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use bytemuck::{Pod, Zeroable};
 use megaring_core::Error;
+use roaring::RoaringBitmap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +29,10 @@ pub(crate) const FILE: &str = "manifest.log";
 pub(crate) const FORMER_FILE: &str = "manifest.json";
 /// Longest name of a corpus, in bytes.
 const MAX_NAME: usize = 64;
-/// Version of the log's form.
-const FORMAT: u32 = 2;
+/// Version of the log's form: the third has deletions.
+const FORMAT: u32 = 3;
+/// Those that are read.
+const FORMATS: RangeInclusive<u32> = 2..=FORMAT;
 /// Version of the form that [`FORMER_FILE`] has.
 const FORMER_FORMAT: u32 = 1;
 
@@ -59,6 +63,20 @@ pub(crate) struct Opening {
     /// The version that the first `base` records are.
     pub(crate) generation: u32,
     base: u64,
+    /// Rows that were here and have no number any more: deleted, and merged away.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) gone: u64,
+    /// Whether no two rows have one id.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unique_ids: bool,
+    /// Where no two have: the ids that rows had which are gone are below it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) next_id: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a commit added.
@@ -69,6 +87,20 @@ pub(crate) enum Record {
     Segment(SegmentEntry),
     /// Rows, in the frame's body.
     Rows(u64),
+    /// Rows that are deleted from here on.
+    Deleted(Deletion),
+}
+
+/// Rows that a commit deletes, and those that it adds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Deletion {
+    /// Bytes at the front of the frame's body: the numbers of the rows, as a roaring bitmap. Rows that are added have
+    /// theirs already.
+    pub(crate) bytes: u64,
+    /// What the rest of the body belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) and: Option<Box<Record>>,
 }
 
 /// What stands before a frame. Little-endian, as all of a corpus's files.
@@ -94,6 +126,54 @@ pub(crate) struct Logged {
     pub(crate) body: Vec<u8>,
 }
 
+impl Logged {
+    /// Of a commit that deletes rows, and adds some where there is `added`.
+    pub(crate) fn deleting(rows: &RoaringBitmap, added: Option<Self>) -> io::Result<Self> {
+        let mut body = Vec::with_capacity(rows.serialized_size());
+        rows.serialize_into(&mut body)?;
+        let bytes = body.len() as u64;
+        let and = added.map(|added| {
+            body.extend_from_slice(&added.body);
+            Box::new(added.record)
+        });
+        Ok(Self { record: Record::Deleted(Deletion { bytes, and }), body })
+    }
+
+    /// What it adds, with the body that belongs to it.
+    pub(crate) fn added(&self) -> Option<(&Record, &[u8])> {
+        match &self.record {
+            Record::Deleted(Deletion { bytes, and }) => {
+                let body = self.body.get(*bytes as usize..).unwrap_or_default();
+                and.as_deref().map(|record| (record, body))
+            }
+            record => Some((record, &self.body)),
+        }
+    }
+
+    /// The segment file that it adds.
+    pub(crate) fn segment(&self) -> Option<&SegmentEntry> {
+        match self.added() {
+            Some((Record::Segment(entry), _)) => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// Rows of its body that it adds.
+    pub(crate) fn kept_rows(&self) -> u64 {
+        match self.added() {
+            Some((Record::Rows(rows), _)) => *rows,
+            _ => 0,
+        }
+    }
+
+    /// The rows that it deletes.
+    pub(crate) fn deleted(&self) -> Result<RoaringBitmap, String> {
+        let Record::Deleted(Deletion { bytes, .. }) = &self.record else { return Ok(RoaringBitmap::new()) };
+        let bytes = self.body.get(..*bytes as usize).ok_or("its body is cut short")?;
+        RoaringBitmap::deserialize_from(bytes).map_err(|error| error.to_string())
+    }
+}
+
 /// A log as read.
 #[derive(Debug, Clone)]
 pub(crate) struct Manifest {
@@ -105,9 +185,9 @@ pub(crate) struct Manifest {
 
 impl Opening {
     /// Of an empty corpus.
-    pub(crate) fn new(name: &str, dim: usize, created_unix_ns: u64) -> Self {
+    pub(crate) fn new(name: &str, dim: usize, unique_ids: bool, created_unix_ns: u64) -> Self {
         let (name, dim) = (name.to_owned(), dim as u64);
-        Self { format: FORMAT, name, dim, created_unix_ns, generation: 1, base: 0 }
+        Self { format: FORMAT, name, dim, created_unix_ns, generation: 1, base: 0, gone: 0, unique_ids, next_id: 0 }
     }
 
     /// The same, of a corpus of another name.
@@ -119,14 +199,27 @@ impl Opening {
 impl Manifest {
     /// Whether it names this segment file.
     pub(crate) fn names(&self, file: &str) -> bool {
-        let is_it = |logged: &Logged| matches!(&logged.record, Record::Segment(entry) if entry.file == file);
-        self.records.iter().any(is_it)
+        self.records.iter().filter_map(Logged::segment).any(|entry| entry.file == file)
     }
 
     /// The version that all records are. `None` when generations have run out (2³² commits).
     pub(crate) fn generation(&self) -> Option<u32> {
         let more = (self.records.len() as u64).saturating_sub(self.opening.base);
         u64::from(self.opening.generation).checked_add(more).and_then(|generation| u32::try_from(generation).ok())
+    }
+
+    /// The rows that are deleted in that version, each of which is there.
+    pub(crate) fn deleted(&self) -> Result<RoaringBitmap, String> {
+        let (mut rows, mut deleted) = (0, RoaringBitmap::new());
+        for (number, logged) in self.records.iter().enumerate() {
+            rows += logged.segment().map_or(0, |entry| entry.rows) + logged.kept_rows();
+            let new = logged.deleted().map_err(|reason| format!("record {number} of it cannot be read: {reason}"))?;
+            if let Some(row) = new.max().filter(|row| u64::from(*row) >= rows) {
+                return Err(format!("record {number} of it deletes row {row} of {rows}"));
+            }
+            deleted |= new;
+        }
+        Ok(deleted)
     }
 
     /// Reads and checks the manifest in a folder named `name`.
@@ -143,8 +236,8 @@ impl Manifest {
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let (opening, _, mut rest) = frame::<Opening>(bytes, 0)?.ok_or("it is cut short")?;
-        if opening.format != FORMAT {
-            return Err(format!("is of format {}; this version reads format {FORMAT}", opening.format));
+        if !FORMATS.contains(&opening.format) {
+            return Err(format!("is of format {}; this version reads formats up to {FORMAT}", opening.format));
         }
         let mut records = Vec::new();
         while let Some((record, body, after)) = frame(rest, bytes.len() - rest.len())
@@ -176,9 +269,7 @@ impl Manifest {
         let temporary = TemporaryFile::create(folder)?;
         let mut out = io::BufWriter::new(temporary.handle()?);
         out.write_all(&framed(&opening, &[])?)?;
-        for logged in records {
-            out.write_all(&framed(&logged.record, &logged.body)?)?;
-        }
+        extend(&mut out, records)?;
         out.flush()?;
         Ok(temporary)
     }
@@ -208,8 +299,8 @@ impl Log {
     }
 
     /// Adds a record, lasting over a crash from the moment this returns. `Err(true)`: nobody knows whether it does.
-    pub(crate) fn append(&mut self, record: &Record, body: &[u8]) -> Result<(), (io::Error, bool)> {
-        let frame = framed(record, body).map_err(|error| (error, false))?;
+    pub(crate) fn append(&mut self, logged: &Logged) -> Result<(), (io::Error, bool)> {
+        let frame = framed(&logged.record, &logged.body).map_err(|error| (error, false))?;
         let written = self.file.write_all(&frame);
         let written = written.map_err(|error| (error, false)).and_then(|()| {
             // A sync that failed may have lost what an earlier one would have kept.
@@ -227,14 +318,11 @@ impl Log {
             }
         }
     }
+}
 
-    /// Copies the frames from byte `from` on to the end of another log.
-    pub(crate) fn copy_from(&mut self, from: u64, to: &mut File) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(from))?;
-        let copied = io::copy(&mut io::Read::by_ref(&mut self.file), to);
-        self.file.seek(SeekFrom::Start(self.len))?;
-        copied.map(|_| ())
-    }
+/// Adds records to the end of a log that nobody reads yet.
+pub(crate) fn extend(log: &mut impl Write, records: &[Logged]) -> io::Result<()> {
+    records.iter().try_for_each(|logged| log.write_all(&framed(&logged.record, &logged.body)?))
 }
 
 /// The bytes of a frame.
@@ -291,12 +379,10 @@ fn check(manifest: &Manifest, name: &str) -> Result<(), String> {
     if manifest.generation().is_none() {
         return Err("has more records than there are generations".into());
     }
-    let named = |logged: &Logged| match &logged.record {
-        Record::Segment(entry) if segment_number(&entry.file).is_none() => Some(entry.file.clone()),
-        _ => None,
-    };
-    match manifest.records.iter().find_map(named) {
-        Some(file) => Err(format!("names {file:?}, which is no segment's name")),
+    manifest.deleted()?;
+    let mut entries = manifest.records.iter().filter_map(Logged::segment);
+    match entries.find(|entry| segment_number(&entry.file).is_none()) {
+        Some(entry) => Err(format!("names {:?}, which is no segment's name", entry.file)),
         None => Ok(()),
     }
 }
@@ -333,7 +419,8 @@ fn read_former(folder: &Path, name: &str) -> Result<Manifest, String> {
     let record = |entry| Logged { record: Record::Segment(entry), body: Vec::new() };
     let records: Vec<Logged> = former.segments.into_iter().map(record).collect();
     let Former { name: own, dim, generation, created_unix_ns, .. } = former;
-    let opening = Opening { format: FORMAT, name: own, dim, created_unix_ns, generation, base: records.len() as u64 };
+    let opening =
+        Opening { generation, base: records.len() as u64, ..Opening::new(&own, dim as usize, false, created_unix_ns) };
     let manifest = Manifest { opening, records, len: 0 };
     check(&manifest, name)?;
     Ok(manifest)

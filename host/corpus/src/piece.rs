@@ -9,8 +9,10 @@ use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, SchemaRef};
 use arrow_select::concat::concat_batches;
+use arrow_select::filter::filter_record_batch;
 use megaring_core::Error;
 use megaring_core::corpus::SegmentView;
+use roaring::RoaringBitmap;
 
 use crate::arrow_file::{Layout, block_range, check_block, decode};
 use crate::derived::DerivedPart;
@@ -91,12 +93,14 @@ impl Piece {
         }
     }
 
-    /// Gives all rows, with ids, in runs of at most `most` rows to `take`.
+    /// Gives all rows that are not `deleted`, with ids, in runs of at most `most` rows to `take`. `start` is the number
+    /// of its first row.
     pub(crate) fn for_each_run(
         &self,
         folder: &Path,
         dim: usize,
         most: usize,
+        (start, deleted): (u32, &RoaringBitmap),
         mut take: impl FnMut(Rows) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (batches, mut next_id) = match self {
@@ -107,13 +111,28 @@ impl Piece {
                 (batches.map_err(|fault| unreadable(&entry.file, &fault))?, entry.first_id)
             }
         };
+        let mut next_row = start;
         for batch in batches {
-            for start in (0..batch.num_rows()).step_by(most.max(1)) {
-                let run = batch.slice(start, most.max(1).min(batch.num_rows() - start));
-                let mut rows = rows_of(&run, dim).map_err(|fault| unreadable("rows", &fault))?;
-                if let Some(next_id) = &mut next_id {
-                    rows.memory_ids = (*next_id..).take(rows.len()).collect();
-                    *next_id += rows.len() as u64;
+            for first in (0..batch.num_rows()).step_by(most.max(1)) {
+                let run = batch.slice(first, most.max(1).min(batch.num_rows() - first));
+                let (count, first_row) = (run.num_rows(), next_row);
+                let stays = |at: &usize| !deleted.contains(first_row + *at as u32);
+                next_row += count as u32;
+                let left = count - deleted.range_cardinality(first_row..next_row) as usize;
+                let kept = if left == count {
+                    Ok(run)
+                } else {
+                    filter_record_batch(&run, &(0..count).map(|at| Some(stays(&at))).collect())
+                };
+                let kept = kept.map_err(|error| unreadable("rows", &Fault::file(error.to_string())))?;
+                let first_id = next_id;
+                next_id = next_id.map(|id| id + count as u64);
+                if left == 0 {
+                    continue;
+                }
+                let mut rows = rows_of(&kept, dim).map_err(|fault| unreadable("rows", &fault))?;
+                if let Some(first_id) = first_id {
+                    rows.memory_ids = (0..count).filter(stays).map(|at| first_id + at as u64).collect();
                 }
                 take(rows)?;
             }
@@ -158,6 +177,15 @@ impl Kept {
         let batch = concat_batches(self.batch.schema_ref(), [&self.batch, &next.batch]).ok()?;
         Self::new(batch, dim).ok()
     }
+}
+
+/// The records of a log that has these pieces, of which some rows are deleted.
+pub(crate) fn records(pieces: &[Piece], deleted: &RoaringBitmap) -> Result<Vec<Logged>, Error> {
+    let mut records = pieces.iter().map(Piece::logged).collect::<Result<Vec<_>, _>>()?;
+    if !deleted.is_empty() {
+        records.push(Logged::deleting(deleted, None).map_err(|error| Error::Internal(error.to_string()))?);
+    }
+    Ok(records)
 }
 
 /// Adds a piece. Rows in memory are joined as the digits of a binary number are carried, so that there are few pieces

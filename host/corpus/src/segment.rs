@@ -12,7 +12,7 @@ use arrow_array::{Array, ArrayRef, LargeStringArray, RecordBatch, StringArray, S
 use arrow_buffer::{Buffer, MutableBuffer, ScalarBuffer};
 use arrow_ipc::Block;
 use arrow_schema::{DataType, Schema, SchemaRef};
-use megaring_core::corpus::SegmentData;
+use megaring_core::corpus::{MemoryIds, SegmentData};
 use megaring_core::error::first_non_finite;
 use megaring_core::nibbles::NibblesView;
 use megaring_core::screen::CodesView;
@@ -83,6 +83,15 @@ impl SegmentFile {
     /// Whether rows have ids in the file.
     pub(crate) fn has_ids(&self) -> bool {
         self.schema.field_with_name(MEMORY_ID).is_ok()
+    }
+
+    /// The rows' ids, where they are in the file.
+    pub(crate) fn given_ids(&self) -> Vec<u64> {
+        let ids = |part: &'_ Part| match &part.ids {
+            Ids::Given(ids) => ids.to_vec(),
+            Ids::From(_) => Vec::new(),
+        };
+        self.parts.iter().flat_map(ids).collect()
     }
 
     /// Numbers the rows of a file without ids.
@@ -203,6 +212,13 @@ impl Part {
         axes.iter().map(|(name, _)| name).eq(&COORDINATES).then_some(columns)
     }
 
+    pub(crate) fn ids(&self) -> MemoryIds<'_> {
+        match &self.ids {
+            Ids::Given(ids) => MemoryIds::Given(ids),
+            Ids::From(first) => MemoryIds::From(*first),
+        }
+    }
+
     fn title(&self, row: usize) -> &str {
         match &self.titles {
             Titles::Short(titles) if titles.is_valid(row) => titles.value(row),
@@ -317,11 +333,8 @@ impl SegmentData for MappedSegment {
         self.part.coordinates()
     }
 
-    fn memory_id(&self, row: usize) -> u64 {
-        match &self.part.ids {
-            Ids::Given(ids) => ids[row],
-            Ids::From(first) => first + row as u64,
-        }
+    fn memory_ids(&self) -> MemoryIds<'_> {
+        self.part.ids()
     }
 
     fn title(&self, row: usize) -> &str {

@@ -15,7 +15,8 @@ use megaring_core::Error;
 use megaring_core::corpus::{CorpusTable, CorpusView};
 use megaring_core::matrix::MAX_DIM;
 
-use crate::append::{Appended, Appender};
+use crate::append::{Appended, Appender, Mode};
+use crate::change::Deleted;
 use crate::compact::{Compacted, Compactor, compact_all};
 use crate::copy::copy;
 use crate::corpus::{Corpus, Settings};
@@ -54,6 +55,13 @@ impl Default for OpenOptions {
     fn default() -> Self {
         Self { check_bytes: 64 << 20, small_bytes: 256 << 10 }
     }
+}
+
+/// What a corpus is to keep to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CreateOptions {
+    /// No two rows have one id: an append that brings one that is there is refused, and an upsert replaces its row.
+    pub unique_ids: bool,
 }
 
 /// What became of a file that was to be served as it is.
@@ -138,13 +146,21 @@ impl Store {
     /// # Errors
     /// [`Error::Invalid`] naming `name` or `dim`, [`Error::CorpusExists`], [`Error::Storage`].
     pub fn create(&self, name: &str, dim: usize) -> Result<Description, Error> {
+        self.create_with(name, dim, CreateOptions::default())
+    }
+
+    /// [`Self::create`], with what the corpus is to keep to.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_with(&self, name: &str, dim: usize, options: CreateOptions) -> Result<Description, Error> {
         check_name(name)?;
         if !(1..=MAX_DIM).contains(&dim) {
             return Err(Error::field("dim", format!("{dim} is not within 1 and {MAX_DIM}")));
         }
         self.add(name, |folder| {
             let made = fs::create_dir(folder)
-                .and_then(|()| Manifest::write(folder, &Opening::new(name, dim, now_ns()), 1, &[]));
+                .and_then(|()| Manifest::write(folder, &Opening::new(name, dim, options.unique_ids, now_ns()), 1, &[]));
             made.map_err(storage("cannot create", &self.root.join(name)))
         })
     }
@@ -196,7 +212,30 @@ impl Store {
     /// As [`Self::view`]; [`Error::Precondition`] where the store is open for reading only.
     pub fn append(&self, name: &str) -> Result<Appender, Error> {
         self.require_writable(name)?;
-        Appender::new(self.find(name)?)
+        Appender::new(self.find(name)?, Mode::Append)
+    }
+
+    /// Begins an append whose rows take the place of those that have their ids: committing it deletes and adds in one
+    /// step. Of new rows with one id the last stays.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn upsert(&self, name: &str) -> Result<Appender, Error> {
+        self.require_writable(name)?;
+        Appender::new(self.find(name)?, Mode::Upsert)
+    }
+
+    /// Deletes the rows that have one of these ids, lasting over a crash from the moment this returns. Versions in use
+    /// go on showing them. They keep their numbers until their segments are merged.
+    ///
+    /// # Errors
+    /// As [`Self::append`], and [`Error::Storage`] when the disk refuses: nothing is deleted.
+    pub fn delete(&self, name: &str, ids: &[u64]) -> Result<Deleted, Error> {
+        self.require_writable(name)?;
+        let corpus = self.find(name)?;
+        let deleted = corpus.delete(ids)?;
+        corpus.merge_soon();
+        Ok(deleted)
     }
 
     /// Copies an Arrow IPC file into a corpus as a segment, unchanged, where it has the form of one.
@@ -223,7 +262,7 @@ impl Store {
             )));
         }
         drop(mapped);
-        let appended = corpus.commit_file(Written { file: copy, bytes, crc32 })?;
+        let appended = corpus.commit_file(Written { file: copy, bytes, crc32 }, Mode::Append)?;
         corpus.merge_soon();
         Ok(Adopted::Done(appended))
     }

@@ -85,12 +85,8 @@ fn verify_folder(folder: &Path, name: &str, small: u64) -> VerifyReport {
     };
     let dim = manifest.as_ref().map_or(0, |manifest| manifest.opening.dim as usize);
     let records = manifest.iter().flat_map(|manifest| &manifest.records);
-    let mut segments: Vec<SegmentReport> = records
-        .filter_map(|logged| match &logged.record {
-            Record::Segment(entry) => Some(verify_segment(folder, entry, dim, small)),
-            Record::Rows(_) => None,
-        })
-        .collect();
+    let entries = records.filter_map(Logged::segment);
+    let mut segments: Vec<SegmentReport> = entries.map(|entry| verify_segment(folder, entry, dim, small)).collect();
     segments.extend(manifest.as_ref().and_then(|manifest| verify_log(manifest, dim)));
     VerifyReport {
         corpus: name.to_owned(),
@@ -104,7 +100,7 @@ fn verify_folder(folder: &Path, name: &str, small: u64) -> VerifyReport {
 /// The rows in the log, whose checksums reading it has compared.
 fn verify_log(manifest: &Manifest, dim: usize) -> Option<SegmentReport> {
     let (mut rows, mut fault) = (0, None);
-    for Logged { record, body } in &manifest.records {
+    for (record, body) in manifest.records.iter().filter_map(Logged::added) {
         let Record::Rows(count) = record else { continue };
         rows += *count as usize;
         let checked = Kept::decode(body, dim).and_then(|kept| kept.check_values(dim));

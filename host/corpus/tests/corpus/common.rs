@@ -101,3 +101,11 @@ pub(crate) fn assert_says(text: &str, parts: &[&str]) {
         assert!(text.contains(part), "{text:?} does not say {part:?}");
     }
 }
+
+/// Numbers without a pattern tests could fall in step with (Marsaglia's xorshift).
+pub(crate) fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use megaring_corpus::{Access, OpenOptions, Store};
 
 use crate::child;
-use crate::common::{append, assert_rows};
+use crate::common::{append, assert_rows, random};
 
 const KILLS: usize = 60;
 const DIM: usize = 96;
@@ -38,14 +38,6 @@ fn append_until_killed(options: OpenOptions) {
         rows += ROWS;
         println!("rows {rows}");
     }
-}
-
-/// Numbers without a pattern the appends could fall in step with (Marsaglia's xorshift).
-fn random(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
 }
 
 /// Lets a child acknowledge `acks` appends and some microseconds pass, kills it, and returns the rows it had

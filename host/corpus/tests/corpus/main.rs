@@ -9,6 +9,7 @@ mod common;
 mod copies;
 mod crash;
 mod full_disk;
+mod histories;
 mod import;
 mod import_columns;
 mod import_formats;
