@@ -10,7 +10,13 @@ use prost::Message as _;
 const FILES: [&str; 3] = ["megaring/v1/compute.proto", "megaring/v1/corpora.proto", "megaring/v1/admin.proto"];
 
 /// Fields that are taken from the message without a copy.
-const WITHOUT_COPY: [&str; 2] = [".megaring.v1.Vectors.data", ".megaring.v1.EncodeResponse.masks"];
+const WITHOUT_COPY: [&str; 5] = [
+    ".megaring.v1.Vectors.data",
+    ".megaring.v1.EncodeResponse.masks",
+    ".megaring.v1.SearchResponse.columns",
+    ".megaring.v1.NearestResponse.columns",
+    ".megaring.v1.FetchResponse.columns",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=megaring");

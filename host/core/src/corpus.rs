@@ -5,6 +5,7 @@
 //! in order. Rows that are deleted, or that a filter does not let pass, keep their numbers and are hidden: no operation
 //! answers them ([`Visible`]).
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -141,7 +142,7 @@ pub enum MemoryIds<'a> {
 }
 
 /// The columns of one segment that the compute path reads.
-pub trait SegmentData: Send + Sync {
+pub trait SegmentData: Any + Send + Sync {
     /// Row-major float32, `rows * dim` values, all finite.
     fn embeddings(&self) -> &[f32];
     /// Canonical `dot(x, x)` of each row.
@@ -406,7 +407,7 @@ impl CorpusTable {
     pub fn select(&self, view: &CorpusView, visible: impl IntoIterator<Item = Visible>) -> Arc<CorpusView> {
         let chosen = visible.into_iter().map(Some).chain(std::iter::repeat(None));
         let show = |(segment, chosen): (&Arc<SegmentView>, Option<Visible>)| {
-            let chosen = chosen.unwrap_or_else(|| Visible::all(segment.rows()).without(0..segment.rows()));
+            let chosen = chosen.unwrap_or_else(|| Visible::none(segment.rows()));
             Arc::new(segment.showing(match segment.visible() {
                 Some(visible) => chosen.and(visible),
                 None => chosen,

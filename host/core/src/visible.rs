@@ -23,6 +23,12 @@ impl Visible {
         Self::of_groups(vec![u16::MAX; groups(rows)], rows)
     }
 
+    /// None of `rows` rows.
+    #[must_use]
+    pub fn none(rows: usize) -> Self {
+        Self { groups: vec![0; groups(rows)], rows, count: 0 }
+    }
+
     /// Those of `rows` rows whose bit is set, the first being the lowest of the first byte. Missing bits are not set.
     #[must_use]
     pub fn of_bits(bits: &[u8], rows: usize) -> Self {
@@ -45,6 +51,15 @@ impl Visible {
     pub fn without(mut self, rows: impl Iterator<Item = usize>) -> Self {
         for row in rows.filter(|row| *row < self.rows) {
             self.groups[row / GROUP_ROWS] &= !(1 << (row % GROUP_ROWS));
+        }
+        Self::of_groups(self.groups, self.rows)
+    }
+
+    /// Shows some rows more; those beyond the segment are passed over.
+    #[must_use]
+    pub fn with(mut self, rows: impl Iterator<Item = usize>) -> Self {
+        for row in rows.filter(|row| *row < self.rows) {
+            self.groups[row / GROUP_ROWS] |= 1 << (row % GROUP_ROWS);
         }
         Self::of_groups(self.groups, self.rows)
     }

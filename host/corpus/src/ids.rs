@@ -3,7 +3,7 @@
 use megaring_core::Error;
 use megaring_core::corpus::{CorpusView, MemoryIds};
 use rayon::prelude::*;
-use roaring::RoaringBitmap;
+use roaring::{RoaringBitmap, RoaringTreemap};
 
 use crate::columns::MEMORY_ID;
 
@@ -51,29 +51,53 @@ impl IdSet {
 
     /// The visible rows of a view that have one of the ids.
     pub(crate) fn rows_of(&self, view: &CorpusView) -> RoaringBitmap {
-        let mut rows = RoaringBitmap::new();
-        for (start, segment) in view.segments() {
-            let shows = |row: &usize| segment.visible().is_none_or(|visible| visible.contains(*row));
-            let found: Vec<usize> = match segment.data().memory_ids() {
-                MemoryIds::From(first) => {
-                    let last = first.saturating_add(segment.rows() as u64);
-                    let begin = self.sorted.partition_point(|id| *id < first);
-                    let within = self.sorted[begin..].iter().take_while(|id| **id < last);
-                    within.map(|id| (id - first) as usize).filter(shows).collect()
-                }
-                MemoryIds::Given(ids) => {
-                    let runs = ids.par_chunks(RUN).enumerate();
-                    let of_run = |(run, ids): (usize, &[u64])| {
-                        let found = ids.iter().enumerate().filter(|(_, id)| self.contains(**id));
-                        found.map(move |(at, _)| run * RUN + at).filter(shows).collect::<Vec<usize>>()
-                    };
-                    runs.flat_map_iter(of_run).collect()
-                }
-            };
-            rows.extend(found.into_iter().map(|row| (start + row) as u32));
-        }
-        rows
+        find(
+            view,
+            |id| self.contains(id),
+            |first, last| {
+                let begin = self.sorted.partition_point(|id| *id < first);
+                self.sorted[begin..].iter().take_while(|id| **id < last).copied().collect()
+            },
+        )
     }
+}
+
+/// Ids up to which a set is worth being laid out for looking them up.
+const MOST_SORTED: u64 = 1 << 20;
+
+/// The visible rows of a view that have an id of a set, however large.
+pub(crate) fn rows_with(view: &CorpusView, ids: &RoaringTreemap) -> RoaringBitmap {
+    if ids.len() <= MOST_SORTED {
+        return IdSet::new(&ids.iter().collect::<Vec<u64>>()).rows_of(view);
+    }
+    find(view, |id| ids.contains(id), |first, last| (first..last).filter(|id| ids.contains(*id)).collect())
+}
+
+/// The visible rows whose id is among those wanted. `within` has the wanted ids from one on to below another.
+fn find(
+    view: &CorpusView,
+    is_wanted: impl Fn(u64) -> bool + Sync,
+    within: impl Fn(u64, u64) -> Vec<u64>,
+) -> RoaringBitmap {
+    let mut rows = RoaringBitmap::new();
+    for (start, segment) in view.segments() {
+        let shows = |row: &usize| segment.visible().is_none_or(|visible| visible.contains(*row));
+        let found: Vec<usize> = match segment.data().memory_ids() {
+            MemoryIds::From(first) => {
+                let wanted = within(first, first.saturating_add(segment.rows() as u64));
+                wanted.into_iter().map(|id| (id - first) as usize).filter(shows).collect()
+            }
+            MemoryIds::Given(ids) => {
+                let of_run = |(run, ids): (usize, &[u64])| {
+                    let found = ids.iter().enumerate().filter(|(_, id)| is_wanted(**id));
+                    found.map(move |(at, _)| run * RUN + at).filter(shows).collect::<Vec<usize>>()
+                };
+                ids.par_chunks(RUN).enumerate().flat_map_iter(of_run).collect()
+            }
+        };
+        rows.extend(found.into_iter().map(|row| (start + row) as u32));
+    }
+    rows
 }
 
 /// Places in `ids` whose id comes again later.

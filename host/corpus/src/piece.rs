@@ -14,13 +14,13 @@ use megaring_core::Error;
 use megaring_core::corpus::SegmentView;
 use roaring::RoaringBitmap;
 
-use crate::arrow_file::{Layout, block_range, check_block, decode};
+use crate::arrow_file::{Layout, block_range, decode};
 use crate::derived::DerivedPart;
 use crate::fault::{Fault, guarded};
 use crate::import::rows_of;
 use crate::manifest::{Logged, Record, SegmentEntry};
 use crate::rows::Rows;
-use crate::segment::{MappedSegment, Part, SegmentFile};
+use crate::segment::{MappedSegment, Part, SegmentFile, read_dictionaries};
 
 /// Consecutive rows of a version. Cheap to clone.
 #[derive(Clone)]
@@ -222,15 +222,11 @@ fn stored_batches(path: &Path, entry: &SegmentEntry) -> Result<Vec<RecordBatch>,
     }
     let layout = Layout::of_file(&bytes)?;
     let mut decoder = layout.decoder(false);
+    read_dictionaries(&mut decoder, &layout, &bytes)?;
     let block_bytes = |block| {
         let range = block_range(block);
         bytes.slice_with_length(range.start, range.len())
     };
-    for block in &layout.dictionaries {
-        let bytes = block_bytes(block);
-        check_block(block, &bytes)?;
-        guarded(|| decoder.read_dictionary(block, &bytes)).map_err(Fault::file)?;
-    }
     layout.batches.iter().map(|block| decode(&decoder, block, &block_bytes(block)).map_err(Fault::file)).collect()
 }
 

@@ -3,16 +3,18 @@
 //! Two strictnesses: [`Layout`] and types are checked always; values (finite, no nulls where there may be none) when
 //! asked, that is before a file becomes part of a corpus and when it is verified.
 
+use std::any::Any;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, UInt64Type};
-use arrow_array::{Array, ArrayRef, LargeStringArray, RecordBatch, StringArray, StringViewArray};
+use arrow_array::{Array, ArrayRef, LargeStringArray, RecordBatch, StringArray, StringViewArray, UInt64Array};
 use arrow_buffer::{Buffer, MutableBuffer, ScalarBuffer};
 use arrow_ipc::Block;
-use arrow_schema::{DataType, Schema, SchemaRef};
-use megaring_core::corpus::{MemoryIds, SegmentData};
+use arrow_ipc::reader::FileDecoder;
+use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
+use megaring_core::corpus::{MemoryIds, SegmentData, SegmentView};
 use megaring_core::error::first_non_finite;
 use megaring_core::nibbles::NibblesView;
 use megaring_core::screen::CodesView;
@@ -20,7 +22,7 @@ use megaring_core::screen::CodesView;
 use crate::arrow_file::{Layout, block_range, check_block, decode};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::derived::DerivedPart;
-use crate::fault::{Fault, not_finite};
+use crate::fault::{Fault, guarded, not_finite};
 use crate::mapping;
 use crate::rows::out_of_range;
 
@@ -28,6 +30,53 @@ use crate::rows::out_of_range;
 pub(crate) struct SegmentFile {
     pub(crate) parts: Vec<Part>,
     pub(crate) schema: SchemaRef,
+}
+
+/// All columns of a part.
+#[derive(Clone)]
+pub(crate) enum Table {
+    /// Of a file in memory or mapped, from which they are decoded.
+    Block { file: Buffer, layout: Arc<Layout>, block: Block },
+    /// Rows in memory.
+    Batch(RecordBatch),
+}
+
+impl Table {
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        match self {
+            Self::Block { layout, .. } => &layout.schema,
+            Self::Batch(batch) => batch.schema_ref(),
+        }
+    }
+
+    /// A column as it is stored; `None` where there is none of this name.
+    pub(crate) fn column(&self, name: &str) -> Result<Option<ArrayRef>, Fault> {
+        match self {
+            Self::Batch(batch) => Ok(batch.column_by_name(name).cloned()),
+            Self::Block { file, layout, block } => {
+                let Some((index, _)) = layout.schema.fields().find(name) else { return Ok(None) };
+                let mut decoder = layout.decoder(false).with_projection(vec![index]);
+                read_dictionaries(&mut decoder, layout, file)?;
+                let batch = decode(&decoder, block, &slice(file, block)).map_err(|error| Fault::column(name, error))?;
+                Ok(batch.columns().first().cloned())
+            }
+        }
+    }
+}
+
+/// The bytes of a block.
+fn slice(file: &Buffer, block: &Block) -> Buffer {
+    let range = block_range(block);
+    file.slice_with_length(range.start, range.len())
+}
+
+/// Makes a decoder know the values that columns refer to.
+pub(crate) fn read_dictionaries(decoder: &mut FileDecoder, layout: &Layout, file: &Buffer) -> Result<(), Fault> {
+    layout.dictionaries.iter().try_for_each(|block| {
+        let bytes = slice(file, block);
+        check_block(block, &bytes)?;
+        guarded(|| decoder.read_dictionary(block, &bytes)).map_err(Fault::file)
+    })
 }
 
 impl SegmentFile {
@@ -51,12 +100,11 @@ impl SegmentFile {
 
     /// Reads the structure of a mapped file.
     pub(crate) fn read(bytes: Buffer, dim: usize) -> Result<Self, Fault> {
-        let layout = Layout::of_file(&bytes)?;
+        let layout = Arc::new(Layout::of_file(&bytes)?);
         check_schema(&layout.schema, dim)?;
         let mut parts = Vec::with_capacity(layout.batches.len());
         for block in &layout.batches {
-            let range = block_range(block);
-            let block_bytes = bytes.slice_with_length(range.start, range.len());
+            let block_bytes = slice(&bytes, block);
             let form = check_block(block, &block_bytes)?;
             if form.compressed {
                 return Err(Fault::file("its buffers are compressed; write it uncompressed").form());
@@ -64,10 +112,11 @@ impl SegmentFile {
             if !form.aligned {
                 return Err(Fault::file("its buffers are misaligned; write it 64 byte aligned").form());
             }
-            parts.push(Part::read(&layout, block, &block_bytes, dim)?);
+            let table = Table::Block { file: bytes.clone(), layout: layout.clone(), block: *block };
+            parts.push(Part::read(table, (&layout, block), &block_bytes, dim)?);
         }
         parts.retain(|part: &Part| part.rows > 0);
-        Ok(Self { parts, schema: layout.schema })
+        Ok(Self { parts, schema: layout.schema.clone() })
     }
 
     /// Rows of all parts.
@@ -125,6 +174,8 @@ pub(crate) struct Part {
     titles: Titles,
     /// Every float64 column with a meaning, by name; coordinates first.
     floats: Vec<(&'static str, ScalarBuffer<f64>)>,
+    /// The same and all other columns.
+    table: Table,
 }
 
 /// The callers' ids of rows.
@@ -146,7 +197,7 @@ enum Titles {
 }
 
 impl Part {
-    fn read(layout: &Layout, block: &Block, bytes: &Buffer, dim: usize) -> Result<Self, Fault> {
+    fn read(table: Table, (layout, block): (&Layout, &Block), bytes: &Buffer, dim: usize) -> Result<Self, Fault> {
         // One column at a time, so that a fault can name the column.
         let column = |name: &str| -> Result<Option<ArrayRef>, Fault> {
             let Some((index, _)) = layout.schema.fields().find(name) else { return Ok(None) };
@@ -157,17 +208,17 @@ impl Part {
             })?;
             Ok(batch.columns().first().cloned())
         };
-        Self::of_columns(&layout.schema, column, dim)
+        Self::of_columns(table, column, dim)
     }
 
     /// Rows in memory.
     pub(crate) fn of_batch(batch: &RecordBatch, dim: usize) -> Result<Self, Fault> {
         check_schema(batch.schema_ref(), dim)?;
-        Self::of_columns(batch.schema_ref(), |name| Ok(batch.column_by_name(name).cloned()), dim)
+        Self::of_columns(Table::Batch(batch.clone()), |name| Ok(batch.column_by_name(name).cloned()), dim)
     }
 
     fn of_columns(
-        schema: &Schema,
+        table: Table,
         column: impl Fn(&str) -> Result<Option<ArrayRef>, Fault>,
         dim: usize,
     ) -> Result<Self, Fault> {
@@ -181,14 +232,31 @@ impl Part {
         };
         let titles = column(TITLE)?.map_or(Titles::None, |titles| read_titles(&titles));
         let mut floats = Vec::new();
-        for (name, kind) in columns::optional_of(schema) {
+        for (name, kind) in columns::optional_of(table.schema()) {
             let column = required(name)?;
             without_nulls(name, &column)?;
             if kind == DataType::Float64 {
                 floats.push((name, column.as_primitive::<Float64Type>().values().clone()));
             }
         }
-        Ok(Self { rows, embeddings, ids, titles, floats })
+        Ok(Self { rows, embeddings, ids, titles, floats, table })
+    }
+
+    /// A column as it is stored, ids also where they are not; `None` where there is none of this name.
+    pub(crate) fn column(&self, name: &str) -> Result<Option<ArrayRef>, Fault> {
+        match self.ids {
+            Ids::From(first) if name == MEMORY_ID => {
+                let ids = first..first + self.rows as u64;
+                Ok(Some(Arc::new(UInt64Array::from_iter_values(ids))))
+            }
+            _ => self.table.column(name),
+        }
+    }
+
+    /// The columns' names and types, ids first where they are not stored.
+    pub(crate) fn fields(&self) -> Vec<FieldRef> {
+        let implied = matches!(self.ids, Ids::From(_)).then(|| Field::new(MEMORY_ID, DataType::UInt64, false).into());
+        implied.into_iter().chain(self.table.schema().fields().iter().cloned()).collect()
     }
 
     pub(crate) fn check_values(&self, dim: usize) -> Result<(), Fault> {
@@ -310,6 +378,12 @@ impl MappedSegment {
     pub(crate) fn new(part: Part, derived: DerivedPart) -> Arc<Self> {
         Arc::new(Self { part, derived })
     }
+}
+
+/// The part that a segment of a store's view is.
+pub(crate) fn part_of(segment: &SegmentView) -> Option<&Part> {
+    let data: &dyn Any = segment.data();
+    data.downcast_ref::<MappedSegment>().map(|segment| &segment.part)
 }
 
 impl SegmentData for MappedSegment {

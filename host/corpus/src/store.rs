@@ -28,6 +28,7 @@ use crate::lock::Lock;
 use crate::manifest::{self, Manifest, Opening, check_name};
 use crate::segment::SegmentFile;
 use crate::segment_writer::Written;
+use crate::select::{Selection, Selections};
 use crate::verify::{self, VerifyReport};
 
 /// What a store may do with its folder.
@@ -85,6 +86,7 @@ pub struct Store {
     table: Arc<CorpusTable>,
     corpora: RwLock<BTreeMap<String, Arc<Corpus>>>,
     next_handle: AtomicU32,
+    selections: Selections,
     /// Held while a corpus is created or dropped.
     changes: Mutex<()>,
 }
@@ -119,6 +121,7 @@ impl Store {
             table: Arc::default(),
             corpora: RwLock::default(),
             next_handle: AtomicU32::new(1),
+            selections: Selections::default(),
             changes: Mutex::default(),
         };
         store.load_all()?;
@@ -204,6 +207,16 @@ impl Store {
     /// [`Error::CorpusNotFound`]; [`Error::DataLoss`] naming the file where the corpus is faulty.
     pub fn view(&self, name: &str) -> Result<Arc<CorpusView>, Error> {
         Ok(self.find(name)?.version()?.view.clone())
+    }
+
+    /// A version of a corpus of this store, of which the rows that a selection wants are visible alone. Asked for again,
+    /// it is the same view, unless there were many others or the corpus was changed meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `filter` where no row has a column that it names, or one is of a type
+    /// that is not compared with what it says; [`Error::DataLoss`] where a segment cannot be read.
+    pub fn select(&self, view: &Arc<CorpusView>, selection: &Selection) -> Result<Arc<CorpusView>, Error> {
+        self.selections.select(view, selection, &self.table)
     }
 
     /// Begins an append.

@@ -4,9 +4,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use megaring_core::corpus::CorpusView;
 use megaring_core::{Answered, Error};
+use megaring_corpus::fetch;
 use megaring_engine::{Engine, Outcome, Terms};
+use megaring_proto::v1 as pb;
 use prost::Message;
 
 use crate::reply_limit::ReplyLimit;
@@ -27,6 +30,11 @@ pub trait Call: Message + Default + Sized + 'static {
     /// The corpus that it names, if any.
     fn corpus(&self) -> Option<&str>;
 
+    /// The rows of the corpus that it is about; all unless it says so.
+    fn take_filter(&mut self) -> Option<pb::Filter> {
+        None
+    }
+
     /// The backend that it forces, as the wire numbers it.
     fn backend(&self) -> i32;
 
@@ -37,7 +45,7 @@ pub trait Call: Message + Default + Sized + 'static {
     ///
     /// # Errors
     /// [`Error::Invalid`], or [`Error::Precondition`] for a corpus that lacks what the operation reads.
-    fn validate(self, corpus: Option<Arc<CorpusView>>, limit: ReplyLimit) -> Result<Validated<Self>, Error>;
+    fn validate(self, corpus: Option<Named>, limit: ReplyLimit) -> Result<Validated<Self>, Error>;
 
     /// Answers that a reply can carry, where it shows only as they are found how many there are.
     fn max_answers(_limit: ReplyLimit) -> Option<usize> {
@@ -58,7 +66,7 @@ pub trait Call: Message + Default + Sized + 'static {
 pub type AnswerOf<C> = Outcome<<<C as Call>::Operation as Answered>::Answer>;
 
 /// Makes the response of what came out.
-type Reply<C> = Box<dyn FnOnce(AnswerOf<C>, &Engine) -> <C as Call>::Response + Send>;
+type Reply<C> = Box<dyn FnOnce(AnswerOf<C>, &Engine) -> Result<<C as Call>::Response, Error> + Send>;
 
 /// A call that is valid.
 pub struct Validated<C: Call> {
@@ -72,8 +80,32 @@ pub struct Validated<C: Call> {
 
 /// What a hit takes in memory: id, score and a look at the corpus's labels included.
 const HIT_BYTES: usize = 32;
+/// What one takes whose columns are read, at the least.
+const FETCHED_BYTES: usize = 4096;
+
+/// The corpus that a call names.
+#[derive(Clone)]
+pub struct Named {
+    /// Its current version.
+    pub whole: Arc<CorpusView>,
+    /// The same, of which the rows alone are visible that the call's filter lets pass.
+    pub chosen: Arc<CorpusView>,
+}
 
 /// The corpus that a call must name.
-fn named(corpus: Option<Arc<CorpusView>>) -> Result<Arc<CorpusView>, Error> {
+fn named(corpus: Option<Named>) -> Result<Named, Error> {
     corpus.ok_or_else(|| Error::field("corpus", "name a corpus"))
+}
+
+/// Refuses columns that the rows of a corpus cannot answer, before any work is done.
+fn check_columns(corpus: &CorpusView, columns: &[String]) -> Result<(), Error> {
+    if columns.is_empty() { Ok(()) } else { fetch(corpus, &[], columns).map(|_| ()) }
+}
+
+/// The columns of the rows of an answer, as Arrow; nothing where none are asked for.
+fn columns_of(corpus: &CorpusView, rows: impl Iterator<Item = u32>, columns: &[String]) -> Result<Bytes, Error> {
+    if columns.is_empty() {
+        return Ok(Bytes::new());
+    }
+    fetch(corpus, &rows.collect::<Vec<u32>>(), columns).map(Bytes::from)
 }

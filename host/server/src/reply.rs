@@ -2,7 +2,7 @@
 //! responses of the other services.
 
 use megaring_core::{BackendKind, BackendStatus};
-use megaring_corpus::{Appended, Description, State};
+use megaring_corpus::{Appended, Deleted, Description, State};
 use megaring_engine::Made;
 use megaring_proto::v1 as pb;
 
@@ -28,6 +28,8 @@ pub fn corpus(description: Description) -> pb::Corpus {
         columns: description.columns,
         size_bytes: description.bytes,
         created_unix_ns: description.created_unix_ns,
+        deleted_rows: description.deleted_rows as u64,
+        unique_ids: description.unique_ids,
         fault: match description.state {
             State::Healthy => None,
             State::Faulty { segment, reason } => Some(pb::Fault { segment, reason }),
@@ -43,6 +45,24 @@ pub fn appended(appended: &Appended) -> pb::AppendResponse {
         total_rows: appended.total_rows as u64,
         generation: u64::from(appended.generation),
         segments: appended.segments as u32,
+        replaced: appended.replaced as u64,
+    }
+}
+
+/// Ids that no row had, which a reply names at most.
+const MISSING: usize = 100;
+
+/// A deletion as the wire acknowledges it.
+#[must_use]
+pub fn deleted(mut deleted: Deleted) -> pb::DeleteResponse {
+    let missing = deleted.missing.len() as u64;
+    deleted.missing.truncate(MISSING);
+    pb::DeleteResponse {
+        rows: deleted.rows as u64,
+        missing,
+        missing_ids: deleted.missing,
+        total_rows: deleted.total_rows as u64,
+        generation: u64::from(deleted.generation),
     }
 }
 

@@ -11,11 +11,14 @@ use megaring_core::{BackendKind, Error, Metric};
 use megaring_proto::v1 as pb;
 
 mod explain;
+mod filter;
 mod rows;
 mod terms;
 mod vectors;
 
 pub use explain::explain;
+pub use filter::selection;
+pub(crate) use filter::treemap;
 pub use rows::rows;
 pub use terms::{MAX_TENANT_BYTES, TENANT, tenant, timeout};
 pub use vectors::{vector_bytes, vectors};
@@ -68,9 +71,11 @@ pub(crate) fn row_bytes(rows: Option<&pb::RowNumbers>) -> usize {
 
 /// Row numbers that `corpus` has. `field` is what they are called in the request.
 pub(crate) fn row_numbers(field: &str, rows: pb::RowNumbers, corpus: &CorpusView) -> Result<Vec<u32>, Error> {
-    match rows.numbers.iter().position(|row| *row as usize >= corpus.rows()) {
+    match rows.numbers.iter().position(|row| !corpus.shows(*row)) {
         Some(at) => {
-            let text = format!("no such row; the corpus has {}", corpus.rows());
+            let is_there = (rows.numbers[at] as usize) < corpus.rows();
+            let none = || format!("no such row; the corpus has {}", corpus.rows());
+            let text = if is_there { "the row is deleted".to_owned() } else { none() };
             Err(Error::row(format!("{field}.numbers"), at as u64, text))
         }
         None => Ok(rows.numbers),

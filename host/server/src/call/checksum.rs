@@ -1,15 +1,12 @@
 //! `rpc Checksum`.
 
-use std::sync::Arc;
-
 use megaring_core::checksum::{Checksum, Checksums};
-use megaring_core::corpus::CorpusView;
 use megaring_core::texts::Texts;
 use megaring_core::{Answered, Error};
 use megaring_engine::Outcome;
 use megaring_proto::v1 as pb;
 
-use super::{Call, Validated};
+use super::{Call, Named, Validated};
 use crate::reply::made;
 use crate::reply_limit::ReplyLimit;
 
@@ -32,17 +29,19 @@ impl Call for pb::ChecksumRequest {
         self.contents.iter().map(|content| size_of::<u64>() + content.len()).sum()
     }
 
-    fn validate(self, _: Option<Arc<CorpusView>>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
+    fn validate(self, _: Option<Named>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
         let count = self.contents.len();
         limit.ensure(Checksum::ITEMS, count, 1, REPLY_BYTES)?;
         let mut contents = Texts::default();
         contents.offsets.reserve(count + 1);
         contents.bytes.reserve(self.contents.iter().map(Vec::len).sum());
         self.contents.iter().for_each(|content| contents.push(content));
-        let reply = |Outcome { answer, made: how }: Outcome<Vec<Checksums>>, _: &_| pb::ChecksumResponse {
-            crc32c: answer.iter().map(|checksums| checksums.crc32c).collect(),
-            xxhash64: answer.iter().map(|checksums| checksums.xxhash64).collect(),
-            made: Some(made(how)),
+        let reply = |Outcome { answer, made: how }: Outcome<Vec<Checksums>>, _: &_| {
+            Ok(pb::ChecksumResponse {
+                crc32c: answer.iter().map(|checksums| checksums.crc32c).collect(),
+                xxhash64: answer.iter().map(|checksums| checksums.xxhash64).collect(),
+                made: Some(made(how)),
+            })
         };
         Ok(Validated { job: Checksum { contents }, reply_bytes: count * REPLY_BYTES, reply: Box::new(reply) })
     }

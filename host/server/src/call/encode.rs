@@ -1,8 +1,5 @@
 //! `rpc Encode`.
 
-use std::sync::Arc;
-
-use megaring_core::corpus::CorpusView;
 use megaring_core::encode::profile::Profile;
 use megaring_core::encode::{Encode, Encoded, Features};
 use megaring_core::texts::Texts;
@@ -10,7 +7,7 @@ use megaring_core::{Answered, Error};
 use megaring_engine::{Engine, Outcome};
 use megaring_proto::v1 as pb;
 
-use super::{Call, Validated};
+use super::{Call, Named, Validated};
 use crate::reply::made;
 use crate::reply_limit::ReplyLimit;
 use crate::validate::not_finite_field;
@@ -36,7 +33,7 @@ impl Call for pb::EncodeRequest {
         self.memories.iter().map(|memory| size_of::<pb::Memory>() + memory.content.len()).sum()
     }
 
-    fn validate(self, _: Option<Arc<CorpusView>>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
+    fn validate(self, _: Option<Named>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
         let (count, masks) = (self.memories.len(), self.with_masks);
         limit.ensure(Encode::ITEMS, count, 1, if masks { REPLY_BYTES + MASK_BYTES } else { REPLY_BYTES })?;
         let mut texts = Texts::default();
@@ -50,7 +47,7 @@ impl Call for pb::EncodeRequest {
             gardens.push(memory.garden);
         }
         let job = Encode { texts, features, gardens };
-        let reply = move |outcome, engine: &Engine| reply(outcome, engine.profile(), masks);
+        let reply = move |outcome, engine: &Engine| Ok(reply(outcome, engine.profile(), masks));
         Ok(Validated { job, reply_bytes: count * (REPLY_BYTES + MASK_BYTES), reply: Box::new(reply) })
     }
 }

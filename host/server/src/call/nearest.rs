@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use megaring_core::corpus::CorpusView;
 use megaring_core::nearest::{AXES, DEFAULT_WEIGHTS, MAX_WEIGHT, Nearest, Neighbour, Points, is_weight};
 use megaring_core::{Answered, Error};
@@ -9,7 +10,7 @@ use megaring_engine::Outcome;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::nearest_request::Among;
 
-use super::{Call, HIT_BYTES, Validated};
+use super::{Call, FETCHED_BYTES, HIT_BYTES, Named, Validated, check_columns, columns_of};
 use crate::reply::made;
 use crate::reply_limit::ReplyLimit;
 use crate::validate::{at_least_one_answer, points};
@@ -40,7 +41,17 @@ impl Call for pb::NearestRequest {
         (queries + points) * size_of::<f64>()
     }
 
-    fn validate(self, corpus: Option<Arc<CorpusView>>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
+    fn take_filter(&mut self) -> Option<pb::Filter> {
+        self.filter.take()
+    }
+
+    fn validate(self, corpus: Option<Named>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
+        let corpus = corpus.map(|named| named.chosen);
+        match &corpus {
+            Some(corpus) => check_columns(corpus, &self.columns)?,
+            None if self.columns.is_empty() => {}
+            None => return Err(Error::field("columns", "points that are sent along have none")),
+        }
         let k = at_least_one_answer(self.k)?;
         let weights = weights(&self.weights)?;
         let queries = points("queries.coordinates", &self.queries.unwrap_or_default().coordinates)?;
@@ -49,11 +60,12 @@ impl Call for pb::NearestRequest {
             (Some(Among::Corpus(_)), Some(view)) => corpus_points(view)?,
             _ => return Err(Error::field("among", "name a corpus, or send points along")),
         };
-        let found = k.min(points.len());
+        let found = k.min(corpus.as_ref().map_or(points.len(), |corpus| corpus.visible_rows()));
         limit.ensure(Nearest::ITEMS, queries.len(), found, LEAST_NEIGHBOUR_BYTES)?;
-        let reply_bytes = queries.len().saturating_mul(found).saturating_mul(HIT_BYTES);
-        let (job, titles) = (Nearest { points, queries, weights, k }, self.with_titles);
-        let reply = move |outcome, _: &_| reply(outcome, corpus.as_deref(), titles);
+        let each = if self.columns.is_empty() { HIT_BYTES } else { FETCHED_BYTES };
+        let reply_bytes = queries.len().saturating_mul(found).saturating_mul(each);
+        let (job, titles, columns) = (Nearest { points, queries, weights, k }, self.with_titles, self.columns);
+        let reply = move |outcome, _: &_| reply(outcome, corpus.as_deref(), titles, &columns);
         Ok(Validated { job, reply_bytes, reply: Box::new(reply) })
     }
 }
@@ -82,10 +94,17 @@ fn corpus_points(view: &Arc<CorpusView>) -> Result<Points, Error> {
     Ok(if view.rows() == 0 { Points::Sent(Arc::default()) } else { Points::Corpus(view.clone()) })
 }
 
-fn reply(outcome: Outcome<Vec<Vec<Neighbour>>>, corpus: Option<&CorpusView>, titles: bool) -> pb::NearestResponse {
+fn reply(
+    outcome: Outcome<Vec<Vec<Neighbour>>>,
+    corpus: Option<&CorpusView>,
+    titles: bool,
+    columns: &[String],
+) -> Result<pb::NearestResponse, Error> {
+    let rows = outcome.answer.iter().flatten().map(|neighbour| neighbour.row);
+    let columns = corpus.map_or_else(|| Ok(Bytes::new()), |corpus| columns_of(corpus, rows, columns))?;
     let results = outcome.answer.iter().map(|found| neighbours(found, corpus, titles)).collect();
     let generation = corpus.map_or(0, |corpus| u64::from(corpus.generation()));
-    pb::NearestResponse { results, made: Some(made(outcome.made)), generation }
+    Ok(pb::NearestResponse { results, made: Some(made(outcome.made)), generation, columns })
 }
 
 fn neighbours(found: &[Neighbour], corpus: Option<&CorpusView>, titles: bool) -> pb::Neighbours {

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use megaring_core::corpus::CorpusView;
 use megaring_core::score::Score;
 use megaring_core::{Answered, Error};
 use megaring_engine::Outcome;
 use megaring_proto::v1 as pb;
 
-use super::{Call, Validated, named};
+use super::{Call, Named, Validated, named};
 use crate::reply::made;
 use crate::reply_limit::ReplyLimit;
 use crate::validate::{metric, row_bytes, row_numbers, vector_bytes, vectors};
@@ -29,13 +28,23 @@ impl Call for pb::ScoreRequest {
         vector_bytes(self.queries.as_ref()) + row_bytes(self.rows.as_ref())
     }
 
-    fn validate(self, corpus: Option<Arc<CorpusView>>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
-        let corpus = named(corpus)?;
+    fn take_filter(&mut self) -> Option<pb::Filter> {
+        self.filter.take()
+    }
+
+    fn validate(self, corpus: Option<Named>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
+        let Named { whole: corpus, chosen } = named(corpus)?;
         let metric = metric(self.metric)?;
-        let rows = self.rows.map(|rows| row_numbers("rows", rows, &corpus)).transpose()?;
+        if self.rows.is_some() && !Arc::ptr_eq(&corpus, &chosen) {
+            return Err(Error::field("filter", "rows are named too; send one of the two"));
+        }
+        let named = self.rows.map(|rows| row_numbers("rows", rows, &corpus)).transpose()?;
+        let visible = || chosen.visible_runs(0..chosen.rows()).flatten().map(|row| row as u32).collect();
+        let chosen: Option<Vec<u32>> = (named.is_none() && !chosen.is_whole()).then(visible);
+        let told = chosen.clone().map(|numbers| pb::RowNumbers { numbers });
         let queries = vectors(Score::ITEMS, self.queries, corpus.dim())?;
         let (count, generation) = (queries.rows, u64::from(corpus.generation()));
-        let job = Score { corpus, queries, metric, rows };
+        let job = Score { corpus, queries, metric, rows: named.or(chosen) };
         let width = job.width();
         limit.ensure(Score::ITEMS, count, width, size_of::<f32>())?;
         let reply = move |outcome: Outcome<Vec<f32>>, _: &_| {
@@ -47,7 +56,7 @@ impl Call for pb::ScoreRequest {
                 dim: width as u32,
                 int8_scale: None,
             };
-            pb::ScoreResponse { scores: Some(scores), made: Some(made(outcome.made)), generation }
+            Ok(pb::ScoreResponse { scores: Some(scores), made: Some(made(outcome.made)), generation, rows: told })
         };
         Ok(Validated { job, reply_bytes: count * width * size_of::<f32>(), reply: Box::new(reply) })
     }

@@ -10,7 +10,7 @@ use megaring_core::{Answered, Error};
 use megaring_engine::{Engine, Outcome, Terms};
 use megaring_proto::v1 as pb;
 
-use super::{AnswerOf, Call, HIT_BYTES, Validated, named};
+use super::{AnswerOf, Call, FETCHED_BYTES, HIT_BYTES, Named, Validated, check_columns, columns_of, named};
 use crate::reply::made;
 use crate::reply_limit::ReplyLimit;
 use crate::validate::{at_least_one_answer, metric, not_finite_field, row_bytes, row_numbers, vector_bytes, vectors};
@@ -39,8 +39,13 @@ impl Call for pb::SearchRequest {
         vector_bytes(self.queries.as_ref()) + row_bytes(self.query_rows.as_ref())
     }
 
-    fn validate(self, corpus: Option<Arc<CorpusView>>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
-        let corpus = named(corpus)?;
+    fn take_filter(&mut self) -> Option<pb::Filter> {
+        self.filter.take()
+    }
+
+    fn validate(self, corpus: Option<Named>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
+        let Named { whole, chosen: corpus } = named(corpus)?;
+        check_columns(&corpus, &self.columns)?;
         let metric = metric(self.metric)?;
         let k = at_least_one_answer(self.k)?;
         if let Some(threshold) = self.threshold.filter(|threshold| !threshold.is_finite()) {
@@ -58,17 +63,19 @@ impl Call for pb::SearchRequest {
                     let text = format!("{named} rows are named, and {most} is the most at a time; send fewer");
                     return Err(Error::field(ROWS, text));
                 }
-                (ROWS, Queries::Rows(row_numbers(ROWS, rows, &corpus)?))
+                (ROWS, Queries::Rows(row_numbers(ROWS, rows, &whole)?))
             }
         };
-        let hits = k.min(corpus.rows());
+        let hits = k.min(corpus.visible_rows());
         let (hits_each, bytes) =
             if self.threshold.is_none() { (hits, LEAST_HIT_BYTES) } else { (1, LEAST_QUERY_BYTES) };
         limit.ensure(field, queries.len(), hits_each, bytes)?;
-        let reply_bytes = queries.len().saturating_mul(hits).saturating_mul(HIT_BYTES);
-        let (view, titles) = (corpus.clone(), self.with_titles);
+        let each = if self.columns.is_empty() { HIT_BYTES } else { FETCHED_BYTES };
+        let reply_bytes = queries.len().saturating_mul(hits).saturating_mul(each);
+        let (view, titles, columns) = (corpus.clone(), self.with_titles, self.columns);
         let job = Search { corpus, queries, metric, k, threshold: self.threshold };
-        Ok(Validated { job, reply_bytes, reply: Box::new(move |outcome, _| reply(outcome, &view, titles)) })
+        let reply = move |outcome, _: &_| reply(outcome, &view, titles, &columns);
+        Ok(Validated { job, reply_bytes, reply: Box::new(reply) })
     }
 
     /// How many hits pass a threshold shows only as they are found: the search ends with the first that no reply could
@@ -87,9 +94,17 @@ impl Call for pb::SearchRequest {
     }
 }
 
-fn reply(outcome: Outcome<Vec<Ranked>>, corpus: &CorpusView, titles: bool) -> pb::SearchResponse {
+fn reply(
+    outcome: Outcome<Vec<Ranked>>,
+    corpus: &CorpusView,
+    titles: bool,
+    columns: &[String],
+) -> Result<pb::SearchResponse, Error> {
+    let rows = outcome.answer.iter().flat_map(|ranked| ranked.hits.iter().map(|hit| hit.row));
+    let columns = columns_of(corpus, rows, columns)?;
     let results = outcome.answer.iter().map(|ranked| hits(ranked, corpus, titles)).collect();
-    pb::SearchResponse { results, made: Some(made(outcome.made)), generation: u64::from(corpus.generation()) }
+    let generation = u64::from(corpus.generation());
+    Ok(pb::SearchResponse { results, made: Some(made(outcome.made)), generation, columns })
 }
 
 fn hits(ranked: &Ranked, corpus: &CorpusView, titles: bool) -> pb::Hits {

@@ -10,8 +10,8 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::stream::{Bounds, pipeline};
-use super::{Caller, Service, convert};
-use crate::call::{Call, Validated};
+use super::{Caller, Service, blocking, convert};
+use crate::call::{Call, Named, Validated};
 use crate::error::{answered, rpc_status, status};
 use crate::validate;
 
@@ -110,19 +110,39 @@ impl Service {
     }
 
     /// Validates a call, has its job done, and replies.
-    async fn answer<C: Call>(&self, caller: Caller, call: C) -> Result<C::Response, Error> {
+    async fn answer<C: Call>(&self, caller: Caller, mut call: C) -> Result<C::Response, Error> {
         let limit = self.settings.reply_limit;
         let backend = validate::backend(call.backend())?;
         let Caller { tenant, deadline } = caller;
         let terms = Terms { tenant, deadline, backend, max_answers: C::max_answers(limit) };
         // An empty name is one that was left out.
-        let named = call.corpus().filter(|name| !name.is_empty());
-        let corpus = named.map(|name| self.engine.store().view(name)).transpose()?;
+        let name = call.corpus().filter(|name| !name.is_empty()).map(str::to_owned);
+        let corpus = match (name, call.take_filter()) {
+            (None, None) => None,
+            (None, Some(_)) => return Err(Error::field("filter", "there is no corpus that it could be about")),
+            (Some(name), filter) => Some(self.named(name, filter).await?),
+        };
         let bytes = call.payload_bytes();
         let Validated { job, reply_bytes, reply } = convert(bytes, move || call.validate(corpus, limit)).await?;
         let outcome = C::run(&self.engine, job, terms).await?;
         let engine = self.engine.clone();
-        convert(reply_bytes, move || limit.check(C::Operation::ITEMS, reply(outcome, &engine))).await
+        convert(reply_bytes, move || limit.check(C::Operation::ITEMS, reply(outcome, &engine)?)).await
+    }
+}
+
+impl Service {
+    /// The corpus of a name, and what a filter leaves of it.
+    async fn named(&self, name: String, filter: Option<pb::Filter>) -> Result<Named, Error> {
+        let whole = self.engine.store().view(&name)?;
+        if filter.is_none() {
+            return Ok(Named { chosen: whole.clone(), whole });
+        }
+        let store = self.engine.store().clone();
+        blocking(move || {
+            let chosen = store.select(&whole, &validate::selection(filter)?)?;
+            Ok(Named { whole, chosen })
+        })
+        .await
     }
 }
 

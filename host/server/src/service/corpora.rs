@@ -2,9 +2,10 @@
 //! blocking work.
 
 use megaring_core::{Error, Violation};
-use megaring_corpus::Appender;
+use megaring_corpus::{Appender, CreateOptions, Store};
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::corpora_server::Corpora;
+use megaring_proto::v1::fetch_request::Which;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Service, blocking};
@@ -17,7 +18,8 @@ impl Corpora for Service {
         let (service, request) = (self.clone(), request.into_inner());
         let work = move || {
             service.refuse_if_draining()?;
-            service.engine.store().create(&request.name, request.dim as usize)
+            let options = CreateOptions { unique_ids: request.unique_ids };
+            service.engine.store().create_with(&request.name, request.dim as usize, options)
         };
         let made = answered(blocking(work)).await?;
         Ok(Response::new(pb::CreateResponse { corpus: Some(reply::corpus(made)) }))
@@ -27,18 +29,49 @@ impl Corpora for Service {
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<pb::AppendResponse>, Status> {
+        self.add(request.into_inner(), Store::append).await
+    }
+
+    async fn upsert(
+        &self,
+        request: Request<Streaming<pb::AppendRequest>>,
+    ) -> Result<Response<pb::AppendResponse>, Status> {
+        self.add(request.into_inner(), Store::upsert).await
+    }
+
+    async fn delete(
+        &self,
+        request: Request<Streaming<pb::DeleteRequest>>,
+    ) -> Result<Response<pb::DeleteResponse>, Status> {
         let mut messages = request.into_inner();
-        let Some(first) = messages.message().await? else {
-            return Err(status(&Error::field("corpus", "the stream ended before a message named the corpus")));
-        };
-        let mut append = answered(Append::begin(self.clone(), first)).await?;
-        while let Some(message) = messages.message().await? {
-            append = answered(append.take(message)).await?;
+        let Some(pb::DeleteRequest { corpus, mut ids }) = messages.message().await? else { return Err(unnamed()) };
+        if corpus.is_empty() {
+            return Err(status(&Error::field("corpus", FIRST_NAMES)));
         }
-        // A call that its client cancelled looks as if its messages had ended; but once the handler gives way, it is
-        // dropped.
+        while let Some(more) = messages.message().await? {
+            if !more.corpus.is_empty() && more.corpus != corpus {
+                let reason = format!("ids are of one corpus, here {corpus:?}");
+                return Err(status(&Error::field("corpus", reason)));
+            }
+            if ids.len() + more.ids.len() > MOST_IDS {
+                let reason = format!("more than {MOST_IDS} ids; delete fewer at a time");
+                return Err(status(&Error::field("ids", reason)));
+            }
+            ids.extend(more.ids);
+        }
+        // As an append's end.
         tokio::task::yield_now().await;
-        answered(append.commit()).await.map(Response::new)
+        let service = self.clone();
+        let work = move || {
+            service.refuse_if_draining()?;
+            service.engine.store().delete(&corpus, &ids)
+        };
+        answered(blocking(work)).await.map(|deleted| Response::new(reply::deleted(deleted)))
+    }
+
+    async fn fetch(&self, request: Request<pb::FetchRequest>) -> Result<Response<pb::FetchResponse>, Status> {
+        let (service, request) = (self.clone(), request.into_inner());
+        answered(blocking(move || fetch(&service, request))).await.map(Response::new)
     }
 
     async fn describe(&self, request: Request<pb::DescribeRequest>) -> Result<Response<pb::DescribeResponse>, Status> {
@@ -64,6 +97,56 @@ impl Corpora for Service {
     }
 }
 
+/// Ids that one call deletes at most: they are held in memory.
+const MOST_IDS: usize = 16 << 20;
+/// What the first message of a stream must do.
+const FIRST_NAMES: &str = "the first message must name the corpus";
+
+fn unnamed() -> Status {
+    status(&Error::field("corpus", "the stream ended before a message named the corpus"))
+}
+
+impl Service {
+    /// Takes the rows of a stream, by what `begin` begins.
+    async fn add(
+        &self,
+        mut messages: Streaming<pb::AppendRequest>,
+        begin: fn(&Store, &str) -> Result<Appender, Error>,
+    ) -> Result<Response<pb::AppendResponse>, Status> {
+        let Some(first) = messages.message().await? else { return Err(unnamed()) };
+        let mut append = answered(Append::begin(self.clone(), first, begin)).await?;
+        while let Some(message) = messages.message().await? {
+            append = answered(append.take(message)).await?;
+        }
+        // A call that its client cancelled looks as if its messages had ended; but once the handler gives way, it is
+        // dropped.
+        tokio::task::yield_now().await;
+        answered(append.commit()).await.map(Response::new)
+    }
+}
+
+fn fetch(service: &Service, request: pb::FetchRequest) -> Result<pb::FetchResponse, Error> {
+    let pb::FetchRequest { corpus, which, columns } = request;
+    let view = service.engine.store().view(&corpus)?;
+    let (rows, missing_ids) = match which {
+        Some(Which::Rows(rows)) => (validate::row_numbers("rows", rows, &view)?, Vec::new()),
+        Some(Which::Ids(mut ids)) => {
+            let mut wanted = std::mem::take(&mut ids.ids);
+            let set = validate::treemap("ids.roaring", ids)?;
+            // What a set names is told in full: no more of it than a reply could hold.
+            service.settings.reply_limit.ensure("ids.roaring", set.len() as usize, 1, 1)?;
+            wanted.extend(set);
+            megaring_corpus::find(&view, &wanted)
+        }
+        None => return Err(Error::field("which", "name rows or ids")),
+    };
+    service.settings.reply_limit.ensure("rows", rows.len(), 1, 1)?;
+    let columns = megaring_corpus::fetch(&view, &rows, &columns)?.into();
+    let rows = Some(pb::RowNumbers { numbers: rows });
+    let fetched = pb::FetchResponse { rows, columns, missing_ids, generation: u64::from(view.generation()) };
+    service.settings.reply_limit.check("rows", fetched)
+}
+
 /// An append under way. Dropped before its commit, nothing happened.
 struct Append {
     corpus: String,
@@ -73,14 +156,18 @@ struct Append {
 }
 
 impl Append {
-    async fn begin(service: Service, mut first: pb::AppendRequest) -> Result<Self, Error> {
+    async fn begin(
+        service: Service,
+        mut first: pb::AppendRequest,
+        begin: fn(&Store, &str) -> Result<Appender, Error>,
+    ) -> Result<Self, Error> {
         let corpus = std::mem::take(&mut first.corpus);
         if corpus.is_empty() {
-            return Err(Error::field("corpus", "the first message must name the corpus"));
+            return Err(Error::field("corpus", FIRST_NAMES));
         }
         let append = blocking(move || {
             service.refuse_if_draining()?;
-            let appender = service.engine.store().append(&corpus)?;
+            let appender = begin(service.engine.store(), &corpus)?;
             Ok(Self { corpus, appender, messages: 0 })
         });
         append.await?.take(first).await
@@ -103,7 +190,26 @@ impl Append {
     }
 
     async fn commit(self) -> Result<pb::AppendResponse, Error> {
-        blocking(move || self.appender.commit().map(|appended| reply::appended(&appended))).await
+        blocking(move || {
+            let committed = self.appender.commit().map_err(|error| match error {
+                Error::Invalid(Violation { field, row, description }) => {
+                    let description = format!("{description} (rows of all messages are counted)");
+                    Error::Invalid(Violation { field: on_the_wire(&field), row, description })
+                }
+                other => other,
+            });
+            committed.map(|appended| reply::appended(&appended))
+        })
+        .await
+    }
+}
+
+/// What a column is called in a request.
+fn on_the_wire(column: &str) -> String {
+    match column {
+        "memory_id" => "rows.memory_ids".to_owned(),
+        known if known.starts_with("rows.") => known.to_owned(),
+        other => format!("rows.{other}"),
     }
 }
 
@@ -111,7 +217,7 @@ impl Append {
 fn located(error: Error, message: usize, before: usize) -> Error {
     match error {
         Error::Invalid(Violation { field, row, description }) => {
-            let field = if field.starts_with("rows.") { field } else { format!("rows.{field}") };
+            let field = on_the_wire(&field);
             let description = format!("{description} (message {message} of the append, after {before} rows)");
             Error::Invalid(Violation { field, row, description })
         }

@@ -1,0 +1,128 @@
+//! Columns of named rows, as an Arrow record batch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow_schema::{DataType, Field, Schema};
+use arrow_select::interleave::interleave;
+use megaring_core::Error;
+use megaring_core::corpus::CorpusView;
+
+use crate::columns::EMBEDDING;
+use crate::fault::{Fault, guarded};
+use crate::ids::IdSet;
+use crate::piece::encode;
+use crate::segment::{Part, part_of};
+
+/// The field of a request that names columns.
+const FIELD: &str = "columns";
+/// Stands for every column but the vectors.
+const ALL: &str = "*";
+
+/// The values of some columns in some rows, in the order asked for, repeats allowed: an Arrow IPC stream of one record
+/// batch. `*` stands for every column but `embedding`. A row that does not have a column has null there.
+///
+/// # Errors
+/// [`Error::Invalid`] naming `columns` where no row of the corpus has one, or rows have it in different types, or
+/// `rows` where there is no such row or it is hidden; [`Error::DataLoss`] where a segment cannot be read.
+pub fn fetch(view: &CorpusView, rows: &[u32], columns: &[String]) -> Result<Vec<u8>, Error> {
+    if let Some(at) = rows.iter().position(|row| !view.shows(*row)) {
+        let what = if (rows[at] as usize) < view.rows() { "is deleted" } else { "is not there" };
+        return Err(Error::row("rows", at as u64, format!("row {} {what}", rows[at])));
+    }
+    let parts: Vec<(usize, &Part)> =
+        view.segments().filter_map(|(start, segment)| Some((start, part_of(segment)?))).collect();
+    let names = spelled_out(&parts, columns);
+    let place = |row: &u32| {
+        let part = parts.partition_point(|(start, _)| *start <= *row as usize) - 1;
+        (part, *row as usize - parts[part].0)
+    };
+    let places: Vec<(usize, usize)> = rows.iter().map(place).collect();
+    // Most columns of most corpora are in every segment; those of which no row is asked are not read.
+    let mut read: Vec<usize> = places.iter().map(|(part, _)| *part).collect();
+    read.sort_unstable();
+    read.dedup();
+    let index = |part: usize| read.partition_point(|read| *read < part);
+    let places: Vec<(usize, usize)> = places.into_iter().map(|(part, row)| (index(part), row)).collect();
+    let mut fields = Vec::with_capacity(names.len());
+    let mut arrays: Vec<ArrayRef> = Vec::with_capacity(names.len());
+    for name in names {
+        let kind = kind_of(view, &parts, &name)?;
+        let column = |part: &usize| {
+            let (start, part) = parts[*part];
+            let stored = part.column(&name).map_err(|fault| damaged(view, start, &fault))?;
+            Ok(stored.unwrap_or_else(|| new_null_array(&kind, part.rows)))
+        };
+        let stored = read.iter().map(column).collect::<Result<Vec<ArrayRef>, Error>>()?;
+        let stored: Vec<&dyn Array> = stored.iter().map(AsRef::as_ref).collect();
+        let array = match places.is_empty() {
+            true => Ok(new_null_array(&kind, 0)),
+            false => guarded(|| interleave(&stored, &places)),
+        };
+        arrays.push(array.map_err(|reason| Error::field(FIELD, format!("{name}: {reason}")))?);
+        fields.push(Field::new(name, kind, true));
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options);
+    let stream = batch.and_then(|batch| encode(&batch));
+    stream.map_err(|error| Error::Internal(format!("columns that were read: {error}")))
+}
+
+/// The rows that have one of these ids, in the order of the ids, and the ids that no row has. Where several rows have one
+/// id, all of them come, in their order.
+#[must_use]
+pub fn find(view: &CorpusView, ids: &[u64]) -> (Vec<u32>, Vec<u64>) {
+    let mut by_id: HashMap<u64, Vec<u32>> = HashMap::new();
+    for row in IdSet::new(ids).rows_of(view) {
+        by_id.entry(view.label(row).0).or_default().push(row);
+    }
+    let (mut rows, mut missing) = (Vec::new(), Vec::new());
+    for id in ids {
+        match by_id.get(id) {
+            Some(found) => rows.extend(found),
+            None => missing.push(*id),
+        }
+    }
+    (rows, missing)
+}
+
+/// The names asked for, each once.
+fn spelled_out(parts: &[(usize, &Part)], columns: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for column in columns {
+        let all = parts.iter().flat_map(|(_, part)| part.fields()).map(|field| field.name().clone());
+        let all = all.filter(|name| column == ALL && name != EMBEDDING);
+        let one = Some(column.clone()).filter(|column| column != ALL);
+        for name in one.into_iter().chain(all) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+/// The type that a column has wherever there is one.
+fn kind_of(view: &CorpusView, parts: &[(usize, &Part)], name: &str) -> Result<DataType, Error> {
+    let mut kinds = parts.iter().flat_map(|(_, part)| part.fields()).filter(|field| field.name() == name);
+    let Some(first) = kinds.next() else {
+        if view.rows() == 0 {
+            return Ok(DataType::Null);
+        }
+        return Err(Error::field(FIELD, format!("no row has a column {name:?}")));
+    };
+    match kinds.find(|other| other.data_type() != first.data_type()) {
+        Some(other) => {
+            let reason = format!("{name} is {} in some rows and {} in others", first.data_type(), other.data_type());
+            Err(Error::field(FIELD, reason))
+        }
+        None => Ok(first.data_type().clone()),
+    }
+}
+
+/// A segment whose columns cannot be read any more.
+pub(crate) fn damaged(view: &CorpusView, start: usize, fault: &Fault) -> Error {
+    let segment = format!("the segment of row {start}");
+    Error::DataLoss { corpus: view.name().to_owned(), segment, reason: fault.to_string() }
+}

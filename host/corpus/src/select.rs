@@ -1,0 +1,189 @@
+//! Versions of which some rows alone are visible: those that a filter lets pass, and that lists of ids allow.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow_buffer::BooleanBuffer;
+use megaring_core::Error;
+use megaring_core::corpus::{CorpusTable, CorpusView, SegmentView};
+use megaring_core::visible::Visible;
+use rayon::prelude::*;
+use roaring::{RoaringBitmap, RoaringTreemap};
+
+use crate::columns::EMBEDDING;
+use crate::fetch::damaged;
+use crate::filter::{FIELD, Filter, rows_that_pass};
+use crate::ids::rows_with;
+use crate::segment::part_of;
+
+/// Which rows are wanted. Empty, it is all of them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Selection {
+    /// Rows of which this is true.
+    pub filter: Option<Filter>,
+    /// Rows that have one of these ids.
+    pub allow: Option<RoaringTreemap>,
+    /// But for rows that have one of these.
+    pub deny: RoaringTreemap,
+}
+
+impl Selection {
+    /// Whether it is all rows.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.filter.is_none() && self.allow.is_none() && self.deny.is_empty()
+    }
+
+    /// Bytes that it takes to keep it, about.
+    fn bytes(&self) -> usize {
+        self.allow.as_ref().map_or(0, RoaringTreemap::serialized_size) + self.deny.serialized_size()
+    }
+}
+
+/// Bytes of all selections that are kept.
+const KEPT_BYTES: usize = 256 << 20;
+/// Those of a row: with the columns of a screen.
+const ROW_BYTES: usize = 17;
+/// Selections that are kept.
+const KEPT: usize = 64;
+
+/// Selections that were asked for lately: the next search by one finds what the first has made ready.
+#[derive(Default)]
+pub(crate) struct Selections {
+    kept: Mutex<Vec<Kept>>,
+    /// Held while one is made: who wants the same finds it afterwards, and those who want others do not crowd out the
+    /// searches.
+    making: Mutex<()>,
+}
+
+struct Kept {
+    of: Arc<CorpusView>,
+    selection: Selection,
+    view: Arc<CorpusView>,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        self.view.rows() * ROW_BYTES + self.selection.bytes()
+    }
+}
+
+impl Selections {
+    /// The version of which a selection's rows alone are visible.
+    pub(crate) fn select(
+        &self,
+        view: &Arc<CorpusView>,
+        selection: &Selection,
+        table: &CorpusTable,
+    ) -> Result<Arc<CorpusView>, Error> {
+        if selection.is_all() {
+            return Ok(view.clone());
+        }
+        if let Some(known) = self.find(view, selection) {
+            return Ok(known);
+        }
+        let _turn = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = self.find(view, selection) {
+            return Ok(known);
+        }
+        let made = table.select(view, visible(view, selection)?);
+        self.keep(Kept { of: view.clone(), selection: selection.clone(), view: made.clone() });
+        Ok(made)
+    }
+
+    fn find(&self, view: &Arc<CorpusView>, selection: &Selection) -> Option<Arc<CorpusView>> {
+        let mut kept = self.lock();
+        let at = kept.iter().position(|kept| Arc::ptr_eq(&kept.of, view) && kept.selection == *selection)?;
+        let found = kept.remove(at);
+        let view = found.view.clone();
+        // The last is what was asked for last.
+        kept.push(found);
+        Some(view)
+    }
+
+    fn keep(&self, new: Kept) {
+        let mut kept = self.lock();
+        // What is of an earlier version is not asked for again.
+        kept.retain(|kept| kept.of.name() != new.of.name() || Arc::ptr_eq(&kept.of, &new.of));
+        kept.push(new);
+        let mut bytes: usize = kept.iter().map(Kept::bytes).sum();
+        let mut gone = 0;
+        while gone + 1 < kept.len() && (bytes > KEPT_BYTES || kept.len() - gone > KEPT) {
+            bytes -= kept[gone].bytes();
+            gone += 1;
+        }
+        kept.drain(..gone);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The rows of each segment that a selection wants.
+fn visible(view: &CorpusView, selection: &Selection) -> Result<Vec<Visible>, Error> {
+    if let Some(filter) = &selection.filter {
+        check_columns(view, filter)?;
+    }
+    let segments: Vec<(usize, &Arc<SegmentView>)> = view.segments().collect();
+    let mut visible = segments
+        .par_iter()
+        .map(|(start, segment)| match &selection.filter {
+            Some(filter) => passing(view, (*start, segment), filter),
+            None => Ok(Visible::all(segment.rows())),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let local = |rows: &RoaringBitmap, start: usize, len: usize| -> Vec<usize> {
+        rows.range(start as u32..(start + len) as u32).map(|row| row as usize - start).collect()
+    };
+    if let Some(allow) = &selection.allow {
+        let rows = rows_with(view, allow);
+        for (visible, (start, segment)) in visible.iter_mut().zip(&segments) {
+            let allowed = Visible::none(segment.rows()).with(local(&rows, *start, segment.rows()).into_iter());
+            *visible = allowed.and(visible);
+        }
+    }
+    if !selection.deny.is_empty() {
+        let rows = rows_with(view, &selection.deny);
+        for (visible, (start, segment)) in visible.iter_mut().zip(&segments) {
+            let denied = local(&rows, *start, segment.rows());
+            *visible = std::mem::replace(visible, Visible::none(0)).without(denied.into_iter());
+        }
+    }
+    Ok(visible)
+}
+
+/// Refuses a filter by columns that no row has.
+fn check_columns(view: &CorpusView, filter: &Filter) -> Result<(), Error> {
+    if filter.is_too_deep() {
+        return Err(Error::field(FIELD, "it is nested too deep"));
+    }
+    let mut known: Vec<String> = Vec::new();
+    for part in view.segments().filter_map(|(_, segment)| part_of(segment)) {
+        for field in part.fields() {
+            if !known.contains(field.name()) {
+                known.push(field.name().clone());
+            }
+        }
+    }
+    if view.rows() == 0 {
+        return Ok(());
+    }
+    match filter.columns().into_iter().find(|column| !known.iter().any(|name| name == column)) {
+        Some(column) => {
+            known.retain(|name| name != EMBEDDING);
+            Err(Error::field(FIELD, format!("no row has a column {column:?}; there are {}", known.join(", "))))
+        }
+        None => Ok(()),
+    }
+}
+
+fn passing(view: &CorpusView, (start, segment): (usize, &SegmentView), filter: &Filter) -> Result<Visible, Error> {
+    let rows = segment.rows();
+    let Some(part) = part_of(segment) else {
+        return Err(Error::Internal(format!("corpus {:?} has rows that no store holds", view.name())));
+    };
+    let column = |name: &str| part.column(name).map_err(|fault| damaged(view, start, &fault));
+    let passing: BooleanBuffer = rows_that_pass(filter, rows, &column)?;
+    // From its first bit on.
+    Ok(Visible::of_bits(passing.sliced().as_slice(), rows))
+}
