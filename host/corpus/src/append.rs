@@ -30,7 +30,7 @@ pub struct Appended {
 
 /// What becomes of rows that have the id of a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// They stay beside it, unless the corpus has each id once: then the new row is refused.
     Append,
     /// They are deleted. Of new rows with one id the last stays.

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{DataType, Field, Schema};
 use arrow_select::interleave::interleave;
 use megaring_core::Error;
 use megaring_core::corpus::CorpusView;
+use serde_json::Value as Json;
 
 use crate::columns::EMBEDDING;
 use crate::fault::{Fault, guarded};
@@ -20,13 +22,56 @@ const FIELD: &str = "columns";
 /// Stands for every column but the vectors.
 const ALL: &str = "*";
 
-/// The values of some columns in some rows, in the order asked for, repeats allowed: an Arrow IPC stream of one record
-/// batch. `*` stands for every column but `embedding`. A row that does not have a column has null there.
+/// Values of rows, column by column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fetched(RecordBatch);
+
+impl Fetched {
+    /// Names of the columns.
+    #[must_use]
+    pub fn columns(&self) -> Vec<&str> {
+        self.0.schema_ref().fields().iter().map(|field| field.name().as_str()).collect()
+    }
+
+    /// As an Arrow IPC stream of one record batch.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where Arrow refuses what it gave.
+    pub fn to_stream(&self) -> Result<Vec<u8>, Error> {
+        encode(&self.0).map_err(|error| Error::Internal(format!("columns that were read: {error}")))
+    }
+
+    /// The values of a row, in the order of the columns: numbers, truth values and lists of numbers as such, all else as
+    /// text. `row` is below the number of rows.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `columns` for a type that cannot be shown.
+    pub fn json(&self, row: usize) -> Result<Vec<Json>, Error> {
+        self.0.columns().iter().zip(self.columns()).map(|(array, name)| value(array, name, row)).collect()
+    }
+}
+
+fn value(array: &ArrayRef, name: &str, row: usize) -> Result<Json, Error> {
+    if array.is_null(row) || *array.data_type() == DataType::Null {
+        return Ok(Json::Null);
+    }
+    let shown = ArrayFormatter::try_new(array, &FormatOptions::default())
+        .and_then(|formatter| formatter.value(row).try_to_string())
+        .map_err(|error| Error::field(FIELD, format!("{name}: {error}")))?;
+    let kind = array.data_type();
+    let is_plain = kind.is_integer() || kind.is_floating() || *kind == DataType::Boolean || kind.is_list();
+    // What is no number (NaN) has no other form in JSON either.
+    let plain = is_plain.then(|| serde_json::from_str(&shown).ok()).flatten();
+    Ok(plain.unwrap_or(Json::String(shown)))
+}
+
+/// The values of some columns in some rows, in the order asked for, repeats allowed. `*` stands for every column but
+/// `embedding`. A row that does not have a column has null there.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming `columns` where no row of the corpus has one, or rows have it in different types, or
 /// `rows` where there is no such row or it is hidden; [`Error::DataLoss`] where a segment cannot be read.
-pub fn fetch(view: &CorpusView, rows: &[u32], columns: &[String]) -> Result<Vec<u8>, Error> {
+pub fn fetch(view: &CorpusView, rows: &[u32], columns: &[String]) -> Result<Fetched, Error> {
     if let Some(at) = rows.iter().position(|row| !view.shows(*row)) {
         let what = if (rows[at] as usize) < view.rows() { "is deleted" } else { "is not there" };
         return Err(Error::row("rows", at as u64, format!("row {} {what}", rows[at])));
@@ -65,8 +110,7 @@ pub fn fetch(view: &CorpusView, rows: &[u32], columns: &[String]) -> Result<Vec<
     }
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options);
-    let stream = batch.and_then(|batch| encode(&batch));
-    stream.map_err(|error| Error::Internal(format!("columns that were read: {error}")))
+    batch.map(Fetched).map_err(|error| Error::Internal(format!("columns that were read: {error}")))
 }
 
 /// The rows that have one of these ids, in the order of the ids, and the ids that no row has. Where several rows have one

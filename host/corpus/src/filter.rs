@@ -32,7 +32,7 @@ pub enum Filter {
         /// The other.
         value: Value,
     },
-    /// The value of a column is one of these.
+    /// The value of a column is one of these; with none, it is false.
     In {
         /// The column.
         column: String,
@@ -147,6 +147,7 @@ impl fmt::Display for Filter {
         };
         match self {
             Self::Compare { column, comparison, value } => write!(f, "{} {comparison} {value}", Name(column)),
+            Self::In { values, .. } if values.is_empty() => f.write_str("false"),
             Self::In { column, values } => {
                 let values: Vec<String> = values.iter().map(Value::to_string).collect();
                 write!(f, "{} in ({})", Name(column), values.join(", "))

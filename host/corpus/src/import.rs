@@ -49,7 +49,7 @@ pub(crate) use batch::rows_of;
 pub use format::Format;
 pub use input::{Input, unreadable};
 pub use json_lines::json_array;
-pub use run::{Report, run};
+pub use run::{Report, run, run_as};
 pub use selection::Columns;
 
 /// Bytes of vectors that make a chunk.

@@ -73,11 +73,11 @@ mod store;
 mod verify;
 mod version;
 
-pub use append::{Appended, Appender};
+pub use append::{Appended, Appender, Mode};
 pub use change::Deleted;
 pub use compact::Compacted;
 pub use description::{Description, SegmentDescription, State};
-pub use fetch::{fetch, find};
+pub use fetch::{Fetched, fetch, find};
 pub use filter::{Comparison, Filter, Value};
 pub use manifest::check_name;
 pub use pairs::{PairFile, Pairs};

@@ -219,23 +219,30 @@ impl Store {
         self.selections.select(view, selection, &self.table)
     }
 
-    /// Begins an append.
+    /// Begins an append; see [`Mode`].
     ///
     /// # Errors
     /// As [`Self::view`]; [`Error::Precondition`] where the store is open for reading only.
-    pub fn append(&self, name: &str) -> Result<Appender, Error> {
+    pub fn append_as(&self, name: &str, mode: Mode) -> Result<Appender, Error> {
         self.require_writable(name)?;
-        Appender::new(self.find(name)?, Mode::Append)
+        Appender::new(self.find(name)?, mode)
+    }
+
+    /// Begins an append.
+    ///
+    /// # Errors
+    /// As [`Self::append_as`].
+    pub fn append(&self, name: &str) -> Result<Appender, Error> {
+        self.append_as(name, Mode::Append)
     }
 
     /// Begins an append whose rows take the place of those that have their ids: committing it deletes and adds in one
     /// step. Of new rows with one id the last stays.
     ///
     /// # Errors
-    /// As [`Self::append`].
+    /// As [`Self::append_as`].
     pub fn upsert(&self, name: &str) -> Result<Appender, Error> {
-        self.require_writable(name)?;
-        Appender::new(self.find(name)?, Mode::Upsert)
+        self.append_as(name, Mode::Upsert)
     }
 
     /// Deletes the rows that have one of these ids, lasting over a crash from the moment this returns. Versions in use
@@ -257,6 +264,10 @@ impl Store {
     /// [`Error::Invalid`] naming file, column and row where the file is corrupt or a value may not be;
     /// [`Error::Storage`].
     pub fn adopt(&self, name: &str, path: &Path) -> Result<Adopted, Error> {
+        self.adopt_as(name, path, Mode::Append)
+    }
+
+    pub(crate) fn adopt_as(&self, name: &str, path: &Path, mode: Mode) -> Result<Adopted, Error> {
         self.require_writable(name)?;
         let corpus = self.find(name)?;
         let dim = corpus.version()?.view.dim();
@@ -275,7 +286,7 @@ impl Store {
             )));
         }
         drop(mapped);
-        let appended = corpus.commit_file(Written { file: copy, bytes, crc32 }, Mode::Append)?;
+        let appended = corpus.commit_file(Written { file: copy, bytes, crc32 }, mode)?;
         corpus.merge_soon();
         Ok(Adopted::Done(appended))
     }

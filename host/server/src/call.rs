@@ -107,5 +107,5 @@ fn columns_of(corpus: &CorpusView, rows: impl Iterator<Item = u32>, columns: &[S
     if columns.is_empty() {
         return Ok(Bytes::new());
     }
-    fetch(corpus, &rows.collect::<Vec<u32>>(), columns).map(Bytes::from)
+    fetch(corpus, &rows.collect::<Vec<u32>>(), columns)?.to_stream().map(Bytes::from)
 }

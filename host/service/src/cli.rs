@@ -24,10 +24,12 @@ mod corpus;
 mod corpus_report;
 mod encode;
 mod explain;
+mod fetch;
 mod import;
 mod join;
 mod nearest;
 mod search;
+mod selection;
 mod serve;
 
 pub use import::{Imported, import_file};

@@ -100,6 +100,7 @@ fn truth(
             }
         }),
         Filter::StartsWith { column: name, prefix } => of_column(name, &|array| starts_with(array, prefix)),
+        Filter::In { values, .. } if values.is_empty() => Ok(Truth::constant(false, rows)),
         Filter::In { column: name, values } => of_column(name, &|array| is_in(array, values)),
         Filter::Compare { column: name, comparison, value } => {
             of_column(name, &|array| compare(array, *comparison, value))

@@ -43,8 +43,11 @@ impl FromStr for Filter {
 pub(super) fn is_plain(name: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let is_name = name.bytes().all(is_word) && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
-    let read = || Parser::new(&GenericDialect {}).try_with_sql(name).and_then(|mut parser| parser.parse_expr());
-    is_name && matches!(read(), Ok(Expr::Identifier(word)) if word.value == name)
+    let compared = format!("{name} = 1");
+    let read = || Parser::new(&GenericDialect {}).try_with_sql(&compared).and_then(|mut parser| parser.parse_expr());
+    is_name
+        && matches!(read(), Ok(Expr::BinaryOp { left, op: BinaryOperator::Eq, .. })
+            if matches!(&*left, Expr::Identifier(word) if word.value == name))
 }
 
 fn condition(parsed: &Expr) -> Result<Filter, String> {

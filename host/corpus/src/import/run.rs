@@ -5,7 +5,7 @@ use std::path::Path;
 use megaring_core::{Error, Violation};
 
 use super::{Format, Import, Progress};
-use crate::append::Appended;
+use crate::append::{Appended, Mode};
 use crate::store::{Adopted, Store};
 
 /// What an import did.
@@ -30,16 +30,25 @@ pub struct Report {
 ///
 /// # Errors
 /// What the file holds, as [`super::open`] says it, and as [`Store::append`]; on any error the corpus is as before.
-pub fn run(
+pub fn run(store: &Store, corpus: &str, import: Import, progress: &mut dyn FnMut(Progress)) -> Result<Report, Error> {
+    run_as(store, corpus, import, Mode::Append, progress)
+}
+
+/// [`run`], or the same in the place of rows that have the ids of the file's.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_as(
     store: &Store,
     corpus: &str,
     mut import: Import,
+    mode: Mode,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report, Error> {
     let format = import.format();
     let mut notes = Vec::new();
     if let Some(path) = import.as_is.take().filter(|_| import.first.is_some()) {
-        match adopt(store, corpus, &path, import.skip_invalid)? {
+        match adopt(store, corpus, &path, mode, import.skip_invalid)? {
             Adopted::Done(appended) => {
                 let bytes = import.progress().bytes_total;
                 progress(Progress { bytes_read: bytes, bytes_total: bytes, rows: appended.rows as u64, skipped: 0 });
@@ -49,7 +58,7 @@ pub fn run(
             Adopted::NeedsRewrite(reason) => notes.push(format!("the file is rewritten: {reason}")),
         }
     }
-    let mut appender = store.append(corpus)?;
+    let mut appender = store.append_as(corpus, mode)?;
     while let Some(rows) = import.next() {
         appender.push(rows?)?;
         progress(import.progress());
@@ -62,8 +71,8 @@ pub fn run(
 }
 
 /// A file with rows that are to be left out must be rewritten.
-fn adopt(store: &Store, corpus: &str, path: &Path, skip_invalid: bool) -> Result<Adopted, Error> {
-    match store.adopt(corpus, path) {
+fn adopt(store: &Store, corpus: &str, path: &Path, mode: Mode, skip_invalid: bool) -> Result<Adopted, Error> {
+    match store.adopt_as(corpus, path, mode) {
         Err(Error::Invalid(found)) if skip_invalid => Ok(Adopted::NeedsRewrite(found.to_string())),
         adopted => adopted,
     }

@@ -8,6 +8,7 @@ mod child;
 mod common;
 mod copies;
 mod crash;
+mod filters;
 mod full_disk;
 mod histories;
 mod import;

@@ -141,7 +141,7 @@ fn fetch(service: &Service, request: pb::FetchRequest) -> Result<pb::FetchRespon
         None => return Err(Error::field("which", "name rows or ids")),
     };
     service.settings.reply_limit.ensure("rows", rows.len(), 1, 1)?;
-    let columns = megaring_corpus::fetch(&view, &rows, &columns)?.into();
+    let columns = megaring_corpus::fetch(&view, &rows, &columns)?.to_stream()?.into();
     let rows = Some(pb::RowNumbers { numbers: rows });
     let fetched = pb::FetchResponse { rows, columns, missing_ids, generation: u64::from(view.generation()) };
     service.settings.reply_limit.check("rows", fetched)

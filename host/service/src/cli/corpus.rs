@@ -1,18 +1,20 @@
 //! `megaring corpus …`. Reading commands open the folder for reading, so they work beside a running server; those that
 //! write need it for themselves.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use clap::builder::BoolishValueParser;
 use megaring_corpus::import::Format;
-use megaring_corpus::{Access, Description, Store};
+use megaring_corpus::{Access, CreateOptions, Description, Store};
 use serde_json::json;
 
 use super::corpus_report::{CorpusRecord, VerifyRecord, describe_text, list_table, verify_text};
+use super::fetch::{self, FetchArgs};
 use super::import::{self, AppendArgs, ImportArgs};
+use super::selection::read_ids;
 use crate::config::Settings;
-use crate::console::{Failure, Output, Progress, counted};
+use crate::console::{Failure, Output, Progress, counted, grouped};
 
 /// What can be done to corpora.
 #[derive(Debug, Subcommand)]
@@ -24,11 +26,26 @@ pub(crate) enum CorpusCommand {
         /// Elements of an embedding
         #[arg(long, env = "MEGARING_CORPUS_CREATE_DIM", value_name = "N", required = true)]
         dim: usize,
+        /// No two rows may have one id
+        #[arg(long, env = "MEGARING_CORPUS_CREATE_UNIQUE_IDS", value_parser = BoolishValueParser::new())]
+        unique_ids: bool,
     },
     /// Make a corpus of a file's rows
     Import(ImportArgs),
     /// Add a file's rows to a corpus
     Append(AppendArgs),
+    /// Delete the rows that have some ids
+    Delete {
+        /// Corpus
+        name: String,
+        /// Ids
+        ids: Vec<u64>,
+        /// A file of ids, one a line; `-` is standard input
+        #[arg(long, env = "MEGARING_CORPUS_DELETE_IDS_FILE", value_name = "FILE")]
+        ids_file: Option<PathBuf>,
+    },
+    /// Show columns of some rows
+    Fetch(FetchArgs),
     /// All corpora
     List,
     /// What a corpus holds
@@ -86,12 +103,15 @@ pub(crate) enum CorpusCommand {
 
 pub(crate) fn run(command: CorpusCommand, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     match command {
-        CorpusCommand::Create { name, dim } => {
-            let corpus = settings.store(Access::Exclusive)?.create(&name, dim)?;
+        CorpusCommand::Create { name, dim, unique_ids } => {
+            let options = CreateOptions { unique_ids };
+            let corpus = settings.store(Access::Exclusive)?.create_with(&name, dim, options)?;
             output.answer(&CorpusRecord::of(&corpus), || format!("{name}: made, for embeddings of {dim} elements"))
         }
         CorpusCommand::Import(args) => import::import(&args, settings, output),
         CorpusCommand::Append(args) => import::append(&args, settings, output),
+        CorpusCommand::Delete { name, ids, ids_file } => delete(&name, ids, ids_file.as_deref(), settings, output),
+        CorpusCommand::Fetch(args) => fetch::run(&args, settings, output),
         CorpusCommand::List => list(&settings.store(Access::ReadOnly)?.list(), output),
         CorpusCommand::Describe { name } => {
             let corpus = settings.store(Access::ReadOnly)?.describe(&name)?;
@@ -127,6 +147,33 @@ fn list(corpora: &[Description], output: &mut Output) -> Result<(), Failure> {
         [] => output.text("no corpora; `megaring corpus import NAME FILE` makes one"),
         corpora => output.text(list_table(corpora)),
     }
+}
+
+fn delete(
+    name: &str,
+    mut ids: Vec<u64>,
+    file: Option<&Path>,
+    settings: &Settings,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    if let Some(file) = file {
+        ids.extend(read_ids(file)?);
+    } else if ids.is_empty() {
+        return Err(Failure::Usage("ids are missing: name some, or give --ids-file FILE".into()));
+    }
+    let deleted = settings.store(Access::Exclusive)?.delete(name, &ids)?;
+    let record = json!({
+        "corpus": name, "rows": deleted.rows, "missing_ids": deleted.missing,
+        "total_rows": deleted.total_rows, "generation": deleted.generation,
+    });
+    output.answer(&record, || {
+        let (rows, left) = (counted(deleted.rows as u64, "row", "rows"), grouped(deleted.total_rows as u64));
+        let missing = match deleted.missing.len() {
+            0 => String::new(),
+            count => format!("; {} found nothing", counted(count as u64, "id", "ids")),
+        };
+        format!("{name}: {rows} deleted, {left} left{missing}")
+    })
 }
 
 fn take(store: &Store, source: &Store, name: &str, new_name: &str, output: &mut Output) -> Result<(), Failure> {

@@ -13,6 +13,8 @@ pub(crate) struct CorpusRecord<'a> {
     name: &'a str,
     dim: usize,
     rows: usize,
+    deleted_rows: usize,
+    unique_ids: bool,
     generation: u32,
     segments: Vec<SegmentRecord<'a>>,
     columns: &'a [String],
@@ -51,6 +53,8 @@ impl<'a> CorpusRecord<'a> {
             name: &corpus.name,
             dim: corpus.dim,
             rows: corpus.rows,
+            deleted_rows: corpus.deleted_rows,
+            unique_ids: corpus.unique_ids,
             generation: corpus.generation,
             segments: segments.collect(),
             columns: &corpus.columns,
@@ -134,8 +138,13 @@ pub(crate) fn describe_text(corpus: &Description) -> String {
         let checksum = if segment.checksum == 0 { "-".into() } else { format!("{:08x}", segment.checksum) };
         segments.row([segment.file.clone(), grouped(segment.rows as u64), bytes_text(segment.bytes), checksum]);
     }
+    let deleted = match corpus.deleted_rows {
+        0 => String::new(),
+        rows => format!(", {} deleted", grouped(rows as u64)),
+    };
+    let ids = if corpus.unique_ids { ", each id once" } else { "" };
     format!(
-        "{}: {} x {}, version {}, {}, {}\ncolumns: {}\n{segments}",
+        "{}: {} x {}{deleted}{ids}, version {}, {}, {}\ncolumns: {}\n{segments}",
         corpus.name,
         counted(corpus.rows as u64, "row", "rows"),
         corpus.dim,

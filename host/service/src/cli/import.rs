@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::builder::BoolishValueParser;
 use megaring_core::Error;
 use megaring_corpus::import::{self, Columns, Format, Import, ImportOptions, Report};
-use megaring_corpus::{Access, Store};
+use megaring_corpus::{Access, Mode, Store};
 use serde::Serialize;
 
 use crate::config::Settings;
@@ -54,6 +54,9 @@ pub(crate) struct AppendArgs {
     /// Leave this column of the file out; may be given several times
     #[arg(long, env = "MEGARING_CORPUS_APPEND_IGNORE_COLUMN", value_name = "COLUMN", value_delimiter = ',')]
     ignore_column: Vec<String>,
+    /// Rows take the place of those that have their ids
+    #[arg(long, env = "MEGARING_CORPUS_APPEND_UPSERT", value_parser = BoolishValueParser::new())]
+    upsert: bool,
 }
 
 /// A column's name in a corpus, and in a file.
@@ -76,6 +79,8 @@ pub struct Imported {
     pub dim: usize,
     /// Rows added.
     pub rows: usize,
+    /// Rows of before whose place they took.
+    pub replaced: usize,
     /// Rows left out because they cannot be.
     pub skipped: u64,
     /// What was wrong with the first of them.
@@ -103,7 +108,7 @@ pub(crate) fn import(args: &ImportArgs, settings: &Settings, output: &mut Output
         )));
     }
     let options = options(args.skip_invalid, &args.column, &args.ignore_column)?;
-    let imported = import_file(&store, &args.name, &args.file, args.format, options)?;
+    let imported = import_file(&store, &args.name, &args.file, args.format, options, Mode::Append)?;
     tell(&imported, output)
 }
 
@@ -111,7 +116,8 @@ pub(crate) fn append(args: &AppendArgs, settings: &Settings, output: &mut Output
     let store = settings.store(Access::Exclusive)?;
     store.describe(&args.name)?;
     let options = options(args.skip_invalid, &args.column, &args.ignore_column)?;
-    let imported = import_file(&store, &args.name, &args.file, args.format, options)?;
+    let mode = if args.upsert { Mode::Upsert } else { Mode::Append };
+    let imported = import_file(&store, &args.name, &args.file, args.format, options, mode)?;
     tell(&imported, output)
 }
 
@@ -133,6 +139,7 @@ pub fn import_file(
     path: &Path,
     format: Option<Format>,
     options: ImportOptions,
+    mode: Mode,
 ) -> Result<Imported, Error> {
     let begun = Instant::now();
     let known = match store.describe(name) {
@@ -144,7 +151,7 @@ pub fn import_file(
     if known.is_none() {
         store.create(name, file.dim())?;
     }
-    let imported = add_rows(store, name, file, begun);
+    let imported = add_rows(store, name, file, mode, begun);
     if imported.is_err() && known.is_none() {
         // The first error is the one to tell; an empty corpus that stays behind does no harm.
         let _ = store.drop_corpus(name);
@@ -152,10 +159,10 @@ pub fn import_file(
     imported
 }
 
-fn add_rows(store: &Store, name: &str, file: Import, begun: Instant) -> Result<Imported, Error> {
+fn add_rows(store: &Store, name: &str, file: Import, mode: Mode, begun: Instant) -> Result<Imported, Error> {
     let dim = file.dim();
     let mut progress = Progress::start(format!("import {name}"), file.progress().bytes_total);
-    let report = import::run(store, name, file, &mut |at| {
+    let report = import::run_as(store, name, file, mode, &mut |at| {
         progress.at(at.bytes_read, &counted(at.rows, "row", "rows"));
     })?;
     let Report { appended, format, skipped, first_skipped, notes, .. } = report;
@@ -164,6 +171,7 @@ fn add_rows(store: &Store, name: &str, file: Import, begun: Instant) -> Result<I
         corpus: name.to_owned(),
         dim,
         rows: appended.rows,
+        replaced: appended.replaced,
         skipped,
         first_skipped: first_skipped.map(|first| first.to_string()),
         total_rows: appended.total_rows,
@@ -183,6 +191,10 @@ fn tell(imported: &Imported, output: &mut Output) -> Result<(), Failure> {
     output.answer(imported, || {
         let Imported { corpus, rows, total_rows, dim, .. } = imported;
         let (rows, total) = (counted(*rows as u64, "row", "rows"), grouped(*total_rows as u64));
-        format!("{corpus}: {rows} added, {total} x {dim} in all")
+        let replaced = match imported.replaced {
+            0 => String::new(),
+            replaced => format!(" in the place of {}", grouped(replaced as u64)),
+        };
+        format!("{corpus}: {rows} added{replaced}, {total} x {dim} in all")
     })
 }

@@ -14,6 +14,7 @@ use megaring_engine::{Engine, Terms};
 use serde::{Deserialize, Serialize};
 
 use super::search::tell_made;
+use super::selection::NearestSelection;
 use super::{backend, five, some};
 use crate::config::Settings;
 use crate::console::{Align, Failure, JsonLines, Output, Table, counted};
@@ -42,6 +43,8 @@ pub(crate) struct NearestArgs {
     /// Show titles (of a corpus)
     #[arg(long, env = "MEGARING_NEAREST_TITLES", value_parser = BoolishValueParser::new())]
     titles: bool,
+    #[command(flatten)]
+    selection: NearestSelection,
 }
 
 #[derive(Deserialize)]
@@ -104,6 +107,7 @@ fn open(args: &NearestArgs, settings: &Settings) -> Result<(Arc<Engine>, Points)
             let store = settings.store(Access::ReadOnly)?;
             let view = store.view(name)?;
             view.require_coordinates()?;
+            let view = args.selection.select(&store, &view)?;
             Ok((settings.engine(store, args.backend.as_slice())?, Points::Corpus(view)))
         }
         (None, Some(path)) => {

@@ -10,12 +10,14 @@ use megaring_core::exact::reported;
 use megaring_core::rescore::{Hit, Ranked};
 use megaring_core::search::{Queries, Search};
 use megaring_core::{BackendKind, Error, Metric};
-use megaring_corpus::Access;
 use megaring_corpus::import::{self, Columns, Format, ImportOptions};
+use megaring_corpus::{Access, fetch};
 use megaring_engine::{Engine, Made, Outcome, Terms};
 use serde::Serialize;
 
+use super::fetch::shown;
 use super::import::{Renaming, renaming};
+use super::selection::SearchSelection;
 use super::{backend, finite, metric, some};
 use crate::config::Settings;
 use crate::console::{Align, Failure, Output, Table, counted, duration_text, grouped, message};
@@ -52,6 +54,11 @@ pub(crate) struct SearchArgs {
     /// Show titles
     #[arg(long, env = "MEGARING_SEARCH_TITLES", value_parser = BoolishValueParser::new())]
     titles: bool,
+    /// Show these columns of the hits; * is all but the embedding
+    #[arg(long, env = "MEGARING_SEARCH_COLUMNS", value_name = "NAME", value_delimiter = ',')]
+    columns: Vec<String>,
+    #[command(flatten)]
+    selection: SearchSelection,
 }
 
 /// One query's answer, for programs.
@@ -68,6 +75,8 @@ struct HitRecord<'a> {
     score: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    columns: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// How an answer was made, for programs. The fields are those of `megaring.v1.Made`.
@@ -91,8 +100,10 @@ struct MadeFields {
 
 pub(crate) fn run(args: &SearchArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     let store = settings.store(Access::ReadOnly)?;
-    let view = store.view(&args.corpus)?;
-    let batches = queries(args, &view)?;
+    let whole = store.view(&args.corpus)?;
+    let batches = queries(args, &whole)?;
+    let view = args.selection.select(&store, &whole)?;
+    fetch(&view, &[], &args.columns)?;
     let engine = settings.engine(store, args.backend.as_slice())?;
     let mut first = 0;
     for queries in batches {
@@ -128,7 +139,10 @@ fn queries(args: &SearchArgs, view: &CorpusView) -> Result<Batches, Failure> {
 
 fn row_of(view: &CorpusView, row: i64) -> Result<Queries, Failure> {
     match u32::try_from(row) {
-        Ok(row) if (row as usize) < view.rows() => Ok(Queries::Rows(vec![row])),
+        Ok(row) if view.shows(row) => Ok(Queries::Rows(vec![row])),
+        Ok(row) if (row as usize) < view.rows() => {
+            Err(Failure::Work(format!("row {row} of corpus {:?} is deleted", view.name())))
+        }
         _ => {
             let there = match view.rows() {
                 0 => "it is empty".to_owned(),
@@ -162,31 +176,35 @@ fn tell(
     if !output.is_json() {
         let heading = format!("query {query}: {}", counted(ranked.hits.len() as u64, "hit", "hits"));
         output.text(if query == 0 { heading } else { format!("\n{heading}") })?;
-        return output.text(hits_table(&ranked.hits, args.titles, view));
+        return output.text(hits_table(&ranked.hits, args, view)?);
     }
-    let hits = ranked.hits.iter().map(|hit| {
+    let rows: Vec<u32> = ranked.hits.iter().map(|hit| hit.row).collect();
+    let fetched = fetch(view, &rows, &args.columns)?;
+    let names = fetched.columns();
+    let hits = ranked.hits.iter().enumerate().map(|(at, hit)| {
         let (memory_id, title) = view.label(hit.row);
-        HitRecord { row: hit.row, memory_id, score: reported(hit.score), title: args.titles.then_some(title) }
+        let named = |values: Vec<_>| names.iter().map(|name| (*name).to_owned()).zip(values).collect();
+        let columns = if names.is_empty() { None } else { Some(named(fetched.json(at)?)) };
+        let title = args.titles.then_some(title);
+        Ok(HitRecord { row: hit.row, memory_id, score: reported(hit.score), title, columns })
     });
-    output.record(&QueryRecord { query, hits: hits.collect() })
+    output.record(&QueryRecord { query, hits: hits.collect::<Result<_, Error>>()? })
 }
 
-fn hits_table(hits: &[Hit], titles: bool, view: &CorpusView) -> Table {
-    let headings = [
-        ("RANK", Align::Right),
-        ("ROW", Align::Right),
-        ("MEMORY", Align::Right),
-        ("SCORE", Align::Right),
-        (if titles { "TITLE" } else { "" }, Align::Left),
-    ];
-    let mut table = Table::new(headings);
+fn hits_table(hits: &[Hit], args: &SearchArgs, view: &CorpusView) -> Result<Table, Error> {
+    let rows: Vec<u32> = hits.iter().map(|hit| hit.row).collect();
+    let fetched = fetch(view, &rows, &args.columns)?;
+    let numbers = ["RANK", "ROW", "MEMORY", "SCORE"].map(|name| (name, Align::Right));
+    let texts = args.titles.then_some("TITLE").into_iter().chain(fetched.columns());
+    let mut table = Table::new(numbers.into_iter().chain(texts.map(|name| (name, Align::Left))));
     for (rank, hit) in hits.iter().enumerate() {
         let (memory_id, title) = view.label(hit.row);
         let score = format!("{:.6}", reported(hit.score));
-        let title = if titles { title.to_owned() } else { String::new() };
-        table.row([(rank + 1).to_string(), hit.row.to_string(), memory_id.to_string(), score, title]);
+        let numbers = [(rank + 1).to_string(), hit.row.to_string(), memory_id.to_string(), score];
+        let title = args.titles.then(|| title.to_owned());
+        table.row(numbers.into_iter().chain(title).chain(fetched.json(rank)?.into_iter().map(shown)));
     }
-    table
+    Ok(table)
 }
 
 /// How the answer of a batch was made: a last record for programs, a message for people.

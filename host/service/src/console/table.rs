@@ -24,13 +24,14 @@ pub struct Table {
 impl Table {
     /// A table with these headings.
     #[must_use]
-    pub fn new<const N: usize>(columns: [(&str, Align); N]) -> Self {
-        Self { columns: columns.map(|(name, align)| (name.to_owned(), align)).into(), rows: Vec::new() }
+    pub fn new<'a>(columns: impl IntoIterator<Item = (&'a str, Align)>) -> Self {
+        let column = |(name, align): (&str, Align)| (printable(name).into_owned(), align);
+        Self { columns: columns.into_iter().map(column).collect(), rows: Vec::new() }
     }
 
     /// Adds a row, each cell as one line ([`printable`]); cells beyond the columns are not shown.
-    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.iter().map(|cell| printable(cell).into_owned()).collect());
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().map(|cell| printable(&cell).into_owned()).collect());
     }
 
     fn width(&self, column: usize) -> usize {

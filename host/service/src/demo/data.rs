@@ -6,8 +6,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use megaring_core::Error;
-use megaring_corpus::Store;
 use megaring_corpus::import::ImportOptions;
+use megaring_corpus::{Mode, Store};
 use megaring_datasets::{Embeddings, Matrix, Memories, Sample};
 use serde::Serialize;
 
@@ -83,7 +83,7 @@ fn import(store: &Store, corpus: &Corpus) -> Result<(), Error> {
         Ok(()) | Err(Error::CorpusNotFound { .. }) => {}
         Err(error) => return Err(error),
     }
-    import_file(store, corpus.name, &path, None, ImportOptions::default()).map(drop)
+    import_file(store, corpus.name, &path, None, ImportOptions::default(), Mode::Append).map(drop)
 }
 
 fn write(corpus: &Corpus, path: &Path) -> io::Result<()> {

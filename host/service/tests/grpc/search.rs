@@ -220,7 +220,7 @@ async fn nearest_points_sent_along_and_of_a_corpus() {
     let mut rows = crate::common::labelled(&coarse(400, 4, 1));
     rows.coordinates = flat(&stored);
     let mut corpora = server.corpora().await;
-    corpora.create(pb::CreateRequest { name: "points".into(), dim: 4 }).await.expect("it is made");
+    corpora.create(pb::CreateRequest { name: "points".into(), dim: 4, unique_ids: false }).await.expect("it is made");
     let append = pb::AppendRequest { corpus: "points".into(), rows: Some(rows) };
     corpora.append(tokio_stream::once(append)).await.expect("rows are added");
 
@@ -258,7 +258,12 @@ async fn empty_batches_and_empty_corpora_answer_empty() {
     let folder = folder();
     let server = Running::start(folder.path(), Wanted::default()).await;
     server.corpus("rows", &rows()).await;
-    server.corpora().await.create(pb::CreateRequest { name: "empty".into(), dim: 48 }).await.expect("it is made");
+    server
+        .corpora()
+        .await
+        .create(pb::CreateRequest { name: "empty".into(), dim: 48, unique_ids: false })
+        .await
+        .expect("it is made");
     let mut compute = server.compute().await;
     for none in [None, Some(pb::Vectors::default()), Some(vectors(pb::Dtype::Float32, 0, 48, Vec::new()))] {
         let search = pb::SearchRequest { corpus: "rows".into(), queries: none.clone(), k: 3, ..Default::default() };

@@ -49,7 +49,10 @@ async fn health_is_per_service_and_not_serving_while_draining() {
         assert!(is(&response, ServingStatus::NotServing), "{service}");
     }
     let refusals = [
-        corpora.create(pb::CreateRequest { name: "late".into(), dim: 4 }).await.expect_err("it drains"),
+        corpora
+            .create(pb::CreateRequest { name: "late".into(), dim: 4, unique_ids: false })
+            .await
+            .expect_err("it drains"),
         corpora.drop(pb::DropRequest { name: "late".into() }).await.expect_err("it drains"),
         corpora
             .append(tokio_stream::once(pb::AppendRequest { corpus: "late".into(), rows: None }))

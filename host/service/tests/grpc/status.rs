@@ -122,7 +122,10 @@ async fn unknown_and_existing_corpora_are_resources() {
         let resource = details.resource_info().expect("a resource");
         assert_eq!((resource.resource_type.as_str(), resource.resource_name.as_str()), (error::CORPUS, "gone"));
     }
-    let refused = corpora.create(pb::CreateRequest { name: "there".into(), dim: 8 }).await.expect_err("it exists");
+    let refused = corpora
+        .create(pb::CreateRequest { name: "there".into(), dim: 8, unique_ids: false })
+        .await
+        .expect_err("it exists");
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::AlreadyExists, "CORPUS_EXISTS"));
     assert_eq!(refused.get_error_details().resource_info().expect("a resource").resource_name, "there");
     let nearest = pb::NearestRequest { among: Some(Among::Corpus("there".into())), k: 1, ..Default::default() };

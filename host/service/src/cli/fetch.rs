@@ -1,0 +1,66 @@
+//! `megaring corpus fetch`: columns of rows, by their numbers or ids.
+
+use megaring_corpus::{Access, fetch, find};
+use serde_json::{Map, Value};
+
+use crate::config::Settings;
+use crate::console::{Align, Failure, Output, Table, counted, message};
+
+/// `corpus fetch`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FetchArgs {
+    /// Corpus
+    name: String,
+    /// Rows that have this id; may be given several times
+    #[arg(long, env = "MEGARING_CORPUS_FETCH_ID", value_name = "ID", value_delimiter = ',')]
+    id: Vec<u64>,
+    /// The row of this number; may be given several times
+    #[arg(long, env = "MEGARING_CORPUS_FETCH_ROW", value_name = "N", value_delimiter = ',')]
+    row: Vec<u32>,
+    /// Columns [default: all but the embedding]
+    #[arg(long, env = "MEGARING_CORPUS_FETCH_COLUMNS", value_name = "NAME", value_delimiter = ',')]
+    columns: Vec<String>,
+}
+
+pub(crate) fn run(args: &FetchArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    if args.id.is_empty() && args.row.is_empty() {
+        return Err(Failure::Usage("rows are missing: give --id ID or --row N".into()));
+    }
+    let view = settings.store(Access::ReadOnly)?.view(&args.name)?;
+    let (mut rows, missing) = find(&view, &args.id);
+    rows.extend(&args.row);
+    let columns = if args.columns.is_empty() { vec!["*".to_owned()] } else { args.columns.clone() };
+    let fetched = fetch(&view, &rows, &columns)?;
+    let names = fetched.columns();
+    if output.is_json() {
+        for (at, row) in rows.iter().enumerate() {
+            let mut record = Map::from_iter([("row".to_owned(), Value::from(*row))]);
+            record.extend(names.iter().map(|name| (*name).to_owned()).zip(fetched.json(at)?));
+            output.record(&record)?;
+        }
+    } else {
+        let headings = names.iter().map(|name| (*name, Align::Left));
+        let mut table = Table::new([("ROW", Align::Right)].into_iter().chain(headings));
+        for (at, row) in rows.iter().enumerate() {
+            let values = fetched.json(at)?.into_iter().map(shown);
+            table.row(std::iter::once(row.to_string()).chain(values));
+        }
+        output.text(table)?;
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<String> = missing.iter().take(10).map(u64::to_string).collect();
+    let more = if missing.len() > ids.len() { ", …" } else { "" };
+    message(&format!("{} found nothing: {}{more}", counted(missing.len() as u64, "id", "ids"), ids.join(", ")));
+    Ok(())
+}
+
+/// A value for people.
+pub(crate) fn shown(value: Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
