@@ -2,7 +2,7 @@
 //!
 //! Promises
 //! - A pair of columns of a segment is uploaded once for all versions of its corpus, and the codes once for all
-//!   metrics.
+//!   metrics, and for all views that hide rows of it.
 //! - What somebody holds (an [`Arc`] of a [`Resident`]) is not evicted. When room is needed, segments that no corpus
 //!   has any more go first, then what was used least recently.
 //! - What is resident stays within the budget, but for memory that the device still reads after its eviction. Not
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use megaring_core::Lacking;
-use megaring_core::corpus::{CorpusView, SegmentView};
+use megaring_core::corpus::{CorpusView, SegmentData, SegmentView};
 use wgpu::{BindGroup, Buffer, BufferUsages};
 
 use self::filler::Filler;
@@ -44,6 +44,8 @@ pub(crate) struct Resident {
     /// The device it lies on: one that was lost may leave entries behind that were on their way.
     device: u64,
     segment: Weak<SegmentView>,
+    /// The segment's data, which views that hide rows have in common.
+    data: Weak<dyn SegmentData>,
     parts: Vec<Held>,
     /// Bytes in the two buffers of all parts.
     bytes: [usize; 2],
@@ -175,7 +177,8 @@ impl Residency {
         self.counters.uploads.add(1);
         self.counters.uploaded_bytes.add(new as u64);
         let used = AtomicU64::new(self.clock.fetch_add(1, Ordering::Relaxed));
-        let entry = Arc::new(Resident { device: gpu.number, segment: Arc::downgrade(segment), parts, bytes, used });
+        let (view, data) = (Arc::downgrade(segment), Arc::downgrade(segment.shared_data()));
+        let entry = Arc::new(Resident { device: gpu.number, segment: view, data, parts, bytes, used });
         self.lock().insert(key(segment, pair), entry.clone());
         Ok(entry)
     }
@@ -186,7 +189,9 @@ impl Residency {
         let of_same_first = entries.iter().filter(|((_, other), _)| other.first() == pair.first());
         // What is of one size is cut alike.
         let mut found = of_same_first.map(|(_, entry)| entry).filter(|entry| entry.bytes == bytes);
-        found.find(|entry| entry.is_of(gpu, segment)).cloned()
+        // A weak pointer keeps its address from other use.
+        let address = Arc::as_ptr(segment.shared_data()).addr();
+        found.find(|entry| entry.device == gpu.number && entry.data.as_ptr().addr() == address).cloned()
     }
 
     fn copy(
@@ -274,9 +279,9 @@ fn key(segment: &Arc<SegmentView>, pair: Pair) -> Key {
 fn resident_bytes(entries: &HashMap<Key, Arc<Resident>>) -> usize {
     let mut counted = HashSet::new();
     let mut bytes = 0;
-    for ((segment, pair), entry) in entries {
+    for ((_, pair), entry) in entries {
         bytes += entry.bytes[1];
-        if counted.insert((*segment, pair.first(), entry.bytes)) {
+        if counted.insert((entry.data.as_ptr().addr(), pair.first(), entry.bytes)) {
             bytes += entry.bytes[0];
         }
     }

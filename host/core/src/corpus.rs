@@ -46,6 +46,12 @@ impl Column {
         Self::Coordinates,
     ];
 
+    /// Whether it says which rows are visible, so that views of one segment may differ in it.
+    #[must_use]
+    pub const fn hides(self) -> bool {
+        matches!(self, Self::Screen(_))
+    }
+
     /// Its place in [`Self::ALL`].
     #[must_use]
     pub const fn index(self) -> usize {
@@ -208,6 +214,12 @@ impl SegmentView {
     #[must_use]
     pub fn visible_rows(&self) -> usize {
         self.visible.as_ref().map_or(self.rows, Visible::count)
+    }
+
+    /// The same with a count: who keeps a [`Weak`] of it learns when no view has the segment any more.
+    #[must_use]
+    pub fn shared_data(&self) -> &Arc<dyn SegmentData> {
+        &self.data
     }
 
     /// Whether another view's segment is of the same data, whatever of it is visible there.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use megaring_core::Metric;
-use megaring_core::corpus::{Column, Columns, CorpusView, SegmentView};
+use megaring_core::corpus::{Column, Columns, CorpusView, SegmentData, SegmentView};
 
 use super::columns::{self, Contents};
 use super::session::Session;
@@ -25,7 +25,8 @@ pub(crate) struct State {
     pub(crate) pool: Pool,
     pub(crate) table: EntryTable,
     pub(crate) versions: HashMap<Key, Version>,
-    /// Columns of segments, by the address of the segment. The weak pointer in each keeps the address from other use.
+    /// Columns of segments, by the address of what they belong to ([`address_of`]). The weak pointer in each keeps the
+    /// address from other use.
     segments: HashMap<usize, Held>,
     /// The version that has the tile buffers and the lines.
     pub(crate) streamed: Option<Key>,
@@ -57,7 +58,8 @@ pub(crate) struct Version {
     pub(crate) has: Contents,
     /// What this version keeps from being evicted on its own: what the entry has, and what is coming.
     wanted: Contents,
-    segments: Vec<usize>,
+    /// For each segment the addresses of its columns that do not hide rows, and of those that do.
+    segments: Vec<[usize; 2]>,
     /// The table's place and the list.
     pub(crate) entry: Option<(usize, Span)>,
     /// Guards, and calls that work on the version.
@@ -75,8 +77,32 @@ pub(crate) struct Version {
 }
 
 struct Held {
-    segment: Weak<SegmentView>,
+    owner: Owner,
     columns: [HeldColumn; Column::COUNT],
+}
+
+/// What columns belong to.
+enum Owner {
+    /// All views of a segment.
+    Data(Weak<dyn SegmentData>),
+    /// One view of it, which hides rows or does not.
+    View(Weak<SegmentView>),
+}
+
+impl Owner {
+    fn of(segment: &Arc<SegmentView>, column: Column) -> Self {
+        match column.hides() {
+            true => Self::View(Arc::downgrade(segment)),
+            false => Self::Data(Arc::downgrade(segment.shared_data())),
+        }
+    }
+
+    fn is_dead(&self) -> bool {
+        match self {
+            Self::Data(data) => data.strong_count() == 0,
+            Self::View(view) => view.strong_count() == 0,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -122,7 +148,7 @@ impl Version {
     /// A version nobody uses yet.
     pub(crate) fn new(view: &Arc<CorpusView>, kind: Kind) -> Self {
         let segments = match kind {
-            Kind::Resident => filled(view).map(address_of).collect(),
+            Kind::Resident => filled(view).map(|segment| [data_address(segment), view_address(segment)]).collect(),
             Kind::Streamed(_) => Vec::new(),
         };
         Self {
@@ -203,11 +229,11 @@ impl State {
         let more = contents.columns.minus(version.wanted.columns);
         version.wanted = version.wanted.union(contents);
         for segment in filled(view) {
-            let held = self
-                .segments
-                .entry(address_of(segment))
-                .or_insert_with(|| Held { segment: Arc::downgrade(segment), columns: Default::default() });
-            more.iter().for_each(|column| held.columns[column.index()].wanted += 1);
+            for column in more.iter() {
+                let owner = || Held { owner: Owner::of(segment, column), columns: Default::default() };
+                let held = self.segments.entry(address_of(segment, column)).or_insert_with(owner);
+                held.columns[column.index()].wanted += 1;
+            }
         }
     }
 
@@ -216,7 +242,7 @@ impl State {
         let (mut absent, mut loading) = (Vec::new(), false);
         for segment in filled(view) {
             for column in columns.iter() {
-                match self.stage(address_of(segment), column) {
+                match self.stage(segment, column) {
                     Some(Stage::Ready(_)) => {}
                     Some(Stage::Loading) => loading = true,
                     Some(Stage::Absent) | None => absent.push((segment.clone(), column)),
@@ -229,32 +255,32 @@ impl State {
     /// Those of the columns that are not there yet, whether or not somebody is loading them.
     pub(crate) fn unready<'a>(&self, view: &'a CorpusView, columns: Columns) -> Vec<(&'a SegmentView, Column)> {
         let pairs = filled(view).flat_map(|segment| columns.iter().map(move |column| (segment, column)));
-        let is_ready = |segment, column| matches!(self.stage(address_of(segment), column), Some(Stage::Ready(_)));
+        let is_ready = |segment, column| matches!(self.stage(segment, column), Some(Stage::Ready(_)));
         let unready = pairs.filter(|(segment, column)| !is_ready(segment, *column));
         unready.map(|(segment, column)| (&**segment, column)).collect()
     }
 
     /// The caller begins to load a column, which it has said it wants.
     pub(crate) fn load(&mut self, segment: &Arc<SegmentView>, column: Column) {
-        self.set(address_of(segment), column, Stage::Loading);
+        self.set(segment, column, Stage::Loading);
     }
 
     /// A column is there, or (without a span) it is not after all.
     pub(crate) fn loaded(&mut self, segment: &Arc<SegmentView>, column: Column, span: Option<Span>) {
-        self.set(address_of(segment), column, span.map_or(Stage::Absent, Stage::Ready));
+        self.set(segment, column, span.map_or(Stage::Absent, Stage::Ready));
     }
 
-    fn set(&mut self, address: usize, column: Column, stage: Stage) {
+    fn set(&mut self, segment: &Arc<SegmentView>, column: Column, stage: Stage) {
         let clock = self.clock;
-        if let Some(held) = self.segments.get_mut(&address) {
+        if let Some(held) = self.segments.get_mut(&address_of(segment, column)) {
             let held = &mut held.columns[column.index()];
             held.stage = stage;
             held.used = clock;
         }
     }
 
-    fn stage(&self, address: usize, column: Column) -> Option<&Stage> {
-        self.segments.get(&address).map(|held| &held.columns[column.index()].stage)
+    fn stage(&self, segment: &Arc<SegmentView>, column: Column) -> Option<&Stage> {
+        self.segments.get(&address_of(segment, column)).map(|held| &held.columns[column.index()].stage)
     }
 
     /// The list of a version's segments with these columns, all of which are there.
@@ -263,7 +289,7 @@ impl State {
             let mut listed =
                 Segment { first_row: start as u32, row_count: segment.rows() as u32, ..Segment::default() };
             for column in columns.iter() {
-                let at = match self.stage(address_of(segment), column) {
+                let at = match self.stage(segment, column) {
                     Some(Stage::Ready(span)) => span.at(),
                     _ => DevicePtr::NULL,
                 };
@@ -292,14 +318,15 @@ impl State {
         if self.streamed == Some(key) {
             self.streamed = None;
         }
-        for address in version.segments {
-            let Some(held) = self.segments.get_mut(&address) else { continue };
+        for [data, view] in version.segments {
             for column in version.wanted.columns.iter() {
+                let address = if column.hides() { view } else { data };
+                let Some(held) = self.segments.get_mut(&address) else { continue };
                 let held = &mut held.columns[column.index()];
                 held.wanted -= 1;
                 held.used = held.used.max(version.used);
+                self.tidy(address);
             }
-            self.tidy(address);
         }
     }
 
@@ -378,13 +405,12 @@ impl State {
             .filter(|(_, version)| !dead || version.view.strong_count() == 0)
             .filter(|(_, version)| version.is_idle(is_settled))
             .map(|(key, version)| (version.used, Victim::Version(*key)));
-        let columns = self.segments.iter().filter(|(_, held)| !dead || held.segment.strong_count() == 0).flat_map(
-            |(address, held)| {
+        let columns =
+            self.segments.iter().filter(|(_, held)| !dead || held.owner.is_dead()).flat_map(|(address, held)| {
                 let loose = |held: &HeldColumn| held.wanted == 0 && matches!(held.stage, Stage::Ready(_));
                 let loose = Column::ALL.into_iter().zip(&held.columns).filter(move |(_, held)| loose(held));
                 loose.map(|(column, held)| (held.used, Victim::Column(*address, column)))
-            },
-        );
+            });
         versions.chain(columns).min_by_key(|(used, _)| *used).map(|(_, victim)| victim)
     }
 
@@ -405,9 +431,10 @@ impl State {
     pub(crate) fn clear(&mut self, view: &CorpusView) {
         for segment in filled(view) {
             for column in Column::ALL {
-                let held = self.segments.get(&address_of(segment)).map(|held| &held.columns[column.index()]);
+                let address = address_of(segment, column);
+                let held = self.segments.get(&address).map(|held| &held.columns[column.index()]);
                 if held.is_some_and(|held| held.wanted == 0) {
-                    self.evict(address_of(segment), column);
+                    self.evict(address, column);
                 }
             }
         }
@@ -435,6 +462,15 @@ fn filled(view: &CorpusView) -> impl Iterator<Item = &Arc<SegmentView>> {
     view.segments().map(|(_, segment)| segment).filter(|segment| segment.rows() > 0)
 }
 
-fn address_of(segment: &Arc<SegmentView>) -> usize {
+/// The address of what a column belongs to: the data of a segment, or one view of it.
+fn address_of(segment: &Arc<SegmentView>, column: Column) -> usize {
+    if column.hides() { view_address(segment) } else { data_address(segment) }
+}
+
+fn view_address(segment: &Arc<SegmentView>) -> usize {
     Arc::as_ptr(segment).addr()
+}
+
+fn data_address(segment: &SegmentView) -> usize {
+    Arc::as_ptr(segment.shared_data()).addr()
 }

@@ -1,9 +1,11 @@
 //! Corpora that lie on the device whole. In these tests a row takes 8 bytes of codes, 16 of columns for each metric, 32
 //! as float32, 8 of norm and 40 of coordinates; spans are rounded up to 256 bytes.
 
+use std::sync::Arc;
 use std::thread;
 
 use megaring_core::metric::Metric::{Cosine, Dot, L2};
+use megaring_core::visible::Visible;
 use megaring_core::{BackendKind, Error, Lacking};
 use megaring_cuda::CudaScreen;
 use megaring_cuda::abi::{CORPORA_MASK, CORPUS_WILD, corpus_home};
@@ -49,6 +51,27 @@ fn an_append_uploads_the_new_segment_alone() {
     let _guard = world.prepare(&job).unwrap();
     assert_eq!((world.counters.uploads.get(), world.counters.uploaded_bytes.get()), (4, 192 * 24));
     world.run(&job);
+    world.finish();
+}
+
+#[test]
+fn a_version_that_hides_rows_brings_its_screens_columns_alone() {
+    let world = World::new(1 << 20);
+    let whole = segment(1, 128);
+    let first = view(7, 1, std::slice::from_ref(&whole));
+    drop(world.prepare(&search(&first, Dot)).unwrap());
+    drop(first);
+    let hiding = |row: usize| Arc::new(whole.showing(Visible::all(128).without(std::iter::once(row))));
+    let other = segment(2, 64);
+    let second = search(&view(7, 2, &[hiding(3), other.clone()]), Dot);
+    let _guard = world.prepare(&second).unwrap();
+    assert_eq!((world.counters.uploads.get(), world.counters.uploaded_bytes.get()), (5, 192 * 24 + 128 * 16));
+    world.run(&second);
+    // Gone with the view it was for, while the codes stay for the next.
+    let third = search(&view(7, 3, &[hiding(4), other]), Dot);
+    let _guard = world.prepare(&third).unwrap();
+    assert_eq!((world.counters.uploads.get(), world.counters.uploaded_bytes.get()), (6, 192 * 24 + 2 * 128 * 16));
+    world.run(&third);
     world.finish();
 }
 

@@ -2,6 +2,7 @@
 
 use megaring_core::Metric;
 use megaring_core::corpus::{Column, Columns, HeapSegment};
+use megaring_core::visible::Visible;
 
 use super::*;
 use crate::gpu::{GpuOptions, Loss};
@@ -56,6 +57,31 @@ fn a_segment_is_uploaded_once_and_its_codes_once_for_all_metrics() {
     let columns = 2 * screen(Metric::L2).bytes(ROWS, DIM)[1] as u64;
     assert_eq!(count(&residency, "uploaded_bytes"), 2 * bytes(screen(Metric::Dot)) as u64 + columns);
     assert_eq!(resident_bytes(&residency.lock()) as u64, count(&residency, "uploaded_bytes"));
+}
+
+#[test]
+fn views_that_hide_rows_bring_their_screens_columns_alone() {
+    let Some(gpu) = gpu() else { return };
+    let (residency, view) = (with_room(1 << 20), version(2));
+    let whole: u64 = 2 * bytes(screen(Metric::Dot)) as u64;
+    let columns = 2 * screen(Metric::Dot).bytes(ROWS, DIM)[1] as u64;
+    residency.bring(gpu, &view, screen(Metric::Dot)).expect("room");
+    let hiding = |row: usize| {
+        let showing = |(_, segment): (usize, &Arc<SegmentView>)| {
+            Arc::new(segment.showing(Visible::all(ROWS).without(std::iter::once(row))))
+        };
+        CorpusView::new("test".into(), 1, 2 + row as u32, DIM, view.segments().map(showing).collect())
+    };
+    let (one, other) = (hiding(3), hiding(4));
+    for (number, view) in [(1, &one), (2, &other), (2, &one)] {
+        residency.bring(gpu, view, screen(Metric::Dot)).expect("room");
+        assert_eq!(count(&residency, "uploaded_bytes"), whole + number * columns);
+        assert_eq!(resident_bytes(&residency.lock()) as u64, whole + number * columns);
+    }
+    // What all of them have outlives the view that brought it.
+    drop((view, one));
+    residency.forget_dropped();
+    assert_eq!(resident_bytes(&residency.lock()) as u64, whole);
 }
 
 #[test]
