@@ -9,7 +9,8 @@
 //! | format | rows | vectors | beside them |
 //! |---|---|---|---|
 //! | Arrow IPC file or stream, Parquet | record batches | `embedding`, lists of floats or integers | the columns of a segment; any other is kept |
-//! | `.npy` 1 to 3 | first axis, C order | floats or integers, little-endian | nothing |
+//! | `.npy` 1 to 3 | first axis, C order | floats or integers | nothing |
+//! | `.npz` | first axis, C order | member `embedding`, or the only one of two axes | members of one axis, as columns |
 //! | `.fvecs`, `.bvecs`, `.ivecs` | a vector behind its dimension | float32, uint8 or int32 | nothing |
 //! | `.fbin`, `.u8bin`, `.i8bin` | a matrix behind its lengths | float32, uint8 or int8 | nothing |
 //! | SafeTensors | first axis | tensor `embedding`, or the only one of two axes | nothing |
@@ -18,7 +19,8 @@
 //!
 //! Rows without `memory_id` get row numbers of the corpus. [`Columns`] says which columns are read, and under which
 //! names. A file is opened once, so it may be a pipe, or standard input (`-`); what gzip has compressed is read as what
-//! it holds. An Arrow IPC file or Parquet, which are read in any order, is then kept in a temporary file meanwhile.
+//! it holds. An Arrow IPC file, Parquet or `.npz`, which are read in any order, is then kept in a temporary file
+//! meanwhile.
 
 mod array;
 mod arrow;
@@ -30,6 +32,7 @@ mod json_lines;
 mod kinds;
 mod line;
 mod npy;
+mod npz;
 mod numbers;
 mod parquet;
 mod run;
@@ -149,6 +152,7 @@ fn source(format: Format, input: Input, options: &ImportOptions) -> Result<Box<d
         Format::ArrowStream => Box::new(arrow::ArrowStream::open(input, options)?),
         Format::Parquet => Box::new(parquet::Parquet::open(input, options)?),
         Format::Npy => Box::new(Array::open(input, npy::read)?),
+        Format::Npz => Box::new(npz::Npz::open(input, options)?),
         Format::Fvecs => vectors(input, &kinds::FLOAT32),
         Format::Bvecs => vectors(input, &kinds::UINT8),
         Format::Ivecs => vectors(input, &kinds::INT32),

@@ -16,6 +16,8 @@ use crate::rows::Rows;
 /// What a header says.
 pub(super) struct Shape {
     pub(super) kind: &'static Kind,
+    /// Whether each value's bytes come in big-endian order.
+    pub(super) is_swapped: bool,
     pub(super) rows: usize,
     pub(super) dim: usize,
     /// Bytes before the first value, where the file ends with the last value; else something may follow it.
@@ -44,7 +46,7 @@ impl Array {
 
 impl Shape {
     fn checked(self, input: &Input) -> Result<Self, Fault> {
-        let Self { kind, rows, dim, start } = self;
+        let Self { kind, rows, dim, start, .. } = self;
         if !(1..=MAX_DIM).contains(&dim) {
             return Err(Fault::file(format!("its vectors have {dim} elements; 1 to {MAX_DIM} are possible")));
         }
@@ -65,7 +67,7 @@ impl Source for Array {
     }
 
     fn next(&mut self) -> Result<Option<Chunk>, Fault> {
-        let Shape { kind, rows, dim, start } = self.shape;
+        let Shape { kind, is_swapped, rows, dim, start } = self.shape;
         let count = chunk_rows(dim).min(rows - self.row);
         if count == 0 {
             return match self.input.fill_buf() {
@@ -76,6 +78,9 @@ impl Source for Array {
         }
         let mut bytes = vec![0; count * dim * kind.size];
         self.input.read_exact(&mut bytes).map_err(|error| lost(&error))?;
+        if is_swapped {
+            bytes.chunks_exact_mut(kind.size).for_each(<[u8]>::reverse);
+        }
         let chunk = finite_rows(self.input.name(), (kind.decode)(&bytes), dim, self.row);
         self.row += count;
         Ok(Some(chunk))
@@ -95,7 +100,7 @@ pub(super) fn read_counts(input: &mut Input, kind: &'static Kind) -> Result<Shap
     let mut header = [[0; 4]; 2];
     input.read_exact(header.as_flattened_mut()).map_err(|error| lost(&error))?;
     let [rows, dim] = header.map(|bytes| u32::from_le_bytes(bytes) as usize);
-    Ok(Shape { kind, rows, dim, start: Some(8) })
+    Ok(Shape { kind, is_swapped: false, rows, dim, start: Some(8) })
 }
 
 /// Row-major values of width `dim`, less the rows that hold a non-finite one. The first has the number `start` in its

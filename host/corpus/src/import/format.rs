@@ -6,7 +6,7 @@ use std::str::FromStr;
 use megaring_core::Error;
 
 use super::input::Input;
-use super::npy;
+use super::{npy, npz};
 use crate::arrow_file;
 
 /// A file format.
@@ -20,6 +20,8 @@ pub enum Format {
     Parquet,
     /// NumPy array.
     Npy,
+    /// Archive of NumPy arrays.
+    Npz,
     /// Vectors of float32, each behind its dimension.
     Fvecs,
     /// Vectors of uint8, each behind its dimension.
@@ -42,11 +44,12 @@ pub enum Format {
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ArrowFile,
         Self::ArrowStream,
         Self::Parquet,
         Self::Npy,
+        Self::Npz,
         Self::Fvecs,
         Self::Bvecs,
         Self::Ivecs,
@@ -66,6 +69,7 @@ impl Format {
             Self::ArrowStream => "arrow-stream",
             Self::Parquet => "parquet",
             Self::Npy => "npy",
+            Self::Npz => "npz",
             Self::Fvecs => "fvecs",
             Self::Bvecs => "bvecs",
             Self::Ivecs => "ivecs",
@@ -78,10 +82,10 @@ impl Format {
         }
     }
 
-    /// Whether its columns or tensors have names.
+    /// Whether its columns, arrays or tensors have names.
     pub(super) fn has_names(self) -> bool {
-        use Format::{ArrowFile, ArrowStream, Csv, JsonLines, Parquet, SafeTensors};
-        matches!(self, ArrowFile | ArrowStream | Parquet | SafeTensors | JsonLines | Csv)
+        use Format::{ArrowFile, ArrowStream, Csv, JsonLines, Npz, Parquet, SafeTensors};
+        matches!(self, ArrowFile | ArrowStream | Parquet | Npz | SafeTensors | JsonLines | Csv)
     }
 
     /// Tells a format by its magic, else by the end of the file's name, else by what JSON begins with.
@@ -90,6 +94,7 @@ impl Format {
             (&arrow_file::MAGIC[..], Self::ArrowFile),
             (b"PAR1", Self::Parquet),
             (npy::MAGIC, Self::Npy),
+            (npz::MAGIC, Self::Npz),
             (&[0xff; 4], Self::ArrowStream),
         ];
         let by_magic = by_magic.into_iter().find(|(magic, _)| input.start().starts_with(magic));

@@ -11,7 +11,6 @@ use super::input::Input;
 use super::kinds::KINDS;
 use super::lost;
 use super::selection::Columns;
-use crate::columns::EMBEDDING;
 use crate::fault::Fault;
 
 /// Longest header, which is also the format's own limit.
@@ -31,7 +30,7 @@ struct Tensor {
 /// two axes.
 pub(super) fn read(input: &mut Input, columns: &Columns) -> Result<Shape, Fault> {
     let tensors = read_header(input)?;
-    let name = choose(&tensors, columns)?;
+    let name = columns.matrix(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.len())))?;
     let tensor = &tensors[name];
     let wrong = |reason: String| Fault::column(name, reason);
     let kind = KINDS.into_iter().find(|kind| kind.tensor == tensor.dtype);
@@ -48,7 +47,7 @@ pub(super) fn read(input: &mut Input, columns: &Columns) -> Result<Shape, Fault>
     if skipped != start {
         return Err(Fault::file("it is truncated"));
     }
-    Ok(Shape { kind, rows, dim, start: None })
+    Ok(Shape { kind, is_swapped: false, rows, dim, start: None })
 }
 
 fn read_header(input: &mut Input) -> Result<BTreeMap<String, Tensor>, Fault> {
@@ -69,16 +68,4 @@ fn read_header(input: &mut Input) -> Result<BTreeMap<String, Tensor>, Fault> {
         Err(error) => Err(Fault::column(&name, format!("its header is wrong: {error}"))),
     };
     header.into_iter().map(tensor).collect()
-}
-
-fn choose<'a>(tensors: &'a BTreeMap<String, Tensor>, columns: &'a Columns) -> Result<&'a str, Fault> {
-    let wanted = columns.in_file(EMBEDDING);
-    if tensors.contains_key(wanted) {
-        return Ok(wanted);
-    }
-    let mut matrices = tensors.iter().filter(|(_, tensor)| tensor.shape.len() == 2);
-    match (matrices.next(), matrices.next()) {
-        (Some((only, _)), None) if columns.renamed().next().is_none() => Ok(only),
-        _ => Err(columns.missing(wanted, tensors.keys().map(String::as_str))),
-    }
 }

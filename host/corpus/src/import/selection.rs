@@ -100,6 +100,23 @@ impl Columns {
         }
     }
 
+    /// The array that has the vectors, of arrays with these names and numbers of axes: the one asked for, else
+    /// `embedding`, else the only one of two axes.
+    pub(super) fn matrix<'a>(
+        &'a self,
+        arrays: impl Iterator<Item = (&'a str, usize)> + Clone,
+    ) -> Result<&'a str, Fault> {
+        let wanted = self.in_file(EMBEDDING);
+        if arrays.clone().any(|(name, _)| name == wanted) {
+            return Ok(wanted);
+        }
+        let mut matrices = arrays.clone().filter(|(_, axes)| *axes == 2);
+        match (matrices.next(), matrices.next()) {
+            (Some((only, _)), None) if wanted == EMBEDDING => Ok(only),
+            _ => Err(self.missing(wanted, arrays.map(|(name, _)| name))),
+        }
+    }
+
     /// The refusal of a file that lacks a column, among those `there`.
     pub(super) fn missing<'a>(&self, name: &str, there: impl Iterator<Item = &'a str>) -> Fault {
         let there = there.collect::<Vec<_>>().join(", ");

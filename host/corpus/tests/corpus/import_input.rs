@@ -119,7 +119,7 @@ fn one_json_array_is_told_from_json_lines() {
 #[test]
 fn old_and_small_types_come_in() {
     let all = rows(0, ROWS, DIM).embeddings.values;
-    for name in ["v4.arrow", "v4.arrows", "python2.npy", "brotli.parquet"] {
+    for name in ["v4.arrow", "v4.arrows", "python2.npy", "big_endian.npy", "brotli.parquet"] {
         assert_eq!(imported(&data(name), false).1, all, "{name}");
     }
     let quarters: Vec<f32> = all.iter().map(|value| value * 4.0).collect();
@@ -144,6 +144,8 @@ fn integers_of_numpy_come_in_whatever_their_width() {
         ("<i2", signed.iter().flat_map(|v| i16::from(*v).to_le_bytes()).collect()),
         ("<i4", signed.iter().flat_map(|v| i32::from(*v).to_le_bytes()).collect()),
         ("<i8", signed.iter().flat_map(|v| i64::from(*v).to_le_bytes()).collect()),
+        (">i2", signed.iter().flat_map(|v| i16::from(*v).to_be_bytes()).collect()),
+        (">u8", small.iter().flat_map(|v| u64::from(*v).to_be_bytes()).collect()),
     ];
     for (descr, values) in files {
         let (_scratch, path) = scratch("rows.npy", file(descr, values));
@@ -168,7 +170,7 @@ fn what_gzip_has_compressed_comes_in() {
     let all = rows(0, ROWS, DIM).embeddings.values;
     assert_eq!(imported(&data("f4.npy.gz"), false).1, all);
     let (_lines, lines) = scratch("rows.jsonl", jsonl(0..ROWS));
-    let files = ["vectors.fvecs", "stream.arrows", "plain.arrow", "snappy.parquet"];
+    let files = ["nameless.npz", "vectors.fvecs", "stream.arrows", "plain.arrow", "snappy.parquet"];
     for path in files.map(data).into_iter().chain([lines]) {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned() + ".gz";
         let bytes = fs::read(&path).unwrap();
@@ -225,6 +227,7 @@ fn every_format_comes_through_a_pipe() {
     let cases = [
         (read("f4.npy"), None),
         (read("f4.npy.gz"), None),
+        (read("nameless.npz"), None),
         (read("vectors.fvecs"), Some(Format::Fvecs)),
         (read("stream.arrows"), None),
         (read("plain.arrow"), None),

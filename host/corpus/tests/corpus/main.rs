@@ -15,6 +15,7 @@ mod import;
 mod import_columns;
 mod import_formats;
 mod import_input;
+mod import_npz;
 mod log;
 mod merging;
 mod model;

@@ -102,3 +102,10 @@ with open(HERE / "vectors.fvecs", "wb") as file:
     for row in VECTORS:
         file.write(np.int32(DIM).tobytes() + row.astype("<f4").tobytes())
 (HERE / "f4.npy.gz").write_bytes(gzip.compress((HERE / "f4.npy").read_bytes(), mtime=0))
+# Every kind of column that an archive of arrays can have, and some that it cannot: text, bytes, times, truth values, either byte order.
+columns = {"embedding": VECTORS, "memory_id": np.arange(1000, 1000 + ROWS, dtype=">u8"), "title": np.array(TITLES), "kind": np.array([b"mail", b"note"] * (ROWS // 2)),
+           "importance": (np.arange(ROWS) / 16).astype("<f4"), "is_protected": np.arange(ROWS) % 2 == 0, "when": np.array(["2026-01-02T03:04:05", "NaT"] * (ROWS // 2), "M8[ms]"),
+           "mean": VECTORS.mean(axis=0), "version": np.array(3), "objects": np.array([None] * ROWS), "x": np.arange(3)}
+np.savez(HERE / "columns.npz", **columns)
+np.savez_compressed(HERE / "deflated.npz", **{**columns, "embedding": VECTORS.astype(">f8"), "title": np.array(TITLES, ">U9")})
+np.savez(HERE / "nameless.npz", VECTORS)
