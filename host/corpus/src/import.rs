@@ -17,6 +17,8 @@
 //! | JSON lines | an object a line | `embedding`, an array of numbers | fields named like a segment's columns |
 //! | CSV | a record | `embedding`, a text such as `[0.1, 0.2]` | columns named like a segment's |
 //!
+//! HDF5 is refused, with the line of Python that makes a `.npy` file of it.
+//!
 //! Rows without `memory_id` get row numbers of the corpus. [`Columns`] says which columns are read, and under which
 //! names. A file is opened once, so it may be a pipe, or standard input (`-`); what gzip has compressed is read as what
 //! it holds. An Arrow IPC file, Parquet or `.npz`, which are read in any order, is then kept in a temporary file

@@ -9,6 +9,9 @@ use super::input::Input;
 use super::{npy, npz};
 use crate::arrow_file;
 
+/// What an HDF5 file begins with.
+const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
+
 /// A file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -90,6 +93,9 @@ impl Format {
 
     /// Tells a format by its magic, else by the end of the file's name, else by what JSON begins with.
     pub(super) fn of(input: &Input) -> Result<Self, Error> {
+        if input.start().starts_with(HDF5) {
+            return Err(Error::field("format", hdf5(input.name())));
+        }
         let by_magic = [
             (&arrow_file::MAGIC[..], Self::ArrowFile),
             (b"PAR1", Self::Parquet),
@@ -122,6 +128,14 @@ impl Format {
             other => Self::ALL.into_iter().find(|format| format.name() == other),
         }
     }
+}
+
+/// What to do with a file of HDF5.
+fn hdf5(name: &str) -> String {
+    let script = format!("import h5py, numpy; numpy.save('train.npy', h5py.File('{name}')['train'][:])");
+    format!(
+        "{name} is an HDF5 file, which cannot be read; `python3 -c \"{script}\"` makes a .npy file of its dataset train"
+    )
 }
 
 fn untold(name: &str) -> Error {

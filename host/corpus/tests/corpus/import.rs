@@ -374,6 +374,16 @@ fn files_that_are_not_there_or_nameless_are_named() {
     assert_says(&fails(&path).to_string(), &["rows.fvecs", "row 0", "dimension is 0"]);
 }
 
+/// Whatever its name says.
+#[test]
+fn hdf5_is_refused_with_what_makes_a_matrix_of_it() {
+    for name in ["sift.hdf5", "sift.h5", "sift.npy", "sift"] {
+        let (_scratch, path) = scratch(name, b"\x89HDF\r\n\x1a\n\0\0\0\0\0\x08\x08\0");
+        let script = format!("numpy.save('train.npy', h5py.File('{}')['train'][:])", path.display());
+        assert_says(&fails(&path).to_string(), &["HDF5", "python3 -c", &script]);
+    }
+}
+
 #[test]
 fn files_without_rows_are_empty() {
     let empty = |name, bytes: &[u8]| scratch(name, bytes);
