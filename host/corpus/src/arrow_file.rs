@@ -46,7 +46,7 @@ impl Layout {
         let corrupt = |error: String| Fault::file(format!("the footer is corrupt: {error}"));
         let footer = root_as_footer(footer).map_err(|error| corrupt(error.to_string()))?;
         let schema = footer.schema().ok_or_else(|| corrupt("it has no schema".into()))?;
-        let schema = guarded(|| try_fb_to_schema(schema)).map_err(corrupt)?;
+        let schema = guarded(|| try_fb_to_schema(schema)).map_err(unknown_schema)?;
         let blocks = blocks(&footer);
         if !blocks.iter().flatten().all(|block| lies_before(block, start)) {
             return Err(corrupt("a batch lies outside the file".into()));
@@ -80,6 +80,11 @@ fn lies_before(block: &Block, end: u64) -> bool {
     let [Ok(offset), Ok(metadata), Ok(body)] = parts.map(u64::try_from) else { return false };
     // 16: the smallest framed message; the decoder indexes that much.
     metadata >= 16 && offset.checked_add(metadata).and_then(|sum| sum.checked_add(body)).is_some_and(|sum| sum <= end)
+}
+
+/// Why a schema cannot be read: it is corrupt, or has types that Arrow has not.
+pub(crate) fn unknown_schema(reason: String) -> Fault {
+    Fault::file(format!("its schema cannot be read: {reason}"))
 }
 
 fn truncated() -> Fault {

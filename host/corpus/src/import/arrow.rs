@@ -7,18 +7,19 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, ErrorKind, Read, Seek, SeekFrom};
 
-use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, GenericListViewArray, OffsetSizeTrait, RecordBatch, downcast_run_array};
 use arrow_buffer::{Buffer, MutableBuffer};
 use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::reader::FileDecoder;
 use arrow_ipc::{Block, MessageHeader, root_as_message};
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, SchemaRef};
 use megaring_core::Error;
 
 use super::batch::Batches;
 use super::input::Input;
 use super::{Chunk, ImportOptions, Source, chunk_rows, lost};
-use crate::arrow_file::{ANY_VERSION, Layout, TRAILER, check_block, decode};
+use crate::arrow_file::{ANY_VERSION, Layout, TRAILER, check_block, decode, unknown_schema};
 use crate::fault::{Fault, guarded};
 
 /// An IPC file.
@@ -133,14 +134,20 @@ impl Source for ArrowStream {
 
 /// A batch cut into pieces whose conversion is cheap to hold.
 #[derive(Default)]
-pub(super) struct Pieces {
+struct Pieces {
     batch: Option<RecordBatch>,
+    /// Rows of a piece.
+    count: usize,
     next: usize,
 }
 
 impl Pieces {
-    pub(super) fn of(batch: RecordBatch) -> Self {
-        Self { batch: Some(batch), next: 0 }
+    fn of(batch: RecordBatch) -> Self {
+        // Vectors are nearly all of most batches: their share tells how many rows make a chunk.
+        let stored = batch.get_array_memory_size();
+        let bytes = batch.columns().iter().map(shared_bytes).fold(stored, usize::saturating_add);
+        let count = chunk_rows((bytes / batch.num_rows().max(1)).div_ceil(4));
+        Self { batch: Some(batch), count, next: 0 }
     }
 }
 
@@ -149,17 +156,28 @@ impl Iterator for Pieces {
 
     fn next(&mut self) -> Option<RecordBatch> {
         let batch = self.batch.as_ref()?;
-        let rows = batch.num_rows();
-        if self.next >= rows {
-            return None;
-        }
-        // Vectors are nearly all of most batches: their share tells how many rows make a chunk.
-        let size = batch.get_array_memory_size() / rows;
-        let count = chunk_rows(size.div_ceil(4)).min(rows - self.next);
+        let count = self.count.min(batch.num_rows() - self.next);
         let piece = batch.slice(self.next, count);
         self.next += count;
-        Some(piece)
+        (count > 0).then_some(piece)
     }
+}
+
+/// Bytes of the values of a column whose rows may share what is stored, as if none did.
+fn shared_bytes(array: &ArrayRef) -> usize {
+    let repeated = |values: &ArrayRef| values.get_array_memory_size().div_ceil(values.len().max(1)) * array.len();
+    match array.data_type() {
+        DataType::Dictionary(_, _) => repeated(array.as_any_dictionary().values()),
+        DataType::RunEndEncoded(_, _) => downcast_run_array! { array => repeated(array.values()), _ => 0 },
+        DataType::ListView(_) => viewed_bytes(array.as_list_view::<i32>()),
+        DataType::LargeListView(_) => viewed_bytes(array.as_list_view::<i64>()),
+        _ => 0,
+    }
+}
+
+fn viewed_bytes<O: OffsetSizeTrait>(lists: &GenericListViewArray<O>) -> usize {
+    let elements = lists.value_sizes().iter().map(|size| size.as_usize()).fold(0, usize::saturating_add);
+    elements.saturating_mul(4)
 }
 
 fn read_layout(file: &mut File, len: u64) -> Result<Layout, Fault> {
@@ -203,7 +221,7 @@ impl Frames {
         let Frame { block, bytes, .. } = self.next()?.ok_or_else(none)?;
         let message = root_as_message(&bytes[prefix(&bytes)..block.metaDataLength() as usize]).map_err(|_| none())?;
         let schema = message.header_as_schema().ok_or_else(none)?;
-        guarded(|| try_fb_to_schema(schema)).map(Into::into).map_err(Fault::file)
+        guarded(|| try_fb_to_schema(schema)).map(Into::into).map_err(unknown_schema)
     }
 
     fn next(&mut self) -> Result<Option<Frame>, Fault> {

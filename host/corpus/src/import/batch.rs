@@ -1,9 +1,12 @@
 //! A record batch of another program as rows: columns with a meaning are converted, the others kept.
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, BooleanArray, GenericListArray, OffsetSizeTrait, RecordBatch};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, GenericListArray, GenericListViewArray, OffsetSizeTrait, RecordBatch, UInt64Array,
+};
 use arrow_schema::{DataType, Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
+use arrow_select::take::take;
 use megaring_core::error::first_non_finite;
 use megaring_core::matrix::{MAX_DIM, Matrix};
 use megaring_core::nearest::{MAX_COORDINATE, is_coordinate};
@@ -139,7 +142,10 @@ impl Batches {
         rows.importance = self.floats(batch, columns::IMPORTANCE, marks)?;
         rows.zone = self.integers(batch, columns::ZONE, marks)?;
         rows.constellation_id = self.integers(batch, columns::CONSTELLATION_ID, marks)?;
-        rows.last_accessed_ns = self.integers(batch, columns::LAST_ACCESSED_NS, marks)?;
+        if let Some((in_file, array)) = self.column(batch, columns::LAST_ACCESSED_NS)? {
+            let column = numbers::nanoseconds(columns::LAST_ACCESSED_NS, in_file, &array)?;
+            rows.last_accessed_ns = Some(marks.values(columns::LAST_ACCESSED_NS, column));
+        }
         if let Some((in_file, array)) = self.column(batch, columns::IS_PROTECTED)? {
             let column = numbers::booleans(columns::IS_PROTECTED, in_file, &array)?;
             rows.is_protected = Some(marks.values(columns::IS_PROTECTED, column));
@@ -152,7 +158,7 @@ impl Batches {
         Ok(rows)
     }
 
-    /// A column by the name it has here, without dictionary encoding, and its name in the file.
+    /// A column by the name it has here, without dictionary or run-end encoding, and its name in the file.
     fn column(&self, batch: &RecordBatch, name: &'static str) -> Result<Option<(&str, ArrayRef)>, Fault> {
         let Ok(at) = self.schema.index_of(name) else { return Ok(None) };
         let array = numbers::plain(batch.column(at)).map_err(|error| Fault::column(name, error.to_string()))?;
@@ -223,7 +229,7 @@ fn mark_far(name: &'static str, axis: &[f64], marks: &mut Marks) {
     }
 }
 
-/// Columns without a meaning here, dictionaries resolved.
+/// Columns without a meaning here, dictionaries and runs resolved.
 fn further(batch: &RecordBatch, schema: &Schema) -> Result<Further, Fault> {
     let coordinates = columns::has_coordinates(schema);
     let (mut fields, mut arrays) = (Vec::new(), Vec::new());
@@ -252,6 +258,8 @@ fn lists(array: &ArrayRef, in_file: &str) -> Result<(ArrayRef, Vec<(usize, usize
         }
         DataType::List(_) => listed(array.as_list::<i32>()),
         DataType::LargeList(_) => listed(array.as_list::<i64>()),
+        DataType::ListView(_) => viewed(array.as_list_view::<i32>())?,
+        DataType::LargeListView(_) => viewed(array.as_list_view::<i64>())?,
         other => {
             let help = way_out(EMBEDDING, in_file);
             return Err(Fault::column(EMBEDDING, format!("its type is {other}, wanted is a list of float32; {help}")));
@@ -266,6 +274,17 @@ fn listed<O: OffsetSizeTrait>(lists: &GenericListArray<O>) -> (ArrayRef, Vec<(us
     let first = offsets[0].as_usize();
     let values = lists.values().slice(first, offsets[offsets.len() - 1].as_usize() - first);
     (values, offsets.windows(2).map(|pair| (pair[0].as_usize() - first, pair[1].as_usize() - first)).collect())
+}
+
+/// Views may lie anywhere among the values, so those of these rows are gathered.
+fn viewed<O: OffsetSizeTrait>(lists: &GenericListViewArray<O>) -> Result<(ArrayRef, Vec<(usize, usize)>), Fault> {
+    let (mut places, mut bounds) = (Vec::new(), Vec::with_capacity(lists.len()));
+    for (offset, size) in lists.value_offsets().iter().zip(lists.value_sizes()) {
+        bounds.push((places.len(), places.len() + size.as_usize()));
+        places.extend(offset.as_usize() as u64..(*offset + *size).as_usize() as u64);
+    }
+    let values = take(lists.values(), &UInt64Array::from(places), None);
+    Ok((values.map_err(|error| Fault::column(EMBEDDING, error.to_string()))?, bounds))
 }
 
 /// The vector of a row, if it is good; of this dimension where one is known.

@@ -8,8 +8,8 @@ use arrow_array::types::{
     ArrowPrimitiveType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type,
     UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow_array::{Array, ArrayRef};
-use arrow_schema::{ArrowError, DataType};
+use arrow_array::{Array, ArrayRef, UInt64Array, downcast_run_array, make_array};
+use arrow_schema::{ArrowError, DataType, TimeUnit};
 use arrow_select::take::take;
 
 use super::selection::way_out;
@@ -48,28 +48,37 @@ pub(super) fn integers<T: Copy + Default + TryFrom<i128>>(
     in_file: &str,
     array: &ArrayRef,
 ) -> Result<Column<T>, Fault> {
-    let convert = |value: i128| {
-        let wide = size_of::<T>() * 8;
-        T::try_from(value).map_err(|_| format!("{value} is no unsigned integer of {wide} bits"))
-    };
-    Ok(match array.data_type() {
-        DataType::Int8 => Column::gather(wide::<Int8Type>(array), convert),
-        DataType::Int16 => Column::gather(wide::<Int16Type>(array), convert),
-        DataType::Int32 => Column::gather(wide::<Int32Type>(array), convert),
-        DataType::Int64 => Column::gather(wide::<Int64Type>(array), convert),
-        DataType::UInt8 => Column::gather(wide::<UInt8Type>(array), convert),
-        DataType::UInt16 => Column::gather(wide::<UInt16Type>(array), convert),
-        DataType::UInt32 => Column::gather(wide::<UInt32Type>(array), convert),
-        DataType::UInt64 => Column::gather(wide::<UInt64Type>(array), convert),
-        _ => return Err(wrong_type(name, in_file, array, "are integers")),
-    })
+    let values = whole(array).ok_or_else(|| wrong_type(name, in_file, array, "are integers"))?;
+    Ok(Column::gather(values, unsigned))
 }
 
-/// Floating-point numbers, finite.
+/// Times in nanoseconds since 1970: integers, or timestamps of any unit.
+pub(super) fn nanoseconds(name: &str, in_file: &str, array: &ArrayRef) -> Result<Column<u64>, Fault> {
+    let DataType::Timestamp(unit, _) = array.data_type() else { return integers(name, in_file, array) };
+    let nanoseconds = match unit {
+        TimeUnit::Second => 1_000_000_000,
+        TimeUnit::Millisecond => 1_000_000,
+        TimeUnit::Microsecond => 1_000,
+        TimeUnit::Nanosecond => 1,
+    };
+    let ticks = array.to_data().into_builder().data_type(DataType::Int64).build();
+    let ticks = make_array(ticks.map_err(|error| Fault::column(name, error.to_string()))?);
+    Ok(Column::gather(wide::<Int64Type>(&ticks), |value| unsigned(value * nanoseconds)))
+}
+
+fn unsigned<T: TryFrom<i128>>(value: i128) -> Result<T, String> {
+    T::try_from(value).map_err(|_| format!("{value} is no unsigned integer of {} bits", size_of::<T>() * 8))
+}
+
+/// Floating-point numbers, finite; or integers that are such numbers.
 pub(super) fn floats(name: &str, in_file: &str, array: &ArrayRef) -> Result<Column<f64>, Fault> {
     let convert = |value: f64| match value.is_finite() {
         true => Ok(value),
         false => Err(format!("{value} is not finite")),
+    };
+    let exact = |value: i128| match value as f64 {
+        float if float as i128 == value => Ok(float),
+        _ => Err(format!("{value} is no float64")),
     };
     Ok(match array.data_type() {
         DataType::Float16 => {
@@ -79,7 +88,7 @@ pub(super) fn floats(name: &str, in_file: &str, array: &ArrayRef) -> Result<Colu
             Column::gather(array.as_primitive::<Float32Type>().iter().map(|v| v.map(f64::from)), convert)
         }
         DataType::Float64 => Column::gather(array.as_primitive::<Float64Type>().iter(), convert),
-        _ => return Err(wrong_type(name, in_file, array, "is float64")),
+        _ => Column::gather(whole(array).ok_or_else(|| wrong_type(name, in_file, array, "is float64"))?, exact),
     })
 }
 
@@ -128,16 +137,39 @@ pub(super) fn elements(in_file: &str, array: &ArrayRef) -> Result<(Vec<f32>, Opt
     Ok((values, Some(array.data_type().clone())))
 }
 
-/// A column without dictionary encoding: a segment has one schema for all its batches, but batches have dictionaries of
-/// their own.
+/// A column without dictionary or run-end encoding: a segment has one schema for all its batches, but batches have
+/// dictionaries of their own.
 pub(super) fn plain(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     match array.data_type() {
         DataType::Dictionary(_, _) => {
             let dictionary = array.as_any_dictionary();
-            take(dictionary.values(), dictionary.keys(), None)
+            plain(&take(dictionary.values(), dictionary.keys(), None)?)
         }
+        DataType::RunEndEncoded(_, _) => downcast_run_array! {
+            array => {
+                let rows: Vec<u64> = (0..array.len() as u64).collect();
+                let places = array.get_physical_indices(&rows)?.into_iter().map(|place| place as u64);
+                plain(&take(array.values(), &UInt64Array::from_iter_values(places), None)?)
+            },
+            _ => Ok(Arc::clone(array)),
+        },
         _ => Ok(Arc::clone(array)),
     }
+}
+
+/// The values of a column of integers.
+fn whole<'a>(array: &'a ArrayRef) -> Option<Box<dyn Iterator<Item = Option<i128>> + 'a>> {
+    Some(match array.data_type() {
+        DataType::Int8 => Box::new(wide::<Int8Type>(array)),
+        DataType::Int16 => Box::new(wide::<Int16Type>(array)),
+        DataType::Int32 => Box::new(wide::<Int32Type>(array)),
+        DataType::Int64 => Box::new(wide::<Int64Type>(array)),
+        DataType::UInt8 => Box::new(wide::<UInt8Type>(array)),
+        DataType::UInt16 => Box::new(wide::<UInt16Type>(array)),
+        DataType::UInt32 => Box::new(wide::<UInt32Type>(array)),
+        DataType::UInt64 => Box::new(wide::<UInt64Type>(array)),
+        _ => return None,
+    })
 }
 
 fn wide<T: ArrowPrimitiveType<Native: Into<i128>>>(array: &ArrayRef) -> impl Iterator<Item = Option<i128>> {

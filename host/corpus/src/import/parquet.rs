@@ -4,7 +4,7 @@ use std::fs::File;
 
 use megaring_core::Error;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
 use parquet::file::metadata::ParquetMetaData;
 
@@ -35,7 +35,12 @@ impl Parquet {
 
     fn read(file: File, name: &str, options: &ImportOptions) -> Result<Self, Fault> {
         let bytes_total = file.metadata().map_err(|error| super::lost(&error))?.len();
-        let builder = guarded(|| Ok(ParquetRecordBatchReaderBuilder::try_new(file)?)).map_err(Fault::file)?;
+        // A schema of Arrow's may stand beside Parquet's own, which will do where that one has types nobody else knows.
+        let open = |plain: bool| {
+            let options = ArrowReaderOptions::new().with_skip_arrow_metadata(plain);
+            guarded(|| Ok(ParquetRecordBatchReaderBuilder::try_new_with_options(file.try_clone()?, options)?))
+        };
+        let builder = open(false).or_else(|reason| open(true).map_err(|_| Fault::file(reason)))?;
         let rows_total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         let (places, batches) = Batches::open(name, builder.schema(), options)?;
         let mask = ProjectionMask::roots(builder.parquet_schema(), places);

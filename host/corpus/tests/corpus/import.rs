@@ -4,7 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Float32Array, LargeListArray, ListArray, RecordBatch};
+use arrow_array::types::{Int8Type, Int32Type};
+use arrow_array::{
+    ArrayRef, DictionaryArray, Float32Array, LargeListArray, LargeListViewArray, ListArray, ListViewArray, RecordBatch,
+    RunArray, StringArray,
+};
 use arrow_buffer::OffsetBuffer;
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{DataType, Field};
@@ -75,6 +79,13 @@ fn arrow_and_parquet_files_of_pyarrow_come_in() {
     }
 }
 
+fn arrow_file<const N: usize>(columns: [(&str, ArrayRef); N]) -> Vec<u8> {
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut writer = FileWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap()
+}
+
 /// One batch of several chunks, as most programs write: each chunk converts its own lists, of either kind.
 #[test]
 fn lists_of_a_large_batch_come_in_chunk_by_chunk() {
@@ -87,12 +98,9 @@ fn lists_of_a_large_batch_come_in_chunk_by_chunk() {
     let child: ArrayRef = Arc::new(Float32Array::from(elements));
     let lists = ListArray::new(item.clone(), OffsetBuffer::from_lengths(lengths()), child.clone(), None);
     let large = LargeListArray::new(item, OffsetBuffer::from_lengths(lengths()), child, None);
-    for lists in [Arc::new(lists) as ArrayRef, Arc::new(large)] {
-        let batch = RecordBatch::try_from_iter([("embedding", lists)]).unwrap();
-        let (_scratch, path) = scratch("lists.arrow", "");
-        let mut writer = FileWriter::try_new(fs::File::create(&path).unwrap(), &batch.schema()).unwrap();
-        writer.write(&batch).unwrap();
-        writer.finish().unwrap();
+    let (views, large_views) = (ListViewArray::from(lists.clone()), LargeListViewArray::from(large.clone()));
+    for lists in [Arc::new(lists) as ArrayRef, Arc::new(large), Arc::new(views), Arc::new(large_views)] {
+        let (_scratch, path) = scratch("lists.arrow", arrow_file([("embedding", lists)]));
         let (_folder, store) = store();
         store.create("a", dim).unwrap();
         assert_eq!(violation(run(&store, &path, false)).row, Some(bad as u64));
@@ -101,6 +109,33 @@ fn lists_of_a_large_batch_come_in_chunk_by_chunk() {
         let kept = (0..rows).filter(|row| *row != bad);
         let want: Vec<f32> = kept.flat_map(|row| (0..dim).map(move |element| value(row, element))).collect();
         assert!(values(&store.view("a").unwrap()) == want, "every value of every row");
+    }
+}
+
+/// What rows share is theirs once they are read, so a batch is cut by what it stands for and not by what it takes.
+#[test]
+fn values_that_rows_share_do_not_make_a_chunk_of_all() {
+    let (rows, dim) = (20_000, 512);
+    let item = Arc::new(Field::new("item", DataType::Float32, true));
+    let vector: ArrayRef = Arc::new(Float32Array::from(vec![0.5; dim]));
+    let views = ListViewArray::new(item, vec![0; rows].into(), vec![dim as i32; rows].into(), vector, None);
+    let texts = StringArray::from(vec!["t".repeat(1 << 16)]);
+    let keys = DictionaryArray::<Int8Type>::new(vec![0; 600].into(), Arc::new(texts.clone()));
+    let runs = RunArray::<Int32Type>::try_new(&vec![600].into(), &texts).unwrap();
+    let short = |rows: usize| {
+        let item = Arc::new(Field::new("item", DataType::Float32, true));
+        let values = Arc::new(Float32Array::from(vec![0.5; rows]));
+        Arc::new(ListArray::new(item, OffsetBuffer::from_lengths(vec![1; rows]), values, None)) as ArrayRef
+    };
+    let views = arrow_file([("embedding", Arc::new(views) as ArrayRef)]);
+    let keys = arrow_file([("embedding", short(600)), ("title", Arc::new(keys))]);
+    let runs = arrow_file([("embedding", short(600)), ("title", Arc::new(runs))]);
+    for (bytes, rows) in [(views, rows), (keys, 600), (runs, 600)] {
+        assert!(bytes.len() < 300_000, "{} bytes", bytes.len());
+        let (_scratch, path) = scratch("shared.arrow", bytes);
+        let file = import::open(&path, None, &ImportOptions::default()).unwrap();
+        let chunks: Vec<usize> = file.map(|chunk| chunk.unwrap().len()).collect();
+        assert!(chunks.len() >= 4 && chunks.iter().sum::<usize>() == rows, "{chunks:?}");
     }
 }
 

@@ -3,7 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Float32Array, Float64Array, ListArray, RecordBatch};
+use arrow_array::types::Int32Type;
+use arrow_array::{
+    ArrayRef, Float32Array, Float64Array, Int64Array, ListArray, RecordBatch, RunArray, StringArray,
+    TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
+};
 use arrow_buffer::OffsetBuffer;
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{DataType, Field};
@@ -160,6 +164,60 @@ fn names_that_cannot_be_are_refused() {
     }
 }
 
+fn arrow(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut writer = FileWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap()
+}
+
+/// Two rows of one element.
+fn two_vectors() -> (&'static str, ArrayRef) {
+    let item = Arc::new(Field::new("item", DataType::Float32, true));
+    let values = Arc::new(Float32Array::from(vec![1.0; 2]));
+    ("embedding", Arc::new(ListArray::new(item, OffsetBuffer::from_lengths([1, 1]), values, None)))
+}
+
+#[test]
+fn columns_of_other_types_come_in_where_they_say_the_same() {
+    let ids = RunArray::<Int32Type>::try_new(&vec![2].into(), &UInt64Array::from(vec![7])).unwrap();
+    let titles = RunArray::<Int32Type>::try_new(&vec![1, 2].into(), &StringArray::from(vec!["a", "b"])).unwrap();
+    let whole = Arc::new(Int64Array::from(vec![-3, 1 << 60])) as ArrayRef;
+    let times = |unit: &str| match unit {
+        "s" => Arc::new(TimestampSecondArray::from(vec![0, 2])) as ArrayRef,
+        "ms" => Arc::new(TimestampMillisecondArray::from(vec![0, 2_000])),
+        "us" => Arc::new(TimestampMicrosecondArray::from(vec![0, 2_000_000]).with_timezone("UTC")),
+        _ => Arc::new(TimestampNanosecondArray::from(vec![0, 2_000_000_000])),
+    };
+    for unit in ["s", "ms", "us", "ns"] {
+        let columns = vec![
+            two_vectors(),
+            ("memory_id", Arc::new(ids.clone()) as ArrayRef),
+            ("title", Arc::new(titles.clone())),
+            ("importance", whole.clone()),
+            ("last_accessed_ns", times(unit)),
+        ];
+        let (_scratch, path) = scratch("other.arrow", arrow(columns));
+        let rows = read(&path, Columns::default()).unwrap().0.remove(0);
+        assert_eq!((rows.memory_ids, rows.titles), (vec![7, 7], vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(rows.importance.unwrap(), [-3.0, (1_u64 << 60) as f64]);
+        assert_eq!(rows.last_accessed_ns.unwrap(), [0, 2_000_000_000], "{unit}");
+    }
+    let says = |name, column: ArrayRef, says: &[&str]| {
+        let (_scratch, path) = scratch("other.arrow", arrow(vec![two_vectors(), (name, column)]));
+        assert_says(&violation(read(&path, Columns::default())).to_string(), says);
+    };
+    let wide = Arc::new(Int64Array::from(vec![0, (1 << 53) + 1]));
+    says("importance", wide, &["importance (row 1)", "9007199254740993 is no float64"]);
+    let early = Arc::new(TimestampSecondArray::from(vec![0, -1]));
+    says("last_accessed_ns", early, &["last_accessed_ns (row 1)", "-1000000000 is no unsigned integer"]);
+    let late = Arc::new(TimestampSecondArray::from(vec![0, i64::MAX]));
+    says("last_accessed_ns", late, &["last_accessed_ns (row 1)", "9223372036854775807000000000"]);
+    let none = Arc::new(TimestampSecondArray::from(vec![None, Some(1)]));
+    says("last_accessed_ns", none, &["last_accessed_ns (row 0)", "null"]);
+    says("zone", Arc::new(TimestampSecondArray::from(vec![0, 1])), &["zone", "Timestamp", "wanted are integers"]);
+}
+
 /// A zone is any number of eight bits, here as over gRPC; what cannot be stored is a bad row, not a bad file.
 #[test]
 fn values_beyond_a_column_are_bad_rows_of_the_file() {
@@ -168,16 +226,8 @@ fn values_beyond_a_column_are_bad_rows_of_the_file() {
     let (_a, far) = scratch("far.jsonl", [near, far].concat());
     assert_says(&violation(read(&far, Columns::default())).to_string(), &["far.jsonl line 2: v", "1e300"]);
     let axis: ArrayRef = Arc::new(Float64Array::from(vec![0.0, 1e300]));
-    let item = Arc::new(Field::new("item", DataType::Float32, true));
-    let vectors =
-        ListArray::new(item, OffsetBuffer::from_lengths([1, 1]), Arc::new(Float32Array::from(vec![1.0; 2])), None);
     let columns = ["x", "y", "z", "w", "v"].map(|name| (name, axis.clone()));
-    let batch = RecordBatch::try_from_iter(columns.into_iter().chain([("embedding", Arc::new(vectors) as ArrayRef)]));
-    let batch = batch.unwrap();
-    let (_c, path) = scratch("far.arrow", "");
-    let mut writer = FileWriter::try_new(std::fs::File::create(&path).unwrap(), &batch.schema()).unwrap();
-    writer.write(&batch).unwrap();
-    writer.finish().unwrap();
+    let (_c, path) = scratch("far.arrow", arrow(columns.into_iter().chain([two_vectors()]).collect()));
     assert_says(&violation(read(&path, Columns::default())).to_string(), &["far.arrow: x (row 1)", "1e300"]);
     let options = ImportOptions { skip_invalid: true, ..ImportOptions::default() };
     let mut file = import::open(&path, None, &options).unwrap();
