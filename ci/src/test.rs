@@ -88,7 +88,7 @@ const STRESSED: [&str; 13] = [
 const AS_TESTED: [&str; 2] = ["--workspace", "--tests"];
 
 /// Cheap steps first: they find the most for the time they take.
-const STEPS: [Step<Context>; 19] = [
+const STEPS: [Step<Context>; 20] = [
     Step { name: "setup", required: true, long: false, run: setup },
     Step { name: "tidy", required: true, long: false, run: tidy },
     Step { name: "rustfmt", required: true, long: false, run: rustfmt },
@@ -122,6 +122,7 @@ const STEPS: [Step<Context>; 19] = [
     Step { name: "zig test", required: true, long: true, run: zig_test },
     Step { name: "zig test, aarch64", required: true, long: true, run: zig_test_aarch64 },
     Step { name: "python client", required: true, long: true, run: python_client },
+    Step { name: "imports", required: true, long: true, run: imports },
     Step { name: "demo", required: true, long: true, run: run_demo },
 ];
 
@@ -278,6 +279,31 @@ fn python_client(context: &Context) -> Result<Outcome> {
         outcomes.push(Outcome::of_tests(success, counts, &ending(ended.status)));
     }
     Ok(Outcome::together(outcomes).unwrap_or_else(|| Outcome::failed("no client ran")))
+}
+
+/// Files of the programs that most vectors come from, each imported and compared with what was written.
+fn imports(context: &Context) -> Result<Outcome> {
+    /// Those programs, and what they bring along.
+    const PACKAGES: [&str; 8] = [
+        "numpy==2.4.6",
+        "pyarrow==26.0.1",
+        "pandas==3.1.1",
+        "python-dateutil==4.0.0",
+        "tzdata==2026.6",
+        "polars==2.1.0",
+        "polars-runtime-32==2.1.0",
+        "duckdb==2.0.0",
+    ];
+    let workspace = &context.workspace;
+    let python = match python::environment(workspace, &workspace.tools().join("imports"), &PACKAGES) {
+        Ok(python) => python,
+        Err(reason) => return Ok(Outcome::skipped(reason)),
+    };
+    let megaring = demo::build(workspace, &context.locked(&AS_TESTED))?;
+    let mut command = workspace.command(&python);
+    command.env("PYTHONDONTWRITEBYTECODE", "1").arg("host/service/tests/imports").arg(megaring);
+    let ended = tee(&mut command, Keep::Both)?;
+    Ok(Outcome::of_tests(ended.status.success(), Counts::of_unittest(&ended.output), &ending(ended.status)))
 }
 
 /// The program as the tests have it: a build for release takes many minutes more, and shows the same answers.
