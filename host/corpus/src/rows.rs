@@ -17,12 +17,15 @@ use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::fault::not_finite;
 
 /// Columns without a meaning here, carried along as they are. Empty by default; import fills it.
+///
+/// They stay in the batches they came in until they are stored: who joined them with each further one would copy all
+/// that are there again and again.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Further(Option<RecordBatch>);
+pub struct Further(Vec<RecordBatch>);
 
 impl Further {
     pub(crate) fn new(batch: RecordBatch) -> Self {
-        Self((batch.num_columns() > 0).then_some(batch))
+        Self(if batch.num_columns() > 0 { vec![batch] } else { Vec::new() })
     }
 
     /// Names of the columns.
@@ -36,11 +39,32 @@ impl Further {
         self,
         change: impl Fn(&RecordBatch) -> Result<RecordBatch, ArrowError>,
     ) -> Result<Self, ArrowError> {
-        self.0.as_ref().map(change).transpose().map(Self)
+        Ok(Self(self.whole()?.as_ref().map(change).transpose()?.into_iter().collect()))
+    }
+
+    /// All as one batch, where there are any.
+    fn whole(mut self) -> Result<Option<RecordBatch>, ArrowError> {
+        match self.0.as_slice() {
+            [] | [_] => Ok(self.0.pop()),
+            [first, ..] => concat_batches(first.schema_ref(), &self.0).map(Some),
+        }
+    }
+
+    /// How many rows there are, where there are columns.
+    fn rows(&self) -> Option<usize> {
+        (!self.0.is_empty()).then(|| self.0.iter().map(RecordBatch::num_rows).sum())
+    }
+
+    /// Bytes of the rows in memory, but for what other rows share with them.
+    fn bytes(&self) -> usize {
+        let bytes = |column: &ArrayRef| {
+            column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
+        };
+        self.0.iter().flat_map(RecordBatch::columns).map(bytes).sum()
     }
 
     fn fields(&self) -> Fields {
-        self.0.as_ref().map_or_else(Fields::empty, |batch| batch.schema_ref().fields().clone())
+        self.0.first().map_or_else(Fields::empty, |batch| batch.schema_ref().fields().clone())
     }
 }
 
@@ -84,15 +108,10 @@ impl Rows {
         self.len() == 0
     }
 
-    /// Bytes of further columns in memory.
-    pub(crate) fn further_bytes(&self) -> usize {
-        self.further.0.as_ref().map_or(0, RecordBatch::get_array_memory_size)
-    }
-
-    /// Bytes of the rows in memory, but for further columns.
+    /// Bytes of the rows in memory.
     pub(crate) fn bytes(&self) -> usize {
         let optional = columns::OPTIONAL.len() * 8;
-        self.embeddings.values.len() * 4 + self.title_bytes() + self.len() * (8 + optional)
+        self.embeddings.values.len() * 4 + self.title_bytes() + self.len() * (8 + optional) + self.further.bytes()
     }
 
     pub(crate) fn title_bytes(&self) -> usize {
@@ -125,7 +144,7 @@ impl Rows {
             (columns::CONSTELLATION_ID, self.constellation_id.as_ref().map(Vec::len)),
             (columns::LAST_ACCESSED_NS, self.last_accessed_ns.as_ref().map(Vec::len)),
             (columns::IS_PROTECTED, self.is_protected.as_ref().map(Vec::len)),
-            ("further", self.further.0.as_ref().map(RecordBatch::num_rows)),
+            ("further", self.further.rows()),
         ];
         match plain.into_iter().find(|(_, len)| len.is_some_and(|len| len != n)) {
             Some((name, len)) => Err(length(name, len.unwrap_or_default(), n)),
@@ -199,9 +218,7 @@ impl Rows {
             *self = other;
             return Ok(());
         }
-        if let (Some(mine), Some(new)) = (&self.further.0, &other.further.0) {
-            self.further = Further(Some(concat_batches(mine.schema_ref(), [mine, new])?));
-        }
+        self.further.0.append(&mut other.further.0);
         self.memory_ids.append(&mut other.memory_ids);
         self.titles.append(&mut other.titles);
         self.embeddings.rows += other.embeddings.rows;
@@ -249,7 +266,7 @@ impl Rows {
         arrays.extend(self.constellation_id.map(|column| Arc::new(UInt16Array::from(column)) as ArrayRef));
         arrays.extend(self.last_accessed_ns.map(|column| Arc::new(UInt64Array::from(column)) as ArrayRef));
         arrays.extend(self.is_protected.map(|column| Arc::new(BooleanArray::from(column)) as ArrayRef));
-        arrays.extend(self.further.0.into_iter().flat_map(|batch| batch.columns().to_vec()));
+        arrays.extend(self.further.whole()?.into_iter().flat_map(|batch| batch.columns().to_vec()));
         RecordBatch::try_new(schema.clone(), arrays)
     }
 }

@@ -67,7 +67,7 @@ impl SegmentWriter {
 
     /// All rows, where no more than `bytes` of them were pushed.
     pub(crate) fn take_small(&mut self, bytes: usize) -> Option<Rows> {
-        let small = self.out.is_none() && self.gathered.bytes() + self.gathered.further_bytes() <= bytes;
+        let small = self.out.is_none() && self.gathered.bytes() <= bytes;
         small.then(|| std::mem::take(&mut self.gathered))
     }
 
