@@ -10,7 +10,8 @@
 //! | 7 | [`reaper`] | sees completions and wakes the tickets' owners |
 //! | 8 | [`megaring_core::Answered::finish`] | makes what the backend found exact |
 //!
-//! [`Engine::run`] calls them in order; one job's way through them is in `execution.rs`.
+//! [`Engine::run`] calls them in order; one job's way through them is in `execution.rs`. What would be too much for one
+//! job, such as a join, [`long_search`] makes a series of.
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -35,6 +36,7 @@ pub mod cost;
 mod engine;
 mod execution;
 pub mod lane;
+pub mod long_search;
 pub mod machine;
 pub mod measure;
 pub mod metrics;

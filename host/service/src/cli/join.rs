@@ -2,18 +2,14 @@
 //! and the groups that they make.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::builder::BoolishValueParser;
 use megaring_core::corpus::CorpusView;
-use megaring_core::exact::reported;
-use megaring_core::matrix::Matrix;
-use megaring_core::rescore::Ranked;
-use megaring_core::search::{Queries, Search};
 use megaring_core::{BackendKind, Metric};
 use megaring_corpus::import::Format;
 use megaring_corpus::{Access, PairFile, Pairs};
-use megaring_engine::{Engine, Terms};
+use megaring_engine::Terms;
+use megaring_engine::long_search::{Asked, Found, LongSearch, Of, add_pairs};
 use serde::Serialize;
 use serde_json::json;
 
@@ -48,12 +44,8 @@ pub(crate) struct JoinArgs {
     backend: Option<BackendKind>,
 }
 
-/// Rows that are queries of one search at most, and hits that it may have: 64 MiB of them.
-const BATCH: usize = 4096;
-const BATCH_HITS: usize = 4 << 20;
-/// Hits that are asked for first where all that pass are wanted, and how many times as many if there may be more.
-const FIRST_K: usize = 64;
-const MORE: usize = 8;
+/// Pairs that go into a file at a time.
+const BATCH: usize = 1 << 16;
 
 /// A pair, for programs.
 #[derive(Serialize)]
@@ -70,15 +62,6 @@ struct PairRecord {
 struct GroupRecord {
     rows: Vec<u32>,
     memory_ids: Vec<u64>,
-}
-
-/// What is joined.
-struct Join<'a> {
-    args: &'a JoinArgs,
-    engine: Arc<Engine>,
-    queries: Arc<CorpusView>,
-    searched: Arc<CorpusView>,
-    is_self: bool,
 }
 
 /// Where pairs go.
@@ -99,95 +82,45 @@ pub(crate) fn run(args: &JoinArgs, settings: &Settings, output: &mut Output) -> 
     let store = settings.store(Access::ReadOnly)?;
     let queries = store.view(&args.corpus)?;
     let searched = other.map_or_else(|| Ok(queries.clone()), |other| store.view(other))?;
-    if queries.dim() != searched.dim() {
-        let reason =
-            format!("{} has {} elements, {} has {}", queries.name(), queries.dim(), searched.name(), searched.dim());
-        return Err(Failure::Work(format!("rows of different dimensions cannot be compared: {reason}")));
-    }
     let mut sink = match &args.out {
         Some(path) => Sink::File(PairFile::create(path, Format::of_name(path)?)?),
         None if args.groups => Sink::Groups(Groups::new(queries.rows())),
         None => Sink::Output(output),
     };
     let engine = settings.engine(store, args.backend.as_slice())?;
-    let join = Join { args, engine, is_self: other.is_none(), queries, searched };
-    let mut progress = Progress::start(format!("join {}", args.corpus), join.queries.rows() as u64);
-    let mut pairs = 0;
-    for first in (0..join.queries.rows()).step_by(BATCH) {
-        let rows: Vec<u32> = (first..join.queries.rows().min(first + BATCH)).map(|row| row as u32).collect();
-        let count = rows.len();
-        join.neighbours(rows, |found| {
-            pairs += found.rows.len() as u64;
-            sink.push(found)
-        })?;
-        progress.at((first + count) as u64, &counted(pairs, "pair", "pairs"));
+    let k = args.k.or(args.threshold.is_none().then_some(10)).map(|k| k as usize);
+    let of = Of::Rows { corpus: queries.clone(), rows: 0..queries.rows() as u32 };
+    let asked = Asked { searched: searched.clone(), of, metric: args.metric, k, threshold: args.threshold };
+    let mut join = LongSearch::new(asked, &engine)?;
+    let mut progress = Progress::start(format!("join {}", args.corpus), queries.rows() as u64);
+    let (mut rows, mut count, mut pairs) = (0, 0, Pairs::default());
+    loop {
+        while let Some(Found { query: row, hits, is_last }) = join.found() {
+            rows += u64::from(is_last);
+            count += hits.len() as u64;
+            add_pairs(&mut pairs, &queries, row, &searched, &hits);
+            if pairs.rows.len() >= BATCH {
+                sink.push(std::mem::take(&mut pairs))?;
+            }
+        }
+        if args.out.is_none() {
+            sink.push(std::mem::take(&mut pairs))?;
+        }
+        progress.at(rows, &counted(count, "pair", "pairs"));
+        let Some(search) = join.search() else { break };
+        join.answer(engine.run_blocking(search, Terms { backend: args.backend, ..Terms::default() })?.answer);
     }
-    progress.finish(&counted(pairs, "pair", "pairs"));
+    sink.push(pairs)?;
+    progress.finish(&counted(count, "pair", "pairs"));
     match sink {
         Sink::File(file) => {
             file.finish()?;
             let path = args.out.as_ref().map(|path| path.display().to_string());
-            let text = || format!("{}: {} pairs in {}", args.corpus, grouped(pairs), path.clone().unwrap_or_default());
-            output.answer(&json!({ "pairs": pairs, "file": path }), text)
+            let text = || format!("{}: {} pairs in {}", args.corpus, grouped(count), path.clone().unwrap_or_default());
+            output.answer(&json!({ "pairs": count, "file": path }), text)
         }
-        Sink::Groups(groups) => tell_groups(groups, &join.queries, output),
+        Sink::Groups(groups) => tell_groups(groups, &queries, output),
         Sink::Output(_) => Ok(()),
-    }
-}
-
-impl Join<'_> {
-    /// Gives the pairs of some rows to `take`, of a few rows at a time where there may be many.
-    fn neighbours(&self, rows: Vec<u32>, mut take: impl FnMut(Pairs) -> Result<(), Failure>) -> Result<(), Failure> {
-        // All that pass, where --threshold stands alone: asked again for more, while there may be more.
-        let wanted = self.args.k.or(self.args.threshold.is_none().then_some(10)).map(|k| k as usize);
-        // A row may be among its own neighbours.
-        let mut k = wanted.unwrap_or(FIRST_K).saturating_add(usize::from(self.is_self));
-        let mut open = rows;
-        while !open.is_empty() {
-            let may_have_more =
-                |ranked: &Ranked| wanted.is_none() && ranked.hits.len() == k && k < self.searched.rows();
-            let mut again = Vec::new();
-            for rows in open.chunks((BATCH_HITS / k.min(self.searched.rows()).max(1)).max(1)) {
-                let mut pairs = Pairs::default();
-                for (row, ranked) in rows.iter().zip(self.search(rows, k)?) {
-                    if may_have_more(&ranked) {
-                        again.push(*row);
-                    } else {
-                        self.add(&mut pairs, *row, &ranked, wanted);
-                    }
-                }
-                take(pairs)?;
-            }
-            open = again;
-            k = k.saturating_mul(MORE);
-        }
-        Ok(())
-    }
-
-    fn search(&self, rows: &[u32], k: usize) -> Result<Vec<Ranked>, Failure> {
-        let queries = if self.is_self {
-            Queries::Rows(rows.to_vec())
-        } else {
-            let values = rows.iter().flat_map(|row| self.queries.embedding(*row).iter().copied()).collect();
-            Queries::Sent(Matrix { rows: rows.len(), dim: self.queries.dim(), values })
-        };
-        let JoinArgs { metric, threshold, backend, .. } = *self.args;
-        let job = Search { corpus: self.searched.clone(), queries, metric, k, threshold };
-        Ok(self.engine.run_blocking(job, Terms { backend, ..Terms::default() })?.answer)
-    }
-
-    /// Adds a row's pairs: at most so many, or where all are wanted of one corpus, those with later rows.
-    fn add(&self, pairs: &mut Pairs, row: u32, ranked: &Ranked, wanted: Option<usize>) {
-        let is_told_here =
-            |neighbour: u32| !self.is_self || if wanted.is_none() { neighbour > row } else { neighbour != row };
-        let hits = ranked.hits.iter().filter(|hit| is_told_here(hit.row));
-        for hit in hits.take(wanted.unwrap_or(usize::MAX)) {
-            pairs.rows.push(row);
-            pairs.memory_ids.push(self.queries.label(row).0);
-            pairs.neighbours.push(hit.row);
-            pairs.neighbour_ids.push(self.searched.label(hit.row).0);
-            pairs.scores.push(reported(hit.score));
-        }
     }
 }
 
