@@ -1,13 +1,15 @@
-//! The calls of `megaring.v1.Compute`: one [`Call`] for each message. How it becomes a job and what comes out becomes
-//! its response stand in one file, named after the operation; what they share is in [`crate::validate`] and
-//! [`crate::reply`].
+//! The calls of `megaring.v1.Compute`: one [`Call`] for each message, or one `LongCall` where the answer is a stream.
+//! How it becomes a job and what comes out becomes its response stand in one file, named after the operation; what they
+//! share is in [`crate::validate`] and [`crate::reply`].
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use megaring_core::corpus::CorpusView;
+use megaring_core::rescore::Hit;
 use megaring_core::{Answered, Error};
-use megaring_corpus::fetch;
+use megaring_corpus::{Store, fetch};
+use megaring_engine::long_search::Asked;
 use megaring_engine::{Engine, Outcome, Terms};
 use megaring_proto::v1 as pb;
 use prost::Message;
@@ -16,9 +18,11 @@ use crate::reply_limit::ReplyLimit;
 
 mod checksum;
 mod encode;
+mod join;
 mod nearest;
 mod score;
 mod search;
+mod search_range;
 
 /// A request, as the one handler of all operations knows it.
 pub trait Call: Message + Default + Sized + 'static {
@@ -78,6 +82,45 @@ pub struct Validated<C: Call> {
     pub reply: Reply<C>,
 }
 
+/// A request that is answered by messages of bounded size, as many as it takes.
+pub(crate) trait LongCall: Message + Default + Sized + 'static {
+    /// What becomes its messages.
+    type Telling: Telling;
+
+    /// The backend that it forces, as the wire numbers it.
+    fn backend(&self) -> i32;
+
+    /// What is to be searched, and how its hits are told; or what is wrong with it, as [`Call::validate`] says.
+    ///
+    /// # Errors
+    /// As [`Call::validate`], and those of [`Store::view`].
+    fn validate(self, store: &Store, limit: ReplyLimit) -> Result<(Asked, Self::Telling), Error>;
+}
+
+/// Makes messages of hits.
+pub(crate) trait Telling: Send + 'static {
+    /// What its caller gets.
+    type Message: Message + Default + Send + 'static;
+
+    /// What the query or row is called that a further call would begin with.
+    const NEXT: &'static str;
+
+    /// The field to blame where one hit is too large for a message.
+    const TOO_LARGE: &'static str;
+
+    /// Bytes that hits of a query take in a message beside the hits themselves, at most.
+    const PART_BYTES: usize;
+
+    /// Bytes that a hit takes in a message, at most.
+    fn bytes(&self, hit: &Hit) -> usize;
+
+    /// Adds the next hits of a query.
+    fn add(&self, message: &mut Self::Message, query: u32, hits: &[Hit], is_last: bool);
+
+    /// Says what there is to say beside the hits: how they were made, and which query or row is the next.
+    fn close(&self, message: &mut Self::Message, made: Option<pb::Made>, next: u32);
+}
+
 /// What a hit takes in memory: id, score and a look at the corpus's labels included.
 const HIT_BYTES: usize = 32;
 /// What one takes whose columns are read, at the least.
@@ -108,4 +151,13 @@ fn columns_of(corpus: &CorpusView, rows: impl Iterator<Item = u32>, columns: &[S
         return Ok(Bytes::new());
     }
     fetch(corpus, &rows.collect::<Vec<u32>>(), columns)?.to_stream().map(Bytes::from)
+}
+
+impl Named {
+    /// The corpus that a call names in `corpus`, and what a filter leaves of it. May take long.
+    pub(crate) fn find(store: &Store, name: &str, filter: Option<pb::Filter>) -> Result<Self, Error> {
+        let whole = if name.is_empty() { named(None)?.whole } else { store.view(name)? };
+        let chosen = store.select(&whole, &selection(filter)?)?;
+        Ok(Self { whole, chosen })
+    }
 }

@@ -73,6 +73,18 @@ pub fn status(error: &Error) -> Status {
     status
 }
 
+/// A status that ends a stream of messages, with how far it came: in its text, and as `name` in the metadata of its
+/// `ErrorInfo`.
+#[must_use]
+pub fn came_to(status: Status, name: &'static str, next: u32) -> Status {
+    let mut details = status.get_error_details();
+    let Some(mut info) = details.error_info().cloned() else { return status };
+    info.metadata.insert(name.into(), next.to_string());
+    details.set_error_info(info.reason, info.domain, info.metadata);
+    let text = format!("{}; {name} is {next}", status.message());
+    Status::with_error_details_and_metadata(status.code(), text, details, status.metadata().clone())
+}
+
 /// When gRPC's own retries are to try again, in milliseconds; below 0 is never. `None` leaves it to them.
 fn pushback_ms(error: &Error) -> Option<i64> {
     match error {

@@ -21,6 +21,7 @@ use crate::validate;
 mod admin;
 mod compute;
 mod corpora;
+mod long_search;
 mod stream;
 
 /// Payload that an async thread may convert by itself: some 50 µs of work.

@@ -48,32 +48,15 @@ impl Call for pb::SearchRequest {
         check_columns(&corpus, &self.columns)?;
         let metric = metric(self.metric)?;
         let k = at_least_one_answer(self.k)?;
-        if let Some(threshold) = self.threshold.filter(|threshold| !threshold.is_finite()) {
-            return Err(not_finite_field("threshold", threshold));
-        }
-        let (field, queries) = match (self.query_rows, self.queries) {
-            (None, queries) => (Search::ITEMS, Queries::Sent(vectors(Search::ITEMS, queries, corpus.dim())?)),
-            (Some(_), Some(queries)) if queries.rows > 0 || !queries.data.is_empty() => {
-                return Err(Error::field(ROWS, "queries are given too; send one of the two"));
-            }
-            (Some(rows), _) => {
-                // As many as could be sent: by their numbers alone a small request could ask for hours of work.
-                let (named, most) = (rows.numbers.len(), limit.answers(corpus.dim() * size_of::<f32>()));
-                if named > most {
-                    let text = format!("{named} rows are named, and {most} is the most at a time; send fewer");
-                    return Err(Error::field(ROWS, text));
-                }
-                (ROWS, Queries::Rows(row_numbers(ROWS, rows, &whole)?))
-            }
-        };
+        let threshold = self.threshold.map(finite_threshold).transpose()?;
+        let (field, queries) = queries(self.queries, self.query_rows, &whole, limit)?;
         let hits = k.min(corpus.visible_rows());
-        let (hits_each, bytes) =
-            if self.threshold.is_none() { (hits, LEAST_HIT_BYTES) } else { (1, LEAST_QUERY_BYTES) };
+        let (hits_each, bytes) = if threshold.is_none() { (hits, LEAST_HIT_BYTES) } else { (1, LEAST_QUERY_BYTES) };
         limit.ensure(field, queries.len(), hits_each, bytes)?;
         let each = if self.columns.is_empty() { HIT_BYTES } else { FETCHED_BYTES };
         let reply_bytes = queries.len().saturating_mul(hits).saturating_mul(each);
         let (view, titles, columns) = (corpus.clone(), self.with_titles, self.columns);
-        let job = Search { corpus, queries, metric, k, threshold: self.threshold };
+        let job = Search { corpus, queries, metric, k, threshold };
         let reply = move |outcome, _: &_| reply(outcome, &view, titles, &columns);
         Ok(Validated { job, reply_bytes, reply: Box::new(reply) })
     }
@@ -94,6 +77,35 @@ impl Call for pb::SearchRequest {
     }
 }
 
+/// The queries, sent or named, and the field that has them.
+pub(super) fn queries(
+    sent: Option<pb::Vectors>,
+    rows: Option<pb::RowNumbers>,
+    corpus: &CorpusView,
+    limit: ReplyLimit,
+) -> Result<(&'static str, Queries), Error> {
+    match (rows, sent) {
+        (None, sent) => Ok((Search::ITEMS, Queries::Sent(vectors(Search::ITEMS, sent, corpus.dim())?))),
+        (Some(_), Some(sent)) if sent.rows > 0 || !sent.data.is_empty() => {
+            Err(Error::field(ROWS, "queries are given too; send one of the two"))
+        }
+        (Some(rows), _) => {
+            // As many as could be sent: by their numbers alone a small request could ask for hours of work.
+            let (named, most) = (rows.numbers.len(), limit.answers(corpus.dim() * size_of::<f32>()));
+            if named > most {
+                let text = format!("{named} rows are named, and {most} is the most at a time; send fewer");
+                return Err(Error::field(ROWS, text));
+            }
+            Ok((ROWS, Queries::Rows(row_numbers(ROWS, rows, corpus)?)))
+        }
+    }
+}
+
+/// What scores are compared with.
+pub(super) fn finite_threshold(threshold: f64) -> Result<f64, Error> {
+    if threshold.is_finite() { Ok(threshold) } else { Err(not_finite_field("threshold", threshold)) }
+}
+
 fn reply(
     outcome: Outcome<Vec<Ranked>>,
     corpus: &CorpusView,
@@ -102,17 +114,18 @@ fn reply(
 ) -> Result<pb::SearchResponse, Error> {
     let rows = outcome.answer.iter().flat_map(|ranked| ranked.hits.iter().map(|hit| hit.row));
     let columns = columns_of(corpus, rows, columns)?;
-    let results = outcome.answer.iter().map(|ranked| hits(ranked, corpus, titles)).collect();
+    let results = outcome.answer.iter().map(|ranked| hits(&ranked.hits, corpus, titles)).collect();
     let generation = u64::from(corpus.generation());
     Ok(pb::SearchResponse { results, made: Some(made(outcome.made)), generation, columns })
 }
 
-fn hits(ranked: &Ranked, corpus: &CorpusView, titles: bool) -> pb::Hits {
+/// Hits as the wire has them.
+pub(super) fn hits(hits: &[Hit], corpus: &CorpusView, titles: bool) -> pb::Hits {
     let label = |hit: &Hit| corpus.label(hit.row);
     pb::Hits {
-        rows: ranked.hits.iter().map(|hit| hit.row).collect(),
-        memory_ids: ranked.hits.iter().map(|hit| label(hit).0).collect(),
-        scores: ranked.hits.iter().map(|hit| reported(hit.score)).collect(),
-        titles: if titles { ranked.hits.iter().map(|hit| label(hit).1.into()).collect() } else { Vec::new() },
+        rows: hits.iter().map(|hit| hit.row).collect(),
+        memory_ids: hits.iter().map(|hit| label(hit).0).collect(),
+        scores: hits.iter().map(|hit| reported(hit.score)).collect(),
+        titles: if titles { hits.iter().map(|hit| label(hit).1.into()).collect() } else { Vec::new() },
     }
 }

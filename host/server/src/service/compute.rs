@@ -1,5 +1,5 @@
 //! `megaring.v1.Compute`: the handlers that use the ring. All calls take one way ([`Service::answer`]), and so do all
-//! streams ([`Service::stream`]).
+//! streams both ways ([`Service::stream`]) and all long answers ([`Service::long_search`]).
 
 use megaring_core::{Answered, Error};
 use megaring_engine::Terms;
@@ -18,6 +18,8 @@ use crate::validate;
 #[tonic::async_trait]
 impl Compute for Service {
     type SearchStreamStream = BoxStream<pb::SearchStreamResponse>;
+    type SearchRangeStream = BoxStream<pb::SearchRangeResponse>;
+    type JoinStream = BoxStream<pb::JoinResponse>;
     type EncodeStreamStream = BoxStream<pb::EncodeStreamResponse>;
 
     async fn search(&self, request: Request<pb::SearchRequest>) -> Result<Response<pb::SearchResponse>, Status> {
@@ -29,6 +31,17 @@ impl Compute for Service {
         request: Request<Streaming<pb::SearchStreamRequest>>,
     ) -> Result<Response<Self::SearchStreamStream>, Status> {
         self.stream(request)
+    }
+
+    async fn search_range(
+        &self,
+        request: Request<pb::SearchRangeRequest>,
+    ) -> Result<Response<Self::SearchRangeStream>, Status> {
+        self.long_search(request).await
+    }
+
+    async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<Self::JoinStream>, Status> {
+        self.long_search(request).await
     }
 
     async fn score(&self, request: Request<pb::ScoreRequest>) -> Result<Response<pb::ScoreResponse>, Status> {
@@ -147,7 +160,7 @@ impl Service {
 }
 
 /// Puts a deadline over work inside a stream; a call that is no stream has the server's layer for that.
-async fn bounded<T>(
+pub(super) async fn bounded<T>(
     deadline: Option<std::time::Instant>,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {

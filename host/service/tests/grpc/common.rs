@@ -84,6 +84,13 @@ impl Running {
         ComputeClient::new(self.channel().await).max_decoding_message_size(64 << 20)
     }
 
+    /// A client that lets little be sent to it before it reads.
+    pub(crate) async fn narrow(&self) -> ComputeClient<Channel> {
+        let endpoint = Channel::from_shared(format!("http://{}", self.address)).expect("a good address");
+        let endpoint = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
+        ComputeClient::new(endpoint.connect().await.expect("it connects"))
+    }
+
     pub(crate) async fn corpora(&self) -> CorporaClient<Channel> {
         CorporaClient::new(self.channel().await)
     }
@@ -100,6 +107,24 @@ impl Running {
         let message = pb::AppendRequest { corpus: name.into(), rows: Some(labelled(rows)) };
         corpora.append(tokio_stream::once(message)).await.expect("rows are added");
     }
+}
+
+/// Makes a corpus of these rows, with the ids and titles of [`labelled`], by as many appends as there are parts of so
+/// many rows.
+pub(crate) async fn append(server: &Running, name: &str, rows: &Matrix, parts: &[usize]) {
+    let mut corpora = server.corpora().await;
+    let create = pb::CreateRequest { name: name.into(), dim: rows.dim as u32 };
+    corpora.create(create).await.expect("it is made");
+    let mut first = 0;
+    for part in parts {
+        let values = rows.values[first * rows.dim..(first + part) * rows.dim].to_vec();
+        let mut labelled = labelled(&Matrix::new(*part, rows.dim, values));
+        labelled.memory_ids.iter_mut().for_each(|id| *id += first as u64);
+        let message = pb::AppendRequest { corpus: name.into(), rows: Some(labelled) };
+        corpora.append(tokio_stream::once(message)).await.expect("rows are added");
+        first += part;
+    }
+    assert_eq!(first, rows.rows, "every row is in a part");
 }
 
 /// An engine over the corpora under `folder`.

@@ -9,11 +9,14 @@ mod corpora;
 mod encode;
 mod explain;
 mod filter;
+mod join;
+mod long_answers;
 #[path = "../support/packed.rs"]
 mod packed;
 mod raw;
 mod resets;
 mod search;
+mod search_range;
 mod server;
 mod status;
 mod stream;

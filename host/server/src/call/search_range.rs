@@ -1,0 +1,65 @@
+//! `rpc SearchRange`.
+
+use std::sync::Arc;
+
+use megaring_core::Error;
+use megaring_core::corpus::CorpusView;
+use megaring_core::rescore::Hit;
+use megaring_corpus::Store;
+use megaring_engine::long_search::{Asked, Of};
+use megaring_proto::v1 as pb;
+
+use super::search::{finite_threshold, hits, queries};
+use super::{LongCall, Telling, view};
+use crate::reply_limit::ReplyLimit;
+use crate::validate::metric;
+
+/// A row of five bytes, an id of ten, a score of four.
+const HIT_BYTES: usize = 19;
+/// The most that stands before a title.
+const TITLE_BYTES: usize = 6;
+
+/// How the hits of queries are told.
+pub(crate) struct HitsTelling {
+    corpus: Arc<CorpusView>,
+    titles: bool,
+}
+
+impl LongCall for pb::SearchRangeRequest {
+    type Telling = HitsTelling;
+
+    fn backend(&self) -> i32 {
+        self.backend
+    }
+
+    fn validate(self, store: &Store, limit: ReplyLimit) -> Result<(Asked, HitsTelling), Error> {
+        let corpus = view(store, &self.corpus)?;
+        let metric = metric(self.metric)?;
+        let none = || Error::field("threshold", "give one; Search answers the best k without");
+        let threshold = Some(finite_threshold(self.threshold.ok_or_else(none)?)?);
+        let (_, queries) = queries(self.queries, self.query_rows, &corpus, limit)?;
+        let telling = HitsTelling { corpus: corpus.clone(), titles: self.with_titles };
+        Ok((Asked { searched: corpus, of: Of::Queries(queries), metric, k: None, threshold }, telling))
+    }
+}
+
+impl Telling for HitsTelling {
+    type Message = pb::SearchRangeResponse;
+    const NEXT: &'static str = "next_query";
+    const TOO_LARGE: &'static str = "with_titles";
+    const PART_BYTES: usize = 48;
+
+    fn bytes(&self, hit: &Hit) -> usize {
+        HIT_BYTES + if self.titles { TITLE_BYTES + self.corpus.label(hit.row).1.len() } else { 0 }
+    }
+
+    fn add(&self, message: &mut Self::Message, query: u32, found: &[Hit], is_last: bool) {
+        let hits = Some(hits(found, &self.corpus, self.titles));
+        message.results.push(pb::RangeHits { query, hits, is_last });
+    }
+
+    fn close(&self, message: &mut Self::Message, made: Option<pb::Made>, _: u32) {
+        message.made = made;
+        message.generation = u64::from(self.corpus.generation());
+    }
+}

@@ -1,0 +1,223 @@
+//! Join and SearchRange under way: what a client that does not read costs, and every way in which a stream ends early.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use megaring_datasets::reference::Metric;
+use megaring_datasets::{Embeddings, Matrix};
+use megaring_proto::v1 as pb;
+use megaring_server::Drained;
+use tonic::{Code, Request, Status, Streaming};
+use tonic_types::StatusExt as _;
+
+use crate::common::{Running, Wanted, eventually, float32, folder, hold, reason, within_a_minute};
+use crate::join::{Pair, Told, expected};
+
+/// Rows that are joined by several searches, with far more pairs than a narrow client lets come unread.
+const ROWS: usize = 8_200;
+const K: u32 = 30;
+
+fn rows() -> Matrix {
+    Embeddings { rows: ROWS, dim: 8, seed: 5, ..Embeddings::default() }.generate()
+}
+
+fn join() -> pb::JoinRequest {
+    pb::JoinRequest { corpus: "rows".into(), metric: pb::Metric::Dot.into(), k: Some(K), ..Default::default() }
+}
+
+/// The pairs of the rows before this one.
+fn truth(end: u32) -> Vec<Pair> {
+    static ALL: OnceLock<Vec<Pair>> = OnceLock::new();
+    let all = ALL.get_or_init(|| expected(Metric::Dot, (&rows(), None), 0..ROWS as u32, Some(K as usize), None));
+    all.iter().copied().filter(|(row, ..)| *row < end).collect()
+}
+
+async fn serve(folder: &std::path::Path, setup: Wanted, rows: &Matrix) -> Running {
+    let server = Running::start(folder, setup).await;
+    server.corpus("rows", rows).await;
+    server
+}
+
+/// A join of which a narrow client has read the first message.
+async fn begun(server: &Running) -> (Streaming<pb::JoinResponse>, Told) {
+    let mut stream = server.narrow().await.join(join()).await.expect("a stream").into_inner();
+    let mut told = Told::default();
+    told.add(&stream.message().await.expect("the stream goes on").expect("a message"));
+    (stream, told)
+}
+
+fn answered(server: &Running) -> u64 {
+    server.engine.metrics().snapshot().jobs_answered
+}
+
+/// What a status says of how far its stream came.
+fn came_to(end: &Status, name: &str) -> u32 {
+    let details = end.get_error_details();
+    let info = details.error_info().expect("an ErrorInfo");
+    let next = info.metadata.get(name).unwrap_or_else(|| panic!("no {name} in {info:?}"));
+    assert!(end.message().ends_with(&format!("{name} is {next}")), "{}", end.message());
+    next.parse().expect("a number")
+}
+
+/// Pairs of rows that were told of in full.
+fn whole(told: &Told) -> Vec<Pair> {
+    told.pairs.iter().copied().filter(|(row, ..)| *row < told.next_row).collect()
+}
+
+/// While one client does not read, others are answered, and nothing more is searched for the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_has_nothing_done_for_it() {
+    let folder = folder();
+    let rows = rows();
+    let server = serve(folder.path(), Wanted::default(), &rows).await;
+    let (mut unread, mut told) = begun(&server).await;
+    let first = answered(&server);
+    assert_eq!(first, 1, "its first message needs one search");
+    let mut other = Told::default();
+    other.read(&mut server.compute().await.join(join()).await.expect("a stream").into_inner()).await.expect("an end");
+    let whole = answered(&server) - first;
+    assert!(whole >= 3, "a join is {whole} searches");
+    assert_eq!(server.engine.admission().in_flight(), 0, "nor does it hold a permit");
+    told.read(&mut unread).await.expect("an end");
+    assert_eq!(answered(&server), 2 * whole, "the rest was searched as it was read");
+    let want = truth(ROWS as u32);
+    assert!(told.pairs == want && other.pairs == want);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_server_ends_it_and_says_how_far_it_came() {
+    let folder = folder();
+    let rows = rows();
+    let server = serve(folder.path(), Wanted::default(), &rows).await;
+    let (mut stream, mut told) = begun(&server).await;
+    let numbers = (0..ROWS as u32).step_by(4).collect();
+    let range = pb::SearchRangeRequest {
+        corpus: "rows".into(),
+        query_rows: Some(pb::RowNumbers { numbers }),
+        threshold: Some(-1.0),
+        ..Default::default()
+    };
+    let mut hits = server.narrow().await.search_range(range).await.expect("a stream").into_inner();
+    let gate = server.engine.admission().clone();
+    let draining = server.drain();
+    eventually("it drains", || gate.is_closed()).await;
+    let end = within_a_minute("the join ends", told.read(&mut stream)).await.expect_err("the server drains");
+    assert_eq!((end.code(), reason(&end).as_str()), (Code::Unavailable, "DRAINING"));
+    assert_eq!(came_to(&end, "next_row"), told.next_row);
+    assert!((1..ROWS as u32).contains(&told.next_row), "it came to {}", told.next_row);
+    assert_eq!(whole(&told), truth(told.next_row));
+    let mut queries = 0;
+    let end = loop {
+        match within_a_minute("the search ends", hits.message()).await {
+            Ok(message) => queries += message.expect("no good end").results.iter().filter(|part| part.is_last).count(),
+            Err(end) => break end,
+        }
+    };
+    assert_eq!((end.code(), reason(&end).as_str()), (Code::Unavailable, "DRAINING"));
+    assert_eq!(came_to(&end, "next_query") as usize, queries);
+    assert_eq!(draining.await.expect("no panic"), Drained::Fully);
+}
+
+/// What was not told when a server drained, another call brings.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_goes_on_where_one_ended() {
+    let folder = folder();
+    let rows = rows();
+    let server = serve(folder.path(), Wanted::default(), &rows).await;
+    let (stream, told) = begun(&server).await;
+    drop(stream);
+    let mut rest = Told { next_row: told.next_row, ..Told::default() };
+    let request = pb::JoinRequest { begin: told.next_row, ..join() };
+    rest.read(&mut server.compute().await.join(request).await.expect("a stream").into_inner()).await.expect("an end");
+    let both = [whole(&told), rest.pairs].concat();
+    assert!(both == truth(ROWS as u32) && rest.generations == told.generations);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_ends_it() {
+    let folder = folder();
+    let rows = rows();
+    let server = serve(folder.path(), Wanted::default(), &rows).await;
+    // Until a message comes in time, however busy the machine is.
+    for timeout in (0..).map(|tries| Duration::from_millis(100 << tries)) {
+        let mut request = Request::new(join());
+        request.set_timeout(timeout);
+        let mut compute = server.narrow().await;
+        let begun = tokio::time::Instant::now();
+        let mut stream = match compute.join(request).await {
+            Ok(stream) => stream.into_inner(),
+            // The client's own timer has another word for it.
+            Err(late) => {
+                assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late:?}");
+                continue;
+            }
+        };
+        let mut told = Told::default();
+        // Nothing is read until it is over.
+        tokio::time::sleep_until(begun + timeout).await;
+        let end = within_a_minute("the stream ends", told.read(&mut stream)).await.expect_err("too late");
+        assert_eq!((end.code(), reason(&end).as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
+        assert_eq!(came_to(&end, "next_row"), told.next_row);
+        assert_eq!(whole(&told), truth(told.next_row));
+        break;
+    }
+    server.stop().await;
+}
+
+/// Given up amid a search, and between two.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_call_searches_no_further() {
+    let folder = folder();
+    let rows = Embeddings { rows: 40_000, dim: 64, seed: 1, ..Embeddings::default() }.generate();
+    let server = serve(folder.path(), Wanted::default(), &rows).await;
+    let idle = || server.engine.admission().in_flight() == 0 && server.engine.outstanding() == 0;
+    let mut compute = server.narrow().await;
+    let call = tokio::spawn(async move { compute.join(join()).await.map(|_| ()) });
+    eventually("a search is admitted", || server.engine.admission().in_flight() == 1).await;
+    call.abort();
+    assert!(call.await.expect_err("it was cancelled").is_cancelled());
+    eventually("nothing is under way", idle).await;
+    assert!(answered(&server) < 10, "ten searches are the whole join");
+    let (stream, _) = begun(&server).await;
+    let before = answered(&server);
+    drop(stream);
+    let queries = Some(float32(&rows.head(1)));
+    let one = pb::SearchRequest { corpus: "rows".into(), queries, k: 1, ..Default::default() };
+    let mut compute = server.compute().await;
+    for _ in 0..20 {
+        compute.search(one.clone()).await.expect("an answer");
+    }
+    assert_eq!(answered(&server), before + 20);
+    assert!(idle());
+    server.stop().await;
+}
+
+/// A full server refuses it as it refuses others; one that is begun waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_that_is_begun_waits_for_room() {
+    let folder = folder();
+    let rows = rows();
+    let server = serve(folder.path(), Wanted { tenant_jobs: 1, ..Wanted::default() }, &rows).await;
+    let (mut stream, mut told) = begun(&server).await;
+    let held = hold(&server.engine, "");
+    let refused = server.compute().await.join(join()).await.expect_err("no permit");
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "FULL"));
+    assert!(
+        refused.get_error_details().retry_info().is_some()
+            && refused.metadata().get("grpc-retry-pushback-ms").is_some()
+    );
+    let before = server.engine.metrics().snapshot().jobs_refused;
+    let reading = tokio::spawn(async move {
+        let end = told.read(&mut stream).await;
+        (end, told)
+    });
+    eventually("it asks for room again and again", || server.engine.metrics().snapshot().jobs_refused > before + 2)
+        .await;
+    drop(held);
+    let (end, told) = within_a_minute("it goes on", reading).await.expect("no panic");
+    end.expect("a good end");
+    assert!(told.pairs == truth(ROWS as u32));
+    server.stop().await;
+}
