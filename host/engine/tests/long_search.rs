@@ -155,16 +155,19 @@ fn more_is_asked_for_only_where_there_may_be_more() {
 /// Every row passes, of many queries: what is kept stays within bounds, and each search is a small one.
 #[test]
 fn what_is_kept_and_asked_for_is_bounded_whatever_passes() {
-    let (corpus, wide) = (view(700_000, 1, 1), view(20_000, 64, 1));
+    let (large, small) = (view(700_000, 8, 1), view(20_000, 8, 1));
+    let queries = |count| Of::Queries(Queries::Rows(vec![0; count]));
     let cases = [
-        (&corpus, 2, None, LIMITS),
-        (&corpus, 2, Some(600_000), LIMITS),
-        (&wide, 700, None, LIMITS),
+        (&large, queries(2), None, LIMITS),
+        // Neither row is among the best, so that one more is found than is told.
+        (&large, rows_of(&large, 650_000..650_002), Some(600_000), LIMITS),
+        (&large, queries(5_000), Some(1), LIMITS),
+        (&small, queries(700), None, LIMITS),
         // Where no list of so many fits, every row is scored.
-        (&corpus, 1, None, Limits { max_bytes: 64 << 10, ..LIMITS }),
+        (&large, queries(1), None, Limits { max_bytes: 64 << 10, ..LIMITS }),
     ];
-    for (corpus, queries, k, limits) in cases {
-        let of = Of::Queries(Queries::Rows(vec![0; queries]));
+    for (corpus, of, k, limits) in cases {
+        let queries = of.numbers().len();
         let asked = Asked { searched: corpus.clone(), of, metric: Metric::Dot, k, threshold: Some(0.5) };
         let mut search = LongSearch::within(asked, limits).expect("one corpus");
         let (mut told, mut ends, mut most_kept) = (0, 0, 0);
@@ -186,7 +189,7 @@ fn what_is_kept_and_asked_for_is_bounded_whatever_passes() {
             search.answer(vec![Ranked { hits, rescored: 0 }; job.queries.len()]);
             most_kept = most_kept.max(search.kept());
         }
-        assert!((queries.min(2) * 200_000 / 2..=4 * HITS).contains(&most_kept), "{most_kept}");
+        assert!(most_kept <= 4 * HITS, "{most_kept}");
         assert_eq!((told, ends), (queries * k.unwrap_or(corpus.rows()), queries));
     }
 }
