@@ -88,8 +88,9 @@ async fn a_client_that_does_not_read_has_nothing_done_for_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_draining_server_ends_it_and_says_how_far_it_came() {
     let folder = folder();
-    let rows = rows();
-    let server = serve(folder.path(), Wanted::default(), &rows).await;
+    let mut setup = Wanted::default();
+    setup.server.drain_limit = Duration::from_secs(3_600);
+    let server = serve(folder.path(), setup, &rows()).await;
     let (mut stream, mut told) = begun(&server).await;
     let numbers = (0..ROWS as u32).step_by(4).collect();
     let range = pb::SearchRangeRequest {
@@ -110,7 +111,6 @@ async fn a_draining_server_ends_it_and_says_how_far_it_came() {
     assert_eq!((end.code(), reason(&end).as_str()), (Code::Unavailable, "DRAINING"));
     assert_eq!(came_to(&end, "next_row"), told.next_row);
     assert!((1..ROWS as u32).contains(&told.next_row), "it came to {}", told.next_row);
-    assert_eq!(whole(&told), truth(told.next_row));
     let mut queries = 0;
     let end = loop {
         match within_a_minute("the search ends", hits.message()).await {
@@ -124,6 +124,7 @@ async fn a_draining_server_ends_it_and_says_how_far_it_came() {
         within_a_minute("it ends, too", Told::default().read(&mut searched)).await.expect_err("the server drains");
     assert_eq!((end.code(), reason(&end).as_str()), (Code::Unavailable, "DRAINING"));
     assert_eq!(draining.await.expect("no panic"), Drained::Fully);
+    assert_eq!(whole(&told), truth(told.next_row));
 }
 
 /// Where nothing passes, a message tells of each search.
