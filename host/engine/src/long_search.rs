@@ -133,6 +133,14 @@ impl Asked {
         matches!(&self.of, Of::Rows { corpus, .. } if Arc::ptr_eq(corpus, &self.searched))
     }
 
+    /// Whether a number is one of a query: a hidden row is none.
+    fn asks(&self, number: u32) -> bool {
+        match &self.of {
+            Of::Queries(_) => true,
+            Of::Rows { corpus, .. } => corpus.shows(number),
+        }
+    }
+
     /// Whether a row is a hit of a query.
     fn tells(&self, query: u32, row: u32) -> bool {
         !self.is_self() || if self.k.is_none() { row > query } else { row != query }
@@ -207,10 +215,11 @@ impl LongSearch {
     /// What is to be searched now, once all that is found was taken; `None` where that was all. Asked again before the
     /// answer, it says the same again.
     pub fn search(&mut self) -> Option<Search> {
-        if self.begun.is_empty() {
+        while self.begun.is_empty() && !self.rest.is_empty() {
             let first = self.rest.start;
             self.rest.start = self.rest.end.min(first.saturating_add(self.round(0).queries as u32));
-            self.begun.extend((first..self.rest.start).map(|query| Begun::Open { query, found: 0 }));
+            let asked = (first..self.rest.start).filter(|query| self.asked.asks(*query));
+            self.begun.extend(asked.map(|query| Begun::Open { query, found: 0 }));
         }
         let Some(Begun::Open { found, .. }) = self.begun.front() else { return None };
         let round = self.round(*found);
@@ -230,7 +239,7 @@ impl LongSearch {
                 continue;
             };
             let mut hits = ranked.hits;
-            let is_full = hits.len() == round.k && round.k < self.asked.searched.rows();
+            let is_full = hits.len() == round.k && round.k < self.asked.searched.visible_rows();
             let is_last = round.wanted >= self.asked.most() || !(is_full || hits.len() > round.wanted);
             hits.truncate(round.wanted);
             hits.drain(..round.found.min(hits.len()));
@@ -254,7 +263,7 @@ impl LongSearch {
 
     /// The search for more, of queries of which so many hits are found.
     fn round(&self, found: usize) -> Round {
-        let (rows, dim) = (self.asked.searched.rows(), self.asked.searched.dim());
+        let (rows, dim) = (self.asked.searched.visible_rows(), self.asked.searched.dim());
         let most = self.asked.most();
         let first = self.asked.k.map_or(FIRST, |_| most);
         let wanted = if found == 0 { first } else { found.saturating_mul(MORE) };

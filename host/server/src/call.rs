@@ -15,6 +15,7 @@ use megaring_proto::v1 as pb;
 use prost::Message;
 
 use crate::reply_limit::ReplyLimit;
+use crate::validate::selection;
 
 mod checksum;
 mod encode;

@@ -10,7 +10,7 @@ use megaring_engine::long_search::{Asked, Of, add_pairs};
 use megaring_proto::v1 as pb;
 
 use super::search::finite_threshold;
-use super::{LongCall, Telling, view};
+use super::{LongCall, Named, Telling};
 use crate::reply_limit::ReplyLimit;
 use crate::validate::{at_least_one_answer, metric};
 
@@ -28,7 +28,7 @@ impl LongCall for pb::JoinRequest {
     }
 
     fn validate(self, store: &Store, _: ReplyLimit) -> Result<(Asked, PairsTelling), Error> {
-        let corpus = view(store, &self.corpus)?;
+        let corpus = Named::find(store, &self.corpus, None)?.whole;
         let is_self = self.other.is_empty() || self.other == self.corpus;
         let searched = if is_self { corpus.clone() } else { store.view(&self.other)? };
         let metric = metric(self.metric)?;

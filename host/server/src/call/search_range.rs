@@ -10,7 +10,7 @@ use megaring_engine::long_search::{Asked, Of};
 use megaring_proto::v1 as pb;
 
 use super::search::{finite_threshold, hits, queries};
-use super::{LongCall, Telling, view};
+use super::{LongCall, Named, Telling};
 use crate::reply_limit::ReplyLimit;
 use crate::validate::metric;
 
@@ -33,11 +33,11 @@ impl LongCall for pb::SearchRangeRequest {
     }
 
     fn validate(self, store: &Store, limit: ReplyLimit) -> Result<(Asked, HitsTelling), Error> {
-        let corpus = view(store, &self.corpus)?;
+        let Named { whole, chosen: corpus } = Named::find(store, &self.corpus, self.filter)?;
         let metric = metric(self.metric)?;
         let none = || Error::field("threshold", "give one; Search answers the best k without");
         let threshold = Some(finite_threshold(self.threshold.ok_or_else(none)?)?);
-        let (_, queries) = queries(self.queries, self.query_rows, &corpus, limit)?;
+        let (_, queries) = queries(self.queries, self.query_rows, &whole, limit)?;
         let telling = HitsTelling { corpus: corpus.clone(), titles: self.with_titles };
         Ok((Asked { searched: corpus, of: Of::Queries(queries), metric, k: None, threshold }, telling))
     }

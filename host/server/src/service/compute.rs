@@ -146,16 +146,11 @@ impl Service {
 impl Service {
     /// The corpus of a name, and what a filter leaves of it.
     async fn named(&self, name: String, filter: Option<pb::Filter>) -> Result<Named, Error> {
-        let whole = self.engine.store().view(&name)?;
         if filter.is_none() {
-            return Ok(Named { chosen: whole.clone(), whole });
+            return Named::find(self.engine.store(), &name, None);
         }
         let store = self.engine.store().clone();
-        blocking(move || {
-            let chosen = store.select(&whole, &validate::selection(filter)?)?;
-            Ok(Named { whole, chosen })
-        })
-        .await
+        blocking(move || Named::find(&store, &name, filter)).await
     }
 }
 

@@ -110,6 +110,19 @@ async fn check(server: &Running, now: &Matrix, ids: &[u64]) {
     };
     let same = corpora.fetch(by_id).await.expect("columns").into_inner();
     assert_eq!((same.columns, same.missing_ids), (fetched.columns, vec![]));
+    // Whoever is gone is neither a row nor a neighbour of one.
+    let metric = pb::Metric::Dot.into();
+    let join = pb::JoinRequest { corpus: "rows".into(), metric, k: Some(3), ..pb::JoinRequest::default() };
+    let mut messages = compute.join(join).await.expect("an answer").into_inner();
+    let mut found: Vec<(u64, u64)> = Vec::new();
+    while let Some(message) = messages.message().await.expect("more") {
+        found.extend(message.memory_ids.into_iter().zip(message.neighbour_ids));
+    }
+    let neighbours = |row: usize| {
+        let near = truth(now, ids, now.row(row), 4).into_iter().filter(move |id| *id != ids[row]);
+        near.take(3).map(move |id| (ids[row], id))
+    };
+    assert_eq!(found, (0..now.rows).flat_map(neighbours).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -113,7 +113,7 @@ impl Running {
 /// many rows.
 pub(crate) async fn append(server: &Running, name: &str, rows: &Matrix, parts: &[usize]) {
     let mut corpora = server.corpora().await;
-    let create = pb::CreateRequest { name: name.into(), dim: rows.dim as u32 };
+    let create = pb::CreateRequest { name: name.into(), dim: rows.dim as u32, unique_ids: false };
     corpora.create(create).await.expect("it is made");
     let mut first = 0;
     for part in parts {

@@ -125,6 +125,24 @@ async fn every_call_answers_the_rows_that_pass() {
                 assert_eq!(hits.rows, want, "filter {number}, k {k}");
             }
         }
+        let range = pb::SearchRangeRequest {
+            corpus: "rows".into(),
+            queries: Some(float32(&asked)),
+            metric: pb::Metric::Dot.into(),
+            threshold: Some(0.1),
+            filter: Some(filter.clone()),
+            ..pb::SearchRangeRequest::default()
+        };
+        let mut messages = compute.search_range(range).await.expect("an answer").into_inner();
+        let mut found = vec![Vec::new(); 3];
+        while let Some(message) = messages.message().await.expect("more") {
+            for hits in message.results {
+                found[hits.query as usize].extend(hits.hits.unwrap_or_default().rows);
+            }
+        }
+        let want = reference::search(reference::Metric::Dot, &asked.values, &subset.values, 24, ROWS, Some(0.1));
+        let renumber = |hits: &Vec<reference::Hit>| hits.iter().map(|hit| left[hit.row as usize] as u32).collect();
+        assert_eq!(found, want.iter().map(renumber).collect::<Vec<Vec<u32>>>(), "filter {number}");
         let score = pb::ScoreRequest {
             corpus: "rows".into(),
             queries: Some(float32(&asked)),

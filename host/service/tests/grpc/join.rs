@@ -179,7 +179,12 @@ async fn one_version_is_read_from_start_to_end() {
     let mut compute = server.compute().await;
     again.read(&mut compute.join(request).await.expect("a stream").into_inner()).await.expect("an end");
     assert!(again.pairs.len() == 1 && again.generations > told.generations);
-    server.corpora().await.create(pb::CreateRequest { name: "empty".into(), dim: 24 }).await.expect("it is made");
+    server
+        .corpora()
+        .await
+        .create(pb::CreateRequest { name: "empty".into(), dim: 24, unique_ids: false })
+        .await
+        .expect("it is made");
     for (corpus, other, rows) in [("empty", "", 0), ("empty", "a", 0), ("b", "empty", 9)] {
         let request =
             pb::JoinRequest { corpus: corpus.into(), other: other.into(), ..ask(pb::Metric::L2, Some(3), None) };
@@ -194,7 +199,12 @@ async fn one_version_is_read_from_start_to_end() {
 async fn wrong_input_is_named() {
     let folder = folder();
     let server = serve(folder.path(), &rows(20, 8), &rows(20, 9)).await;
-    server.corpora().await.create(pb::CreateRequest { name: "wide".into(), dim: 25 }).await.expect("it is made");
+    server
+        .corpora()
+        .await
+        .create(pb::CreateRequest { name: "wide".into(), dim: 25, unique_ids: false })
+        .await
+        .expect("it is made");
     let good = || ask(pb::Metric::Cosine, Some(3), None);
     let cases = [
         (pb::JoinRequest { corpus: String::new(), ..good() }, "corpus", "name a corpus"),

@@ -135,7 +135,7 @@ async fn hits_are_spread_over_messages_within_the_limit() {
     let server = Running::start(folder.path(), Wanted::default()).await;
     let rows = poison::constant(400, 4, 1.0);
     let mut corpora = server.corpora().await;
-    corpora.create(pb::CreateRequest { name: "rows".into(), dim: 4 }).await.expect("it is made");
+    corpora.create(pb::CreateRequest { name: "rows".into(), dim: 4, unique_ids: false }).await.expect("it is made");
     let mut labelled = labelled(&rows);
     (labelled.titles[7], labelled.titles[9]) = ("t".repeat(3_000), "u".repeat(5_000));
     let titles = labelled.titles.clone();
@@ -196,7 +196,12 @@ async fn nothing_to_find_answers_one_message() {
     let folder = folder();
     let server = Running::start(folder.path(), Wanted::default()).await;
     server.corpus("rows", &rows().head(9)).await;
-    server.corpora().await.create(pb::CreateRequest { name: "empty".into(), dim: 48 }).await.expect("it is made");
+    server
+        .corpora()
+        .await
+        .create(pb::CreateRequest { name: "empty".into(), dim: 48, unique_ids: false })
+        .await
+        .expect("it is made");
     let mut compute = server.compute().await;
     let none = Matrix::new(0, 48, Vec::new());
     let two = rows().head(2);
