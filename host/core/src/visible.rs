@@ -97,12 +97,25 @@ impl Visible {
 
     /// Runs of groups that have a visible row each, in order, within `range`.
     pub fn runs_of_groups(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        runs(range, |group| self.group(group) != 0)
+        runs(range, |from, wanted| {
+            let rest = self.groups.get(from..).unwrap_or_default();
+            from + rest.iter().position(|group| (*group != 0) == wanted).unwrap_or(rest.len())
+        })
     }
 
     /// Runs of visible rows, in order, within `range`.
     pub fn runs_of_rows(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        runs(range, |row| self.contains(row))
+        runs(range, |from, wanted| {
+            let (group, lane) = (from / GROUP_ROWS, from % GROUP_ROWS);
+            let rest = self.groups.get(group..).unwrap_or_default();
+            let bits = |(at, group): (usize, &u16)| {
+                let bits = if wanted { *group } else { !*group };
+                let bits = if at == 0 { bits & u16::MAX << lane } else { bits };
+                (bits != 0).then(|| at * GROUP_ROWS + bits.trailing_zeros() as usize)
+            };
+            let next = rest.iter().enumerate().find_map(bits);
+            group * GROUP_ROWS + next.unwrap_or(rest.len() * GROUP_ROWS)
+        })
     }
 }
 
@@ -110,17 +123,15 @@ fn groups_end(rows: usize) -> usize {
     groups(rows) * GROUP_ROWS
 }
 
-/// The longest runs of `range` of which all `has`.
-fn runs(range: Range<usize>, has: impl Fn(usize) -> bool) -> impl Iterator<Item = Range<usize>> {
+/// The longest runs of what is wanted within `range`. `next` finds the first place from one on that is wanted, or is not.
+fn runs(range: Range<usize>, next: impl Fn(usize, bool) -> usize) -> impl Iterator<Item = Range<usize>> {
     let (mut at, end) = (range.start, range.end);
     std::iter::from_fn(move || {
-        while at < end && !has(at) {
-            at += 1;
+        if at >= end {
+            return None;
         }
-        let begin = at;
-        while at < end && has(at) {
-            at += 1;
-        }
+        let begin = next(at, true).min(end);
+        at = if begin < end { next(begin, false).min(end) } else { end };
         (begin < at).then_some(begin..at)
     })
 }

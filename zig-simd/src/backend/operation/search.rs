@@ -34,6 +34,8 @@ const LARGE_CHUNK_BYTES: usize = 4 << 20;
 const HALVES_BYTES: usize = 16 << 20;
 /// Bytes of codes after which it is seen whether reading halves is worth it.
 const TRIAL_BYTES: usize = 1 << 20;
+/// Groups without a visible row that are sooner read than gone around.
+const GAP: usize = 4;
 /// It is while at most one in so many rows needs its low half.
 const MOST_REFINED: usize = 4;
 /// Candidates of a query that a worker ranks itself: at most one row in so many, and at most so many rows. That is less
@@ -167,9 +169,11 @@ impl Work for Search {
                 let top = &mut scratch.top;
                 top.reset(self.asked.k, self.most_candidates())?;
                 self.lock(merged).params().iter().for_each(|params| top.push(*params));
-                let mut halves = *halves;
+                let mut trial = halves.then(Trial::default);
                 for mut span in self.spans(*chunks, chunk) {
-                    halves = halves && self.screen_halves(&mut span, queries.all(), kernels, top)?;
+                    if let Some(so_far) = trial {
+                        trial = self.screen_halves(&mut span, so_far, queries.all(), kernels, top)?;
+                    }
                     self.screen(&span, queries.all(), kernels, top)?;
                 }
                 (0..top.queries()).for_each(|query| _ = top.tidy(query));
@@ -184,7 +188,8 @@ impl Work for Search {
         let mut top = self.lock(merged);
         for query in 0..top.queries() {
             top.tidy(query);
-            if self.ranks {
+            // What finds no room in its list is ranked here: the host would have to score every row.
+            if self.ranks || top.get(query).len() > self.asked.lists.capacity() {
                 self.write_ranked(query, &top, query, context.kernels);
             } else {
                 self.write_listed(query, &top);
@@ -199,9 +204,7 @@ impl Search {
             return 1;
         }
         let bytes = packed_len(self.asked.view.rows(), self.asked.view.dim());
-        let few = self.asked.items <= most_by_halves(kernels.isa());
-        // Where rows are hidden, groups are read by runs that are too short to tell whether halves are worth it.
-        let halves = bytes >= HALVES_BYTES && few && self.asked.view.is_whole();
+        let halves = bytes >= HALVES_BYTES && self.asked.items <= most_by_halves(kernels.isa());
         if self.asked.items >= 2 * workers && !halves {
             // Eight queries fill a tile's registers, but fewer keep every worker busy. Each chunk reads every code,
             // which costs most where they come from memory.
@@ -228,11 +231,9 @@ impl Search {
         merged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Candidates beyond which every row of a query is scored: those whose ranking is left to the host must fit its
-    /// list.
+    /// Candidates beyond which every row of a query is scored.
     fn most_candidates(&self) -> usize {
-        let listed = self.asked.lists.capacity();
-        if self.ranks { listed.max((self.asked.view.rows() / RANKED_SHARE).min(MOST_RANKED)) } else { listed }
+        self.asked.lists.capacity().max((self.asked.view.rows() / RANKED_SHARE).min(MOST_RANKED))
     }
 
     /// Puts the codes of some queries into `codes`, and what the screen must know of them into `top`.
@@ -274,7 +275,8 @@ impl Search {
         ((goodness + norm2 - 2.0 * screen.slack) as f32).next_down().max(f32::MIN)
     }
 
-    /// Runs of groups, one or more segments, that make up a cut of the corpus. Groups without a visible row are left out.
+    /// Runs of groups, one or more segments, that make up a cut of the corpus. Long runs of groups without a visible row
+    /// are left out.
     fn spans(&self, chunks: usize, chunk: usize) -> Vec<Span<'_>> {
         let total: usize = self.asked.view.segments().map(|(_, segment)| groups(segment.rows())).sum();
         let wanted = cut(total, chunks, chunk);
@@ -288,8 +290,13 @@ impl Search {
                 None if begin < end => spans.push(Span { segment, first_row, groups: begin..end }),
                 None => {}
                 Some(visible) => {
-                    let runs = visible.runs_of_groups(begin..end);
-                    spans.extend(runs.map(|groups| Span { segment, first_row, groups }));
+                    let first = spans.len();
+                    for groups in visible.runs_of_groups(begin..end) {
+                        match spans[first..].last_mut() {
+                            Some(last) if groups.start - last.groups.end <= GAP => last.groups.end = groups.end,
+                            _ => spans.push(Span { segment, first_row, groups }),
+                        }
+                    }
                 }
             }
             before += count;
@@ -319,37 +326,41 @@ impl Search {
     }
 
     /// Screens by the codes' halves, from the front, and takes out of `span` what it has screened: all of it, unless
-    /// the high halves rule out too few rows. Says whether to go on so.
+    /// the high halves rule out too few rows. `None`: it is not worth going on so.
     fn screen_halves(
         &self,
         span: &mut Span<'_>,
+        mut trial: Trial,
         queries: QueryCodes<'_>,
         kernels: &KernelSet,
         top: &mut TopRows,
-    ) -> Result<bool, SimdError> {
+    ) -> Result<Option<Trial>, SimdError> {
         let dim = self.asked.view.dim();
         let (high_columns, columns) =
             (span.segment.high_columns(self.asked.metric), span.segment.columns(self.asked.metric));
         let rows = NibbleRows::new(span.segment.data().nibbles(), high_columns, columns, dim)?;
-        let trial = (TRIAL_BYTES / packed_len(1, dim).max(1)).max(1);
+        let most = (TRIAL_BYTES / packed_len(1, dim).max(1)).max(1);
         let groups = &mut span.groups;
         while groups.start < groups.end {
-            let (begin, end) = (groups.start, groups.end.min(groups.start + trial));
-            let mut refined = 0;
+            let (begin, end) = (groups.start, groups.end.min(groups.start + most - trial.groups));
             while groups.start < end {
                 let first_row = span.first_row as u32;
                 let (reached, more) = kernels.screen_nibbles(rows, groups.start..end, first_row, queries, top)?;
-                refined += more;
+                trial.refined += more;
                 if reached < end {
                     top.make_room();
                 }
                 groups.start = reached;
             }
-            if refined > queries.len() * (end - begin) * GROUP_ROWS / MOST_REFINED {
-                return Ok(false);
+            trial.groups += end - begin;
+            if trial.groups == most {
+                if trial.refined > queries.len() * most * GROUP_ROWS / MOST_REFINED {
+                    return Ok(None);
+                }
+                trial = Trial::default();
             }
         }
-        Ok(true)
+        Ok(Some(trial))
     }
 
     /// Writes the answer to a query of the job, of which `top` has the candidates as its `place`-th.
@@ -396,6 +407,15 @@ fn most_by_halves(isa: Isa) -> usize {
 /// What the host calls a query's candidates.
 fn listed(top: &TopRows, query: usize) -> Vec<Candidate> {
     top.get(query).iter().map(|bounded| Candidate { row: bounded.row, upper: bounded.upper }).collect()
+}
+
+/// What reading halves has come to since it was last seen whether that is worth it.
+#[derive(Clone, Copy, Default)]
+struct Trial {
+    /// Groups read.
+    groups: usize,
+    /// Rows whose low halves were needed, counted for each query.
+    refined: usize,
 }
 
 struct Span<'a> {
