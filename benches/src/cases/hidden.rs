@@ -48,6 +48,7 @@ pub(super) fn searches(check: &mut Check<'_, Search>) -> Result<(), Failure> {
         let queries: Vec<f32> = numbers.iter().flat_map(|row| rows.row(*row as usize)).copied().collect();
         for choice in CHOICES {
             let (view, left) = select(&corpus, check, choice);
+            let gathered = check.subject.engine.store().table().gather(&view);
             let values = left.iter().flat_map(|row| rows.row(*row as usize)).copied().collect();
             let subset = Matrix { rows: left.len(), dim, values };
             for metric in Metric::ALL {
@@ -56,8 +57,10 @@ pub(super) fn searches(check: &mut Check<'_, Search>) -> Result<(), Failure> {
                 let all: Vec<Hits> = of_subset.iter().map(renumber).collect();
                 for k in [1, 10, count / 4, count] {
                     let want: Vec<Hits> = all.iter().map(|hits| hits[..k.min(hits.len())].to_vec()).collect();
-                    for queries in [matrix(dim, &queries).into(), Queries::Rows(numbers.clone())] {
-                        let job = Search { corpus: view.clone(), queries, metric, k, threshold: None };
+                    let sent = || Queries::Sent(matrix(dim, &queries));
+                    let ways = [(&view, sent()), (&view, Queries::Rows(numbers.clone())), (&gathered, sent())];
+                    for (corpus, queries) in ways {
+                        let job = Search { corpus: corpus.clone(), queries, metric, k, threshold: None };
                         check.case(format!("{} of {count} x {dim}, {metric}, k {k}", choice.0), job, &want)?;
                     }
                 }

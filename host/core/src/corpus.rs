@@ -267,6 +267,8 @@ pub struct CorpusView {
     visible_rows: usize,
     segments: Vec<Arc<SegmentView>>,
     starts: Vec<usize>,
+    /// The numbers that its rows have in the view that they are gathered from, rising; `None` where they are its own.
+    numbers: Option<Vec<u32>>,
 }
 
 impl CorpusView {
@@ -280,7 +282,7 @@ impl CorpusView {
             rows += segment.rows();
         }
         let visible_rows = segments.iter().map(|segment| segment.visible_rows()).sum();
-        Self { name, handle, generation, dim, rows, visible_rows, segments, starts }
+        Self { name, handle, generation, dim, rows, visible_rows, segments, starts, numbers: None }
     }
 
     /// The corpus's name.
@@ -317,6 +319,12 @@ impl CorpusView {
     #[must_use]
     pub fn visible_rows(&self) -> usize {
         self.visible_rows
+    }
+
+    /// The number by which a row is answered. `row` is below [`Self::rows`].
+    #[must_use]
+    pub fn number(&self, row: u32) -> u32 {
+        self.numbers.as_ref().map_or(row, |numbers| numbers[row as usize])
     }
 
     /// Whether no row is hidden.
@@ -398,12 +406,12 @@ impl CorpusView {
 #[derive(Default)]
 pub struct CorpusTable {
     views: RwLock<HashMap<(u32, u32), Weak<CorpusView>>>,
-    /// Selections so far.
-    selections: AtomicU32,
+    /// Views so far that were made of others.
+    derived: AtomicU32,
 }
 
-/// Handles from here on are those of selections; corpora have the others.
-const FIRST_SELECTION: u32 = 1 << 31;
+/// Handles from here on are those of views that were made of others; corpora have the handles below.
+const FIRST_DERIVED: u32 = 1 << 31;
 
 impl CorpusTable {
     /// Makes a version known, and forgets those nobody holds any more.
@@ -425,15 +433,30 @@ impl CorpusTable {
                 None => chosen,
             }))
         };
-        let segments: Vec<_> = view.segments.iter().zip(chosen).map(show).collect();
+        self.derive(view, view.segments.iter().zip(chosen).map(show).collect(), None)
+    }
+
+    /// The visible rows of a version alone, gathered on the heap: where they are few, they are searched in a fraction of
+    /// the time. A search of it answers the numbers that rows have in `view`, its queries are sent, and labels are to be
+    /// looked for in `view`. Makes it known under a handle of its own.
+    #[must_use]
+    pub fn gather(&self, view: &CorpusView) -> Arc<CorpusView> {
+        let numbers: Vec<u32> = view.visible_runs(0..view.rows).flatten().map(|row| row as u32).collect();
+        let values: Vec<f32> = numbers.iter().flat_map(|row| view.embedding(*row)).copied().collect();
+        let segment = SegmentView::new(Arc::new(HeapSegment::new(values, view.dim, None)), numbers.len());
+        self.derive(view, vec![Arc::new(segment)], Some(numbers))
+    }
+
+    fn derive(&self, view: &CorpusView, segments: Vec<Arc<SegmentView>>, numbers: Option<Vec<u32>>) -> Arc<CorpusView> {
         let handle = loop {
-            // They come round after 2^31 selections, of which some may still be there.
-            let handle = self.selections.fetch_add(1, Ordering::Relaxed) | FIRST_SELECTION;
+            // They come round after 2^31 of them, of which some may still be there.
+            let handle = self.derived.fetch_add(1, Ordering::Relaxed) | FIRST_DERIVED;
             if self.resolve(handle, view.generation).is_none() {
                 break handle;
             }
         };
-        let view = Arc::new(CorpusView::new(view.name.clone(), handle, view.generation, view.dim, segments));
+        let derived = CorpusView::new(view.name.clone(), handle, view.generation, view.dim, segments);
+        let view = Arc::new(CorpusView { numbers, ..derived });
         self.register(&view);
         view
     }

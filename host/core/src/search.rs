@@ -182,7 +182,9 @@ impl Answered for Search {
         let ask = Ask { metric: self.metric, k: self.k, threshold: self.exact_threshold() };
         let one = |query: usize| {
             let values = self.queries.of(piece.items.start + query, &self.corpus);
-            rank(&self.corpus, values, ask, &lists.of(query), by.kernel)
+            let mut ranked = rank(&self.corpus, values, ask, &lists.of(query), by.kernel);
+            ranked.hits.iter_mut().for_each(|hit| hit.row = self.corpus.number(hit.row));
+            ranked
         };
         let before = answer.len();
         if piece.items.len() < PARALLEL_QUERIES || is_ranked(result, piece.items.len()) {

@@ -83,6 +83,6 @@ pub use manifest::check_name;
 pub use pairs::{PairFile, Pairs};
 pub use roaring::RoaringTreemap;
 pub use rows::{Further, Rows};
-pub use select::Selection;
+pub use select::{Selected, Selection};
 pub use store::{Access, Adopted, CreateOptions, OpenOptions, Store};
 pub use verify::{SegmentReport, VerifyReport};

@@ -43,6 +43,8 @@ impl Selection {
 const KEPT_BYTES: usize = 256 << 20;
 /// Those of a row: with the columns of a screen.
 const ROW_BYTES: usize = 17;
+/// Those of an element of a row that is gathered: value, code and halves of it.
+const GATHERED_BYTES: usize = 6;
 /// Selections that are kept.
 const KEPT: usize = 64;
 
@@ -55,55 +57,83 @@ pub(crate) struct Selections {
     making: Mutex<()>,
 }
 
+/// The rows that a selection wants.
+#[derive(Clone)]
+pub struct Selected {
+    /// The version of which they alone are visible.
+    pub view: Arc<CorpusView>,
+    /// The same rows gathered, where they are few and were asked for before: see [`CorpusTable::gather`].
+    pub gathered: Option<Arc<CorpusView>>,
+}
+
 struct Kept {
     of: Arc<CorpusView>,
     selection: Selection,
-    view: Arc<CorpusView>,
+    selected: Selected,
+}
+
+/// Rows are gathered where they are at most one in so many.
+const GATHERED_SHARE: usize = 32;
+
+impl Selected {
+    /// Whether nothing is to be gathered.
+    fn is_ready(&self) -> bool {
+        let few = self.view.visible_rows() > 0 && self.view.visible_rows() <= self.view.rows() / GATHERED_SHARE;
+        self.gathered.is_some() || !few
+    }
 }
 
 impl Kept {
+    fn is_of(&self, view: &Arc<CorpusView>, selection: &Selection) -> bool {
+        Arc::ptr_eq(&self.of, view) && self.selection == *selection
+    }
+
     fn bytes(&self) -> usize {
-        self.view.rows() * ROW_BYTES + self.selection.bytes()
+        let gathered = self.selected.gathered.as_ref().map_or(0, |view| view.rows() * view.dim() * GATHERED_BYTES);
+        self.of.rows() * ROW_BYTES + self.selection.bytes() + gathered
     }
 }
 
 impl Selections {
-    /// The version of which a selection's rows alone are visible.
+    /// The rows of a version that a selection wants.
     pub(crate) fn select(
         &self,
         view: &Arc<CorpusView>,
         selection: &Selection,
         table: &CorpusTable,
-    ) -> Result<Arc<CorpusView>, Error> {
+    ) -> Result<Selected, Error> {
         if selection.is_all() {
-            return Ok(view.clone());
+            return Ok(Selected { view: view.clone(), gathered: None });
         }
-        if let Some(known) = self.find(view, selection) {
+        if let Some(known) = self.find(view, selection).filter(Selected::is_ready) {
             return Ok(known);
         }
         let _turn = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = self.find(view, selection) {
-            return Ok(known);
-        }
-        let made = table.select(view, visible(view, selection)?);
-        self.keep(Kept { of: view.clone(), selection: selection.clone(), view: made.clone() });
-        Ok(made)
+        let selected = match self.find(view, selection) {
+            Some(known) if known.is_ready() => return Ok(known),
+            // Who asks again is likely to ask once more.
+            Some(known) => Selected { gathered: Some(table.gather(&known.view)), ..known },
+            None => Selected { view: table.select(view, visible(view, selection)?), gathered: None },
+        };
+        self.keep(Kept { of: view.clone(), selection: selection.clone(), selected: selected.clone() });
+        Ok(selected)
     }
 
-    fn find(&self, view: &Arc<CorpusView>, selection: &Selection) -> Option<Arc<CorpusView>> {
+    fn find(&self, view: &Arc<CorpusView>, selection: &Selection) -> Option<Selected> {
         let mut kept = self.lock();
-        let at = kept.iter().position(|kept| Arc::ptr_eq(&kept.of, view) && kept.selection == *selection)?;
+        let at = kept.iter().position(|kept| kept.is_of(view, selection))?;
         let found = kept.remove(at);
-        let view = found.view.clone();
+        let selected = found.selected.clone();
         // The last is what was asked for last.
         kept.push(found);
-        Some(view)
+        Some(selected)
     }
 
     fn keep(&self, new: Kept) {
         let mut kept = self.lock();
         // What is of an earlier version is not asked for again.
-        kept.retain(|kept| kept.of.name() != new.of.name() || Arc::ptr_eq(&kept.of, &new.of));
+        let is_current = |kept: &Kept| kept.of.name() != new.of.name() || Arc::ptr_eq(&kept.of, &new.of);
+        kept.retain(|kept| is_current(kept) && !kept.is_of(&new.of, &new.selection));
         kept.push(new);
         let mut bytes: usize = kept.iter().map(Kept::bytes).sum();
         let mut gone = 0;

@@ -28,7 +28,7 @@ use crate::lock::Lock;
 use crate::manifest::{self, Manifest, Opening, check_name};
 use crate::segment::SegmentFile;
 use crate::segment_writer::Written;
-use crate::select::{Selection, Selections};
+use crate::select::{Selected, Selection, Selections};
 use crate::verify::{self, VerifyReport};
 
 /// What a store may do with its folder.
@@ -209,13 +209,13 @@ impl Store {
         Ok(self.find(name)?.version()?.view.clone())
     }
 
-    /// A version of a corpus of this store, of which the rows that a selection wants are visible alone. Asked for again,
-    /// it is the same view, unless there were many others or the corpus was changed meanwhile.
+    /// The rows of a version of a corpus of this store that a selection wants. Asked for again, it is the same view,
+    /// unless there were many others or the corpus was changed meanwhile; and where rows are few, they are gathered, too.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming `filter` where no row has a column that it names, or one is of a type
     /// that is not compared with what it says; [`Error::DataLoss`] where a segment cannot be read.
-    pub fn select(&self, view: &Arc<CorpusView>, selection: &Selection) -> Result<Arc<CorpusView>, Error> {
+    pub fn select(&self, view: &Arc<CorpusView>, selection: &Selection) -> Result<Selected, Error> {
         self.selections.select(view, selection, &self.table)
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use megaring_core::corpus::CorpusView;
 use megaring_core::rescore::Hit;
 use megaring_core::{Answered, Error};
-use megaring_corpus::{Store, fetch};
+use megaring_corpus::{Selected, Store, fetch};
 use megaring_engine::long_search::Asked;
 use megaring_engine::{Engine, Outcome, Terms};
 use megaring_proto::v1 as pb;
@@ -134,6 +134,8 @@ pub struct Named {
     pub whole: Arc<CorpusView>,
     /// The same, of which the rows alone are visible that the call's filter lets pass.
     pub chosen: Arc<CorpusView>,
+    /// Those rows gathered, where that is worth it: what a search with sent queries is done on.
+    pub gathered: Option<Arc<CorpusView>>,
 }
 
 /// The corpus that a call must name.
@@ -158,7 +160,7 @@ impl Named {
     /// The corpus that a call names in `corpus`, and what a filter leaves of it. May take long.
     pub(crate) fn find(store: &Store, name: &str, filter: Option<pb::Filter>) -> Result<Self, Error> {
         let whole = if name.is_empty() { named(None)?.whole } else { store.view(name)? };
-        let chosen = store.select(&whole, &selection(filter)?)?;
-        Ok(Self { whole, chosen })
+        let Selected { view: chosen, gathered } = store.select(&whole, &selection(filter)?)?;
+        Ok(Self { whole, chosen, gathered })
     }
 }

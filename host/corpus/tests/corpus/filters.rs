@@ -293,7 +293,7 @@ fn filter(seed: &mut u64, depth: usize) -> Filter {
 fn passing(store: &Store, filter: Filter) -> Result<Vec<usize>, Error> {
     let view = store.view("a")?;
     let selection = Selection { filter: Some(filter), ..Selection::default() };
-    let chosen = store.select(&view, &selection)?;
+    let chosen = store.select(&view, &selection)?.view;
     Ok(chosen.visible_runs(0..chosen.rows()).flatten().collect())
 }
 
@@ -400,7 +400,7 @@ fn what_does_not_fit_the_columns_is_refused_by_name() {
     store.create("empty", 2).unwrap();
     let view = store.view("empty").unwrap();
     let filter = Some("nothing = 1".parse().unwrap());
-    assert_eq!(store.select(&view, &Selection { filter, ..Selection::default() }).unwrap().rows(), 0);
+    assert_eq!(store.select(&view, &Selection { filter, ..Selection::default() }).unwrap().view.rows(), 0);
 }
 
 #[test]
@@ -413,13 +413,19 @@ fn selections_are_kept_and_follow_the_corpus() {
         deny: deny.into_iter().collect(),
     };
     let rows = |selection: &Selection, view: &_| {
-        let chosen = store.select(view, selection).unwrap();
+        let chosen = store.select(view, selection).unwrap().view;
         chosen.visible_runs(0..chosen.rows()).flatten().collect::<Vec<usize>>()
     };
     let some = of("zone >= 0", Some(vec![3, 5, 7, 1_000_000]), vec![5]);
     assert_eq!(rows(&some, &view), [3, 7]);
-    assert!(Arc::ptr_eq(&store.select(&view, &some).unwrap(), &store.select(&view, &some).unwrap()));
-    assert!(Arc::ptr_eq(&store.select(&view, &Selection::default()).unwrap(), &view));
+    let again = [(); 2].map(|()| store.select(&view, &some).unwrap());
+    assert!(Arc::ptr_eq(&again[0].view, &again[1].view));
+    // Few rows that are asked for again are gathered.
+    let gathered = again.map(|selected| selected.gathered.unwrap());
+    assert!(Arc::ptr_eq(&gathered[0], &gathered[1]));
+    assert_eq!((gathered[0].rows(), gathered[0].number(0), gathered[0].number(1)), (2, 3, 7));
+    assert_eq!(gathered[0].embedding(1), view.embedding(7));
+    assert!(Arc::ptr_eq(&store.select(&view, &Selection::default()).unwrap().view, &view));
     store.delete("a", &[3]).unwrap();
     assert_eq!(rows(&some, &store.view("a").unwrap()), [7]);
     assert_eq!(rows(&some, &view), [3, 7], "the version of before is as it was");

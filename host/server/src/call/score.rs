@@ -33,7 +33,7 @@ impl Call for pb::ScoreRequest {
     }
 
     fn validate(self, corpus: Option<Named>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
-        let Named { whole: corpus, chosen } = named(corpus)?;
+        let Named { whole: corpus, chosen, .. } = named(corpus)?;
         let metric = metric(self.metric)?;
         if self.rows.is_some() && !Arc::ptr_eq(&corpus, &chosen) {
             return Err(Error::field("filter", "rows are named too; send one of the two"));

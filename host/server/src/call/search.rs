@@ -44,18 +44,20 @@ impl Call for pb::SearchRequest {
     }
 
     fn validate(self, corpus: Option<Named>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
-        let Named { whole, chosen: corpus } = named(corpus)?;
-        check_columns(&corpus, &self.columns)?;
+        let Named { whole, chosen: view, gathered } = named(corpus)?;
+        check_columns(&view, &self.columns)?;
         let metric = metric(self.metric)?;
         let k = at_least_one_answer(self.k)?;
         let threshold = self.threshold.map(finite_threshold).transpose()?;
         let (field, queries) = queries(self.queries, self.query_rows, &whole, limit)?;
-        let hits = k.min(corpus.visible_rows());
+        let hits = k.min(view.visible_rows());
         let (hits_each, bytes) = if threshold.is_none() { (hits, LEAST_HIT_BYTES) } else { (1, LEAST_QUERY_BYTES) };
         limit.ensure(field, queries.len(), hits_each, bytes)?;
         let each = if self.columns.is_empty() { HIT_BYTES } else { FETCHED_BYTES };
         let reply_bytes = queries.len().saturating_mul(hits).saturating_mul(each);
-        let (view, titles, columns) = (corpus.clone(), self.with_titles, self.columns);
+        let (titles, columns) = (self.with_titles, self.columns);
+        let sent = matches!(queries, Queries::Sent(_));
+        let corpus = gathered.filter(|_| sent).unwrap_or_else(|| view.clone());
         let job = Search { corpus, queries, metric, k, threshold };
         let reply = move |outcome, _: &_| reply(outcome, &view, titles, &columns);
         Ok(Validated { job, reply_bytes, reply: Box::new(reply) })

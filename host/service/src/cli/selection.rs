@@ -50,7 +50,7 @@ fn select(
     let treemap = |file: &Path| read_ids(file).map(|ids| ids.into_iter().collect::<RoaringTreemap>());
     let allow = allow.map(treemap).transpose()?;
     let deny = deny.map(treemap).transpose()?.unwrap_or_default();
-    Ok(store.select(view, &Selection { filter, allow, deny })?)
+    Ok(store.select(view, &Selection { filter, allow, deny })?.view)
 }
 
 /// The ids of a file, one a line; empty lines are passed over.
