@@ -22,11 +22,15 @@
 //! ```
 //!
 //! # Promises
-//! - Corpora only grow. Few rows become a record of the log, with one sync. A segment is written under a temporary
-//!   name, synced, renamed and only then named by a record of the log. A crash at any moment leaves the corpus as
-//!   before or after the append. What [`Appender::commit`] has acknowledged stays.
-//! - Small segments, and rows that are in the log, are merged in the background; rows keep their order. Searches and
-//!   appends go on meanwhile, and a crash leaves the corpus as before or after ([`Store::compact`] merges all).
+//! - A change is one record of the log, with one sync: few rows themselves, or a segment, which is written under a
+//!   temporary name, synced, renamed and only then named; and the numbers of rows that are deleted. A crash at any moment
+//!   leaves the corpus as before or after the change. What [`Appender::commit`] and [`Store::delete`] have acknowledged
+//!   stays.
+//! - Small segments, segments of which many rows are deleted, and rows that are in the log, are merged in the background;
+//!   rows keep their order, and those behind deleted ones close up. Searches and changes go on meanwhile, and a crash
+//!   leaves the corpus as before or after ([`Store::compact`] merges all).
+//! - A view is one version, and stays what it is. Rows that are deleted in it, or that a [`Selection`] leaves out, are
+//!   hidden: no search of it answers them.
 //! - Embeddings of a segment are read where it is mapped. Only small segments and rows of the log are on the heap
 //!   ([`OpenOptions::small_bytes`]).
 //! - A fault in one corpus (a manifest that cannot be read, a size or checksum that does not match) makes the use of

@@ -2,6 +2,7 @@
 
 mod bench;
 mod calibrate;
+mod change;
 mod checksum;
 mod common;
 mod compute;
