@@ -4,9 +4,9 @@
 //! that keeps it there.
 //!
 //! Promises
-//! - Segments are uploaded once, for all versions that share them, column by column as jobs read them; of a version that
-//!   hides rows, the screen's columns alone are its own. Calls that need
-//!   the same column at once wait for one upload. A job that reads none still finds its corpus's entry in the table.
+//! - Segments are uploaded once, for all versions that share them, column by column as jobs read them; of a version
+//!   that hides rows, the screen's columns alone are its own. Calls that need the same column at once wait for one
+//!   upload. A job that reads none still finds its corpus's entry in the table.
 //! - A call that finds all its columns there only takes a short lock, whatever is being uploaded, evicted or allocated.
 //! - What a guard pins is neither evicted nor changed. After the guard's end that holds until all jobs submitted by
 //!   then are settled, since a caller that goes away leaves its slots in the ring. An entry leaves the table before its

@@ -436,9 +436,9 @@ impl CorpusTable {
         self.derive(view, view.segments.iter().zip(chosen).map(show).collect(), None)
     }
 
-    /// The visible rows of a version alone, gathered on the heap: where they are few, they are searched in a fraction of
-    /// the time. A search of it answers the numbers that rows have in `view`, its queries are sent, and labels are to be
-    /// looked for in `view`. Makes it known under a handle of its own.
+    /// The visible rows of a version alone, gathered on the heap: where they are few, they are searched in a fraction
+    /// of the time. A search of it answers the numbers that rows have in `view`, its queries are sent, and labels are
+    /// to be looked for in `view`. Makes it known under a handle of its own.
     #[must_use]
     pub fn gather(&self, view: &CorpusView) -> Arc<CorpusView> {
         let numbers: Vec<u32> = view.visible_runs(0..view.rows).flatten().map(|row| row as u32).collect();

@@ -10,7 +10,6 @@
 //! | `items` queries of 5 float64, 5 weights float64, then, if [`FLAG_POINTS`], 5 columns of `dim` float64 | [`crate::lists`] |
 
 use std::cmp::Ordering;
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::corpus::{Column, Columns, CorpusView};
@@ -24,7 +23,8 @@ use crate::operation::{
 
 /// In a slot: the points travel in the payload (their number in `dim`), no corpus is meant.
 pub const FLAG_POINTS: u16 = 2;
-/// In a slot: some rows of the corpus are hidden. A backend that cannot leave them out says that every row is a candidate.
+/// In a slot: some rows of the corpus are hidden. A backend that cannot leave them out says that every row is a
+/// candidate.
 pub const FLAG_HIDDEN: u16 = 8;
 /// Axes of a point: x, y, z, w, v.
 pub const AXES: usize = 5;
@@ -54,11 +54,19 @@ impl Points {
         self.len() == 0
     }
 
-    /// Runs of the points that may be answered.
-    fn visible_runs(&self) -> Vec<Range<usize>> {
+    /// The points that may be answered.
+    fn visible(&self) -> Box<dyn Iterator<Item = u32> + '_> {
         match self {
-            Self::Sent(_) => vec![0..self.len()],
-            Self::Corpus(view) => view.visible_runs(0..view.rows()).collect(),
+            Self::Sent(_) => Box::new(0..self.len() as u32),
+            Self::Corpus(view) => Box::new(view.visible_runs(0..view.rows()).flatten().map(|row| row as u32)),
+        }
+    }
+
+    /// Number of points that may be answered.
+    fn visible_len(&self) -> usize {
+        match self {
+            Self::Sent(_) => self.len(),
+            Self::Corpus(view) => view.visible_rows(),
         }
     }
 
@@ -164,8 +172,6 @@ impl Answered for Nearest {
         let (items, points) = (&piece.items, self.points.len());
         let lists = CandidateLists::read(result, items.len(), points)?;
         let point = |row: u32| self.points.point(row);
-        let visible = self.points.visible_runs();
-        let visible_rows: usize = visible.iter().map(Range::len).sum();
         let mut rows_rescored = 0;
         let before = answer.len();
         for (number, query) in self.queries[items.clone()].iter().enumerate() {
@@ -175,9 +181,8 @@ impl Answered for Nearest {
                     rank(listed.iter().map(|candidate| candidate.row), point, *query, self.weights, self.k)
                 }
                 Candidates::EveryRow => {
-                    rows_rescored += visible_rows as u64;
-                    let rows = visible.iter().cloned().flatten().map(|row| row as u32);
-                    rank(rows, point, *query, self.weights, self.k)
+                    rows_rescored += self.points.visible_len() as u64;
+                    rank(self.points.visible(), point, *query, self.weights, self.k)
                 }
                 Candidates::Ranked { .. } => return Err(misshapen()),
             });

@@ -123,7 +123,8 @@ fn groups_end(rows: usize) -> usize {
     groups(rows) * GROUP_ROWS
 }
 
-/// The longest runs of what is wanted within `range`. `next` finds the first place from one on that is wanted, or is not.
+/// The longest runs of what is wanted within `range`. `next` finds the first place from one on that is wanted, or is
+/// not.
 fn runs(range: Range<usize>, next: impl Fn(usize, bool) -> usize) -> impl Iterator<Item = Range<usize>> {
     let (mut at, end) = (range.start, range.end);
     std::iter::from_fn(move || {

@@ -1,11 +1,11 @@
 //! Merging: small segments, and rows of the log, become larger segments, while searches and appends go on.
 //!
 //! Neighbours of the same columns are merged, so rows keep their order and with it the order of ties. Deleted rows are
-//! left behind, and those after them get lower numbers; a segment that has many of them is rewritten for that. A segment is
-//! merged with those after it once they are as large as it is: of n rows, each is rewritten some log(n) times, and some
-//! log(n) segments are left. The merged files are written beside the others, then a log that names them takes the place
-//! of the old one, with what was committed meanwhile: before and after that moment a crash leaves one version or the
-//! other, and files that neither names are swept at the next open.
+//! left behind, and those after them get lower numbers; a segment that has many of them is rewritten for that. A
+//! segment is merged with those after it once they are as large as it is: of n rows, each is rewritten some log(n)
+//! times, and some log(n) segments are left. The merged files are written beside the others, then a log that names them
+//! takes the place of the old one, with what was committed meanwhile: before and after that moment a crash leaves one
+//! version or the other, and files that neither names are swept at the next open.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};

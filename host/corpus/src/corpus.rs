@@ -262,8 +262,8 @@ impl Corpus {
         derive(&self.folder, file, entry, dim, &self.settings)
     }
 
-    /// Writes a change into the log, and makes the version that has it. Where nobody knows whether the record lasts, the
-    /// corpus rests.
+    /// Writes a change into the log, and makes the version that has it. Where nobody knows whether the record lasts,
+    /// the corpus rests.
     fn change(&self, commits: &mut Commits, version: &Version, change: Change) -> Result<Arc<Version>, Error> {
         if version.view.generation() == u32::MAX {
             return Err(out_of_generations(&self.name));

@@ -41,8 +41,8 @@ impl Fetched {
         encode(&self.0).map_err(|error| Error::Internal(format!("columns that were read: {error}")))
     }
 
-    /// The values of a row, in the order of the columns: numbers, truth values and lists of numbers as such, all else as
-    /// text. `row` is below the number of rows.
+    /// The values of a row, in the order of the columns: numbers, truth values and lists of numbers as such, all else
+    /// as text. `row` is below the number of rows.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming `columns` for a type that cannot be shown.
@@ -113,8 +113,8 @@ pub fn fetch(view: &CorpusView, rows: &[u32], columns: &[String]) -> Result<Fetc
     batch.map(Fetched).map_err(|error| Error::Internal(format!("columns that were read: {error}")))
 }
 
-/// The rows that have one of these ids, in the order of the ids, and the ids that no row has. Where several rows have one
-/// id, all of them come, in their order.
+/// The rows that have one of these ids, in the order of the ids, and the ids that no row has. Where several rows have
+/// one id, all of them come, in their order.
 #[must_use]
 pub fn find(view: &CorpusView, ids: &[u64]) -> (Vec<u32>, Vec<u64>) {
     let mut by_id: HashMap<u64, Vec<u32>> = HashMap::new();

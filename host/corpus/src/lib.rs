@@ -23,12 +23,12 @@
 //!
 //! # Promises
 //! - A change is one record of the log, with one sync: few rows themselves, or a segment, which is written under a
-//!   temporary name, synced, renamed and only then named; and the numbers of rows that are deleted. A crash at any moment
-//!   leaves the corpus as before or after the change. What [`Appender::commit`] and [`Store::delete`] have acknowledged
-//!   stays.
-//! - Small segments, segments of which many rows are deleted, and rows that are in the log, are merged in the background;
-//!   rows keep their order, and those behind deleted ones close up. Searches and changes go on meanwhile, and a crash
-//!   leaves the corpus as before or after ([`Store::compact`] merges all).
+//!   temporary name, synced, renamed and only then named; and the numbers of rows that are deleted. A crash at any
+//!   moment leaves the corpus as before or after the change. What [`Appender::commit`] and [`Store::delete`] have
+//!   acknowledged stays.
+//! - Small segments, segments of which many rows are deleted, and rows that are in the log, are merged in the
+//!   background; rows keep their order, and those behind deleted ones close up. Searches and changes go on meanwhile,
+//!   and a crash leaves the corpus as before or after ([`Store::compact`] merges all).
 //! - A view is one version, and stays what it is. Rows that are deleted in it, or that a [`Selection`] leaves out, are
 //!   hidden: no search of it answers them.
 //! - Embeddings of a segment are read where it is mapped. Only small segments and rows of the log are on the heap

@@ -210,7 +210,8 @@ impl Store {
     }
 
     /// The rows of a version of a corpus of this store that a selection wants. Asked for again, it is the same view,
-    /// unless there were many others or the corpus was changed meanwhile; and where rows are few, they are gathered, too.
+    /// unless there were many others or the corpus was changed meanwhile; and where rows are few, they are gathered,
+    /// too.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming `filter` where no row has a column that it names, or one is of a type

@@ -62,7 +62,7 @@ fn cells(column: &str, row: usize) -> Cell {
         return Cell::Null;
     }
     match column {
-        "memory_id" => Cell::Whole(if row % 50 == 0 { u64::MAX as i128 - row as i128 } else { row as i128 }),
+        "memory_id" => Cell::Whole(if row.is_multiple_of(50) { u64::MAX as i128 - row as i128 } else { row as i128 }),
         "zone" => Cell::Whole([0, 1, 2, 3, 4, 127, 128, 254, 255][pick as usize]),
         "small" => Cell::Whole([-128, -2, -1, 0, 1, 2, 3, 126, 127][pick as usize]),
         "big" => Cell::Whole(

@@ -39,7 +39,7 @@ fn rows_are_deleted_and_replaced() {
     folder.write("new.jsonl", "{\"memory_id\": 13, \"title\": \"new\", \"zone\": 1, \"embedding\": [100, 1]}\n");
     folder.run(&["corpus", "append", "rows", "new.jsonl"]).failed(1, &["memory_id (row 0)", "13", "upsert"]);
     let replaced = folder.run(&["corpus", "append", "rows", "new.jsonl", "--upsert"]).succeeded();
-    assert!(replaced.stdout.contains("1 added in the place of 1, 6 x 2 in all"), "{}", replaced.stdout);
+    assert!(replaced.stdout.contains("1 row added in the place of 1, 6 x 2 in all"), "{}", replaced.stdout);
     assert_eq!(found(&folder, &[]), [13, 16, 14]);
     let described = folder.run(&["corpus", "describe", "rows"]).succeeded().stdout;
     assert!(described.contains("6 rows x 2, 3 deleted, each id once"), "{described}");

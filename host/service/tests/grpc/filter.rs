@@ -52,8 +52,11 @@ fn compare(column: &str, comparator: pb::Comparator, sent: Sent) -> Kind {
     Kind::Compare(pb::Comparison { column: column.into(), comparator: comparator.into(), value: value(sent) })
 }
 
-/// Filters that pass the same rows, and which rows these are.
-fn filters() -> Vec<(pb::Filter, fn(usize) -> bool)> {
+/// Whether a row passes.
+type Passes = fn(usize) -> bool;
+
+/// Filters, and which rows they let pass.
+fn filters() -> Vec<(pb::Filter, Passes)> {
     let zones = Kind::OneOf(pb::Membership {
         column: "zone".into(),
         values: [Sent::Integer(0), Sent::Unsigned(2)].map(|sent| pb::Value { value: Some(sent) }).into(),

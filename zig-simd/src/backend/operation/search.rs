@@ -275,8 +275,8 @@ impl Search {
         ((goodness + norm2 - 2.0 * screen.slack) as f32).next_down().max(f32::MIN)
     }
 
-    /// Runs of groups, one or more segments, that make up a cut of the corpus. Long runs of groups without a visible row
-    /// are left out.
+    /// Runs of groups, one or more segments, that make up a cut of the corpus. Long runs of groups without a visible
+    /// row are left out.
     fn spans(&self, chunks: usize, chunk: usize) -> Vec<Span<'_>> {
         let total: usize = self.asked.view.segments().map(|(_, segment)| groups(segment.rows())).sum();
         let wanted = cut(total, chunks, chunk);
