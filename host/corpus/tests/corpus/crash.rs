@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use megaring_corpus::{Access, OpenOptions, Store};
+use megaring_corpus::{Access, OpenOptions, Rows, Store};
 
 use crate::child;
-use crate::common::{append, assert_rows, random};
+use crate::common::{append, assert_rows, random, rows};
 
 const KILLS: usize = 60;
 const DIM: usize = 96;
@@ -60,6 +60,83 @@ fn run_and_kill(test: &str, folder: &std::path::Path, acks: u64, more: Duration)
     child.wait().unwrap();
     // Acknowledgements that were under way count as well.
     lines.map_while(Result::ok).filter_map(acknowledged).last().unwrap_or(safe)
+}
+
+/// As a child: replaces and deletes rows until killed, and says on stdout how many changes are safe.
+fn change_until_killed(options: OpenOptions) {
+    let Some(folder) = child::folder() else { return };
+    let store = Store::open_with(&folder, Access::Exclusive, options).unwrap();
+    // The title of a row is the change that brought it.
+    let view = store.view("a").unwrap();
+    let last =
+        view.visible_runs(0..view.rows()).flatten().map(|row| view.label(row as u32).1.parse::<usize>().unwrap());
+    for change in last.max().map_or(0, |last| last + 1).. {
+        apply(&store, change);
+        println!("rows {}", change + 1);
+    }
+}
+
+/// Change number so and so: rows of one of five windows of ids are replaced, and every third time those of another
+/// deleted before, which the next change brings again.
+fn apply(store: &Store, change: usize) {
+    if change.is_multiple_of(3) {
+        store.delete("a", &ids(change + 1)).unwrap();
+    }
+    let mut appender = store.upsert("a").unwrap();
+    appender
+        .push(Rows { memory_ids: ids(change), titles: vec![change.to_string(); ROWS], ..rows(0, ROWS, DIM) })
+        .unwrap();
+    appender.commit().unwrap();
+}
+
+fn ids(change: usize) -> Vec<u64> {
+    let first = (change % 5 * ROWS) as u64;
+    (first..first + ROWS as u64).collect()
+}
+
+#[test]
+fn child_changes_files() {
+    change_until_killed(FILES);
+}
+
+#[test]
+fn child_changes_by_the_log() {
+    change_until_killed(LOGGED);
+}
+
+#[test]
+fn a_killed_change_is_there_whole_or_not_at_all() {
+    for (test, options) in [("crash::child_changes_files", FILES), ("crash::child_changes_by_the_log", LOGGED)] {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |access| Store::open_with(folder.path(), access, options).unwrap();
+        open(Access::Exclusive).create("a", DIM).unwrap();
+        let mut state = 0x2545_f491_4f6c_dd1d;
+        for kill in 0..KILLS / 2 {
+            let (acks, more) = (random(&mut state) % 4, Duration::from_micros(random(&mut state) % 6000));
+            let safe = run_and_kill(test, folder.path(), acks, more);
+            let store = open(Access::Exclusive);
+            let view = store.view("a").unwrap();
+            let mut windows = vec![Vec::new(); 5];
+            for row in view.visible_runs(0..view.rows()).flatten() {
+                let (id, change) = view.label(row as u32);
+                windows[id as usize / ROWS].push((id, change.parse::<usize>().unwrap()));
+            }
+            let last = windows.iter().flatten().map(|(_, change)| *change).max();
+            assert!(last.map_or(0, |last| last + 1) >= safe, "kill {kill}: {last:?} of {safe} acknowledged");
+            for (number, window) in windows.iter().enumerate().filter(|(_, window)| !window.is_empty()) {
+                let change = window[0].1;
+                let whole: Vec<(u64, usize)> = ids(change).into_iter().map(|id| (id, change)).collect();
+                assert_eq!((change % 5, window), (number, &whole), "kill {kill}: half a change");
+            }
+            // A window is gone only between a deletion and the change that brings it again.
+            let is_missing = |number: &usize| windows[*number].is_empty();
+            let missing: Vec<usize> = (0..5).filter(is_missing).collect();
+            let next = last.map_or(0, |last| (last + 1) % 5);
+            let is_due = |number: &usize| last.is_none_or(|last| last < 5) || [next, (next + 1) % 5].contains(number);
+            assert!(missing.iter().all(is_due), "kill {kill}: {missing:?} after {last:?}");
+            assert!(store.verify("a").unwrap().is_clean(), "kill {kill}");
+        }
+    }
 }
 
 #[test]
