@@ -1,7 +1,7 @@
 //! Random histories of a corpus beside a plain list: rows are appended, replaced, deleted, merged, copied and searched,
 //! the store is closed or lost and opened again, and what is there is what the list says.
 //!
-//! `MEGARING_HISTORIES` says how many; 80 unless set.
+//! `MEGARING_HISTORIES` says how many; 40 unless set.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ struct History {
 
 #[test]
 fn histories_leave_what_the_list_says() {
-    let count = std::env::var("MEGARING_HISTORIES").map_or(80, |count| count.parse().unwrap());
+    let count = std::env::var("MEGARING_HISTORIES").map_or(40, |count| count.parse().unwrap());
     for number in 1..=count {
         let mut history = History::new(number);
         for step in 0..STEPS {
