@@ -128,11 +128,15 @@ impl Residency {
             return Lacking { bytes: whole as u64, stays: false };
         }
         let entries = self.lock();
-        let is_absent = |segment: &Arc<SegmentView>| {
-            !entries.get(&key(segment, pair)).is_some_and(|entry| entry.is_of(gpu, segment))
+        let lacks = |(_, segment): (usize, &Arc<SegmentView>)| {
+            if entries.get(&key(segment, pair)).is_some_and(|entry| entry.is_of(gpu, segment)) {
+                return 0;
+            }
+            let [first, second] = pair.bytes(segment.rows(), view.dim());
+            let shares = sharer(&entries, gpu, segment, pair, [first, second]).is_some();
+            (if shares { second } else { first + second }) as u64
         };
-        let absent = view.segments().filter(|(_, segment)| is_absent(segment));
-        Lacking { bytes: absent.map(|(_, segment)| bytes(segment) as u64).sum(), stays: true }
+        Lacking { bytes: view.segments().map(lacks).sum(), stays: true }
     }
 
     /// Forgets all: the device is gone.
@@ -155,7 +159,7 @@ impl Residency {
     ) -> Result<Arc<Resident>, Absent> {
         let gpu = filler.gpu;
         let bytes = pair.bytes(segment.rows(), dim);
-        let sharer = self.sharer(gpu, segment, pair, bytes);
+        let sharer = sharer(&self.lock(), gpu, segment, pair, bytes);
         let new = if sharer.is_some() { bytes[1] } else { bytes[0] + bytes[1] };
         self.make_room(new)?;
         let parts = match Self::copy(filler, segment, dim, pair, sharer.as_deref()) {
@@ -181,17 +185,6 @@ impl Residency {
         let entry = Arc::new(Resident { device: gpu.number, segment: view, data, parts, bytes, used });
         self.lock().insert(key(segment, pair), entry.clone());
         Ok(entry)
-    }
-
-    /// An entry whose first buffers hold the same: the segment's codes, whatever metric it is for.
-    fn sharer(&self, gpu: &Gpu, segment: &Arc<SegmentView>, pair: Pair, bytes: [usize; 2]) -> Option<Arc<Resident>> {
-        let entries = self.lock();
-        let of_same_first = entries.iter().filter(|((_, other), _)| other.first() == pair.first());
-        // What is of one size is cut alike.
-        let mut found = of_same_first.map(|(_, entry)| entry).filter(|entry| entry.bytes == bytes);
-        // A weak pointer keeps its address from other use.
-        let address = Arc::as_ptr(segment.shared_data()).addr();
-        found.find(|entry| entry.device == gpu.number && entry.data.as_ptr().addr() == address).cloned()
     }
 
     fn copy(
@@ -273,6 +266,23 @@ enum Trouble {
 
 fn key(segment: &Arc<SegmentView>, pair: Pair) -> Key {
     (Arc::as_ptr(segment).addr(), pair)
+}
+
+/// An entry whose first buffers hold the same: the segment's codes, whatever metric it is for, and whatever rows of it
+/// a view hides.
+fn sharer(
+    entries: &HashMap<Key, Arc<Resident>>,
+    gpu: &Gpu,
+    segment: &Arc<SegmentView>,
+    pair: Pair,
+    bytes: [usize; 2],
+) -> Option<Arc<Resident>> {
+    let of_same_first = entries.iter().filter(|((_, other), _)| other.first() == pair.first());
+    // What is of one size is cut alike.
+    let mut found = of_same_first.map(|(_, entry)| entry).filter(|entry| entry.bytes == bytes);
+    // A weak pointer keeps its address from other use.
+    let address = Arc::as_ptr(segment.shared_data()).addr();
+    found.find(|entry| entry.device == gpu.number && entry.data.as_ptr().addr() == address).cloned()
 }
 
 /// Bytes of all entries, first buffers that several share counted once.

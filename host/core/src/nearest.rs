@@ -114,6 +114,8 @@ impl Operation for Nearest {
     fn reads(&self) -> Option<Reads<'_>> {
         match &self.points {
             Points::Sent(_) => None,
+            // A device has every row ranked by the host where some are hidden.
+            Points::Corpus(corpus) if !corpus.is_whole() => Some(Reads { corpus, columns: Columns::NONE }),
             Points::Corpus(corpus) => Some(Reads { corpus, columns: columns(self.k as u64, corpus.rows() as u64) }),
         }
     }

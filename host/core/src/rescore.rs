@@ -49,7 +49,7 @@ const BLOCK: usize = 16;
 const SWEEP: usize = 8192;
 
 /// Ranks one query. `candidates` must contain every visible row that can belong to the answer, with honest upper
-/// bounds, and no hidden one.
+/// bounds.
 #[must_use]
 pub fn rank(
     view: &CorpusView,
@@ -69,7 +69,12 @@ pub fn rank(
 }
 
 fn rank_listed(scorer: &Scorer<'_>, ask: Ask, listed: &[Candidate]) -> Ranked {
-    let mut order: Vec<Candidate> = listed.to_vec();
+    // A hidden row that a screen could not tell from others is none all the same.
+    let view = scorer.view;
+    let mut order: Vec<Candidate> = match view.is_whole() {
+        true => listed.to_vec(),
+        false => listed.iter().filter(|candidate| view.shows(candidate.row)).copied().collect(),
+    };
     order.sort_unstable_by(|x, y| y.upper.total_cmp(&x.upper).then(x.row.cmp(&y.row)));
     let offset = scorer.upper_offset();
     let mut best = Best::new(ask.k.min(order.len()), ask.metric);

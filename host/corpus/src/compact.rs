@@ -179,7 +179,8 @@ fn merge_runs(corpus: &Corpus, began: &Version, runs: &[Range<usize>], pause: Pa
     }
     let deleted = renumbered(&(&began.deleted - &dropped), &dropped);
     let records = records(&pieces, &deleted)?;
-    let log = Manifest::write_beside(corpus.folder(), &opening, began.view.generation() + 1, &records);
+    let generation = began.view.generation().saturating_add(1);
+    let log = Manifest::write_beside(corpus.folder(), &opening, generation, &records);
     // Appends wait for what is left to sync.
     let log = log.and_then(|log| log.sync().map(|()| log)).map_err(storage("cannot write in", corpus.folder()))?;
     corpus.finish_merge(Content { opening, pieces, deleted }, &dropped, log, files)?;

@@ -24,6 +24,7 @@ use crate::piece::{Kept, Piece};
 use crate::rows::Rows;
 use crate::segment::SegmentFile;
 use crate::segment_writer::Written;
+use crate::select::Selections;
 use crate::version::{Content, Version};
 
 /// What opening a store means for each of its corpora.
@@ -44,6 +45,7 @@ pub(crate) struct Corpus {
     handle: u32,
     settings: Settings,
     table: Arc<CorpusTable>,
+    selections: Arc<Selections>,
     compactor: Arc<Compactor>,
     condition: RwLock<Condition>,
     /// The number of the next segment file.
@@ -92,7 +94,7 @@ impl Corpus {
         name: String,
         handle: u32,
         settings: Settings,
-        table: Arc<CorpusTable>,
+        (table, selections): (Arc<CorpusTable>, Arc<Selections>),
         compactor: Arc<Compactor>,
         lock: Option<Arc<Lock>>,
     ) -> Self {
@@ -111,6 +113,7 @@ impl Corpus {
             handle,
             settings,
             table,
+            selections,
             compactor,
             condition,
             next_file,
@@ -439,6 +442,7 @@ impl Corpus {
 
     fn set(&self, condition: Condition) {
         *self.condition.write().unwrap_or_else(PoisonError::into_inner) = condition;
+        self.selections.forget(&self.name);
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{DataType, Field, Schema};
+use arrow_select::concat::concat;
 use arrow_select::interleave::interleave;
 use megaring_core::Error;
 use megaring_core::corpus::CorpusView;
@@ -65,13 +66,17 @@ fn value(array: &ArrayRef, name: &str, row: usize) -> Result<Json, Error> {
     Ok(plain.unwrap_or(Json::String(shown)))
 }
 
-/// The values of some columns in some rows, in the order asked for, repeats allowed. `*` stands for every column but
-/// `embedding`. A row that does not have a column has null there.
+/// Rows that are gathered between two looks at how large the whole is by then.
+const RUN: usize = 256;
+
+/// The values of some columns in some rows, in the order asked for, repeats allowed; at most about `most` bytes. `*`
+/// stands for every column but `embedding`. A row that does not have a column has null there.
 ///
 /// # Errors
-/// [`Error::Invalid`] naming `columns` where no row of the corpus has one, or rows have it in different types, or
-/// `rows` where there is no such row or it is hidden; [`Error::DataLoss`] where a segment cannot be read.
-pub fn fetch(view: &CorpusView, rows: &[u32], columns: &[String]) -> Result<Fetched, Error> {
+/// [`Error::Invalid`] naming `columns` where no row of the corpus has one, rows have it in different types, or there is
+/// more of them than `most`, or `rows` where there is no such row or it is hidden; [`Error::DataLoss`] where a segment
+/// cannot be read.
+pub fn fetch(view: &CorpusView, rows: &[u32], columns: &[String], most: usize) -> Result<Fetched, Error> {
     if let Some(at) = rows.iter().position(|row| !view.shows(*row)) {
         let what = if (rows[at] as usize) < view.rows() { "is deleted" } else { "is not there" };
         return Err(Error::row("rows", at as u64, format!("row {} {what}", rows[at])));
@@ -90,6 +95,7 @@ pub fn fetch(view: &CorpusView, rows: &[u32], columns: &[String]) -> Result<Fetc
     read.dedup();
     let index = |part: usize| read.partition_point(|read| *read < part);
     let places: Vec<(usize, usize)> = places.into_iter().map(|(part, row)| (index(part), row)).collect();
+    let mut bytes = 0;
     let mut fields = Vec::with_capacity(names.len());
     let mut arrays: Vec<ArrayRef> = Vec::with_capacity(names.len());
     for name in names {
@@ -101,11 +107,19 @@ pub fn fetch(view: &CorpusView, rows: &[u32], columns: &[String]) -> Result<Fetc
         };
         let stored = read.iter().map(column).collect::<Result<Vec<ArrayRef>, Error>>()?;
         let stored: Vec<&dyn Array> = stored.iter().map(AsRef::as_ref).collect();
-        let array = match places.is_empty() {
-            true => Ok(new_null_array(&kind, 0)),
-            false => guarded(|| interleave(&stored, &places)),
-        };
-        arrays.push(array.map_err(|reason| Error::field(FIELD, format!("{name}: {reason}")))?);
+        let wrong = |reason: String| Error::field(FIELD, format!("{name}: {reason}"));
+        let mut gathered = vec![new_null_array(&kind, 0)];
+        for run in places.chunks(RUN) {
+            let run = guarded(|| interleave(&stored, run)).map_err(wrong)?;
+            bytes += run.to_data().get_slice_memory_size().unwrap_or(0);
+            if bytes > most {
+                let reason = format!("more than the {most} bytes that a message has; ask for fewer rows or columns");
+                return Err(Error::field(FIELD, reason));
+            }
+            gathered.push(run);
+        }
+        let gathered: Vec<&dyn Array> = gathered.iter().map(AsRef::as_ref).collect();
+        arrays.push(guarded(|| concat(&gathered)).map_err(wrong)?);
         fields.push(Field::new(name, kind, true));
     }
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
@@ -115,8 +129,10 @@ pub fn fetch(view: &CorpusView, rows: &[u32], columns: &[String]) -> Result<Fetc
 
 /// The rows that have one of these ids, in the order of the ids, and the ids that no row has. Where several rows have
 /// one id, all of them come, in their order.
-#[must_use]
-pub fn find(view: &CorpusView, ids: &[u64]) -> (Vec<u32>, Vec<u64>) {
+///
+/// # Errors
+/// [`Error::Invalid`] naming `ids` where there are more than `most` rows.
+pub fn find(view: &CorpusView, ids: &[u64], most: usize) -> Result<(Vec<u32>, Vec<u64>), Error> {
     let mut by_id: HashMap<u64, Vec<u32>> = HashMap::new();
     for row in IdSet::new(ids).rows_of(view) {
         by_id.entry(view.label(row).0).or_default().push(row);
@@ -124,11 +140,14 @@ pub fn find(view: &CorpusView, ids: &[u64]) -> (Vec<u32>, Vec<u64>) {
     let (mut rows, mut missing) = (Vec::new(), Vec::new());
     for id in ids {
         match by_id.get(id) {
+            Some(found) if rows.len() + found.len() > most => {
+                return Err(Error::field("ids", format!("they are the ids of more than {most} rows; ask for fewer")));
+            }
             Some(found) => rows.extend(found),
             None => missing.push(*id),
         }
     }
-    (rows, missing)
+    Ok((rows, missing))
 }
 
 /// The names asked for, each once.

@@ -2,7 +2,7 @@
 //!
 //! A condition on a value that is null, or on a column that a row does not have, is neither true nor false, and a row
 //! passes where the whole is true. Numbers are compared as what they are, whatever their types; a number that is none
-//! (NaN) passes no comparison. Texts are compared by their bytes. A text stands for a date, a time or a decimal number
+//! (NaN) passes no comparison but <>. Texts are compared by their bytes. A text stands for a date, a time or a decimal number
 //! where the column is of such, and is cut to its unit.
 //!
 //! ```
@@ -17,6 +17,8 @@ mod evaluate;
 mod parse;
 
 use std::fmt;
+
+use megaring_core::Error;
 
 pub(crate) use evaluate::rows_that_pass;
 
@@ -93,6 +95,9 @@ pub enum Value {
 pub(crate) const FIELD: &str = "filter";
 /// The deepest nesting that is worked through.
 const MAX_DEPTH: usize = 100;
+/// The most comparisons, each of which goes through all rows, and the most values of lists.
+const MAX_COMPARISONS: usize = 2_500;
+const MAX_VALUES: usize = 1 << 16;
 
 impl Filter {
     /// The columns that it looks at, each once, in the order in which they stand.
@@ -116,20 +121,33 @@ impl Filter {
         columns
     }
 
-    /// Whether it is nested so deep that working through it might exhaust a thread's stack.
-    pub(crate) fn is_too_deep(&self) -> bool {
-        let mut rest = vec![(self, 0)];
+    /// Refuses one that would exhaust a thread's stack, or take for ever.
+    pub(crate) fn check_size(&self) -> Result<(), Error> {
+        let wrong = |reason: String| Err(Error::field(FIELD, reason));
+        let (mut rest, mut comparisons, mut values) = (vec![(self, 0)], 0, 0);
         while let Some((filter, depth)) = rest.pop() {
             if depth > MAX_DEPTH {
-                return true;
+                return wrong(format!("it is nested deeper than {MAX_DEPTH} levels"));
             }
             match filter {
                 Self::All(parts) | Self::Any(parts) => rest.extend(parts.iter().map(|part| (part, depth + 1))),
                 Self::Not(inner) => rest.push((inner, depth + 1)),
-                _ => {}
+                Self::In { values: more, .. } => {
+                    comparisons += 1;
+                    values += more.len();
+                }
+                Self::Compare { value: Value::Float(value), .. } if value.is_nan() => {
+                    return wrong("it compares with what is no number (NaN)".into());
+                }
+                _ => comparisons += 1,
+            }
+            if comparisons > MAX_COMPARISONS || values > MAX_VALUES {
+                return wrong(format!(
+                    "it has more than {MAX_COMPARISONS} comparisons, or {MAX_VALUES} values in lists"
+                ));
             }
         }
-        false
+        Ok(())
     }
 }
 

@@ -325,8 +325,11 @@ pub(crate) fn extend(log: &mut impl Write, records: &[Logged]) -> io::Result<()>
     records.iter().try_for_each(|logged| log.write_all(&framed(&logged.record, &logged.body)?))
 }
 
-/// The bytes of a frame.
+/// The bytes of a frame. It ends in one that is not zero, by which a frame that was not written to its end is known: the
+/// text does, and a byte after the body, which is a part of it when it is read.
 fn framed(text: &impl Serialize, body: &[u8]) -> io::Result<Vec<u8>> {
+    let end: &[u8] = if body.is_empty() { &[] } else { &[u8::MAX] };
+    let body = &[body, end].concat();
     let text = serde_json::to_vec(text).map_err(io::Error::other)?;
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| io::Error::other("a record is too large"));
     let mut crc = crc32fast::Hasher::new();
@@ -351,10 +354,9 @@ type Frame<'a, T> = (T, &'a [u8], &'a [u8]);
 fn frame<T: DeserializeOwned>(bytes: &[u8], start: usize) -> Result<Option<Frame<'_, T>>, String> {
     let Some((head, rest)) = bytes.split_at_checked(HEAD) else { return Ok(None) };
     let head: Head = bytemuck::pod_read_unaligned(head);
-    // Some systems make a file longer before they write into it, a sector at a time. A whole frame ends in four zeros
-    // at most.
+    // Some systems make a file longer before they write into it, a sector at a time.
     let written = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
-    let unwritten = (start + written).next_multiple_of(SECTOR) + 8 <= start + bytes.len();
+    let unwritten = (start + written).next_multiple_of(SECTOR) < start + bytes.len();
     if head.head_crc != head.sum() {
         let is_unwritten = written == 0 || (unwritten && written < HEAD);
         return if is_unwritten { Ok(None) } else { Err("the checksum of its head does not match".into()) };

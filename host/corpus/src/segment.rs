@@ -4,8 +4,9 @@
 //! asked, that is before a file becomes part of a corpus and when it is verified.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, UInt64Type};
@@ -36,7 +37,13 @@ pub(crate) struct SegmentFile {
 #[derive(Clone)]
 pub(crate) enum Table {
     /// Of a file in memory or mapped, from which they are decoded.
-    Block { file: Buffer, layout: Arc<Layout>, block: Block },
+    Block {
+        file: Buffer,
+        layout: Arc<Layout>,
+        block: Block,
+        /// Columns that were decoded: they point into the file.
+        decoded: Arc<Mutex<HashMap<String, ArrayRef>>>,
+    },
     /// Rows in memory.
     Batch(RecordBatch),
 }
@@ -53,12 +60,18 @@ impl Table {
     pub(crate) fn column(&self, name: &str) -> Result<Option<ArrayRef>, Fault> {
         match self {
             Self::Batch(batch) => Ok(batch.column_by_name(name).cloned()),
-            Self::Block { file, layout, block } => {
+            Self::Block { file, layout, block, decoded } => {
+                let mut decoded = decoded.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(known) = decoded.get(name) {
+                    return Ok(Some(known.clone()));
+                }
                 let Some((index, _)) = layout.schema.fields().find(name) else { return Ok(None) };
                 let mut decoder = layout.decoder(false).with_projection(vec![index]);
                 read_dictionaries(&mut decoder, layout, file)?;
                 let batch = decode(&decoder, block, &slice(file, block)).map_err(|error| Fault::column(name, error))?;
-                Ok(batch.columns().first().cloned())
+                let column = batch.columns().first().cloned();
+                decoded.extend(column.iter().map(|column| (name.to_owned(), column.clone())));
+                Ok(column)
             }
         }
     }
@@ -112,7 +125,8 @@ impl SegmentFile {
             if !form.aligned {
                 return Err(Fault::file("its buffers are misaligned; write it 64 byte aligned").form());
             }
-            let table = Table::Block { file: bytes.clone(), layout: layout.clone(), block: *block };
+            let (file, layout_of, decoded) = (bytes.clone(), layout.clone(), Arc::default());
+            let table = Table::Block { file, layout: layout_of, block: *block, decoded };
             parts.push(Part::read(table, (&layout, block), &block_bytes, dim)?);
         }
         parts.retain(|part: &Part| part.rows > 0);

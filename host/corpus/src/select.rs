@@ -52,9 +52,14 @@ const KEPT: usize = 64;
 #[derive(Default)]
 pub(crate) struct Selections {
     kept: Mutex<Vec<Kept>>,
-    /// Held while one is made: who wants the same finds it afterwards, and those who want others do not crowd out the
-    /// searches.
-    making: Mutex<()>,
+    /// Those that are being made: who wants the same waits for it.
+    making: Mutex<Vec<Arc<Making>>>,
+}
+
+struct Making {
+    of: Arc<CorpusView>,
+    selection: Selection,
+    turn: Mutex<()>,
 }
 
 /// The rows that a selection wants.
@@ -108,15 +113,30 @@ impl Selections {
         if let Some(known) = self.find(view, selection).filter(Selected::is_ready) {
             return Ok(known);
         }
-        let _turn = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        let selected = match self.find(view, selection) {
-            Some(known) if known.is_ready() => return Ok(known),
+        let making = self.making(view, selection);
+        let _turn = making.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = match self.find(view, selection) {
+            Some(known) if known.is_ready() => Ok(known),
             // Who asks again is likely to ask once more.
-            Some(known) => Selected { gathered: Some(table.gather(&known.view)), ..known },
-            None => Selected { view: table.select(view, visible(view, selection)?), gathered: None },
+            Some(known) => Ok(Selected { gathered: Some(table.gather(&known.view)), ..known }),
+            None => visible(view, selection).map(|rows| Selected { view: table.select(view, rows), gathered: None }),
         };
-        self.keep(Kept { of: view.clone(), selection: selection.clone(), selected: selected.clone() });
-        Ok(selected)
+        if let Ok(selected) = &made {
+            self.keep(Kept { of: view.clone(), selection: selection.clone(), selected: selected.clone() });
+        }
+        self.making.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, &making));
+        made
+    }
+
+    fn making(&self, view: &Arc<CorpusView>, selection: &Selection) -> Arc<Making> {
+        let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |other: &&Arc<Making>| Arc::ptr_eq(&other.of, view) && other.selection == *selection;
+        if let Some(same) = making.iter().find(is_same) {
+            return same.clone();
+        }
+        let new = Arc::new(Making { of: view.clone(), selection: selection.clone(), turn: Mutex::default() });
+        making.push(new.clone());
+        new
     }
 
     fn find(&self, view: &Arc<CorpusView>, selection: &Selection) -> Option<Selected> {
@@ -131,9 +151,7 @@ impl Selections {
 
     fn keep(&self, new: Kept) {
         let mut kept = self.lock();
-        // What is of an earlier version is not asked for again.
-        let is_current = |kept: &Kept| kept.of.name() != new.of.name() || Arc::ptr_eq(&kept.of, &new.of);
-        kept.retain(|kept| is_current(kept) && !kept.is_of(&new.of, &new.selection));
+        kept.retain(|kept| !kept.is_of(&new.of, &new.selection));
         kept.push(new);
         let mut bytes: usize = kept.iter().map(Kept::bytes).sum();
         let mut gone = 0;
@@ -142,6 +160,11 @@ impl Selections {
             gone += 1;
         }
         kept.drain(..gone);
+    }
+
+    /// Lets go of what was made of a corpus: it has another version now, or none.
+    pub(crate) fn forget(&self, corpus: &str) {
+        self.lock().retain(|kept| kept.of.name() != corpus);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Kept>> {
@@ -184,9 +207,7 @@ fn visible(view: &CorpusView, selection: &Selection) -> Result<Vec<Visible>, Err
 
 /// Refuses a filter by columns that no row has.
 fn check_columns(view: &CorpusView, filter: &Filter) -> Result<(), Error> {
-    if filter.is_too_deep() {
-        return Err(Error::field(FIELD, "it is nested too deep"));
-    }
+    filter.check_size()?;
     let mut known: Vec<String> = Vec::new();
     for part in view.segments().filter_map(|(_, segment)| part_of(segment)) {
         for field in part.fields() {

@@ -86,7 +86,7 @@ pub struct Store {
     table: Arc<CorpusTable>,
     corpora: RwLock<BTreeMap<String, Arc<Corpus>>>,
     next_handle: AtomicU32,
-    selections: Selections,
+    selections: Arc<Selections>,
     /// Held while a corpus is created or dropped.
     changes: Mutex<()>,
 }
@@ -121,7 +121,7 @@ impl Store {
             table: Arc::default(),
             corpora: RwLock::default(),
             next_handle: AtomicU32::new(1),
-            selections: Selections::default(),
+            selections: Arc::default(),
             changes: Mutex::default(),
         };
         store.load_all()?;
@@ -378,9 +378,9 @@ impl Store {
             sweep_corpus(&folder, name);
         }
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        let (settings, table) = (self.settings.clone(), self.table.clone());
+        let (settings, found_by) = (self.settings.clone(), (self.table.clone(), self.selections.clone()));
         let (compactor, lock) = (self.compactor.clone(), self.lock.clone());
-        Corpus::load(folder, name.to_owned(), handle, settings, table, compactor, lock)
+        Corpus::load(folder, name.to_owned(), handle, settings, found_by, compactor, lock)
     }
 
     /// Adds a corpus in a folder that `make` makes: it has all of it from the moment it has its name.

@@ -15,6 +15,7 @@ use megaring_proto::v1 as pb;
 use prost::Message;
 
 use crate::reply_limit::ReplyLimit;
+use crate::service::LIGHT_BYTES;
 use crate::validate::selection;
 
 mod checksum;
@@ -124,8 +125,6 @@ pub(crate) trait Telling: Send + 'static {
 
 /// What a hit takes in memory: id, score and a look at the corpus's labels included.
 const HIT_BYTES: usize = 32;
-/// What one takes whose columns are read, at the least.
-const FETCHED_BYTES: usize = 4096;
 
 /// The corpus that a call names.
 #[derive(Clone)]
@@ -138,6 +137,11 @@ pub struct Named {
     pub gathered: Option<Arc<CorpusView>>,
 }
 
+/// About what the hits of a reply take in memory. Columns are read on threads for blocking work, however few there are.
+fn reply_bytes(hits: usize, columns: &[String]) -> usize {
+    hits.saturating_mul(HIT_BYTES).saturating_add(if columns.is_empty() { 0 } else { LIGHT_BYTES })
+}
+
 /// The corpus that a call must name.
 fn named(corpus: Option<Named>) -> Result<Named, Error> {
     corpus.ok_or_else(|| Error::field("corpus", "name a corpus"))
@@ -145,15 +149,20 @@ fn named(corpus: Option<Named>) -> Result<Named, Error> {
 
 /// Refuses columns that the rows of a corpus cannot answer, before any work is done.
 fn check_columns(corpus: &CorpusView, columns: &[String]) -> Result<(), Error> {
-    if columns.is_empty() { Ok(()) } else { fetch(corpus, &[], columns).map(|_| ()) }
+    if columns.is_empty() { Ok(()) } else { fetch(corpus, &[], columns, usize::MAX).map(|_| ()) }
 }
 
 /// The columns of the rows of an answer, as Arrow; nothing where none are asked for.
-fn columns_of(corpus: &CorpusView, rows: impl Iterator<Item = u32>, columns: &[String]) -> Result<Bytes, Error> {
+fn columns_of(
+    corpus: &CorpusView,
+    rows: impl Iterator<Item = u32>,
+    columns: &[String],
+    limit: ReplyLimit,
+) -> Result<Bytes, Error> {
     if columns.is_empty() {
         return Ok(Bytes::new());
     }
-    fetch(corpus, &rows.collect::<Vec<u32>>(), columns)?.to_stream().map(Bytes::from)
+    fetch(corpus, &rows.collect::<Vec<u32>>(), columns, limit.0)?.to_stream().map(Bytes::from)
 }
 
 impl Named {

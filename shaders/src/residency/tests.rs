@@ -73,6 +73,8 @@ fn views_that_hide_rows_bring_their_screens_columns_alone() {
         CorpusView::new("test".into(), 1, 2 + row as u32, DIM, view.segments().map(showing).collect())
     };
     let (one, other) = (hiding(3), hiding(4));
+    let lacks = |view: &CorpusView| residency.lacking(gpu, view, screen(Metric::Dot)).bytes;
+    assert_eq!((lacks(&view), lacks(&one)), (0, columns));
     for (number, view) in [(1, &one), (2, &other), (2, &one)] {
         residency.bring(gpu, view, screen(Metric::Dot)).expect("room");
         assert_eq!(count(&residency, "uploaded_bytes"), whole + number * columns);

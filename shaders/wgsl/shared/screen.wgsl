@@ -51,14 +51,18 @@ struct Bounds {
     upper: vec4<f32>,
 }
 
-// Bounds of four rows' goodness, of their exact sums; of rows that are not there, the least number.
+// The bits of the add of a row that is hidden: minus infinity, of which a shader need not know.
+const HIDDEN: u32 = 0xff800000u;
+
+// Bounds of four rows' goodness, of their exact sums; of rows that are not there, or hidden, the least number.
 fn bounds_of(sums: vec4<i32>, query: u32, group: u32, four: u32) -> Bounds {
     let screen = bitcast<vec4<f32>>(input[params.screens + query]);
     let at = group * 16u + four;
     let goodness = vec4<f32>(sums) * (screen.x * columns[at]) + columns[at + 4u];
     let width = screen.y * columns[at + 8u] + screen.z * columns[at + 12u];
     let row = group * 16u + four * 4u;
-    let is_there = vec4(row, row + 1u, row + 2u, row + 3u) < vec4(params.block.rows);
+    let is_shown = bitcast<vec4<u32>>(columns[at + 4u]) != vec4(HIDDEN);
+    let is_there = (vec4(row, row + 1u, row + 2u, row + 3u) < vec4(params.block.rows)) & is_shown;
     return Bounds(select(vec4(LEAST), goodness - width, is_there), select(vec4(LEAST), goodness + width, is_there));
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int64Type, UInt64Type};
+use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, BooleanArray, Datum, Float64Array, Int64Array, Scalar, StringArray, UInt64Array};
 use arrow_buffer::{BooleanBuffer, NullBuffer};
 use arrow_cast::{CastOptions, cast, cast_with_options};
@@ -20,6 +20,8 @@ use crate::fault::guarded;
 
 /// Values from which on they are looked up, and no longer compared one by one.
 const MANY_VALUES: usize = 8;
+/// Values at most where they cannot be looked up.
+const MOST_OTHERS: usize = 256;
 
 /// The rows of a segment that pass. `column` has the array of a name; `None` where the segment has no such column.
 pub(crate) fn rows_that_pass(
@@ -274,6 +276,17 @@ fn around(value: i128) -> (f64, f64) {
 fn decimals(array: &ArrayRef, comparison: Comparison, value: &Value) -> Result<Truth, String> {
     let text = match value {
         Value::Text(text) => text.clone(),
+        Value::Float(number) if !number.is_finite() => {
+            let passes = match comparison {
+                Comparison::NotEqual => true,
+                Comparison::Equal => false,
+                Comparison::Less | Comparison::LessOrEqual => *number > 0.0,
+                Comparison::Greater | Comparison::GreaterOrEqual => *number < 0.0,
+            };
+            return Ok(Truth::where_valid(passes, array));
+        }
+        // Without an exponent.
+        Value::Float(number) => number.to_string(),
         number => number.to_string(),
     };
     let scale = match array.data_type() {
@@ -286,7 +299,9 @@ fn decimals(array: &ArrayRef, comparison: Comparison, value: &Value) -> Result<T
     let digits = text.split_once('.').map_or(0, |(_, digits)| digits.len());
     let digits = i8::try_from(digits).ok().filter(|digits| *digits <= 38).ok_or_else(|| out_of_range(&text))?;
     let common = DataType::Decimal256(76, scale.max(digits));
-    let wide = guarded(|| cast(array, &common))?;
+    // What finds no room in the wider form is told, and not taken for null.
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let wide = guarded(|| cast_with_options(array, &common, &strict))?;
     by_kernel(&wide, comparison, &scalar(&common, &Value::Text(text))?)
 }
 
@@ -323,6 +338,10 @@ fn is_in(array: &ArrayRef, values: &[Value]) -> Result<Truth, String> {
         match kind {
             kind if kind.is_integer() => return whole_in(array, values),
             kind if kind.is_string() => return text_in(array, values),
+            kind if kind.is_floating() => return float_in(array, values),
+            _ if values.len() > MOST_OTHERS => {
+                return Err(format!("its type is {kind}, of which a list has at most {MOST_OTHERS} values"));
+            }
             _ => {}
         }
     }
@@ -348,6 +367,29 @@ fn whole_in(array: &ArrayRef, values: &[Value]) -> Result<Truth, String> {
         let values = wide.as_primitive::<Int64Type>().values();
         BooleanBuffer::collect_bool(array.len(), |row| wanted.contains(&values[row].into()))
     };
+    Ok(Truth::of(&BooleanArray::new(yes, array.logical_nulls())))
+}
+
+fn float_in(array: &ArrayRef, values: &[Value]) -> Result<Truth, String> {
+    // Both zeros are one number.
+    let bits = |value: f64| if value == 0.0 { 0 } else { value.to_bits() };
+    let mut wanted = HashSet::with_capacity(values.len());
+    for value in values {
+        match value {
+            Value::Float(value) if !value.is_nan() => _ = wanted.insert(bits(*value)),
+            Value::Float(_) => {}
+            Value::Integer(value) => {
+                let (below, above) = around(*value);
+                if below == above {
+                    wanted.insert(bits(below));
+                }
+            }
+            other => return Err(format!("its type is {}, which {other} is not compared with", array.data_type())),
+        }
+    }
+    let wide = guarded(|| cast(array, &DataType::Float64))?;
+    let values = wide.as_primitive::<Float64Type>().values();
+    let yes = BooleanBuffer::collect_bool(array.len(), |row| wanted.contains(&bits(values[row])));
     Ok(Truth::of(&BooleanArray::new(yes, array.logical_nulls())))
 }
 

@@ -14,7 +14,9 @@ use sqlparser::tokenizer::Token;
 use super::{Comparison, FIELD, Filter, Value};
 
 /// Longest text of a filter, in bytes. Many values are better sent as a list.
-const MAX_TEXT: usize = 16 << 10;
+const MAX_TEXT: usize = 4 << 10;
+/// Bytes of stack for it: sixteen kilobytes for each of its bytes. What is not used is not there either.
+const STACK: usize = 64 << 20;
 
 impl FromStr for Filter {
     type Err = Error;
@@ -26,16 +28,23 @@ impl FromStr for Filter {
         if text.len() > MAX_TEXT {
             return Err(wrong(format!("{} bytes are more than the {MAX_TEXT} that a filter's text has", text.len())));
         }
-        let parser = Parser::new(&GenericDialect {}).try_with_sql(text);
-        let read = parser.and_then(|mut parser| {
-            let parsed = parser.parse_expr()?;
-            Ok((parsed, parser.next_token().token))
-        });
-        match read {
-            Ok((parsed, Token::EOF)) => condition(&parsed).map_err(wrong),
-            Ok((_, rest)) => Err(wrong(format!("it should end before {:?}", rest.to_string()))),
-            Err(error) => Err(wrong(error.to_string())),
-        }
+        // Chains of operators are nested as deep as they are long, and shown and freed by recursion.
+        std::thread::scope(|scope| {
+            let reader = std::thread::Builder::new().name("megaring-filter".into()).stack_size(STACK);
+            let read = reader.spawn_scoped(scope, || read(text));
+            let failed = |error: String| Error::Internal(format!("a filter could not be read: {error}"));
+            let read = read.map_err(|error| failed(error.to_string()))?.join();
+            read.map_err(|_| failed("its parser panicked".into()))?.map_err(wrong)
+        })
+    }
+}
+
+fn read(text: &str) -> Result<Filter, String> {
+    let mut parser = Parser::new(&GenericDialect {}).try_with_sql(text).map_err(|error| error.to_string())?;
+    let parsed = parser.parse_expr().map_err(|error| error.to_string())?;
+    match parser.next_token().token {
+        Token::EOF => condition(&parsed),
+        rest => Err(format!("it should end before {:?}", rest.to_string())),
     }
 }
 

@@ -14,13 +14,13 @@ use arrow_schema::{DataType, Field};
 use half::f16;
 use megaring_core::Error;
 use megaring_corpus::import::{self, ImportOptions};
-use megaring_corpus::{Comparison, Filter, Selection, Store, Value, fetch, find};
+use megaring_corpus::{Comparison, Filter, Selection, Store, Value};
 
 use crate::common::{assert_says, random, store, violation};
 
 /// A value as the naive evaluation has it.
 #[derive(Debug, Clone, PartialEq)]
-enum Cell {
+pub(crate) enum Cell {
     Null,
     Whole(i128),
     Float(f64),
@@ -50,9 +50,9 @@ const COLUMNS: [&str; 14] = [
     "price",
 ];
 
-const ROWS: usize = 300;
+pub(crate) const ROWS: usize = 300;
 
-fn cells(column: &str, row: usize) -> Cell {
+pub(crate) fn cells(column: &str, row: usize) -> Cell {
     let mut seed = (row as u64 * 31 + column.len() as u64 * 7919 + column.as_bytes()[0] as u64) | 1;
     for _ in 0..4 {
         random(&mut seed);
@@ -88,7 +88,7 @@ fn cells(column: &str, row: usize) -> Cell {
 }
 
 /// A corpus of those columns, in segments of which the last lacks some.
-fn corpus() -> (tempfile::TempDir, Arc<Store>) {
+pub(crate) fn corpus() -> (tempfile::TempDir, Arc<Store>) {
     let (folder, store) = store();
     store.create("a", 2).unwrap();
     for (part, range) in [(0, 0..100), (1, 100..101), (2, 101..ROWS)] {
@@ -290,7 +290,7 @@ fn filter(seed: &mut u64, depth: usize) -> Filter {
     }
 }
 
-fn passing(store: &Store, filter: Filter) -> Result<Vec<usize>, Error> {
+pub(crate) fn passing(store: &Store, filter: Filter) -> Result<Vec<usize>, Error> {
     let view = store.view("a")?;
     let selection = Selection { filter: Some(filter), ..Selection::default() };
     let chosen = store.select(&view, &selection)?.view;
@@ -342,8 +342,8 @@ fn text_is_read_as_sql_reads_it() {
         assert_eq!(filter.to_string(), want, "{text}");
         assert_eq!(want.parse::<Filter>().unwrap().to_string(), want);
     }
-    let long = vec!["a=1"; 2_000].join(" or ");
-    assert!(matches!(long.parse(), Ok(Filter::Any(parts)) if parts.len() == 2_000));
+    let long = vec!["a=1"; 500].join(" or ");
+    assert!(matches!(long.parse(), Ok(Filter::Any(parts)) if parts.len() == 500));
 }
 
 #[test]
@@ -370,7 +370,7 @@ fn what_is_no_condition_is_refused_in_plain_words() {
         assert_eq!(found.field, "filter", "{text}");
         assert_says(&found.description, parts);
     }
-    assert_says(&violation("a = 1 or ".repeat(3_000).parse::<Filter>()).description, &["bytes", "16384"]);
+    assert_says(&violation("a = 1 or ".repeat(3_000).parse::<Filter>()).description, &["bytes", "4096"]);
     let deep = format!("{}a = 1{}", "(".repeat(400), ")".repeat(400));
     assert!(deep.parse::<Filter>().is_err());
 }
@@ -401,64 +401,4 @@ fn what_does_not_fit_the_columns_is_refused_by_name() {
     let view = store.view("empty").unwrap();
     let filter = Some("nothing = 1".parse().unwrap());
     assert_eq!(store.select(&view, &Selection { filter, ..Selection::default() }).unwrap().view.rows(), 0);
-}
-
-#[test]
-fn selections_are_kept_and_follow_the_corpus() {
-    let (_folder, store) = corpus();
-    let view = store.view("a").unwrap();
-    let of = |text: &str, allow: Option<Vec<u64>>, deny: Vec<u64>| Selection {
-        filter: Some(text.parse().unwrap()),
-        allow: allow.map(|ids| ids.into_iter().collect()),
-        deny: deny.into_iter().collect(),
-    };
-    let rows = |selection: &Selection, view: &_| {
-        let chosen = store.select(view, selection).unwrap().view;
-        chosen.visible_runs(0..chosen.rows()).flatten().collect::<Vec<usize>>()
-    };
-    let some = of("zone >= 0", Some(vec![3, 5, 7, 1_000_000]), vec![5]);
-    assert_eq!(rows(&some, &view), [3, 7]);
-    let again = [(); 2].map(|()| store.select(&view, &some).unwrap());
-    assert!(Arc::ptr_eq(&again[0].view, &again[1].view));
-    // Few rows that are asked for again are gathered.
-    let gathered = again.map(|selected| selected.gathered.unwrap());
-    assert!(Arc::ptr_eq(&gathered[0], &gathered[1]));
-    assert_eq!((gathered[0].rows(), gathered[0].number(0), gathered[0].number(1)), (2, 3, 7));
-    assert_eq!(gathered[0].embedding(1), view.embedding(7));
-    assert!(Arc::ptr_eq(&store.select(&view, &Selection::default()).unwrap().view, &view));
-    store.delete("a", &[3]).unwrap();
-    assert_eq!(rows(&some, &store.view("a").unwrap()), [7]);
-    assert_eq!(rows(&some, &view), [3, 7], "the version of before is as it was");
-    // Many others push it out, and it is made anew.
-    for number in 0..100 {
-        rows(&of(&format!("memory_id = {number}"), None, Vec::new()), &view);
-    }
-    assert_eq!(rows(&some, &view), [3, 7]);
-    assert_eq!(rows(&of("zone >= 0", Some(Vec::new()), Vec::new()), &view), [0; 0]);
-}
-
-#[test]
-fn columns_of_any_type_are_fetched_by_number_and_by_id() {
-    let (_folder, store) = corpus();
-    store.delete("a", &[2]).unwrap();
-    let view = store.view("a").unwrap();
-    let (rows, missing) = find(&view, &[151, 2, 7, 99, 151]);
-    assert_eq!((rows.as_slice(), missing.as_slice()), (&[151, 7, 99, 151][..], &[2][..]));
-    let columns: Vec<String> = ["*", "zone", "embedding"].map(str::to_owned).into();
-    // Texts of one column are stored in different ways.
-    assert_says(&violation(fetch(&view, &rows, &columns)).description, &["tag", "Dictionary", "Utf8View"]);
-    let columns: Vec<String> = ["memory_id", "price", "day", "embedding", "path"].map(str::to_owned).into();
-    let fetched = fetch(&view, &rows, &columns).unwrap();
-    assert_eq!(fetched.columns(), ["memory_id", "price", "day", "embedding", "path"]);
-    for (at, row) in rows.iter().enumerate() {
-        let values = fetched.json(at).unwrap();
-        assert_eq!(values[0], serde_json::json!(row));
-        let is_there = *row < 101 && cells("price", *row as usize) != Cell::Null;
-        assert_eq!(values[1].is_null(), !is_there, "row {row}: {values:?}");
-        assert_eq!(values[3].as_array().map(Vec::len), Some(2));
-    }
-    assert_says(&violation(fetch(&view, &[0, 2], &columns)).description, &["row 2", "deleted"]);
-    assert_says(&violation(fetch(&view, &[300], &columns)).description, &["row 300", "not there"]);
-    assert_says(&violation(fetch(&view, &[], &["nothing".into()])).description, &["\"nothing\""]);
-    assert!(fetch(&view, &[], &["zone".into()]).is_ok());
 }

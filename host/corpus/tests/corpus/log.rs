@@ -214,3 +214,34 @@ fn large_appends_between_small_ones_keep_the_order() {
     assert_rows(&store.view("a").unwrap(), count);
     assert_eq!(values(&store.view("a").unwrap()), rows(0, count, 16).embeddings.values);
 }
+
+/// A bitmap of rows may be full of zeros, at its end too.
+#[test]
+fn a_deletion_is_never_taken_for_one_that_a_crash_cut_short() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), Access::Exclusive).unwrap();
+    store.create("a", 1).unwrap();
+    append(&store, "a", 0, 40_000, 1);
+    let path = folder.path().join("a").join(LOG);
+    let before = fs::read(&path).unwrap();
+    store.delete("a", &(1000..6000).collect::<Vec<u64>>()).unwrap();
+    drop(store);
+    let whole = fs::read(&path).unwrap();
+    let shown = |access| Store::open(folder.path(), access).unwrap().view("a").map(|view| view.visible_rows());
+    assert_eq!(shown(Access::ReadOnly).unwrap(), 35_000);
+    for at in [before.len() + 70, (before.len() + whole.len()) / 2, whole.len() - 2] {
+        let mut changed = whole.clone();
+        changed[at] ^= 4;
+        replace(&path, &changed);
+        assert!(matches!(shown(Access::ReadOnly), Err(Error::DataLoss { .. })), "a bit of byte {at}");
+    }
+    // What a crash leaves, a sector at a time: zeros up to the end, or the end itself.
+    for written in (before.len()..whole.len()).filter(|written| written.is_multiple_of(512)) {
+        let mut torn = whole[..written].to_vec();
+        for len in [written, whole.len()] {
+            torn.resize(len, 0);
+            replace(&path, &torn);
+            assert_eq!(shown(Access::ReadOnly).unwrap(), 40_000, "{written} of {} bytes", whole.len());
+        }
+    }
+}

@@ -19,4 +19,5 @@ mod import_npz;
 mod log;
 mod merging;
 mod model;
+mod selections;
 mod store;

@@ -10,7 +10,7 @@ use megaring_engine::Outcome;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::nearest_request::Among;
 
-use super::{Call, FETCHED_BYTES, HIT_BYTES, Named, Validated, check_columns, columns_of};
+use super::{Call, Named, Validated, check_columns, columns_of, reply_bytes};
 use crate::reply::made;
 use crate::reply_limit::ReplyLimit;
 use crate::validate::{at_least_one_answer, points};
@@ -62,10 +62,9 @@ impl Call for pb::NearestRequest {
         };
         let found = k.min(corpus.as_ref().map_or(points.len(), |corpus| corpus.visible_rows()));
         limit.ensure(Nearest::ITEMS, queries.len(), found, LEAST_NEIGHBOUR_BYTES)?;
-        let each = if self.columns.is_empty() { HIT_BYTES } else { FETCHED_BYTES };
-        let reply_bytes = queries.len().saturating_mul(found).saturating_mul(each);
+        let reply_bytes = reply_bytes(queries.len().saturating_mul(found), &self.columns);
         let (job, titles, columns) = (Nearest { points, queries, weights, k }, self.with_titles, self.columns);
-        let reply = move |outcome, _: &_| reply(outcome, corpus.as_deref(), titles, &columns);
+        let reply = move |outcome, _: &_| reply(outcome, corpus.as_deref(), titles, &columns, limit);
         Ok(Validated { job, reply_bytes, reply: Box::new(reply) })
     }
 }
@@ -99,9 +98,10 @@ fn reply(
     corpus: Option<&CorpusView>,
     titles: bool,
     columns: &[String],
+    limit: ReplyLimit,
 ) -> Result<pb::NearestResponse, Error> {
     let rows = outcome.answer.iter().flatten().map(|neighbour| neighbour.row);
-    let columns = corpus.map_or_else(|| Ok(Bytes::new()), |corpus| columns_of(corpus, rows, columns))?;
+    let columns = corpus.map_or_else(|| Ok(Bytes::new()), |corpus| columns_of(corpus, rows, columns, limit))?;
     let results = outcome.answer.iter().map(|found| neighbours(found, corpus, titles)).collect();
     let generation = corpus.map_or(0, |corpus| u64::from(corpus.generation()));
     Ok(pb::NearestResponse { results, made: Some(made(outcome.made)), generation, columns })

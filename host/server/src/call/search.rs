@@ -10,7 +10,7 @@ use megaring_core::{Answered, Error};
 use megaring_engine::{Engine, Outcome, Terms};
 use megaring_proto::v1 as pb;
 
-use super::{AnswerOf, Call, FETCHED_BYTES, HIT_BYTES, Named, Validated, check_columns, columns_of, named};
+use super::{AnswerOf, Call, Named, Validated, check_columns, columns_of, named, reply_bytes};
 use crate::reply::made;
 use crate::reply_limit::ReplyLimit;
 use crate::validate::{at_least_one_answer, metric, not_finite_field, row_bytes, row_numbers, vector_bytes, vectors};
@@ -53,13 +53,12 @@ impl Call for pb::SearchRequest {
         let hits = k.min(view.visible_rows());
         let (hits_each, bytes) = if threshold.is_none() { (hits, LEAST_HIT_BYTES) } else { (1, LEAST_QUERY_BYTES) };
         limit.ensure(field, queries.len(), hits_each, bytes)?;
-        let each = if self.columns.is_empty() { HIT_BYTES } else { FETCHED_BYTES };
-        let reply_bytes = queries.len().saturating_mul(hits).saturating_mul(each);
+        let reply_bytes = reply_bytes(queries.len().saturating_mul(hits), &self.columns);
         let (titles, columns) = (self.with_titles, self.columns);
         let sent = matches!(queries, Queries::Sent(_));
         let corpus = gathered.filter(|_| sent).unwrap_or_else(|| view.clone());
         let job = Search { corpus, queries, metric, k, threshold };
-        let reply = move |outcome, _: &_| reply(outcome, &view, titles, &columns);
+        let reply = move |outcome, _: &_| reply(outcome, &view, titles, &columns, limit);
         Ok(Validated { job, reply_bytes, reply: Box::new(reply) })
     }
 
@@ -113,9 +112,10 @@ fn reply(
     corpus: &CorpusView,
     titles: bool,
     columns: &[String],
+    limit: ReplyLimit,
 ) -> Result<pb::SearchResponse, Error> {
     let rows = outcome.answer.iter().flat_map(|ranked| ranked.hits.iter().map(|hit| hit.row));
-    let columns = columns_of(corpus, rows, columns)?;
+    let columns = columns_of(corpus, rows, columns, limit)?;
     let results = outcome.answer.iter().map(|ranked| hits(&ranked.hits, corpus, titles)).collect();
     let generation = u64::from(corpus.generation());
     Ok(pb::SearchResponse { results, made: Some(made(outcome.made)), generation, columns })

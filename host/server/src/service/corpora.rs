@@ -99,6 +99,8 @@ impl Corpora for Service {
 
 /// Ids that one call deletes at most: they are held in memory.
 const MOST_IDS: usize = 16 << 20;
+/// Rows that one call fetches at most.
+const MOST_FETCHED: usize = 1 << 20;
 /// What the first message of a stream must do.
 const FIRST_NAMES: &str = "the first message must name the corpus";
 
@@ -133,18 +135,22 @@ fn fetch(service: &Service, request: pb::FetchRequest) -> Result<pb::FetchRespon
         Some(Which::Ids(mut ids)) => {
             let mut wanted = std::mem::take(&mut ids.ids);
             let set = validate::treemap("ids.roaring", ids)?;
-            // What a set names is told in full: no more of it than a reply could hold.
-            service.settings.reply_limit.ensure("ids.roaring", set.len() as usize, 1, 1)?;
+            if set.len() > MOST_FETCHED as u64 {
+                return Err(Error::field("ids.roaring", format!("{} ids; ask for at most {MOST_FETCHED}", set.len())));
+            }
             wanted.extend(set);
-            megaring_corpus::find(&view, &wanted)
+            megaring_corpus::find(&view, &wanted, MOST_FETCHED)?
         }
         None => return Err(Error::field("which", "name rows or ids")),
     };
-    service.settings.reply_limit.ensure("rows", rows.len(), 1, 1)?;
-    let columns = megaring_corpus::fetch(&view, &rows, &columns)?.to_stream()?.into();
+    if rows.len() > MOST_FETCHED {
+        return Err(Error::field("rows", format!("{} rows; ask for at most {MOST_FETCHED}", rows.len())));
+    }
+    let limit = service.settings.reply_limit;
+    let columns = megaring_corpus::fetch(&view, &rows, &columns, limit.0)?.to_stream()?.into();
     let rows = Some(pb::RowNumbers { numbers: rows });
     let fetched = pb::FetchResponse { rows, columns, missing_ids, generation: u64::from(view.generation()) };
-    service.settings.reply_limit.check("rows", fetched)
+    limit.check("rows", fetched)
 }
 
 /// An append under way. Dropped before its commit, nothing happened.
@@ -208,6 +214,7 @@ impl Append {
 fn on_the_wire(column: &str) -> String {
     match column {
         "memory_id" => "rows.memory_ids".to_owned(),
+        "rows" => "rows".to_owned(),
         known if known.starts_with("rows.") => known.to_owned(),
         other => format!("rows.{other}"),
     }

@@ -30,8 +30,12 @@ pub fn selection(filter: Option<pb::Filter>) -> Result<Selection, Error> {
 pub(crate) fn treemap(field: &str, sent: pb::Ids) -> Result<RoaringTreemap, Error> {
     let mut ids = RoaringTreemap::new();
     if !sent.roaring.is_empty() {
-        ids = RoaringTreemap::deserialize_from(&sent.roaring[..])
-            .map_err(|error| Error::field(field, format!("not a Roaring bitmap of 64-bit numbers: {error}")))?;
+        let wrong = |reason: String| Error::field(field, format!("not a Roaring bitmap of 64-bit numbers: {reason}"));
+        let mut rest = &sent.roaring[..];
+        ids = RoaringTreemap::deserialize_from(&mut rest).map_err(|error| wrong(error.to_string()))?;
+        if !rest.is_empty() {
+            return Err(wrong(format!("{} bytes are left over", rest.len())));
+        }
     }
     ids.extend(sent.ids);
     Ok(ids)

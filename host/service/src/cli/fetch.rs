@@ -27,10 +27,10 @@ pub(crate) fn run(args: &FetchArgs, settings: &Settings, output: &mut Output) ->
         return Err(Failure::Usage("rows are missing: give --id ID or --row N".into()));
     }
     let view = settings.store(Access::ReadOnly)?.view(&args.name)?;
-    let (mut rows, missing) = find(&view, &args.id);
+    let (mut rows, missing) = find(&view, &args.id, usize::MAX)?;
     rows.extend(&args.row);
     let columns = if args.columns.is_empty() { vec!["*".to_owned()] } else { args.columns.clone() };
-    let fetched = fetch(&view, &rows, &columns)?;
+    let fetched = fetch(&view, &rows, &columns, usize::MAX)?;
     let names = fetched.columns();
     if output.is_json() {
         for (at, row) in rows.iter().enumerate() {

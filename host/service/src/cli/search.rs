@@ -103,7 +103,7 @@ pub(crate) fn run(args: &SearchArgs, settings: &Settings, output: &mut Output) -
     let whole = store.view(&args.corpus)?;
     let batches = queries(args, &whole)?;
     let view = args.selection.select(&store, &whole)?;
-    fetch(&view, &[], &args.columns)?;
+    fetch(&view, &[], &args.columns, usize::MAX)?;
     let engine = settings.engine(store, args.backend.as_slice())?;
     let mut first = 0;
     for queries in batches {
@@ -179,7 +179,7 @@ fn tell(
         return output.text(hits_table(&ranked.hits, args, view)?);
     }
     let rows: Vec<u32> = ranked.hits.iter().map(|hit| hit.row).collect();
-    let fetched = fetch(view, &rows, &args.columns)?;
+    let fetched = fetch(view, &rows, &args.columns, usize::MAX)?;
     let names = fetched.columns();
     let hits = ranked.hits.iter().enumerate().map(|(at, hit)| {
         let (memory_id, title) = view.label(hit.row);
@@ -193,7 +193,7 @@ fn tell(
 
 fn hits_table(hits: &[Hit], args: &SearchArgs, view: &CorpusView) -> Result<Table, Error> {
     let rows: Vec<u32> = hits.iter().map(|hit| hit.row).collect();
-    let fetched = fetch(view, &rows, &args.columns)?;
+    let fetched = fetch(view, &rows, &args.columns, usize::MAX)?;
     let numbers = ["RANK", "ROW", "MEMORY", "SCORE"].map(|name| (name, Align::Right));
     let texts = args.titles.then_some("TITLE").into_iter().chain(fetched.columns());
     let mut table = Table::new(numbers.into_iter().chain(texts.map(|name| (name, Align::Left))));
