@@ -9,7 +9,7 @@
 //! The file is there whole or not at all, and never takes the place of another.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
@@ -22,7 +22,8 @@ use parquet::file::properties::WriterProperties;
 
 use crate::corpus::Corpus;
 use crate::durable::{TemporaryFile, storage, sync_folder};
-use crate::import::Format;
+use crate::fetch::Fetched;
+use crate::import::{Format, rows_of};
 use crate::piece::Piece;
 use crate::rows::Rows;
 use crate::version::Version;
@@ -84,15 +85,74 @@ fn export_version(corpus: &Corpus, version: &Version, path: &Path, format: Forma
     let file = NewFile::create(path)?;
     let schema = shared_schema(version);
     let refused = || storage("cannot write", path);
-    let mut sink = Sink::open(&file, format, version, &schema)?;
-    let dim = version.view.dim();
+    let (rows, dim) = (version.view.visible_rows(), version.view.dim());
+    let mut sink = Sink::open(&file, format, (rows, dim), &schema)?;
     for (piece, start) in version.pieces.iter().zip(version.starts()) {
         let put = |rows| sink.put(rows, dim, &schema).map_err(refused());
         piece.for_each_run(corpus.folder(), dim, RUN_ROWS, (start, &version.deleted), put)?;
     }
     sink.close().map_err(refused())?;
     file.publish()?;
-    Ok(version.view.visible_rows())
+    Ok(rows)
+}
+
+/// An export of rows that come from elsewhere, in the making. It is there whole after [`Self::finish`], and not at all
+/// before.
+pub struct ExportFile {
+    file: NewFile,
+    format: Format,
+    rows: usize,
+    dim: usize,
+    sink: Option<(Sink, SchemaRef)>,
+}
+
+impl ExportFile {
+    /// Begins a file that is not there yet, for so many rows of `dim` elements.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `path` where there is such a file, or `format` where rows are not written so;
+    /// [`Error::Storage`].
+    pub fn create(path: &Path, format: Format, rows: usize, dim: usize) -> Result<Self, Error> {
+        let file = NewFile::create(path)?;
+        // Judges the format; what the columns are shows with the first rows.
+        Sink::open(&file, format, (rows, dim), &schema_of_none(dim))?;
+        Ok(Self { file, format, rows, dim, sink: None })
+    }
+
+    /// Adds rows, with their embeddings and always the same columns.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for columns that are no corpus's; [`Error::Storage`].
+    pub fn push(&mut self, fetched: &Fetched) -> Result<(), Error> {
+        let rows = rows_of(&fetched.0, self.dim).map_err(|fault| fault.into_invalid("columns"))?;
+        let (mut sink, schema) = match self.sink.take() {
+            Some(begun) => begun,
+            None => self.begin(rows.schema(self.dim))?,
+        };
+        sink.put(rows, self.dim, &schema).map_err(storage("cannot write", &self.file.path))?;
+        self.sink = Some((sink, schema));
+        Ok(())
+    }
+
+    /// Ends the file and gives it its name.
+    ///
+    /// # Errors
+    /// As [`Self::create`] and [`Self::push`].
+    pub fn finish(mut self) -> Result<(), Error> {
+        let (sink, _) = match self.sink.take() {
+            Some(begun) => begun,
+            None => self.begin(schema_of_none(self.dim))?,
+        };
+        sink.close().map_err(storage("cannot write", &self.file.path))?;
+        self.file.publish()
+    }
+
+    fn begin(&self, schema: SchemaRef) -> Result<(Sink, SchemaRef), Error> {
+        let mut file = self.file.handle()?;
+        let emptied = file.set_len(0).and_then(|()| file.rewind());
+        emptied.map_err(storage("cannot write", &self.file.path))?;
+        Ok((Sink::open(&self.file, self.format, (self.rows, self.dim), &schema)?, schema))
+    }
 }
 
 /// A file that is there whole or not at all, and takes no other's place.
@@ -137,15 +197,17 @@ fn exists(path: &Path) -> Error {
 /// The columns that all rows have, with one type.
 fn shared_schema(version: &Version) -> SchemaRef {
     let mut forms = version.pieces.iter().map(Piece::form);
-    let Some(first) = forms.next() else {
-        let rows = Rows { memory_ids: vec![0], ..Rows::default() };
-        return rows.schema(version.view.dim());
-    };
+    let Some(first) = forms.next() else { return schema_of_none(version.view.dim()) };
     let others: Vec<&SchemaRef> = forms.collect();
     let has = |form: &&SchemaRef, field: &Field| form.field_with_name(field.name()).is_ok_and(|own| own == field);
     let shared = |field: &&std::sync::Arc<Field>| others.iter().all(|form| has(form, field));
     let fields: Vec<_> = first.fields().iter().filter(shared).cloned().collect();
     Schema::new(fields).into()
+}
+
+/// The columns of a corpus without rows.
+fn schema_of_none(dim: usize) -> SchemaRef {
+    Rows { memory_ids: vec![0], ..Rows::default() }.schema(dim)
 }
 
 /// The rows' columns that `schema` has.
@@ -158,8 +220,7 @@ fn columns(rows: Rows, dim: usize, schema: &SchemaRef) -> Result<RecordBatch, Ar
 
 impl Sink {
     /// An error for a format that is not written.
-    fn open(file: &NewFile, format: Format, version: &Version, schema: &SchemaRef) -> Result<Self, Error> {
-        let (rows, dim) = (version.view.visible_rows(), version.view.dim());
+    fn open(file: &NewFile, format: Format, (rows, dim): (usize, usize), schema: &SchemaRef) -> Result<Self, Error> {
         let handle = file.handle()?;
         let opened = match format {
             Format::Npy => {

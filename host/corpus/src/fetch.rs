@@ -25,7 +25,7 @@ const ALL: &str = "*";
 
 /// Values of rows, column by column.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Fetched(RecordBatch);
+pub struct Fetched(pub(crate) RecordBatch);
 
 impl Fetched {
     /// Names of the columns.
@@ -99,7 +99,8 @@ pub fn fetch(view: &CorpusView, rows: &[u32], columns: &[String], most: usize) -
     let mut fields = Vec::with_capacity(names.len());
     let mut arrays: Vec<ArrayRef> = Vec::with_capacity(names.len());
     for name in names {
-        let kind = kind_of(view, &parts, &name)?;
+        let field = field_of(view, &parts, &name)?;
+        let kind = field.data_type().clone();
         let column = |part: &usize| {
             let (start, part) = parts[*part];
             let stored = part.column(&name).map_err(|fault| damaged(view, start, &fault))?;
@@ -120,7 +121,7 @@ pub fn fetch(view: &CorpusView, rows: &[u32], columns: &[String], most: usize) -
         }
         let gathered: Vec<&dyn Array> = gathered.iter().map(AsRef::as_ref).collect();
         arrays.push(guarded(|| concat(&gathered)).map_err(wrong)?);
-        fields.push(Field::new(name, kind, true));
+        fields.push(field);
     }
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options);
@@ -166,12 +167,12 @@ fn spelled_out(parts: &[(usize, &Part)], columns: &[String]) -> Vec<String> {
     names
 }
 
-/// The type that a column has wherever there is one.
-fn kind_of(view: &CorpusView, parts: &[(usize, &Part)], name: &str) -> Result<DataType, Error> {
+/// What a column is, wherever there is one. It may be null unless it is nowhere.
+fn field_of(view: &CorpusView, parts: &[(usize, &Part)], name: &str) -> Result<Field, Error> {
     let mut kinds = parts.iter().flat_map(|(_, part)| part.fields()).filter(|field| field.name() == name);
     let Some(first) = kinds.next() else {
         if view.rows() == 0 {
-            return Ok(DataType::Null);
+            return Ok(Field::new(name, DataType::Null, true));
         }
         return Err(Error::field(FIELD, format!("no row has a column {name:?}")));
     };
@@ -180,7 +181,11 @@ fn kind_of(view: &CorpusView, parts: &[(usize, &Part)], name: &str) -> Result<Da
             let reason = format!("{name} is {} in some rows and {} in others", first.data_type(), other.data_type());
             Err(Error::field(FIELD, reason))
         }
-        None => Ok(first.data_type().clone()),
+        None => {
+            let never = |part: &Part| part.fields().iter().any(|field| field.name() == name && !field.is_nullable());
+            let nullable = !parts.iter().all(|(_, part)| never(part));
+            Ok(first.as_ref().clone().with_nullable(nullable))
+        }
     }
 }
 

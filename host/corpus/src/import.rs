@@ -50,6 +50,7 @@ use crate::columns::EMBEDDING;
 use crate::fault::Fault;
 use crate::rows::Rows;
 use array::Array;
+pub(crate) use arrow::sent_batch;
 pub(crate) use batch::rows_of;
 pub use format::Format;
 pub use input::{Input, unreadable};

@@ -43,7 +43,7 @@ impl Further {
     }
 
     /// All as one batch, where there are any.
-    fn whole(mut self) -> Result<Option<RecordBatch>, ArrowError> {
+    pub(crate) fn whole(mut self) -> Result<Option<RecordBatch>, ArrowError> {
         match self.0.as_slice() {
             [] | [_] => Ok(self.0.pop()),
             [first, ..] => concat_batches(first.schema_ref(), &self.0).map(Some),

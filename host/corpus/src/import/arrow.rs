@@ -82,7 +82,7 @@ impl Source for ArrowFile {
 
 /// An IPC stream.
 pub(super) struct ArrowStream {
-    frames: Frames,
+    frames: Frames<Input>,
     decoder: FileDecoder,
     pieces: Pieces,
     batches: Batches,
@@ -129,6 +129,37 @@ impl Source for ArrowStream {
 
     fn notes(&self) -> Vec<String> {
         self.batches.notes()
+    }
+}
+
+/// The only record batch of a stream that somebody sent, neither compressed nor with dictionaries: it takes the memory
+/// of its bytes, and no more.
+pub(crate) fn sent_batch(stream: &[u8]) -> Result<RecordBatch, Fault> {
+    let mut frames = Frames { input: stream, place: 0 };
+    let schema = frames.schema()?;
+    let packed = |kind: &DataType| {
+        let is_list_view = matches!(kind, DataType::ListView(_) | DataType::LargeListView(_));
+        is_list_view || matches!(kind, DataType::Dictionary(_, _) | DataType::RunEndEncoded(_, _))
+    };
+    if let Some(field) = schema.flattened_fields().into_iter().find(|field| packed(field.data_type())) {
+        let reason = format!("its type is {}; send plain values", field.data_type());
+        return Err(Fault::column(field.name(), reason));
+    }
+    let decoder = FileDecoder::new(schema, ANY_VERSION);
+    let mut batches = Vec::new();
+    while let Some(Frame { block, bytes, .. }) = frames.next()? {
+        if check_block(&block, &bytes)?.compressed {
+            return Err(Fault::file("its batch is compressed; send it as it is"));
+        }
+        batches.push(decode(&decoder, &block, &bytes).map_err(Fault::file)?);
+        if batches.len() > 1 {
+            break;
+        }
+    }
+    match <[RecordBatch; 1]>::try_from(batches) {
+        Ok([batch]) => Ok(batch),
+        Err(batches) if batches.is_empty() => Err(Fault::file("it has no record batch; send one")),
+        Err(_) => Err(Fault::file("it has several record batches; send one")),
     }
 }
 
@@ -203,8 +234,8 @@ fn read_block(file: &mut File, block: &Block) -> Result<Buffer, Fault> {
 }
 
 /// The messages of a stream.
-struct Frames {
-    input: Input,
+struct Frames<R> {
+    input: R,
     place: u64,
 }
 
@@ -214,7 +245,7 @@ struct Frame {
     kind: MessageHeader,
 }
 
-impl Frames {
+impl<R: BufRead> Frames<R> {
     /// The first message, which is the schema.
     fn schema(&mut self) -> Result<SchemaRef, Fault> {
         let none = || Fault::file("it is no Arrow IPC stream: it does not begin with a schema");

@@ -20,4 +20,5 @@ mod log;
 mod merging;
 mod model;
 mod selections;
+mod sent;
 mod store;

@@ -1,6 +1,7 @@
 //! `megaring.v1.Corpora`: the handlers that use the store. All of them touch the disk, so all run on threads for
 //! blocking work.
 
+use megaring_core::corpus::CorpusView;
 use megaring_core::{Error, Violation};
 use megaring_corpus::{Appender, CreateOptions, Store};
 use megaring_proto::v1 as pb;
@@ -10,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Service, blocking};
 use crate::error::{answered, status};
+use crate::reply_limit::ReplyLimit;
 use crate::{reply, validate};
 
 #[tonic::async_trait]
@@ -141,7 +143,8 @@ fn fetch(service: &Service, request: pb::FetchRequest) -> Result<pb::FetchRespon
             wanted.extend(set);
             megaring_corpus::find(&view, &wanted, MOST_FETCHED)?
         }
-        None => return Err(Error::field("which", "name rows or ids")),
+        Some(Which::Range(range)) => (stretch(&view, range, &columns, service.settings.reply_limit)?, Vec::new()),
+        None => return Err(Error::field("which", "name rows, ids or a range")),
     };
     if rows.len() > MOST_FETCHED {
         return Err(Error::field("rows", format!("{} rows; ask for at most {MOST_FETCHED}", rows.len())));
@@ -151,6 +154,17 @@ fn fetch(service: &Service, request: pb::FetchRequest) -> Result<pb::FetchRespon
     let rows = Some(pb::RowNumbers { numbers: rows });
     let fetched = pb::FetchResponse { rows, columns, missing_ids, generation: u64::from(view.generation()) };
     limit.check("rows", fetched)
+}
+
+/// The rows that are there of a stretch: no more than a reply could hold, which shows before they are listed.
+fn stretch(view: &CorpusView, range: pb::RowRange, columns: &[String], limit: ReplyLimit) -> Result<Vec<u32>, Error> {
+    let pb::RowRange { begin, end } = range;
+    let end = end.map_or(view.rows(), |end| view.rows().min(end as usize));
+    let runs = || view.visible_runs((begin as usize).min(end)..end);
+    let with_vectors = columns.iter().any(|column| column == "embedding");
+    let each = if with_vectors { view.dim() * size_of::<f32>() } else { 1 };
+    limit.ensure("range", runs().map(|run| run.len()).sum(), 1, each)?;
+    Ok(runs().flatten().map(|row| row as u32).collect())
 }
 
 /// An append under way. Dropped before its commit, nothing happened.

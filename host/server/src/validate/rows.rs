@@ -15,7 +15,7 @@ pub fn rows(message: pb::Rows, dim: usize) -> Result<Rows, Error> {
     let count = embeddings.rows;
     entries("memory_ids", message.memory_ids.len(), count)?;
     entries("titles", message.titles.len(), count)?;
-    Ok(Rows {
+    let mut rows = Rows {
         memory_ids: message.memory_ids,
         titles: message.titles,
         embeddings,
@@ -27,7 +27,9 @@ pub fn rows(message: pb::Rows, dim: usize) -> Result<Rows, Error> {
         last_accessed_ns: column("last_accessed_ns", message.last_accessed_ns, count)?,
         is_protected: column("is_protected", message.is_protected, count)?,
         ..Rows::default()
-    })
+    };
+    rows.add_columns(&message.columns)?;
+    Ok(rows)
 }
 
 fn entries(name: &str, found: usize, count: usize) -> Result<(), Error> {

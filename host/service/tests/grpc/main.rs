@@ -3,6 +3,7 @@
 mod bad_input;
 mod change;
 mod checksum;
+mod columns;
 mod common;
 mod compression;
 mod corpora;
