@@ -131,6 +131,9 @@ pub enum Zone {
 }
 
 impl Zone {
+    /// All of them, by their numbers.
+    pub const ALL: [Self; 5] = [Self::Core, Self::InnerRim, Self::MidBand, Self::OuterRim, Self::FarEdge];
+
     /// The zone of a vitality.
     #[must_use]
     pub fn of(vitality: f64) -> Self {

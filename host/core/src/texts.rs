@@ -39,6 +39,12 @@ impl Texts {
         (self.offsets[text + 1] - self.offsets[text]) as usize
     }
 
+    /// The bytes of one text.
+    #[must_use]
+    pub fn get(&self, text: usize) -> &[u8] {
+        &self.bytes[self.offsets[text] as usize..self.offsets[text + 1] as usize]
+    }
+
     /// Adds a text.
     pub fn push(&mut self, text: impl AsRef<[u8]>) {
         if self.offsets.is_empty() {

@@ -38,3 +38,21 @@ pub struct Made {
     /// compute and rescoring are the whole batch's.
     pub batched_with: u32,
 }
+
+impl Made {
+    /// How two jobs were made, one after the other, as if they were one.
+    #[must_use]
+    pub fn after(self, before: Option<Self>) -> Self {
+        let Some(before) = before else { return self };
+        Self {
+            exact: before.exact && self.exact,
+            rows_rescored: before.rows_rescored + self.rows_rescored,
+            bytes_read: before.bytes_read + self.bytes_read,
+            queue: before.queue + self.queue,
+            compute: before.compute + self.compute,
+            rescore: before.rescore + self.rescore,
+            batched_with: before.batched_with.saturating_add(self.batched_with),
+            ..self
+        }
+    }
+}

@@ -91,6 +91,23 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Its name, where it makes no sense through a server.
+    fn is_of_this_machine(&self) -> Option<&'static str> {
+        match self {
+            Self::Serve => Some("serve"),
+            Self::Demo => Some("demo"),
+            Self::Calibrate(_) => Some("calibrate"),
+            Self::Explain(_) => Some("explain"),
+            Self::Bench(_) => Some("bench"),
+            Self::Doctor => Some("doctor"),
+            Self::Corpus(command) => command.is_of_this_machine(),
+            Self::Search(_) | Self::Join(_) | Self::Encode(_) | Self::Nearest(_) | Self::Checksum(_) => None,
+            Self::Completions { .. } => None,
+        }
+    }
+}
+
 /// The program: parses `args` (the first is the program's name), does the work, answers the exit status.
 #[must_use]
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -129,6 +146,10 @@ fn parse(args: &[OsString]) -> Result<Cli, Failure> {
 
 fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     let settings = &cli.settings;
+    if let (Some(address), Some(name)) = (settings.server(), cli.command.is_of_this_machine()) {
+        let reason = format!("`{name}` is done on this machine, and not by the server at {address}");
+        return Err(Failure::Usage(format!("{reason}; leave --server (MEGARING_SERVER, `server` in the file) out")));
+    }
     match cli.command {
         Command::Serve => serve::run(settings, output),
         Command::Demo => crate::demo::run(settings, output),

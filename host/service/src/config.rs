@@ -35,6 +35,9 @@ pub struct Settings {
     /// Folder that holds the corpora
     #[arg(long, global = true, env = "MEGARING_DATA", value_name = "FOLDER", default_value = "megaring-data")]
     pub data: PathBuf,
+    /// Server that does the work, in the place of this process: its address, such as localhost:7272
+    #[arg(long, global = true, env = "MEGARING_SERVER", value_name = "HOST:PORT", value_parser = server)]
+    pub server: Option<String>,
     /// Address that the server listens on, such as localhost:7272; port 0 takes a free one
     #[arg(long, global = true, env = "MEGARING_LISTEN", value_name = "HOST:PORT", default_value = LISTEN, value_parser = host_and_port)]
     pub listen: String,
@@ -166,6 +169,12 @@ const CALIBRATION: &str = ".calibration.json";
 const LISTEN: &str = "127.0.0.1:7272";
 
 impl Settings {
+    /// The server that is to do the work, as a host and a port. Whoever empties the variable means none.
+    #[must_use]
+    pub fn server(&self) -> Option<&str> {
+        self.server.as_deref().filter(|address| !address.is_empty())
+    }
+
     /// Opens the data folder.
     ///
     /// # Errors
@@ -340,6 +349,12 @@ fn host_and_port(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("an address is a host and a port, such as localhost:7272, 127.0.0.1:7272 or [::1]:7272".into())
+}
+
+/// A server's address, or nothing.
+fn server(text: &str) -> Result<String, String> {
+    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    if text.trim().is_empty() { Ok(String::new()) } else { host_and_port(address) }
 }
 
 fn split_unit(text: &str) -> (&str, &str) {

@@ -35,7 +35,9 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod console;
+mod corpora;
 pub mod demo;
 pub mod doctor;
+mod remote;
 
 pub use backends::{CudaConfig, Setup, WgpuConfig};

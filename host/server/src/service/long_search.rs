@@ -123,7 +123,7 @@ impl<T: Telling> Work<T> {
     fn step(&mut self, outcome: Option<Outcome<Vec<Ranked>>>) -> Result<Step<T::Message>, Error> {
         if let Some(Outcome { answer, made }) = outcome {
             self.search.answer(answer);
-            self.made = Some(sum(self.made.take(), made));
+            self.made = Some(made.after(self.made.take()));
         }
         let mut message = T::Message::default();
         if self.fill(&mut message) == 0 && self.next == self.told {
@@ -169,20 +169,5 @@ impl<T: Telling> Work<T> {
             }
         }
         bytes
-    }
-}
-
-/// How two searches were made, as if they were one.
-fn sum(before: Option<Made>, made: Made) -> Made {
-    let Some(before) = before else { return made };
-    Made {
-        exact: before.exact && made.exact,
-        rows_rescored: before.rows_rescored + made.rows_rescored,
-        bytes_read: before.bytes_read + made.bytes_read,
-        queue: before.queue + made.queue,
-        compute: before.compute + made.compute,
-        rescore: before.rescore + made.rescore,
-        batched_with: before.batched_with.saturating_add(made.batched_with),
-        ..made
     }
 }

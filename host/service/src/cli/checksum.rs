@@ -1,4 +1,4 @@
-//! `megaring checksum`: CRC-32C and xxHash64 of files, in this process, without a server.
+//! `megaring checksum`: CRC-32C and xxHash64 of files, in this process or by a server.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,15 @@ use std::sync::Arc;
 use megaring_core::checksum::{Checksum, Checksums};
 use megaring_core::{BackendKind, Error};
 use megaring_corpus::import::unreadable;
-use megaring_engine::{Engine, Terms};
+use megaring_engine::{Engine, Made, Terms};
+use megaring_proto::v1 as pb;
 use serde::Serialize;
 
 use super::backend;
 use super::search::tell_made;
 use crate::config::Settings;
 use crate::console::{Failure, Output, message, shown};
+use crate::remote::{self, Remote};
 
 /// Bytes that are processed together; a longer file is processed by itself.
 const BATCH_BYTES: usize = 8 << 20;
@@ -48,8 +50,10 @@ struct Batch<'a> {
 /// Goes through all files, also where one cannot be read or is too large: that is told, and fails the command in the
 /// end.
 pub(crate) fn run(args: &ChecksumArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
-    let engine = settings.private_engine(args.backend.as_slice())?;
-    let terms = Terms { backend: args.backend, ..Terms::default() };
+    let summer = match settings.remote()? {
+        None => Summer::Here(settings.private_engine(args.backend.as_slice())?),
+        Some(remote) => Summer::There(remote),
+    };
     // A file that may not fit the arena is alone.
     let batch_bytes = BATCH_BYTES.min(settings.arena_bytes / 2);
     let mut batch = Batch::default();
@@ -58,7 +62,7 @@ pub(crate) fn run(args: &ChecksumArgs, settings: &Settings, output: &mut Output)
         match read(file) {
             Ok(content) => {
                 if batch.job.contents.bytes.len() + content.len() > batch_bytes {
-                    failed += std::mem::take(&mut batch).run(&engine, &terms, output)?;
+                    failed += std::mem::take(&mut batch).run(&summer, args.backend, output)?;
                 }
                 batch.files.push(file);
                 batch.job.contents.push(content);
@@ -69,7 +73,7 @@ pub(crate) fn run(args: &ChecksumArgs, settings: &Settings, output: &mut Output)
             }
         }
     }
-    failed += batch.run(&engine, &terms, output)?;
+    failed += batch.run(&summer, args.backend, output)?;
     match failed {
         0 => Ok(()),
         _ => Err(Failure::work(format!("{failed} of {} files have no checksums", args.files.len()))),
@@ -78,26 +82,65 @@ pub(crate) fn run(args: &ChecksumArgs, settings: &Settings, output: &mut Output)
 
 impl Batch<'_> {
     /// Writes the files' checksums, and answers the number of files that are too large.
-    fn run(self, engine: &Arc<Engine>, terms: &Terms, output: &mut Output) -> Result<usize, Failure> {
+    fn run(self, summer: &Summer, backend: Option<BackendKind>, output: &mut Output) -> Result<usize, Failure> {
         let Self { files, job } = self;
         if files.is_empty() {
             return Ok(0);
         }
         let lengths: Vec<usize> = (0..files.len()).map(|file| job.contents.byte_len(file)).collect();
-        let outcome = match engine.run_blocking(job, terms.clone()) {
-            Ok(outcome) => outcome,
-            // Files that fit together never are: it is one.
-            Err(Error::Invalid(violation)) => {
-                files.iter().for_each(|file| message(&format!("{}: {}", shown(file), violation.description)));
+        let contents: Vec<Vec<u8>> = match summer {
+            // What a server cannot take together, it gets one by one.
+            Summer::There(_) => (0..files.len()).map(|file| job.contents.get(file).to_vec()).collect(),
+            Summer::Here(_) => Vec::new(),
+        };
+        let (sums, made) = match summer.sum(job, backend)? {
+            Ok(answer) => answer,
+            Err(_) if contents.len() > 1 => {
+                let alone = files.iter().zip(contents).map(|(file, content)| {
+                    let mut batch = Self { files: vec![*file], job: Checksum::default() };
+                    batch.job.contents.push(content);
+                    batch.run(summer, backend, output)
+                });
+                return alone.sum();
+            }
+            // Files that fit together here never are too large: it is one.
+            Err(reason) => {
+                files.iter().for_each(|file| message(&format!("{}: {reason}", shown(file))));
                 return Ok(files.len());
             }
-            Err(error) => return Err(error.into()),
         };
-        for ((file, bytes), checksums) in files.iter().zip(lengths).zip(&outcome.answer) {
+        for ((file, bytes), checksums) in files.iter().zip(lengths).zip(&sums) {
             tell(file, bytes, checksums, output)?;
         }
-        tell_made(files.len(), &outcome.made, output)?;
+        tell_made(files.len(), &made, output)?;
         Ok(0)
+    }
+}
+
+/// Who makes checksums.
+enum Summer {
+    Here(Arc<Engine>),
+    There(Box<Remote>),
+}
+
+impl Summer {
+    /// Checksums, or why the strings are too large.
+    fn sum(
+        &self,
+        job: Checksum,
+        backend: Option<BackendKind>,
+    ) -> Result<Result<(Vec<Checksums>, Made), String>, Failure> {
+        match self {
+            Self::Here(engine) => match engine.run_blocking(job, Terms { backend, ..Terms::default() }) {
+                Ok(outcome) => Ok(Ok((outcome.answer, outcome.made))),
+                Err(Error::Invalid(violation)) => Ok(Err(violation.description)),
+                Err(error) => Err(error.into()),
+            },
+            Self::There(remote) => {
+                let contents = (0..job.contents.len()).map(|at| job.contents.get(at).to_vec()).collect();
+                remote.checksum(&pb::ChecksumRequest { contents, backend: remote::backend(backend) })
+            }
+        }
     }
 }
 

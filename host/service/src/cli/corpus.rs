@@ -1,5 +1,5 @@
-//! `megaring corpus …`. Reading commands open the folder for reading, so they work beside a running server; those that
-//! write need it for themselves.
+//! `megaring corpus …`, of the data folder or of a server. Reading commands open the folder for reading, so they work
+//! beside a running server; those that write need it for themselves.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use super::fetch::{self, FetchArgs};
 use super::import::{self, AppendArgs, ImportArgs};
 use super::selection::read_ids;
 use crate::config::Settings;
-use crate::console::{Failure, Output, Progress, counted, grouped};
+use crate::console::{Failure, Output, Progress, counted, grouped, message};
 
 /// What can be done to corpora.
 #[derive(Debug, Subcommand)]
@@ -101,25 +101,39 @@ pub(crate) enum CorpusCommand {
     },
 }
 
+impl CorpusCommand {
+    /// Its name, where it makes no sense through a server.
+    pub(crate) fn is_of_this_machine(&self) -> Option<&'static str> {
+        match self {
+            Self::Snapshot { .. } => Some("corpus snapshot"),
+            Self::Restore { .. } => Some("corpus restore"),
+            Self::Compact { .. } => Some("corpus compact"),
+            Self::Verify { .. } => Some("corpus verify"),
+            Self::Create { .. } | Self::Import(_) | Self::Append(_) | Self::Delete { .. } | Self::Fetch(_) => None,
+            Self::List | Self::Describe { .. } | Self::Export { .. } | Self::Drop { .. } => None,
+        }
+    }
+}
+
 pub(crate) fn run(command: CorpusCommand, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     match command {
         CorpusCommand::Create { name, dim, unique_ids } => {
             let options = CreateOptions { unique_ids };
-            let corpus = settings.store(Access::Exclusive)?.create_with(&name, dim, options)?;
+            let corpus = settings.corpora(Access::Exclusive)?.create(&name, dim, options)?;
             output.answer(&CorpusRecord::of(&corpus), || format!("{name}: made, for embeddings of {dim} elements"))
         }
         CorpusCommand::Import(args) => import::import(&args, settings, output),
         CorpusCommand::Append(args) => import::append(&args, settings, output),
         CorpusCommand::Delete { name, ids, ids_file } => delete(&name, ids, ids_file.as_deref(), settings, output),
         CorpusCommand::Fetch(args) => fetch::run(&args, settings, output),
-        CorpusCommand::List => list(&settings.store(Access::ReadOnly)?.list(), output),
+        CorpusCommand::List => list(&settings.corpora(Access::ReadOnly)?.list()?, output),
         CorpusCommand::Describe { name } => {
-            let corpus = settings.store(Access::ReadOnly)?.describe(&name)?;
+            let corpus = settings.corpora(Access::ReadOnly)?.describe(&name)?;
             output.answer(&CorpusRecord::of(&corpus), || describe_text(&corpus))
         }
         CorpusCommand::Export { name, out, format } => {
             let format = format.map_or_else(|| Format::of_name(&out), Ok)?;
-            let rows = settings.store(Access::ReadOnly)?.export(&name, &out, format)?;
+            let rows = settings.corpora(Access::ReadOnly)?.export(&name, &out, format)?;
             let record =
                 json!({ "corpus": name, "rows": rows, "format": format.name(), "file": out.display().to_string() });
             output.answer(&record, || format!("{name}: {} in {}", counted(rows as u64, "row", "rows"), out.display()))
@@ -161,16 +175,20 @@ fn delete(
     } else if ids.is_empty() {
         return Err(Failure::Usage("ids are missing: name some, or give --ids-file FILE".into()));
     }
-    let deleted = settings.store(Access::Exclusive)?.delete(name, &ids)?;
+    let deleted = settings.corpora(Access::Exclusive)?.delete(name, &ids)?;
     let record = json!({
-        "corpus": name, "rows": deleted.rows, "missing_ids": deleted.missing,
+        "corpus": name, "rows": deleted.rows, "missing_ids": deleted.missing_ids,
         "total_rows": deleted.total_rows, "generation": deleted.generation,
     });
+    if deleted.missing > deleted.missing_ids.len() as u64 && output.is_json() {
+        let (all, told) = (grouped(deleted.missing), deleted.missing_ids.len());
+        message(&format!("{all} ids found nothing; the server names the smallest {told}"));
+    }
     output.answer(&record, || {
-        let (rows, left) = (counted(deleted.rows as u64, "row", "rows"), grouped(deleted.total_rows as u64));
-        let missing = match deleted.missing.len() {
+        let (rows, left) = (counted(deleted.rows, "row", "rows"), grouped(deleted.total_rows));
+        let missing = match deleted.missing {
             0 => String::new(),
-            count => format!("; {} found nothing", counted(count as u64, "id", "ids")),
+            count => format!("; {} found nothing", counted(count, "id", "ids")),
         };
         format!("{name}: {rows} deleted, {left} left{missing}")
     })
@@ -213,12 +231,12 @@ fn verify(store: &Store, names: Vec<String>, output: &mut Output) -> Result<(), 
 }
 
 fn drop_corpus(name: &str, yes: bool, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
-    let store = settings.store(Access::Exclusive)?;
-    let rows = store.describe(name)?.rows;
+    let corpora = settings.corpora(Access::Exclusive)?;
+    let rows = corpora.describe(name)?.rows;
     if !yes {
         let rows = counted(rows as u64, "row", "rows");
         return Err(Failure::Usage(format!("this would remove {name} with its {rows} for good; say --yes to do it")));
     }
-    store.drop_corpus(name)?;
+    corpora.drop_corpus(name)?;
     output.answer(&json!({ "dropped": name, "rows": rows }), || format!("{name}: dropped"))
 }

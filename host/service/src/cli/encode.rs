@@ -1,4 +1,4 @@
-//! `megaring encode`: memories as JSON lines to coordinates, in this process, without a server.
+//! `megaring encode`: memories as JSON lines to coordinates, in this process or by a server.
 //!
 //! A memory is an object with `content` and, where known, `importance`, `access_count`, `age_days`, `galactic_distance`
 //! and `garden`; other fields are passed over, but for `memory_id`, which the answer repeats. Memories are read and
@@ -11,13 +11,15 @@ use std::time::Instant;
 use clap::builder::BoolishValueParser;
 use megaring_core::encode::{Encode, Encoded, Features};
 use megaring_core::{BackendKind, Error, Violation};
-use megaring_engine::{Engine, Terms};
+use megaring_engine::{Engine, Made, Terms};
+use megaring_proto::v1 as pb;
 use serde::{Deserialize, Serialize};
 
 use super::backend;
 use super::search::tell_made;
 use crate::config::Settings;
 use crate::console::{Failure, JsonLines, Output, Progress, counted, duration_text};
+use crate::remote::{self, Remote};
 
 /// Memories that are encoded together.
 const BATCH: usize = 16_384;
@@ -81,7 +83,10 @@ struct Batch {
 pub(crate) fn run(args: &EncodeArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut lines = JsonLines::<Line>::open(&args.file)?;
-    let engine = settings.private_engine(args.backend.as_slice())?;
+    let encoder = match settings.remote()? {
+        None => Encoder::Here(settings.private_engine(args.backend.as_slice())?),
+        Some(remote) => Encoder::There(remote),
+    };
     let mut progress = Progress::beside_output("encode".into(), lines.bytes_total());
     let mut first = 0;
     loop {
@@ -90,7 +95,7 @@ pub(crate) fn run(args: &EncodeArgs, settings: &Settings, output: &mut Output) -
             break;
         }
         let count = batch.ids.len();
-        encode(&engine, batch, first, args, output)?;
+        encode(&encoder, batch, first, args, output)?;
         first += count;
         progress.at(lines.bytes_read(), &counted(first as u64, "memory", "memories"));
     }
@@ -113,25 +118,63 @@ fn read(lines: &mut JsonLines<Line>) -> Result<Batch, Failure> {
     Ok(batch)
 }
 
+/// Who encodes.
+enum Encoder {
+    Here(Arc<Engine>),
+    There(Box<Remote>),
+}
+
+impl Encoder {
+    /// The memories, and the words that the bits of their masks stand for.
+    fn encode(
+        &self,
+        job: Encode,
+        first: usize,
+        backend: Option<BackendKind>,
+    ) -> Result<(Vec<Encoded>, Vec<String>, Made), Failure> {
+        match self {
+            Self::Here(engine) => {
+                let terms = Terms { backend, ..Terms::default() };
+                let outcome = engine.run_blocking(job, terms).map_err(|error| in_file(error, first))?;
+                Ok((outcome.answer, engine.profile().words().to_vec(), outcome.made))
+            }
+            Self::There(remote) => {
+                let backend = remote::backend(backend);
+                remote.encode(&pb::EncodeRequest { memories: memories(&job), with_masks: true, backend })
+            }
+        }
+    }
+}
+
+fn memories(job: &Encode) -> Vec<pb::Memory> {
+    let memory = |(at, (features, garden)): (usize, (&Features, &String))| pb::Memory {
+        content: String::from_utf8_lossy(job.texts.get(at)).into_owned(),
+        importance: features.importance,
+        access_count: features.access_count,
+        age_days: features.age_days,
+        galactic_distance: features.galactic_distance,
+        garden: garden.clone(),
+    };
+    job.features.iter().zip(&job.gardens).enumerate().map(memory).collect()
+}
+
 fn encode(
-    engine: &Arc<Engine>,
+    encoder: &Encoder,
     batch: Batch,
     first: usize,
     args: &EncodeArgs,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let terms = Terms { backend: args.backend, ..Terms::default() };
-    let outcome = engine.run_blocking(batch.job, terms).map_err(|error| in_file(error, first))?;
-    let encoded = &outcome.answer;
+    let (encoded, words, made) = encoder.encode(batch.job, first, args.backend)?;
     for (index, (encoded, memory_id)) in encoded.iter().zip(&batch.ids).enumerate() {
-        let words = args.words.then(|| words_of(engine, encoded));
+        let words = args.words.then(|| words_of(&words, encoded));
         if output.is_json() {
             output.record(&EncodedRecord::of(first + index, *memory_id, encoded, words))?;
         } else {
             output.text(text_of(first + index, *memory_id, encoded, words))?;
         }
     }
-    tell_made(encoded.len(), &outcome.made, output)
+    tell_made(encoded.len(), &made, output)
 }
 
 /// An error about a memory of the batch, as one about a memory of the file.
@@ -144,9 +187,8 @@ fn in_file(error: Error, first: usize) -> Error {
     }
 }
 
-fn words_of<'a>(engine: &'a Engine, encoded: &Encoded) -> Vec<&'a str> {
-    let words = engine.profile().words().iter().enumerate();
-    words.filter(|(bit, _)| encoded.mask >> bit & 1 == 1).map(|(_, word)| word.as_str()).collect()
+fn words_of<'a>(words: &'a [String], encoded: &Encoded) -> Vec<&'a str> {
+    words.iter().enumerate().filter(|(bit, _)| encoded.mask >> bit & 1 == 1).map(|(_, word)| word.as_str()).collect()
 }
 
 impl<'a> EncodedRecord<'a> {

@@ -1,10 +1,13 @@
 //! `megaring corpus fetch`: columns of rows, by their numbers or ids.
 
 use megaring_corpus::{Access, fetch, find};
+use megaring_proto::v1 as pb;
+use megaring_proto::v1::fetch_request::Which;
 use serde_json::{Map, Value};
 
 use crate::config::Settings;
 use crate::console::{Align, Failure, Output, Table, counted, message};
+use crate::remote::{Remote, Rows};
 
 /// `corpus fetch`.
 #[derive(Debug, clap::Args)]
@@ -26,11 +29,10 @@ pub(crate) fn run(args: &FetchArgs, settings: &Settings, output: &mut Output) ->
     if args.id.is_empty() && args.row.is_empty() {
         return Err(Failure::Usage("rows are missing: give --id ID or --row N".into()));
     }
-    let view = settings.store(Access::ReadOnly)?.view(&args.name)?;
-    let (mut rows, missing) = find(&view, &args.id, usize::MAX)?;
-    rows.extend(&args.row);
-    let columns = if args.columns.is_empty() { vec!["*".to_owned()] } else { args.columns.clone() };
-    let fetched = fetch(&view, &rows, &columns, usize::MAX)?;
+    let Rows { rows, columns: fetched, missing, .. } = match settings.remote()? {
+        None => here(args, settings)?,
+        Some(remote) => there(args, &remote)?,
+    };
     let names = fetched.columns();
     if output.is_json() {
         for (at, row) in rows.iter().enumerate() {
@@ -54,6 +56,41 @@ pub(crate) fn run(args: &FetchArgs, settings: &Settings, output: &mut Output) ->
     let more = if missing.len() > ids.len() { ", …" } else { "" };
     message(&format!("{} found nothing: {}{more}", counted(missing.len() as u64, "id", "ids"), ids.join(", ")));
     Ok(())
+}
+
+fn here(args: &FetchArgs, settings: &Settings) -> Result<Rows, Failure> {
+    let view = settings.store(Access::ReadOnly)?.view(&args.name)?;
+    let (mut rows, missing) = find(&view, &args.id, usize::MAX)?;
+    rows.extend(&args.row);
+    let columns = fetch(&view, &rows, &args.columns(), usize::MAX)?;
+    Ok(Rows { rows, columns, missing, generation: view.generation().into() })
+}
+
+fn there(args: &FetchArgs, remote: &Remote) -> Result<Rows, Failure> {
+    let fetch = |which| {
+        remote.fetch(pb::FetchRequest { corpus: args.name.clone(), which: Some(which), columns: args.columns() })
+    };
+    let numbers = |numbers| Which::Rows(pb::RowNumbers { numbers });
+    if args.id.is_empty() {
+        return fetch(numbers(args.row.clone()));
+    }
+    let by_id = fetch(Which::Ids(pb::Ids { ids: args.id.clone(), ..pb::Ids::default() }))?;
+    if args.row.is_empty() {
+        return Ok(by_id);
+    }
+    // A call is by ids or by numbers: now that the numbers are known, by these.
+    let rows = by_id.rows.iter().chain(&args.row).copied().collect();
+    let all = fetch(numbers(rows))?;
+    if all.generation != by_id.generation {
+        return Err(Failure::Work(format!("{} changed while it was read; try again", args.name)));
+    }
+    Ok(Rows { missing: by_id.missing, ..all })
+}
+
+impl FetchArgs {
+    fn columns(&self) -> Vec<String> {
+        if self.columns.is_empty() { vec!["*".to_owned()] } else { self.columns.clone() }
+    }
 }
 
 /// A value for people.

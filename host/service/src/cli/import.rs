@@ -1,16 +1,18 @@
 //! `corpus import` and `corpus append`: rows of a file into a corpus, all of them or none.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::builder::BoolishValueParser;
 use megaring_core::Error;
 use megaring_corpus::import::{self, Columns, Format, Import, ImportOptions, Report};
-use megaring_corpus::{Access, Mode, Store};
+use megaring_corpus::{Access, CreateOptions, Mode, Store};
 use serde::Serialize;
 
 use crate::config::Settings;
 use crate::console::{Failure, Output, Progress, counted, duration_text, grouped, message};
+use crate::corpora::Corpora;
 
 /// `corpus import`.
 #[derive(Debug, clap::Args)]
@@ -100,24 +102,24 @@ pub struct Imported {
 }
 
 pub(crate) fn import(args: &ImportArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
-    let store = settings.store(Access::Exclusive)?;
-    if store.describe(&args.name).is_ok_and(|corpus| corpus.rows > 0) {
+    let mut corpora = settings.corpora(Access::Exclusive)?;
+    if corpora.find(&args.name)?.is_some_and(|corpus| corpus.rows > 0) {
         let name = &args.name;
         return Err(Failure::Work(format!(
             "a corpus named {name:?} exists already; `corpus append {name} FILE` adds rows to it"
         )));
     }
     let options = options(args.skip_invalid, &args.column, &args.ignore_column)?;
-    let imported = import_file(&store, &args.name, &args.file, args.format, options, Mode::Append)?;
+    let imported = add_file(&mut corpora, &args.name, &args.file, args.format, options, Mode::Append)?;
     tell(&imported, output)
 }
 
 pub(crate) fn append(args: &AppendArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
-    let store = settings.store(Access::Exclusive)?;
-    store.describe(&args.name)?;
+    let mut corpora = settings.corpora(Access::Exclusive)?;
+    corpora.describe(&args.name)?;
     let options = options(args.skip_invalid, &args.column, &args.ignore_column)?;
     let mode = if args.upsert { Mode::Upsert } else { Mode::Append };
-    let imported = import_file(&store, &args.name, &args.file, args.format, options, mode)?;
+    let imported = add_file(&mut corpora, &args.name, &args.file, args.format, options, mode)?;
     tell(&imported, output)
 }
 
@@ -134,35 +136,44 @@ fn options(skip_invalid: bool, renamed: &[Renaming], ignored: &[String]) -> Resu
 /// # Errors
 /// What the file holds or the storage refuses; the corpus is then as it was.
 pub fn import_file(
-    store: &Store,
+    store: &Arc<Store>,
     name: &str,
     path: &Path,
     format: Option<Format>,
     options: ImportOptions,
     mode: Mode,
-) -> Result<Imported, Error> {
+) -> Result<Imported, Failure> {
+    add_file(&mut Corpora::Here(store.clone()), name, path, format, options, mode)
+}
+
+fn add_file(
+    corpora: &mut Corpora,
+    name: &str,
+    path: &Path,
+    format: Option<Format>,
+    options: ImportOptions,
+    mode: Mode,
+) -> Result<Imported, Failure> {
     let begun = Instant::now();
-    let known = match store.describe(name) {
-        Ok(corpus) => Some(corpus.dim),
-        Err(Error::CorpusNotFound { .. }) => None,
-        Err(error) => return Err(error),
-    };
+    let known = corpora.find(name)?.map(|corpus| corpus.dim);
     let file = import::open(path, format, &ImportOptions { dim: known, ..options })?;
     if known.is_none() {
-        store.create(name, file.dim())?;
+        corpora.create(name, file.dim(), CreateOptions::default())?;
     }
-    let imported = add_rows(store, name, file, mode, begun);
-    if imported.is_err() && known.is_none() {
+    let imported = add_rows(corpora, name, file, mode, begun);
+    // Somebody else may have added rows meanwhile.
+    let is_empty = |corpora: &Corpora| corpora.describe(name).is_ok_and(|corpus| corpus.rows == 0);
+    if imported.is_err() && known.is_none() && is_empty(corpora) {
         // The first error is the one to tell; an empty corpus that stays behind does no harm.
-        let _ = store.drop_corpus(name);
+        let _ = corpora.drop_corpus(name);
     }
     imported
 }
 
-fn add_rows(store: &Store, name: &str, file: Import, mode: Mode, begun: Instant) -> Result<Imported, Error> {
+fn add_rows(corpora: &mut Corpora, name: &str, file: Import, mode: Mode, begun: Instant) -> Result<Imported, Failure> {
     let dim = file.dim();
     let mut progress = Progress::start(format!("import {name}"), file.progress().bytes_total);
-    let report = import::run_as(store, name, file, mode, &mut |at| {
+    let report = corpora.add(name, file, mode, &mut |at| {
         progress.at(at.bytes_read, &counted(at.rows, "row", "rows"));
     })?;
     let Report { appended, format, skipped, first_skipped, notes, .. } = report;

@@ -2,20 +2,24 @@
 //! and the groups that they make.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::builder::BoolishValueParser;
 use megaring_core::corpus::CorpusView;
 use megaring_core::{BackendKind, Metric};
 use megaring_corpus::import::Format;
 use megaring_corpus::{Access, PairFile, Pairs};
-use megaring_engine::Terms;
 use megaring_engine::long_search::{Asked, Found, LongSearch, Of, add_pairs};
+use megaring_engine::{Engine, Terms};
+use megaring_proto::v1 as pb;
 use serde::Serialize;
 use serde_json::json;
+use tonic::Streaming;
 
 use super::{backend, finite, metric};
 use crate::config::Settings;
 use crate::console::{Failure, Output, Progress, counted, grouped};
+use crate::remote::{self, Remote};
 
 /// `megaring join`.
 #[derive(Debug, clap::Args)]
@@ -79,37 +83,26 @@ pub(crate) fn run(args: &JoinArgs, settings: &Settings, output: &mut Output) -> 
     if args.groups && args.out.is_some() {
         return Err(Failure::Usage("--groups and --out exclude each other".into()));
     }
-    let store = settings.store(Access::ReadOnly)?;
-    let queries = store.view(&args.corpus)?;
-    let searched = other.map_or_else(|| Ok(queries.clone()), |other| store.view(other))?;
+    let (mut joining, rows) = match settings.remote()? {
+        None => Joining::here(args, other, settings)?,
+        Some(remote) => Joining::there(args, other, remote)?,
+    };
     let mut sink = match &args.out {
         Some(path) => Sink::File(PairFile::create(path, Format::of_name(path)?)?),
-        None if args.groups => Sink::Groups(Groups::new(queries.rows())),
+        None if args.groups => Sink::Groups(Groups::default()),
         None => Sink::Output(output),
     };
-    let engine = settings.engine(store, args.backend.as_slice())?;
-    let k = args.k.or(args.threshold.is_none().then_some(10)).map(|k| k as usize);
-    let of = Of::Rows { corpus: queries.clone(), rows: 0..queries.rows() as u32 };
-    let asked = Asked { searched: searched.clone(), of, metric: args.metric, k, threshold: args.threshold };
-    let mut join = LongSearch::new(asked, &engine)?;
-    let mut progress = Progress::start(format!("join {}", args.corpus), queries.rows() as u64);
-    let (mut rows, mut count, mut pairs) = (0, 0, Pairs::default());
-    loop {
-        while let Some(Found { query: row, hits, is_last }) = join.found() {
-            rows += u64::from(is_last);
-            count += hits.len() as u64;
-            add_pairs(&mut pairs, &queries, row, &searched, &hits);
-            if pairs.rows.len() >= BATCH {
-                sink.push(std::mem::take(&mut pairs))?;
-            }
-        }
-        if args.out.is_none() {
+    let mut progress = Progress::start(format!("join {}", args.corpus), rows);
+    let (mut count, mut pairs) = (0, Pairs::default());
+    while let Some(next_row) = joining.step(args.backend, &mut pairs)? {
+        // Few pairs at a time make a file of many small batches.
+        if args.out.is_none() || pairs.rows.len() >= BATCH {
+            count += pairs.rows.len() as u64;
             sink.push(std::mem::take(&mut pairs))?;
         }
-        progress.at(rows, &counted(count, "pair", "pairs"));
-        let Some(search) = join.search() else { break };
-        join.answer(engine.run_blocking(search, Terms { backend: args.backend, ..Terms::default() })?.answer);
+        progress.at(next_row.into(), &counted(count, "pair", "pairs"));
     }
+    count += pairs.rows.len() as u64;
     sink.push(pairs)?;
     progress.finish(&counted(count, "pair", "pairs"));
     match sink {
@@ -119,8 +112,80 @@ pub(crate) fn run(args: &JoinArgs, settings: &Settings, output: &mut Output) -> 
             let text = || format!("{}: {} pairs in {}", args.corpus, grouped(count), path.clone().unwrap_or_default());
             output.answer(&json!({ "pairs": count, "file": path }), text)
         }
-        Sink::Groups(groups) => tell_groups(groups, &queries, output),
+        Sink::Groups(groups) => tell_groups(groups, output),
         Sink::Output(_) => Ok(()),
+    }
+}
+
+/// Who joins.
+enum Joining {
+    Here { engine: Arc<Engine>, queries: Arc<CorpusView>, searched: Arc<CorpusView>, search: LongSearch },
+    There { remote: Box<Remote>, messages: Streaming<pb::JoinResponse> },
+}
+
+impl Joining {
+    /// In this process; also how many rows there are to be gone through.
+    fn here(args: &JoinArgs, other: Option<&String>, settings: &Settings) -> Result<(Self, u64), Failure> {
+        let store = settings.store(Access::ReadOnly)?;
+        let queries = store.view(&args.corpus)?;
+        let searched = other.map_or_else(|| Ok(queries.clone()), |other| store.view(other))?;
+        let engine = settings.engine(store, args.backend.as_slice())?;
+        let of = Of::Rows { corpus: queries.clone(), rows: 0..queries.rows() as u32 };
+        let (metric, k, threshold) = (args.metric, args.neighbours().map(|k| k as usize), args.threshold);
+        let search = LongSearch::new(Asked { searched: searched.clone(), of, metric, k, threshold }, &engine)?;
+        let rows = queries.rows() as u64;
+        Ok((Self::Here { engine, queries, searched, search }, rows))
+    }
+
+    /// By a server.
+    fn there(args: &JoinArgs, other: Option<&String>, remote: Box<Remote>) -> Result<(Self, u64), Failure> {
+        let corpus = remote.describe(&args.corpus)?;
+        let request = pb::JoinRequest {
+            corpus: args.corpus.clone(),
+            other: other.cloned().unwrap_or_default(),
+            metric: remote::metric(args.metric),
+            k: args.neighbours(),
+            threshold: args.threshold,
+            backend: remote::backend(args.backend),
+            ..pb::JoinRequest::default()
+        };
+        let messages = remote.join(&request)?;
+        Ok((Self::There { remote, messages }, (corpus.rows + corpus.deleted_rows) as u64))
+    }
+
+    /// Adds the next pairs, and answers the row that comes next; `None` where there are no more.
+    fn step(&mut self, backend: Option<BackendKind>, pairs: &mut Pairs) -> Result<Option<u32>, Failure> {
+        match self {
+            Self::Here { engine, queries, searched, search } => loop {
+                if let Some(Found { query: row, hits, is_last }) = search.found() {
+                    add_pairs(pairs, queries, row, searched, &hits);
+                    return Ok(Some(row + u32::from(is_last)));
+                }
+                let Some(next) = search.search() else { return Ok(None) };
+                search.answer(engine.run_blocking(next, Terms { backend, ..Terms::default() })?.answer);
+            },
+            Self::There { remote, messages } => {
+                let Some(mut message) = remote.next(messages)? else { return Ok(None) };
+                pairs.rows.append(&mut message.rows);
+                pairs.memory_ids.append(&mut message.memory_ids);
+                pairs.neighbours.append(&mut message.neighbours);
+                pairs.neighbour_ids.append(&mut message.neighbour_ids);
+                pairs.scores.append(&mut message.scores);
+                let count = pairs.rows.len();
+                let lengths = [pairs.memory_ids.len(), pairs.neighbours.len(), pairs.neighbour_ids.len()];
+                if lengths.iter().chain([&pairs.scores.len()]).any(|len| *len != count) {
+                    return Err(remote.incomplete());
+                }
+                Ok(Some(message.next_row))
+            }
+        }
+    }
+}
+
+impl JoinArgs {
+    /// How many are wanted of each row; all that pass where it is left out.
+    fn neighbours(&self) -> Option<u32> {
+        self.k.or(self.threshold.is_none().then_some(10))
     }
 }
 
@@ -129,7 +194,13 @@ impl Sink<'_> {
         match self {
             Self::File(file) => Ok(file.push(pairs)?),
             Self::Groups(groups) => {
-                pairs.rows.iter().zip(&pairs.neighbours).for_each(|(row, near)| groups.connect(*row, *near));
+                let rows = pairs.rows.iter().zip(&pairs.memory_ids);
+                let near = pairs.neighbours.iter().zip(&pairs.neighbour_ids);
+                for ((row, id), (near, near_id)) in rows.zip(near) {
+                    groups.know(*row, *id);
+                    groups.know(*near, *near_id);
+                    groups.connect(*row, *near);
+                }
                 Ok(())
             }
             Self::Output(output) => tell_pairs(&pairs, output),
@@ -150,23 +221,30 @@ fn tell_pairs(pairs: &Pairs, output: &mut Output) -> Result<(), Failure> {
     })
 }
 
-fn tell_groups(mut groups: Groups, view: &CorpusView, output: &mut Output) -> Result<(), Failure> {
+fn tell_groups(mut groups: Groups, output: &mut Output) -> Result<(), Failure> {
     groups.list().into_iter().try_for_each(|rows| {
         let text = rows.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
-        let memory_ids = rows.iter().map(|row| view.label(*row).0).collect();
+        let memory_ids = rows.iter().map(|row| groups.memory_ids[*row as usize]).collect();
         output.answer(&GroupRecord { rows, memory_ids }, || text)
     })
 }
 
 /// Rows that are connected, by union and find.
+#[derive(Default)]
 struct Groups {
     /// Of each row one that stands for it, at last the smallest of its group.
     parents: Vec<u32>,
+    /// The ids of the rows that were told of; 0 for others.
+    memory_ids: Vec<u64>,
 }
 
 impl Groups {
-    fn new(rows: usize) -> Self {
-        Self { parents: (0..rows as u32).collect() }
+    /// Takes a row that is not connected yet, unless it is known.
+    fn know(&mut self, row: u32, memory_id: u64) {
+        let known = self.parents.len() as u32;
+        self.parents.extend(known..=row);
+        self.memory_ids.resize(self.parents.len(), 0);
+        self.memory_ids[row as usize] = memory_id;
     }
 
     fn find(&mut self, mut row: u32) -> u32 {

@@ -1,5 +1,5 @@
-//! `megaring nearest`: the nearest points in 5-D, among a corpus's coordinates or the points of a file, in this
-//! process.
+//! `megaring nearest`: the nearest points in 5-D, among a corpus's coordinates or the points of a file, in this process
+//! or by a server.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,11 +13,15 @@ use megaring_corpus::Access;
 use megaring_engine::{Engine, Terms};
 use serde::{Deserialize, Serialize};
 
+use megaring_proto::v1 as pb;
+use megaring_proto::v1::nearest_request::Among as Sent;
+
 use super::search::tell_made;
 use super::selection::NearestSelection;
 use super::{backend, five, some};
 use crate::config::Settings;
 use crate::console::{Align, Failure, JsonLines, Output, Table, counted};
+use crate::remote::{self, Remote};
 
 /// `megaring nearest`.
 #[derive(Debug, clap::Args)]
@@ -82,7 +86,55 @@ struct NeighbourRecord<'a> {
     title: Option<&'a str>,
 }
 
+/// A neighbour with what people know its row by, where it is a corpus's.
+struct Labelled<'a> {
+    row: u32,
+    label: Option<(u64, &'a str)>,
+    distance: f64,
+}
+
 pub(crate) fn run(args: &NearestArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    match settings.remote()? {
+        None => here(args, settings, output),
+        Some(remote) => there(args, &remote, output),
+    }
+}
+
+fn there(args: &NearestArgs, remote: &Remote, output: &mut Output) -> Result<(), Failure> {
+    let (among, filter) = match among(args)? {
+        Among::Corpus(name) => (Sent::Corpus(name.to_owned()), args.selection.message()?),
+        Among::File(path) => {
+            let columns = read(path)?;
+            let points = (0..columns[0].len()).flat_map(|row| columns.each_ref().map(|column| column[row]));
+            (Sent::Points(pb::Points { coordinates: points.collect() }), None)
+        }
+    };
+    let request = pb::NearestRequest {
+        queries: Some(pb::Points { coordinates: args.query.iter().flatten().copied().collect() }),
+        among: Some(among),
+        k: args.k,
+        weights: args.weights.map(Vec::from).unwrap_or_default(),
+        with_titles: args.titles,
+        backend: remote::backend(args.backend),
+        filter,
+        columns: Vec::new(),
+    };
+    let answer = remote.nearest(&request)?;
+    for (query, found) in answer.results.iter().enumerate() {
+        // Points that were sent along have no ids.
+        let ids = found.memory_ids.iter().copied().map(Some).chain(std::iter::repeat(None));
+        let titles = found.titles.iter().map(String::as_str).chain(std::iter::repeat(""));
+        let neighbours = found.rows.iter().zip(&found.distances).zip(ids.zip(titles));
+        let labelled = neighbours.map(|((row, distance), (id, title))| {
+            let label = id.map(|id| (id, title));
+            Labelled { row: *row, label, distance: *distance }
+        });
+        tell(query, &labelled.collect::<Vec<_>>(), args.titles, output)?;
+    }
+    tell_made(answer.results.len(), &remote.made(answer.made)?, output)
+}
+
+fn here(args: &NearestArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     let (engine, points) = open(args, settings)?;
     let job = Nearest {
         points: points.clone(),
@@ -94,23 +146,43 @@ pub(crate) fn run(args: &NearestArgs, settings: &Settings, output: &mut Output) 
     let outcome = engine.run_blocking(job, terms)?;
     let all = &outcome.answer;
     for (query, neighbours) in all.iter().enumerate() {
-        tell(query, neighbours, args.titles, &points, output)?;
+        let labelled = neighbours.iter().map(|Neighbour { row, distance, .. }| {
+            let label = match &points {
+                Points::Corpus(view) => Some(view.label(*row)),
+                Points::Sent(_) => None,
+            };
+            Labelled { row: *row, label, distance: *distance }
+        });
+        tell(query, &labelled.collect::<Vec<_>>(), args.titles, output)?;
     }
     tell_made(all.len(), &outcome.made, output)
 }
 
-fn open(args: &NearestArgs, settings: &Settings) -> Result<(Arc<Engine>, Points), Failure> {
+/// Where is looked.
+enum Among<'a> {
+    Corpus(&'a str),
+    File(&'a Path),
+}
+
+fn among(args: &NearestArgs) -> Result<Among<'_>, Failure> {
     match (&args.corpus, &args.points) {
         (Some(_), Some(_)) => Err(Failure::Usage("CORPUS and --points exclude each other".into())),
         (None, None) => Err(Failure::Usage("points are missing: name a corpus, or give --points FILE".into())),
-        (Some(name), None) => {
+        (Some(name), None) => Ok(Among::Corpus(name)),
+        (None, Some(path)) => Ok(Among::File(path)),
+    }
+}
+
+fn open(args: &NearestArgs, settings: &Settings) -> Result<(Arc<Engine>, Points), Failure> {
+    match among(args)? {
+        Among::Corpus(name) => {
             let store = settings.store(Access::ReadOnly)?;
             let view = store.view(name)?;
             view.require_coordinates()?;
             let view = args.selection.select(&store, &view)?;
             Ok((settings.engine(store, args.backend.as_slice())?, Points::Corpus(view)))
         }
-        (None, Some(path)) => {
+        Among::File(path) => {
             Ok((settings.private_engine(args.backend.as_slice())?, Points::Sent(Arc::new(read(path)?))))
         }
     }
@@ -133,23 +205,12 @@ fn read(path: &Path) -> Result<[Vec<f64>; 5], Error> {
     Ok(columns)
 }
 
-fn tell(
-    query: usize,
-    neighbours: &[Neighbour],
-    titles: bool,
-    points: &Points,
-    output: &mut Output,
-) -> Result<(), Failure> {
-    let label = |row: u32| match points {
-        Points::Corpus(view) => Some(view.label(row)),
-        Points::Sent(_) => None,
-    };
+fn tell(query: usize, neighbours: &[Labelled<'_>], titles: bool, output: &mut Output) -> Result<(), Failure> {
     if output.is_json() {
-        let neighbours = neighbours.iter().map(|neighbour| {
-            let label = label(neighbour.row);
+        let neighbours = neighbours.iter().map(|Labelled { row, label, distance }| {
             let title = label.map(|(_, title)| title).filter(|_| titles);
             let memory_id = label.map(|(id, _)| id);
-            NeighbourRecord { row: neighbour.row, memory_id, distance: neighbour.distance, title }
+            NeighbourRecord { row: *row, memory_id, distance: *distance, title }
         });
         return output.record(&QueryRecord { query, neighbours: neighbours.collect() });
     }
@@ -161,7 +222,7 @@ fn tell(
     ];
     let mut table = Table::new(headings);
     for (rank, neighbour) in neighbours.iter().enumerate() {
-        let title = label(neighbour.row).filter(|_| titles).map(|(_, title)| title.to_owned()).unwrap_or_default();
+        let title = neighbour.label.filter(|_| titles).map(|(_, title)| title.to_owned()).unwrap_or_default();
         let distance = format!("{:.6}", neighbour.distance);
         table.row([(rank + 1).to_string(), neighbour.row.to_string(), distance, title]);
     }

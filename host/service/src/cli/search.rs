@@ -1,4 +1,4 @@
-//! `megaring search`: top k in this process, without a server. Queries come from a file or are a row of the corpus
+//! `megaring search`: top k, in this process or by a server. Queries come from a file or are a row of the corpus
 //! itself.
 
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use std::sync::Arc;
 use clap::builder::BoolishValueParser;
 use megaring_core::corpus::CorpusView;
 use megaring_core::exact::reported;
-use megaring_core::rescore::{Hit, Ranked};
 use megaring_core::search::{Queries, Search};
 use megaring_core::{BackendKind, Error, Metric};
 use megaring_corpus::import::{self, Columns, Format, ImportOptions};
-use megaring_corpus::{Access, fetch};
-use megaring_engine::{Engine, Made, Outcome, Terms};
+use megaring_corpus::{Access, Fetched, fetch};
+use megaring_engine::{Engine, Made, Terms};
+use megaring_proto::v1 as pb;
 use serde::Serialize;
 
 use super::fetch::shown;
@@ -21,6 +21,7 @@ use super::selection::SearchSelection;
 use super::{backend, finite, metric, some};
 use crate::config::Settings;
 use crate::console::{Align, Failure, Output, Table, counted, duration_text, grouped, message};
+use crate::remote::{self, Remote};
 
 /// `megaring search`.
 #[derive(Debug, clap::Args)]
@@ -98,111 +99,195 @@ struct MadeFields {
     gathered_queries: u32,
 }
 
+/// A hit with what people know its row by.
+struct Labelled<'a> {
+    row: u32,
+    memory_id: u64,
+    score: f32,
+    title: &'a str,
+}
+
+/// The hits of one query, best first, and columns of rows, theirs from the `first` on.
+struct Found<'a> {
+    hits: Vec<Labelled<'a>>,
+    fetched: &'a Fetched,
+    first: usize,
+}
+
+/// Who searches.
+enum Searcher {
+    Here { engine: Arc<Engine>, view: Arc<CorpusView> },
+    There { remote: Box<Remote>, request: Box<pb::SearchRequest> },
+}
+
 pub(crate) fn run(args: &SearchArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
-    let store = settings.store(Access::ReadOnly)?;
-    let whole = store.view(&args.corpus)?;
-    let batches = queries(args, &whole)?;
-    let view = args.selection.select(&store, &whole)?;
-    fetch(&view, &[], &args.columns, usize::MAX)?;
-    let engine = settings.engine(store, args.backend.as_slice())?;
+    let (searcher, batches) = match settings.remote()? {
+        None => here(args, settings)?,
+        Some(remote) => there(args, remote)?,
+    };
     let mut first = 0;
     for queries in batches {
         let queries = queries?;
-        let count = queries.len();
-        let outcome = search(&engine, &view, args, queries)?;
-        for (query, ranked) in outcome.answer.iter().enumerate() {
-            tell(first + query, ranked, args, &view, output)?;
-        }
-        tell_made(count, &outcome.made, output)?;
+        let (count, mut query) = (queries.len(), first);
+        let made = searcher.search(args, queries, &mut |found| {
+            query += 1;
+            tell(query - 1, &found, args, output)
+        })?;
+        tell_made(count, &made, output)?;
         first += count;
     }
     Ok(())
 }
 
+fn here(args: &SearchArgs, settings: &Settings) -> Result<(Searcher, Batches), Failure> {
+    let store = settings.store(Access::ReadOnly)?;
+    let whole = store.view(&args.corpus)?;
+    let batches = queries(args, whole.dim(), |row| row_of(&args.corpus, whole.rows(), |row| whole.shows(row), row))?;
+    let view = args.selection.select(&store, &whole)?;
+    fetch(&view, &[], &args.columns, usize::MAX)?;
+    let engine = settings.engine(store, args.backend.as_slice())?;
+    Ok((Searcher::Here { engine, view }, batches))
+}
+
+fn there(args: &SearchArgs, remote: Box<Remote>) -> Result<(Searcher, Batches), Failure> {
+    let corpus = remote.describe(&args.corpus)?;
+    // The server knows which of them are deleted.
+    let rows = corpus.rows + corpus.deleted_rows;
+    let batches = queries(args, corpus.dim, |row| row_of(&args.corpus, rows, |row| (row as usize) < rows, row))?;
+    let request = pb::SearchRequest {
+        corpus: args.corpus.clone(),
+        metric: remote::metric(args.metric),
+        k: args.k,
+        threshold: args.threshold,
+        with_titles: args.titles,
+        backend: remote::backend(args.backend),
+        filter: args.selection.message()?,
+        columns: args.columns.clone(),
+        ..pb::SearchRequest::default()
+    };
+    Ok((Searcher::There { remote, request: Box::new(request) }, batches))
+}
+
 type Batches = Box<dyn Iterator<Item = Result<Queries, Error>>>;
 
 /// The queries, in batches as the file gives them.
-fn queries(args: &SearchArgs, view: &CorpusView) -> Result<Batches, Failure> {
+fn queries(
+    args: &SearchArgs,
+    dim: usize,
+    row_of: impl FnOnce(i64) -> Result<Queries, Failure>,
+) -> Result<Batches, Failure> {
     match (&args.query_file, args.row) {
         (Some(_), Some(_)) => Err(Failure::Usage("--query-file and --row exclude each other".into())),
         (None, None) => Err(Failure::Usage("queries are missing: give --query-file FILE or --row N".into())),
         (Some(path), None) => {
             let mut columns = Columns::embeddings();
             args.column.iter().try_for_each(|(name, in_file)| columns.rename(name, in_file))?;
-            let options = ImportOptions { dim: Some(view.dim()), columns, ..ImportOptions::default() };
+            let options = ImportOptions { dim: Some(dim), columns, ..ImportOptions::default() };
             let file = import::open(path, args.format, &options)?;
             Ok(Box::new(file.map(|rows| rows.map(|rows| rows.embeddings.into()))))
         }
-        (None, Some(row)) => Ok(Box::new(std::iter::once(Ok(row_of(view, row)?)))),
+        (None, Some(row)) => Ok(Box::new(std::iter::once(Ok(row_of(row)?)))),
     }
 }
 
-fn row_of(view: &CorpusView, row: i64) -> Result<Queries, Failure> {
+/// A row of a corpus of so many, of which it `shows` some, as the query.
+fn row_of(corpus: &str, rows: usize, shows: impl Fn(u32) -> bool, row: i64) -> Result<Queries, Failure> {
     match u32::try_from(row) {
-        Ok(row) if view.shows(row) => Ok(Queries::Rows(vec![row])),
-        Ok(row) if (row as usize) < view.rows() => {
-            Err(Failure::Work(format!("row {row} of corpus {:?} is deleted", view.name())))
-        }
+        Ok(row) if shows(row) => Ok(Queries::Rows(vec![row])),
+        Ok(row) if (row as usize) < rows => Err(Failure::Work(format!("row {row} of corpus {corpus:?} is deleted"))),
         _ => {
-            let there = match view.rows() {
+            let there = match rows {
                 0 => "it is empty".to_owned(),
                 1 => "its only row is 0".to_owned(),
                 rows => format!("its rows are 0 to {}", rows - 1),
             };
-            Err(Failure::Work(format!("corpus {:?} has no row {row}; {there}", view.name())))
+            Err(Failure::Work(format!("corpus {corpus:?} has no row {row}; {there}")))
         }
     }
 }
 
-fn search(
-    engine: &Arc<Engine>,
-    view: &Arc<CorpusView>,
-    args: &SearchArgs,
-    queries: Queries,
-) -> Result<Outcome<Vec<Ranked>>, Failure> {
-    let job =
-        Search { corpus: view.clone(), queries, metric: args.metric, k: args.k as usize, threshold: args.threshold };
-    let terms = Terms { backend: args.backend, ..Terms::default() };
-    Ok(engine.run_blocking(job, terms)?)
+impl Searcher {
+    /// The hits of all queries, one after the other to `tell`.
+    fn search(
+        &self,
+        args: &SearchArgs,
+        queries: Queries,
+        tell: &mut dyn FnMut(Found<'_>) -> Result<(), Failure>,
+    ) -> Result<Made, Failure> {
+        match self {
+            Self::Here { engine, view } => {
+                let SearchArgs { metric, threshold, .. } = *args;
+                let job = Search { corpus: view.clone(), queries, metric, k: args.k as usize, threshold };
+                let outcome = engine.run_blocking(job, Terms { backend: args.backend, ..Terms::default() })?;
+                for ranked in &outcome.answer {
+                    let rows: Vec<u32> = ranked.hits.iter().map(|hit| hit.row).collect();
+                    let fetched = fetch(view, &rows, &args.columns, usize::MAX)?;
+                    let hits = ranked.hits.iter().map(|hit| {
+                        let (memory_id, title) = view.label(hit.row);
+                        Labelled { row: hit.row, memory_id, score: reported(hit.score), title }
+                    });
+                    tell(Found { hits: hits.collect(), fetched: &fetched, first: 0 })?;
+                }
+                Ok(outcome.made)
+            }
+            Self::There { remote, request } => {
+                let mut request = request.clone();
+                match queries {
+                    Queries::Sent(queries) => request.queries = Some(remote::queries(&queries)),
+                    Queries::Rows(numbers) => request.query_rows = Some(pb::RowNumbers { numbers }),
+                }
+                let mut all: Option<Made> = None;
+                for answer in remote.search(&request)? {
+                    let made = remote.made(answer.made)?;
+                    let (fetched, mut first) = (remote.columns_of(&answer.columns, &answer.results)?, 0);
+                    for hits in &answer.results {
+                        tell(Found { hits: labelled(hits), fetched: &fetched, first })?;
+                        first += hits.rows.len();
+                    }
+                    all = Some(made.after(all));
+                }
+                all.ok_or_else(|| remote.incomplete())
+            }
+        }
+    }
 }
 
-fn tell(
-    query: usize,
-    ranked: &Ranked,
-    args: &SearchArgs,
-    view: &CorpusView,
-    output: &mut Output,
-) -> Result<(), Failure> {
+/// Hits as a server has sent them; it leaves titles out where none are asked for.
+fn labelled(hits: &pb::Hits) -> Vec<Labelled<'_>> {
+    let titles = hits.titles.iter().map(String::as_str).chain(std::iter::repeat(""));
+    let labels = hits.memory_ids.iter().zip(titles);
+    let hits = hits.rows.iter().zip(&hits.scores).zip(labels);
+    hits.map(|((row, score), (memory_id, title))| Labelled { row: *row, memory_id: *memory_id, score: *score, title })
+        .collect()
+}
+
+fn tell(query: usize, found: &Found<'_>, args: &SearchArgs, output: &mut Output) -> Result<(), Failure> {
+    let Found { hits, fetched, first } = found;
     if !output.is_json() {
-        let heading = format!("query {query}: {}", counted(ranked.hits.len() as u64, "hit", "hits"));
+        let heading = format!("query {query}: {}", counted(hits.len() as u64, "hit", "hits"));
         output.text(if query == 0 { heading } else { format!("\n{heading}") })?;
-        return output.text(hits_table(&ranked.hits, args, view)?);
+        return output.text(hits_table(found, args)?);
     }
-    let rows: Vec<u32> = ranked.hits.iter().map(|hit| hit.row).collect();
-    let fetched = fetch(view, &rows, &args.columns, usize::MAX)?;
     let names = fetched.columns();
-    let hits = ranked.hits.iter().enumerate().map(|(at, hit)| {
-        let (memory_id, title) = view.label(hit.row);
+    let hits = hits.iter().enumerate().map(|(at, hit)| {
         let named = |values: Vec<_>| names.iter().map(|name| (*name).to_owned()).zip(values).collect();
-        let columns = if names.is_empty() { None } else { Some(named(fetched.json(at)?)) };
-        let title = args.titles.then_some(title);
-        Ok(HitRecord { row: hit.row, memory_id, score: reported(hit.score), title, columns })
+        let columns = if names.is_empty() { None } else { Some(named(fetched.json(first + at)?)) };
+        let title = args.titles.then_some(hit.title);
+        Ok(HitRecord { row: hit.row, memory_id: hit.memory_id, score: hit.score, title, columns })
     });
     output.record(&QueryRecord { query, hits: hits.collect::<Result<_, Error>>()? })
 }
 
-fn hits_table(hits: &[Hit], args: &SearchArgs, view: &CorpusView) -> Result<Table, Error> {
-    let rows: Vec<u32> = hits.iter().map(|hit| hit.row).collect();
-    let fetched = fetch(view, &rows, &args.columns, usize::MAX)?;
+fn hits_table(found: &Found<'_>, args: &SearchArgs) -> Result<Table, Error> {
+    let Found { hits, fetched, first } = found;
     let numbers = ["RANK", "ROW", "MEMORY", "SCORE"].map(|name| (name, Align::Right));
     let texts = args.titles.then_some("TITLE").into_iter().chain(fetched.columns());
     let mut table = Table::new(numbers.into_iter().chain(texts.map(|name| (name, Align::Left))));
     for (rank, hit) in hits.iter().enumerate() {
-        let (memory_id, title) = view.label(hit.row);
-        let score = format!("{:.6}", reported(hit.score));
-        let numbers = [(rank + 1).to_string(), hit.row.to_string(), memory_id.to_string(), score];
-        let title = args.titles.then(|| title.to_owned());
-        table.row(numbers.into_iter().chain(title).chain(fetched.json(rank)?.into_iter().map(shown)));
+        let score = format!("{:.6}", hit.score);
+        let numbers = [(rank + 1).to_string(), hit.row.to_string(), hit.memory_id.to_string(), score];
+        let title = args.titles.then(|| hit.title.to_owned());
+        table.row(numbers.into_iter().chain(title).chain(fetched.json(first + rank)?.into_iter().map(shown)));
     }
     Ok(table)
 }

@@ -7,6 +7,8 @@ use megaring_core::Error;
 use megaring_core::corpus::CorpusView;
 use megaring_corpus::import::Input;
 use megaring_corpus::{Filter, RoaringTreemap, Selection, Store};
+use megaring_proto::v1 as pb;
+use megaring_proto::v1::filter::Where;
 
 use crate::console::Failure;
 
@@ -32,6 +34,11 @@ macro_rules! selection_args {
             pub(crate) fn select(&self, store: &Store, view: &Arc<CorpusView>) -> Result<Arc<CorpusView>, Failure> {
                 select(store, view, self.filter.as_deref(), self.allow.as_deref(), self.deny.as_deref())
             }
+
+            /// The same for a server, where there is anything to say.
+            pub(crate) fn message(&self) -> Result<Option<pb::Filter>, Failure> {
+                message(self.filter.as_deref(), self.allow.as_deref(), self.deny.as_deref())
+            }
         }
     };
 }
@@ -47,10 +54,26 @@ fn select(
     deny: Option<&Path>,
 ) -> Result<Arc<CorpusView>, Failure> {
     let filter: Option<Filter> = filter.map(str::parse).transpose()?;
-    let treemap = |file: &Path| read_ids(file).map(|ids| ids.into_iter().collect::<RoaringTreemap>());
     let allow = allow.map(treemap).transpose()?;
     let deny = deny.map(treemap).transpose()?.unwrap_or_default();
     Ok(store.select(view, &Selection { filter, allow, deny })?.view)
+}
+
+fn message(filter: Option<&str>, allow: Option<&Path>, deny: Option<&Path>) -> Result<Option<pb::Filter>, Failure> {
+    if filter.is_none() && allow.is_none() && deny.is_none() {
+        return Ok(None);
+    }
+    let ids = |file: &Path| {
+        let (set, mut roaring) = (treemap(file)?, Vec::new());
+        set.serialize_into(&mut roaring).map_err(Failure::work)?;
+        Ok::<_, Failure>(pb::Ids { ids: Vec::new(), roaring })
+    };
+    let (allow, deny) = (allow.map(ids).transpose()?, deny.map(ids).transpose()?);
+    Ok(Some(pb::Filter { r#where: filter.map(|text| Where::Text(text.to_owned())), allow, deny }))
+}
+
+fn treemap(file: &Path) -> Result<RoaringTreemap, Failure> {
+    read_ids(file).map(|ids| ids.into_iter().collect())
 }
 
 /// The ids of a file, one a line; empty lines are passed over.

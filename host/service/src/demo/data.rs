@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use megaring_core::Error;
 use megaring_corpus::import::ImportOptions;
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use super::say;
 use crate::cli::import_file;
+use crate::console::Failure;
 
 /// The corpus of the real sample.
 const REAL: &str = "demo-real";
@@ -49,7 +51,7 @@ struct Line<'a> {
 
 impl Inputs {
     /// Makes them and imports the corpora.
-    pub(super) fn make(store: &Store) -> Result<Self, Error> {
+    pub(super) fn make(store: &Arc<Store>) -> Result<Self, Failure> {
         say("making the data: 2,048 real embeddings, 5,562 generated ones, 110,000 memories");
         let damaged = |error: megaring_datasets::DataError| Error::Internal(error.to_string());
         let real = real(megaring_datasets::sample().map_err(damaged)?);
@@ -73,7 +75,7 @@ fn generated(rows: Matrix) -> Corpus {
     Corpus { name: GENERATED, ids, titles, rows }
 }
 
-fn import(store: &Store, corpus: &Corpus) -> Result<(), Error> {
+fn import(store: &Arc<Store>, corpus: &Corpus) -> Result<(), Failure> {
     let folder = store.root().join(FILES);
     let path = folder.join(corpus.name).with_extension("jsonl");
     let refused = |error: io::Error| Error::Storage(format!("{} cannot be written: {error}", path.display()));
@@ -81,7 +83,7 @@ fn import(store: &Store, corpus: &Corpus) -> Result<(), Error> {
     write(corpus, &path).map_err(refused)?;
     match store.drop_corpus(corpus.name) {
         Ok(()) | Err(Error::CorpusNotFound { .. }) => {}
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     }
     import_file(store, corpus.name, &path, None, ImportOptions::default(), Mode::Append).map(drop)
 }

@@ -15,6 +15,10 @@ mod join;
 #[path = "../support/packed.rs"]
 mod packed;
 #[cfg(unix)]
+mod remote;
+#[cfg(unix)]
+mod remote_refusals;
+#[cfg(unix)]
 mod serve;
 mod settings;
 mod terminal;

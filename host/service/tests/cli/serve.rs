@@ -13,14 +13,15 @@ use megaring_proto::v1::compute_client::ComputeClient;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-struct Serving {
+/// A running server.
+pub(crate) struct Serving {
     child: Child,
     stdout: BufReader<ChildStdout>,
     listening: Value,
 }
 
 impl Serving {
-    fn start(folder: &Folder, args: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Folder, args: &[&str]) -> Self {
         let listen: &[&str] = if args.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
         let args = [&["serve", "--json"], listen, args].concat();
         let mut child = folder.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -35,16 +36,16 @@ impl Serving {
         Self { child, stdout, listening }
     }
 
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.listening["address"].as_str().unwrap().to_owned()
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// The exit status, the last line of stdout and all of stderr.
-    fn end(mut self) -> (Option<i32>, Value, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, Value, String) {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
         let mut stderr = String::new();

@@ -1,0 +1,118 @@
+//! The corpora of a command: those of the data folder, or a server's.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use megaring_core::Error;
+use megaring_corpus::import::{self, Format, Import, Progress, Report};
+use megaring_corpus::{Access, CreateOptions, Description, Mode, Store};
+
+use crate::config::Settings;
+use crate::console::Failure;
+use crate::remote::{Deletion, Remote};
+
+/// Where corpora are.
+pub(crate) enum Corpora {
+    /// In a data folder.
+    Here(Arc<Store>),
+    /// At a server.
+    There(Box<Remote>),
+}
+
+impl Settings {
+    /// The corpora that the settings name. `access` is what a data folder is opened for.
+    pub(crate) fn corpora(&self, access: Access) -> Result<Corpora, Failure> {
+        match self.remote()? {
+            Some(remote) => Ok(Corpora::There(remote)),
+            None => Ok(Corpora::Here(self.store(access)?)),
+        }
+    }
+
+    /// The server that is to do the work, where one is named.
+    pub(crate) fn remote(&self) -> Result<Option<Box<Remote>>, Failure> {
+        self.server().map(|address| Remote::connect(address).map(Box::new)).transpose()
+    }
+}
+
+impl Corpora {
+    pub(crate) fn create(&self, name: &str, dim: usize, options: CreateOptions) -> Result<Description, Failure> {
+        match self {
+            Self::Here(store) => Ok(store.create_with(name, dim, options)?),
+            Self::There(remote) => remote.create(name, dim, options),
+        }
+    }
+
+    pub(crate) fn list(&self) -> Result<Vec<Description>, Failure> {
+        match self {
+            Self::Here(store) => Ok(store.list()),
+            Self::There(remote) => remote.list(),
+        }
+    }
+
+    pub(crate) fn describe(&self, name: &str) -> Result<Description, Failure> {
+        match self {
+            Self::Here(store) => Ok(store.describe(name)?),
+            Self::There(remote) => remote.describe(name),
+        }
+    }
+
+    /// The description of a corpus, if it is there.
+    pub(crate) fn find(&self, name: &str) -> Result<Option<Description>, Failure> {
+        match self {
+            Self::Here(store) => match store.describe(name) {
+                Ok(corpus) => Ok(Some(corpus)),
+                Err(Error::CorpusNotFound { .. }) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+            Self::There(remote) => remote.find(name),
+        }
+    }
+
+    pub(crate) fn drop_corpus(&self, name: &str) -> Result<(), Failure> {
+        match self {
+            Self::Here(store) => Ok(store.drop_corpus(name)?),
+            Self::There(remote) => remote.drop_corpus(name),
+        }
+    }
+
+    pub(crate) fn delete(&self, name: &str, ids: &[u64]) -> Result<Deletion, Failure> {
+        match self {
+            Self::Here(store) => {
+                let deleted = store.delete(name, ids)?;
+                Ok(Deletion {
+                    rows: deleted.rows as u64,
+                    missing: deleted.missing.len() as u64,
+                    missing_ids: deleted.missing,
+                    total_rows: deleted.total_rows as u64,
+                    generation: deleted.generation.into(),
+                })
+            }
+            Self::There(remote) => remote.delete(name, ids),
+        }
+    }
+
+    /// Writes a corpus's rows into a file that is not there yet; the number of rows comes back.
+    pub(crate) fn export(&self, name: &str, path: &Path, format: Format) -> Result<usize, Failure> {
+        match self {
+            Self::Here(store) => Ok(store.export(name, path, format)?),
+            Self::There(remote) => remote.export(name, path, format),
+        }
+    }
+
+    /// Adds all rows of a file to a corpus, or none.
+    pub(crate) fn add(
+        &mut self,
+        name: &str,
+        mut file: Import,
+        mode: Mode,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Report, Failure> {
+        let remote = match self {
+            Self::Here(store) => return Ok(import::run_as(store, name, file, mode, progress)?),
+            Self::There(remote) => remote,
+        };
+        let appended = remote.append(name, &mut file, mode, progress)?;
+        let (skipped, first_skipped) = (file.progress().skipped, file.first_skipped().cloned());
+        Ok(Report { appended, format: file.format(), as_is: false, skipped, first_skipped, notes: file.notes() })
+    }
+}

@@ -1,0 +1,147 @@
+//! Messages as what they stand for here, and the other way.
+
+use std::ops::Range;
+
+use megaring_core::encode::{Encoded, Zone};
+use megaring_core::matrix::Matrix;
+use megaring_core::{BackendKind, Error, Metric};
+use megaring_corpus::{Description, Rows, SegmentDescription, State};
+use megaring_engine::Made;
+use megaring_proto::v1 as pb;
+use std::time::Duration;
+
+pub(super) fn description(corpus: pb::Corpus) -> Description {
+    let segment = |segment: pb::Segment| SegmentDescription {
+        file: segment.file,
+        rows: segment.rows as usize,
+        bytes: segment.size_bytes,
+        checksum: segment.checksum,
+    };
+    Description {
+        name: corpus.name,
+        dim: corpus.dim as usize,
+        rows: corpus.rows as usize,
+        deleted_rows: corpus.deleted_rows as usize,
+        unique_ids: corpus.unique_ids,
+        generation: corpus.generation as u32,
+        segments: corpus.segments.into_iter().map(segment).collect(),
+        columns: corpus.columns,
+        bytes: corpus.size_bytes,
+        created_unix_ns: corpus.created_unix_ns,
+        state: match corpus.fault {
+            None => State::Healthy,
+            Some(pb::Fault { segment, reason }) => State::Faulty { segment, reason },
+        },
+    }
+}
+
+/// `None` for a backend that is not known here.
+pub(super) fn made(made: pb::Made) -> Option<Made> {
+    let backend = match made.backend() {
+        pb::Backend::Unspecified => return None,
+        pb::Backend::Cpu => BackendKind::Cpu,
+        pb::Backend::Cuda => BackendKind::Cuda,
+        pb::Backend::Wgpu => BackendKind::Wgpu,
+    };
+    Some(Made {
+        backend,
+        instruction_set: made.instruction_set,
+        exact: made.exact,
+        rows_rescored: made.rows_rescored,
+        bytes_read: made.bytes_read,
+        queue: Duration::from_nanos(made.queue_ns),
+        compute: Duration::from_nanos(made.compute_ns),
+        rescore: Duration::from_nanos(made.rescore_ns),
+        batched_with: made.gathered_queries,
+    })
+}
+
+/// `None` where the answer's columns are not of one length, or a zone is not known here.
+pub(super) fn encoded(answer: &pb::EncodeResponse) -> Option<Vec<Encoded>> {
+    let (coordinates, rest) = answer.coordinates.as_chunks::<5>();
+    let (masks, odd) = answer.masks.as_chunks::<16>();
+    let is_whole = rest.is_empty() && odd.is_empty() && coordinates.len() == answer.zones.len();
+    if !is_whole || coordinates.len() != masks.len() {
+        return None;
+    }
+    let all = coordinates.iter().zip(masks).zip(&answer.zones);
+    let one = |((coordinates, mask), zone): ((&[f64; 5], &[u8; 16]), &u32)| {
+        let zone = Zone::ALL.into_iter().find(|known| *known as u32 == *zone)?;
+        Some(Encoded { mask: u128::from_le_bytes(*mask), coordinates: *coordinates, zone })
+    };
+    all.map(one).collect()
+}
+
+/// The backend that a request forces, if any.
+pub(crate) fn backend(wish: Option<BackendKind>) -> i32 {
+    let backend = wish.map_or(pb::Backend::Unspecified, |kind| match kind {
+        BackendKind::Cpu => pb::Backend::Cpu,
+        BackendKind::Cuda => pb::Backend::Cuda,
+        BackendKind::Wgpu => pb::Backend::Wgpu,
+    });
+    backend.into()
+}
+
+pub(crate) fn metric(metric: Metric) -> i32 {
+    let metric = match metric {
+        Metric::Cosine => pb::Metric::Cosine,
+        Metric::Dot => pb::Metric::Dot,
+        Metric::L2 => pb::Metric::L2,
+    };
+    metric.into()
+}
+
+/// Vectors that are sent as queries.
+pub(crate) fn queries(matrix: &Matrix) -> pb::Vectors {
+    vectors(matrix, 0..matrix.rows)
+}
+
+fn vectors(matrix: &Matrix, rows: Range<usize>) -> pb::Vectors {
+    let values = &matrix.values[rows.start * matrix.dim..rows.end * matrix.dim];
+    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    pb::Vectors {
+        data: data.into(),
+        dtype: pb::Dtype::Float32.into(),
+        rows: rows.len() as u32,
+        dim: matrix.dim as u32,
+        int8_scale: None,
+    }
+}
+
+/// A request with some of its queries; with all of it where it has none.
+pub(super) fn some_queries(request: &pb::SearchRequest, rows: Range<u32>) -> pb::SearchRequest {
+    let mut piece = request.clone();
+    if let Some(queries) = &mut piece.queries {
+        let each = queries.dim as usize * size_of::<f32>();
+        queries.data = queries.data.slice(rows.start as usize * each..rows.end as usize * each);
+        queries.rows = rows.len() as u32;
+    }
+    piece
+}
+
+/// Some rows of an import, for an append.
+pub(super) fn rows(all: &Rows, rows: Range<usize>) -> Result<pb::Rows, Error> {
+    fn part<T: Clone>(column: &[T], rows: &Range<usize>) -> Vec<T> {
+        column.get(rows.clone()).map(<[T]>::to_vec).unwrap_or_default()
+    }
+    fn optional<T: Clone>(column: &Option<Vec<T>>, rows: &Range<usize>) -> Vec<T> {
+        column.as_deref().map(|column| part(column, rows)).unwrap_or_default()
+    }
+    let coordinates = all.coordinates.as_ref().map(|axes| {
+        let point = |row: usize| axes.iter().map(move |axis| axis[row]);
+        rows.clone().flat_map(point).collect()
+    });
+    Ok(pb::Rows {
+        memory_ids: part(&all.memory_ids, &rows),
+        titles: part(&all.titles, &rows),
+        embeddings: Some(vectors(&all.embeddings, rows.clone())),
+        coordinates: coordinates.unwrap_or_default(),
+        galactic_distance: optional(&all.galactic_distance, &rows),
+        importance: optional(&all.importance, &rows),
+        zone: optional(&all.zone, &rows).into_iter().map(u32::from).collect(),
+        constellation_id: optional(&all.constellation_id, &rows).into_iter().map(u32::from).collect(),
+        last_accessed_ns: optional(&all.last_accessed_ns, &rows),
+        is_protected: optional(&all.is_protected, &rows),
+        columns: all.further.to_stream(rows)?,
+    })
+}
