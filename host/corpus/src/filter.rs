@@ -2,8 +2,8 @@
 //!
 //! A condition on a value that is null, or on a column that a row does not have, is neither true nor false, and a row
 //! passes where the whole is true. Numbers are compared as what they are, whatever their types; a number that is none
-//! (NaN) passes no comparison but <>. Texts are compared by their bytes. A text stands for a date, a time or a decimal number
-//! where the column is of such, and is cut to its unit.
+//! (NaN) passes no comparison but <>. Texts are compared by their bytes. A text stands for a date, a time or a decimal
+//! number where the column is of such, and is cut to its unit.
 //!
 //! ```
 //! use megaring_corpus::Filter;

@@ -325,8 +325,8 @@ pub(crate) fn extend(log: &mut impl Write, records: &[Logged]) -> io::Result<()>
     records.iter().try_for_each(|logged| log.write_all(&framed(&logged.record, &logged.body)?))
 }
 
-/// The bytes of a frame. It ends in one that is not zero, by which a frame that was not written to its end is known: the
-/// text does, and a byte after the body, which is a part of it when it is read.
+/// The bytes of a frame. It ends in one that is not zero, by which a frame that was not written to its end is known:
+/// the text does, and a byte after the body, which is a part of it when it is read.
 fn framed(text: &impl Serialize, body: &[u8]) -> io::Result<Vec<u8>> {
     let end: &[u8] = if body.is_empty() { &[] } else { &[u8::MAX] };
     let body = &[body, end].concat();

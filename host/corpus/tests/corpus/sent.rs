@@ -58,7 +58,7 @@ fn columns_are_stored_to_the_value_and_given_out_row_by_row() {
     appender.commit().unwrap();
     let view = store.view("a").unwrap();
     let columns = ["kind", "number"].map(str::to_owned);
-    let fetched = fetch(&view, &[0, 1, 2, 3], &columns).unwrap();
+    let fetched = fetch(&view, &[0, 1, 2, 3], &columns, 1 << 20).unwrap();
     assert_eq!(fetched, Fetched::of_stream(&fetched.to_stream().unwrap()).unwrap());
     let first: Vec<_> = (0..4).map(|row| fetched.json(row).unwrap()[1].clone()).collect();
     assert_eq!(first, [1.into(), ().into(), 3.into(), serde_json::Value::from(4)]);
