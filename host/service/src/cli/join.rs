@@ -217,7 +217,7 @@ fn tell_pairs(pairs: &Pairs, output: &mut Output) -> Result<(), Failure> {
             neighbour_id: pairs.neighbour_ids[at],
             score: pairs.scores[at],
         };
-        output.answer(&pair, || format!("{}\t{}\t{:.6}", pair.row, pair.neighbour, pair.score))
+        output.answer(&pair, || format!("{}  {}  {:.6}", pair.row, pair.neighbour, pair.score))
     })
 }
 

@@ -57,6 +57,15 @@ fn every_row_gets_its_neighbours_but_not_itself() {
 }
 
 #[test]
+fn people_see_a_pair_a_line() {
+    let folder = folder(&rows(40, 1), &rows(3, 2));
+    let told = folder.run(&["join", "b", "a", "--k", "2"]).succeeded().stdout;
+    let pairs = pairs(&folder.run(&["join", "b", "a", "--k", "2", "--json"]).succeeded());
+    let line = |(row, near, score): &Pair| format!("{row}  {near}  {:.6}\n", f32::from_bits(*score));
+    assert_eq!(told, pairs.iter().map(line).collect::<String>());
+}
+
+#[test]
 fn all_pairs_better_than_a_score_are_told_once() {
     // More duplicates of one row than are asked for first.
     let mut a = rows(400, 3);
