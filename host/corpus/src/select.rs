@@ -164,7 +164,9 @@ impl Selections {
 
     /// Lets go of what was made of a corpus: it has another version now, or none.
     pub(crate) fn forget(&self, corpus: &str) {
-        self.lock().retain(|kept| kept.of.name() != corpus);
+        let gone: Vec<Kept> = self.lock().extract_if(.., |kept| kept.of.name() == corpus).collect();
+        // Not under the lock: a version may hold much.
+        drop(gone);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Kept>> {

@@ -217,7 +217,12 @@ impl Store {
     /// [`Error::Invalid`] naming `filter` where no row has a column that it names, or one is of a type
     /// that is not compared with what it says; [`Error::DataLoss`] where a segment cannot be read.
     pub fn select(&self, view: &Arc<CorpusView>, selection: &Selection) -> Result<Selected, Error> {
-        self.selections.select(view, selection, &self.table)
+        let selected = self.selections.select(view, selection, &self.table)?;
+        if !self.view(view.name()).is_ok_and(|now| Arc::ptr_eq(&now, view)) {
+            // It was made while the corpus was changed, which has let go of what there was by then.
+            self.selections.forget(view.name());
+        }
+        Ok(selected)
     }
 
     /// Begins an append; see [`Mode`].
