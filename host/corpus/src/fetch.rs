@@ -114,7 +114,9 @@ pub fn fetch(view: &CorpusView, rows: &[u32], columns: &[String], most: usize) -
             let run = guarded(|| interleave(&stored, run)).map_err(wrong)?;
             bytes += run.to_data().get_slice_memory_size().unwrap_or(0);
             if bytes > most {
-                let reason = format!("more than the {most} bytes that a message has; ask for fewer rows or columns");
+                let reason = format!(
+                    "the reply would be {bytes} bytes or more, and a message is at most {most}; send fewer at a time"
+                );
                 return Err(Error::field(FIELD, reason));
             }
             gathered.push(run);
