@@ -14,7 +14,7 @@ use crate::change::{Change, Deleted, Replaced};
 use crate::columns::MEMORY_ID;
 use crate::compact::Compactor;
 use crate::derived::DerivedPart;
-use crate::description::{Description, State};
+use crate::description::{Description, State, describe};
 use crate::durable::{TemporaryFile, storage, sync_folder};
 use crate::ids::IdSet;
 use crate::load::{cache_path, derive, has_changed, last_number, load, stored};
@@ -149,7 +149,7 @@ impl Corpus {
 
     pub(crate) fn describe(&self) -> Description {
         match self.condition() {
-            Condition::Ready(version) => version.describe(),
+            Condition::Ready(version) => describe(&version),
             Condition::Faulty(loss) => {
                 let state = State::Faulty { segment: loss.file.clone(), reason: loss.reason.clone() };
                 let nothing = || Description::of_nothing(&self.name);
@@ -427,7 +427,7 @@ impl Corpus {
     fn lose_track(&self, version: &Version, error: &std::io::Error) -> Error {
         self.rests.store(true, Ordering::Relaxed);
         let reason = format!("it could not be synced ({error}); open the store again");
-        let (file, known) = (manifest::FILE.to_owned(), Some(version.describe()));
+        let (file, known) = (manifest::FILE.to_owned(), Some(describe(version)));
         self.set(Condition::Faulty(Arc::new(Loss { file, reason: reason.clone(), known })));
         Error::Storage(format!("corpus {:?}: {reason}", self.name))
     }

@@ -128,14 +128,11 @@ pub(crate) fn check_unique(view: &CorpusView, ids: &[u64]) -> Result<(), Error> 
 
 /// The least id that no row, hidden ones included, has and none above it.
 pub(crate) fn next_unused(view: &CorpusView) -> Option<u64> {
-    let last = |(_, segment): (usize, &std::sync::Arc<megaring_core::corpus::SegmentView>)| match segment
-        .data()
-        .memory_ids()
-    {
+    let last = view.segments().filter_map(|(_, segment)| match segment.data().memory_ids() {
         MemoryIds::From(first) => Some(first.saturating_add(segment.rows() as u64 - 1)),
         MemoryIds::Given(ids) => ids.par_iter().copied().max(),
-    };
-    match view.segments().filter_map(last).max() {
+    });
+    match last.max() {
         Some(last) => last.checked_add(1),
         None => Some(0),
     }

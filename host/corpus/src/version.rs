@@ -7,7 +7,6 @@ use megaring_core::visible::Visible;
 use roaring::RoaringBitmap;
 
 use crate::append::Appended;
-use crate::description::{Description, describe};
 use crate::ids::next_unused;
 use crate::manifest::Opening;
 use crate::piece::Piece;
@@ -68,10 +67,6 @@ impl Version {
     pub(crate) fn deleted_rows(&self) -> Vec<usize> {
         let pieces = self.starts();
         pieces.windows(2).map(|ends| self.deleted.range_cardinality(ends[0]..ends[1]) as usize).collect()
-    }
-
-    pub(crate) fn describe(&self) -> Description {
-        describe(self)
     }
 
     /// The id of the next row that comes without one: the number of rows there ever were, or, where no two rows have

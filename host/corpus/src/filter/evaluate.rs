@@ -285,9 +285,9 @@ fn decimals(array: &ArrayRef, comparison: Comparison, value: &Value) -> Result<T
             };
             return Ok(Truth::where_valid(passes, array));
         }
-        // Without an exponent.
+        // Without an exponent, which the text of the value may have.
         Value::Float(number) => number.to_string(),
-        number => number.to_string(),
+        Value::Integer(_) | Value::Boolean(_) => value.to_string(),
     };
     let scale = match array.data_type() {
         DataType::Decimal32(_, scale)
