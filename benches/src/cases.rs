@@ -12,12 +12,13 @@ use megaring::Setup;
 use megaring_core::corpus::CorpusView;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::matrix::Matrix;
-use megaring_core::{Answered, BackendKind, BackendStatus, Opcode};
+use megaring_core::{Answered, BackendKind, BackendStatus, Opcode, RowType};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_engine::{Engine, Outcome, Running, Terms};
 
 use crate::{Bench, Failure};
 
+mod bits;
 mod checksum;
 mod encode;
 mod hidden;
@@ -134,7 +135,16 @@ impl Subject {
     /// # Errors
     /// No room on disk.
     pub fn store(&self, rows: &megaring_datasets::Matrix, cuts: &[usize]) -> Result<Arc<CorpusView>, Failure> {
-        let name = self.create(rows.dim)?;
+        self.store_as(rows.dim.into(), rows, cuts)
+    }
+
+    fn store_as(
+        &self,
+        row_type: RowType,
+        rows: &megaring_datasets::Matrix,
+        cuts: &[usize],
+    ) -> Result<Arc<CorpusView>, Failure> {
+        let name = self.create(row_type)?;
         let mut corpus = self.engine.store().view(&name)?;
         for end in cuts.iter().copied().chain([rows.rows]).map(|end| end.min(rows.rows)) {
             if end > corpus.rows() {
@@ -144,18 +154,31 @@ impl Subject {
         Ok(corpus)
     }
 
+    /// Stores rows of so many bits, as words, in segments that end at `cuts`.
+    ///
+    /// # Errors
+    /// No room on disk.
+    pub fn store_bits(
+        &self,
+        bits: usize,
+        rows: &megaring_datasets::Matrix,
+        cuts: &[usize],
+    ) -> Result<Arc<CorpusView>, Failure> {
+        self.store_as(RowType::bits(bits), rows, cuts)
+    }
+
     /// Stores points as the coordinates of a corpus.
     ///
     /// # Errors
     /// No room on disk.
     pub fn store_points(&self, columns: [Vec<f64>; 5]) -> Result<Arc<CorpusView>, Failure> {
-        let name = self.create(1)?;
+        let name = self.create(1.into())?;
         self.append(&name, &vec![1.0; columns[0].len()], Some(columns))
     }
 
-    fn create(&self, dim: usize) -> Result<String, Failure> {
+    fn create(&self, row_type: RowType) -> Result<String, Failure> {
         let name = format!("c{}", self.corpora.fetch_add(1, Ordering::Relaxed));
-        self.engine.store().create(&name, dim)?;
+        self.engine.store().create(&name, row_type)?;
         Ok(name)
     }
 
@@ -170,9 +193,10 @@ impl Subject {
         coordinates: Option<[Vec<f64>; 5]>,
     ) -> Result<Arc<CorpusView>, Failure> {
         let store = self.engine.store();
-        let embeddings = matrix(store.view(name)?.dim(), values);
+        let view = store.view(name)?;
+        let (embeddings, element) = (matrix(view.dim(), values), view.row_type().element);
         let mut appender = store.append(name)?;
-        appender.push(Rows { embeddings, coordinates, ..Rows::default() })?;
+        appender.push(Rows { embeddings, element, coordinates, ..Rows::default() })?;
         appender.commit()?;
         Ok(store.view(name)?)
     }

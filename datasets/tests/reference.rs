@@ -96,7 +96,7 @@ fn empty_inputs_have_empty_answers() {
 #[test]
 fn non_finite_input_does_not_panic() {
     let rows = poison::nan_in_row(&Embeddings { rows: 50, dim: 9, ..Default::default() }.generate(), 7);
-    for metric in Metric::ALL {
+    for metric in Metric::OF_FLOATS {
         assert_eq!(search(metric, &rows.values, &rows.values, 9, 50, None).len(), 50);
     }
 }
@@ -105,7 +105,7 @@ fn non_finite_input_does_not_panic() {
 fn duplicated_rows_come_in_row_order() {
     let base = Embeddings { rows: 40, dim: 24, exact_duplicates: 0.0, ..Default::default() }.generate();
     let rows = poison::duplicated(&base, 3);
-    for metric in Metric::ALL {
+    for metric in Metric::OF_FLOATS {
         for hits in search(metric, &base.values, &rows.values, 24, 120, None) {
             for group in hits.chunks(3) {
                 assert_eq!([group[1].row, group[2].row], [group[0].row + 40, group[0].row + 80], "{metric:?}");
@@ -118,7 +118,7 @@ fn duplicated_rows_come_in_row_order() {
 fn the_score_matrix_holds_the_reported_scores_of_the_search() {
     let rows = Embeddings { rows: 60, dim: 33, normalized: false, ..Default::default() }.generate();
     let queries = queries(&rows, 7, 5);
-    for metric in Metric::ALL {
+    for metric in Metric::OF_FLOATS {
         let matrix = score(metric, &queries.values, &rows.values, 33);
         assert_eq!(matrix.len(), 7 * 60);
         for (query, hits) in search(metric, &queries.values, &rows.values, 33, 60, None).iter().enumerate() {
@@ -221,7 +221,7 @@ fn vectors(dim: usize) -> impl Strategy<Value = (Vec<f32>, Vec<f32>)> {
 proptest! {
     #[test]
     fn metrics_are_symmetric_and_in_range((a, b) in (0usize..70).prop_flat_map(vectors)) {
-        for metric in Metric::ALL {
+        for metric in Metric::OF_FLOATS {
             prop_assert_eq!(metric.score(&a, &b).to_bits(), metric.score(&b, &a).to_bits());
         }
         prop_assert!(cosine(&a, &b).abs() <= 1.0);
@@ -243,7 +243,7 @@ proptest! {
     #[test]
     fn zeros_appended_change_no_bit((a, b) in (0usize..40).prop_flat_map(vectors), more in 0usize..20) {
         let longer = |values: &[f32]| [values, &vec![0.0; more]].concat();
-        for metric in Metric::ALL {
+        for metric in Metric::OF_FLOATS {
             prop_assert_eq!(metric.score(&a, &b).to_bits(), metric.score(&longer(&a), &longer(&b)).to_bits());
         }
     }
@@ -259,7 +259,7 @@ proptest! {
         // Values on a coarse grid, so that many scores tie.
         let coarse = |matrix: megaring_datasets::Matrix| -> Vec<f32> { matrix.values.iter().map(|v| (v * 3.0).round()).collect() };
         let rows = coarse(Embeddings { rows: 40, dim: 3, seed, ..Default::default() }.generate());
-        for metric in Metric::ALL {
+        for metric in Metric::OF_FLOATS {
             let all = search(metric, &rows[..9], &rows, 3, 40, None);
             let some = search(metric, &rows[..9], &rows, 3, k, None);
             for (all, some) in all.iter().zip(&some) {

@@ -50,7 +50,7 @@ enum class Opcode : u32 {
 #include "operations.inc"
     stop = 0xFFFF,  // the kernel ends once everything before it is done
 };
-enum Metric : u32 { METRIC_COSINE = 1, METRIC_DOT = 2, METRIC_L2 = 3 };
+enum Metric : u32 { METRIC_COSINE = 1, METRIC_DOT = 2, METRIC_L2 = 3, METRIC_HAMMING = 4, METRIC_JACCARD = 5 };
 enum Status : u32 {
     STATUS_OK = 0,
     STATUS_CANCELLED = 1,
@@ -139,8 +139,8 @@ static_assert(sizeof(RingView) == 128);
 // Rows of a corpus that lie together: one segment, or one tile of a streamed corpus. Missing parts are null.
 struct Segment {
     const u8* codes;            // [group of 16 rows][quad][16 rows][4 elements], code + 128
-    const float* columns[3];    // by metric - 1: [group][mul x16, add x16, e1 x16, e2 x16]
-    const float* rows;          // row-major, dim wide
+    const float* columns[3];    // by metric - 1, of bits the first: [group][mul x16, add x16, e1 x16, e2 x16]
+    const float* rows;          // row-major, dim wide; or words of bits
     const double* norms2;       // canonical squared norms
     const double* coordinates;  // five columns of `row_count` each
     u32 first_row;

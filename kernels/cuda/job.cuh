@@ -14,6 +14,11 @@
 
 namespace megaring {
 
+// Of metrics: whether there is such a one, whether rows are words of bits to it, and whether a smaller score is better.
+MR_DEVICE constexpr bool is_metric(u32 metric) { return metric >= METRIC_COSINE && metric <= METRIC_JACCARD; }
+MR_DEVICE constexpr bool is_of_bits(u32 metric) { return metric >= METRIC_HAMMING; }
+MR_DEVICE constexpr bool is_distance(u32 metric) { return metric == METRIC_L2 || metric == METRIC_HAMMING; }
+
 enum Phase : u32 { PHASE_PREPARE, PHASE_WORK, PHASE_FINISH };
 
 // The last 16 bytes of the shared memory are the workers' mailbox; operations have the rest.

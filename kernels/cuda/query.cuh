@@ -160,7 +160,7 @@ MR_DEVICE Coded code_query(const float* values, u32 dim, u32 steps, u32 column, 
     return Coded{warp_sum(coded.lost), warp_sum(coded.kept), warp_sum(coded.sum)};
 }
 
-MR_DEVICE double goodness(u32 metric, double score) { return metric == METRIC_L2 ? -score : score; }
+MR_DEVICE double goodness(u32 metric, double score) { return is_distance(metric) ? -score : score; }
 
 // The caller's threshold as an upper bound that rows of interest reach. It is at least the lowest finite number, which
 // the padding of a group does not reach.

@@ -95,7 +95,7 @@ MR_DEVICE Status plan_score(const KernelParams& params, JobRecord& job, const Co
     const u32 items = descriptor.items;
     if (descriptor.dim != corpus.dim) return STATUS_BAD_DESCRIPTOR;
     if (!(corpus.flags & CORPUS_ROWS)) return STATUS_STALE_CORPUS;
-    if (descriptor.metric < METRIC_COSINE || descriptor.metric > METRIC_L2) return STATUS_BAD_DESCRIPTOR;
+    if (!is_metric(descriptor.metric)) return STATUS_BAD_DESCRIPTOR;
     plan.all_rows = descriptor.flags & FLAG_ALL_ROWS;
     plan.width = plan.all_rows ? corpus.rows : descriptor.k;
     // Compared in elements of four bytes, of which there are less than 2^63.
@@ -183,7 +183,8 @@ class Scorer {
     MR_DEVICE void run(u64 tile) {
         const u32 query = static_cast<u32>(tile % plan_.query_tiles) * (plan_.items == 1 ? 1 : MOST_TOGETHER);
         const u32 column = static_cast<u32>(tile / plan_.query_tiles) * TILE_COLUMNS;
-        if (plan_.metric == METRIC_L2) run_tile<true>(query, column);
+        if (is_of_bits(plan_.metric)) score_bits(query, column);
+        else if (plan_.metric == METRIC_L2) run_tile<true>(query, column);
         else run_tile<false>(query, column);
     }
 
@@ -217,6 +218,33 @@ class Scorer {
         }
         finish<QUERIES>(sums, first, second);
         write<QUERIES>(query, column);
+    }
+
+    // Rows of bits: a group of lanes counts the words of a row and a query, and the score is exact either way.
+    MR_DEVICE void score_bits(u32 query, u32 column) {
+        const u32 group = thread_index() / LANES;
+        const u32 queries = smaller(plan_.items - query, MOST_TOGETHER);
+        for (u32 q = 0; q < queries; ++q) {
+            const u32* asked = reinterpret_cast<const u32*>(payload_) + u64(query + q) * plan_.dim;
+            for (u32 at = 0; at < ROWS_AT_ONCE; ++at) {
+                const u32 mine = group * ROWS_AT_ONCE + at;
+                const Place place = place_of(smaller(column + mine, plan_.width - 1));
+                const u32* words = reinterpret_cast<const u32*>(place.row);
+                u32 both = 0, either = 0;
+                for (u32 word = definition_lane(); word < plan_.dim; word += LANES) {
+                    const u32 a = load_global(asked + word), b = load_global(words + word);
+                    both += popcount(a & b), either += popcount(a | b);
+                }
+                for (u32 mask = 1; mask < LANES; mask *= 2) {
+                    both += warp_shuffle_xor(both, mask), either += warp_shuffle_xor(either, mask);
+                }
+                double score = static_cast<double>(either - both);
+                if (plan_.metric == METRIC_JACCARD) score = either == 0 ? 1.0 : divide_exactly(both, either);
+                if (definition_lane() == 0) state_->scores[q][mine] = reported(score);
+            }
+        }
+        block_sync();
+        write<MOST_TOGETHER>(query, column);
     }
 
     // A row, and its squared norm.

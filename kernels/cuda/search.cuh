@@ -6,13 +6,15 @@
 //   FINISH   a chunk is one query, or eight where there are more queries than blocks, or nothing to merge: its lists
 //            become the answer's
 //
-// The screen is by int8 codes (screen.cuh), or by the float32 rows where the corpus asks for that (screen_float32.cuh).
+// The screen is by int8 codes (screen.cuh), by the float32 rows where the corpus asks for that (screen_float32.cuh), or by
+// rows of bits (screen_bits.cuh).
 //
 // Few queries are shared out by rows, so that one query is spread over all blocks; many are shared out by query, and
 // nothing needs merging.
 #pragma once
 
 #include "lists.cuh"
+#include "screen_bits.cuh"
 #include "screen_float32.cuh"
 #include "stage.cuh"
 
@@ -44,7 +46,8 @@ struct SearchPlan {
     u32 items, dim, quads, steps;
     u32 k, metric, capacity, room;
     u32 query_tile, query_tiles, splits;
-    u32 every_row, float32, streamed;
+    u32 every_row, streamed;
+    u32 by_values;  // whether the screen is by the rows themselves: float32, or bits
     u32 by_warp;  // a query's shares are merged by a warp, eight queries in a chunk of FINISH
     u32 by_row, rows;  // whether the queries are rows of the corpus, and how many it has
 };
@@ -65,8 +68,8 @@ MR_DEVICE bool lay_search(SearchPlan& plan, u64 scratch_bytes, u32 splits) {
     const u64 cells = u64(splits) * plan.items * plan.room * sizeof(Cell),
               raw = u64(plan.items) * plan.dim * sizeof(float);
     // The queries as they came are read in PREPARE alone, the cells after it, but for a screen by rows.
-    plan.raw = plan.cells = layout.take(plan.float32 || cells > raw ? cells : raw);
-    if (plan.float32) plan.raw = layout.take(raw);
+    plan.raw = plan.cells = layout.take(plan.by_values || cells > raw ? cells : raw);
+    if (plan.by_values) plan.raw = layout.take(raw);
     return layout.used <= scratch_bytes;
 }
 
@@ -75,7 +78,7 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
     SearchPlan& plan = plan_in<SearchPlan>(job);
     const u32 items = descriptor.items;
     if (descriptor.dim != corpus.dim || items == 0 || descriptor.k == 0) return STATUS_BAD_DESCRIPTOR;
-    if (descriptor.metric < METRIC_COSINE || descriptor.metric > METRIC_L2) return STATUS_BAD_DESCRIPTOR;
+    if (!is_metric(descriptor.metric)) return STATUS_BAD_DESCRIPTOR;
     const bool by_row = descriptor.flags & FLAG_QUERY_ROWS;
     const u64 query_bytes = by_row ? sizeof(u32) : descriptor.dim * sizeof(float);
     if (descriptor.payload_len < items * query_bytes) return STATUS_BAD_DESCRIPTOR;
@@ -90,24 +93,24 @@ MR_DEVICE Status plan_search(const KernelParams& params, JobRecord& job, const C
     if (wants_every_row(plan.k, corpus.rows) || plan.k > plan.capacity || corpus.flags & CORPUS_WILD) {
         return plan_every_row(job, &plan.every_row);
     }
-    plan.float32 = corpus.flags & CORPUS_FLOAT32 ? 1 : 0;
-    if (!(corpus.flags & (plan.float32 ? CORPUS_ROWS : CORPUS_SCREENED))) return STATUS_STALE_CORPUS;
+    const bool bits = is_of_bits(plan.metric);
+    plan.by_values = bits || corpus.flags & CORPUS_FLOAT32 ? 1 : 0;
+    if (!(corpus.flags & (plan.by_values ? CORPUS_ROWS : CORPUS_SCREENED))) return STATUS_STALE_CORPUS;
     plan.segments = corpus.segments;
     plan.segment_count = corpus.segment_count;
     const bool streamed = corpus.stream != nullptr;
-    // Its rows are not there to be named.
-    if (streamed && by_row) return STATUS_BAD_DESCRIPTOR;
+    // Its rows are not there to be named, nor are they there as they are.
+    if (streamed && (by_row || bits)) return STATUS_BAD_DESCRIPTOR;
     plan.streamed = streamed ? 1 : 0;
     plan.by_row = by_row ? 1 : 0;
     plan.rows = corpus.rows;
-    if (!streamed && !plan.float32 && corpus.segments[0].columns[plan.metric - 1] == nullptr) {
-        return STATUS_STALE_CORPUS;
-    }
+    const bool has_columns = !streamed && (bits || !plan.by_values);
+    if (has_columns && corpus.segments[0].columns[bits ? 0 : plan.metric - 1] == nullptr) return STATUS_STALE_CORPUS;
     plan.groups = streamed ? corpus.largest_tile : corpus.groups;
     plan.max_norm = corpus.max_norm;
     plan.quads = divide_up(plan.dim, 4);
     plan.steps = divide_up(plan.quads, 8);
-    plan.query_tile = items <= 8 || plan.float32 ? 8 : MOST_QUERIES;
+    plan.query_tile = items <= 8 || plan.by_values ? 8 : MOST_QUERIES;
     plan.query_tiles = divide_up(items, plan.query_tile);
     u32 splits = smaller(larger(params.workers / plan.query_tiles, 1), larger(plan.groups / LEAST_GROUPS, 1));
     plan.by_warp = items > params.workers || splits == 1 ? 1 : 0;
@@ -188,7 +191,7 @@ MR_DEVICE_CALL void prepare_search(const KernelParams& params, JobRecord& job, u
     float* raw = reinterpret_cast<float*>(global(job.scratch) + plan.raw) + static_cast<u64>(query) * plan.dim;
     QueryParams ready = unscreened();
     const bool is_there = query < plan.items;
-    if (plan.by_row && !plan.float32) {
+    if (plan.by_row && !plan.by_values) {
         ready = prepare_row(plan, is_there ? named_row(params, job, query) : NamedRow{nullptr, 0}, column, fragments);
     } else {
         const float* values = is_there ? values_of(params, job, query) : nullptr;
@@ -200,7 +203,10 @@ MR_DEVICE_CALL void prepare_search(const KernelParams& params, JobRecord& job, u
             largest = warp_max(loaded.largest);
         }
         const bool screened = norm2 > 0.0 && is_tame(norm2);
-        if (plan.float32) {
+        if (is_of_bits(plan.metric)) {
+            // As numbers its words say nothing.
+            if (values != nullptr) ready = bits_params(plan.metric, plan.threshold);
+        } else if (plan.by_values) {
             if (screened) ready = float32_params(plan.metric, norm2, plan.threshold, float32_bound(plan.dim));
         } else {
             const Coded coded = code_query(raw, plan.dim, plan.steps, column, screened, largest, fragments);
@@ -259,7 +265,7 @@ MR_DEVICE_CALL void work_search(JobRecord& job, u32 chunk) {
         if (tile == 0 || query >= count) collector.open(query, load_global(ready + query));
         else collector.reopen(query, load_global(ready + query), load_global(heads + query));
     }
-    if (!plan.float32 && plan.steps <= SLAB_STEPS) stage_slab(queries, 0, plan.steps, slab);
+    if (!plan.by_values && plan.steps <= SLAB_STEPS) stage_slab(queries, 0, plan.steps, slab);
     block_sync();
     const bool streamed = plan.streamed != 0;
     const Segment* segments = streamed ? plan.segments + tile : plan.segments;
@@ -273,7 +279,11 @@ MR_DEVICE_CALL void work_search(JobRecord& job, u32 chunk) {
         });
     };
     float* const values = reinterpret_cast<float*>(slab);
-    if (!plan.float32) {
+    if (is_of_bits(plan.metric)) {
+        each_row([&](const Segment& segment, u32 begin, u32 end) {
+            screen_bits_of(plan.metric, raw, count, plan.dim, collector, segment, begin, end, slab);
+        });
+    } else if (!plan.by_values) {
         each([&](const Segment& segment, u32 begin, u32 end) {
             screen_run(queries, collector, segment, begin, end, plan.query_tile == 8, slab);
         });

@@ -78,7 +78,7 @@ impl Rig {
     /// some.
     fn bounds_hold(&self, rows: &Matrix, k: usize) {
         let view = corpus(rows, &points(rows.rows, 1), &[rows.rows / 4, rows.rows / 2]);
-        for metric in Metric::ALL {
+        for metric in Metric::OF_FLOATS {
             let queries = Queries::Rows((0..rows.rows as u32).collect());
             let answer = self.run(&Search { corpus: view.clone(), queries, metric, k, threshold: None });
             let answer: Vec<u64> = pod_collect_to_vec(&answer);
@@ -253,7 +253,7 @@ fn scores_are_the_definitions_to_the_bit() {
         let view = corpus(rows, &points(rows.rows, 2), &[50, 1, 0]);
         for count in [1, 2, 13] {
             let asked = queries(rows, count, 2);
-            for metric in Metric::ALL {
+            for metric in Metric::OF_FLOATS {
                 let want = |query: usize, row: u32| {
                     let score = exact::score(metric, asked.row(query), rows.row(row as usize));
                     exact::reported(score).to_bits()

@@ -97,8 +97,10 @@ impl Inputs<'_> {
         if self.descriptor.k == 0 { Err(Status::BadDescriptor) } else { Ok(self.descriptor.k as usize) }
     }
 
-    pub(crate) fn metric(&self) -> Result<Metric, Status> {
-        Metric::from_u8(self.descriptor.metric).ok_or(Status::BadDescriptor)
+    /// The metric that the slot names: one that compares rows like the corpus's.
+    pub(crate) fn metric_of(&self, view: &CorpusView) -> Result<Metric, Status> {
+        let named = Metric::from_u8(self.descriptor.metric);
+        named.filter(|metric| metric.element() == view.row_type().element).ok_or(Status::BadDescriptor)
     }
 
     /// The corpus version that the slot names.

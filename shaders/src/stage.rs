@@ -109,6 +109,8 @@ stages! { traits, shape;
     /// In tiles of 64 queries.
     SearchMany => search_by_tiles(shape, 16),
     SearchCollect => wgsl::search_collect(),
+    Bits => wgsl::bits(),
+    BitsCollect => wgsl::bits_collect(),
     Nearest => wgsl::nearest(),
     NearestCollect => wgsl::nearest_collect(),
     ScoreProductsFloat64 if traits.float64 => wgsl::score_sums_float64(0),
@@ -116,6 +118,7 @@ stages! { traits, shape;
     ScoreProductsInteger => wgsl::score_sums_integer(0),
     ScoreSquaresInteger => wgsl::score_sums_integer(1),
     ScoreFinish => wgsl::score_finish(),
+    ScoreBits => wgsl::score_bits(),
 }
 
 fn search_by_teams(traits: Traits, queries: u32) -> String {

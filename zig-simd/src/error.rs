@@ -45,6 +45,12 @@ pub enum SimdError {
         /// The smallest legal value.
         limit: usize,
     },
+    /// Arguments of kinds that do not go together.
+    #[error("{what}")]
+    Mismatch {
+        /// What does not.
+        what: &'static str,
+    },
     /// A query's int8 code is -128, which the screen does not take (its range is symmetric).
     #[error("code {position} of the query is -128, outside -127..=127")]
     QueryCode {

@@ -3,9 +3,10 @@
 //! The sum runs in 8 strided lanes (lane j takes i with i mod 8 = j, in rising order), combined as
 //! ((l0+l4)+(l2+l6))+((l1+l5)+(l3+l7)); missing elements count as +0.
 
+use megaring_core::exact::Overlap;
+
 use crate::error::{SimdError, check_length};
 use crate::kernels::KernelSet;
-use crate::table::GatherKernel;
 
 impl KernelSet {
     /// out\[c\] = the dot product of `query` and row `ids[c]` of `rows` (row-major, as wide as the query).
@@ -25,10 +26,22 @@ impl KernelSet {
     pub fn exact_l2(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]) -> Result<(), SimdError> {
         gather(self.table.exact_l2, query, rows, ids, out)
     }
+
+    /// out\[c\] = what `query` and row `ids[c]` of `rows` (row-major, as wide as the query), words of bits, have in
+    /// common.
+    ///
+    /// # Errors
+    /// As [`KernelSet::exact_dot`].
+    pub fn overlap(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [Overlap]) -> Result<(), SimdError> {
+        gather(self.table.overlap, query, rows, ids, out)
+    }
 }
 
+/// Scores gathered rows into as many places.
+type Gather<T> = unsafe extern "C" fn(*const f32, *const f32, usize, *const u32, usize, *mut T);
+
 /// `kernel` comes from a `KernelSet`.
-fn gather(kernel: GatherKernel, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]) -> Result<(), SimdError> {
+fn gather<T>(kernel: Gather<T>, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [T]) -> Result<(), SimdError> {
     let dim = query.len();
     check_length("the scores", ids.len(), out.len())?;
     if dim > 0 {

@@ -12,20 +12,25 @@ const nibbles = @import("nibbles.zig");
 const encode = @import("encode.zig");
 const filter = @import("filter.zig");
 const narrow = @import("narrow.zig");
+const bits = @import("bits.zig");
+const sweeping = @import("sweep.zig");
 const nearest = @import("nearest.zig");
 const roofline = @import("roofline.zig");
 
 /// Raised with every change of a signature, here and in src/table.rs.
-const abi_version = 10;
+const abi_version = 11;
 
 /// Every function, in the order of src/table.rs and by the names there.
 const kernels = .{
     .nop = &nop,
     .exact_dot = exactGather(.dot),
     .exact_l2 = exactGather(.l2),
-    .sweep_cosine = sweep(.cosine),
-    .sweep_dot = sweep(.dot),
-    .sweep_l2 = sweep(.l2),
+    .overlap = &overlap,
+    .sweep_cosine = sweepNarrow(.cosine),
+    .sweep_dot = sweepNarrow(.dot),
+    .sweep_l2 = sweepNarrow(.l2),
+    .sweep_hamming = sweepBits(.hamming),
+    .sweep_jaccard = sweepBits(.jaccard),
     .quantise = &quantise,
     .screen_i8 = &screenI8,
     .screen_nibbles = &screenNibbles,
@@ -67,10 +72,32 @@ fn exactGather(comptime operation: exact.Operation) *const GatherFn {
     }.kernel;
 }
 
-fn sweep(comptime metric: narrow.Metric) *const fn (*const narrow.Job) callconv(.c) usize {
+/// The same with words of bits.
+fn overlap(
+    query: [*]const u32,
+    base: [*]const u32,
+    words: usize,
+    ids: [*]const u32,
+    count: usize,
+    out: [*]bits.Overlap,
+) callconv(.c) void {
+    bits.gather(query, base, words, ids, count, out);
+}
+
+const SweepFn = fn (*const sweeping.Job) callconv(.c) usize;
+
+fn sweepNarrow(comptime metric: narrow.Metric) *const SweepFn {
     return struct {
-        fn kernel(job: *const narrow.Job) callconv(.c) usize {
+        fn kernel(job: *const sweeping.Job) callconv(.c) usize {
             return narrow.sweep(metric, job);
+        }
+    }.kernel;
+}
+
+fn sweepBits(comptime metric: bits.Metric) *const SweepFn {
+    return struct {
+        fn kernel(job: *const sweeping.Job) callconv(.c) usize {
+            return bits.sweep(metric, job);
         }
     }.kernel;
 }

@@ -6,36 +6,15 @@
 const std = @import("std");
 const isa = @import("isa.zig");
 const vector = @import("vector.zig");
+const sweeping = @import("sweep.zig");
+
+const Job = sweeping.Job;
+const Scored = sweeping.Scored;
 
 /// The widest rows.
 pub const max_dim = 3;
 
 pub const Metric = enum { cosine, dot, l2 };
-
-/// The same as `RankedRow` in host/core/src/lists.rs.
-pub const Scored = extern struct { score: f64, row: u32, reserved: u32 = 0 };
-
-/// The same as `NarrowJob` in narrow.rs.
-pub const Job = extern struct {
-    /// Row-major, `dim` columns.
-    rows: [*]const f32,
-    /// dot(x, x) of each row; read for cosine alone.
-    norms2: [*]const f64,
-    begin: usize,
-    end: usize,
-    query: [*]const f32,
-    /// dot(x, x) of the query.
-    norm2: f64,
-    /// What a goodness must exceed.
-    threshold: f64,
-    /// Rows that exceed it, `count` of them so far, with their goodness.
-    found: [*]Scored,
-    count: *usize,
-    capacity: usize,
-    dim: u32,
-    /// Number of row 0.
-    row_base: u32,
-};
 
 /// Rows in a register of float64.
 const lanes = isa.f64_lanes;

@@ -2,18 +2,23 @@
 
 use std::ffi::c_void;
 
+use megaring_core::exact::Overlap;
+
 use crate::encode::Mask;
 use crate::filter::RawFilter;
-use crate::narrow::NarrowJob;
 use crate::nibbles::NibbleJob;
 use crate::roofline::{Codes, Piece, QueryCodes, Sums};
 use crate::screen::{RawQuantised, ScreenJob};
+use crate::sweep::SweepJob;
 
 /// query, rows, dim, ids, ids' count, out.
 pub(crate) type GatherKernel = unsafe extern "C" fn(*const f32, *const f32, usize, *const u32, usize, *mut f64);
 
+/// The same, of rows of bits.
+pub(crate) type OverlapKernel = unsafe extern "C" fn(*const f32, *const f32, usize, *const u32, usize, *mut Overlap);
+
 /// Returns the row reached.
-pub(crate) type SweepKernel = unsafe extern "C" fn(*const NarrowJob) -> usize;
+pub(crate) type SweepKernel = unsafe extern "C" fn(*const SweepJob) -> usize;
 
 /// What [`KernelTable::encode`] reads of an automaton; see src/encode.zig.
 #[repr(C)]
@@ -53,14 +58,17 @@ macro_rules! kernels {
     };
 }
 
-// 10 is the version, raised with every change of a signature here and in src/exports.zig.
-kernels! { 10;
+// 11 is the version, raised with every change of a signature here and in src/exports.zig.
+kernels! { 11;
     nop: unsafe extern "C" fn(),
     exact_dot: GatherKernel,
     exact_l2: GatherKernel,
+    overlap: OverlapKernel,
     sweep_cosine: SweepKernel,
     sweep_dot: SweepKernel,
     sweep_l2: SweepKernel,
+    sweep_hamming: SweepKernel,
+    sweep_jaccard: SweepKernel,
     quantise: unsafe extern "C" fn(*const f32, usize, *mut i8, *mut RawQuantised),
     screen_i8: unsafe extern "C" fn(*const ScreenJob) -> usize,
     screen_nibbles: unsafe extern "C" fn(*mut NibbleJob) -> usize,

@@ -3,6 +3,7 @@ test {
     _ = @import("vector.zig");
     _ = @import("exact.zig");
     _ = @import("narrow.zig");
+    _ = @import("bits.zig");
     _ = @import("quantise.zig");
     _ = @import("screen.zig");
     _ = @import("screen_test.zig");

@@ -174,7 +174,7 @@ fn search_equals_the_reference_for_few_and_many_queries() {
             let view = rig.corpus(&rows, &[16, 700, 1]);
             for count in [1, 2, 7, 70] {
                 let queries = queries(&rows, count, 5);
-                for metric in Metric::ALL {
+                for metric in Metric::OF_FLOATS {
                     for k in [1, 10, 100, 749, 1500, 9999] {
                         let ask = ask(metric, k);
                         let found = rig.search(&view, &queries, ask, Room::Usual);
@@ -222,7 +222,7 @@ fn search_shares_large_corpora_by_rows() {
         let queries = queries(&rows, 3, 9);
         for rig in Rig::all() {
             let view = rig.corpus(&rows, &[7_777]);
-            for metric in Metric::ALL {
+            for metric in Metric::OF_FLOATS {
                 let want = truth(&rows, &queries, ask(metric, 10));
                 assert_eq!(rig.search(&view, &queries, ask(metric, 10), Room::Usual), want, "{metric}");
             }
@@ -247,7 +247,7 @@ fn few_queries_over_a_large_corpus_read_halves_and_lose_no_row() {
         let rig = Rig::new(kernels, 2, Helps::Never);
         for (rows, counts) in [(&apart, &[1, 3, 8][..]), (&same, &[1])] {
             let view = rig.corpus(rows, &[6000]);
-            for (count, metric) in counts.iter().zip(Metric::ALL) {
+            for (count, metric) in counts.iter().zip(Metric::OF_FLOATS) {
                 let queries = queries(rows, *count, 17);
                 for k in [1, 40] {
                     let found = rig.search(&view, &queries, ask(metric, k), Room::Usual);
@@ -275,7 +275,7 @@ fn search_keeps_ties_lists_that_overflow_and_unusual_rows_exact() {
         for (name, rows) in shapes.iter().flatten() {
             let view = rig.corpus(rows, &[100]);
             for queries in [rows.head(2), rows.head(20), poison::constant(1, rows.dim, 0.0)] {
-                for metric in Metric::ALL {
+                for metric in Metric::OF_FLOATS {
                     for room in [Room::Little, Room::Usual] {
                         let want = truth(rows, &queries, ask(metric, 5));
                         assert_eq!(rig.search(&view, &queries, ask(metric, 5), room), want, "{name} {metric} {room:?}");
@@ -292,7 +292,7 @@ fn a_score_threshold_is_kept_to_the_last_bit() {
         let queries = queries(&rows, 4, 3);
         for rig in Rig::all() {
             let view = rig.corpus(&rows, &[]);
-            for metric in Metric::ALL {
+            for metric in Metric::OF_FLOATS {
                 let exact = truth(&rows, &queries, ask(metric, 20));
                 // A threshold equal to a score keeps that row; the neighbouring float64 drops it.
                 let score = exact[0][9].1;
@@ -313,9 +313,11 @@ fn scores_of_all_and_of_named_rows_equal_the_reference() {
     for rig in Rig::all() {
         let view = rig.corpus(&rows, &[50, 50]);
         let named: Vec<u32> = (0..200).map(|i| (i * 97 + 5) % 333).collect();
-        for (metric, twin) in
-            Metric::ALL.into_iter().zip([reference::Metric::Cosine, reference::Metric::Dot, reference::Metric::L2])
-        {
+        for (metric, twin) in Metric::OF_FLOATS.into_iter().zip([
+            reference::Metric::Cosine,
+            reference::Metric::Dot,
+            reference::Metric::L2,
+        ]) {
             let want = reference::score(twin, &queries.values, &rows.values, rows.dim);
             let mut job = Score { corpus: view.clone(), queries: owned(&queries), metric, rows: None };
             assert_eq!(rig.answer(&job).0, want, "{metric}");

@@ -14,10 +14,10 @@ use super::{Check, matrix};
 use crate::Failure;
 
 /// Which rows are left of so many, under a name.
-type Choice = (&'static str, fn(usize, usize) -> bool);
+pub(super) type Choice = (&'static str, fn(usize, usize) -> bool);
 
 /// Most, some, runs, and so few that less are left than are wanted.
-const CHOICES: [Choice; 6] = [
+pub(super) const CHOICES: [Choice; 6] = [
     ("all but a few", |row, _| row % 97 != 5),
     ("every third", |row, _| row % 3 == 1),
     ("the first of every sixty", |row, _| row % 60 == 0),
@@ -27,7 +27,11 @@ const CHOICES: [Choice; 6] = [
 ];
 
 /// A version of which the chosen rows alone are visible, and their numbers.
-fn select(corpus: &CorpusView, check: &Check<'_, impl super::Cases>, choice: Choice) -> (Arc<CorpusView>, Vec<u32>) {
+pub(super) fn select(
+    corpus: &CorpusView,
+    check: &Check<'_, impl super::Cases>,
+    choice: Choice,
+) -> (Arc<CorpusView>, Vec<u32>) {
     let rows = corpus.rows();
     let hidden = |row: &usize| !choice.1(*row, rows);
     let visible = corpus.segments().map(|(start, segment)| {
@@ -51,7 +55,7 @@ pub(super) fn searches(check: &mut Check<'_, Search>) -> Result<(), Failure> {
             let gathered = check.subject.engine.store().table().gather(&view);
             let values = left.iter().flat_map(|row| rows.row(*row as usize)).copied().collect();
             let subset = Matrix { rows: left.len(), dim, values };
-            for metric in Metric::ALL {
+            for metric in Metric::OF_FLOATS {
                 let of_subset = truth(metric, &queries, &subset, count, None);
                 let renumber = |hits: &Hits| hits.iter().map(|(row, score)| (left[*row as usize], *score)).collect();
                 let all: Vec<Hits> = of_subset.iter().map(renumber).collect();

@@ -5,7 +5,7 @@ use megaring_core::score::Score;
 use megaring_datasets::{Embeddings, reference, sample};
 
 use super::search::by_reference;
-use super::{Cases, Check, Workload, matrix};
+use super::{Cases, Check, Workload, bits, matrix};
 use crate::{Bench, Failure, queries};
 
 /// Rows of the corpus that it is measured on.
@@ -26,7 +26,7 @@ impl Cases for Score {
         for (rows, asked, dim) in shapes.iter().copied() {
             scored(check, &Embeddings { rows, dim, seed: 14, ..Embeddings::default() }.generate(), asked)?;
         }
-        Ok(())
+        bits::scores(check)
     }
 
     fn parts(answer: &Vec<f32>) -> Vec<u32> {
@@ -56,7 +56,7 @@ impl Cases for Score {
 fn scored(check: &mut Check<'_, Score>, rows: &megaring_datasets::Matrix, asked: usize) -> Result<(), Failure> {
     let corpus = check.subject.store(rows, &[rows.rows / 3])?;
     let queries = rows.head(asked.min(rows.rows)).values;
-    for metric in Metric::ALL {
+    for metric in Metric::OF_FLOATS {
         let all = reference::score(by_reference(metric), &queries, &rows.values, rows.dim);
         let last = rows.rows as u32 - 1;
         for named in [None, Some(vec![last, 0, last / 2, last / 2, last / 3, (last + 1) / 3]), Some(Vec::new())] {

@@ -9,7 +9,7 @@ use megaring_core::rescore::Ranked;
 use megaring_core::search::{Queries, Search};
 use megaring_datasets::{Embeddings, Matrix, poison, reference, sample};
 
-use super::{Cases, Check, Scale, Workload, hidden, matrix};
+use super::{Cases, Check, Scale, Workload, bits, hidden, matrix};
 use crate::{Bench, Failure, queries};
 
 /// Rows and the bits of their scores, best first.
@@ -32,6 +32,7 @@ impl Cases for Search {
         rows_of_all_lengths(check)?;
         thresholds(check)?;
         hidden::searches(check)?;
+        bits::searches(check)?;
         no_rows(check)
     }
 
@@ -60,6 +61,8 @@ pub(super) fn by_reference(metric: Metric) -> reference::Metric {
         Metric::Cosine => reference::Metric::Cosine,
         Metric::Dot => reference::Metric::Dot,
         Metric::L2 => reference::Metric::L2,
+        Metric::Hamming => reference::Metric::Hamming,
+        Metric::Jaccard => reference::Metric::Jaccard,
     }
 }
 
@@ -73,7 +76,7 @@ pub fn truth(metric: Metric, queries: &[f32], rows: &Matrix, k: usize, threshold
 }
 
 /// A search whose first hits the truth has.
-fn searched(check: &mut Check<'_, Search>, name: &str, job: Search, truth: &[Hits]) -> Result<(), Failure> {
+pub(super) fn searched(check: &mut Check<'_, Search>, name: &str, job: Search, truth: &[Hits]) -> Result<(), Failure> {
     let Search { metric, k, ref queries, .. } = job;
     let want: Vec<Hits> = truth.iter().map(|hits| hits[..k.min(hits.len())].to_vec()).collect();
     check.case(format!("{name}, {metric}, k {k}, batch {}", queries.len()), job, &want)
@@ -108,7 +111,7 @@ pub fn stored_rows_find_each_other(
     batches: Batches<'_>,
 ) -> Result<(), Failure> {
     let most = batches.iter().map(|(k, _)| *k).max().unwrap_or(1);
-    for metric in Metric::ALL {
+    for metric in Metric::OF_FLOATS {
         let truth = truth(metric, &rows.values, rows, most, None);
         for (k, sizes) in batches {
             for size in sizes.iter().copied().filter(|size| *size <= rows.rows) {
@@ -134,7 +137,7 @@ pub fn near_rows_are_found(
 ) -> Result<(), Failure> {
     let corpus = check.subject.store(rows, &[rows.rows / 3, rows.rows / 3 + 3])?;
     let most = ks.iter().copied().max().unwrap_or(1);
-    for metric in Metric::ALL {
+    for metric in Metric::OF_FLOATS {
         let truth = truth(metric, queries, rows, most, None);
         for k in ks {
             searched(check, name, job(&corpus, queries, metric, *k), &truth)?;
@@ -153,7 +156,7 @@ pub fn rows_by_number(check: &mut Check<'_, Search>, name: &str, rows: &Matrix, 
     let places = (0..count).map(|at| at * 7_919 % rows.rows).chain([rows.rows / 2]);
     let numbers: Vec<u32> = places.map(|row| row as u32).collect();
     let queries: Vec<f32> = numbers.iter().flat_map(|row| rows.row(*row as usize)).copied().collect();
-    for metric in Metric::ALL {
+    for metric in Metric::OF_FLOATS {
         let unlimited = truth(metric, &queries, rows, 20, None);
         let middle = unlimited[0].last().map(|(_, bits)| f64::from_bits(*bits));
         for threshold in [None, middle] {
@@ -179,7 +182,7 @@ fn rows_of_all_lengths(check: &mut Check<'_, Search>) -> Result<(), Failure> {
         values.iter_mut().for_each(|value| *value *= 2.0_f32.powi(length));
     }
     let corpus = check.subject.store(&rows, &[count / 3])?;
-    for metric in Metric::ALL {
+    for metric in Metric::OF_FLOATS {
         for number in (0..count).step_by(check.scale.of([3, 5, 5, 11])) {
             let order = truth(metric, rows.row(number), &rows, count, None);
             for rank in [0, 1, 4, 7] {
@@ -287,7 +290,7 @@ fn thresholds(check: &mut Check<'_, Search>) -> Result<(), Failure> {
     let rows = Embeddings { rows, dim, seed: 11, ..Embeddings::default() }.generate();
     let asked = megaring_datasets::queries(&rows, check.scale.of([2, 4, 4, 33]), 12);
     let corpus = check.subject.store(&rows, &[rows.rows / 2])?;
-    for metric in Metric::ALL {
+    for metric in Metric::OF_FLOATS {
         let order = truth(metric, &asked.values[..dim], &rows, rows.rows, None);
         let score_at = |rank: usize| f64::from_bits(order[0][rank].1);
         let (last, middle) = (rows.rows - 1, rows.rows / 10);
@@ -306,7 +309,7 @@ fn thresholds(check: &mut Check<'_, Search>) -> Result<(), Failure> {
 fn no_rows(check: &mut Check<'_, Search>) -> Result<(), Failure> {
     let rows = Matrix { rows: 0, dim: 8, values: Vec::new() };
     let corpus = check.subject.store(&rows, &[])?;
-    for metric in Metric::ALL {
+    for metric in Metric::OF_FLOATS {
         searched(check, "no rows", job(&corpus, &[1.0; 16], metric, 10), &[Vec::new(), Vec::new()])?;
     }
     Ok(())

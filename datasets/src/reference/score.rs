@@ -11,13 +11,22 @@ pub enum Metric {
     Dot,
     /// Squared Euclidean distance; smaller is better.
     L2,
+    /// Bits in which two rows differ; smaller is better.
+    Hamming,
+    /// Bits that both rows have over bits that either has, 1 where neither has any; larger is better.
+    Jaccard,
 }
 
 impl Metric {
-    /// All metrics, for tests that go through them.
+    /// All metrics of numbers, for tests that go through them.
     pub const ALL: [Metric; 3] = [Metric::Cosine, Metric::Dot, Metric::L2];
 
-    /// The float64 score of `a` and `b` under this metric.
+    /// Whether a smaller score is better.
+    pub fn is_distance(self) -> bool {
+        matches!(self, Metric::L2 | Metric::Hamming)
+    }
+
+    /// The float64 score of `a` and `b` under this metric. Of bits, a value has 32.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -26,6 +35,11 @@ impl Metric {
             Metric::Cosine => cosine(a, b),
             Metric::Dot => dot(a, b),
             Metric::L2 => l2(a, b),
+            Metric::Hamming => count_bits(a, b, |x, y| x != y),
+            Metric::Jaccard => match count_bits(a, b, |x, y| x || y) {
+                0.0 => 1.0,
+                either => count_bits(a, b, |x, y| x && y) / either,
+            },
         }
     }
 }
@@ -97,7 +111,7 @@ impl<'a> Rows<'a> {
                 let scored = rows.zip(&self.norms2);
                 scored.map(|(row, &row_norm2)| cosine_of(dot(query, row), query_norm2, row_norm2)).collect()
             }
-            Metric::Dot | Metric::L2 => rows.map(|row| self.metric.score(query, row)).collect(),
+            _ => rows.map(|row| self.metric.score(query, row)).collect(),
         }
     }
 }
@@ -106,6 +120,14 @@ impl<'a> Rows<'a> {
 pub(super) fn checked_dim(values: &[f32], dim: usize) -> usize {
     assert!(dim > 0 && values.len().is_multiple_of(dim), "{} values are not rows of {dim}", values.len());
     dim
+}
+
+/// How many bits of two rows, in the same place, are such a pair.
+fn count_bits(a: &[f32], b: &[f32], counts: impl Fn(bool, bool) -> bool) -> f64 {
+    assert_eq!(a.len(), b.len(), "rows of different lengths");
+    let bit = |value: f32, at: u32| value.to_bits() >> at & 1 == 1;
+    let places = a.iter().zip(b).flat_map(|(&x, &y)| (0..32).map(move |at| (bit(x, at), bit(y, at))));
+    places.filter(|(x, y)| counts(*x, *y)).count() as f64
 }
 
 fn cosine_of(dot: f64, norm2_a: f64, norm2_b: f64) -> f64 {

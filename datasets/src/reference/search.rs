@@ -22,8 +22,8 @@ impl Hit {
     }
 }
 
-/// The best `k` rows for each query: better float64 score first (larger for cosine and dot, smaller for l2), equal
-/// scores by smaller row. `threshold` keeps reported scores at least (l2: at most) that large. `k` above the row count
+/// The best `k` rows for each query: better float64 score first (smaller for distances, else larger), equal
+/// scores by smaller row. `threshold` keeps reported scores at least (of distances: at most) that large. `k` above the row count
 /// means all rows.
 ///
 /// `queries` and `rows` are row-major with `dim` values each. One list per query comes back, in order.
@@ -54,17 +54,14 @@ pub fn search(
 fn passes(metric: Metric, score: f64, threshold: Option<f64>) -> bool {
     match (threshold, metric) {
         (None, _) => true,
-        (Some(least), Metric::Cosine | Metric::Dot) => score >= least,
-        (Some(most), Metric::L2) => score <= most,
+        (Some(most), metric) if metric.is_distance() => score <= most,
+        (Some(least), _) => score >= least,
     }
 }
 
 fn order(metric: Metric, a: &Hit, b: &Hit) -> Ordering {
     // Adding +0 makes -0 equal to +0 under `total_cmp`, which, unlike `partial_cmp`, also stays a total order on NaN.
     let (x, y) = (a.score + 0.0, b.score + 0.0);
-    let by_score = match metric {
-        Metric::Cosine | Metric::Dot => y.total_cmp(&x),
-        Metric::L2 => x.total_cmp(&y),
-    };
+    let by_score = if metric.is_distance() { x.total_cmp(&y) } else { y.total_cmp(&x) };
     by_score.then(a.row.cmp(&b.row))
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, RwLock, Weak};
 
 use crate::error::Error;
-use crate::metric::Metric;
+use crate::metric::{Element, Metric, RowType};
 use crate::nibbles::{Nibbles, NibblesView};
 use crate::screen::{self, CodesView};
 use crate::visible::Visible;
@@ -20,13 +20,13 @@ use crate::visible::Visible;
 /// What of a segment an operation reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Column {
-    /// The rows, float32.
+    /// The rows, float32, or words of bits.
     Embeddings,
     /// `dot(x, x)` of each row, float64.
     Norms,
     /// The packed int8 codes.
     Codes,
-    /// The int8 screen's columns under a metric ([`SegmentView::columns`]).
+    /// The screen's columns under a metric ([`SegmentView::columns`]). Those of Hamming serve every metric of bits.
     Screen(Metric),
     /// The 5-D coordinates, float64.
     Coordinates,
@@ -34,7 +34,7 @@ pub enum Column {
 
 impl Column {
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
     /// Every column, in the order of [`Self::index`].
     pub const ALL: [Self; Self::COUNT] = [
         Self::Codes,
@@ -44,6 +44,7 @@ impl Column {
         Self::Embeddings,
         Self::Norms,
         Self::Coordinates,
+        Self::Screen(Metric::Hamming),
     ];
 
     /// Whether it says which rows are visible, so that views of one segment may differ in it.
@@ -57,6 +58,7 @@ impl Column {
     pub const fn index(self) -> usize {
         match self {
             Self::Codes => 0,
+            Self::Screen(Metric::Hamming | Metric::Jaccard) => 7,
             Self::Screen(metric) => metric as usize,
             Self::Embeddings => 4,
             Self::Norms => 5,
@@ -64,7 +66,7 @@ impl Column {
         }
     }
 
-    /// Bytes for a segment of `rows` rows with `dim` elements.
+    /// Bytes for a segment of `rows` rows of so many [values](RowType::width).
     #[must_use]
     pub fn bytes(self, rows: usize, dim: usize) -> usize {
         match self {
@@ -128,7 +130,7 @@ impl Columns {
     /// The metric that a screen among them is for.
     #[must_use]
     pub fn screen(self) -> Option<Metric> {
-        Metric::ALL.into_iter().find(|metric| self.contains(Self::of(&[Column::Screen(*metric)])))
+        Metric::OF_FLOATS.into_iter().find(|metric| self.contains(Self::of(&[Column::Screen(*metric)])))
     }
 
     /// Bytes of all of them, for a segment of `rows` rows with `dim` elements.
@@ -149,9 +151,9 @@ pub enum MemoryIds<'a> {
 
 /// The columns of one segment that the compute path reads.
 pub trait SegmentData: Any + Send + Sync {
-    /// Row-major float32, `rows * dim` values, all finite.
+    /// Row-major: `rows * dim` float32, all finite, or of bits the [words](RowType::width).
     fn embeddings(&self) -> &[f32];
-    /// Canonical `dot(x, x)` of each row.
+    /// Canonical `dot(x, x)` of each row; of bits, none.
     fn norms2(&self) -> &[f64];
     /// The packed int8 codes and what bounds their error.
     fn codes(&self) -> CodesView<'_>;
@@ -179,7 +181,7 @@ pub struct SegmentView {
     rows: usize,
     /// `None`: all are.
     visible: Option<Visible>,
-    columns: [OnceLock<Vec<f32>>; 3],
+    columns: [OnceLock<Vec<f32>>; 4],
     high_columns: [OnceLock<Vec<f32>>; 3],
 }
 
@@ -234,15 +236,23 @@ impl SegmentView {
         &*self.data
     }
 
-    /// Columns of the int8 screen under a metric (see [`screen::columns`]). A hidden row has those of padding.
+    /// Columns of the int8 screen under a metric (see [`screen::columns`]), or of a screen by bits, which needs no more
+    /// than [`screen::columns_of_bits`]. A hidden row has those of padding.
     #[must_use]
     pub fn columns(&self, metric: Metric) -> &[f32] {
-        let columns = || screen::columns(metric, self.data.codes(), self.data.norms2());
-        self.columns[metric as usize - 1].get_or_init(|| self.hide(columns()))
+        let (place, of_bits) = match metric {
+            Metric::Cosine | Metric::Dot | Metric::L2 => (metric as usize - 1, false),
+            Metric::Hamming | Metric::Jaccard => (3, true),
+        };
+        let columns = || match of_bits {
+            true => screen::columns_of_bits(self.rows),
+            false => screen::columns(metric, self.data.codes(), self.data.norms2()),
+        };
+        self.columns[place].get_or_init(|| self.hide(columns()))
     }
 
-    /// Columns of the bound by the codes' high halves under a metric (see [`NibblesView::columns`]). A hidden row has
-    /// those of padding.
+    /// Columns of the bound by the codes' high halves under a metric of float32 (see [`NibblesView::columns`]). A
+    /// hidden row has those of padding.
     #[must_use]
     pub fn high_columns(&self, metric: Metric) -> &[f32] {
         let columns = || self.data.nibbles().columns(metric, self.data.codes(), self.data.norms2());
@@ -262,7 +272,7 @@ pub struct CorpusView {
     name: String,
     handle: u32,
     generation: u32,
-    dim: usize,
+    row_type: RowType,
     rows: usize,
     visible_rows: usize,
     segments: Vec<Arc<SegmentView>>,
@@ -272,9 +282,17 @@ pub struct CorpusView {
 }
 
 impl CorpusView {
-    /// Puts segments together. `handle` names the corpus, `generation` this version of it.
+    /// Puts segments together. `handle` names the corpus, `generation` this version of it; a plain number as the rows'
+    /// type is that of their float32 values.
     #[must_use]
-    pub fn new(name: String, handle: u32, generation: u32, dim: usize, segments: Vec<Arc<SegmentView>>) -> Self {
+    pub fn new(
+        name: String,
+        handle: u32,
+        generation: u32,
+        row_type: impl Into<RowType>,
+        segments: Vec<Arc<SegmentView>>,
+    ) -> Self {
+        let row_type = row_type.into();
         let mut rows = 0;
         let mut starts = Vec::with_capacity(segments.len());
         for segment in &segments {
@@ -282,7 +300,7 @@ impl CorpusView {
             rows += segment.rows();
         }
         let visible_rows = segments.iter().map(|segment| segment.visible_rows()).sum();
-        Self { name, handle, generation, dim, rows, visible_rows, segments, starts, numbers: None }
+        Self { name, handle, generation, row_type, rows, visible_rows, segments, starts, numbers: None }
     }
 
     /// The corpus's name.
@@ -303,10 +321,16 @@ impl CorpusView {
         self.generation
     }
 
-    /// Elements of an embedding.
+    /// [Values](RowType::width) of a row: its elements, unless they are bits.
     #[must_use]
     pub fn dim(&self) -> usize {
-        self.dim
+        self.row_type.width()
+    }
+
+    /// What a row is.
+    #[must_use]
+    pub fn row_type(&self) -> RowType {
+        self.row_type
     }
 
     /// Rows in all segments, hidden ones too: a row's number is below it.
@@ -371,8 +395,8 @@ impl CorpusView {
     #[must_use]
     pub fn embedding(&self, row: u32) -> &[f32] {
         let (start, segment) = self.segment_of(row as usize);
-        let begin = (row as usize - start) * self.dim;
-        &segment.data().embeddings()[begin..begin + self.dim]
+        let begin = (row as usize - start) * self.dim();
+        &segment.data().embeddings()[begin..begin + self.dim()]
     }
 
     /// The caller's id and the title of a row. `row` is below [`Self::rows`].
@@ -443,7 +467,7 @@ impl CorpusTable {
     pub fn gather(&self, view: &CorpusView) -> Arc<CorpusView> {
         let numbers: Vec<u32> = view.visible_runs(0..view.rows).flatten().map(|row| row as u32).collect();
         let values: Vec<f32> = numbers.iter().flat_map(|row| view.embedding(*row)).copied().collect();
-        let segment = SegmentView::new(Arc::new(HeapSegment::new(values, view.dim, None)), numbers.len());
+        let segment = SegmentView::new(Arc::new(HeapSegment::of(values, view.row_type)), numbers.len());
         self.derive(view, vec![Arc::new(segment)], Some(numbers))
     }
 
@@ -455,7 +479,7 @@ impl CorpusTable {
                 break handle;
             }
         };
-        let derived = CorpusView::new(view.name.clone(), handle, view.generation, view.dim, segments);
+        let derived = CorpusView::new(view.name.clone(), handle, view.generation, view.row_type, segments);
         let view = Arc::new(CorpusView { numbers, ..derived });
         self.register(&view);
         view
@@ -487,6 +511,19 @@ impl HeapSegment {
         let norms2 = screen::norms2(&embeddings, dim);
         let codes = screen::pack(&embeddings, dim, &norms2);
         Self { embeddings, norms2, codes, nibbles: OnceLock::new(), coordinates, dim }
+    }
+
+    /// Of rows of a type. Of bits nothing is derived.
+    #[must_use]
+    pub fn of(embeddings: Vec<f32>, row_type: RowType) -> Self {
+        match row_type.element {
+            Element::Float32 => Self::new(embeddings, row_type.dim, None),
+            Element::Bit => {
+                let mut segment = Self::new(Vec::new(), row_type.width(), None);
+                segment.embeddings = embeddings;
+                segment
+            }
+        }
     }
 }
 

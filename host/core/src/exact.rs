@@ -7,6 +7,10 @@
 //!
 //! Vectorised twins of [`dot`] and [`l2`] live in zig-simd and must return the same bits; [`ExactKernel`] is how
 //! rescoring reaches them without this crate knowing.
+//!
+//! Rows of bits ([`Overlap`]) are counted, which is exact in any order.
+
+use bytemuck::{Pod, Zeroable};
 
 use crate::metric::Metric;
 
@@ -33,6 +37,47 @@ pub fn cosine(dot: f64, norm2_a: f64, norm2_b: f64) -> f64 {
     if norm2_a == 0.0 || norm2_b == 0.0 { 0.0 } else { (dot / (norm2_a * norm2_b).sqrt()).clamp(-1.0, 1.0) }
 }
 
+/// What two rows of bits have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Overlap {
+    /// Bits that both have.
+    pub both: u32,
+    /// Bits that either has.
+    pub either: u32,
+}
+
+impl Overlap {
+    /// Of two rows, as words of 32 bits. Slices of different length count as cut to the shorter.
+    #[must_use]
+    pub fn of(a: &[f32], b: &[f32]) -> Self {
+        a.iter().zip(b).map(|(a, b)| (a.to_bits(), b.to_bits())).fold(Self::default(), |sum, (a, b)| Self {
+            both: sum.both + (a & b).count_ones(),
+            either: sum.either + (a | b).count_ones(),
+        })
+    }
+
+    /// In how many bits the rows differ.
+    #[must_use]
+    pub fn hamming(self) -> f64 {
+        f64::from(self.either - self.both)
+    }
+
+    /// The share of bits that either has which both have: 1 where neither has any, so that equal rows score 1.
+    ///
+    /// Two shares that differ do so by at least 2^-30, those of 32,768 bits, so that rounding keeps their order.
+    #[must_use]
+    pub fn jaccard(self) -> f64 {
+        if self.either == 0 { 1.0 } else { f64::from(self.both) / f64::from(self.either) }
+    }
+
+    /// The score under a metric of bits; under any other, the Hamming distance.
+    #[must_use]
+    pub fn score(self, metric: Metric) -> f64 {
+        if metric == Metric::Jaccard { self.jaccard() } else { self.hamming() }
+    }
+}
+
 /// The score as replies carry it: rounded to float32. One beyond float32's range becomes the largest number of its
 /// sign, so that no finite input answers an infinity; the float64 score still orders.
 #[must_use]
@@ -53,6 +98,7 @@ pub fn score(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
         Metric::Dot => dot(a, b),
         Metric::Cosine => cosine(dot(a, b), norm2(a), norm2(b)),
         Metric::L2 => l2(a, b),
+        Metric::Hamming | Metric::Jaccard => Overlap::of(a, b).score(metric),
     }
 }
 
@@ -81,6 +127,8 @@ pub trait ExactKernel: Send + Sync {
     fn dot(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]);
     /// Canonical squared distances.
     fn l2(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]);
+    /// What rows of bits, as words, have in common.
+    fn overlap(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [Overlap]);
 }
 
 /// The definition itself as a kernel: for tests, and where no SIMD copy exists.
@@ -95,9 +143,13 @@ impl ExactKernel for ScalarKernel {
     fn l2(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]) {
         gather(query, rows, ids, out, l2);
     }
+
+    fn overlap(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [Overlap]) {
+        gather(query, rows, ids, out, Overlap::of);
+    }
 }
 
-fn gather(query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64], score: fn(&[f32], &[f32]) -> f64) {
+fn gather<T>(query: &[f32], rows: &[f32], ids: &[u32], out: &mut [T], score: fn(&[f32], &[f32]) -> T) {
     let dim = query.len();
     for (id, out) in ids.iter().zip(out) {
         let start = *id as usize * dim;

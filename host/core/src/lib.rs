@@ -58,5 +58,5 @@ pub mod visible;
 
 pub use backend::{Backend, BackendKind, BackendStatus, Capabilities, Helper, Lacking, Residency};
 pub use error::{Error, Violation};
-pub use metric::{Dtype, Metric};
+pub use metric::{Dtype, Element, Metric, RowType};
 pub use operation::{Answered, Opcode, Operation};

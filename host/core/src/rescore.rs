@@ -9,9 +9,9 @@ use std::collections::BinaryHeap;
 use rayon::prelude::*;
 
 use crate::corpus::CorpusView;
-use crate::exact::{self, ExactKernel};
+use crate::exact::{self, ExactKernel, Overlap};
 use crate::lists::{Candidate, Candidates};
-use crate::metric::Metric;
+use crate::metric::{Element, Metric};
 use crate::screen::QueryScreen;
 
 /// A row in the answer.
@@ -160,14 +160,16 @@ struct Scorer<'a> {
 impl<'a> Scorer<'a> {
     fn new(view: &'a CorpusView, query: &'a [f32], metric: Metric, kernel: &'a dyn ExactKernel) -> Self {
         let mut norm2 = 0.0;
-        kernel.dot(query, query, &[0], std::slice::from_mut(&mut norm2));
+        if metric.element() == Element::Float32 {
+            kernel.dot(query, query, &[0], std::slice::from_mut(&mut norm2));
+        }
         Self { view, query, metric, norm2, kernel }
     }
 
     /// What turns an upper bound of g into one of the metric's goodness, its absolute slack included.
     fn upper_offset(&self) -> f64 {
         match self.metric {
-            Metric::Cosine | Metric::Dot => 0.0,
+            Metric::Cosine | Metric::Dot | Metric::Hamming | Metric::Jaccard => 0.0,
             Metric::L2 => 2.0 * QueryScreen::l2_slack(self.norm2) - self.norm2,
         }
     }
@@ -203,6 +205,11 @@ impl<'a> Scorer<'a> {
         match self.metric {
             Metric::Cosine | Metric::Dot => self.kernel.dot(self.query, rows, ids, out),
             Metric::L2 => self.kernel.l2(self.query, rows, ids, out),
+            Metric::Hamming | Metric::Jaccard => {
+                let mut found = vec![Overlap::default(); ids.len()];
+                self.kernel.overlap(self.query, rows, ids, &mut found);
+                out.iter_mut().zip(found).for_each(|(out, found)| *out = found.score(self.metric));
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::corpus::{Column, Columns, CorpusView};
 use crate::describe;
 use crate::error::Error;
 use crate::matrix::Matrix;
-use crate::metric::{Dtype, Metric};
+use crate::metric::{Dtype, Element, Metric};
 use crate::operation::{
     Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape,
     Size, SlotFields, even_pieces, misshapen,
@@ -54,7 +54,7 @@ impl Operation for Score {
     }
 
     fn reads(&self) -> Option<Reads<'_>> {
-        Some(Reads { corpus: &self.corpus, columns: COLUMNS })
+        Some(Reads { corpus: &self.corpus, columns: columns(self.metric.element()) })
     }
 
     fn pieces(&self, limits: &Limits) -> Vec<Piece> {
@@ -75,7 +75,7 @@ impl Operation for Score {
         slot.name_corpus(&self.corpus);
         slot.dim = self.queries.dim as u32;
         slot.metric = self.metric as u8;
-        slot.dtype = Dtype::Float32 as u8;
+        slot.dtype = Dtype::of(self.metric.element()) as u8;
     }
 }
 
@@ -88,7 +88,8 @@ impl Answered for Score {
     fn describe(shape: &Shape) -> Result<Description, Error> {
         let items = describe::items(shape)?;
         let (rows, dim) = describe::corpus_size(shape)?;
-        Ok(Description { size: size(items, rows, dim), columns: COLUMNS, rows, dim, k: 0 })
+        let element = shape.corpus.as_ref().map_or(Element::Float32, |view| view.row_type().element);
+        Ok(Description { size: size(items, rows, dim), columns: columns(element), rows, dim, k: 0 })
     }
 
     fn is_light(&self, _: &Piece, result: &[u8]) -> bool {
@@ -105,7 +106,12 @@ impl Answered for Score {
     }
 }
 
-const COLUMNS: Columns = Columns::of(&[Column::Embeddings, Column::Norms]);
+fn columns(element: Element) -> Columns {
+    match element {
+        Element::Float32 => Columns::of(&[Column::Embeddings, Column::Norms]),
+        Element::Bit => Columns::of(&[Column::Embeddings]),
+    }
+}
 
 fn size(items: u64, rows: u64, dim: u64) -> Size {
     let elements = rows.saturating_mul(dim);

@@ -190,6 +190,16 @@ pub fn columns(metric: Metric, codes: CodesView<'_>, norms2: &[f64]) -> Vec<f32>
     columns
 }
 
+/// The same of rows of bits: nothing but which of them are there.
+#[must_use]
+pub fn columns_of_bits(rows: usize) -> Vec<f32> {
+    let mut columns = vec![0.0_f32; groups(rows) * COLUMNS * GROUP_ROWS];
+    if let Some(block) = columns.as_chunks_mut::<{ COLUMNS * GROUP_ROWS }>().0.last_mut() {
+        (0..GROUP_ROWS).skip((rows - 1) % GROUP_ROWS + 1).for_each(|lane| put(block, lane, PADDING));
+    }
+    columns
+}
+
 /// Columns of a row that is none: no threshold lets it pass.
 const PADDING: [f32; COLUMNS] = [0.0, f32::NEG_INFINITY, 0.0, 0.0];
 
@@ -217,6 +227,8 @@ fn row_columns(metric: Metric, scale: f64, residual: f64, norm2: f64) -> [f32; C
         Metric::Cosine if norm == 0.0 => [0.0; COLUMNS],
         Metric::Cosine => [(scale / norm) as f32, 0.0, round_up(residual / norm), 1.0],
         Metric::L2 => [(2.0 * scale) as f32, -norm2 as f32, round_up(2.0 * residual), round_up(2.0 * norm)],
+        // No codes are made of bits.
+        Metric::Hamming | Metric::Jaccard => PADDING,
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! | payload | result |
 //! |---|---|
-//! | `items` queries of `dim` float32, or with [`FLAG_QUERY_ROWS`] the uint32 numbers of as many rows | [`crate::lists`] |
+//! | `items` queries of `dim` float32 (words of bits under a metric of those), or with [`FLAG_QUERY_ROWS`] the uint32 numbers of as many rows | [`crate::lists`] |
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::corpus::{Column, Columns, CorpusView};
 use crate::error::Error;
 use crate::lists::{CandidateLists, is_ranked, is_short, wants_every_row};
 use crate::matrix::Matrix;
-use crate::metric::{Dtype, Metric};
+use crate::metric::{Dtype, Element, Metric};
 use crate::operation::{
     Answered, Class, Description, Exact, Finished, Limits, Listed, Opcode, Operation, Payload, Piece, Reads, Shape,
     Size, SlotFields, even_pieces,
@@ -27,7 +27,7 @@ pub const FLAG_QUERY_ROWS: u16 = 4;
 /// What a [`Search`] asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Queries {
-    /// Vectors of the corpus's dimension.
+    /// Vectors of the corpus's type.
     Sent(Matrix),
     /// Rows of the corpus searched, by number, in any order, each below its row count. Each finds itself too, unless it
     /// is hidden.
@@ -142,10 +142,10 @@ impl Operation for Search {
         slot.dim = self.queries.dim(&self.corpus) as u32;
         slot.k = if self.scores_all() { u32::MAX } else { u32::try_from(self.k).unwrap_or(u32::MAX) };
         slot.metric = self.metric as u8;
-        slot.dtype = Dtype::Float32 as u8;
+        slot.dtype = Dtype::of(self.metric.element()) as u8;
         if let Some(threshold) = self.exact_threshold() {
             slot.threshold = threshold;
-        } else if self.metric == Metric::L2 {
+        } else if self.metric.is_distance() {
             slot.threshold = f64::INFINITY;
         }
     }
@@ -159,10 +159,11 @@ impl Answered for Search {
     fn describe(shape: &Shape) -> Result<Description, Error> {
         let (items, k) = (describe::items(shape)?, describe::hits(shape)?);
         let (rows, dim) = describe::corpus_size(shape)?;
-        // Under any metric the columns are of one size.
+        // Under any metric of a kind of rows the columns are of one size.
+        let metric = Metric::default_of(shape.corpus.as_ref().map_or(Element::Float32, |view| view.row_type().element));
         let all = wants_every_row(k, rows);
-        let columns = columns(Metric::Cosine, all);
-        Ok(Description { size: size(items, rows, rows, dim, k, all), columns, rows, dim, k })
+        let columns = columns(metric, all);
+        Ok(Description { size: size(metric, items, [rows, rows], dim, k, all), columns, rows, dim, k })
     }
 
     fn is_light(&self, piece: &Piece, result: &[u8]) -> bool {
@@ -196,7 +197,11 @@ impl Answered for Search {
         let rows_rescored: u64 = added.iter().map(|ranked| ranked.rescored).sum();
         let (rows, dim) = (self.corpus.rows(), self.corpus.dim());
         let rescored_bytes = rows_rescored * (dim * size_of::<f32>()) as u64;
-        let bytes_read = rescored_bytes + screen::packed_len(rows, dim) as u64;
+        let read = match self.metric.element() {
+            Element::Float32 => screen::packed_len(rows, dim),
+            Element::Bit => rows * dim * size_of::<f32>(),
+        };
+        let bytes_read = rescored_bytes + read as u64;
         Ok(Finished { answers: hits(added), rows_rescored, bytes_read })
     }
 }
@@ -211,7 +216,7 @@ impl Search {
     pub fn size_of_batch(&self, queries: usize) -> Size {
         let (rows, visible) = (self.corpus.rows() as u64, self.corpus.visible_rows() as u64);
         let (queries, dim, k) = (queries as u64, self.corpus.dim() as u64, self.k as u64);
-        size(queries, rows, visible, dim, k, self.scores_all())
+        size(self.metric, queries, [rows, visible], dim, k, self.scores_all())
     }
 
     /// Whether every visible row is scored, and nothing screened: most of them are wanted, or there are so few that it
@@ -229,8 +234,10 @@ pub fn hits(ranked: &[Ranked]) -> usize {
     ranked.iter().map(|ranked| ranked.hits.len()).sum()
 }
 
-fn size(items: u64, rows: u64, visible: u64, dim: u64, k: u64, all: bool) -> Size {
-    let elements = rows.saturating_mul(dim);
+fn size(metric: Metric, items: u64, [rows, visible]: [u64; 2], dim: u64, k: u64, all: bool) -> Size {
+    // A byte of bits takes about what a code takes.
+    let value = if metric.element() == Element::Bit { size_of::<f32>() as u64 } else { 1 };
+    let elements = rows.saturating_mul(dim).saturating_mul(value);
     if all {
         // Nothing is screened: every visible row is a candidate.
         return Size { items, candidates: items.saturating_mul(visible.saturating_mul(dim)), ..Size::default() };
@@ -243,5 +250,8 @@ fn columns(metric: Metric, all: bool) -> Columns {
     if all {
         return Columns::NONE;
     }
-    Columns::of(&[Column::Codes, Column::Screen(metric)])
+    match metric.element() {
+        Element::Float32 => Columns::of(&[Column::Codes, Column::Screen(metric)]),
+        Element::Bit => Columns::of(&[Column::Embeddings, Column::Screen(Metric::Hamming)]),
+    }
 }

@@ -83,7 +83,7 @@ proptest! {
     fn no_score_leaves_its_bounds(
         (dim, query, rows) in (1_usize..70).prop_flat_map(|dim| (Just(dim), vectors(dim, 1), vectors(dim, 21))),
     ) {
-        for (metric, by) in Metric::ALL.into_iter().flat_map(|metric| [(metric, By::Codes), (metric, By::HighHalves)]) {
+        for (metric, by) in Metric::OF_FLOATS.into_iter().flat_map(|metric| [(metric, By::Codes), (metric, By::HighHalves)]) {
             let Some(bounds) = bounds(metric, &query, &rows, dim, by) else { continue };
             for (row, (lower, upper)) in rows.chunks_exact(dim).zip(bounds) {
                 let truth = goodness(metric, &query, row);
@@ -112,7 +112,7 @@ fn the_bound_by_high_halves_holds_where_it_is_tight() {
         let mut row: Vec<f32> = (0..dim).map(|i| (16 * (i % 14 + 1) + low) as f32 - 128.0).collect();
         row[0] = 127.0;
         let query = vec![if low == 0 { -1.0 } else { 1.0 }; dim];
-        for metric in Metric::ALL {
+        for metric in Metric::OF_FLOATS {
             let bounds = bounds(metric, &query, &row, dim, By::HighHalves).expect("tame");
             let (truth, (lower, upper)) = (goodness(metric, &query, &row), bounds[0]);
             assert!((lower..=upper).contains(&truth), "{metric} {dim}: {truth} outside {lower}..={upper}");
@@ -146,7 +146,7 @@ fn missing_rows_never_pass_and_missing_elements_weigh_nothing() {
     let norms2 = screen::norms2(&rows, 5);
     let codes = screen::pack(&rows, 5, &norms2);
     assert_eq!(codes.packed.len(), screen::packed_len(3, 5));
-    for metric in Metric::ALL {
+    for metric in Metric::OF_FLOATS {
         let columns = screen::columns(metric, codes.view(), &norms2);
         assert!(columns[GROUP_ROWS + 3..2 * GROUP_ROWS].iter().all(|add| *add == f32::NEG_INFINITY));
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use megaring_core::Error;
+use megaring_core::{Error, RowType};
 
 use crate::columns::MEMORY_ID;
 use crate::corpus::{Corpus, check_row_count};
@@ -41,7 +41,7 @@ pub enum Mode {
 pub struct Appender {
     corpus: Arc<Corpus>,
     mode: Mode,
-    dim: usize,
+    row_type: RowType,
     /// Rows the corpus had when the append began.
     start: usize,
     accepted: usize,
@@ -52,15 +52,15 @@ pub struct Appender {
 impl Appender {
     pub(crate) fn new(corpus: Arc<Corpus>, mode: Mode) -> Result<Self, Error> {
         let view = corpus.version()?.view.clone();
-        let (dim, start) = (view.dim(), view.rows());
-        let writer = SegmentWriter::new(corpus.folder(), dim);
-        Ok(Self { corpus, mode, dim, start, accepted: 0, writer, failed: None })
+        let (row_type, start) = (view.row_type(), view.rows());
+        let writer = SegmentWriter::new(corpus.folder(), row_type);
+        Ok(Self { corpus, mode, row_type, start, accepted: 0, writer, failed: None })
     }
 
-    /// Elements of an embedding of the corpus.
+    /// What the corpus's rows are.
     #[must_use]
-    pub fn dim(&self) -> usize {
-        self.dim
+    pub fn row_type(&self) -> RowType {
+        self.row_type
     }
 
     /// Rows accepted so far.
@@ -78,7 +78,7 @@ impl Appender {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        rows.check(self.dim)?;
+        rows.check(self.row_type)?;
         if rows.is_empty() {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! What a commit changes: rows that it deletes and rows that it adds, in one record of the log.
 
-use megaring_core::Error;
+use megaring_core::{Error, RowType};
 use roaring::RoaringBitmap;
 
 use crate::append::Mode;
@@ -40,9 +40,9 @@ impl Change {
     }
 
     /// Makes it part of a version's content.
-    pub(crate) fn apply(self, pieces: &mut Vec<Piece>, deleted: &mut RoaringBitmap, dim: usize) {
+    pub(crate) fn apply(self, pieces: &mut Vec<Piece>, deleted: &mut RoaringBitmap, row_type: RowType) {
         if let Some(added) = self.added {
-            piece::push(pieces, added, dim);
+            piece::push(pieces, added, row_type);
         }
         *deleted |= self.deleted;
     }

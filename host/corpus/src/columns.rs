@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Schema};
+use megaring_core::{Element, RowType};
 
 pub(crate) const MEMORY_ID: &str = "memory_id";
 pub(crate) const TITLE: &str = "title";
@@ -54,8 +55,12 @@ pub(crate) fn optional_of(schema: &Schema) -> impl Iterator<Item = (&'static str
     OPTIONAL.into_iter().filter(move |(name, _)| there(name))
 }
 
-/// The type of the embedding column.
-pub(crate) fn embedding_type(dim: usize) -> DataType {
-    // `dim` is at most MAX_DIM, far within i32.
-    DataType::FixedSizeList(Arc::new(Field::new("item", DataType::Float32, false)), dim as i32)
+/// The type of the embedding column: bits are bytes of whole words.
+pub(crate) fn embedding_type(row_type: RowType) -> DataType {
+    // The width is at most MAX_DIM, far within i32.
+    let width = row_type.width() as i32;
+    match row_type.element {
+        Element::Float32 => DataType::FixedSizeList(Arc::new(Field::new("item", DataType::Float32, false)), width),
+        Element::Bit => DataType::FixedSizeBinary(width * size_of::<f32>() as i32),
+    }
 }

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arrow_schema::SchemaRef;
-use megaring_core::Error;
+use megaring_core::{Error, RowType};
 use roaring::RoaringBitmap;
 
 use crate::change::renumbered;
@@ -163,7 +163,8 @@ fn merge_runs(corpus: &Corpus, began: &Version, runs: &[Range<usize>], pause: Pa
         dropped.extend(began.deleted.range(rows.clone()));
         done.merged += old.len();
         replaced.extend(old.iter().filter_map(Piece::file).map(|file| corpus.folder().join(file)));
-        if let Some((named, piece)) = rewrite(corpus, old, (rows.start, &began.deleted), began.view.dim(), pause)? {
+        if let Some((named, piece)) = rewrite(corpus, old, (rows.start, &began.deleted), began.view.row_type(), pause)?
+        {
             done.into += 1;
             done.rows += piece.rows();
             pieces.push(piece);
@@ -193,15 +194,15 @@ fn rewrite<'a>(
     corpus: &'a Corpus,
     old: &[Piece],
     (mut start, deleted): (u32, &RoaringBitmap),
-    dim: usize,
+    row_type: RowType,
     pause: Pause<'_>,
 ) -> Result<Option<(NamedFile<'a>, Piece)>, Error> {
     let total = old.iter().map(Piece::bytes).sum();
-    let mut writer = SegmentWriter::new(corpus.folder(), dim);
+    let mut writer = SegmentWriter::new(corpus.folder(), row_type);
     let mut begun = Instant::now();
     for piece in old {
-        let most = (RUN_BYTES / (4 * dim.max(1))).clamp(1, RUN_ROWS);
-        piece.for_each_run(corpus.folder(), dim, most, (start, deleted), |rows| {
+        let most = (RUN_BYTES / (4 * row_type.width().max(1))).clamp(1, RUN_ROWS);
+        piece.for_each_run(corpus.folder(), row_type, most, (start, deleted), |rows| {
             writer.push(rows)?;
             pause(begun.elapsed(), total)?;
             begun = Instant::now();
@@ -210,9 +211,9 @@ fn rewrite<'a>(
         start += piece.rows() as u32;
     }
     let Some(written) = writer.finish()? else { return Ok(None) };
-    let (named, file, entry) = corpus.name_file(written, dim)?;
-    let derived = corpus.derive(&file, &entry, dim);
-    Ok(Some((named, stored(file, entry, derived, dim))))
+    let (named, file, entry) = corpus.name_file(written, row_type)?;
+    let derived = corpus.derive(&file, &entry, row_type);
+    Ok(Some((named, stored(file, entry, derived, row_type))))
 }
 
 /// Merges in the background, one corpus at a time.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use megaring_core::Error;
 use megaring_core::corpus::CorpusTable;
+use megaring_core::{Error, RowType};
 use roaring::RoaringBitmap;
 
 use crate::append::{Appended, Mode};
@@ -163,7 +163,7 @@ impl Corpus {
     pub(crate) fn commit_rows(&self, mut rows: Rows, mode: Mode) -> Result<Appended, Error> {
         let mut commits = self.turn();
         let version = self.version()?;
-        let (dim, total) = (version.view.dim(), version.view.rows());
+        let (row_type, total) = (version.view.row_type(), version.view.rows());
         let count = rows.len();
         if count == 0 {
             return Ok(version.appended(0, 0));
@@ -176,8 +176,8 @@ impl Corpus {
             Replaced::by(&rows.memory_ids, &version, mode)?
         };
         let internal = |error: String| Error::Internal(format!("rows that were taken: {error}"));
-        let batch = rows.into_batch_of(dim).map_err(|error| internal(error.to_string()))?;
-        let kept = Kept::new(batch, dim).map_err(|fault| internal(fault.to_string()))?;
+        let batch = rows.into_batch_of(row_type).map_err(|error| internal(error.to_string()))?;
+        let kept = Kept::new(batch, row_type).map_err(|fault| internal(fault.to_string()))?;
         let change = Change { deleted: replaced.rows, added: Some(Piece::Kept(Arc::new(kept))) };
         let now = self.change(&mut commits, &version, change)?;
         Ok(now.appended(count - replaced.again, replaced.before))
@@ -185,10 +185,10 @@ impl Corpus {
 
     /// Makes a whole, checked segment file part of the corpus. On an error nothing of it is kept.
     pub(crate) fn commit_file(&self, written: Written, mode: Mode) -> Result<Appended, Error> {
-        let dim = self.version()?.view.dim();
-        let (named, mut file, mut entry) = self.name_file(written, dim)?;
+        let row_type = self.version()?.view.row_type();
+        let (named, mut file, mut entry) = self.name_file(written, row_type)?;
         let rows = file.rows();
-        let derived = self.derive(&file, &entry, dim);
+        let derived = self.derive(&file, &entry, row_type);
         let mut commits = self.turn();
         let version = self.version()?;
         check_row_count(version.view.rows(), rows)?;
@@ -202,7 +202,7 @@ impl Corpus {
             entry.first_id = Some(first_id);
             Replaced::default()
         };
-        let change = Change { deleted: replaced.rows, added: Some(stored(file, entry, derived, dim)) };
+        let change = Change { deleted: replaced.rows, added: Some(stored(file, entry, derived, row_type)) };
         match self.change(&mut commits, &version, change) {
             Ok(now) => {
                 named.keep();
@@ -239,7 +239,7 @@ impl Corpus {
     pub(crate) fn name_file(
         &self,
         written: Written,
-        dim: usize,
+        row_type: RowType,
     ) -> Result<(NamedFile<'_>, SegmentFile, SegmentEntry), Error> {
         let Written { file: temporary, bytes, crc32 } = written;
         // Relaxed: nothing but the number is shared.
@@ -255,14 +255,14 @@ impl Corpus {
             NamedFile { corpus: self, path: Some(path.clone()) }
         };
         sync_folder(&self.folder).map_err(storage("cannot sync", &self.folder))?;
-        let found = SegmentFile::map(&path, dim, self.settings.small_bytes)
+        let found = SegmentFile::map(&path, row_type, self.settings.small_bytes)
             .map_err(|fault| Error::Internal(format!("a segment just written to {} {fault}", path.display())))?;
         let (rows, columns) = (found.rows() as u64, found.columns());
         Ok((named, found, SegmentEntry { file, rows, bytes, crc32, columns, first_id: None }))
     }
 
-    pub(crate) fn derive(&self, file: &SegmentFile, entry: &SegmentEntry, dim: usize) -> Vec<DerivedPart> {
-        derive(&self.folder, file, entry, dim, &self.settings)
+    pub(crate) fn derive(&self, file: &SegmentFile, entry: &SegmentEntry, row_type: RowType) -> Vec<DerivedPart> {
+        derive(&self.folder, file, entry, row_type, &self.settings)
     }
 
     /// Writes a change into the log, and makes the version that has it. Where nobody knows whether the record lasts,
@@ -286,7 +286,7 @@ impl Corpus {
             since.push(change.clone());
         }
         let (mut pieces, mut deleted) = (version.pieces.clone(), version.deleted.clone());
-        change.apply(&mut pieces, &mut deleted, version.view.dim());
+        change.apply(&mut pieces, &mut deleted, version.view.row_type());
         let content = Content { opening: version.opening.clone(), pieces, deleted };
         Ok(self.install(commits, content, version.view.generation() + 1, Some(version)))
     }
@@ -338,8 +338,8 @@ impl Corpus {
             Ok(log) => commits.log = Some(log),
             Err(error) => return Err(self.lose_track(&version, &error)),
         }
-        let dim = version.view.dim();
-        since.into_iter().for_each(|change| change.apply(&mut made.pieces, &mut made.deleted, dim));
+        let row_type = version.view.row_type();
+        since.into_iter().for_each(|change| change.apply(&mut made.pieces, &mut made.deleted, row_type));
         let generation = version.view.generation().checked_add(1).ok_or_else(|| out_of_generations(&self.name))?;
         self.install(&commits, made, generation, Some(&version));
         Ok(())

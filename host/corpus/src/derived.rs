@@ -15,6 +15,7 @@ use bytemuck::{Pod, Zeroable};
 use megaring_core::aligned::AlignedBytes;
 use megaring_core::nibbles::{self, Nibbles, NibblesView};
 use megaring_core::screen::{self, CodesView, RowCodes};
+use megaring_core::{Element, RowType};
 
 use crate::durable::{TemporaryFile, sync_folder};
 use crate::mapping;
@@ -50,7 +51,12 @@ pub(crate) struct DerivedPart {
 }
 
 impl DerivedPart {
-    pub(crate) fn compute(embeddings: &[f32], dim: usize) -> Self {
+    /// Of bits there is nothing to compute.
+    pub(crate) fn compute(embeddings: &[f32], row_type: RowType) -> Self {
+        let (embeddings, dim) = match row_type.element {
+            Element::Float32 => (embeddings, row_type.dim),
+            Element::Bit => (&[][..], row_type.width()),
+        };
         let norms2 = screen::norms2(embeddings, dim);
         let codes = screen::pack(embeddings, dim, &norms2);
         let Nibbles { high, low, residual: high_residual } = Nibbles::new(codes.view(), norms2.len(), dim);
@@ -134,7 +140,7 @@ pub(crate) fn open(path: &Path, stamp: Stamp, parts: &[&[f32]], write: bool, che
     {
         return made;
     }
-    parts.iter().map(|part| DerivedPart::compute(part, stamp.dim)).collect()
+    parts.iter().map(|part| DerivedPart::compute(part, stamp.dim.into())).collect()
 }
 
 /// Compares a cache file with what it should hold. `Ok` where there is no file: the next open makes one.
@@ -144,7 +150,7 @@ pub(crate) fn verify(path: &Path, stamp: Stamp, parts: &[&[f32]]) -> Result<(), 
     }
     let found = load(path, stamp, parts, true)?;
     let mut pairs = parts.iter().zip(&found);
-    match pairs.all(|(part, found)| DerivedPart::compute(part, stamp.dim).equals(found)) {
+    match pairs.all(|(part, found)| DerivedPart::compute(part, stamp.dim.into()).equals(found)) {
         true => Ok(()),
         false => Err("its norms or codes are not those of the segment".into()),
     }
@@ -225,7 +231,7 @@ fn store(path: &Path, stamp: Stamp, parts: &[&[f32]]) -> io::Result<()> {
     let mut table = Vec::with_capacity(parts.len());
     let mut sections_crc = crc32fast::Hasher::new();
     for part in parts {
-        let derived = DerivedPart::compute(part, stamp.dim);
+        let derived = DerivedPart::compute(part, stamp.dim.into());
         let mut head = PartHeader {
             rows: derived.norms2.len() as u64,
             wild: u64::from(derived.wild),

@@ -1,5 +1,7 @@
 //! What is told of a corpus.
 
+use megaring_core::RowType;
+
 use crate::columns::MEMORY_ID;
 use crate::manifest::{self, Logged, Manifest, Opening, SegmentEntry};
 use crate::piece::Piece;
@@ -10,8 +12,8 @@ use crate::version::Version;
 pub struct Description {
     /// Its name.
     pub name: String,
-    /// Elements of an embedding; 0 where the manifest cannot be read.
-    pub dim: usize,
+    /// What its rows are; of 0 elements where the manifest cannot be read.
+    pub row_type: RowType,
     /// Rows that can be found.
     pub rows: usize,
     /// Rows that are deleted and still have numbers, until their segments are merged.
@@ -64,7 +66,7 @@ impl Description {
     pub(crate) fn of_nothing(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            dim: 0,
+            row_type: 0.into(),
             rows: 0,
             deleted_rows: 0,
             unique_ids: false,
@@ -125,7 +127,7 @@ fn describe_files<'a>(
     }
     Description {
         name: opening.name.clone(),
-        dim: opening.dim as usize,
+        row_type: opening.row_type(),
         rows: segments.iter().map(|segment| segment.rows).sum(),
         deleted_rows: 0,
         unique_ids: opening.unique_ids,

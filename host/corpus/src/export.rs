@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use arrow_array::RecordBatch;
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
-use megaring_core::Error;
+use megaring_core::{Element, Error, RowType};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
@@ -85,11 +85,11 @@ fn export_version(corpus: &Corpus, version: &Version, path: &Path, format: Forma
     let file = NewFile::create(path)?;
     let schema = shared_schema(version);
     let refused = || storage("cannot write", path);
-    let (rows, dim) = (version.view.visible_rows(), version.view.dim());
-    let mut sink = Sink::open(&file, format, (rows, dim), &schema)?;
+    let (rows, row_type) = (version.view.visible_rows(), version.view.row_type());
+    let mut sink = Sink::open(&file, format, (rows, row_type), &schema)?;
     for (piece, start) in version.pieces.iter().zip(version.starts()) {
-        let put = |rows| sink.put(rows, dim, &schema).map_err(refused());
-        piece.for_each_run(corpus.folder(), dim, RUN_ROWS, (start, &version.deleted), put)?;
+        let put = |rows| sink.put(rows, row_type, &schema).map_err(refused());
+        piece.for_each_run(corpus.folder(), row_type, RUN_ROWS, (start, &version.deleted), put)?;
     }
     sink.close().map_err(refused())?;
     file.publish()?;
@@ -102,21 +102,21 @@ pub struct ExportFile {
     file: NewFile,
     format: Format,
     rows: usize,
-    dim: usize,
+    row_type: RowType,
     sink: Option<(Sink, SchemaRef)>,
 }
 
 impl ExportFile {
-    /// Begins a file that is not there yet, for so many rows of `dim` elements.
+    /// Begins a file that is not there yet, for so many rows of a type.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming `path` where there is such a file, or `format` where rows are not written so;
     /// [`Error::Storage`].
-    pub fn create(path: &Path, format: Format, rows: usize, dim: usize) -> Result<Self, Error> {
+    pub fn create(path: &Path, format: Format, rows: usize, row_type: RowType) -> Result<Self, Error> {
         let file = NewFile::create(path)?;
         // Judges the format; what the columns are shows with the first rows.
-        Sink::open(&file, format, (rows, dim), &schema_of_none(dim))?;
-        Ok(Self { file, format, rows, dim, sink: None })
+        Sink::open(&file, format, (rows, row_type), &schema_of_none(row_type))?;
+        Ok(Self { file, format, rows, row_type, sink: None })
     }
 
     /// Adds rows, with their embeddings and always the same columns.
@@ -124,12 +124,12 @@ impl ExportFile {
     /// # Errors
     /// [`Error::Invalid`] for columns that are no corpus's; [`Error::Storage`].
     pub fn push(&mut self, fetched: &Fetched) -> Result<(), Error> {
-        let rows = rows_of(&fetched.0, self.dim).map_err(|fault| fault.into_invalid("columns"))?;
+        let rows = rows_of(&fetched.0, self.row_type).map_err(|fault| fault.into_invalid("columns"))?;
         let (mut sink, schema) = match self.sink.take() {
             Some(begun) => begun,
-            None => self.begin(rows.schema(self.dim))?,
+            None => self.begin(rows.schema(self.row_type))?,
         };
-        sink.put(rows, self.dim, &schema).map_err(storage("cannot write", &self.file.path))?;
+        sink.put(rows, self.row_type, &schema).map_err(storage("cannot write", &self.file.path))?;
         self.sink = Some((sink, schema));
         Ok(())
     }
@@ -141,7 +141,7 @@ impl ExportFile {
     pub fn finish(mut self) -> Result<(), Error> {
         let (sink, _) = match self.sink.take() {
             Some(begun) => begun,
-            None => self.begin(schema_of_none(self.dim))?,
+            None => self.begin(schema_of_none(self.row_type))?,
         };
         sink.close().map_err(storage("cannot write", &self.file.path))?;
         self.file.publish()
@@ -151,7 +151,7 @@ impl ExportFile {
         let mut file = self.file.handle()?;
         let emptied = file.set_len(0).and_then(|()| file.rewind());
         emptied.map_err(storage("cannot write", &self.file.path))?;
-        Ok((Sink::open(&self.file, self.format, (self.rows, self.dim), &schema)?, schema))
+        Ok((Sink::open(&self.file, self.format, (self.rows, self.row_type), &schema)?, schema))
     }
 }
 
@@ -197,7 +197,7 @@ fn exists(path: &Path) -> Error {
 /// The columns that all rows have, with one type.
 fn shared_schema(version: &Version) -> SchemaRef {
     let mut forms = version.pieces.iter().map(Piece::form);
-    let Some(first) = forms.next() else { return schema_of_none(version.view.dim()) };
+    let Some(first) = forms.next() else { return schema_of_none(version.view.row_type()) };
     let others: Vec<&SchemaRef> = forms.collect();
     let has = |form: &&SchemaRef, field: &Field| form.field_with_name(field.name()).is_ok_and(|own| own == field);
     let shared = |field: &&std::sync::Arc<Field>| others.iter().all(|form| has(form, field));
@@ -206,13 +206,13 @@ fn shared_schema(version: &Version) -> SchemaRef {
 }
 
 /// The columns of a corpus without rows.
-fn schema_of_none(dim: usize) -> SchemaRef {
-    Rows { memory_ids: vec![0], ..Rows::default() }.schema(dim)
+fn schema_of_none(row_type: RowType) -> SchemaRef {
+    Rows { memory_ids: vec![0], ..Rows::default() }.schema(row_type)
 }
 
 /// The rows' columns that `schema` has.
-fn columns(rows: Rows, dim: usize, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    let batch = rows.with_titles().into_batch_of(dim)?;
+fn columns(rows: Rows, row_type: RowType, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let batch = rows.with_titles().into_batch_of(row_type)?;
     let places: Result<Vec<usize>, ArrowError> =
         schema.fields().iter().map(|field| batch.schema_ref().index_of(field.name())).collect();
     batch.project(&places?)
@@ -220,18 +220,29 @@ fn columns(rows: Rows, dim: usize, schema: &SchemaRef) -> Result<RecordBatch, Ar
 
 impl Sink {
     /// An error for a format that is not written.
-    fn open(file: &NewFile, format: Format, (rows, dim): (usize, usize), schema: &SchemaRef) -> Result<Self, Error> {
+    fn open(
+        file: &NewFile,
+        format: Format,
+        (rows, row_type): (usize, RowType),
+        schema: &SchemaRef,
+    ) -> Result<Self, Error> {
         let handle = file.handle()?;
+        let is_bits = row_type.element == Element::Bit;
         let opened = match format {
             Format::Npy => {
                 let mut out = BufWriter::new(handle);
-                out.write_all(&npy_header("<f4", rows, dim)).map(|()| Self::Npy(out))
+                let (kind, columns) = if is_bits { ("|u1", row_type.dim / 8) } else { ("<f4", row_type.dim) };
+                out.write_all(&npy_header(kind, rows, columns)).map(|()| Self::Npy(out))
             }
-            Format::Fvecs => Ok(Self::Fvecs(BufWriter::new(handle))),
+            Format::Fvecs if !is_bits => Ok(Self::Fvecs(BufWriter::new(handle))),
             other => match Table::open(handle, other, schema) {
                 Some(table) => table.map(Self::Table),
                 None => {
-                    let reason = format!("{other} is not written; arrow, parquet, npy and fvecs are");
+                    let reason = format!(
+                        "{other} is not written of {}; arrow, parquet, npy{} are",
+                        row_type.element,
+                        if is_bits { "" } else { " and fvecs" }
+                    );
                     return Err(Error::field("format", reason));
                 }
             },
@@ -239,12 +250,19 @@ impl Sink {
         opened.map_err(storage("cannot write", &file.path))
     }
 
-    fn put(&mut self, rows: Rows, dim: usize, schema: &SchemaRef) -> io::Result<()> {
+    fn put(&mut self, rows: Rows, row_type: RowType, schema: &SchemaRef) -> io::Result<()> {
+        let width = row_type.width().max(1);
         match self {
-            Self::Table(table) => table.put(&columns(rows, dim, schema).map_err(io::Error::other)?),
-            Self::Npy(out) => put_values(out, &rows.embeddings.values),
-            Self::Fvecs(out) => rows.embeddings.values.chunks_exact(dim.max(1)).try_for_each(|row| {
-                out.write_all(&(dim as u32).to_le_bytes())?;
+            Self::Table(table) => table.put(&columns(rows, row_type, schema).map_err(io::Error::other)?),
+            Self::Npy(out) => match row_type.element {
+                Element::Float32 => put_values(out, &rows.embeddings.values),
+                Element::Bit => rows.embeddings.values.chunks_exact(width).try_for_each(|row| {
+                    let bytes: &[u8] = bytemuck::cast_slice(row);
+                    out.write_all(&bytes[..row_type.dim / 8])
+                }),
+            },
+            Self::Fvecs(out) => rows.embeddings.values.chunks_exact(width).try_for_each(|row| {
+                out.write_all(&(width as u32).to_le_bytes())?;
                 put_values(out, row)
             }),
         }

@@ -44,7 +44,9 @@ mod vectors;
 
 use std::path::{Path, PathBuf};
 
-use megaring_core::{Error, Violation};
+use megaring_core::matrix::Matrix;
+use megaring_core::metric::word_of;
+use megaring_core::{Element, Error, RowType, Violation};
 
 use crate::columns::EMBEDDING;
 use crate::fault::Fault;
@@ -68,6 +70,8 @@ pub struct ImportOptions {
     pub skip_invalid: bool,
     /// The dimension wanted. `None`: that of the file, or of its first good row.
     pub dim: Option<usize>,
+    /// What the rows become: of bits, the file has the bytes, as integers from 0 to 255.
+    pub element: Element,
     /// The columns that are read.
     pub columns: Columns,
 }
@@ -95,7 +99,9 @@ pub struct Import {
     as_is: Option<PathBuf>,
     /// Read when opening, to know the dimension.
     first: Option<Rows>,
+    /// Of what the file has: of bits, of bytes.
     dim: usize,
+    element: Element,
     progress: Progress,
     first_skipped: Option<Violation>,
     ended: bool,
@@ -119,6 +125,11 @@ pub fn open(path: &Path, format: Option<Format>, options: &ImportOptions) -> Res
     if options.columns.renamed().next().is_some() && !format.has_names() {
         return Err(Fault::file(format!("{format} has no columns that could be named")).into_invalid(&name));
     }
+    let mut in_file = options.clone();
+    if options.element == Element::Bit {
+        in_file.dim = options.dim.map(|bits| bits.div_ceil(8));
+    }
+    let options = &in_file;
     let source = source(format, input, options)?;
     let skip_invalid = options.skip_invalid;
     let progress = Progress { bytes_total: source.bytes().1, ..Progress::default() };
@@ -130,12 +141,13 @@ pub fn open(path: &Path, format: Option<Format>, options: &ImportOptions) -> Res
         as_is,
         first: None,
         dim: 0,
+        element: options.element,
         progress,
         first_skipped: None,
         ended: false,
     };
     import.first = import.advance()?;
-    let found = import.first.as_ref().map(|rows| rows.embeddings.dim).or(import.source.dim());
+    let found = import.first.as_ref().map(|_| import.dim).or(import.source.dim());
     match (found, options.dim) {
         (Some(dim), Some(wanted)) if dim != wanted => {
             let reason = format!("the dimension is {dim}, wanted is {wanted}");
@@ -169,10 +181,13 @@ fn source(format: Format, input: Input, options: &ImportOptions) -> Result<Box<d
 }
 
 impl Import {
-    /// Elements of each vector.
+    /// What the rows are.
     #[must_use]
-    pub fn dim(&self) -> usize {
-        self.dim
+    pub fn row_type(&self) -> RowType {
+        match self.element {
+            Element::Float32 => self.dim.into(),
+            Element::Bit => RowType::bits(8 * self.dim),
+        }
     }
 
     /// The file's format.
@@ -190,7 +205,12 @@ impl Import {
     /// What was converted or left behind, in sentences.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        self.source.notes()
+        let mut notes = self.source.notes();
+        if self.element == Element::Bit {
+            // That bytes were read as numbers first is of no interest.
+            notes.retain(|note| !note.contains(" float32"));
+        }
+        notes
     }
 
     /// The first row left out, and why.
@@ -213,6 +233,11 @@ impl Import {
         while let Some(Chunk { rows, bad }) = self.source.next().map_err(|fault| fault.into_invalid(&self.name))? {
             let (read, total) = self.source.bytes();
             self.progress.bytes_read = if total == 0 { read } else { read.min(total) };
+            self.dim = rows.embeddings.dim;
+            let (rows, bad) = match self.element {
+                Element::Float32 => (rows, bad),
+                Element::Bit => self.packed(rows, bad)?,
+            };
             if let Some(first) = bad.first {
                 if !self.skip_invalid {
                     return Err(Error::Invalid(first));
@@ -227,6 +252,32 @@ impl Import {
         }
         self.progress.bytes_read = self.progress.bytes_total.max(self.progress.bytes_read);
         Ok(None)
+    }
+
+    /// Rows whose bytes of bits were read as numbers, but for those whose numbers are none.
+    fn packed(&self, rows: Rows, mut bad: Bad) -> Result<(Rows, Bad), Error> {
+        let before = (self.progress.rows + self.progress.skipped) as usize;
+        let Matrix { dim, values, .. } = &rows.embeddings;
+        let (dim, mut words) = (*dim, Vec::with_capacity(values.len().div_ceil(size_of::<f32>())));
+        let mut keep = Vec::with_capacity(rows.len());
+        for (row, numbers) in values.chunks_exact(dim.max(1)).enumerate() {
+            let byte = |number: &f32| (f32::from(*number as u8) == *number).then_some(*number as u8).ok_or(*number);
+            let bytes = numbers.iter().map(byte).collect::<Result<Vec<u8>, f32>>();
+            keep.push(bytes.is_ok());
+            match bytes {
+                Ok(bytes) => words.extend(bytes.chunks(size_of::<f32>()).map(word_of)),
+                Err(number) => {
+                    let reason = format!("{number} is no byte of bits; 0 to 255 are possible");
+                    bad.add(Fault::value(EMBEDDING, before + row, reason).into_violation(&self.name));
+                }
+            }
+        }
+        let internal = |error: arrow_schema::ArrowError| Error::Internal(error.to_string());
+        let mut rows = if keep.contains(&false) { rows.keep(&keep).map_err(internal)? } else { rows };
+        let width = RowType::bits(8 * dim).width();
+        rows.embeddings = Matrix { rows: rows.len(), dim: width, values: words };
+        rows.element = Element::Bit;
+        Ok((rows, bad))
     }
 }
 

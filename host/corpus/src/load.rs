@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use megaring_core::corpus::SegmentView;
+use megaring_core::{Element, RowType};
 
 use crate::corpus::{Loss, Settings};
 use crate::derived::{self, DerivedPart, Stamp};
@@ -18,7 +19,7 @@ use crate::version::{Content, Version};
 pub(crate) fn map_segment(
     folder: &Path,
     entry: &SegmentEntry,
-    dim: usize,
+    row_type: RowType,
     check: u64,
     small: u64,
 ) -> Result<SegmentFile, String> {
@@ -36,7 +37,7 @@ pub(crate) fn map_segment(
     if bytes <= check && crc32fast::hash(&mapped) != entry.crc32 {
         return Err("its checksum does not match".into());
     }
-    let mut mapped = SegmentFile::read(mapped, dim).map_err(|fault| fault.to_string())?;
+    let mut mapped = SegmentFile::read(mapped, row_type).map_err(|fault| fault.to_string())?;
     mapped.number(entry.first_id.unwrap_or_default());
     match mapped.rows() as u64 == entry.rows {
         true => Ok(mapped),
@@ -72,36 +73,36 @@ pub(crate) fn has_changed(folder: &Path, name: &str, generation: u32) -> bool {
 
 /// The pieces, or the file that is to blame and why.
 fn load_pieces(folder: &Path, manifest: &Manifest, settings: &Settings) -> Result<Vec<Piece>, (String, String)> {
-    let dim = manifest.opening.dim as usize;
+    let row_type = manifest.opening.row_type();
     let mut pieces = Vec::new();
     for (record, body) in manifest.records.iter().filter_map(Logged::added) {
         let piece = match record {
             Record::Segment(entry) => {
-                let file = map_segment(folder, entry, dim, settings.check_bytes, settings.small_bytes)
+                let file = map_segment(folder, entry, row_type, settings.check_bytes, settings.small_bytes)
                     .map_err(|reason| (entry.file.clone(), reason))?;
-                let derived = derive(folder, &file, entry, dim, settings);
-                stored(file, entry.clone(), derived, dim)
+                let derived = derive(folder, &file, entry, row_type, settings);
+                stored(file, entry.clone(), derived, row_type)
             }
             Record::Rows(_) => {
-                let kept = Kept::decode(body, dim);
+                let kept = Kept::decode(body, row_type);
                 Piece::Kept(Arc::new(kept.map_err(|fault| (manifest::FILE.to_owned(), fault.to_string()))?))
             }
             Record::Deleted(_) => return Err((manifest::FILE.to_owned(), "a deletion adds a deletion".into())),
         };
-        piece::push(&mut pieces, piece, dim);
+        piece::push(&mut pieces, piece, row_type);
     }
     Ok(pieces)
 }
 
 /// A segment file as a piece.
-pub(crate) fn stored(file: SegmentFile, entry: SegmentEntry, derived: Vec<DerivedPart>, dim: usize) -> Piece {
+pub(crate) fn stored(file: SegmentFile, entry: SegmentEntry, derived: Vec<DerivedPart>, row_type: RowType) -> Piece {
     let parts = file.parts.iter().cloned().zip(derived);
     let views = parts.map(|(part, derived)| {
         let rows = part.rows;
         Arc::new(SegmentView::new(MappedSegment::new(part, derived), rows))
     });
     let views = views.collect();
-    Piece::Stored(Arc::new(Stored::new(entry, views, &file, dim)))
+    Piece::Stored(Arc::new(Stored::new(entry, views, &file, row_type)))
 }
 
 /// What is computed from a segment: of a small one on the heap, of another in the cache beside it.
@@ -109,14 +110,14 @@ pub(crate) fn derive(
     folder: &Path,
     file: &SegmentFile,
     entry: &SegmentEntry,
-    dim: usize,
+    row_type: RowType,
     settings: &Settings,
 ) -> Vec<DerivedPart> {
     let embeddings: Vec<&[f32]> = file.parts.iter().map(|part| &part.embeddings[..]).collect();
-    if entry.bytes <= settings.small_bytes {
-        return embeddings.iter().map(|part| DerivedPart::compute(part, dim)).collect();
+    if entry.bytes <= settings.small_bytes || row_type.element == Element::Bit {
+        return embeddings.iter().map(|part| DerivedPart::compute(part, row_type)).collect();
     }
-    let stamp = Stamp { segment_crc: entry.crc32, dim };
+    let stamp = Stamp { segment_crc: entry.crc32, dim: row_type.dim };
     let path = cache_path(&folder.join(&entry.file));
     let check = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= settings.check_bytes);
     derived::open(&path, stamp, &embeddings, settings.writable, check)

@@ -16,7 +16,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use bytemuck::{Pod, Zeroable};
-use megaring_core::Error;
+use megaring_core::{Element, Error, RowType};
 use roaring::RoaringBitmap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -29,8 +29,8 @@ pub(crate) const FILE: &str = "manifest.log";
 pub(crate) const FORMER_FILE: &str = "manifest.json";
 /// Longest name of a corpus, in bytes.
 const MAX_NAME: usize = 64;
-/// Version of the log's form: the third has deletions.
-const FORMAT: u32 = 3;
+/// Version of the log's form: the third has deletions, the fourth rows of bits.
+const FORMAT: u32 = 4;
 /// Those that are read.
 const FORMATS: RangeInclusive<u32> = 2..=FORMAT;
 /// Version of the form that [`FORMER_FILE`] has.
@@ -59,6 +59,9 @@ pub(crate) struct Opening {
     format: u32,
     pub(crate) name: String,
     pub(crate) dim: u64,
+    /// What they are.
+    #[serde(default, skip_serializing_if = "is_float32")]
+    element: Element,
     pub(crate) created_unix_ns: u64,
     /// The version that the first `base` records are.
     pub(crate) generation: u32,
@@ -72,6 +75,11 @@ pub(crate) struct Opening {
     /// Where no two have: the ids that rows had which are gone are below it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) next_id: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+fn is_float32(element: &Element) -> bool {
+    *element == Element::Float32
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
@@ -185,9 +193,15 @@ pub(crate) struct Manifest {
 
 impl Opening {
     /// Of an empty corpus.
-    pub(crate) fn new(name: &str, dim: usize, unique_ids: bool, created_unix_ns: u64) -> Self {
-        let (name, dim) = (name.to_owned(), dim as u64);
-        Self { format: FORMAT, name, dim, created_unix_ns, generation: 1, base: 0, gone: 0, unique_ids, next_id: 0 }
+    pub(crate) fn new(name: &str, row_type: RowType, unique_ids: bool, created_unix_ns: u64) -> Self {
+        let (name, dim, element) = (name.to_owned(), row_type.dim as u64, row_type.element);
+        let (generation, base, gone, next_id) = (1, 0, 0, 0);
+        Self { format: FORMAT, name, dim, element, created_unix_ns, generation, base, gone, unique_ids, next_id }
+    }
+
+    /// What the corpus's rows are.
+    pub(crate) fn row_type(&self) -> RowType {
+        RowType { element: self.element, dim: self.dim as usize }
     }
 
     /// The same, of a corpus of another name.
@@ -421,8 +435,11 @@ fn read_former(folder: &Path, name: &str) -> Result<Manifest, String> {
     let record = |entry| Logged { record: Record::Segment(entry), body: Vec::new() };
     let records: Vec<Logged> = former.segments.into_iter().map(record).collect();
     let Former { name: own, dim, generation, created_unix_ns, .. } = former;
-    let opening =
-        Opening { generation, base: records.len() as u64, ..Opening::new(&own, dim as usize, false, created_unix_ns) };
+    let opening = Opening {
+        generation,
+        base: records.len() as u64,
+        ..Opening::new(&own, (dim as usize).into(), false, created_unix_ns)
+    };
     let manifest = Manifest { opening, records, len: 0 };
     check(&manifest, name)?;
     Ok(manifest)

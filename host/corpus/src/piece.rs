@@ -10,8 +10,8 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, SchemaRef};
 use arrow_select::concat::concat_batches;
 use arrow_select::filter::filter_record_batch;
-use megaring_core::Error;
 use megaring_core::corpus::SegmentView;
+use megaring_core::{Error, RowType};
 use roaring::RoaringBitmap;
 
 use crate::arrow_file::{Layout, block_range, decode};
@@ -98,7 +98,7 @@ impl Piece {
     pub(crate) fn for_each_run(
         &self,
         folder: &Path,
-        dim: usize,
+        row_type: RowType,
         most: usize,
         (start, deleted): (u32, &RoaringBitmap),
         mut take: impl FnMut(Rows) -> Result<(), Error>,
@@ -130,7 +130,7 @@ impl Piece {
                 if left == 0 {
                     continue;
                 }
-                let mut rows = rows_of(&kept, dim).map_err(|fault| unreadable("rows", &fault))?;
+                let mut rows = rows_of(&kept, row_type).map_err(|fault| unreadable("rows", &fault))?;
                 if let Some(first_id) = first_id {
                     rows.memory_ids = (0..count).filter(stays).map(|at| first_id + at as u64).collect();
                 }
@@ -143,39 +143,44 @@ impl Piece {
 
 impl Stored {
     /// `form` is that of the file's own schema.
-    pub(crate) fn new(entry: SegmentEntry, views: Vec<Arc<SegmentView>>, file: &SegmentFile, dim: usize) -> Self {
-        Self { entry, views, form: form_of(&file.schema, dim) }
+    pub(crate) fn new(
+        entry: SegmentEntry,
+        views: Vec<Arc<SegmentView>>,
+        file: &SegmentFile,
+        row_type: RowType,
+    ) -> Self {
+        Self { entry, views, form: form_of(&file.schema, row_type) }
     }
 }
 
 impl Kept {
     /// `batch` has the columns of a segment, ids among them.
-    pub(crate) fn new(batch: RecordBatch, dim: usize) -> Result<Self, Fault> {
-        let part = Part::of_batch(&batch, dim)?;
-        let derived = DerivedPart::compute(&part.embeddings, dim);
+    pub(crate) fn new(batch: RecordBatch, row_type: RowType) -> Result<Self, Fault> {
+        let part = Part::of_batch(&batch, row_type)?;
+        let derived = DerivedPart::compute(&part.embeddings, row_type);
         let (rows, bytes) = (part.rows, batch.get_array_memory_size());
         let view = Arc::new(SegmentView::new(MappedSegment::new(part, derived), rows));
         Ok(Self { batch, view, bytes })
     }
 
     /// Of a record's body.
-    pub(crate) fn decode(body: &[u8], dim: usize) -> Result<Self, Fault> {
+    pub(crate) fn decode(body: &[u8], row_type: RowType) -> Result<Self, Fault> {
         let read = || {
             let mut reader = StreamReader::try_new(body, None)?;
             let batch = reader.next().ok_or_else(|| ArrowError::IpcError("it has no rows".into()))?;
             batch.and_then(|batch| concat_batches(&batch.schema(), [&batch]))
         };
-        Self::new(guarded(read).map_err(Fault::file)?, dim)
+        Self::new(guarded(read).map_err(Fault::file)?, row_type)
     }
 
     /// Checks every value.
-    pub(crate) fn check_values(&self, dim: usize) -> Result<(), Fault> {
-        Part::of_batch(&self.batch, dim)?.check_values(dim)
+    pub(crate) fn check_values(&self, row_type: RowType) -> Result<(), Fault> {
+        Part::of_batch(&self.batch, row_type)?.check_values(row_type)
     }
 
-    fn joined(&self, next: &Self, dim: usize) -> Option<Self> {
+    fn joined(&self, next: &Self, row_type: RowType) -> Option<Self> {
         let batch = concat_batches(self.batch.schema_ref(), [&self.batch, &next.batch]).ok()?;
-        Self::new(batch, dim).ok()
+        Self::new(batch, row_type).ok()
     }
 }
 
@@ -190,11 +195,11 @@ pub(crate) fn records(pieces: &[Piece], deleted: &RoaringBitmap) -> Result<Vec<L
 
 /// Adds a piece. Rows in memory are joined as the digits of a binary number are carried, so that there are few pieces
 /// of them, and none is copied often.
-pub(crate) fn push(pieces: &mut Vec<Piece>, piece: Piece, dim: usize) {
+pub(crate) fn push(pieces: &mut Vec<Piece>, piece: Piece, row_type: RowType) {
     let Piece::Kept(mut last) = piece else { return pieces.push(piece) };
     while let Some(Piece::Kept(before)) = pieces.last() {
         let joins = before.batch.num_rows() <= last.batch.num_rows() && before.batch.schema() == last.batch.schema();
-        let Some(joined) = joins.then(|| before.joined(&last, dim)).flatten() else { break };
+        let Some(joined) = joins.then(|| before.joined(&last, row_type)).flatten() else { break };
         last = Arc::new(joined);
         pieces.pop();
     }
@@ -209,9 +214,9 @@ pub(crate) fn encode(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     writer.into_inner()
 }
 
-fn form_of(schema: &SchemaRef, dim: usize) -> SchemaRef {
-    let rows = rows_of(&RecordBatch::new_empty(schema.clone()), dim);
-    rows.map_or_else(|_| schema.clone(), |rows| Rows { memory_ids: vec![0], ..rows }.schema(dim))
+fn form_of(schema: &SchemaRef, row_type: RowType) -> SchemaRef {
+    let rows = rows_of(&RecordBatch::new_empty(schema.clone()), row_type);
+    rows.map_or_else(|_| schema.clone(), |rows| Rows { memory_ids: vec![0], ..rows }.schema(row_type))
 }
 
 /// All of a segment file, which must be what was written: what is made of it has a checksum of its own.

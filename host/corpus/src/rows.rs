@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, Float64Array, RecordBatch, StringArray, UInt8Array,
-    UInt16Array, UInt64Array,
+    ArrayRef, BooleanArray, FixedSizeBinaryArray, FixedSizeListArray, Float32Array, Float64Array, RecordBatch,
+    StringArray, UInt8Array, UInt16Array, UInt64Array,
 };
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
 use arrow_select::concat::concat_batches;
-use megaring_core::Error;
 use megaring_core::error::first_non_finite;
 use megaring_core::matrix::Matrix;
 use megaring_core::nearest::{MAX_COORDINATE, is_coordinate};
+use megaring_core::{Element, Error, RowType};
 
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::fault::not_finite;
@@ -75,8 +75,10 @@ pub struct Rows {
     pub memory_ids: Vec<u64>,
     /// Titles. Empty: every title is empty.
     pub titles: Vec<String>,
-    /// The vectors; all values finite, the dimension the corpus's.
+    /// The vectors; all values finite, the dimension the corpus's. Of bits, [words](RowType::width).
     pub embeddings: Matrix,
+    /// What they are made of.
+    pub element: Element,
     /// 5-D coordinates as five columns (x, y, z, w, v), finite.
     pub coordinates: Option<[Vec<f64>; 5]>,
     /// Distance from the galactic centre, finite.
@@ -119,8 +121,8 @@ impl Rows {
     }
 
     /// Checks lengths and values against a corpus of `dim`.
-    pub(crate) fn check(&self, dim: usize) -> Result<(), Error> {
-        self.check_embeddings(dim)?;
+    pub(crate) fn check(&self, row_type: RowType) -> Result<(), Error> {
+        self.check_embeddings(row_type)?;
         let n = self.len();
         let lengths = [(MEMORY_ID, self.memory_ids.len()), (TITLE, self.titles.len())];
         for (name, len) in lengths {
@@ -152,18 +154,24 @@ impl Rows {
         }
     }
 
-    fn check_embeddings(&self, dim: usize) -> Result<(), Error> {
+    fn check_embeddings(&self, row_type: RowType) -> Result<(), Error> {
         let Matrix { rows, dim: width, values } = &self.embeddings;
         if *rows == 0 && values.is_empty() {
             return Ok(());
         }
+        if self.element != row_type.element {
+            let reason = format!("the rows are of {}, the corpus's of {}", self.element, row_type.element);
+            return Err(Error::field(EMBEDDING, reason));
+        }
+        let dim = row_type.width();
         if *width != dim {
             return Err(Error::field(EMBEDDING, format!("the dimension is {width}, the corpus's is {dim}")));
         }
         if rows.checked_mul(dim) != Some(values.len()) {
             return Err(Error::field(EMBEDDING, format!("{} values are not {rows} rows of {dim}", values.len())));
         }
-        match first_non_finite(values, dim) {
+        let bad = if self.element == Element::Bit { None } else { first_non_finite(values, dim) };
+        match bad {
             Some((row, element, value)) => Err(Error::row(EMBEDDING, row as u64, not_finite(element, value))),
             None => Ok(()),
         }
@@ -179,12 +187,12 @@ impl Rows {
     }
 
     /// The columns of a segment that holds such rows.
-    pub(crate) fn schema(&self, dim: usize) -> SchemaRef {
+    pub(crate) fn schema(&self, row_type: RowType) -> SchemaRef {
         let id = (!self.memory_ids.is_empty()).then(|| Field::new(MEMORY_ID, DataType::UInt64, false));
         let mut fields = Vec::from_iter(id);
         fields.extend([
             Field::new(TITLE, DataType::Utf8, false),
-            Field::new(EMBEDDING, columns::embedding_type(dim), false),
+            Field::new(EMBEDDING, columns::embedding_type(row_type), false),
         ]);
         let present = self.has_optional();
         let optional = columns::OPTIONAL.into_iter().zip(present).filter(|(_, present)| *present);
@@ -244,21 +252,28 @@ impl Rows {
     }
 
     /// The rows as a record batch of their own schema. Titles are spelled out.
-    pub(crate) fn into_batch_of(self, dim: usize) -> Result<RecordBatch, ArrowError> {
-        let schema = self.schema(dim);
-        self.into_batch(&schema, dim)
+    pub(crate) fn into_batch_of(self, row_type: RowType) -> Result<RecordBatch, ArrowError> {
+        let schema = self.schema(row_type);
+        self.into_batch(&schema, row_type)
     }
 
     /// The rows as a record batch of `schema`, which is [`Self::schema`]'s. Embeddings are moved, not copied.
-    pub(crate) fn into_batch(self, schema: &SchemaRef, dim: usize) -> Result<RecordBatch, ArrowError> {
-        let item = Arc::new(Field::new("item", DataType::Float32, false));
-        let values = Arc::new(Float32Array::from(self.embeddings.values));
-        let embedding = FixedSizeListArray::try_new(item, dim as i32, values, None)?;
+    pub(crate) fn into_batch(self, schema: &SchemaRef, row_type: RowType) -> Result<RecordBatch, ArrowError> {
+        let values = Float32Array::from(self.embeddings.values);
+        let embedding: ArrayRef = match columns::embedding_type(row_type) {
+            DataType::FixedSizeList(item, dim) => {
+                Arc::new(FixedSizeListArray::try_new(item, dim, Arc::new(values), None)?)
+            }
+            _ => {
+                let bytes = (row_type.width() * size_of::<f32>()) as i32;
+                Arc::new(FixedSizeBinaryArray::try_new(bytes, values.into_parts().1.into_inner(), None)?)
+            }
+        };
         let mut arrays: Vec<ArrayRef> = Vec::new();
         if !self.memory_ids.is_empty() {
             arrays.push(Arc::new(UInt64Array::from(self.memory_ids)));
         }
-        arrays.extend([Arc::new(StringArray::from(self.titles)) as ArrayRef, Arc::new(embedding)]);
+        arrays.extend([Arc::new(StringArray::from(self.titles)) as ArrayRef, embedding]);
         let coordinates = self.coordinates.into_iter().flatten();
         let floats = coordinates.chain(self.galactic_distance).chain(self.importance);
         arrays.extend(floats.map(|column| Arc::new(Float64Array::from(column)) as ArrayRef));

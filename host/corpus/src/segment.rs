@@ -19,6 +19,7 @@ use megaring_core::corpus::{MemoryIds, SegmentData, SegmentView};
 use megaring_core::error::first_non_finite;
 use megaring_core::nibbles::NibblesView;
 use megaring_core::screen::CodesView;
+use megaring_core::{Element, RowType};
 
 use crate::arrow_file::{Layout, block_range, check_block, decode};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
@@ -94,8 +95,8 @@ pub(crate) fn read_dictionaries(decoder: &mut FileDecoder, layout: &Layout, file
 
 impl SegmentFile {
     /// Maps a file and reads its structure, not its values.
-    pub(crate) fn map(path: &Path, dim: usize, small: u64) -> Result<Self, Fault> {
-        Self::read(Self::bytes(path, small)?, dim)
+    pub(crate) fn map(path: &Path, row_type: RowType, small: u64) -> Result<Self, Fault> {
+        Self::read(Self::bytes(path, small)?, row_type)
     }
 
     /// Maps a file, whatever is in it. One of at most `small` bytes is read: the system counts mappings.
@@ -112,9 +113,9 @@ impl SegmentFile {
     }
 
     /// Reads the structure of a mapped file.
-    pub(crate) fn read(bytes: Buffer, dim: usize) -> Result<Self, Fault> {
+    pub(crate) fn read(bytes: Buffer, row_type: RowType) -> Result<Self, Fault> {
         let layout = Arc::new(Layout::of_file(&bytes)?);
-        check_schema(&layout.schema, dim)?;
+        check_schema(&layout.schema, row_type)?;
         let mut parts = Vec::with_capacity(layout.batches.len());
         for block in &layout.batches {
             let block_bytes = slice(&bytes, block);
@@ -127,7 +128,7 @@ impl SegmentFile {
             }
             let (file, layout_of, decoded) = (bytes.clone(), layout.clone(), Arc::default());
             let table = Table::Block { file, layout: layout_of, block: *block, decoded };
-            parts.push(Part::read(table, (&layout, block), &block_bytes, dim)?);
+            parts.push(Part::read(table, (&layout, block), &block_bytes, row_type)?);
         }
         parts.retain(|part: &Part| part.rows > 0);
         Ok(Self { parts, schema: layout.schema.clone() })
@@ -169,10 +170,10 @@ impl SegmentFile {
     }
 
     /// Finds the first number that is not finite.
-    pub(crate) fn check_values(&self, dim: usize) -> Result<(), Fault> {
+    pub(crate) fn check_values(&self, row_type: RowType) -> Result<(), Fault> {
         let mut start = 0;
         for part in &self.parts {
-            part.check_values(dim).map_err(|fault| fault.shifted(start))?;
+            part.check_values(row_type).map_err(|fault| fault.shifted(start))?;
             start += part.rows;
         }
         Ok(())
@@ -211,7 +212,12 @@ enum Titles {
 }
 
 impl Part {
-    fn read(table: Table, (layout, block): (&Layout, &Block), bytes: &Buffer, dim: usize) -> Result<Self, Fault> {
+    fn read(
+        table: Table,
+        (layout, block): (&Layout, &Block),
+        bytes: &Buffer,
+        row_type: RowType,
+    ) -> Result<Self, Fault> {
         // One column at a time, so that a fault can name the column.
         let column = |name: &str| -> Result<Option<ArrayRef>, Fault> {
             let Some((index, _)) = layout.schema.fields().find(name) else { return Ok(None) };
@@ -222,24 +228,24 @@ impl Part {
             })?;
             Ok(batch.columns().first().cloned())
         };
-        Self::of_columns(table, column, dim)
+        Self::of_columns(table, column, row_type)
     }
 
     /// Rows in memory.
-    pub(crate) fn of_batch(batch: &RecordBatch, dim: usize) -> Result<Self, Fault> {
-        check_schema(batch.schema_ref(), dim)?;
-        Self::of_columns(Table::Batch(batch.clone()), |name| Ok(batch.column_by_name(name).cloned()), dim)
+    pub(crate) fn of_batch(batch: &RecordBatch, row_type: RowType) -> Result<Self, Fault> {
+        check_schema(batch.schema_ref(), row_type)?;
+        Self::of_columns(Table::Batch(batch.clone()), |name| Ok(batch.column_by_name(name).cloned()), row_type)
     }
 
     fn of_columns(
         table: Table,
         column: impl Fn(&str) -> Result<Option<ArrayRef>, Fault>,
-        dim: usize,
+        row_type: RowType,
     ) -> Result<Self, Fault> {
         let required = |name: &str| column(name)?.ok_or_else(|| Fault::column(name, "the column is missing"));
         let embedding = required(EMBEDDING)?;
         let rows = embedding.len();
-        let embeddings = read_embeddings(&embedding, dim)?;
+        let embeddings = read_embeddings(&embedding, row_type)?;
         let ids = match column(MEMORY_ID)? {
             Some(ids) => Ids::Given(without_nulls(MEMORY_ID, &ids)?.as_primitive::<UInt64Type>().values().clone()),
             None => Ids::From(0),
@@ -273,8 +279,9 @@ impl Part {
         implied.into_iter().chain(self.table.schema().fields().iter().cloned()).collect()
     }
 
-    pub(crate) fn check_values(&self, dim: usize) -> Result<(), Fault> {
-        if let Some((row, element, value)) = first_non_finite(&self.embeddings, dim) {
+    pub(crate) fn check_values(&self, row_type: RowType) -> Result<(), Fault> {
+        let numbers = if row_type.element == Element::Float32 { &self.embeddings[..] } else { &[] };
+        if let Some((row, element, value)) = first_non_finite(numbers, row_type.dim) {
             return Err(Fault::value(EMBEDDING, row, not_finite(element, value)));
         }
         for (name, column) in &self.floats {
@@ -312,7 +319,7 @@ impl Part {
 }
 
 /// Types that can be read in place; any other is a matter of form.
-fn check_schema(schema: &Schema, dim: usize) -> Result<(), Fault> {
+fn check_schema(schema: &Schema, row_type: RowType) -> Result<(), Fault> {
     let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
     if let Some(twice) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
         return Err(Fault::column(twice.1, "the file has this column twice"));
@@ -322,13 +329,16 @@ fn check_schema(schema: &Schema, dim: usize) -> Result<(), Fault> {
         Err(_) => Fault::column(name, "the column is missing").form(),
     };
     let kind = |name: &str| schema.field_with_name(name).ok().map(|field| field.data_type().clone());
-    match kind(EMBEDDING) {
-        Some(DataType::FixedSizeList(item, width)) if *item.data_type() == DataType::Float32 => {
+    let dim = row_type.dim;
+    match (row_type.element, kind(EMBEDDING)) {
+        (Element::Float32, Some(DataType::FixedSizeList(item, width))) if *item.data_type() == DataType::Float32 => {
             if usize::try_from(width) != Ok(dim) {
                 return Err(Fault::column(EMBEDDING, format!("the dimension is {width}, the corpus's is {dim}")));
             }
         }
-        _ => return Err(wrong(EMBEDDING, &format!("a list of {dim} float32, of fixed size"))),
+        (Element::Float32, _) => return Err(wrong(EMBEDDING, &format!("a list of {dim} float32, of fixed size"))),
+        (Element::Bit, kind) if kind == Some(columns::embedding_type(row_type)) => {}
+        (Element::Bit, _) => return Err(wrong(EMBEDDING, &format!("{}", columns::embedding_type(row_type)))),
     }
     if kind(MEMORY_ID).is_some_and(|kind| kind != DataType::UInt64) {
         return Err(wrong(MEMORY_ID, "uint64"));
@@ -343,8 +353,13 @@ fn check_schema(schema: &Schema, dim: usize) -> Result<(), Fault> {
     }
 }
 
-fn read_embeddings(column: &ArrayRef, dim: usize) -> Result<ScalarBuffer<f32>, Fault> {
-    let lists = without_nulls(EMBEDDING, column)?.as_fixed_size_list();
+fn read_embeddings(column: &ArrayRef, row_type: RowType) -> Result<ScalarBuffer<f32>, Fault> {
+    let column = without_nulls(EMBEDDING, column)?;
+    let dim = row_type.width();
+    if row_type.element == Element::Bit {
+        return words(column, dim);
+    }
+    let lists = column.as_fixed_size_list();
     let values = lists.values();
     if let Some(at) = first_null(values.as_ref()) {
         return Err(Fault::value(EMBEDDING, at / dim.max(1), format!("element {} is null", at % dim.max(1))));
@@ -354,6 +369,20 @@ fn read_embeddings(column: &ArrayRef, dim: usize) -> Result<ScalarBuffer<f32>, F
         return Err(Fault::column(EMBEDDING, "there are fewer values than rows need"));
     }
     Ok(values.slice(0, lists.len() * dim))
+}
+
+/// Rows of bits as words, in place.
+fn words(column: &ArrayRef, width: usize) -> Result<ScalarBuffer<f32>, Fault> {
+    let rows = column.as_fixed_size_binary();
+    let len = rows.len() * width;
+    let bytes = rows.values();
+    if bytes.len() < len * size_of::<f32>() {
+        return Err(Fault::column(EMBEDDING, "there are fewer bytes than rows need"));
+    }
+    if bytes.as_ptr().align_offset(align_of::<f32>()) != 0 {
+        return Err(Fault::column(EMBEDDING, "its buffers are misaligned; write it 64 byte aligned").form());
+    }
+    Ok(ScalarBuffer::new(bytes.clone(), 0, len))
 }
 
 fn read_titles(column: &ArrayRef) -> Titles {

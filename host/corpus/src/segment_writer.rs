@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use arrow_ipc::MetadataVersion;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow_schema::{ArrowError, SchemaRef};
-use megaring_core::Error;
+use megaring_core::{Error, RowType};
 
 use crate::durable::{Summing, TemporaryFile, storage};
 use crate::rows::Rows;
@@ -20,7 +20,7 @@ const ALIGNMENT: usize = 64;
 /// A segment in the making. Memory is bounded by one batch (64 MiB of rows, or one larger push).
 pub(crate) struct SegmentWriter {
     folder: PathBuf,
-    dim: usize,
+    row_type: RowType,
     /// From the first rows on.
     schema: Option<SchemaRef>,
     gathered: Rows,
@@ -41,13 +41,13 @@ pub(crate) struct Written {
 }
 
 impl SegmentWriter {
-    pub(crate) fn new(folder: &Path, dim: usize) -> Self {
-        Self { folder: folder.to_owned(), dim, schema: None, gathered: Rows::default(), out: None }
+    pub(crate) fn new(folder: &Path, row_type: RowType) -> Self {
+        Self { folder: folder.to_owned(), row_type, schema: None, gathered: Rows::default(), out: None }
     }
 
     /// Refuses rows of other columns than those before.
     pub(crate) fn check_columns(&self, rows: &Rows) -> Result<(), Error> {
-        let schema = rows.schema(self.dim);
+        let schema = rows.schema(self.row_type);
         let Some(first) = self.schema.as_ref().filter(|first| **first != schema) else { return Ok(()) };
         let names =
             |schema: &SchemaRef| schema.fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>().join(", ");
@@ -58,7 +58,7 @@ impl SegmentWriter {
     /// Takes rows that passed [`Self::check_columns`].
     pub(crate) fn push(&mut self, rows: Rows) -> Result<(), Error> {
         let rows = rows.with_titles();
-        self.schema.get_or_insert_with(|| rows.schema(self.dim));
+        self.schema.get_or_insert_with(|| rows.schema(self.row_type));
         if !self.gathered.is_empty() && self.gathered.bytes() + rows.bytes() > BATCH_BYTES {
             self.flush()?;
         }
@@ -84,7 +84,7 @@ impl SegmentWriter {
     fn flush(&mut self) -> Result<(), Error> {
         let rows = std::mem::take(&mut self.gathered);
         let Some(schema) = self.schema.as_ref().filter(|_| !rows.is_empty()) else { return Ok(()) };
-        let batch = rows.into_batch(schema, self.dim).map_err(|error| Error::Internal(error.to_string()))?;
+        let batch = rows.into_batch(schema, self.row_type).map_err(|error| Error::Internal(error.to_string()))?;
         let out = match &mut self.out {
             Some(out) => out,
             empty => empty.insert(Out::create(&self.folder, schema)?),

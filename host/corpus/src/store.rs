@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use megaring_core::Error;
 use megaring_core::corpus::{CorpusTable, CorpusView};
 use megaring_core::matrix::MAX_DIM;
+use megaring_core::{Element, Error, RowType};
 
 use crate::append::{Appended, Appender, Mode};
 use crate::change::Deleted;
@@ -144,26 +144,37 @@ impl Store {
         &self.table
     }
 
-    /// Makes an empty corpus for embeddings of `dim` elements.
+    /// Makes an empty corpus for rows of a type, which a plain number is as that of their float32 values.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming `name` or `dim`, [`Error::CorpusExists`], [`Error::Storage`].
-    pub fn create(&self, name: &str, dim: usize) -> Result<Description, Error> {
-        self.create_with(name, dim, CreateOptions::default())
+    pub fn create(&self, name: &str, row_type: impl Into<RowType>) -> Result<Description, Error> {
+        self.create_with(name, row_type, CreateOptions::default())
     }
 
     /// [`Self::create`], with what the corpus is to keep to.
     ///
     /// # Errors
     /// As [`Self::create`].
-    pub fn create_with(&self, name: &str, dim: usize, options: CreateOptions) -> Result<Description, Error> {
+    pub fn create_with(
+        &self,
+        name: &str,
+        row_type: impl Into<RowType>,
+        options: CreateOptions,
+    ) -> Result<Description, Error> {
         check_name(name)?;
+        let row_type = row_type.into();
+        let dim = row_type.dim;
         if !(1..=MAX_DIM).contains(&dim) {
             return Err(Error::field("dim", format!("{dim} is not within 1 and {MAX_DIM}")));
         }
+        if row_type.element == Element::Bit && !dim.is_multiple_of(8) {
+            return Err(Error::field("dim", format!("{dim} bits are no whole bytes; a multiple of 8 is legal")));
+        }
         self.add(name, |folder| {
-            let made = fs::create_dir(folder)
-                .and_then(|()| Manifest::write(folder, &Opening::new(name, dim, options.unique_ids, now_ns()), 1, &[]));
+            let made = fs::create_dir(folder).and_then(|()| {
+                Manifest::write(folder, &Opening::new(name, row_type, options.unique_ids, now_ns()), 1, &[])
+            });
             made.map_err(storage("cannot create", &self.root.join(name)))
         })
     }
@@ -276,15 +287,15 @@ impl Store {
     pub(crate) fn adopt_as(&self, name: &str, path: &Path, mode: Mode) -> Result<Adopted, Error> {
         self.require_writable(name)?;
         let corpus = self.find(name)?;
-        let dim = corpus.version()?.view.dim();
+        let row_type = corpus.version()?.view.row_type();
         let (copy, bytes, crc32) = copy_beside(path, corpus.folder())?;
         let shown = path.display().to_string();
-        let mapped = match SegmentFile::map(copy.path(), dim, self.settings.small_bytes) {
+        let mapped = match SegmentFile::map(copy.path(), row_type, self.settings.small_bytes) {
             Ok(mapped) => mapped,
             Err(fault) if fault.rewritable => return Ok(Adopted::NeedsRewrite(fault.to_string())),
             Err(fault) => return Err(fault.into_invalid(&shown)),
         };
-        mapped.check_values(dim).map_err(|fault| fault.into_invalid(&shown))?;
+        mapped.check_values(row_type).map_err(|fault| fault.into_invalid(&shown))?;
         let (batches, rows) = (mapped.parts.len(), mapped.rows());
         if batches > 1 && rows / batches < MIN_BATCH_ROWS {
             return Ok(Adopted::NeedsRewrite(format!(

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use megaring_core::Error;
+use megaring_core::{Element, Error, RowType};
 
 use crate::corpus::Corpus;
 use crate::derived::{self, Stamp};
@@ -83,11 +83,12 @@ fn verify_folder(folder: &Path, name: &str, small: u64) -> VerifyReport {
         Ok(manifest) => (Some(manifest), None),
         Err(reason) => (None, Some(reason)),
     };
-    let dim = manifest.as_ref().map_or(0, |manifest| manifest.opening.dim as usize);
+    let row_type = manifest.as_ref().map_or(RowType::from(0), |manifest| manifest.opening.row_type());
     let records = manifest.iter().flat_map(|manifest| &manifest.records);
     let entries = records.filter_map(Logged::segment);
-    let mut segments: Vec<SegmentReport> = entries.map(|entry| verify_segment(folder, entry, dim, small)).collect();
-    segments.extend(manifest.as_ref().and_then(|manifest| verify_log(manifest, dim)));
+    let mut segments: Vec<SegmentReport> =
+        entries.map(|entry| verify_segment(folder, entry, row_type, small)).collect();
+    segments.extend(manifest.as_ref().and_then(|manifest| verify_log(manifest, row_type)));
     VerifyReport {
         corpus: name.to_owned(),
         generation: manifest.as_ref().and_then(Manifest::generation).unwrap_or_default(),
@@ -98,12 +99,12 @@ fn verify_folder(folder: &Path, name: &str, small: u64) -> VerifyReport {
 }
 
 /// The rows in the log, whose checksums reading it has compared.
-fn verify_log(manifest: &Manifest, dim: usize) -> Option<SegmentReport> {
+fn verify_log(manifest: &Manifest, row_type: RowType) -> Option<SegmentReport> {
     let (mut rows, mut fault) = (0, None);
     for (record, body) in manifest.records.iter().filter_map(Logged::added) {
         let Record::Rows(count) = record else { continue };
         rows += *count as usize;
-        let checked = Kept::decode(body, dim).and_then(|kept| kept.check_values(dim));
+        let checked = Kept::decode(body, row_type).and_then(|kept| kept.check_values(row_type));
         fault = fault.or(checked.err().map(|fault| fault.to_string()));
     }
     let file = manifest::FILE.to_owned();
@@ -129,8 +130,8 @@ pub(crate) fn settle(report: &VerifyReport, corpus: &Corpus, writable: bool) {
     }
 }
 
-fn verify_segment(folder: &Path, entry: &SegmentEntry, dim: usize, small: u64) -> SegmentReport {
-    let (fault, cache_fault) = match check_segment(folder, entry, dim, small) {
+fn verify_segment(folder: &Path, entry: &SegmentEntry, row_type: RowType, small: u64) -> SegmentReport {
+    let (fault, cache_fault) = match check_segment(folder, entry, row_type, small) {
         Ok(cache) => (None, cache.err()),
         Err(reason) => (Some(reason), None),
     };
@@ -139,7 +140,12 @@ fn verify_segment(folder: &Path, entry: &SegmentEntry, dim: usize, small: u64) -
 }
 
 /// `Err`: the segment is lost; `Ok(Err)`: only its cache is wrong.
-fn check_segment(folder: &Path, entry: &SegmentEntry, dim: usize, small: u64) -> Result<Result<(), String>, String> {
+fn check_segment(
+    folder: &Path,
+    entry: &SegmentEntry,
+    row_type: RowType,
+    small: u64,
+) -> Result<Result<(), String>, String> {
     let path = folder.join(&entry.file);
     // Read, not mapped: a bad sector then is an error here instead of a signal.
     let (bytes, crc32) = sum_file(&path).map_err(|error| format!("cannot be read: {error}"))?;
@@ -149,10 +155,14 @@ fn check_segment(folder: &Path, entry: &SegmentEntry, dim: usize, small: u64) ->
     if crc32 != entry.crc32 {
         return Err(format!("its checksum is {crc32:08x}, the manifest says {:08x}", entry.crc32));
     }
-    let mapped = map_segment(folder, entry, dim, 0, small)?;
-    mapped.check_values(dim).map_err(|fault| fault.to_string())?;
+    let mapped = map_segment(folder, entry, row_type, 0, small)?;
+    mapped.check_values(row_type).map_err(|fault| fault.to_string())?;
+    if row_type.element == Element::Bit {
+        // There is no cache.
+        return Ok(Ok(()));
+    }
     let embeddings: Vec<&[f32]> = mapped.parts.iter().map(|part| &part.embeddings[..]).collect();
-    Ok(derived::verify(&cache_path(&path), Stamp { segment_crc: entry.crc32, dim }, &embeddings))
+    Ok(derived::verify(&cache_path(&path), Stamp { segment_crc: entry.crc32, dim: row_type.dim }, &embeddings))
 }
 
 fn sum_file(path: &Path) -> io::Result<(u64, u32)> {

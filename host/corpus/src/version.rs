@@ -40,7 +40,7 @@ impl Version {
             show(segment, begin, &deleted, before)
         });
         let segments = shown.collect();
-        let view = CorpusView::new(opening.name.clone(), handle, generation, opening.dim as usize, segments);
+        let view = CorpusView::new(opening.name.clone(), handle, generation, opening.row_type(), segments);
         Self { opening, pieces, deleted, view: Arc::new(view), log_len }
     }
 

@@ -40,7 +40,7 @@ fn allocated(name: &str, bytes: &[u8]) -> [u64; 2] {
     // Nothing is small, so that both files are stored in the same way.
     let options = OpenOptions { small_bytes: 0, ..OpenOptions::default() };
     let store = Store::open_with(&folder.path().join("data"), Access::Exclusive, options).unwrap();
-    store.create("a", open().dim()).unwrap();
+    store.create("a", open().row_type()).unwrap();
     let importing = allocation_counter::measure(|| drop(import::run(&store, "a", open(), &mut |_| {}).unwrap()));
     [reading, importing].map(|made| made.bytes_total)
 }

@@ -24,7 +24,7 @@ use megaring_core::matrix::Matrix;
 use megaring_core::operation::Limits;
 use megaring_core::rescore::{Hit, Ranked};
 use megaring_core::search::{Queries, Search};
-use megaring_core::{Error, Metric, Operation as _};
+use megaring_core::{Element, Error, Metric, Operation as _, RowType};
 use megaring_corpus::Pairs;
 
 use crate::batching::FEW;
@@ -177,7 +177,8 @@ impl LongSearch {
     /// Begins one that `engine` is to do.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming `other` where the rows of two corpora have different dimensions.
+    /// [`Error::Invalid`] naming `other` where the rows of two corpora have different dimensions, or `metric` where it
+    /// does not compare such rows.
     pub fn new(asked: Asked, engine: &Engine) -> Result<Self, Error> {
         Self::within(asked, engine.limits)
     }
@@ -188,9 +189,13 @@ impl LongSearch {
     /// As [`Self::new`].
     pub fn within(asked: Asked, limits: Limits) -> Result<Self, Error> {
         if let Of::Rows { corpus, .. } = &asked.of
-            && corpus.dim() != asked.searched.dim()
+            && corpus.row_type() != asked.searched.row_type()
         {
-            let [one, other] = [corpus, &asked.searched].map(|view| format!("{} elements", view.dim()));
+            let elements = |view: &Arc<CorpusView>| match view.row_type() {
+                RowType { element: Element::Float32, dim } => format!("{dim} elements"),
+                RowType { element: Element::Bit, dim } => format!("{dim} bits"),
+            };
+            let [one, other] = [corpus, &asked.searched].map(elements);
             let names = (corpus.name(), asked.searched.name());
             let text = format!(
                 "rows of different dimensions cannot be compared: {} has {one}, {} has {other}",
@@ -198,6 +203,7 @@ impl LongSearch {
             );
             return Err(Error::field("other", text));
         }
+        asked.searched.row_type().metric(Some(asked.metric))?;
         let (rest, left) = (asked.of.numbers(), asked.k.unwrap_or(usize::MAX));
         Ok(Self { asked, limits, rest, begun: VecDeque::new(), round: None, left })
     }

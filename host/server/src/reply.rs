@@ -1,7 +1,7 @@
 //! Step 8, the reply: what the [calls](crate::call) share when an outcome becomes the response message, and the
 //! responses of the other services.
 
-use megaring_core::{BackendKind, BackendStatus};
+use megaring_core::{BackendKind, BackendStatus, Element};
 use megaring_corpus::{Appended, Deleted, Description, State};
 use megaring_engine::Made;
 use megaring_proto::v1 as pb;
@@ -21,7 +21,8 @@ pub fn corpus(description: Description) -> pb::Corpus {
     };
     pb::Corpus {
         name: description.name,
-        dim: description.dim as u32,
+        dim: description.row_type.dim as u32,
+        dtype: dtype(description.row_type.element).into(),
         rows: description.rows as u64,
         generation: u64::from(description.generation),
         segments: description.segments.into_iter().map(segment).collect(),
@@ -34,6 +35,14 @@ pub fn corpus(description: Description) -> pb::Corpus {
             State::Healthy => None,
             State::Faulty { segment, reason } => Some(pb::Fault { segment, reason }),
         },
+    }
+}
+
+/// What rows are made of.
+fn dtype(element: Element) -> pb::Dtype {
+    match element {
+        Element::Float32 => pb::Dtype::Float32,
+        Element::Bit => pb::Dtype::Bit,
     }
 }
 

@@ -7,7 +7,7 @@
 
 use megaring_core::corpus::CorpusView;
 use megaring_core::nearest::{AXES, MAX_COORDINATE, is_coordinate};
-use megaring_core::{BackendKind, Error, Metric};
+use megaring_core::{BackendKind, Element, Error, Metric, RowType};
 use megaring_proto::v1 as pb;
 
 mod explain;
@@ -40,17 +40,38 @@ pub fn backend(number: i32) -> Result<Option<BackendKind>, Error> {
     }
 }
 
-/// How rows compare; cosine where the request does not say.
+/// How the rows of a corpus compare.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a number that is no metric.
-pub fn metric(number: i32) -> Result<Metric, Error> {
-    match pb::Metric::try_from(number) {
-        Ok(pb::Metric::Unspecified | pb::Metric::Cosine) => Ok(Metric::Cosine),
-        Ok(pb::Metric::Dot) => Ok(Metric::Dot),
-        Ok(pb::Metric::L2) => Ok(Metric::L2),
-        Err(_) => Err(Error::field("metric", format!("{number} is no metric"))),
-    }
+/// [`Error::Invalid`] for a number that is no metric, and for one that does not compare such rows.
+pub fn metric(number: i32, corpus: &CorpusView) -> Result<Metric, Error> {
+    let asked = match pb::Metric::try_from(number) {
+        Ok(pb::Metric::Unspecified) => None,
+        Ok(pb::Metric::Cosine) => Some(Metric::Cosine),
+        Ok(pb::Metric::Dot) => Some(Metric::Dot),
+        Ok(pb::Metric::L2) => Some(Metric::L2),
+        Ok(pb::Metric::Hamming) => Some(Metric::Hamming),
+        Ok(pb::Metric::Jaccard) => Some(Metric::Jaccard),
+        Err(_) => return Err(Error::field("metric", format!("{number} is no metric"))),
+    };
+    corpus.row_type().metric(asked)
+}
+
+/// What the rows of a new corpus are.
+///
+/// # Errors
+/// [`Error::Invalid`] for a type that no corpus has.
+pub fn row_type(dtype: i32, dim: u32) -> Result<RowType, Error> {
+    let element = match pb::Dtype::try_from(dtype) {
+        Ok(pb::Dtype::Unspecified | pb::Dtype::Float32) => Element::Float32,
+        Ok(pb::Dtype::Bit) => Element::Bit,
+        Ok(other) => {
+            let name = other.as_str_name();
+            return Err(Error::field("dtype", format!("{name}; rows are kept as DTYPE_FLOAT32 or DTYPE_BIT")));
+        }
+        Err(_) => return Err(Error::field("dtype", format!("{dtype} is no element type"))),
+    };
+    Ok(RowType { element, dim: dim as usize })
 }
 
 /// Answers wanted of each query.

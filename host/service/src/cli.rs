@@ -184,6 +184,9 @@ fn backend() -> impl TypedValueParser<Value = BackendKind> {
     PossibleValuesParser::new(BackendKind::ALL.map(BackendKind::name)).try_map(|name| name.parse::<BackendKind>())
 }
 
+/// What `--metric` says.
+const METRIC_HELP: &str = "How rows compare [default: cosine; of bits: hamming]";
+
 /// Parses a metric's name.
 fn metric() -> impl TypedValueParser<Value = Metric> {
     PossibleValuesParser::new(Metric::ALL.map(Metric::name)).try_map(|name| name.parse::<Metric>())

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use megaring_core::Error;
+use megaring_core::{Error, RowType};
 use megaring_corpus::import::{self, Format, Import, Progress, Report};
 use megaring_corpus::{Access, CreateOptions, Description, Mode, Store};
 
@@ -35,10 +35,10 @@ impl Settings {
 }
 
 impl Corpora {
-    pub(crate) fn create(&self, name: &str, dim: usize, options: CreateOptions) -> Result<Description, Failure> {
+    pub(crate) fn create(&self, name: &str, row_type: RowType, options: CreateOptions) -> Result<Description, Failure> {
         match self {
-            Self::Here(store) => Ok(store.create_with(name, dim, options)?),
-            Self::There(remote) => remote.create(name, dim, options),
+            Self::Here(store) => Ok(store.create_with(name, row_type, options)?),
+            Self::There(remote) => remote.create(name, row_type, options),
         }
     }
 

@@ -9,6 +9,7 @@ use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
 
+use megaring_core::RowType;
 use megaring_core::checksum::Checksums;
 use megaring_core::encode::Encoded;
 use megaring_corpus::{CreateOptions, Description, Fetched};
@@ -90,9 +91,10 @@ impl Remote {
         Ok(Self { address: address.to_owned(), runtime, corpora, compute, given_up: Vec::new() })
     }
 
-    pub(crate) fn create(&self, name: &str, dim: usize, options: CreateOptions) -> Result<Description, Failure> {
-        let dim = u32::try_from(dim).unwrap_or(u32::MAX);
-        let request = pb::CreateRequest { name: name.to_owned(), dim, unique_ids: options.unique_ids };
+    pub(crate) fn create(&self, name: &str, row_type: RowType, options: CreateOptions) -> Result<Description, Failure> {
+        let dim = u32::try_from(row_type.dim).unwrap_or(u32::MAX);
+        let dtype = convert::dtype(row_type.element);
+        let request = pb::CreateRequest { name: name.to_owned(), dim, unique_ids: options.unique_ids, dtype };
         let made = self.change(|mut corpora| async move { corpora.create(request).await })?;
         made.corpus.map(convert::description).ok_or_else(|| self.incomplete())
     }

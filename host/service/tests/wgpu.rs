@@ -92,7 +92,7 @@ fn jobs(subject: &Subject, count: usize, batch: usize) -> Vec<Job> {
     let rows = sample().expect("the sample is embedded").embeddings.head(count);
     let corpus = subject.store(&rows, &[count / 3]).expect("room on disk");
     let mut jobs = vec![Job::from(Nop)];
-    for metric in Metric::ALL {
+    for metric in Metric::OF_FLOATS {
         let [all, few] = [batch, 40].map(|count| matrix(rows.dim, &rows.head(count).values));
         jobs.push(Search { corpus: corpus.clone(), queries: all.into(), metric, k: 10, threshold: None }.into());
         jobs.push(Score { corpus: corpus.clone(), queries: few, metric, rows: None }.into());

@@ -166,7 +166,7 @@ class Workload {
     TestJob expect_hits(TestJob job, u32 k) const {
         const u32 items = job.descriptor.items;
         job.descriptor.k = k;
-        job.threshold = job.descriptor.metric == METRIC_L2 ? INFINITY : -INFINITY;
+        job.threshold = is_distance(job.descriptor.metric) ? INFINITY : -INFINITY;
         job.result_len = items * (sizeof(ListHeader) + (4 * k + 100) * sizeof(Candidate));
         job.wrong = [this, items, k, len = job.result_len, metric = job.descriptor.metric,
                      payload = job.payload](const u8* result) -> std::string {
@@ -176,7 +176,7 @@ class Workload {
                     const double score =
                         naive_score(metric, reinterpret_cast<const float*>(payload.data()) + u64(query) * corpus.dim,
                                     corpus.row(row), corpus.dim);
-                    order.emplace_back(metric == METRIC_L2 ? score : -score, row);
+                    order.emplace_back(is_distance(metric) ? score : -score, row);
                 }
                 std::sort(order.begin(), order.end());
                 std::vector<u32> wanted;
@@ -228,7 +228,7 @@ class Workload {
         job.descriptor.corpus = CORPUS, job.descriptor.corpus_generation = GENERATION;
         job.descriptor.dim = corpus.dim;
         job.descriptor.items = items;
-        job.descriptor.metric = static_cast<u8>(metric != 0 ? metric : METRIC_COSINE + random.below(3));
+        job.descriptor.metric = static_cast<u8>(metric != 0 ? metric : METRIC_COSINE + random.below(5));
         std::vector<float> values(u64(items) * corpus.dim);
         const bool zeros = metric == 0 && random.below(8) == 0;
         for (float& value : values) value = zeros ? 0.0f : static_cast<float>(random.unit());

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cfloat>
 #include <cstring>
 #include <functional>
@@ -73,7 +74,20 @@ inline double lanes(const float* a, const float* b, u32 dim, bool squares) {
     }
     return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
 }
+inline u32 naive_bits(const float* a, const float* b, u32 dim, u32 (*join)(u32, u32)) {
+    u32 count = 0;
+    for (u32 i = 0; i < dim; ++i) {
+        for (u32 bits = join(std::bit_cast<u32>(a[i]), std::bit_cast<u32>(b[i])); bits != 0; bits >>= 1) count += bits & 1;
+    }
+    return count;
+}
 inline double naive_score(u32 metric, const float* a, const float* b, u32 dim) {
+    if (metric == METRIC_HAMMING) return naive_bits(a, b, dim, [](u32 x, u32 y) { return x ^ y; });
+    if (metric == METRIC_JACCARD) {
+        const u32 both = naive_bits(a, b, dim, [](u32 x, u32 y) { return x & y; });
+        const u32 either = naive_bits(a, b, dim, [](u32 x, u32 y) { return x | y; });
+        return either == 0 ? 1.0 : static_cast<double>(both) / either;
+    }
     if (metric != METRIC_COSINE) return lanes(a, b, dim, metric == METRIC_L2);
     const double dot = lanes(a, b, dim, false), a2 = lanes(a, a, dim, false), b2 = lanes(b, b, dim, false);
     return a2 == 0 || b2 == 0 ? 0.0 : std::clamp(dot / std::sqrt(a2 * b2), -1.0, 1.0);

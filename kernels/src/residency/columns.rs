@@ -46,6 +46,8 @@ pub(crate) fn upload(
 pub(crate) fn place(column: Column, at: DevicePtr, segment: &mut Segment) {
     match column {
         Column::Codes => segment.codes = at,
+        // Rows of bits have no other.
+        Column::Screen(Metric::Hamming | Metric::Jaccard) => segment.columns[0] = at,
         Column::Screen(metric) => segment.columns[metric as usize - 1] = at,
         Column::Embeddings => segment.rows = at,
         Column::Norms => segment.norms2 = at,

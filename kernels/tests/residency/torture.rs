@@ -96,7 +96,7 @@ fn call(world: &World, store: &Store, under_way: &Mutex<Vec<Running>>, seed: u64
             1 | 2 => nearest(&view),
             // An entry alone.
             3 => search_for(&view, Metric::Cosine, view.rows()),
-            metric => search(&view, Metric::ALL[metric % 3]),
+            metric => search(&view, Metric::OF_FLOATS[metric % 3]),
         };
         match world.prepare(&job) {
             Ok(guard) => {

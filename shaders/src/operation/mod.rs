@@ -7,7 +7,9 @@
 //! | nearest | what lists take, queries | thresholds, cells | lists |
 //! | score | queries, their norms, named rows and columns | sums | scores |
 //! | search | what lists take, coefficients and codes of the queries | thresholds, cells | lists |
+//! | search of bits | what lists take, queries | thresholds, cells | lists |
 
+mod bits;
 mod checksum;
 pub(crate) mod encode;
 mod lists;

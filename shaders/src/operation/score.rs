@@ -5,6 +5,8 @@
 //! has one of its eight lanes. They are in float64 where the adapter has one that is exact ([`probe`] finds out), else
 //! in integers, several dozen of them for each addition.
 //!
+//! Of rows of bits, one stage counts and rounds.
+//!
 //! A dispatch takes some queries and some *entries* (rows asked for) of one part of the corpus: as many as the scratch
 //! has room for sums. Named rows are sorted, so that those of a part follow each other, and sent with their columns of
 //! the answer.
@@ -16,7 +18,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 use megaring_core::corpus::Column;
 use megaring_core::score::FLAG_ALL_ROWS;
-use megaring_core::{Metric, exact};
+use megaring_core::{Element, Metric, exact};
 use megaring_ring::Status;
 use rayon::prelude::*;
 
@@ -38,6 +40,8 @@ const TILE_QUERIES: usize = 4;
 /// Queries that a workgroup takes where the sums are in float64.
 const TILE_QUERIES_FLOAT64: usize = 8;
 const TILE_ENTRIES: usize = 32;
+/// Entries that a workgroup takes of rows of bits, of one query.
+const BITS_ENTRIES: usize = 64;
 /// Entries that a workgroup of the last stage takes, of one query.
 const FINISH_ENTRIES: usize = 256;
 /// Work of an element in float64 (of which most GPUs have one unit for 32 of float32), in integers, and of a pair's
@@ -72,7 +76,7 @@ same_layout!(score_params: ScoreParams {
 
 fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, Status> {
     let view = inputs.corpus_of_dim(context.corpora)?;
-    let metric = inputs.metric()?;
+    let metric = inputs.metric_of(&view)?;
     let (queries, rest) = split(inputs.payload, inputs.items(), view.dim())?;
     let named = match inputs.descriptor.flags & FLAG_ALL_ROWS {
         0 => Some(split(rest, inputs.descriptor.k as usize, 1)?.0),
@@ -80,7 +84,8 @@ fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, S
     };
     let job = ScoreJob { queries, dim: view.dim(), metric, named, rows: view.rows() };
     let score = Score::new(job, inputs.result_len(), context.gpu.binding_bytes, context.gpu.traits)?;
-    let source = if score.is_empty() { Source::Nothing } else { Source::corpus(view, &COLUMNS)? };
+    let columns = if metric.element() == Element::Bit { &COLUMNS[..1] } else { &COLUMNS };
+    let source = if score.is_empty() { Source::Nothing } else { Source::corpus(view, columns)? };
     Ok(Planned::new(score, source))
 }
 
@@ -176,6 +181,7 @@ impl<'a> Score<'a> {
         let bearable = usize::try_from(MOST_WORK / pair_work).unwrap_or(usize::MAX);
         let pairs = cells.min(SCRATCH_BYTES.min(binding) / SUM_BYTES).min(bearable).max(1);
         let sums = match (traits.float64, job.metric == Metric::L2) {
+            _ if job.metric.element() == Element::Bit => Stage::ScoreBits,
             (true, false) => Stage::ScoreProductsFloat64,
             (true, true) => Stage::ScoreSquaresFloat64,
             (false, false) => Stage::ScoreProductsInteger,
@@ -228,6 +234,12 @@ impl<'a> Score<'a> {
                 norms_at,
                 width: self.width as u32,
             };
+            if self.sums == Stage::ScoreBits {
+                let runs = [entries.len().div_ceil(BITS_ENTRIES), queries, 1];
+                let work = (queries * entries.len()) as u64 * self.pair_work;
+                script.dispatch(self.sums, Some(&part.binding), &params, runs.map(|count| count as u32), work);
+                continue;
+            }
             let tiles = [queries.div_ceil(self.together), entries.len().div_ceil(TILE_ENTRIES), 1];
             let work = (queries * entries.len()) as u64 * self.pair_work;
             script.dispatch(self.sums, Some(&part.binding), &params, tiles.map(|count| count as u32), work);

@@ -14,10 +14,11 @@ use megaring_core::lists::{CandidateLists, Candidates, ListHeader, len};
 use megaring_core::rescore::{Ask, Hit, compare, rank};
 use megaring_core::screen::{self, QueryScreen};
 use megaring_core::search::FLAG_QUERY_ROWS;
-use megaring_core::{Metric, exact};
+use megaring_core::{Element, Metric, exact};
 use megaring_ring::Status;
 use rayon::prelude::*;
 
+use super::bits::{self, Bits};
 use super::lists::{Block, Lists, Screen, Threshold};
 use super::{Delivery, Handler, Operation, Part, same_layout};
 use crate::plan::{Context, Inputs, Planned, Source, split};
@@ -86,14 +87,20 @@ fn columns(metric: Metric) -> [Column; 2] {
 
 fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, Status> {
     let view = inputs.corpus_of_dim(context.corpora)?;
-    let (metric, items, k) = (inputs.metric()?, inputs.items(), inputs.k()?);
+    let (metric, items, k) = (inputs.metric_of(&view)?, inputs.items(), inputs.k()?);
     // Queries are made ready on the host, which sends them as they are.
     if inputs.descriptor.flags & FLAG_QUERY_ROWS != 0 {
         return Err(Status::BadDescriptor);
     }
     let (queries, _) = split::<f32>(inputs.payload, items, view.dim())?;
     inputs.check_room(size_of::<ListHeader>())?;
-    let ask = SearchAsk { metric, items, dim: view.dim(), k, threshold: inputs.descriptor.threshold };
+    let threshold = inputs.descriptor.threshold;
+    if metric.element() == Element::Bit {
+        let bits = Bits::new(queries, (metric, k, threshold), (view.rows(), view.dim()), inputs.result_len());
+        let source = if bits.is_unscreened() { Source::Nothing } else { Source::corpus(view, &bits::COLUMNS)? };
+        return Ok(Planned::new(bits, source));
+    }
+    let ask = SearchAsk { metric, items, dim: view.dim(), k, threshold };
     let search = Search::new(queries, ask, SearchCorpus::of(&view), inputs.result_len());
     let source = if search.is_unscreened { Source::Nothing } else { Source::corpus(view, &columns(metric))? };
     Ok(Planned::new(search, source))
@@ -102,7 +109,7 @@ fn plan<'a>(inputs: &Inputs<'a>, context: &Context<'_>) -> Result<Planned<'a>, S
 fn self_test(trial: &Trial<'_>) -> Result<(), String> {
     // For each of the stages that a search may begin with.
     const BATCHES: [usize; 4] = [1, 5, 20, 40];
-    for metric in Metric::ALL {
+    for metric in Metric::OF_FLOATS {
         let parts = trial.parts(&columns(metric))?;
         let threshold = if metric == Metric::L2 { f64::INFINITY } else { f64::NEG_INFINITY };
         for (items, k) in BATCHES.into_iter().flat_map(|items| HITS.map(|k| (items, k))) {
@@ -112,6 +119,26 @@ fn self_test(trial: &Trial<'_>) -> Result<(), String> {
             let mut job = Search::new(queries, ask, SearchCorpus::of(&trial.view), len);
             let found: Vec<u64> = bytemuck::allocation::pod_collect_to_vec(&trial.run(&mut job, &parts, len)?);
             let lists = CandidateLists::read(bytemuck::cast_slice(&found), items, ROWS);
+            let lists = lists.map_err(|misshapen| misshapen.to_string())?;
+            for (number, query) in queries.chunks_exact(DIM).enumerate() {
+                check_list(&trial.view, query, Ask { metric, k, threshold: None }, &lists.of(number))?;
+            }
+        }
+    }
+    self_test_bits(trial)
+}
+
+/// The rows' bits are as good as any.
+fn self_test_bits(trial: &Trial<'_>) -> Result<(), String> {
+    const ITEMS: usize = 6;
+    let (parts, queries) = (trial.parts(&bits::COLUMNS)?, &trial.queries[..ITEMS * DIM]);
+    for metric in Metric::OF_BITS {
+        let threshold = if metric.is_distance() { f64::INFINITY } else { f64::NEG_INFINITY };
+        for k in HITS {
+            let len = len(ITEMS, ROWS);
+            let mut job = Bits::new(queries, (metric, k, threshold), (ROWS, DIM), len);
+            let found: Vec<u64> = bytemuck::allocation::pod_collect_to_vec(&trial.run(&mut job, &parts, len)?);
+            let lists = CandidateLists::read(bytemuck::cast_slice(&found), ITEMS, ROWS);
             let lists = lists.map_err(|misshapen| misshapen.to_string())?;
             for (number, query) in queries.chunks_exact(DIM).enumerate() {
                 check_list(&trial.view, query, Ask { metric, k, threshold: None }, &lists.of(number))?;
@@ -131,7 +158,7 @@ fn check_list(view: &CorpusView, query: &[f32], ask: Ask, list: &Candidates<'_>)
     // What turns an upper bound into one of the goodness, as rescoring does it.
     let offset = match ask.metric {
         Metric::L2 => 2.0 * QueryScreen::l2_slack(exact::dot(query, query)) - exact::dot(query, query),
-        Metric::Cosine | Metric::Dot => 0.0,
+        Metric::Cosine | Metric::Dot | Metric::Hamming | Metric::Jaccard => 0.0,
     };
     let goodness = |row: u32| ask.metric.goodness(want[row as usize].score);
     if listed.iter().any(|candidate| f64::from(candidate.upper) + offset < goodness(candidate.row)) {

@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 
 use megaring_core::corpus::CorpusTable;
 use megaring_core::encode::keyword::Automaton;
-use megaring_core::exact::ExactKernel;
+use megaring_core::exact::{ExactKernel, Overlap};
 use megaring_core::operation::{Reads, Served};
 use megaring_core::{Backend, BackendKind, Capabilities, Error, Helper, Residency};
 use megaring_ring::{JobRing, WaitStrategy};
@@ -194,6 +194,12 @@ impl ExactKernel for KernelSet {
     fn l2(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f64]) {
         if self.exact_l2(query, rows, ids, out).is_err() {
             megaring_core::exact::ScalarKernel.l2(query, rows, ids, out);
+        }
+    }
+
+    fn overlap(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [Overlap]) {
+        if KernelSet::overlap(self, query, rows, ids, out).is_err() {
+            megaring_core::exact::ScalarKernel.overlap(query, rows, ids, out);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The float64 kernels of every available instruction set, bit for bit against the formulas written out.
 
 use megaring_core::Metric;
-use megaring_simd::{KernelSet, NarrowQuery, NarrowRows, PointColumns, SimdError};
+use megaring_simd::{KernelSet, PointColumns, SimdError, SweepQuery, SweepRows};
 use proptest::prelude::*;
 
 use crate::common::{DIMS, Random};
@@ -109,14 +109,14 @@ fn wrong_shapes_and_rows_are_errors() {
     assert_eq!(set.exact_dot(&[], &rows, &[7, u32::MAX], &mut out), Ok(()));
     assert_eq!(out, [0.0, 0.0]);
     assert!(PointColumns::new([&[1.0], &[1.0], &[1.0], &[], &[1.0]]).is_err());
-    assert!(NarrowRows::new(&rows, &[1.0; 2], 4).is_err() && NarrowRows::new(&[], &[], 0).is_err());
-    assert!(NarrowRows::new(&rows, &[1.0; 2], 2).is_err() && NarrowQuery::new(Metric::Dot, 0, 0.0, &[1.0]).is_err());
-    let narrow = NarrowRows::new(&rows, &[1.0; 3], 2).expect("three rows");
-    let mut query = NarrowQuery::new(Metric::Dot, 1, 0.0, &[1.0; 2]).expect("two elements");
+    assert!(SweepRows::narrow(&rows, &[1.0; 2], 4).is_err() && SweepRows::narrow(&[], &[], 0).is_err());
+    assert!(SweepRows::narrow(&rows, &[1.0; 2], 2).is_err() && SweepQuery::new(Metric::Dot, 0, 0.0, &[1.0]).is_err());
+    let narrow = SweepRows::narrow(&rows, &[1.0; 3], 2).expect("three rows");
+    let mut query = SweepQuery::new(Metric::Dot, 1, 0.0, &[1.0; 2]).expect("two elements");
     let beyond = Err(SimdError::Index { what: "row", index: 4, count: 3 });
     assert_eq!(set.sweep(narrow, 1..4, 0, &mut query), beyond);
     assert!(set.sweep(narrow, 0..3, u32::MAX - 2, &mut query).is_err());
-    let mut query = NarrowQuery::new(Metric::Dot, 1, 0.0, &[1.0; 3]).expect("three elements");
+    let mut query = SweepQuery::new(Metric::Dot, 1, 0.0, &[1.0; 3]).expect("three elements");
     assert!(set.sweep(narrow, 0..3, 0, &mut query).is_err());
     let columns = PointColumns::new([&[1.0]; 5]).expect("equal lengths");
     assert!(set.distances5(columns, &[0.0; 5], &[1.0; 5], &mut out).is_err());

@@ -1,15 +1,20 @@
 //! A record batch of another program as rows: columns with a meaning are converted, the others kept.
 
+use std::sync::Arc;
+
 use arrow_array::cast::AsArray;
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, GenericListArray, GenericListViewArray, OffsetSizeTrait, RecordBatch, UInt64Array,
+    Array, ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, GenericListArray, GenericListViewArray,
+    OffsetSizeTrait, RecordBatch, UInt8Array, UInt64Array,
 };
-use arrow_schema::{DataType, Schema, SchemaRef};
+use arrow_buffer::ScalarBuffer;
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
 use arrow_select::take::take;
 use megaring_core::error::first_non_finite;
 use megaring_core::matrix::{MAX_DIM, Matrix};
 use megaring_core::nearest::{MAX_COORDINATE, is_coordinate};
+use megaring_core::{Element, RowType};
 
 use super::numbers::{self, Column};
 use super::selection::{Columns, way_out};
@@ -17,9 +22,33 @@ use super::{Bad, Chunk, ImportOptions};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::fault::{Fault, not_finite};
 use crate::rows::{Further, Rows};
+use crate::segment::Part;
 
 /// The rows of a batch that has nothing but good ones.
-pub(crate) fn rows_of(batch: &RecordBatch, dim: usize) -> Result<Rows, Fault> {
+pub(crate) fn rows_of(batch: &RecordBatch, row_type: RowType) -> Result<Rows, Fault> {
+    let words = match row_type.element {
+        Element::Float32 => return rows_of_floats(batch, row_type.dim),
+        Element::Bit => Part::of_batch(batch, row_type)?.embeddings.to_vec(),
+    };
+    // Everything else is as beside numbers: those that stand in for the words are of no use.
+    let item = Arc::new(Field::new("item", DataType::Float32, false));
+    let values = Arc::new(Float32Array::from(vec![0.0; batch.num_rows()]));
+    let none = FixedSizeListArray::try_new(item, 1, values, None).map_err(|error| Fault::file(error.to_string()))?;
+    let replaced = |(field, column): (&Arc<Field>, &ArrayRef)| match field.name() == EMBEDDING {
+        true => {
+            (Arc::new(field.as_ref().clone().with_data_type(none.data_type().clone())), Arc::new(none.clone()) as _)
+        }
+        false => (field.clone(), column.clone()),
+    };
+    let (fields, columns): (Vec<Arc<Field>>, Vec<ArrayRef>) =
+        batch.schema_ref().fields().iter().zip(batch.columns()).map(replaced).unzip();
+    let stood_in = RecordBatch::try_new(Schema::new(fields).into(), columns);
+    let rows = rows_of_floats(&stood_in.map_err(|error| Fault::file(error.to_string()))?, 1)?;
+    let embeddings = Matrix { rows: batch.num_rows(), dim: row_type.width(), values: words };
+    Ok(Rows { embeddings, element: Element::Bit, ..rows })
+}
+
+fn rows_of_floats(batch: &RecordBatch, dim: usize) -> Result<Rows, Fault> {
     let options = ImportOptions { dim: Some(dim), ..ImportOptions::default() };
     let (places, mut batches) = Batches::open("", batch.schema_ref(), &options)?;
     let batch = batch.project(&places).map_err(|error| Fault::file(error.to_string()))?;
@@ -86,7 +115,9 @@ impl Batches {
     /// The dimension where the type of the vectors has it, which must then be the one wanted.
     fn declared_dim(&self) -> Result<Option<usize>, Fault> {
         let field = self.schema.field_with_name(EMBEDDING).map_err(|error| Fault::file(error.to_string()))?;
-        let DataType::FixedSizeList(_, width) = field.data_type() else { return Ok(None) };
+        let (DataType::FixedSizeList(_, width) | DataType::FixedSizeBinary(width)) = field.data_type() else {
+            return Ok(None);
+        };
         let dim = usize::try_from(*width).ok().filter(|dim| (1..=MAX_DIM).contains(dim));
         match (dim, self.dim) {
             (None, _) => {
@@ -256,6 +287,12 @@ fn lists(array: &ArrayRef, in_file: &str) -> Result<(ArrayRef, Vec<(usize, usize
             let lists = array.as_fixed_size_list();
             (lists.values().clone(), (0..n).map(|row| (row * width, (row + 1) * width)).collect())
         }
+        DataType::FixedSizeBinary(width) => {
+            let width = usize::try_from(*width).unwrap_or(0);
+            let bytes = array.as_fixed_size_binary().values().clone();
+            let bytes = UInt8Array::new(ScalarBuffer::new(bytes, 0, n * width), None);
+            (Arc::new(bytes), (0..n).map(|row| (row * width, (row + 1) * width)).collect())
+        }
         DataType::List(_) => listed(array.as_list::<i32>()),
         DataType::LargeList(_) => listed(array.as_list::<i64>()),
         DataType::ListView(_) => viewed(array.as_list_view::<i32>())?,
@@ -318,7 +355,7 @@ fn vector<'a>(
 
 /// Rows and further columns of which some are left out.
 impl Rows {
-    fn keep(self, keep: &[bool]) -> Result<Self, arrow_schema::ArrowError> {
+    pub(super) fn keep(self, keep: &[bool]) -> Result<Self, arrow_schema::ArrowError> {
         let Matrix { dim, values, .. } = self.embeddings;
         let mut kept = Vec::new();
         for (row, _) in values.chunks_exact(dim.max(1)).zip(keep).filter(|(_, keep)| **keep) {
@@ -330,6 +367,7 @@ impl Rows {
             memory_ids: retain(self.memory_ids, keep),
             titles: retain(self.titles, keep),
             embeddings: Matrix { rows, dim, values: kept },
+            element: self.element,
             coordinates: self.coordinates.map(|columns| columns.map(|column| retain(column, keep))),
             galactic_distance: self.galactic_distance.map(|column| retain(column, keep)),
             importance: self.importance.map(|column| retain(column, keep)),

@@ -45,7 +45,7 @@ pub(super) static FLOAT32: Kind = Kind {
     npy: "<f4",
     tensor: "F32",
     size: 4,
-    decode: |bytes| Dtype::Float32.decode(bytes, 1.0),
+    decode: |bytes| Dtype::Float32.decode(bytes, 1, 1.0),
     column: column::<Float32Type>,
     fits: true,
 };

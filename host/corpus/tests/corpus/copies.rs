@@ -37,7 +37,7 @@ fn a_copy_holds_what_the_corpus_held_and_nothing_since() {
     let elsewhere = tempfile::tempdir().unwrap();
     let snapshot = Store::open_with(elsewhere.path(), Access::Exclusive, SMALL).unwrap();
     let taken = snapshot.take_from(&store, "a", "b").unwrap();
-    assert_eq!((taken.name.as_str(), taken.rows, taken.dim), ("b", 507, 8));
+    assert_eq!((taken.name.as_str(), taken.rows, taken.row_type.dim), ("b", 507, 8));
     append(&store, "a", 507, 5, 8);
     store.compact("a").unwrap();
     append(&snapshot, "b", 507, 1, 8);
@@ -157,7 +157,7 @@ fn an_export_has_the_columns_that_all_rows_have() {
     // Of a corpus without rows, a file without rows.
     store.create("b", 8).unwrap();
     assert_eq!(store.export("b", &out.path().join("b.npy"), Format::Npy).unwrap(), 0);
-    assert_eq!(import::open(&out.path().join("b.npy"), None, &ImportOptions::default()).unwrap().dim(), 8);
+    assert_eq!(import::open(&out.path().join("b.npy"), None, &ImportOptions::default()).unwrap().row_type(), 8.into());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use megaring_core::exact::{self, ScalarKernel};
 use megaring_core::lists::Candidates;
 use megaring_core::matrix::Matrix;
 use megaring_core::rescore::{Ask, Hit, compare, rank};
-use megaring_core::{Error, Metric};
+use megaring_core::{Element, Error, Metric, RowType};
 use megaring_corpus::{Access, CreateOptions, OpenOptions, Rows, Store};
 
 use crate::common::{assert_derived, random};
@@ -51,6 +51,7 @@ struct History {
     seed: u64,
     folder: tempfile::TempDir,
     store: Arc<Store>,
+    row_type: RowType,
     model: Model,
     /// A version that somebody still reads, and what it must go on showing.
     held: Option<(Arc<CorpusView>, Vec<Row>)>,
@@ -77,8 +78,10 @@ impl History {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path(), &mut seed);
         let unique = random(&mut seed).is_multiple_of(3);
-        store.create_with(NAME, DIM, CreateOptions { unique_ids: unique }).unwrap();
-        Self { seed, folder, store, model: Model { unique, ..Model::default() }, held: None, copies: 0 }
+        let row_type = if random(&mut seed).is_multiple_of(4) { RowType::bits(32 * DIM - 8) } else { DIM.into() };
+        store.create_with(NAME, row_type, CreateOptions { unique_ids: unique }).unwrap();
+        let model = Model { unique, ..Model::default() };
+        Self { seed, folder, store, row_type, model, held: None, copies: 0 }
     }
 
     fn below(&mut self, end: u64) -> u64 {
@@ -102,19 +105,34 @@ impl History {
     fn fresh(&mut self, step: u64, ids: impl Fn(u64) -> u64) -> Vec<Row> {
         let many = if self.below(4) == 0 { 40 } else { 6 };
         let count = self.below(many);
-        let row = |at: u64| {
+        let mut row = |at: u64| {
             let value = random(&mut self.seed);
-            let values = (0..DIM).map(|i| ((value >> (8 * i)) & 15) as f32 - 7.0).collect();
+            let values = (0..DIM).map(|i| self.value((value >> (8 * i)) & 15)).collect();
             Row { id: ids(value >> 20), title: format!("{step}.{at}"), values }
         };
-        (0..count).map(row).collect()
+        (0..count).map(&mut row).collect()
+    }
+
+    /// One of sixteen elements, or words of bits, none of which is NaN as a number.
+    fn value(&self, of: u64) -> f32 {
+        match self.row_type.element {
+            Element::Float32 => of as f32 - 7.0,
+            Element::Bit => f32::from_bits((of * 0x1003) as u32),
+        }
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        match self.row_type.element {
+            Element::Float32 => &Metric::OF_FLOATS,
+            Element::Bit => &Metric::OF_BITS,
+        }
     }
 
     fn append(&mut self, step: u64) {
         let has_ids = self.below(3) > 0;
         let mut rows = self.fresh(step, |id| id % IDS);
         let mut appender = self.store.append(NAME).unwrap();
-        let mut batch = batch(&rows);
+        let mut batch = self.batch(&rows);
         if !has_ids {
             batch.memory_ids.clear();
             let first = if self.model.unique { self.model.next_id } else { self.model.ever };
@@ -136,7 +154,7 @@ impl History {
     fn upsert(&mut self, step: u64) {
         let rows = self.fresh(step, |id| id % IDS);
         let mut appender = self.store.upsert(NAME).unwrap();
-        appender.push(batch(&rows)).unwrap();
+        appender.push(self.batch(&rows)).unwrap();
         let appended = appender.commit().unwrap();
         let before = self.model.rows.len();
         self.model.rows.retain(|row| !rows.iter().any(|new| new.id == row.id));
@@ -174,9 +192,10 @@ impl History {
 
     fn search(&mut self) {
         let view = self.store.view(NAME).unwrap();
-        let query: Vec<f32> = (0..DIM).map(|_| self.below(16) as f32 - 7.0).collect();
+        let query: Vec<f32> =
+            (0..DIM).map(|_| self.below(16)).collect::<Vec<u64>>().into_iter().map(|of| self.value(of)).collect();
         let places: Vec<u32> = view.visible_runs(0..view.rows()).flatten().map(|row| row as u32).collect();
-        for metric in Metric::ALL {
+        for metric in self.metrics().iter().copied() {
             let ask = Ask { metric, k: 7, threshold: None };
             let found = rank(&view, &query, ask, &Candidates::EveryRow, &ScalarKernel).hits;
             let score =
@@ -215,6 +234,20 @@ impl History {
         assert!(store.verify(NAME).unwrap().is_clean());
     }
 
+    fn batch(&self, rows: &[Row]) -> Rows {
+        Rows {
+            memory_ids: rows.iter().map(|row| row.id).collect(),
+            titles: rows.iter().map(|row| row.title.clone()).collect(),
+            embeddings: Matrix {
+                rows: rows.len(),
+                dim: DIM,
+                values: rows.iter().flat_map(|row| &row.values).copied().collect(),
+            },
+            element: self.row_type.element,
+            ..Rows::default()
+        }
+    }
+
     fn hold(&mut self) {
         if let Some((view, rows)) = &self.held {
             assert_eq!(rows_of(view), *rows);
@@ -225,6 +258,7 @@ impl History {
     fn settles(self) {
         let described = self.store.describe(NAME).unwrap();
         assert_eq!((described.rows, described.unique_ids), (self.model.rows.len(), self.model.unique));
+        assert_eq!(described.row_type, self.row_type);
         self.store.compact(NAME).unwrap();
         let view = self.store.view(NAME).unwrap();
         assert_eq!((view.rows(), self.store.describe(NAME).unwrap().deleted_rows), (self.model.rows.len(), 0));
@@ -238,19 +272,6 @@ impl History {
 fn open(folder: &Path, seed: &mut u64) -> Arc<Store> {
     let small_bytes = [0, 700, 1 << 20][random(seed) as usize % 3];
     Store::open_with(folder, Access::Exclusive, OpenOptions { small_bytes, ..OpenOptions::default() }).unwrap()
-}
-
-fn batch(rows: &[Row]) -> Rows {
-    Rows {
-        memory_ids: rows.iter().map(|row| row.id).collect(),
-        titles: rows.iter().map(|row| row.title.clone()).collect(),
-        embeddings: Matrix {
-            rows: rows.len(),
-            dim: DIM,
-            values: rows.iter().flat_map(|row| &row.values).copied().collect(),
-        },
-        ..Rows::default()
-    }
 }
 
 fn rows_of(view: &CorpusView) -> Vec<Row> {

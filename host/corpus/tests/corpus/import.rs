@@ -22,7 +22,8 @@ const ROWS: usize = 12;
 const DIM: usize = 4;
 
 fn run(store: &Store, path: &Path, skip_invalid: bool) -> Result<Report, Error> {
-    let options = ImportOptions { skip_invalid, dim: Some(store.describe("a")?.dim), ..ImportOptions::default() };
+    let options =
+        ImportOptions { skip_invalid, dim: Some(store.describe("a")?.row_type.dim), ..ImportOptions::default() };
     import::run(store, "a", import::open(path, None, &options)?, &mut |_| {})
 }
 
@@ -218,7 +219,7 @@ fn json_lines_with_every_field() {
     let line = line.replace('\n', " ");
     let (_scratch, path) = scratch("rows.ndjson", format!("{line}\n{line}\n"));
     let mut found = import::open(&path, None, &ImportOptions::default()).unwrap();
-    assert_eq!((found.dim(), found.format()), (4, Format::JsonLines));
+    assert_eq!((found.row_type(), found.format()), (4.into(), Format::JsonLines));
     let rows = found.next().unwrap().unwrap();
     assert_eq!(rows.coordinates.unwrap().map(|column| column[1]), [1.0, 2.0, 3.0, 4.0, 5.0]);
     assert_eq!((rows.zone.unwrap(), rows.constellation_id.unwrap()), (vec![255; 2], vec![65535; 2]));

@@ -22,7 +22,7 @@ fn open(path: &Path, skip_invalid: bool) -> Result<Import, Error> {
 fn imported(path: &Path, skip_invalid: bool) -> (import::Report, Vec<f32>) {
     let file = open(path, skip_invalid).unwrap();
     let (_folder, store) = store();
-    store.create("a", file.dim()).unwrap();
+    store.create("a", file.row_type()).unwrap();
     let report = import::run(&store, "a", file, &mut |_| {}).unwrap();
     (report, values(&store.view("a").unwrap()))
 }
@@ -83,7 +83,7 @@ fn a_file_without_rows_has_the_dimension_it_says_or_is_refused() {
     for name in ["no_rows.arrow", "no_rows.parquet"] {
         let (report, _) = imported(&data(name), false);
         assert_eq!((report.appended.rows, report.appended.segments), (0, 0), "{name}");
-        assert_eq!(open(&data(name), false).unwrap().dim(), DIM, "{name}");
+        assert_eq!(open(&data(name), false).unwrap().row_type(), DIM.into(), "{name}");
         let other = ImportOptions { dim: Some(DIM + 1), ..ImportOptions::default() };
         assert_says(&violation(import::open(&data(name), None, &other)).to_string(), &[name, "embedding", "4", "5"]);
     }

@@ -54,7 +54,7 @@ fn rows_come_back_after_reopening() {
     let store = reopen(store, Access::Exclusive);
     assert_rows(&store.view("a").unwrap(), 43);
     let description = store.describe("a").unwrap();
-    assert_eq!((description.rows, description.dim, description.generation), (43, 5, 3));
+    assert_eq!((description.rows, description.row_type.dim, description.generation), (43, 5, 3));
     assert_eq!(description.columns, ["memory_id", "title", "embedding"]);
     assert_eq!(description.segments.len(), 2);
     assert_eq!(description.state, State::Healthy);
@@ -210,7 +210,7 @@ fn names_and_dimensions_are_checked() {
     for dim in [0, MAX_DIM + 1] {
         assert_eq!(violation(store.create("b", dim)).field, "dim");
     }
-    assert_eq!(store.create("b", MAX_DIM).unwrap().dim, MAX_DIM);
+    assert_eq!(store.create("b", MAX_DIM).unwrap().row_type.dim, MAX_DIM);
     assert_eq!(store.list().len(), 7);
 }
 

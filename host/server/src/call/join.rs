@@ -31,7 +31,7 @@ impl LongCall for pb::JoinRequest {
         let corpus = Named::find(store, &self.corpus, None)?.whole;
         let is_self = self.other.is_empty() || self.other == self.corpus;
         let searched = if is_self { corpus.clone() } else { store.view(&self.other)? };
-        let metric = metric(self.metric)?;
+        let metric = metric(self.metric, &searched)?;
         let k = self.k.map(at_least_one_answer).transpose()?;
         let threshold = self.threshold.map(finite_threshold).transpose()?;
         if k.is_none() && threshold.is_none() {

@@ -34,7 +34,7 @@ impl Call for pb::ScoreRequest {
 
     fn validate(self, corpus: Option<Named>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
         let Named { whole: corpus, chosen, .. } = named(corpus)?;
-        let metric = metric(self.metric)?;
+        let metric = metric(self.metric, &corpus)?;
         if self.rows.is_some() && !Arc::ptr_eq(&corpus, &chosen) {
             return Err(Error::field("filter", "rows are named too; send one of the two"));
         }
@@ -42,7 +42,7 @@ impl Call for pb::ScoreRequest {
         let visible = || chosen.visible_runs(0..chosen.rows()).flatten().map(|row| row as u32).collect();
         let chosen: Option<Vec<u32>> = (named.is_none() && !chosen.is_whole()).then(visible);
         let told = chosen.clone().map(|numbers| pb::RowNumbers { numbers });
-        let queries = vectors(Score::ITEMS, self.queries, corpus.dim())?;
+        let queries = vectors(Score::ITEMS, self.queries, corpus.row_type())?;
         let (count, generation) = (queries.rows, u64::from(corpus.generation()));
         let job = Score { corpus, queries, metric, rows: named.or(chosen) };
         let width = job.width();

@@ -46,7 +46,7 @@ impl Call for pb::SearchRequest {
     fn validate(self, corpus: Option<Named>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
         let Named { whole, chosen: view, gathered } = named(corpus)?;
         check_columns(&view, &self.columns)?;
-        let metric = metric(self.metric)?;
+        let metric = metric(self.metric, &view)?;
         let k = at_least_one_answer(self.k)?;
         let threshold = self.threshold.map(finite_threshold).transpose()?;
         let (field, queries) = queries(self.queries, self.query_rows, &whole, limit)?;
@@ -86,7 +86,7 @@ pub(super) fn queries(
     limit: ReplyLimit,
 ) -> Result<(&'static str, Queries), Error> {
     match (rows, sent) {
-        (None, sent) => Ok((Search::ITEMS, Queries::Sent(vectors(Search::ITEMS, sent, corpus.dim())?))),
+        (None, sent) => Ok((Search::ITEMS, Queries::Sent(vectors(Search::ITEMS, sent, corpus.row_type())?))),
         (Some(_), Some(sent)) if sent.rows > 0 || !sent.data.is_empty() => {
             Err(Error::field(ROWS, "queries are given too; send one of the two"))
         }

@@ -34,7 +34,7 @@ impl LongCall for pb::SearchRangeRequest {
 
     fn validate(self, store: &Store, limit: ReplyLimit) -> Result<(Asked, HitsTelling), Error> {
         let Named { whole, chosen: corpus, .. } = Named::find(store, &self.corpus, self.filter)?;
-        let metric = metric(self.metric)?;
+        let metric = metric(self.metric, &corpus)?;
         let none = || Error::field("threshold", "give one; Search answers the best k without");
         let threshold = Some(finite_threshold(self.threshold.ok_or_else(none)?)?);
         let (_, queries) = queries(self.queries, self.query_rows, &whole, limit)?;

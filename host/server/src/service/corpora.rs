@@ -21,7 +21,8 @@ impl Corpora for Service {
         let work = move || {
             service.refuse_if_draining()?;
             let options = CreateOptions { unique_ids: request.unique_ids };
-            service.engine.store().create_with(&request.name, request.dim as usize, options)
+            let row_type = validate::row_type(request.dtype, request.dim)?;
+            service.engine.store().create_with(&request.name, row_type, options)
         };
         let made = answered(blocking(work)).await?;
         Ok(Response::new(pb::CreateResponse { corpus: Some(reply::corpus(made)) }))
@@ -202,7 +203,7 @@ impl Append {
             self.messages += 1;
             let Some(rows) = message.rows else { return Ok(self) };
             let before = self.appender.rows();
-            let pushed = validate::rows(rows, self.appender.dim()).and_then(|rows| self.appender.push(rows));
+            let pushed = validate::rows(rows, self.appender.row_type()).and_then(|rows| self.appender.push(rows));
             pushed.map_err(|error| located(error, self.messages, before))?;
             Ok(self)
         })

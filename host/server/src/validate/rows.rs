@@ -1,17 +1,17 @@
 //! Rows to append, column by column: one entry per embedding, or the column is left out.
 
-use megaring_core::Error;
+use megaring_core::{Error, RowType};
 use megaring_corpus::Rows;
 use megaring_proto::v1 as pb;
 
 use super::{points, vectors};
 
-/// Rows for a corpus of dimension `dim`.
+/// Rows for a corpus of this type.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the column under `rows` and the row within this message.
-pub fn rows(message: pb::Rows, dim: usize) -> Result<Rows, Error> {
-    let embeddings = vectors("rows.embeddings", message.embeddings, dim)?;
+pub fn rows(message: pb::Rows, row_type: RowType) -> Result<Rows, Error> {
+    let embeddings = vectors("rows.embeddings", message.embeddings, row_type)?;
     let count = embeddings.rows;
     entries("memory_ids", message.memory_ids.len(), count)?;
     entries("titles", message.titles.len(), count)?;
@@ -19,6 +19,7 @@ pub fn rows(message: pb::Rows, dim: usize) -> Result<Rows, Error> {
         memory_ids: message.memory_ids,
         titles: message.titles,
         embeddings,
+        element: row_type.element,
         coordinates: coordinates(&message.coordinates, count)?,
         galactic_distance: finite("galactic_distance", message.galactic_distance, count)?,
         importance: finite("importance", message.importance, count)?,

@@ -3,34 +3,40 @@
 
 use megaring_core::error::first_non_finite;
 use megaring_core::matrix::{MAX_DIM, Matrix};
-use megaring_core::{Dtype, Error};
+use megaring_core::{Dtype, Element, Error, RowType};
 use megaring_proto::v1 as pb;
 
-/// The float32 matrix that `vectors` stands for. `field` is its name in the request, `dim` the dimension it has to
-/// have.
+/// The matrix that `vectors` stands for, in a corpus of a type. `field` is its name in the request.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming `field` and the part of it, and the row for a value that is not finite.
-pub fn vectors(field: &str, vectors: Option<pb::Vectors>, dim: usize) -> Result<Matrix, Error> {
-    let Some(vectors) = vectors else { return Ok(no_vectors(dim)) };
+pub fn vectors(field: &str, vectors: Option<pb::Vectors>, row_type: RowType) -> Result<Matrix, Error> {
+    let Some(vectors) = vectors else { return Ok(no_vectors(row_type)) };
     let part = |name: &str| format!("{field}.{name}");
     if vectors.rows == 0 {
         return match vectors.data.len() {
-            0 => Ok(no_vectors(dim)),
+            0 => Ok(no_vectors(row_type)),
             bytes => Err(Error::field(part("data"), format!("{bytes} bytes where 0 rows are 0 bytes"))),
         };
     }
     let dtype = dtype(vectors.dtype).map_err(|text| Error::field(part("dtype"), text))?;
+    if dtype.row_type(row_type.dim) != row_type {
+        let text = format!("{} elements where the corpus has {}", name(dtype), row_type.element);
+        return Err(Error::field(part("dtype"), text));
+    }
     let scale = scale(dtype, vectors.int8_scale).map_err(|text| Error::field(part("int8_scale"), text))?;
-    check_dim(vectors.dim, dim).map_err(|text| Error::field(part("dim"), text))?;
-    let expected = u128::from(vectors.rows) * u128::from(vectors.dim) * dtype.size() as u128;
+    check_dim(vectors.dim, row_type.dim).map_err(|text| Error::field(part("dim"), text))?;
+    let expected = u128::from(vectors.rows) * dtype.row_bytes(row_type.dim) as u128;
     if vectors.data.len() as u128 != expected {
         let found = vectors.data.len();
         let shape = format!("{} rows of {} {} elements", vectors.rows, vectors.dim, name(dtype));
         return Err(Error::field(part("data"), format!("{found} bytes where {shape} are {expected} bytes")));
     }
-    let values = dtype.decode(&vectors.data, scale);
-    if let Some((row, column, value)) = first_non_finite(&values, dim) {
+    let dim = row_type.width();
+    let values = dtype.decode(&vectors.data, row_type.dim, scale);
+    if row_type.element == Element::Float32
+        && let Some((row, column, value)) = first_non_finite(&values, dim)
+    {
         let text = format!("column {column} is {value}; every value must be finite");
         return Err(Error::row(part("data"), row as u64, text));
     }
@@ -44,9 +50,12 @@ pub fn vector_bytes(vectors: Option<&pb::Vectors>) -> usize {
 }
 
 /// None, which still have a dimension.
-fn no_vectors(dim: usize) -> Matrix {
-    Matrix { rows: 0, dim, values: Vec::new() }
+fn no_vectors(row_type: RowType) -> Matrix {
+    Matrix { rows: 0, dim: row_type.width(), values: Vec::new() }
 }
+
+/// The element types, for messages.
+const KNOWN: &str = "float32, float16, bfloat16, int8 and bits";
 
 fn dtype(number: i32) -> Result<Dtype, String> {
     match pb::Dtype::try_from(number) {
@@ -54,10 +63,9 @@ fn dtype(number: i32) -> Result<Dtype, String> {
         Ok(pb::Dtype::Float16) => Ok(Dtype::Float16),
         Ok(pb::Dtype::Bfloat16) => Ok(Dtype::Bfloat16),
         Ok(pb::Dtype::Int8) => Ok(Dtype::Int8),
-        Ok(pb::Dtype::Unspecified) => {
-            Err("no element type is given; float32, float16, bfloat16 and int8 are known".into())
-        }
-        Err(_) => Err(format!("{number} is no element type; float32, float16, bfloat16 and int8 are known")),
+        Ok(pb::Dtype::Bit) => Ok(Dtype::Bit),
+        Ok(pb::Dtype::Unspecified) => Err(format!("no element type is given; {KNOWN} are known")),
+        Err(_) => Err(format!("{number} is no element type; {KNOWN} are known")),
     }
 }
 
@@ -67,6 +75,7 @@ fn name(dtype: Dtype) -> &'static str {
         Dtype::Float16 => "float16",
         Dtype::Bfloat16 => "bfloat16",
         Dtype::Int8 => "int8",
+        Dtype::Bit => "bit",
     }
 }
 

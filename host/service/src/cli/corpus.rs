@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use clap::builder::BoolishValueParser;
+use megaring_core::RowType;
 use megaring_corpus::import::Format;
 use megaring_corpus::{Access, CreateOptions, Description, Store};
 use serde_json::json;
@@ -26,6 +27,9 @@ pub(crate) enum CorpusCommand {
         /// Elements of an embedding
         #[arg(long, env = "MEGARING_CORPUS_CREATE_DIM", value_name = "N", required = true)]
         dim: usize,
+        /// They are bits
+        #[arg(long, env = "MEGARING_CORPUS_CREATE_BITS", value_parser = BoolishValueParser::new())]
+        bits: bool,
         /// No two rows may have one id
         #[arg(long, env = "MEGARING_CORPUS_CREATE_UNIQUE_IDS", value_parser = BoolishValueParser::new())]
         unique_ids: bool,
@@ -117,10 +121,12 @@ impl CorpusCommand {
 
 pub(crate) fn run(command: CorpusCommand, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     match command {
-        CorpusCommand::Create { name, dim, unique_ids } => {
+        CorpusCommand::Create { name, dim, bits, unique_ids } => {
+            let row_type = if bits { RowType::bits(dim) } else { dim.into() };
             let options = CreateOptions { unique_ids };
-            let corpus = settings.corpora(Access::Exclusive)?.create(&name, dim, options)?;
-            output.answer(&CorpusRecord::of(&corpus), || format!("{name}: made, for embeddings of {dim} elements"))
+            let corpus = settings.corpora(Access::Exclusive)?.create(&name, row_type, options)?;
+            let what = if bits { "bits" } else { "elements" };
+            output.answer(&CorpusRecord::of(&corpus), || format!("{name}: made, for embeddings of {dim} {what}"))
         }
         CorpusCommand::Import(args) => import::import(&args, settings, output),
         CorpusCommand::Append(args) => import::append(&args, settings, output),

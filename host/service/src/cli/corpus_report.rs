@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use megaring_core::Element;
 use megaring_corpus::{Description, State, VerifyReport};
 use serde::Serialize;
 
@@ -12,6 +13,7 @@ use crate::console::{Align, Table, bytes_text, counted, grouped};
 pub(crate) struct CorpusRecord<'a> {
     name: &'a str,
     dim: usize,
+    dtype: &'static str,
     rows: usize,
     deleted_rows: usize,
     unique_ids: bool,
@@ -51,7 +53,8 @@ impl<'a> CorpusRecord<'a> {
         };
         Self {
             name: &corpus.name,
-            dim: corpus.dim,
+            dim: corpus.row_type.dim,
+            dtype: dtype(corpus.row_type.element),
             rows: corpus.rows,
             deleted_rows: corpus.deleted_rows,
             unique_ids: corpus.unique_ids,
@@ -62,6 +65,14 @@ impl<'a> CorpusRecord<'a> {
             created_unix_ns: corpus.created_unix_ns,
             fault,
         }
+    }
+}
+
+/// The name of an element type, as numpy and the like have it.
+fn dtype(element: Element) -> &'static str {
+    match element {
+        Element::Float32 => "float32",
+        Element::Bit => "bit",
     }
 }
 
@@ -121,7 +132,7 @@ pub(crate) fn list_table(corpora: &[Description]) -> Table {
         table.row([
             corpus.name.clone(),
             grouped(corpus.rows as u64),
-            corpus.dim.to_string(),
+            corpus.row_type.to_string(),
             corpus.segments.len().to_string(),
             bytes_text(corpus.bytes),
             state_text(&corpus.state),
@@ -147,7 +158,7 @@ pub(crate) fn describe_text(corpus: &Description) -> String {
         "{}: {} x {}{deleted}{ids}, version {}, {}, {}\ncolumns: {}\n{segments}",
         corpus.name,
         counted(corpus.rows as u64, "row", "rows"),
-        corpus.dim,
+        corpus.row_type,
         corpus.generation,
         bytes_text(corpus.bytes),
         state_text(&corpus.state),

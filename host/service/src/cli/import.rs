@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::builder::BoolishValueParser;
-use megaring_core::Error;
+use megaring_core::{Element, Error, RowType};
 use megaring_corpus::import::{self, Columns, Format, Import, ImportOptions, Report};
 use megaring_corpus::{Access, CreateOptions, Mode, Store};
 use serde::Serialize;
@@ -34,6 +34,9 @@ pub(crate) struct ImportArgs {
     /// Leave this column of the file out; may be given several times
     #[arg(long, env = "MEGARING_CORPUS_IMPORT_IGNORE_COLUMN", value_name = "COLUMN", value_delimiter = ',')]
     ignore_column: Vec<String>,
+    /// The vectors are bits: the file's are their bytes, as numpy.packbits makes them
+    #[arg(long, env = "MEGARING_CORPUS_IMPORT_BITS", value_parser = BoolishValueParser::new())]
+    bits: bool,
 }
 
 /// `corpus append`.
@@ -79,6 +82,9 @@ pub struct Imported {
     pub corpus: String,
     /// Elements of an embedding.
     pub dim: usize,
+    /// The same, with what they are.
+    #[serde(skip)]
+    pub row_type: RowType,
     /// Rows added.
     pub rows: usize,
     /// Rows of before whose place they took.
@@ -109,7 +115,8 @@ pub(crate) fn import(args: &ImportArgs, settings: &Settings, output: &mut Output
             "a corpus named {name:?} exists already; `corpus append {name} FILE` adds rows to it"
         )));
     }
-    let options = options(args.skip_invalid, &args.column, &args.ignore_column)?;
+    let mut options = options(args.skip_invalid, &args.column, &args.ignore_column)?;
+    options.element = if args.bits { Element::Bit } else { Element::Float32 };
     let imported = add_file(&mut corpora, &args.name, &args.file, args.format, options, Mode::Append)?;
     tell(&imported, output)
 }
@@ -127,7 +134,7 @@ fn options(skip_invalid: bool, renamed: &[Renaming], ignored: &[String]) -> Resu
     let mut columns = Columns::default();
     ignored.iter().for_each(|in_file| columns.ignore(in_file));
     renamed.iter().try_for_each(|(name, in_file)| columns.rename(name, in_file))?;
-    Ok(ImportOptions { skip_invalid, dim: None, columns })
+    Ok(ImportOptions { skip_invalid, columns, ..ImportOptions::default() })
 }
 
 /// Adds a file's rows to a corpus, which is made if it is not there and removed again if the import fails. Progress
@@ -155,10 +162,12 @@ fn add_file(
     mode: Mode,
 ) -> Result<Imported, Failure> {
     let begun = Instant::now();
-    let known = corpora.find(name)?.map(|corpus| corpus.dim);
-    let file = import::open(path, format, &ImportOptions { dim: known, ..options })?;
+    let known = corpora.find(name)?.map(|corpus| corpus.row_type);
+    let asked = options.element;
+    let (dim, element) = known.map_or((None, asked), |known| (Some(known.dim), known.element));
+    let file = import::open(path, format, &ImportOptions { dim, element, ..options })?;
     if known.is_none() {
-        corpora.create(name, file.dim(), CreateOptions::default())?;
+        corpora.create(name, file.row_type(), CreateOptions::default())?;
     }
     let imported = add_rows(corpora, name, file, mode, begun);
     // Somebody else may have added rows meanwhile.
@@ -171,7 +180,7 @@ fn add_file(
 }
 
 fn add_rows(corpora: &mut Corpora, name: &str, file: Import, mode: Mode, begun: Instant) -> Result<Imported, Failure> {
-    let dim = file.dim();
+    let row_type = file.row_type();
     let mut progress = Progress::start(format!("import {name}"), file.progress().bytes_total);
     let report = corpora.add(name, file, mode, &mut |at| {
         progress.at(at.bytes_read, &counted(at.rows, "row", "rows"));
@@ -180,7 +189,8 @@ fn add_rows(corpora: &mut Corpora, name: &str, file: Import, mode: Mode, begun: 
     progress.finish(&format!("{} in {}", counted(appended.rows as u64, "row", "rows"), duration_text(begun.elapsed())));
     Ok(Imported {
         corpus: name.to_owned(),
-        dim,
+        dim: row_type.dim,
+        row_type,
         rows: appended.rows,
         replaced: appended.replaced,
         skipped,
@@ -200,12 +210,12 @@ fn tell(imported: &Imported, output: &mut Output) -> Result<(), Failure> {
         message(&format!("{} skipped; the first: {first}", counted(imported.skipped, "row", "rows")));
     }
     output.answer(imported, || {
-        let Imported { corpus, rows, total_rows, dim, .. } = imported;
+        let Imported { corpus, rows, total_rows, row_type, .. } = imported;
         let (rows, total) = (counted(*rows as u64, "row", "rows"), grouped(*total_rows as u64));
         let replaced = match imported.replaced {
             0 => String::new(),
             replaced => format!(" in the place of {}", grouped(replaced as u64)),
         };
-        format!("{corpus}: {rows} added{replaced}, {total} x {dim} in all")
+        format!("{corpus}: {rows} added{replaced}, {total} x {row_type} in all")
     })
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::json;
 use tonic::Streaming;
 
-use super::{backend, finite, metric};
+use super::{METRIC_HELP, backend, finite, metric};
 use crate::config::Settings;
 use crate::console::{Failure, Output, Progress, counted, grouped};
 use crate::remote::{self, Remote};
@@ -35,8 +35,8 @@ pub(crate) struct JoinArgs {
     #[arg(long, env = "MEGARING_JOIN_THRESHOLD", value_name = "SCORE", allow_hyphen_values = true, value_parser = finite)]
     threshold: Option<f64>,
     /// How two rows compare
-    #[arg(long, env = "MEGARING_JOIN_METRIC", default_value_t = Metric::Cosine, value_parser = metric())]
-    metric: Metric,
+    #[arg(long, env = "MEGARING_JOIN_METRIC", help = METRIC_HELP, value_parser = metric())]
+    metric: Option<Metric>,
     /// The groups of rows that pairs of one corpus connect, in the place of the pairs; needs --threshold
     #[arg(long, env = "MEGARING_JOIN_GROUPS", value_parser = BoolishValueParser::new())]
     groups: bool,
@@ -131,7 +131,8 @@ impl Joining {
         let searched = other.map_or_else(|| Ok(queries.clone()), |other| store.view(other))?;
         let engine = settings.engine(store, args.backend.as_slice())?;
         let of = Of::Rows { corpus: queries.clone(), rows: 0..queries.rows() as u32 };
-        let (metric, k, threshold) = (args.metric, args.neighbours().map(|k| k as usize), args.threshold);
+        let metric = searched.row_type().metric(args.metric)?;
+        let (k, threshold) = (args.neighbours().map(|k| k as usize), args.threshold);
         let search = LongSearch::new(Asked { searched: searched.clone(), of, metric, k, threshold }, &engine)?;
         let rows = queries.rows() as u64;
         Ok((Self::Here { engine, queries, searched, search }, rows))

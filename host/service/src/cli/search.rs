@@ -8,7 +8,7 @@ use clap::builder::BoolishValueParser;
 use megaring_core::corpus::CorpusView;
 use megaring_core::exact::reported;
 use megaring_core::search::{Queries, Search};
-use megaring_core::{BackendKind, Error, Metric};
+use megaring_core::{BackendKind, Error, Metric, RowType};
 use megaring_corpus::import::{self, Columns, Format, ImportOptions};
 use megaring_corpus::{Access, Fetched, fetch};
 use megaring_engine::{Engine, Made, Terms};
@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::fetch::shown;
 use super::import::{Renaming, renaming};
 use super::selection::SearchSelection;
-use super::{backend, finite, metric, some};
+use super::{METRIC_HELP, backend, finite, metric, some};
 use crate::config::Settings;
 use crate::console::{Align, Failure, Output, Table, counted, duration_text, grouped, message};
 use crate::remote::{self, Remote};
@@ -43,10 +43,9 @@ pub(crate) struct SearchArgs {
     /// Hits wanted for each query
     #[arg(long, env = "MEGARING_SEARCH_K", value_name = "N", default_value_t = 10, allow_negative_numbers = true, value_parser = some())]
     k: u32,
-    /// How a query and a row compare
-    #[arg(long, env = "MEGARING_SEARCH_METRIC", default_value_t = Metric::Cosine, value_parser = metric())]
-    metric: Metric,
-    /// Hits score at least this (cosine, dot) or at most this (l2)
+    #[arg(long, env = "MEGARING_SEARCH_METRIC", help = METRIC_HELP, value_parser = metric())]
+    metric: Option<Metric>,
+    /// Hits score at least this, or at most this where the metric is a distance (l2, hamming)
     #[arg(long, env = "MEGARING_SEARCH_THRESHOLD", value_name = "SCORE", allow_hyphen_values = true, value_parser = finite)]
     threshold: Option<f64>,
     /// The backend that must do it [default: cpu]
@@ -117,7 +116,7 @@ struct Found<'a> {
 /// Who searches.
 enum Searcher {
     Here { engine: Arc<Engine>, view: Arc<CorpusView> },
-    There { remote: Box<Remote>, request: Box<pb::SearchRequest> },
+    There { remote: Box<Remote>, row_type: RowType, request: Box<pb::SearchRequest> },
 }
 
 pub(crate) fn run(args: &SearchArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
@@ -142,7 +141,9 @@ pub(crate) fn run(args: &SearchArgs, settings: &Settings, output: &mut Output) -
 fn here(args: &SearchArgs, settings: &Settings) -> Result<(Searcher, Batches), Failure> {
     let store = settings.store(Access::ReadOnly)?;
     let whole = store.view(&args.corpus)?;
-    let batches = queries(args, whole.dim(), |row| row_of(&args.corpus, whole.rows(), |row| whole.shows(row), row))?;
+    whole.row_type().metric(args.metric)?;
+    let batches =
+        queries(args, whole.row_type(), |row| row_of(&args.corpus, whole.rows(), |row| whole.shows(row), row))?;
     let view = args.selection.select(&store, &whole)?;
     fetch(&view, &[], &args.columns, usize::MAX)?;
     let engine = settings.engine(store, args.backend.as_slice())?;
@@ -153,7 +154,8 @@ fn there(args: &SearchArgs, remote: Box<Remote>) -> Result<(Searcher, Batches), 
     let corpus = remote.describe(&args.corpus)?;
     // The server knows which of them are deleted.
     let rows = corpus.rows + corpus.deleted_rows;
-    let batches = queries(args, corpus.dim, |row| row_of(&args.corpus, rows, |row| (row as usize) < rows, row))?;
+    corpus.row_type.metric(args.metric)?;
+    let batches = queries(args, corpus.row_type, |row| row_of(&args.corpus, rows, |row| (row as usize) < rows, row))?;
     let request = pb::SearchRequest {
         corpus: args.corpus.clone(),
         metric: remote::metric(args.metric),
@@ -165,7 +167,8 @@ fn there(args: &SearchArgs, remote: Box<Remote>) -> Result<(Searcher, Batches), 
         columns: args.columns.clone(),
         ..pb::SearchRequest::default()
     };
-    Ok((Searcher::There { remote, request: Box::new(request) }, batches))
+    let row_type = corpus.row_type;
+    Ok((Searcher::There { remote, row_type, request: Box::new(request) }, batches))
 }
 
 type Batches = Box<dyn Iterator<Item = Result<Queries, Error>>>;
@@ -173,7 +176,7 @@ type Batches = Box<dyn Iterator<Item = Result<Queries, Error>>>;
 /// The queries, in batches as the file gives them.
 fn queries(
     args: &SearchArgs,
-    dim: usize,
+    row_type: RowType,
     row_of: impl FnOnce(i64) -> Result<Queries, Failure>,
 ) -> Result<Batches, Failure> {
     match (&args.query_file, args.row) {
@@ -182,7 +185,8 @@ fn queries(
         (Some(path), None) => {
             let mut columns = Columns::embeddings();
             args.column.iter().try_for_each(|(name, in_file)| columns.rename(name, in_file))?;
-            let options = ImportOptions { dim: Some(dim), columns, ..ImportOptions::default() };
+            let RowType { element, dim } = row_type;
+            let options = ImportOptions { dim: Some(dim), element, columns, ..ImportOptions::default() };
             let file = import::open(path, args.format, &options)?;
             Ok(Box::new(file.map(|rows| rows.map(|rows| rows.embeddings.into()))))
         }
@@ -216,7 +220,8 @@ impl Searcher {
     ) -> Result<Made, Failure> {
         match self {
             Self::Here { engine, view } => {
-                let SearchArgs { metric, threshold, .. } = *args;
+                let metric = view.row_type().metric(args.metric)?;
+                let threshold = args.threshold;
                 let job = Search { corpus: view.clone(), queries, metric, k: args.k as usize, threshold };
                 let outcome = engine.run_blocking(job, Terms { backend: args.backend, ..Terms::default() })?;
                 for ranked in &outcome.answer {
@@ -230,10 +235,10 @@ impl Searcher {
                 }
                 Ok(outcome.made)
             }
-            Self::There { remote, request } => {
+            Self::There { remote, row_type, request } => {
                 let mut request = request.clone();
                 match queries {
-                    Queries::Sent(queries) => request.queries = Some(remote::queries(&queries)),
+                    Queries::Sent(queries) => request.queries = Some(remote::queries(&queries, *row_type)),
                     Queries::Rows(numbers) => request.query_rows = Some(pb::RowNumbers { numbers }),
                 }
                 let mut all: Option<Made> = None;

@@ -27,6 +27,8 @@ pub(super) fn search(corpus: &Corpus, queries: &Matrix, metric: Metric, k: usize
         Metric::Cosine => reference::Metric::Cosine,
         Metric::Dot => reference::Metric::Dot,
         Metric::L2 => reference::Metric::L2,
+        Metric::Hamming => reference::Metric::Hamming,
+        Metric::Jaccard => reference::Metric::Jaccard,
     };
     let answers = reference::search(metric, &queries.values, &corpus.rows.values, corpus.rows.dim, k, None);
     Expected { answers, took: begun.elapsed() }

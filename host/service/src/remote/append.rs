@@ -1,6 +1,6 @@
 //! Rows of a file as one append: messages that are made as the server takes them.
 
-use megaring_core::Error;
+use megaring_core::{Error, RowType};
 use megaring_corpus::import::{Import, Progress};
 use megaring_corpus::{Appended, Mode, Rows};
 use megaring_proto::v1 as pb;
@@ -63,7 +63,7 @@ fn send_all(name: &str, import: &mut Import, sender: &Sender, progress: &mut dyn
         return Ok(());
     }
     while let Some(rows) = import.next() {
-        if !send(&rows?, sender)? {
+        if !send(&rows?, import.row_type(), sender)? {
             break;
         }
         progress(import.progress());
@@ -73,12 +73,13 @@ fn send_all(name: &str, import: &mut Import, sender: &Sender, progress: &mut dyn
 }
 
 /// Whether all of these rows were taken.
-fn send(rows: &Rows, sender: &Sender) -> Result<bool, Error> {
+fn send(rows: &Rows, row_type: RowType, sender: &Sender) -> Result<bool, Error> {
     let mut at_once = (MESSAGE_BYTES / (4 * rows.embeddings.dim.max(1))).max(1);
     let mut begin = 0;
     while begin < rows.len() {
         let end = rows.len().min(begin + at_once);
-        let message = pb::AppendRequest { corpus: String::new(), rows: Some(convert::rows(rows, begin..end)?) };
+        let message =
+            pb::AppendRequest { corpus: String::new(), rows: Some(convert::rows(rows, row_type, begin..end)?) };
         // Titles and further columns may be most of it.
         if message.encoded_len() > 2 * MESSAGE_BYTES && end - begin > 1 {
             at_once = (end - begin).div_ceil(2);

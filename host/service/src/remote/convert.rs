@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use megaring_core::encode::{Encoded, Zone};
 use megaring_core::matrix::Matrix;
-use megaring_core::{BackendKind, Error, Metric};
+use megaring_core::{BackendKind, Dtype, Element, Error, Metric, RowType};
 use megaring_corpus::{Description, Rows, SegmentDescription, State};
 use megaring_engine::Made;
 use megaring_proto::v1 as pb;
@@ -18,8 +18,8 @@ pub(super) fn description(corpus: pb::Corpus) -> Description {
         checksum: segment.checksum,
     };
     Description {
+        row_type: row_type(&corpus),
         name: corpus.name,
-        dim: corpus.dim as usize,
         rows: corpus.rows as usize,
         deleted_rows: corpus.deleted_rows as usize,
         unique_ids: corpus.unique_ids,
@@ -82,37 +82,52 @@ pub(crate) fn backend(wish: Option<BackendKind>) -> i32 {
     backend.into()
 }
 
-pub(crate) fn metric(metric: Metric) -> i32 {
-    let metric = match metric {
+/// The metric that is asked for; none stands for the corpus's own.
+pub(crate) fn metric(metric: Option<Metric>) -> i32 {
+    let metric = metric.map_or(pb::Metric::Unspecified, |metric| match metric {
         Metric::Cosine => pb::Metric::Cosine,
         Metric::Dot => pb::Metric::Dot,
         Metric::L2 => pb::Metric::L2,
-    };
+        Metric::Hamming => pb::Metric::Hamming,
+        Metric::Jaccard => pb::Metric::Jaccard,
+    });
     metric.into()
 }
 
-/// Vectors that are sent as queries.
-pub(crate) fn queries(matrix: &Matrix) -> pb::Vectors {
-    vectors(matrix, 0..matrix.rows)
+/// What the rows of a corpus are.
+fn row_type(corpus: &pb::Corpus) -> RowType {
+    let element = if corpus.dtype() == pb::Dtype::Bit { Element::Bit } else { Element::Float32 };
+    RowType { element, dim: corpus.dim as usize }
 }
 
-fn vectors(matrix: &Matrix, rows: Range<usize>) -> pb::Vectors {
-    let values = &matrix.values[rows.start * matrix.dim..rows.end * matrix.dim];
-    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    pb::Vectors {
-        data: data.into(),
-        dtype: pb::Dtype::Float32.into(),
-        rows: rows.len() as u32,
-        dim: matrix.dim as u32,
-        int8_scale: None,
-    }
+/// The type of elements on the wire.
+pub(crate) fn dtype(element: Element) -> i32 {
+    let dtype = match element {
+        Element::Float32 => pb::Dtype::Float32,
+        Element::Bit => pb::Dtype::Bit,
+    };
+    dtype.into()
+}
+
+/// Vectors that are sent as queries to a corpus of a type.
+pub(crate) fn queries(matrix: &Matrix, row_type: RowType) -> pb::Vectors {
+    vectors(matrix, row_type, 0..matrix.rows)
+}
+
+fn vectors(matrix: &Matrix, row_type: RowType, rows: Range<usize>) -> pb::Vectors {
+    let each = Dtype::of(row_type.element).row_bytes(row_type.dim);
+    let values = matrix.range(&rows).chunks_exact(matrix.dim.max(1));
+    let bytes = |row: &[f32]| row.iter().flat_map(|value| value.to_le_bytes()).take(each).collect::<Vec<u8>>();
+    let data: Vec<u8> = values.flat_map(bytes).collect();
+    let dtype = dtype(row_type.element);
+    pb::Vectors { data: data.into(), dtype, rows: rows.len() as u32, dim: row_type.dim as u32, int8_scale: None }
 }
 
 /// A request with some of its queries; with all of it where it has none.
 pub(super) fn some_queries(request: &pb::SearchRequest, rows: Range<u32>) -> pb::SearchRequest {
     let mut piece = request.clone();
     if let Some(queries) = &mut piece.queries {
-        let each = queries.dim as usize * size_of::<f32>();
+        let each = queries.data.len() / (queries.rows as usize).max(1);
         queries.data = queries.data.slice(rows.start as usize * each..rows.end as usize * each);
         queries.rows = rows.len() as u32;
     }
@@ -120,7 +135,7 @@ pub(super) fn some_queries(request: &pb::SearchRequest, rows: Range<u32>) -> pb:
 }
 
 /// Some rows of an import, for an append.
-pub(super) fn rows(all: &Rows, rows: Range<usize>) -> Result<pb::Rows, Error> {
+pub(super) fn rows(all: &Rows, row_type: RowType, rows: Range<usize>) -> Result<pb::Rows, Error> {
     fn part<T: Clone>(column: &[T], rows: &Range<usize>) -> Vec<T> {
         column.get(rows.clone()).map(<[T]>::to_vec).unwrap_or_default()
     }
@@ -134,7 +149,7 @@ pub(super) fn rows(all: &Rows, rows: Range<usize>) -> Result<pb::Rows, Error> {
     Ok(pb::Rows {
         memory_ids: part(&all.memory_ids, &rows),
         titles: part(&all.titles, &rows),
-        embeddings: Some(vectors(&all.embeddings, rows.clone())),
+        embeddings: Some(vectors(&all.embeddings, row_type, rows.clone())),
         coordinates: coordinates.unwrap_or_default(),
         galactic_distance: optional(&all.galactic_distance, &rows),
         importance: optional(&all.importance, &rows),

@@ -21,7 +21,7 @@ impl Remote {
     pub(crate) fn export(&self, name: &str, path: &Path, format: Format) -> Result<usize, Failure> {
         for _ in 0..BEGINNINGS {
             let corpus = self.describe(name)?;
-            let file = ExportFile::create(path, format, corpus.rows, corpus.dim)?;
+            let file = ExportFile::create(path, format, corpus.rows, corpus.row_type)?;
             if self.write(&corpus, format, file)? {
                 return Ok(corpus.rows);
             }
@@ -37,7 +37,7 @@ impl Remote {
             _ => vec!["embedding".to_owned()],
         };
         let numbers = (corpus.rows + corpus.deleted_rows) as u32;
-        let mut at_once = (PAGE_BYTES / (4 * corpus.dim.max(1))).max(1) as u32;
+        let mut at_once = (PAGE_BYTES / (4 * corpus.row_type.width().max(1))).max(1) as u32;
         let mut begin = 0;
         while begin < numbers {
             let end = numbers.min(begin.saturating_add(at_once));

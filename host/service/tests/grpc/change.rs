@@ -130,7 +130,7 @@ async fn ids_of_a_corpus_of_unique_ids_are_refused_where_they_are_there() {
     let folder = folder();
     let server = Running::start(folder.path(), Wanted::default()).await;
     let mut corpora = server.corpora().await;
-    let create = pb::CreateRequest { name: "rows".into(), dim: 16, unique_ids: true };
+    let create = pb::CreateRequest { name: "rows".into(), dim: 16, unique_ids: true, ..pb::CreateRequest::default() };
     assert!(corpora.create(create).await.expect("it is made").into_inner().corpus.expect("described").unique_ids);
     let message = |ids: Vec<u64>| {
         let rows = pb::Rows { memory_ids: ids.clone(), ..labelled(&rows().head(ids.len())) };

@@ -29,12 +29,12 @@ async fn columns_come_and_go_as_arrow() {
         .expect("a good file");
     let mut corpora = server.corpora().await;
     let fetched = corpora.fetch(stretch("from", 0, None, &FURTHER)).await.expect("columns").into_inner();
-    let dim = store.describe("from").expect("it is there").dim;
+    let dim = store.describe("from").expect("it is there").row_type.dim;
     let rows = fetched.rows.expect("rows").numbers.len();
     let all = Embeddings { rows: 2 * rows, dim, ..Embeddings::default() }.generate();
     let part = |from: usize| Matrix::new(rows, dim, all.values[from * dim..(from + rows) * dim].to_vec());
     corpora
-        .create(pb::CreateRequest { name: "to".into(), dim: dim as u32, unique_ids: false })
+        .create(pb::CreateRequest { name: "to".into(), dim: dim as u32, ..pb::CreateRequest::default() })
         .await
         .expect("it is made");
     let columns = fetched.columns.to_vec();

@@ -21,7 +21,7 @@ async fn a_corpus_from_creation_to_drop() {
     let mut corpora = server.corpora().await;
     for name in ["b", "a"] {
         let made = corpora
-            .create(pb::CreateRequest { name: name.into(), dim: 16, unique_ids: false })
+            .create(pb::CreateRequest { name: name.into(), dim: 16, ..pb::CreateRequest::default() })
             .await
             .expect("it is made");
         let made = made.into_inner().corpus.expect("a description");
@@ -73,7 +73,10 @@ async fn rows_without_ids_are_named_by_their_number() {
     let folder = folder();
     let server = Running::start(folder.path(), Wanted::default()).await;
     let mut corpora = server.corpora().await;
-    corpora.create(pb::CreateRequest { name: "plain".into(), dim: 16, unique_ids: false }).await.expect("it is made");
+    corpora
+        .create(pb::CreateRequest { name: "plain".into(), dim: 16, ..pb::CreateRequest::default() })
+        .await
+        .expect("it is made");
     let rows = rows(6, 1);
     let plain = || pb::Rows { embeddings: Some(float32(&rows)), ..pb::Rows::default() };
     corpora.append(tokio_stream::iter([message("plain", plain()), message("", plain())])).await.expect("added");

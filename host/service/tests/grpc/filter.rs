@@ -19,7 +19,7 @@ async fn start(folder: &std::path::Path) -> (Running, Matrix, Vec<[f64; 5]>) {
     let rows = Embeddings { rows: ROWS, dim: 24, seed: 9, ..Embeddings::default() }.generate();
     let cloud = points(ROWS, 10);
     let mut corpora = server.corpora().await;
-    let create = pb::CreateRequest { name: "rows".into(), dim: 24, unique_ids: false };
+    let create = pb::CreateRequest { name: "rows".into(), dim: 24, ..pb::CreateRequest::default() };
     corpora.create(create).await.expect("it is made");
     let stored = pb::Rows {
         zone: (0..ROWS as u32).map(|row| row % 3).collect(),
@@ -114,7 +114,7 @@ async fn every_call_answers_the_rows_that_pass() {
                 metric: match metric {
                     reference::Metric::Cosine => pb::Metric::Cosine,
                     reference::Metric::Dot => pb::Metric::Dot,
-                    reference::Metric::L2 => pb::Metric::L2,
+                    _ => pb::Metric::L2,
                 }
                 .into(),
                 k,

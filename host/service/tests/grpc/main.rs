@@ -1,6 +1,7 @@
 //! The service over its wire: a server in this process, real clients, and the naive reference beside them.
 
 mod bad_input;
+mod bits;
 mod change;
 mod checksum;
 mod columns;

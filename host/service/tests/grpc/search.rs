@@ -220,7 +220,10 @@ async fn nearest_points_sent_along_and_of_a_corpus() {
     let mut rows = crate::common::labelled(&coarse(400, 4, 1));
     rows.coordinates = flat(&stored);
     let mut corpora = server.corpora().await;
-    corpora.create(pb::CreateRequest { name: "points".into(), dim: 4, unique_ids: false }).await.expect("it is made");
+    corpora
+        .create(pb::CreateRequest { name: "points".into(), dim: 4, ..pb::CreateRequest::default() })
+        .await
+        .expect("it is made");
     let append = pb::AppendRequest { corpus: "points".into(), rows: Some(rows) };
     corpora.append(tokio_stream::once(append)).await.expect("rows are added");
 
@@ -261,7 +264,7 @@ async fn empty_batches_and_empty_corpora_answer_empty() {
     server
         .corpora()
         .await
-        .create(pb::CreateRequest { name: "empty".into(), dim: 48, unique_ids: false })
+        .create(pb::CreateRequest { name: "empty".into(), dim: 48, ..pb::CreateRequest::default() })
         .await
         .expect("it is made");
     let mut compute = server.compute().await;

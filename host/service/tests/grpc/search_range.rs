@@ -135,7 +135,10 @@ async fn hits_are_spread_over_messages_within_the_limit() {
     let server = Running::start(folder.path(), Wanted::default()).await;
     let rows = poison::constant(400, 4, 1.0);
     let mut corpora = server.corpora().await;
-    corpora.create(pb::CreateRequest { name: "rows".into(), dim: 4, unique_ids: false }).await.expect("it is made");
+    corpora
+        .create(pb::CreateRequest { name: "rows".into(), dim: 4, ..pb::CreateRequest::default() })
+        .await
+        .expect("it is made");
     let mut labelled = labelled(&rows);
     (labelled.titles[7], labelled.titles[9]) = ("t".repeat(3_000), "u".repeat(5_000));
     let titles = labelled.titles.clone();
@@ -199,7 +202,7 @@ async fn nothing_to_find_answers_one_message() {
     server
         .corpora()
         .await
-        .create(pb::CreateRequest { name: "empty".into(), dim: 48, unique_ids: false })
+        .create(pb::CreateRequest { name: "empty".into(), dim: 48, ..pb::CreateRequest::default() })
         .await
         .expect("it is made");
     let mut compute = server.compute().await;

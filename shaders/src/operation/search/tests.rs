@@ -158,7 +158,7 @@ fn every_width_and_length_is_answered_exactly() {
             for (number, rows) in all_rows.into_iter().enumerate() {
                 let values = random(rows, dim, rows as u64);
                 let view = corpus(&values, dim, &[rows]);
-                let metric = Metric::ALL[(number + dim) % 3];
+                let metric = Metric::OF_FLOATS[(number + dim) % 3];
                 for (k, items) in [(1, 3), (rows.div_ceil(100), 18), ((rows - 1) / 2, 2), (rows, 1)] {
                     let queries = random_queries(&values, dim, items);
                     let job = Job::new(&view, &queries, metric, k.max(1));
@@ -191,7 +191,8 @@ fn parts_rounds_and_blocks_change_nothing() {
                 [(5, usize::MAX), (120, usize::MAX), (5, 0), (120, 0), (120, 7 * 3001 * 8), (5, 70 * 200 * 8)]
             {
                 let queries = random_queries(&values, dim, 1 + 66 * (number % 2) + table.min(9));
-                let job = Job { cut, table_bytes: table, ..Job::new(&view, &queries, Metric::ALL[number % 3], k) };
+                let job =
+                    Job { cut, table_bytes: table, ..Job::new(&view, &queries, Metric::OF_FLOATS[number % 3], k) };
                 job.check(gpu, &format!("parts {cut:?}, table {table}"));
             }
         }
@@ -218,7 +219,7 @@ fn ties_are_all_listed_or_every_row_is() {
     let values: Vec<f32> = (0..25).flat_map(|_| base.iter().copied()).collect();
     let view = corpus(&values, 16, &[1000]);
     for gpu in gpus() {
-        for metric in Metric::ALL {
+        for metric in Metric::OF_FLOATS {
             for k in [1, 10, 24, 26, 60] {
                 let queries = random_queries(&base, 16, 20);
                 let job = Job::new(&view, &queries, metric, k);
@@ -275,7 +276,7 @@ fn thresholds_cut_lists_short_and_lose_nothing() {
 
 #[test]
 fn a_threshold_is_finite_whatever_was_sent() {
-    for metric in Metric::ALL {
+    for metric in Metric::OF_FLOATS {
         let least = |threshold| {
             let ask = SearchAsk { metric, items: 1, dim: 2, k: 1, threshold };
             least_of_interest(&[1.0, 2.0], ask, 0.0)
@@ -327,7 +328,7 @@ fn lists_are_short() {
     let view = corpus(&values, 384, &[5000]);
     let queries = random_queries(&values, 384, 40);
     for gpu in gpus() {
-        for metric in Metric::ALL {
+        for metric in Metric::OF_FLOATS {
             let found = Job::new(&view, &queries, metric, 10).check(gpu, "random");
             let all: usize = found.iter().map(|count| count.unwrap_or(5000)).sum();
             assert!(all <= 40 * 40, "{metric}: {found:?}");

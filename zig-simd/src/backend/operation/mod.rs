@@ -3,11 +3,11 @@
 mod checksum;
 mod encode;
 mod lists;
-mod narrow;
 mod nearest;
 mod nop;
 mod score;
 mod search;
+mod sweep;
 mod texts;
 
 use megaring_core::Opcode;

@@ -50,7 +50,8 @@ pub(super) fn plan(inputs: &Inputs, context: &Context) -> Result<Planned, Status
     let cells = items.checked_mul(width).ok_or(Status::BadDescriptor)?;
     let out = inputs.output(0, cells)?;
     let chunks = (cells / CHUNK_CELLS).clamp(1, 8 * inputs.workers);
-    let work = Score { view, metric: inputs.metric()?, queries, rows, width, out, chunks };
+    let metric = inputs.metric_of(&view)?;
+    let work = Score { view, metric, queries, rows, width, out, chunks };
     Ok((Box::new(work), chunks as u32))
 }
 

@@ -4,7 +4,7 @@
 //! merging, and a tile's codes stay in the cache for all of its queries. Few queries are shared out by rows: each chunk
 //! screens a run of groups, by halves of codes where memory is the limit, and the last one to finish merges and ranks.
 //! No score matrix exists. A query whose bounds could not tell rows apart is left to the host, which shares the scoring
-//! of every row out among all cores. Rows of few elements need no screen ([`super::narrow`]).
+//! of every row out among all cores. Rows of few elements, or of bits, need no screen ([`super::sweep`]).
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use megaring_core::search::FLAG_QUERY_ROWS;
 use megaring_ring::Status;
 
 use super::lists::Lists;
-use super::{Planned, Work, narrow};
+use super::{Planned, Work, sweep};
 use crate::backend::Context;
 use crate::backend::memory::JobSlice;
 use crate::backend::plan::{Inputs, cut};
@@ -86,8 +86,8 @@ enum Sharing {
 pub(super) fn plan(inputs: &Inputs, context: &Context) -> Result<Planned, Status> {
     let asked = Asked::new(inputs, context)?;
     let leaves_all = wants_every_row(asked.k as u64, asked.view.rows() as u64) || asked.k > asked.lists.capacity();
-    if narrow::serves(&asked) && !leaves_all {
-        return narrow::plan(asked, inputs.workers);
+    if sweep::serves(&asked) && !leaves_all {
+        return sweep::plan(asked, inputs.workers);
     }
     let mut work = Search { asked, ranks: true, sharing: Sharing::EveryRow };
     let chunks = if leaves_all { 1 } else { work.share(inputs.workers, context.kernels) };
@@ -116,7 +116,7 @@ impl Asked {
         }
         let queries = Queries::new(inputs, &view)?;
         let lists = Lists::new(inputs)?;
-        let (metric, threshold) = (inputs.metric()?, inputs.descriptor.threshold);
+        let (metric, threshold) = (inputs.metric_of(&view)?, inputs.descriptor.threshold);
         Ok(Self { view, metric, k, threshold, queries, items, lists })
     }
 

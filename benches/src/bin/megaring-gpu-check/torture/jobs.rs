@@ -88,7 +88,7 @@ impl Pool {
         let mut draw = Draw::new(43, 0);
         let known = (0..jobs)
             .map(|index| {
-                let metric = Metric::ALL[index / 3 % 3];
+                let metric = Metric::OF_FLOATS[index / 3 % 3];
                 let query = Matrix { rows: 1, dim: DIM, values: queries.row(index).to_vec() };
                 match index % 3 {
                     0 => search(&corpus, &rows, query, metric),

@@ -1,17 +1,17 @@
-//! The best rows of a query among rows of few elements, by their exact scores: no screen reads less than the rows
-//! themselves there.
+//! The best rows of a query among rows of few elements, or of bits, by their exact scores: no screen reads less than the
+//! rows themselves there.
 //!
 //! # Promises
 //! The scores are those of [`megaring_core::exact`], to the bit, on every instruction set; the rows those that
 //! [`megaring_core::rescore`] finds.
 //!
 //! # Limits
-//! Rows of at most [`NARROW_DIM`] elements.
+//! Rows of at most [`NARROW_DIM`] elements, unless they are bits.
 
 use std::ops::Range;
 
 use megaring_core::lists::RankedRow;
-use megaring_core::{Metric, exact};
+use megaring_core::{Element, Metric, exact};
 
 use crate::error::{SimdError, check_length};
 use crate::kernels::KernelSet;
@@ -21,38 +21,55 @@ pub const NARROW_DIM: usize = 3;
 /// Rows beyond those wanted that are kept before they are thinned out.
 const SPARE: usize = 16;
 
-/// Narrow rows of one segment.
+/// Rows of one segment.
 #[derive(Debug, Clone, Copy)]
-pub struct NarrowRows<'a> {
+pub struct SweepRows<'a> {
     values: &'a [f32],
+    /// Of each row; none of bits.
     norms2: &'a [f64],
     dim: usize,
+    rows: usize,
+    element: Element,
 }
 
-impl<'a> NarrowRows<'a> {
+impl<'a> SweepRows<'a> {
     /// `values` is row-major with `dim` columns, `norms2` holds the canonical `dot(x, x)` of each row.
     ///
     /// # Errors
     /// Lengths that are not of the same rows, or a dimension that is 0 or beyond [`NARROW_DIM`].
-    pub fn new(values: &'a [f32], norms2: &'a [f64], dim: usize) -> Result<Self, SimdError> {
-        if dim == 0 {
-            return Err(SimdError::TooSmall { what: "the dimension", found: 0, limit: 1 });
-        }
+    pub fn narrow(values: &'a [f32], norms2: &'a [f64], dim: usize) -> Result<Self, SimdError> {
+        check_dim(dim)?;
         if dim > NARROW_DIM {
             return Err(SimdError::TooLarge { what: "the dimension", found: dim, limit: NARROW_DIM });
         }
         check_length("the rows", norms2.len() * dim, values.len())?;
-        Ok(Self { values, norms2, dim })
+        Ok(Self { values, norms2, dim, rows: norms2.len(), element: Element::Float32 })
     }
+
+    /// `values` is row-major with `words` words of bits a row.
+    ///
+    /// # Errors
+    /// No words, or a row that is not whole.
+    pub fn bits(values: &'a [f32], words: usize) -> Result<Self, SimdError> {
+        check_dim(words)?;
+        check_length("the rows", values.len().next_multiple_of(words), values.len())?;
+        Ok(Self { values, norms2: &[], dim: words, rows: values.len() / words, element: Element::Bit })
+    }
+}
+
+fn check_dim(dim: usize) -> Result<(), SimdError> {
+    if dim == 0 {
+        return Err(SimdError::TooSmall { what: "the dimension", found: 0, limit: 1 });
+    }
+    Ok(())
 }
 
 /// One query and the best rows that it has found so far.
 #[derive(Debug, Clone)]
-pub struct NarrowQuery {
+pub struct SweepQuery {
     metric: Metric,
     k: usize,
-    values: [f32; NARROW_DIM],
-    dim: usize,
+    values: Vec<f32>,
     norm2: f64,
     /// What the goodness of a later row must exceed.
     threshold: f64,
@@ -61,29 +78,38 @@ pub struct NarrowQuery {
     count: usize,
 }
 
-impl NarrowQuery {
+impl SweepQuery {
     /// The `k` rows that are wanted have a score that passes `threshold` (see [`Metric::passes`]).
     ///
     /// # Errors
-    /// A query without elements or with more than [`NARROW_DIM`], or a `k` of 0.
+    /// A query without values or, unless they are bits, with more than [`NARROW_DIM`], or a `k` of 0.
     pub fn new(metric: Metric, k: usize, threshold: f64, query: &[f32]) -> Result<Self, SimdError> {
         if k == 0 {
             return Err(SimdError::TooSmall { what: "k", found: 0, limit: 1 });
         }
-        NarrowRows::new(query, &[0.0], query.len())?;
-        let mut values = [0.0; NARROW_DIM];
-        values[..query.len()].copy_from_slice(query);
+        let norm2 = match metric.element() {
+            Element::Float32 => SweepRows::narrow(query, &[0.0], query.len()).map(|_| exact::norm2(query))?,
+            Element::Bit => SweepRows::bits(query, query.len()).map(|_| 0.0)?,
+        };
         let places = k.saturating_mul(2).saturating_add(SPARE);
         Ok(Self {
             metric,
             k,
-            values,
-            dim: query.len(),
-            norm2: exact::norm2(query),
+            values: query.to_vec(),
+            norm2,
             threshold: metric.goodness(threshold).next_down(),
             found: vec![RankedRow { score: 0.0, row: 0, reserved: 0 }; places],
             count: 0,
         })
+    }
+
+    /// Whether no row can be better than the worst of those that are kept.
+    fn is_perfect(&self) -> bool {
+        match self.metric {
+            Metric::Cosine | Metric::Jaccard => self.threshold >= 1.0,
+            Metric::Hamming => self.threshold >= 0.0,
+            Metric::Dot | Metric::L2 => false,
+        }
     }
 
     /// Forgets all but the k best rows; later ones must be better than the last of them.
@@ -122,9 +148,9 @@ fn best_first(x: &RankedRow, y: &RankedRow) -> std::cmp::Ordering {
     y.score.total_cmp(&x.score).then(x.row.cmp(&y.row))
 }
 
-/// What the kernel reads; the same as `Job` in src/narrow.zig.
+/// What the kernel reads; the same as `Job` in src/sweep.zig.
 #[repr(C)]
-pub(crate) struct NarrowJob {
+pub(crate) struct SweepJob {
     rows: *const f32,
     norms2: *const f64,
     begin: usize,
@@ -139,7 +165,7 @@ pub(crate) struct NarrowJob {
     row_base: u32,
 }
 
-const _: () = assert!(size_of::<NarrowJob>() == size_of::<[usize; 8]>() + 24 && size_of::<RankedRow>() == 16);
+const _: () = assert!(size_of::<SweepJob>() == size_of::<[usize; 8]>() + 24 && size_of::<RankedRow>() == 16);
 
 impl KernelSet {
     /// Looks for the best rows of `query` among `range` of `rows`, which are later than those it has seen. Row numbers
@@ -149,13 +175,16 @@ impl KernelSet {
     /// Rows as wide as the query is not, a range beyond them, or row numbers beyond an u32.
     pub fn sweep(
         &self,
-        rows: NarrowRows<'_>,
+        rows: SweepRows<'_>,
         range: Range<usize>,
         row_base: u32,
-        query: &mut NarrowQuery,
+        query: &mut SweepQuery,
     ) -> Result<(), SimdError> {
-        check_length("the query", rows.dim, query.dim)?;
-        let count = rows.norms2.len();
+        check_length("the query", rows.dim, query.values.len())?;
+        if rows.element != query.metric.element() {
+            return Err(SimdError::Mismatch { what: "the metric is not one of the rows' elements" });
+        }
+        let count = rows.rows;
         if range.end > count || range.start > range.end {
             return Err(SimdError::Index { what: "row", index: range.start.max(range.end), count });
         }
@@ -167,11 +196,12 @@ impl KernelSet {
             Metric::Cosine => self.table.sweep_cosine,
             Metric::Dot => self.table.sweep_dot,
             Metric::L2 => self.table.sweep_l2,
+            Metric::Hamming => self.table.sweep_hamming,
+            Metric::Jaccard => self.table.sweep_jaccard,
         };
         let mut begin = range.start;
-        // No cosine is better than 1.
-        while begin < range.end && !(query.metric == Metric::Cosine && query.threshold >= 1.0) {
-            let job = NarrowJob {
+        while begin < range.end && !query.is_perfect() {
+            let job = SweepJob {
                 rows: rows.values.as_ptr(),
                 norms2: rows.norms2.as_ptr(),
                 begin,
@@ -185,10 +215,11 @@ impl KernelSet {
                 dim: rows.dim as u32,
                 row_base,
             };
-            // SAFETY: the range is within the rows, of which `values` and `norms2` hold as many (`NarrowRows::new`) of
-            // 1 to 3 elements, as the query has; `found` has `capacity` places, of which `count` are taken, and the
-            // kernel appends only where there is room. Both are borrowed exclusively, everything outlives the call, and
-            // the CPU has the instructions because a `KernelSet` exists.
+            // SAFETY: the range is within the rows, of which `values` and, unless they are bits, `norms2` hold as many,
+            // each as wide as the query is and, unless they are bits, of 1 to 3 elements (`SweepRows`); `found` has
+            // `capacity` places, of which `count` are taken, and the kernel appends only where there is room. Both are
+            // borrowed exclusively, everything outlives the call, and the CPU has the instructions because a
+            // `KernelSet` exists.
             begin = unsafe { kernel(&job) };
             if begin < range.end {
                 query.tidy();
