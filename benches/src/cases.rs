@@ -24,6 +24,7 @@ mod encode;
 mod hidden;
 mod nearest;
 mod nop;
+mod prefix;
 pub mod residency;
 mod score;
 pub mod search;

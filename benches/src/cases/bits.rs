@@ -12,7 +12,7 @@ use super::{Check, matrix};
 use crate::Failure;
 
 /// Rows of so many bits, as words: few of them and many, some alike, one without any, one with all.
-fn rows(count: usize, bits: usize, seed: u64) -> Matrix {
+pub(super) fn rows(count: usize, bits: usize, seed: u64) -> Matrix {
     let width = RowType::bits(bits).width();
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut word = || {

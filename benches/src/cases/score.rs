@@ -5,7 +5,7 @@ use megaring_core::score::Score;
 use megaring_datasets::{Embeddings, reference, sample};
 
 use super::search::by_reference;
-use super::{Cases, Check, Workload, bits, matrix};
+use super::{Cases, Check, Workload, bits, matrix, prefix};
 use crate::{Bench, Failure, queries};
 
 /// Rows of the corpus that it is measured on.
@@ -26,7 +26,8 @@ impl Cases for Score {
         for (rows, asked, dim) in shapes.iter().copied() {
             scored(check, &Embeddings { rows, dim, seed: 14, ..Embeddings::default() }.generate(), asked)?;
         }
-        bits::scores(check)
+        bits::scores(check)?;
+        prefix::scores(check)
     }
 
     fn parts(answer: &Vec<f32>) -> Vec<u32> {

@@ -9,7 +9,7 @@ use megaring_core::rescore::Ranked;
 use megaring_core::search::{Queries, Search};
 use megaring_datasets::{Embeddings, Matrix, poison, reference, sample};
 
-use super::{Cases, Check, Scale, Workload, bits, hidden, matrix};
+use super::{Cases, Check, Scale, Workload, bits, hidden, matrix, prefix};
 use crate::{Bench, Failure, queries};
 
 /// Rows and the bits of their scores, best first.
@@ -33,6 +33,7 @@ impl Cases for Search {
         thresholds(check)?;
         hidden::searches(check)?;
         bits::searches(check)?;
+        prefix::searches(check)?;
         no_rows(check)
     }
 

@@ -457,7 +457,7 @@ impl CorpusTable {
                 None => chosen,
             }))
         };
-        self.derive(view, view.segments.iter().zip(chosen).map(show).collect(), None)
+        self.derive(view, view.row_type, view.segments.iter().zip(chosen).map(show).collect(), None)
     }
 
     /// The visible rows of a version alone, gathered on the heap: where they are few, they are searched in a fraction
@@ -468,10 +468,36 @@ impl CorpusTable {
         let numbers: Vec<u32> = view.visible_runs(0..view.rows).flatten().map(|row| row as u32).collect();
         let values: Vec<f32> = numbers.iter().flat_map(|row| view.embedding(*row)).copied().collect();
         let segment = SegmentView::new(Arc::new(HeapSegment::of(values, view.row_type)), numbers.len());
-        self.derive(view, vec![Arc::new(segment)], Some(numbers))
+        self.derive(view, view.row_type, vec![Arc::new(segment)], Some(numbers))
     }
 
-    fn derive(&self, view: &CorpusView, segments: Vec<Arc<SegmentView>>, numbers: Option<Vec<u32>>) -> Arc<CorpusView> {
+    /// A version of rows of another type under the numbers of `view`'s, the same of them visible. `data` makes a
+    /// segment's of that of `view`'s. Makes it known under a handle of its own.
+    #[must_use]
+    pub fn cut(
+        &self,
+        view: &CorpusView,
+        row_type: RowType,
+        mut data: impl FnMut(&Arc<dyn SegmentData>) -> Arc<dyn SegmentData>,
+    ) -> Arc<CorpusView> {
+        let cut = |segment: &Arc<SegmentView>| {
+            let whole = SegmentView::new(data(segment.shared_data()), segment.rows());
+            Arc::new(match segment.visible() {
+                Some(visible) => whole.showing(visible.clone()),
+                None => whole,
+            })
+        };
+        let segments = view.segments.iter().map(cut).collect();
+        self.derive(view, row_type, segments, view.numbers.clone())
+    }
+
+    fn derive(
+        &self,
+        view: &CorpusView,
+        row_type: RowType,
+        segments: Vec<Arc<SegmentView>>,
+        numbers: Option<Vec<u32>>,
+    ) -> Arc<CorpusView> {
         let handle = loop {
             // They come round after 2^31 of them, of which some may still be there.
             let handle = self.derived.fetch_add(1, Ordering::Relaxed) | FIRST_DERIVED;
@@ -479,7 +505,7 @@ impl CorpusTable {
                 break handle;
             }
         };
-        let derived = CorpusView::new(view.name.clone(), handle, view.generation, view.row_type, segments);
+        let derived = CorpusView::new(view.name.clone(), handle, view.generation, row_type, segments);
         let view = Arc::new(CorpusView { numbers, ..derived });
         self.register(&view);
         view

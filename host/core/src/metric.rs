@@ -170,6 +170,21 @@ impl RowType {
         }
     }
 
+    /// Such rows cut to their first `dim` elements.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `prefix_dim` where it is 0 or more than there are, or of bits no multiple of 8.
+    pub fn prefix(self, dim: usize) -> Result<Self, Error> {
+        let wrong = |text: String| Err(Error::field("prefix_dim", text));
+        if !(1..=self.dim).contains(&dim) {
+            return wrong(format!("{dim} is not within 1 and the corpus's {}", self.dim));
+        }
+        if self.element == Element::Bit && !dim.is_multiple_of(8) {
+            return wrong(format!("{dim} bits are no whole bytes; a multiple of 8 is legal"));
+        }
+        Ok(Self { dim, ..self })
+    }
+
     /// The metric by which such rows are compared: the one asked for, or else their own.
     ///
     /// # Errors

@@ -69,6 +69,7 @@ mod manifest;
 mod mapping;
 mod pairs;
 mod piece;
+mod prefix;
 mod rows;
 mod segment;
 mod segment_writer;

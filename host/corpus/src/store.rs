@@ -26,6 +26,7 @@ use crate::export::export;
 use crate::import::Format;
 use crate::lock::Lock;
 use crate::manifest::{self, Manifest, Opening, check_name};
+use crate::prefix::Prefixes;
 use crate::segment::SegmentFile;
 use crate::segment_writer::Written;
 use crate::select::{Selected, Selection, Selections};
@@ -87,6 +88,7 @@ pub struct Store {
     corpora: RwLock<BTreeMap<String, Arc<Corpus>>>,
     next_handle: AtomicU32,
     selections: Arc<Selections>,
+    prefixes: Prefixes,
     /// Held while a corpus is created or dropped.
     changes: Mutex<()>,
 }
@@ -122,6 +124,7 @@ impl Store {
             corpora: RwLock::default(),
             next_handle: AtomicU32::new(1),
             selections: Arc::default(),
+            prefixes: Prefixes::default(),
             changes: Mutex::default(),
         };
         store.load_all()?;
@@ -191,6 +194,7 @@ impl Store {
         let grave = temporary_path(&self.root);
         corpus.bury(&grave)?;
         self.write().remove(name);
+        self.prefixes.forget(name);
         sync_folder(&self.root).map_err(storage("cannot sync", &self.root))?;
         // The corpus is gone either way; what cannot be removed now is swept at the next open.
         let _ = fs::remove_dir_all(grave);
@@ -218,6 +222,16 @@ impl Store {
     /// [`Error::CorpusNotFound`]; [`Error::DataLoss`] naming the file where the corpus is faulty.
     pub fn view(&self, name: &str) -> Result<Arc<CorpusView>, Error> {
         Ok(self.find(name)?.version()?.view.clone())
+    }
+
+    /// A version of a corpus of this store whose rows are the first `dim` elements of those of `view`, a version or what a
+    /// selection has made of it, under the same numbers. Labels and columns are `view`'s. Made on first use, which takes
+    /// some 0.3 s for a million rows of 128 elements, and kept as long as there is room.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `prefix_dim` where it is 0 or more than rows have, or of bits no multiple of 8.
+    pub fn prefix(&self, view: &Arc<CorpusView>, dim: usize) -> Result<Arc<CorpusView>, Error> {
+        self.prefixes.of(view, dim, &self.table)
     }
 
     /// The rows of a version of a corpus of this store that a selection wants. Asked for again, it is the same view,

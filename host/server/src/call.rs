@@ -41,6 +41,11 @@ pub trait Call: Message + Default + Sized + 'static {
         None
     }
 
+    /// How many elements of a row count; all unless it says so.
+    fn prefix_dim(&self) -> Option<u32> {
+        None
+    }
+
     /// The backend that it forces, as the wire numbers it.
     fn backend(&self) -> i32;
 
@@ -133,7 +138,9 @@ pub struct Named {
     pub whole: Arc<CorpusView>,
     /// The same, of which the rows alone are visible that the call's filter lets pass.
     pub chosen: Arc<CorpusView>,
-    /// Those rows gathered, where that is worth it: what a search with sent queries is done on.
+    /// What is searched or scored: `chosen`, unless the call asks for a prefix of its rows.
+    pub searched: Arc<CorpusView>,
+    /// The same rows gathered, where that is worth it: what a search with sent queries is done on.
     pub gathered: Option<Arc<CorpusView>>,
 }
 
@@ -145,6 +152,11 @@ fn reply_bytes(hits: usize, columns: &[String]) -> usize {
 /// The corpus that a call must name.
 fn named(corpus: Option<Named>) -> Result<Named, Error> {
     corpus.ok_or_else(|| Error::field("corpus", "name a corpus"))
+}
+
+/// A version, or a prefix of its rows where one is asked for.
+fn prefix(store: &Store, view: Arc<CorpusView>, dim: Option<u32>) -> Result<Arc<CorpusView>, Error> {
+    dim.map_or(Ok(view.clone()), |dim| store.prefix(&view, dim as usize))
 }
 
 /// Refuses columns that the rows of a corpus cannot answer, before any work is done.
@@ -166,10 +178,17 @@ fn columns_of(
 }
 
 impl Named {
-    /// The corpus that a call names in `corpus`, and what a filter leaves of it. May take long.
-    pub(crate) fn find(store: &Store, name: &str, filter: Option<pb::Filter>) -> Result<Self, Error> {
+    /// The corpus that a call names in `corpus`, what a filter leaves of it, and a prefix of its rows. May take long.
+    pub(crate) fn find(
+        store: &Store,
+        name: &str,
+        filter: Option<pb::Filter>,
+        prefix_dim: Option<u32>,
+    ) -> Result<Self, Error> {
         let whole = if name.is_empty() { named(None)?.whole } else { store.view(name)? };
         let Selected { view: chosen, gathered } = store.select(&whole, &selection(filter)?)?;
-        Ok(Self { whole, chosen, gathered })
+        let prefix = |view: Arc<CorpusView>| prefix(store, view, prefix_dim);
+        let (searched, gathered) = (prefix(chosen.clone())?, gathered.map(prefix).transpose()?);
+        Ok(Self { whole, chosen, searched, gathered })
     }
 }

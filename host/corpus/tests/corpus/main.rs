@@ -20,6 +20,7 @@ mod import_npz;
 mod log;
 mod merging;
 mod model;
+mod prefixes;
 mod selections;
 mod sent;
 mod store;

@@ -10,7 +10,7 @@ use megaring_engine::long_search::{Asked, Of, add_pairs};
 use megaring_proto::v1 as pb;
 
 use super::search::finite_threshold;
-use super::{LongCall, Named, Telling};
+use super::{LongCall, Named, Telling, prefix};
 use crate::reply_limit::ReplyLimit;
 use crate::validate::{at_least_one_answer, metric};
 
@@ -28,7 +28,7 @@ impl LongCall for pb::JoinRequest {
     }
 
     fn validate(self, store: &Store, _: ReplyLimit) -> Result<(Asked, PairsTelling), Error> {
-        let corpus = Named::find(store, &self.corpus, None)?.whole;
+        let corpus = Named::find(store, &self.corpus, None, None)?.whole;
         let is_self = self.other.is_empty() || self.other == self.corpus;
         let searched = if is_self { corpus.clone() } else { store.view(&self.other)? };
         let metric = metric(self.metric, &searched)?;
@@ -48,8 +48,10 @@ impl LongCall for pb::JoinRequest {
                 format!("{}; it is to be {end} at most, where the rows end", self.begin),
             ));
         }
-        let of = Of::Rows { corpus: corpus.clone(), rows: self.begin..end };
+        let compared = prefix(store, corpus.clone(), self.prefix_dim)?;
+        let of = Of::Rows { corpus: compared.clone(), rows: self.begin..end };
         let telling = PairsTelling { corpus, searched: searched.clone() };
+        let searched = if is_self { compared } else { prefix(store, searched, self.prefix_dim)? };
         Ok((Asked { searched, of, metric, k, threshold }, telling))
     }
 }

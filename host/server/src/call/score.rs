@@ -32,8 +32,13 @@ impl Call for pb::ScoreRequest {
         self.filter.take()
     }
 
+    fn prefix_dim(&self) -> Option<u32> {
+        self.prefix_dim
+    }
+
     fn validate(self, corpus: Option<Named>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
-        let Named { whole: corpus, chosen, .. } = named(corpus)?;
+        let Named { whole: corpus, chosen, searched, .. } = named(corpus)?;
+        let is_cut = !Arc::ptr_eq(&searched, &chosen);
         let metric = metric(self.metric, &corpus)?;
         if self.rows.is_some() && !Arc::ptr_eq(&corpus, &chosen) {
             return Err(Error::field("filter", "rows are named too; send one of the two"));
@@ -42,6 +47,8 @@ impl Call for pb::ScoreRequest {
         let visible = || chosen.visible_runs(0..chosen.rows()).flatten().map(|row| row as u32).collect();
         let chosen: Option<Vec<u32>> = (named.is_none() && !chosen.is_whole()).then(visible);
         let told = chosen.clone().map(|numbers| pb::RowNumbers { numbers });
+        // Rows that are named are scored whether they are visible or not.
+        let corpus = if is_cut { searched } else { corpus };
         let queries = vectors(Score::ITEMS, self.queries, corpus.row_type())?;
         let (count, generation) = (queries.rows, u64::from(corpus.generation()));
         let job = Score { corpus, queries, metric, rows: named.or(chosen) };

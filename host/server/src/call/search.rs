@@ -6,7 +6,7 @@ use megaring_core::corpus::CorpusView;
 use megaring_core::exact::reported;
 use megaring_core::rescore::{Hit, Ranked};
 use megaring_core::search::{Queries, Search};
-use megaring_core::{Answered, Error};
+use megaring_core::{Answered, Error, RowType};
 use megaring_engine::{Engine, Outcome, Terms};
 use megaring_proto::v1 as pb;
 
@@ -43,20 +43,24 @@ impl Call for pb::SearchRequest {
         self.filter.take()
     }
 
+    fn prefix_dim(&self) -> Option<u32> {
+        self.prefix_dim
+    }
+
     fn validate(self, corpus: Option<Named>, limit: ReplyLimit) -> Result<Validated<Self>, Error> {
-        let Named { whole, chosen: view, gathered } = named(corpus)?;
+        let Named { whole, chosen: view, searched, gathered } = named(corpus)?;
         check_columns(&view, &self.columns)?;
         let metric = metric(self.metric, &view)?;
         let k = at_least_one_answer(self.k)?;
         let threshold = self.threshold.map(finite_threshold).transpose()?;
-        let (field, queries) = queries(self.queries, self.query_rows, &whole, limit)?;
+        let (field, queries) = queries(self.queries, self.query_rows, (&whole, searched.row_type()), limit)?;
         let hits = k.min(view.visible_rows());
         let (hits_each, bytes) = if threshold.is_none() { (hits, LEAST_HIT_BYTES) } else { (1, LEAST_QUERY_BYTES) };
         limit.ensure(field, queries.len(), hits_each, bytes)?;
         let reply_bytes = reply_bytes(queries.len().saturating_mul(hits), &self.columns);
         let (titles, columns) = (self.with_titles, self.columns);
         let sent = matches!(queries, Queries::Sent(_));
-        let corpus = gathered.filter(|_| sent).unwrap_or_else(|| view.clone());
+        let corpus = gathered.filter(|_| sent).unwrap_or(searched);
         let job = Search { corpus, queries, metric, k, threshold };
         let reply = move |outcome, _: &_| reply(outcome, &view, titles, &columns, limit);
         Ok(Validated { job, reply_bytes, reply: Box::new(reply) })
@@ -78,15 +82,16 @@ impl Call for pb::SearchRequest {
     }
 }
 
-/// The queries, sent or named, and the field that has them.
+/// The queries, sent or named, and the field that has them. Those that are sent are of a type, those that are named rows
+/// of a corpus.
 pub(super) fn queries(
     sent: Option<pb::Vectors>,
     rows: Option<pb::RowNumbers>,
-    corpus: &CorpusView,
+    (corpus, row_type): (&CorpusView, RowType),
     limit: ReplyLimit,
 ) -> Result<(&'static str, Queries), Error> {
     match (rows, sent) {
-        (None, sent) => Ok((Search::ITEMS, Queries::Sent(vectors(Search::ITEMS, sent, corpus.row_type())?))),
+        (None, sent) => Ok((Search::ITEMS, Queries::Sent(vectors(Search::ITEMS, sent, row_type)?))),
         (Some(_), Some(sent)) if sent.rows > 0 || !sent.data.is_empty() => {
             Err(Error::field(ROWS, "queries are given too; send one of the two"))
         }

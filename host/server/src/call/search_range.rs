@@ -33,13 +33,14 @@ impl LongCall for pb::SearchRangeRequest {
     }
 
     fn validate(self, store: &Store, limit: ReplyLimit) -> Result<(Asked, HitsTelling), Error> {
-        let Named { whole, chosen: corpus, .. } = Named::find(store, &self.corpus, self.filter)?;
+        let named = Named::find(store, &self.corpus, self.filter, self.prefix_dim)?;
+        let Named { whole, chosen: corpus, searched, .. } = named;
         let metric = metric(self.metric, &corpus)?;
         let none = || Error::field("threshold", "give one; Search answers the best k without");
         let threshold = Some(finite_threshold(self.threshold.ok_or_else(none)?)?);
-        let (_, queries) = queries(self.queries, self.query_rows, &whole, limit)?;
-        let telling = HitsTelling { corpus: corpus.clone(), titles: self.with_titles };
-        Ok((Asked { searched: corpus, of: Of::Queries(queries), metric, k: None, threshold }, telling))
+        let (_, queries) = queries(self.queries, self.query_rows, (&whole, searched.row_type()), limit)?;
+        let telling = HitsTelling { corpus, titles: self.with_titles };
+        Ok((Asked { searched, of: Of::Queries(queries), metric, k: None, threshold }, telling))
     }
 }
 

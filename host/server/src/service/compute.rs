@@ -133,7 +133,7 @@ impl Service {
         let corpus = match (name, call.take_filter()) {
             (None, None) => None,
             (None, Some(_)) => return Err(Error::field("filter", "there is no corpus that it could be about")),
-            (Some(name), filter) => Some(self.named(name, filter).await?),
+            (Some(name), filter) => Some(self.named(name, filter, call.prefix_dim()).await?),
         };
         let bytes = call.payload_bytes();
         let Validated { job, reply_bytes, reply } = convert(bytes, move || call.validate(corpus, limit)).await?;
@@ -144,13 +144,13 @@ impl Service {
 }
 
 impl Service {
-    /// The corpus of a name, and what a filter leaves of it.
-    async fn named(&self, name: String, filter: Option<pb::Filter>) -> Result<Named, Error> {
-        if filter.is_none() {
-            return Named::find(self.engine.store(), &name, None);
+    /// The corpus of a name, what a filter leaves of it, and a prefix of its rows.
+    async fn named(&self, name: String, filter: Option<pb::Filter>, prefix_dim: Option<u32>) -> Result<Named, Error> {
+        if filter.is_none() && prefix_dim.is_none() {
+            return Named::find(self.engine.store(), &name, None, None);
         }
         let store = self.engine.store().clone();
-        blocking(move || Named::find(&store, &name, filter)).await
+        blocking(move || Named::find(&store, &name, filter, prefix_dim)).await
     }
 }
 

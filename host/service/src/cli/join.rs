@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::json;
 use tonic::Streaming;
 
-use super::{METRIC_HELP, backend, finite, metric};
+use super::{METRIC_HELP, backend, finite, metric, some};
 use crate::config::Settings;
 use crate::console::{Failure, Output, Progress, counted, grouped};
 use crate::remote::{self, Remote};
@@ -37,6 +37,9 @@ pub(crate) struct JoinArgs {
     /// How two rows compare
     #[arg(long, env = "MEGARING_JOIN_METRIC", help = METRIC_HELP, value_parser = metric())]
     metric: Option<Metric>,
+    /// Only so many of a row's first elements count, as embeddings allow that were trained for it
+    #[arg(long, env = "MEGARING_JOIN_PREFIX_DIM", value_name = "N", allow_negative_numbers = true, value_parser = some())]
+    prefix_dim: Option<u32>,
     /// The groups of rows that pairs of one corpus connect, in the place of the pairs; needs --threshold
     #[arg(long, env = "MEGARING_JOIN_GROUPS", value_parser = BoolishValueParser::new())]
     groups: bool,
@@ -129,11 +132,17 @@ impl Joining {
         let store = settings.store(Access::ReadOnly)?;
         let queries = store.view(&args.corpus)?;
         let searched = other.map_or_else(|| Ok(queries.clone()), |other| store.view(other))?;
+        let cut = |view: &Arc<CorpusView>| match args.prefix_dim {
+            Some(dim) => store.prefix(view, dim as usize),
+            None => Ok(view.clone()),
+        };
+        // Of one version the prefix is one, too.
+        let (compared, other) = (cut(&queries)?, cut(&searched)?);
         let engine = settings.engine(store, args.backend.as_slice())?;
-        let of = Of::Rows { corpus: queries.clone(), rows: 0..queries.rows() as u32 };
+        let of = Of::Rows { corpus: compared, rows: 0..queries.rows() as u32 };
         let metric = searched.row_type().metric(args.metric)?;
         let (k, threshold) = (args.neighbours().map(|k| k as usize), args.threshold);
-        let search = LongSearch::new(Asked { searched: searched.clone(), of, metric, k, threshold }, &engine)?;
+        let search = LongSearch::new(Asked { searched: other, of, metric, k, threshold }, &engine)?;
         let rows = queries.rows() as u64;
         Ok((Self::Here { engine, queries, searched, search }, rows))
     }
@@ -148,6 +157,7 @@ impl Joining {
             k: args.neighbours(),
             threshold: args.threshold,
             backend: remote::backend(args.backend),
+            prefix_dim: args.prefix_dim,
             ..pb::JoinRequest::default()
         };
         let messages = remote.join(&request)?;

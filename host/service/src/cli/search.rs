@@ -45,6 +45,10 @@ pub(crate) struct SearchArgs {
     k: u32,
     #[arg(long, env = "MEGARING_SEARCH_METRIC", help = METRIC_HELP, value_parser = metric())]
     metric: Option<Metric>,
+    /// Only so many of a row's first elements count, as embeddings allow that were trained for it; queries of a file have
+    /// just these
+    #[arg(long, env = "MEGARING_SEARCH_PREFIX_DIM", value_name = "N", allow_negative_numbers = true, value_parser = some())]
+    prefix_dim: Option<u32>,
     /// Hits score at least this, or at most this where the metric is a distance (l2, hamming)
     #[arg(long, env = "MEGARING_SEARCH_THRESHOLD", value_name = "SCORE", allow_hyphen_values = true, value_parser = finite)]
     threshold: Option<f64>,
@@ -59,6 +63,14 @@ pub(crate) struct SearchArgs {
     columns: Vec<String>,
     #[command(flatten)]
     selection: SearchSelection,
+}
+
+impl SearchArgs {
+    /// What queries are to a corpus whose rows are so, and whether they compare.
+    fn of_queries(&self, rows: RowType) -> Result<RowType, Error> {
+        rows.metric(self.metric)?;
+        self.prefix_dim.map_or(Ok(rows), |dim| rows.prefix(dim as usize))
+    }
 }
 
 /// One query's answer, for programs.
@@ -115,7 +127,7 @@ struct Found<'a> {
 
 /// Who searches.
 enum Searcher {
-    Here { engine: Arc<Engine>, view: Arc<CorpusView> },
+    Here { engine: Arc<Engine>, view: Arc<CorpusView>, searched: Arc<CorpusView> },
     There { remote: Box<Remote>, row_type: RowType, request: Box<pb::SearchRequest> },
 }
 
@@ -141,21 +153,24 @@ pub(crate) fn run(args: &SearchArgs, settings: &Settings, output: &mut Output) -
 fn here(args: &SearchArgs, settings: &Settings) -> Result<(Searcher, Batches), Failure> {
     let store = settings.store(Access::ReadOnly)?;
     let whole = store.view(&args.corpus)?;
-    whole.row_type().metric(args.metric)?;
-    let batches =
-        queries(args, whole.row_type(), |row| row_of(&args.corpus, whole.rows(), |row| whole.shows(row), row))?;
+    let row_type = args.of_queries(whole.row_type())?;
+    let batches = queries(args, row_type, |row| row_of(&args.corpus, whole.rows(), |row| whole.shows(row), row))?;
     let view = args.selection.select(&store, &whole)?;
     fetch(&view, &[], &args.columns, usize::MAX)?;
+    let searched = match args.prefix_dim {
+        Some(dim) => store.prefix(&view, dim as usize)?,
+        None => view.clone(),
+    };
     let engine = settings.engine(store, args.backend.as_slice())?;
-    Ok((Searcher::Here { engine, view }, batches))
+    Ok((Searcher::Here { engine, view, searched }, batches))
 }
 
 fn there(args: &SearchArgs, remote: Box<Remote>) -> Result<(Searcher, Batches), Failure> {
     let corpus = remote.describe(&args.corpus)?;
     // The server knows which of them are deleted.
     let rows = corpus.rows + corpus.deleted_rows;
-    corpus.row_type.metric(args.metric)?;
-    let batches = queries(args, corpus.row_type, |row| row_of(&args.corpus, rows, |row| (row as usize) < rows, row))?;
+    let row_type = args.of_queries(corpus.row_type)?;
+    let batches = queries(args, row_type, |row| row_of(&args.corpus, rows, |row| (row as usize) < rows, row))?;
     let request = pb::SearchRequest {
         corpus: args.corpus.clone(),
         metric: remote::metric(args.metric),
@@ -165,9 +180,9 @@ fn there(args: &SearchArgs, remote: Box<Remote>) -> Result<(Searcher, Batches), 
         backend: remote::backend(args.backend),
         filter: args.selection.message()?,
         columns: args.columns.clone(),
+        prefix_dim: args.prefix_dim,
         ..pb::SearchRequest::default()
     };
-    let row_type = corpus.row_type;
     Ok((Searcher::There { remote, row_type, request: Box::new(request) }, batches))
 }
 
@@ -219,10 +234,10 @@ impl Searcher {
         tell: &mut dyn FnMut(Found<'_>) -> Result<(), Failure>,
     ) -> Result<Made, Failure> {
         match self {
-            Self::Here { engine, view } => {
+            Self::Here { engine, view, searched } => {
                 let metric = view.row_type().metric(args.metric)?;
                 let threshold = args.threshold;
-                let job = Search { corpus: view.clone(), queries, metric, k: args.k as usize, threshold };
+                let job = Search { corpus: searched.clone(), queries, metric, k: args.k as usize, threshold };
                 let outcome = engine.run_blocking(job, Terms { backend: args.backend, ..Terms::default() })?;
                 for ranked in &outcome.answer {
                     let rows: Vec<u32> = ranked.hits.iter().map(|hit| hit.row).collect();

@@ -1,6 +1,7 @@
 //! The program as people and scripts use it: each test runs the built binary in a folder of its own.
 
 mod bench;
+mod bits;
 mod calibrate;
 mod change;
 mod checksum;

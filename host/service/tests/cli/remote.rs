@@ -163,6 +163,15 @@ fn searches_of_every_kind_are_the_same() {
         both.same_in_both_forms(&[&of_file, more].concat());
     }
     both.same_in_both_forms(&["search", "rows", "--row", "7", "--metric", "dot"]);
+    both.same_in_both_forms(&["search", "rows", "--row", "7", "--prefix-dim", "3"]);
+    let few = Matrix::new(2, 2, queries.values[..4].to_vec());
+    both.folder.write_npy("few.npy", &few);
+    both.same_in_both_forms(&["search", "rows", "--query-file", "few.npy", "--prefix-dim", "2", "--titles"]);
+    both.folder.write("bits.jsonl", "{\"embedding\": [1, 2, 3]}\n{\"embedding\": [255, 0, 7]}\n");
+    both.same(&["corpus", "import", "bits", "bits.jsonl", "--bits", "--json"]).succeeded();
+    both.same_in_both_forms(&["corpus", "describe", "bits"]);
+    both.same_in_both_forms(&["search", "bits", "--query-file", "bits.jsonl"]);
+    both.same_in_both_forms(&["join", "bits", "--k", "1", "--metric", "jaccard"]);
     for (args, texts) in [
         (&["search", "rows", "--row", "60"][..], &["no row 60; its rows are 0 to 59"][..]),
         (&["search", "rows", "--row", "-1"], &["no row -1"]),
@@ -170,6 +179,8 @@ fn searches_of_every_kind_are_the_same() {
         (&["search", "rows", "--row", "0", "--filter", "zone <<= 1"], &["filter"]),
         (&["search", "rows", "--row", "0", "--filter", "nope = 1"], &["filter", "nope"]),
         (&["search", "rows", "--row", "0", "--columns", "nope"], &["columns", "nope"]),
+        (&["search", "rows", "--row", "0", "--metric", "hamming"], &["metric", "cosine, dot, l2"]),
+        (&["search", "rows", "--row", "0", "--prefix-dim", "5"], &["prefix_dim", "within 1 and the corpus's 4"]),
         (&["search", "rows", "--row", "0", "--backend", "cuda"], &["backend cuda is not available"]),
         (&["search", "rows", "--query-file", "nowhere.npy"], &["nowhere.npy does not exist"]),
     ] {

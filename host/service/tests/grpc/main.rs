@@ -15,6 +15,7 @@ mod join;
 mod long_answers;
 #[path = "../support/packed.rs"]
 mod packed;
+mod prefix;
 mod raw;
 mod resets;
 mod search;
