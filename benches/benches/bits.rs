@@ -1,5 +1,5 @@
-//! Rows of bits, 10,000,000 of 1,024 bits (1.28 GB), in process: one query and eight, by either metric, top 10, beside a
-//! mere reading of the same bytes by as many threads. Each iteration asks with another row.
+//! Rows of bits, 10,000,000 of 1,024 bits (1.28 GB), in process: one query and eight, by either metric, top 10, beside
+//! a mere reading of the same bytes by as many threads. Each iteration asks with another row.
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-// The screen of rows of bits: what a query and a row have in common is counted, so that a bound is the score itself but for
-// the rounding of a quotient. Rows are words of 32 bits, and lie where those of float32 values do.
+// The screen of rows of bits: what a query and a row have in common is counted, so that a bound is the score itself but
+// for the rounding of a quotient. Rows are words of 32 bits, and lie where those of float32 values do.
 //
-// A thread has a row, so that rows of any width keep every lane busy; the lines that its lanes touch are read again from
-// the cache until they are used up. The queries' words lie in shared memory, where all lanes read the same one.
+// A thread has a row, so that rows of any width keep every lane busy; the lines that its lanes touch are read again
+// from the cache until they are used up. The queries' words lie in shared memory, where all lanes read the same one.
 #pragma once
 
 #include "screen.cuh"

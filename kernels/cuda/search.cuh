@@ -6,8 +6,8 @@
 //   FINISH   a chunk is one query, or eight where there are more queries than blocks, or nothing to merge: its lists
 //            become the answer's
 //
-// The screen is by int8 codes (screen.cuh), by the float32 rows where the corpus asks for that (screen_float32.cuh), or by
-// rows of bits (screen_bits.cuh).
+// The screen is by int8 codes (screen.cuh), by the float32 rows where the corpus asks for that (screen_float32.cuh), or
+// by rows of bits (screen_bits.cuh).
 //
 // Few queries are shared out by rows, so that one query is spread over all blocks; many are shared out by query, and
 // nothing needs merging.

@@ -1,5 +1,6 @@
-// Scores of rows of bits, to the last bit: a count, or a quotient of two, rounded in integers. A thread has one entry of
-// one query.
+// Scores of rows of bits, to the last bit: a count, or a quotient of two, rounded in integers. A thread has one entry
+// of one query.
+
 // include: score
 
 @group(0) @binding(0) var<uniform> params: ScoreParams;

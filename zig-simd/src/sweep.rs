@@ -1,5 +1,5 @@
-//! The best rows of a query among rows of few elements, or of bits, by their exact scores: no screen reads less than the
-//! rows themselves there.
+//! The best rows of a query among rows of few elements, or of bits, by their exact scores: no screen reads less than
+//! the rows themselves there.
 //!
 //! # Promises
 //! The scores are those of [`megaring_core::exact`], to the bit, on every instruction set; the rows those that

@@ -151,6 +151,8 @@ fn truth(rows: &Matrix, queries: &Matrix, ask: Ask) -> Vec<Vec<(u32, f64)>> {
         Metric::Cosine => reference::Metric::Cosine,
         Metric::Dot => reference::Metric::Dot,
         Metric::L2 => reference::Metric::L2,
+        Metric::Hamming => reference::Metric::Hamming,
+        Metric::Jaccard => reference::Metric::Jaccard,
     };
     reference::search(metric, &queries.values, &rows.values, rows.dim, ask.k, ask.threshold)
         .into_iter()

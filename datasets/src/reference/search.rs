@@ -22,8 +22,8 @@ impl Hit {
     }
 }
 
-/// The best `k` rows for each query: better float64 score first (smaller for distances, else larger), equal
-/// scores by smaller row. `threshold` keeps reported scores at least (of distances: at most) that large. `k` above the row count
+/// The best `k` rows for each query: better float64 score first (smaller for distances, else larger), equal scores by
+/// smaller row. `threshold` keeps reported scores at least (of distances: at most) that large. `k` above the row count
 /// means all rows.
 ///
 /// `queries` and `rows` are row-major with `dim` values each. One list per query comes back, in order.

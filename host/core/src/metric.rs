@@ -79,7 +79,8 @@ impl Metric {
         if self.is_distance() { -score } else { score }
     }
 
-    /// Whether a score passes: at least `threshold`, or at most `threshold` for distances. A caller's threshold is compared with the score as reported ([`Self::exact_threshold`]).
+    /// Whether a score passes: at least `threshold`, or at most `threshold` for distances. A caller's threshold is
+    /// compared with the score as reported ([`Self::exact_threshold`]).
     #[must_use]
     pub fn passes(self, score: f64, threshold: f64) -> bool {
         self.goodness(score) >= self.goodness(threshold)
@@ -220,8 +221,8 @@ impl From<usize> for RowType {
     }
 }
 
-/// Element type of vectors as they travel. Inside, everything but bits is float32; float16 and bfloat16 widen without loss, and
-/// an int8 element stands for `scale * code`, rounded once to float32.
+/// Element type of vectors as they travel. Inside, everything but bits is float32; float16 and bfloat16 widen without
+/// loss, and an int8 element stands for `scale * code`, rounded once to float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Dtype {

@@ -15,6 +15,8 @@ fn twin(metric: Metric) -> reference::Metric {
         Metric::Cosine => reference::Metric::Cosine,
         Metric::Dot => reference::Metric::Dot,
         Metric::L2 => reference::Metric::L2,
+        Metric::Hamming => reference::Metric::Hamming,
+        Metric::Jaccard => reference::Metric::Jaccard,
     }
 }
 
@@ -31,12 +33,43 @@ fn coarse(len: usize) -> impl Strategy<Value = Vec<f32>> {
     proptest::collection::vec((-2_i8..=2).prop_map(|v| f32::from(v) * 0.5), len)
 }
 
+#[test]
+fn shares_that_differ_differ_as_float64() {
+    // Neighbours among the shares of so many bits are as close as shares can be.
+    const MOST: u32 = 32_768;
+    for either in [MOST, MOST - 1, MOST - 2] {
+        let share = |both: u32, either: u32| exact::Overlap { both, either }.jaccard();
+        for both in [1, 2, 16_384, either - 2] {
+            assert!(share(both, either) < share(both, either - 1) && share(both, either - 1) < share(both + 1, either));
+        }
+    }
+    assert_eq!(exact::Overlap::default().jaccard(), 1.0);
+}
+
 proptest! {
     #[test]
     fn scores_are_the_references_bits(a in proptest::collection::vec(-1e3_f32..1e3, 0..40), scale in -1e3_f32..1e3) {
         let b: Vec<f32> = a.iter().rev().map(|v| v * scale).collect();
         for metric in Metric::OF_FLOATS {
             prop_assert_eq!(exact::score(metric, &a, &b).to_bits(), twin(metric).score(&a, &b).to_bits());
+        }
+    }
+
+    #[test]
+    fn bits_count_as_the_reference_counts_them(
+        a in proptest::collection::vec(proptest::num::u32::ANY, 0..40),
+        flips in proptest::collection::vec(proptest::num::u32::ANY, 40),
+        alike in proptest::bool::ANY,
+    ) {
+        let words = |words: &[u32]| words.iter().map(|word| f32::from_bits(*word)).collect::<Vec<f32>>();
+        let b: Vec<u32> = a.iter().zip(flips).map(|(word, flip)| if alike { *word } else { word & flip }).collect();
+        let (a, b) = (words(&a), words(&b));
+        for metric in Metric::OF_BITS {
+            let score = exact::score(metric, &a, &b);
+            prop_assert_eq!(score.to_bits(), twin(metric).score(&a, &b).to_bits());
+            let (itself, best) = (exact::score(metric, &a, &a), if metric == Metric::Hamming { 0.0 } else { 1.0 });
+            prop_assert_eq!(itself, best);
+            prop_assert!(!(metric.goodness(score) > metric.goodness(best)));
         }
     }
 

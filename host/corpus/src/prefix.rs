@@ -1,5 +1,5 @@
-//! Rows cut to their first elements, as embeddings allow that were trained for it (Matryoshka representations): versions
-//! made of others, which are searched like any.
+//! Rows cut to their first elements, as embeddings allow that were trained for it (Matryoshka representations):
+//! versions made of others, which are searched like any.
 //!
 //! What is made of a segment is kept for later versions that have it, and for views that hide some of its rows.
 

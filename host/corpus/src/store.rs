@@ -224,9 +224,9 @@ impl Store {
         Ok(self.find(name)?.version()?.view.clone())
     }
 
-    /// A version of a corpus of this store whose rows are the first `dim` elements of those of `view`, a version or what a
-    /// selection has made of it, under the same numbers. Labels and columns are `view`'s. Made on first use, which takes
-    /// some 0.3 s for a million rows of 128 elements, and kept as long as there is room.
+    /// A version of a corpus of this store whose rows are the first `dim` elements of those of `view`, a version or
+    /// what a selection has made of it, under the same numbers. Labels and columns are `view`'s. Made on first use,
+    /// which takes some 0.3 s for a million rows of 128 elements, and kept as long as there is room.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming `prefix_dim` where it is 0 or more than rows have, or of bits no multiple of 8.

@@ -1,7 +1,7 @@
 // Rows of bits of a part, as words of 32, and what they have in common with the queries. `Block` is in cells.wgsl.
 //
-// Counts are exact, and so is a Hamming distance as float32. A Jaccard index is a quotient, of which WGSL promises all but
-// 2.5 units in the last place: the bounds leave it ten times as much.
+// Counts are exact, and so is a Hamming distance as float32. A Jaccard index is a quotient, of which WGSL promises all
+// but 2.5 units in the last place: the bounds leave it ten times as much.
 
 struct BitsParams {
     block: Block,

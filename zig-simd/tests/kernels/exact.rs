@@ -1,6 +1,7 @@
 //! The float64 kernels of every available instruction set, bit for bit against the formulas written out.
 
 use megaring_core::Metric;
+use megaring_core::exact::Overlap;
 use megaring_simd::{KernelSet, PointColumns, SimdError, SweepQuery, SweepRows};
 use proptest::prelude::*;
 
@@ -69,6 +70,28 @@ proptest! {
     }
 
     #[test]
+    fn words_have_in_common_what_their_bits_say(
+        query in prop::collection::vec(any::<u32>(), 1..70),
+        pool in prop::collection::vec(any::<u32>(), 70 * 9),
+    ) {
+        let words = |words: &[u32]| words.iter().map(|word| f32::from_bits(*word)).collect::<Vec<f32>>();
+        let (asked, rows) = (words(&query), words(&pool[..9 * query.len()]));
+        let ids = [0, 8, 1, 7, 2, 6, 3, 5, 4, 4];
+        let bits = |words: &[u32], join: fn(u32, u32) -> u32| -> u32 {
+            query.iter().zip(words).map(|(a, b)| (0..32).map(|at| join(*a, *b) >> at & 1).sum::<u32>()).sum()
+        };
+        for set in KernelSet::available() {
+            let mut out = [Overlap::default(); 10];
+            set.overlap(&asked, &rows, &ids, &mut out).expect("shapes fit");
+            for (id, found) in ids.iter().zip(out) {
+                let row = &pool[*id as usize * query.len()..][..query.len()];
+                let want = Overlap { both: bits(row, |a, b| a & b), either: bits(row, |a, b| a | b) };
+                prop_assert_eq!(found, want, "{}", set.isa());
+            }
+        }
+    }
+
+    #[test]
     fn distances_equal_the_formula(
         points in prop::collection::vec(prop::array::uniform5(-3.0..3.0f64), 0..40),
         query in prop::array::uniform5(-3.0..3.0f64),
@@ -118,6 +141,13 @@ fn wrong_shapes_and_rows_are_errors() {
     assert!(set.sweep(narrow, 0..3, u32::MAX - 2, &mut query).is_err());
     let mut query = SweepQuery::new(Metric::Dot, 1, 0.0, &[1.0; 3]).expect("three elements");
     assert!(set.sweep(narrow, 0..3, 0, &mut query).is_err());
+    assert!(SweepRows::bits(&rows, 4).is_err() && SweepRows::bits(&rows, 0).is_err());
+    let bits = SweepRows::bits(&rows, 2).expect("three rows");
+    let mut query = SweepQuery::new(Metric::Hamming, 1, f64::INFINITY, &[1.0; 2]).expect("two words");
+    assert!(set.sweep(narrow, 0..3, 0, &mut query).is_err(), "rows of another kind");
+    assert!(set.sweep(bits, 0..4, 0, &mut query).is_err());
+    set.sweep(bits, 0..3, 5, &mut query).expect("shapes fit");
+    assert_eq!(query.ranked().map(|found| (found.row, found.score)).collect::<Vec<_>>(), [(5, 0.0)]);
     let columns = PointColumns::new([&[1.0]; 5]).expect("equal lengths");
     assert!(set.distances5(columns, &[0.0; 5], &[1.0; 5], &mut out).is_err());
 }

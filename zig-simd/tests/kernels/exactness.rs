@@ -195,6 +195,8 @@ proptest! {
             Metric::Cosine => reference::Metric::Cosine,
             Metric::Dot => reference::Metric::Dot,
             Metric::L2 => reference::Metric::L2,
+            Metric::Hamming => reference::Metric::Hamming,
+            Metric::Jaccard => reference::Metric::Jaccard,
         };
         let want: Vec<(u32, f64)> =
             reference::search(named, &query, &values, dim, k, None)[0].iter().map(|hit| (hit.row, hit.score)).collect();

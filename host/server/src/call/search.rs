@@ -82,8 +82,8 @@ impl Call for pb::SearchRequest {
     }
 }
 
-/// The queries, sent or named, and the field that has them. Those that are sent are of a type, those that are named rows
-/// of a corpus.
+/// The queries, sent or named, and the field that has them. Those that are sent are of a type, those that are named
+/// rows of a corpus.
 pub(super) fn queries(
     sent: Option<pb::Vectors>,
     rows: Option<pb::RowNumbers>,

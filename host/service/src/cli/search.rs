@@ -45,8 +45,8 @@ pub(crate) struct SearchArgs {
     k: u32,
     #[arg(long, env = "MEGARING_SEARCH_METRIC", help = METRIC_HELP, value_parser = metric())]
     metric: Option<Metric>,
-    /// Only so many of a row's first elements count, as embeddings allow that were trained for it; queries of a file have
-    /// just these
+    /// Only so many of a row's first elements count, as embeddings allow that were trained for it; queries of a file
+    /// have just these
     #[arg(long, env = "MEGARING_SEARCH_PREFIX_DIM", value_name = "N", allow_negative_numbers = true, value_parser = some())]
     prefix_dim: Option<u32>,
     /// Hits score at least this, or at most this where the metric is a distance (l2, hamming)
