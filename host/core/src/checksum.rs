@@ -20,6 +20,12 @@ pub struct Checksum {
     pub contents: Texts,
 }
 
+/// xxHash64 of seed 0.
+#[must_use]
+pub fn xxhash64(content: &[u8]) -> u64 {
+    twox_hash::XxHash64::oneshot(0, content)
+}
+
 /// What is computed of one string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checksums {
@@ -33,7 +39,7 @@ impl Checksums {
     /// Those of a string.
     #[must_use]
     pub fn of(content: &[u8]) -> Self {
-        Self { crc32c: crc32c::crc32c(content), xxhash64: twox_hash::XxHash64::oneshot(0, content) }
+        Self { crc32c: crc32c::crc32c(content), xxhash64: xxhash64(content) }
     }
 
     /// As a result region has them.

@@ -161,6 +161,7 @@ pub struct CorpusView {
     starts: Vec<usize>,
     /// The numbers that its rows have in the view that they are gathered from, rising; `None` where they are its own.
     numbers: Option<Vec<u32>>,
+    id_column: Option<Arc<str>>,
 }
 
 impl CorpusView {
@@ -182,7 +183,21 @@ impl CorpusView {
             rows += segment.rows();
         }
         let visible_rows = segments.iter().map(|segment| segment.visible_rows()).sum();
-        Self { name, handle, generation, row_type, rows, visible_rows, segments, starts, numbers: None }
+        let (numbers, id_column) = (None, None);
+        Self { name, handle, generation, row_type, rows, visible_rows, segments, starts, numbers, id_column }
+    }
+
+    /// The same, of a corpus that has its rows' ids as text in a column.
+    #[must_use]
+    pub fn with_id_column(self, column: Option<&str>) -> Self {
+        Self { id_column: column.map(Arc::from), ..self }
+    }
+
+    /// The column that has the rows' ids as text; their hashes are the ids that are numbers. `None` where those are
+    /// all there is.
+    #[must_use]
+    pub fn id_column(&self) -> Option<&str> {
+        self.id_column.as_deref()
     }
 
     /// The corpus's name.

@@ -42,6 +42,7 @@ pub struct Appender {
     corpus: Arc<Corpus>,
     mode: Mode,
     row_type: RowType,
+    id_column: Option<String>,
     /// Rows the corpus had when the append began.
     start: usize,
     accepted: usize,
@@ -52,9 +53,9 @@ pub struct Appender {
 impl Appender {
     pub(crate) fn new(corpus: Arc<Corpus>, mode: Mode) -> Result<Self, Error> {
         let view = corpus.version()?.view.clone();
-        let (row_type, start) = (view.row_type(), view.rows());
+        let (row_type, start, id_column) = (view.row_type(), view.rows(), view.id_column().map(str::to_owned));
         let writer = SegmentWriter::new(corpus.folder(), row_type);
-        Ok(Self { corpus, mode, row_type, start, accepted: 0, writer, failed: None })
+        Ok(Self { corpus, mode, row_type, id_column, start, accepted: 0, writer, failed: None })
     }
 
     /// What the corpus's rows are.
@@ -69,7 +70,8 @@ impl Appender {
         self.accepted
     }
 
-    /// Takes rows. All rows of one append have the same columns; so all have ids, or none.
+    /// Takes rows. All rows of one append have the same columns; so all have ids, or none. Where the corpus has an id
+    /// column, all have it.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the column and the row (within `rows`): nothing of `rows` is taken, and the append may
@@ -79,6 +81,7 @@ impl Appender {
             return Err(error.clone());
         }
         rows.check(self.row_type)?;
+        let rows = rows.identified(self.id_column.as_deref())?;
         if rows.is_empty() {
             return Ok(());
         }
@@ -106,8 +109,8 @@ impl Appender {
     ///
     /// # Errors
     /// [`Error::Storage`] when the disk refuses, [`Error::CorpusNotFound`] when the corpus was dropped meanwhile,
-    /// [`Error::Invalid`] naming `memory_id` and the row, counted from the first that was pushed, where the corpus has
-    /// each id once and an append brings one that is there: nothing is kept.
+    /// [`Error::Invalid`] naming `memory_id` or `ids` and the row, counted from the first that was pushed, where the
+    /// corpus has each id once and an append brings one that is there: nothing is kept.
     pub fn commit(mut self) -> Result<Appended, Error> {
         if let Some(error) = self.failed {
             return Err(error);

@@ -4,7 +4,7 @@ use megaring_core::{Error, RowType};
 use roaring::RoaringBitmap;
 
 use crate::append::Mode;
-use crate::ids::{IdSet, check_unique, repeated};
+use crate::ids::NewIds;
 use crate::manifest::Logged;
 use crate::piece::{self, Piece};
 use crate::version::Version;
@@ -16,6 +16,8 @@ pub struct Deleted {
     pub rows: usize,
     /// Ids that no row had, in rising order.
     pub missing: Vec<u64>,
+    /// Text ids that no row had, in rising order.
+    pub missing_texts: Vec<String>,
     /// Rows the corpus has now.
     pub total_rows: usize,
     /// The corpus's version now.
@@ -77,18 +79,18 @@ pub(crate) struct Replaced {
 
 impl Replaced {
     /// By rows that have these ids and follow a version's last.
-    pub(crate) fn by(ids: &[u64], version: &Version, mode: Mode) -> Result<Self, Error> {
+    pub(crate) fn by(ids: &NewIds, version: &Version, mode: Mode) -> Result<Self, Error> {
         if mode == Mode::Append {
             return if version.opening.unique_ids {
-                check_unique(&version.view, ids).map(|()| Self::default())
+                ids.check_unique(&version.view).map(|()| Self::default())
             } else {
                 Ok(Self::default())
             };
         }
-        let mut rows = IdSet::new(ids).rows_of(&version.view);
+        let mut rows = ids.rows_of(&version.view)?;
         let before = rows.len() as usize;
         let start = version.view.rows();
-        let again = repeated(ids);
+        let again = ids.repeated();
         rows.extend(again.iter().map(|(row, _)| (start + row) as u32));
         Ok(Self { rows, before, again: again.len() })
     }

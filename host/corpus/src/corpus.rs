@@ -16,7 +16,7 @@ use crate::compact::Compactor;
 use crate::derived::DerivedPart;
 use crate::description::{Description, State, describe};
 use crate::durable::{TemporaryFile, storage, sync_folder};
-use crate::ids::IdSet;
+use crate::ids::{IdSet, TextSet};
 use crate::load::{cache_path, derive, has_changed, last_number, load, stored};
 use crate::lock::Lock;
 use crate::manifest::{self, Log, SegmentEntry, segment_file};
@@ -25,6 +25,7 @@ use crate::rows::Rows;
 use crate::segment::SegmentFile;
 use crate::segment_writer::Written;
 use crate::select::Selections;
+use crate::text_ids::TextIds;
 use crate::version::{Content, Version};
 
 /// What opening a store means for each of its corpora.
@@ -169,15 +170,19 @@ impl Corpus {
             return Ok(version.appended(0, 0));
         }
         check_row_count(total, count)?;
-        let replaced = if rows.memory_ids.is_empty() {
+        let numbered = rows.memory_ids.is_empty();
+        if numbered {
             rows.memory_ids = (first_id(&version, count)?..).take(count).collect();
-            Replaced::default()
-        } else {
-            Replaced::by(&rows.memory_ids, &version, mode)?
-        };
+        }
         let internal = |error: String| Error::Internal(format!("rows that were taken: {error}"));
         let batch = rows.into_batch_of(row_type).map_err(|error| internal(error.to_string()))?;
         let kept = Kept::new(batch, row_type).map_err(|fault| internal(fault.to_string()))?;
+        let replaced = if numbered {
+            Replaced::default()
+        } else {
+            let ids = kept.new_ids(version.opening.id_column.as_deref());
+            Replaced::by(&ids.map_err(|fault| internal(fault.to_string()))?, &version, mode)?
+        };
         let change = Change { deleted: replaced.rows, added: Some(Piece::Kept(Arc::new(kept))) };
         let now = self.change(&mut commits, &version, change)?;
         Ok(now.appended(count - replaced.again, replaced.before))
@@ -193,7 +198,9 @@ impl Corpus {
         let version = self.version()?;
         check_row_count(version.view.rows(), rows)?;
         let replaced = if file.has_ids() {
-            Replaced::by(&file.given_ids(), &version, mode)?
+            let ids = file.new_ids(version.opening.id_column.as_deref());
+            let unreadable = |fault| Error::Internal(format!("a segment just written, {}, {fault}", entry.file));
+            Replaced::by(&ids.map_err(unreadable)?, &version, mode)?
         } else if mode == Mode::Upsert {
             return Err(Error::field(MEMORY_ID, "rows that take the place of others need ids"));
         } else {
@@ -218,21 +225,32 @@ impl Corpus {
         }
     }
 
-    /// Deletes the rows that have one of these ids.
-    pub(crate) fn delete(&self, ids: &[u64]) -> Result<Deleted, Error> {
+    /// Deletes the rows that have one of these ids, or text ids.
+    pub(crate) fn delete(&self, ids: &[u64], texts: &[String]) -> Result<Deleted, Error> {
         let wanted = IdSet::new(ids);
+        let wanted_texts = TextSet::new(texts.iter().map(String::as_str));
         let mut commits = self.turn();
         let version = self.version()?;
-        let rows = wanted.rows_of(&version.view);
+        let mut rows = wanted.rows_of(&version.view);
         let found: Vec<u64> = rows.iter().map(|row| version.view.label(row).0).collect();
         let found = IdSet::new(&found);
         let missing = wanted.ids().iter().copied().filter(|id| !found.contains(*id)).collect();
+        let mut missing_texts = Vec::new();
+        if !texts.is_empty() {
+            let known = TextIds::asked_for(&version.view, "text_ids")?;
+            let by_text = wanted_texts.rows_of(&version.view, &known);
+            let found = TextSet::new(by_text.iter().filter_map(|row| known.get(row)));
+            let missing = wanted_texts.texts().into_iter().filter(|text| !found.contains(text));
+            missing_texts = missing.map(str::to_owned).collect();
+            rows |= by_text;
+        }
         let count = rows.len() as usize;
         let now = match count {
             0 => version,
             _ => self.change(&mut commits, &version, Change { deleted: rows, added: None })?,
         };
-        Ok(Deleted { rows: count, missing, total_rows: now.view.visible_rows(), generation: now.view.generation() })
+        let (total_rows, generation) = (now.view.visible_rows(), now.view.generation());
+        Ok(Deleted { rows: count, missing, missing_texts, total_rows, generation })
     }
 
     /// Gives a written segment its name, and reads its structure.

@@ -20,6 +20,8 @@ pub struct Description {
     pub deleted_rows: usize,
     /// Whether no two rows have one id.
     pub unique_ids: bool,
+    /// The column that has the rows' ids as text, if any does.
+    pub id_column: Option<String>,
     /// Version, rising with every change.
     pub generation: u32,
     /// Files with rows: segments in row order, then the log, where rows are in it.
@@ -70,6 +72,7 @@ impl Description {
             rows: 0,
             deleted_rows: 0,
             unique_ids: false,
+            id_column: None,
             generation: 0,
             segments: Vec::new(),
             columns: Vec::new(),
@@ -131,6 +134,7 @@ fn describe_files<'a>(
         rows: segments.iter().map(|segment| segment.rows).sum(),
         deleted_rows: 0,
         unique_ids: opening.unique_ids,
+        id_column: opening.id_column.clone(),
         generation,
         bytes: segments.iter().map(|segment| segment.bytes).sum(),
         segments,

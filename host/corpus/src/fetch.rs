@@ -1,6 +1,8 @@
 //! Columns of named rows, as an Arrow record batch.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
@@ -14,9 +16,10 @@ use serde_json::Value as Json;
 
 use crate::columns::EMBEDDING;
 use crate::fault::{Fault, guarded};
-use crate::ids::IdSet;
+use crate::ids::{IdSet, TextSet};
 use crate::piece::encode;
 use crate::segment::{Part, part_of};
+use crate::text_ids::TextIds;
 
 /// The field of a request that names columns.
 const FIELD: &str = "columns";
@@ -136,10 +139,59 @@ pub fn fetch(view: &CorpusView, rows: &[u32], columns: &[String], most: usize) -
 /// # Errors
 /// [`Error::Invalid`] naming `ids` where there are more than `most` rows.
 pub fn find(view: &CorpusView, ids: &[u64], most: usize) -> Result<(Vec<u32>, Vec<u64>), Error> {
-    let mut by_id: HashMap<u64, Vec<u32>> = HashMap::new();
-    for row in IdSet::new(ids).rows_of(view) {
-        by_id.entry(view.label(row).0).or_default().push(row);
+    in_order(ids, &by_number(view, ids), most)
+}
+
+/// [`find`] by text ids.
+///
+/// # Errors
+/// [`Error::Invalid`] naming `ids` where there are more than `most` rows, or `ids.texts` where the corpus has no id
+/// column; [`Error::DataLoss`] where a segment cannot be read.
+pub fn find_texts(view: &CorpusView, texts: &[String], most: usize) -> Result<(Vec<u32>, Vec<String>), Error> {
+    if texts.is_empty() {
+        return Ok(Default::default());
     }
+    let known = TextIds::asked_for(view, "ids.texts")?;
+    in_order(texts, &by_text(view, texts, &known), most)
+}
+
+/// The row of each of these ids, numbers first, which must be one.
+///
+/// # Errors
+/// [`Error::Invalid`] naming `field`, `ids` or `texts` in it, and the id of which there is no row, or several; also
+/// where the corpus has no id column. [`Error::DataLoss`] where a segment cannot be read.
+pub fn find_each(view: &CorpusView, ids: &[u64], texts: &[String], field: &str) -> Result<Vec<u32>, Error> {
+    let mut rows = each(ids, &by_number(view, ids), &format!("{field}.ids"))?;
+    if !texts.is_empty() {
+        let field = format!("{field}.texts");
+        let known = TextIds::asked_for(view, &field)?;
+        rows.extend(each(texts, &by_text(view, texts, &known), &field)?);
+    }
+    Ok(rows)
+}
+
+fn by_number(view: &CorpusView, ids: &[u64]) -> HashMap<u64, Vec<u32>> {
+    let mut rows: HashMap<u64, Vec<u32>> = HashMap::new();
+    for row in IdSet::new(ids).rows_of(view) {
+        rows.entry(view.label(row).0).or_default().push(row);
+    }
+    rows
+}
+
+fn by_text(view: &CorpusView, texts: &[String], known: &TextIds) -> HashMap<String, Vec<u32>> {
+    let mut rows: HashMap<String, Vec<u32>> = HashMap::new();
+    for row in TextSet::new(texts.iter().map(String::as_str)).rows_of(view, known) {
+        rows.entry(known.get(row).unwrap_or_default().to_owned()).or_default().push(row);
+    }
+    rows
+}
+
+/// The rows of all ids, and the ids without any.
+fn in_order<I: Clone + Eq + Hash>(
+    ids: &[I],
+    by_id: &HashMap<I, Vec<u32>>,
+    most: usize,
+) -> Result<(Vec<u32>, Vec<I>), Error> {
     let (mut rows, mut missing) = (Vec::new(), Vec::new());
     for id in ids {
         match by_id.get(id) {
@@ -147,10 +199,24 @@ pub fn find(view: &CorpusView, ids: &[u64], most: usize) -> Result<(Vec<u32>, Ve
                 return Err(Error::field("ids", format!("they are the ids of more than {most} rows; ask for fewer")));
             }
             Some(found) => rows.extend(found),
-            None => missing.push(*id),
+            None => missing.push(id.clone()),
         }
     }
     Ok((rows, missing))
+}
+
+fn each<I: Debug + Eq + Hash>(ids: &[I], by_id: &HashMap<I, Vec<u32>>, field: &str) -> Result<Vec<u32>, Error> {
+    let one = |(at, id): (usize, &I)| {
+        let reason = match by_id.get(id).map(Vec::as_slice) {
+            Some([row]) => return Ok(*row),
+            Some([first, second, ..]) => {
+                format!("{id:?} is the id of several rows, of {first} and {second}; name one by its number")
+            }
+            _ => format!("no row has the id {id:?}"),
+        };
+        Err(Error::row(field, at as u64, reason))
+    };
+    ids.iter().enumerate().map(one).collect()
 }
 
 /// The names asked for, each once.

@@ -1,11 +1,18 @@
 //! Rows by the ids that their callers gave them.
 
+use std::collections::HashSet;
+
 use megaring_core::Error;
+use megaring_core::checksum::xxhash64;
 use megaring_core::corpus::{CorpusView, MemoryIds};
 use rayon::prelude::*;
 use roaring::{RoaringBitmap, RoaringTreemap};
 
 use crate::columns::MEMORY_ID;
+use crate::fault::Fault;
+use crate::segment::Part;
+use crate::select::IdList;
+use crate::text_ids::{self, TextIds};
 
 /// Ids that are looked for.
 pub(crate) struct IdSet {
@@ -62,11 +69,53 @@ impl IdSet {
     }
 }
 
+/// Texts that are looked for.
+pub(crate) struct TextSet<'a> {
+    numbers: IdSet,
+    texts: HashSet<&'a str>,
+}
+
+impl<'a> TextSet<'a> {
+    pub(crate) fn new(texts: impl IntoIterator<Item = &'a str>) -> Self {
+        let texts: HashSet<&str> = texts.into_iter().collect();
+        let numbers: Vec<u64> = texts.iter().map(|text| xxhash64(text.as_bytes())).collect();
+        Self { numbers: IdSet::new(&numbers), texts }
+    }
+
+    pub(crate) fn contains(&self, text: &str) -> bool {
+        self.texts.contains(text)
+    }
+
+    /// The texts, each once, in rising order.
+    pub(crate) fn texts(&self) -> Vec<&'a str> {
+        let mut texts: Vec<&str> = self.texts.iter().copied().collect();
+        texts.sort_unstable();
+        texts
+    }
+
+    /// The visible rows of a view that have one of the texts; `ids` are the view's.
+    pub(crate) fn rows_of(&self, view: &CorpusView, ids: &TextIds) -> RoaringBitmap {
+        let is_wanted = |row: &u32| ids.get(*row).is_some_and(|text| self.contains(text));
+        // Another text may have the same hash.
+        self.numbers.rows_of(view).into_iter().filter(is_wanted).collect()
+    }
+}
+
 /// Ids up to which a set is worth being laid out for looking them up.
 const MOST_SORTED: u64 = 1 << 20;
 
+/// The visible rows of a view that have an id of a list; `field` is where its texts come from.
+pub(crate) fn rows_with(view: &CorpusView, list: &IdList, field: &str) -> Result<RoaringBitmap, Error> {
+    let mut rows = rows_with_number(view, &list.numbers);
+    if !list.texts.is_empty() {
+        let ids = TextIds::asked_for(view, field)?;
+        rows |= TextSet::new(list.texts.iter().map(String::as_str)).rows_of(view, &ids);
+    }
+    Ok(rows)
+}
+
 /// The visible rows of a view that have an id of a set, however large.
-pub(crate) fn rows_with(view: &CorpusView, ids: &RoaringTreemap) -> RoaringBitmap {
+fn rows_with_number(view: &CorpusView, ids: &RoaringTreemap) -> RoaringBitmap {
     if ids.len() <= MOST_SORTED {
         return IdSet::new(&ids.iter().collect::<Vec<u64>>()).rows_of(view);
     }
@@ -100,29 +149,71 @@ fn find(
     rows
 }
 
-/// Places in `ids` whose id comes again later.
-pub(crate) fn repeated(ids: &[u64]) -> Vec<(usize, usize)> {
-    let mut order: Vec<usize> = (0..ids.len()).collect();
-    order.par_sort_unstable_by_key(|at| (ids[*at], *at));
-    let pairs = order.windows(2).filter(|pair| ids[pair[0]] == ids[pair[1]]);
-    pairs.map(|pair| (pair[0], pair[1])).collect()
+/// The ids of rows that are to be added: numbers, and the texts that these stand for, if they do.
+pub(crate) struct NewIds {
+    numbers: Vec<u64>,
+    texts: TextIds,
+    has_texts: bool,
 }
 
-/// Refuses rows of which one has the id of another row, be it of the corpus or among them.
-pub(crate) fn check_unique(view: &CorpusView, ids: &[u64]) -> Result<(), Error> {
-    if let Some((first, again)) = repeated(ids).into_iter().min_by_key(|(_, again)| *again) {
-        let reason = format!("{} is the id of row {first} too, and the corpus has each id once", ids[again]);
-        return Err(Error::row(MEMORY_ID, again as u64, reason));
+impl NewIds {
+    /// Of parts that follow each other.
+    pub(crate) fn of_parts<'a>(
+        parts: impl IntoIterator<Item = &'a Part> + Clone,
+        id_column: Option<&str>,
+    ) -> Result<Self, Fault> {
+        let texts = TextIds::of_parts(parts.clone(), id_column)?;
+        let given = |part: &'a Part| match part.ids() {
+            MemoryIds::Given(ids) => ids,
+            MemoryIds::From(_) => &[],
+        };
+        let numbers = parts.into_iter().flat_map(given).copied().collect();
+        Ok(Self { numbers, texts, has_texts: id_column.is_some() })
     }
-    let found = IdSet::new(ids).rows_of(view);
-    let taken: Vec<u64> = found.iter().map(|row| view.label(row).0).collect();
-    let taken = IdSet::new(&taken);
-    match ids.iter().position(|id| taken.contains(*id)) {
-        Some(row) => {
-            let reason = format!("{} is in the corpus already; an upsert replaces its row", ids[row]);
-            Err(Error::row(MEMORY_ID, row as u64, reason))
+
+    /// The id of a row.
+    fn id(&self, row: usize) -> (u64, &str) {
+        (self.numbers[row], self.texts.get(row as u32).unwrap_or_default())
+    }
+
+    /// The visible rows of a view that have one of the ids.
+    pub(crate) fn rows_of(&self, view: &CorpusView) -> Result<RoaringBitmap, Error> {
+        if !self.has_texts {
+            return Ok(IdSet::new(&self.numbers).rows_of(view));
         }
-        None => Ok(()),
+        let texts = (0..self.numbers.len()).map(|row| self.id(row).1);
+        Ok(TextSet::new(texts).rows_of(view, &TextIds::of(view)?))
+    }
+
+    /// Rows whose id comes again later, with the next row that has it.
+    pub(crate) fn repeated(&self) -> Vec<(usize, usize)> {
+        let mut order: Vec<usize> = (0..self.numbers.len()).collect();
+        order.par_sort_unstable_by(|a, b| (self.id(*a), a).cmp(&(self.id(*b), b)));
+        let pairs = order.windows(2).filter(|pair| self.id(pair[0]) == self.id(pair[1]));
+        pairs.map(|pair| (pair[0], pair[1])).collect()
+    }
+
+    /// Refuses rows of which one has the id of another row, be it of the corpus or among them.
+    pub(crate) fn check_unique(&self, view: &CorpusView) -> Result<(), Error> {
+        let refused = |row: usize, reason: String| {
+            let (number, text) = self.id(row);
+            let (field, id) = match self.has_texts {
+                true => (text_ids::FIELD, format!("{text:?}")),
+                false => (MEMORY_ID, number.to_string()),
+            };
+            Err(Error::row(field, row as u64, format!("{id} {reason}")))
+        };
+        if let Some((first, again)) = self.repeated().into_iter().min_by_key(|(_, again)| *again) {
+            return refused(again, format!("is the id of row {first} too, and the corpus has each id once"));
+        }
+        let found = self.rows_of(view)?;
+        let known = TextIds::of(view)?;
+        let taken: HashSet<(u64, &str)> =
+            found.iter().map(|row| (view.label(row).0, known.get(row).unwrap_or_default())).collect();
+        match (0..self.numbers.len()).find(|row| taken.contains(&self.id(*row))) {
+            Some(row) => refused(row, "is in the corpus already; an upsert replaces its row".into()),
+            None => Ok(()),
+        }
     }
 }
 

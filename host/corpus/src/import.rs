@@ -125,6 +125,10 @@ pub fn open(path: &Path, format: Option<Format>, options: &ImportOptions) -> Res
     if options.columns.renamed().next().is_some() && !format.has_names() {
         return Err(Fault::file(format!("{format} has no columns that could be named")).into_invalid(&name));
     }
+    if let Some(column) = options.columns.id_column().filter(|_| !format.has_names()) {
+        let reason = format!("{format} has no columns, and the rows' ids are to be in column {column}");
+        return Err(Fault::file(reason).into_invalid(&name));
+    }
     let mut in_file = options.clone();
     if options.element == Element::Bit {
         in_file.dim = options.dim.map(|bits| bits.div_ceil(8));

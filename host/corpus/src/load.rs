@@ -13,6 +13,7 @@ use crate::description::describe_unread;
 use crate::manifest::{self, Logged, Manifest, Record, SegmentEntry, segment_number};
 use crate::piece::{self, Kept, Piece, Stored};
 use crate::segment::{MappedSegment, SegmentFile};
+use crate::text_ids;
 use crate::version::{Content, Version};
 
 /// Maps one segment of a manifest, with the cheap checks and, for small files, the checksum.
@@ -89,6 +90,11 @@ fn load_pieces(folder: &Path, manifest: &Manifest, settings: &Settings) -> Resul
             }
             Record::Deleted(_) => return Err((manifest::FILE.to_owned(), "a deletion adds a deletion".into())),
         };
+        if let Some(column) = &manifest.opening.id_column {
+            let checked = text_ids::check_field(piece.form().field_with_name(column).ok(), column);
+            let file = piece.file().unwrap_or(manifest::FILE).to_owned();
+            checked.map_err(|fault| (file, fault.to_string()))?;
+        }
         piece::push(&mut pieces, piece, row_type);
     }
     Ok(pieces)

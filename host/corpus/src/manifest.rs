@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::durable::{TemporaryFile, sync_folder};
+use crate::store::CreateOptions;
 
 /// Name of the log in a corpus's folder.
 pub(crate) const FILE: &str = "manifest.log";
@@ -29,8 +30,10 @@ pub(crate) const FILE: &str = "manifest.log";
 pub(crate) const FORMER_FILE: &str = "manifest.json";
 /// Longest name of a corpus, in bytes.
 const MAX_NAME: usize = 64;
-/// Version of the log's form: the third has deletions, the fourth rows of bits.
+/// Version of the log's form: the fourth may have an id column, and rows of bits.
 const FORMAT: u32 = 4;
+/// What a log with neither is written as, which programs of before read. It has deletions.
+const PLAIN_FORMAT: u32 = 3;
 /// Those that are read.
 const FORMATS: RangeInclusive<u32> = 2..=FORMAT;
 /// Version of the form that [`FORMER_FILE`] has.
@@ -75,6 +78,9 @@ pub(crate) struct Opening {
     /// Where no two have: the ids that rows had which are gone are below it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) next_id: u64,
+    /// The column that has the rows' ids as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) id_column: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
@@ -193,10 +199,21 @@ pub(crate) struct Manifest {
 
 impl Opening {
     /// Of an empty corpus.
-    pub(crate) fn new(name: &str, row_type: RowType, unique_ids: bool, created_unix_ns: u64) -> Self {
-        let (name, dim, element) = (name.to_owned(), row_type.dim as u64, row_type.element);
-        let (generation, base, gone, next_id) = (1, 0, 0, 0);
-        Self { format: FORMAT, name, dim, element, created_unix_ns, generation, base, gone, unique_ids, next_id }
+    pub(crate) fn new(name: &str, row_type: RowType, options: CreateOptions, created_unix_ns: u64) -> Self {
+        let CreateOptions { unique_ids, id_column } = options;
+        Self {
+            format: PLAIN_FORMAT,
+            name: name.to_owned(),
+            dim: row_type.dim as u64,
+            element: row_type.element,
+            created_unix_ns,
+            generation: 1,
+            base: 0,
+            gone: 0,
+            unique_ids,
+            next_id: 0,
+            id_column,
+        }
     }
 
     /// What the corpus's rows are.
@@ -279,7 +296,9 @@ impl Manifest {
         generation: u32,
         records: &[Logged],
     ) -> io::Result<TemporaryFile> {
-        let opening = Opening { format: FORMAT, generation, base: records.len() as u64, ..opening.clone() };
+        let is_plain = opening.id_column.is_none() && is_float32(&opening.element);
+        let format = if is_plain { PLAIN_FORMAT } else { FORMAT };
+        let opening = Opening { format, generation, base: records.len() as u64, ..opening.clone() };
         let temporary = TemporaryFile::create(folder)?;
         let mut out = io::BufWriter::new(temporary.handle()?);
         out.write_all(&framed(&opening, &[])?)?;
@@ -435,11 +454,8 @@ fn read_former(folder: &Path, name: &str) -> Result<Manifest, String> {
     let record = |entry| Logged { record: Record::Segment(entry), body: Vec::new() };
     let records: Vec<Logged> = former.segments.into_iter().map(record).collect();
     let Former { name: own, dim, generation, created_unix_ns, .. } = former;
-    let opening = Opening {
-        generation,
-        base: records.len() as u64,
-        ..Opening::new(&own, (dim as usize).into(), false, created_unix_ns)
-    };
+    let opening = Opening::new(&own, (dim as usize).into(), CreateOptions::default(), created_unix_ns);
+    let opening = Opening { generation, base: records.len() as u64, ..opening };
     let manifest = Manifest { opening, records, len: 0 };
     check(&manifest, name)?;
     Ok(manifest)

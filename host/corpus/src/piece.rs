@@ -17,10 +17,12 @@ use roaring::RoaringBitmap;
 use crate::arrow_file::{Layout, block_range, decode};
 use crate::derived::DerivedPart;
 use crate::fault::{Fault, guarded};
+use crate::ids::NewIds;
 use crate::import::rows_of;
 use crate::manifest::{Logged, Record, SegmentEntry};
 use crate::rows::Rows;
-use crate::segment::{MappedSegment, Part, SegmentFile, read_dictionaries};
+use crate::segment::{MappedSegment, Part, SegmentFile, part_of, read_dictionaries};
+use crate::text_ids;
 
 /// Consecutive rows of a version. Cheap to clone.
 #[derive(Clone)]
@@ -176,6 +178,16 @@ impl Kept {
     /// Checks every value.
     pub(crate) fn check_values(&self, row_type: RowType) -> Result<(), Fault> {
         Part::of_batch(&self.batch, row_type)?.check_values(row_type)
+    }
+
+    /// Checks the rows' ids, which are texts in a column.
+    pub(crate) fn check_ids(&self, row_type: RowType, column: &str) -> Result<(), Fault> {
+        text_ids::check(&Part::of_batch(&self.batch, row_type)?, column)
+    }
+
+    /// The rows' ids, texts too where there is a column for them.
+    pub(crate) fn new_ids(&self, id_column: Option<&str>) -> Result<NewIds, Fault> {
+        NewIds::of_parts(part_of(&self.view), id_column)
     }
 
     fn joined(&self, next: &Self, row_type: RowType) -> Option<Self> {

@@ -15,6 +15,7 @@ use megaring_core::{Element, Error, RowType};
 
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::fault::not_finite;
+use crate::text_ids::FIELD;
 
 /// Columns without a meaning here, carried along as they are. Empty by default; import fills it.
 ///
@@ -69,10 +70,14 @@ impl Further {
 }
 
 /// Rows to append: columns of one length.
+///
+/// A corpus with an id column takes the ids of its rows as `ids` or, under that name, among the `further` columns.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rows {
     /// The caller's ids. Empty: row numbers of the corpus, given when the append is committed.
     pub memory_ids: Vec<u64>,
+    /// The caller's ids as texts, of a corpus that has an id column. Empty: a further column has them, if any does.
+    pub ids: Vec<String>,
     /// Titles. Empty: every title is empty.
     pub titles: Vec<String>,
     /// The vectors; all values finite, the dimension the corpus's. Of bits, [words](RowType::width).
@@ -124,7 +129,7 @@ impl Rows {
     pub(crate) fn check(&self, row_type: RowType) -> Result<(), Error> {
         self.check_embeddings(row_type)?;
         let n = self.len();
-        let lengths = [(MEMORY_ID, self.memory_ids.len()), (TITLE, self.titles.len())];
+        let lengths = [(MEMORY_ID, self.memory_ids.len()), (FIELD, self.ids.len()), (TITLE, self.titles.len())];
         for (name, len) in lengths {
             if len != 0 && len != n {
                 return Err(length(name, len, n));

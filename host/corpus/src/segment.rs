@@ -25,8 +25,10 @@ use crate::arrow_file::{Layout, block_range, check_block, decode};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::derived::DerivedPart;
 use crate::fault::{Fault, guarded, not_finite};
+use crate::ids::NewIds;
 use crate::mapping;
 use crate::rows::out_of_range;
+use crate::text_ids;
 
 /// A mapped segment file.
 pub(crate) struct SegmentFile {
@@ -149,13 +151,9 @@ impl SegmentFile {
         self.schema.field_with_name(MEMORY_ID).is_ok()
     }
 
-    /// The rows' ids, where they are in the file.
-    pub(crate) fn given_ids(&self) -> Vec<u64> {
-        let ids = |part: &'_ Part| match &part.ids {
-            Ids::Given(ids) => ids.to_vec(),
-            Ids::From(_) => Vec::new(),
-        };
-        self.parts.iter().flat_map(ids).collect()
+    /// The rows' ids, where they are in the file; texts too where there is a column for them.
+    pub(crate) fn new_ids(&self, id_column: Option<&str>) -> Result<NewIds, Fault> {
+        NewIds::of_parts(&self.parts, id_column)
     }
 
     /// Numbers the rows of a file without ids.
@@ -174,6 +172,16 @@ impl SegmentFile {
         let mut start = 0;
         for part in &self.parts {
             part.check_values(row_type).map_err(|fault| fault.shifted(start))?;
+            start += part.rows;
+        }
+        Ok(())
+    }
+
+    /// Checks the rows' ids, which are texts in a column.
+    pub(crate) fn check_ids(&self, column: &str) -> Result<(), Fault> {
+        let mut start = 0;
+        for part in &self.parts {
+            text_ids::check(part, column).map_err(|fault| fault.shifted(start))?;
             start += part.rows;
         }
         Ok(())

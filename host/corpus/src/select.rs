@@ -1,5 +1,6 @@
 //! Versions of which some rows alone are visible: those that a filter lets pass, and that lists of ids allow.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_buffer::BooleanBuffer;
@@ -21,9 +22,44 @@ pub struct Selection {
     /// Rows of which this is true.
     pub filter: Option<Filter>,
     /// Rows that have one of these ids.
-    pub allow: Option<RoaringTreemap>,
+    pub allow: Option<IdList>,
     /// But for rows that have one of these.
-    pub deny: RoaringTreemap,
+    pub deny: IdList,
+}
+
+/// Ids, in either or both forms.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct IdList {
+    /// Numbers.
+    pub numbers: RoaringTreemap,
+    /// Texts, of a corpus that has an id column.
+    pub texts: BTreeSet<String>,
+}
+
+impl IdList {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.numbers.is_empty() && self.texts.is_empty()
+    }
+
+    /// Bytes that it takes to keep it, about.
+    fn bytes(&self) -> usize {
+        let texts = self.texts.iter().map(|text| size_of::<String>() + text.len());
+        self.numbers.serialized_size() + texts.sum::<usize>()
+    }
+}
+
+impl FromIterator<u64> for IdList {
+    fn from_iter<T: IntoIterator<Item = u64>>(numbers: T) -> Self {
+        Self { numbers: numbers.into_iter().collect(), texts: BTreeSet::new() }
+    }
+}
+
+impl FromIterator<String> for IdList {
+    fn from_iter<T: IntoIterator<Item = String>>(texts: T) -> Self {
+        Self { numbers: RoaringTreemap::new(), texts: texts.into_iter().collect() }
+    }
 }
 
 impl Selection {
@@ -35,7 +71,7 @@ impl Selection {
 
     /// Bytes that it takes to keep it, about.
     fn bytes(&self) -> usize {
-        self.allow.as_ref().map_or(0, RoaringTreemap::serialized_size) + self.deny.serialized_size()
+        self.allow.as_ref().map_or(0, IdList::bytes) + self.deny.bytes()
     }
 }
 
@@ -191,14 +227,14 @@ fn visible(view: &CorpusView, selection: &Selection) -> Result<Vec<Visible>, Err
         rows.range(start as u32..(start + len) as u32).map(|row| row as usize - start).collect()
     };
     if let Some(allow) = &selection.allow {
-        let rows = rows_with(view, allow);
+        let rows = rows_with(view, allow, "filter.allow.texts")?;
         for (visible, (start, segment)) in visible.iter_mut().zip(&segments) {
             let allowed = Visible::none(segment.rows()).with(local(&rows, *start, segment.rows()).into_iter());
             *visible = allowed.and(visible);
         }
     }
     if !selection.deny.is_empty() {
-        let rows = rows_with(view, &selection.deny);
+        let rows = rows_with(view, &selection.deny, "filter.deny.texts")?;
         for (visible, (start, segment)) in visible.iter_mut().zip(&segments) {
             let denied = local(&rows, *start, segment.rows());
             *visible = std::mem::replace(visible, Visible::none(0)).without(denied.into_iter());

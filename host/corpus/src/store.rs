@@ -30,6 +30,7 @@ use crate::prefix::Prefixes;
 use crate::segment::SegmentFile;
 use crate::segment_writer::Written;
 use crate::select::{Selected, Selection, Selections};
+use crate::text_ids;
 use crate::verify::{self, VerifyReport};
 
 /// What a store may do with its folder.
@@ -60,10 +61,13 @@ impl Default for OpenOptions {
 }
 
 /// What a corpus is to keep to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CreateOptions {
     /// No two rows have one id: an append that brings one that is there is refused, and an upsert replaces its row.
     pub unique_ids: bool,
+    /// The name of a column that has each row's id as text, of 1 to 4096 bytes. The number that stands for a row
+    /// (`memory_id`) is then the text's xxHash64.
+    pub id_column: Option<String>,
 }
 
 /// What became of a file that was to be served as it is.
@@ -150,7 +154,7 @@ impl Store {
     /// Makes an empty corpus for rows of a type, which a plain number is as that of their float32 values.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming `name` or `dim`, [`Error::CorpusExists`], [`Error::Storage`].
+    /// [`Error::Invalid`] naming `name`, `dim` or `id_column`, [`Error::CorpusExists`], [`Error::Storage`].
     pub fn create(&self, name: &str, row_type: impl Into<RowType>) -> Result<Description, Error> {
         self.create_with(name, row_type, CreateOptions::default())
     }
@@ -174,10 +178,10 @@ impl Store {
         if row_type.element == Element::Bit && !dim.is_multiple_of(8) {
             return Err(Error::field("dim", format!("{dim} bits are no whole bytes; a multiple of 8 is legal")));
         }
+        options.id_column.as_deref().map_or(Ok(()), text_ids::check_column)?;
         self.add(name, |folder| {
-            let made = fs::create_dir(folder).and_then(|()| {
-                Manifest::write(folder, &Opening::new(name, row_type, options.unique_ids, now_ns()), 1, &[])
-            });
+            let made = fs::create_dir(folder)
+                .and_then(|()| Manifest::write(folder, &Opening::new(name, row_type, options, now_ns()), 1, &[]));
             made.map_err(storage("cannot create", &self.root.join(name)))
         })
     }
@@ -282,9 +286,17 @@ impl Store {
     /// # Errors
     /// As [`Self::append`], and [`Error::Storage`] when the disk refuses: nothing is deleted.
     pub fn delete(&self, name: &str, ids: &[u64]) -> Result<Deleted, Error> {
+        self.delete_all(name, ids, &[])
+    }
+
+    /// [`Self::delete`], also of the rows that have one of these text ids.
+    ///
+    /// # Errors
+    /// As [`Self::delete`], and [`Error::Invalid`] naming `text_ids` where the corpus has no id column.
+    pub fn delete_all(&self, name: &str, ids: &[u64], texts: &[String]) -> Result<Deleted, Error> {
         self.require_writable(name)?;
         let corpus = self.find(name)?;
-        let deleted = corpus.delete(ids)?;
+        let deleted = corpus.delete(ids, texts)?;
         corpus.merge_soon();
         Ok(deleted)
     }
@@ -310,6 +322,10 @@ impl Store {
             Err(fault) => return Err(fault.into_invalid(&shown)),
         };
         mapped.check_values(row_type).map_err(|fault| fault.into_invalid(&shown))?;
+        match corpus.version()?.opening.id_column.as_deref().map_or(Ok(()), |column| mapped.check_ids(column)) {
+            Err(fault) if fault.rewritable => return Ok(Adopted::NeedsRewrite(fault.to_string())),
+            checked => checked.map_err(|fault| fault.into_invalid(&shown))?,
+        }
         let (batches, rows) = (mapped.parts.len(), mapped.rows());
         if batches > 1 && rows / batches < MIN_BATCH_ROWS {
             return Ok(Adopted::NeedsRewrite(format!(

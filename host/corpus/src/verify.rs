@@ -84,10 +84,11 @@ fn verify_folder(folder: &Path, name: &str, small: u64) -> VerifyReport {
         Err(reason) => (None, Some(reason)),
     };
     let row_type = manifest.as_ref().map_or(RowType::from(0), |manifest| manifest.opening.row_type());
+    let id_column = manifest.as_ref().and_then(|manifest| manifest.opening.id_column.as_deref());
     let records = manifest.iter().flat_map(|manifest| &manifest.records);
     let entries = records.filter_map(Logged::segment);
-    let mut segments: Vec<SegmentReport> =
-        entries.map(|entry| verify_segment(folder, entry, row_type, small)).collect();
+    let verified = |entry| verify_segment(folder, entry, (row_type, id_column), small);
+    let mut segments: Vec<SegmentReport> = entries.map(verified).collect();
     segments.extend(manifest.as_ref().and_then(|manifest| verify_log(manifest, row_type)));
     VerifyReport {
         corpus: name.to_owned(),
@@ -104,7 +105,11 @@ fn verify_log(manifest: &Manifest, row_type: RowType) -> Option<SegmentReport> {
     for (record, body) in manifest.records.iter().filter_map(Logged::added) {
         let Record::Rows(count) = record else { continue };
         rows += *count as usize;
-        let checked = Kept::decode(body, row_type).and_then(|kept| kept.check_values(row_type));
+        let id_column = manifest.opening.id_column.as_deref();
+        let checked = Kept::decode(body, row_type).and_then(|kept| {
+            kept.check_values(row_type)?;
+            id_column.map_or(Ok(()), |column| kept.check_ids(row_type, column))
+        });
         fault = fault.or(checked.err().map(|fault| fault.to_string()));
     }
     let file = manifest::FILE.to_owned();
@@ -130,8 +135,8 @@ pub(crate) fn settle(report: &VerifyReport, corpus: &Corpus, writable: bool) {
     }
 }
 
-fn verify_segment(folder: &Path, entry: &SegmentEntry, row_type: RowType, small: u64) -> SegmentReport {
-    let (fault, cache_fault) = match check_segment(folder, entry, row_type, small) {
+fn verify_segment(folder: &Path, entry: &SegmentEntry, form: (RowType, Option<&str>), small: u64) -> SegmentReport {
+    let (fault, cache_fault) = match check_segment(folder, entry, form, small) {
         Ok(cache) => (None, cache.err()),
         Err(reason) => (Some(reason), None),
     };
@@ -143,7 +148,7 @@ fn verify_segment(folder: &Path, entry: &SegmentEntry, row_type: RowType, small:
 fn check_segment(
     folder: &Path,
     entry: &SegmentEntry,
-    row_type: RowType,
+    (row_type, id_column): (RowType, Option<&str>),
     small: u64,
 ) -> Result<Result<(), String>, String> {
     let path = folder.join(&entry.file);
@@ -157,6 +162,7 @@ fn check_segment(
     }
     let mapped = map_segment(folder, entry, row_type, 0, small)?;
     mapped.check_values(row_type).map_err(|fault| fault.to_string())?;
+    id_column.map_or(Ok(()), |column| mapped.check_ids(column)).map_err(|fault| fault.to_string())?;
     if row_type.element == Element::Bit {
         // There is no cache.
         return Ok(Ok(()));

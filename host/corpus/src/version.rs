@@ -40,7 +40,8 @@ impl Version {
             show(segment, begin, &deleted, before)
         });
         let segments = shown.collect();
-        let view = CorpusView::new(opening.name.clone(), handle, generation, opening.row_type(), segments);
+        let view = CorpusView::new(opening.name.clone(), handle, generation, opening.row_type(), segments)
+            .with_id_column(opening.id_column.as_deref());
         Self { opening, pieces, deleted, view: Arc::new(view), log_len }
     }
 

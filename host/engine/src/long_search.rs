@@ -25,7 +25,7 @@ use megaring_core::operation::Limits;
 use megaring_core::rescore::{Hit, Ranked};
 use megaring_core::search::{Queries, Search};
 use megaring_core::{Element, Error, Metric, Operation as _, RowType};
-use megaring_corpus::Pairs;
+use megaring_corpus::{Pairs, TextIds};
 
 use crate::batching::FEW;
 use crate::engine::Engine;
@@ -303,10 +303,19 @@ impl Round {
     }
 }
 
-/// Adds a row's hits to pairs. `corpus` has the row, `searched` the hits.
-pub fn add_pairs(pairs: &mut Pairs, corpus: &CorpusView, row: u32, searched: &CorpusView, hits: &[Hit]) {
+/// Adds a row's hits to pairs. `corpus` has the row, `searched` the hits; `texts` are the text ids of both.
+pub fn add_pairs(
+    pairs: &mut Pairs,
+    corpus: &CorpusView,
+    row: u32,
+    searched: &CorpusView,
+    hits: &[Hit],
+    texts: &[TextIds; 2],
+) {
     let id = corpus.label(row).0;
     for hit in hits {
+        pairs.text_ids.extend(texts[0].get(row).map(str::to_owned));
+        pairs.neighbour_text_ids.extend(texts[1].get(hit.row).map(str::to_owned));
         pairs.rows.push(row);
         pairs.memory_ids.push(id);
         pairs.neighbours.push(hit.row);

@@ -210,9 +210,10 @@ fn corpora_of_different_dimensions_are_refused() {
 #[test]
 fn pairs_name_both_rows() {
     let (corpus, searched) = (view(9, 3, 1), view(9, 3, 2));
-    let mut pairs = Pairs::default();
-    add_pairs(&mut pairs, &corpus, 4, &searched, &[Hit { row: 8, score: 0.1 }, Hit { row: 2, score: f64::MAX }]);
-    add_pairs(&mut pairs, &corpus, 5, &searched, &[]);
+    let (mut pairs, texts) = (Pairs::default(), Default::default());
+    let hits = [Hit { row: 8, score: 0.1 }, Hit { row: 2, score: f64::MAX }];
+    add_pairs(&mut pairs, &corpus, 4, &searched, &hits, &texts);
+    add_pairs(&mut pairs, &corpus, 5, &searched, &[], &texts);
     // The ids of rows that were never named are their numbers within the segment.
     let want = Pairs {
         rows: vec![4, 4],
@@ -220,6 +221,7 @@ fn pairs_name_both_rows() {
         neighbours: vec![8, 2],
         neighbour_ids: vec![5, 2],
         scores: vec![0.1, f32::MAX],
+        ..Pairs::default()
     };
     assert_eq!(pairs, want);
 }

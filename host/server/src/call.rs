@@ -8,7 +8,7 @@ use bytes::Bytes;
 use megaring_core::corpus::CorpusView;
 use megaring_core::rescore::Hit;
 use megaring_core::{Answered, Error};
-use megaring_corpus::{Selected, Store, fetch};
+use megaring_corpus::{Selected, Store, TextIds, fetch};
 use megaring_engine::long_search::Asked;
 use megaring_engine::{Engine, Outcome, Terms};
 use megaring_proto::v1 as pb;
@@ -118,8 +118,8 @@ pub(crate) trait Telling: Send + 'static {
     /// Bytes that hits of a query take in a message beside the hits themselves, at most.
     const PART_BYTES: usize;
 
-    /// Bytes that a hit takes in a message, at most.
-    fn bytes(&self, hit: &Hit) -> usize;
+    /// Bytes that a hit of a query takes in a message, at most.
+    fn bytes(&self, query: u32, hit: &Hit) -> usize;
 
     /// Adds the next hits of a query.
     fn add(&self, message: &mut Self::Message, query: u32, hits: &[Hit], is_last: bool);
@@ -142,6 +142,19 @@ pub struct Named {
     pub searched: Arc<CorpusView>,
     /// The same rows gathered, where that is worth it: what a search with sent queries is done on.
     pub gathered: Option<Arc<CorpusView>>,
+}
+
+/// What stands before a text that repeats in a message, at most.
+const TEXT_BYTES: usize = 6;
+
+/// The text ids of rows, as a reply has them: none where the corpus has no column for them.
+fn text_ids(ids: &TextIds, rows: impl Iterator<Item = u32>) -> Vec<String> {
+    rows.filter_map(|row| ids.get(row)).map(str::to_owned).collect()
+}
+
+/// What the text id of a row takes in a reply, at most.
+fn text_id_bytes(ids: &TextIds, row: u32) -> usize {
+    ids.get(row).map_or(0, |text| TEXT_BYTES + text.len())
 }
 
 /// About what the hits of a reply take in memory. Columns are read on threads for blocking work, however few there are.

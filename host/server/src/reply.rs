@@ -31,6 +31,7 @@ pub fn corpus(description: Description) -> pb::Corpus {
         created_unix_ns: description.created_unix_ns,
         deleted_rows: description.deleted_rows as u64,
         unique_ids: description.unique_ids,
+        id_column: description.id_column.unwrap_or_default(),
         fault: match description.state {
             State::Healthy => None,
             State::Faulty { segment, reason } => Some(pb::Fault { segment, reason }),
@@ -64,12 +65,14 @@ const MISSING: usize = 100;
 /// A deletion as the wire acknowledges it.
 #[must_use]
 pub fn deleted(mut deleted: Deleted) -> pb::DeleteResponse {
-    let missing = deleted.missing.len() as u64;
+    let missing = (deleted.missing.len() + deleted.missing_texts.len()) as u64;
     deleted.missing.truncate(MISSING);
+    deleted.missing_texts.truncate(MISSING);
     pb::DeleteResponse {
         rows: deleted.rows as u64,
         missing,
         missing_ids: deleted.missing,
+        missing_text_ids: deleted.missing_texts,
         total_rows: deleted.total_rows as u64,
         generation: u64::from(deleted.generation),
     }

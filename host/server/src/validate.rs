@@ -17,8 +17,8 @@ mod terms;
 mod vectors;
 
 pub use explain::explain;
+pub(crate) use filter::id_lists;
 pub use filter::selection;
-pub(crate) use filter::treemap;
 pub use rows::rows;
 pub use terms::{MAX_TENANT_BYTES, TENANT, tenant, timeout};
 pub use vectors::{vector_bytes, vectors};

@@ -6,10 +6,65 @@ use std::sync::Arc;
 use megaring_core::{Error, RowType};
 use megaring_corpus::import::{self, Format, Import, Progress, Report};
 use megaring_corpus::{Access, CreateOptions, Description, Mode, Store};
+use megaring_proto::v1 as pb;
+use serde_json::Value as Json;
 
 use crate::config::Settings;
 use crate::console::Failure;
 use crate::remote::{Deletion, Remote};
+
+/// Ids: numbers, or texts of a corpus that has an id column.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Ids {
+    pub(crate) numbers: Vec<u64>,
+    pub(crate) texts: Vec<String>,
+}
+
+impl Ids {
+    /// Those of a command line, as the corpus has them; numbers may be several, with commas between them.
+    pub(crate) fn of_arguments(ids: &[String], id_column: Option<&str>) -> Result<Self, Failure> {
+        if id_column.is_some() {
+            return Ok(Self { texts: ids.to_vec(), ..Self::default() });
+        }
+        let number = |id: &str| {
+            id.parse().map_err(|_| Failure::Usage(format!("{id:?} is no id of this corpus; a whole number is")))
+        };
+        // Texts may have commas.
+        Ok(Self {
+            numbers: ids.iter().flat_map(|ids| ids.split(',')).map(number).collect::<Result<_, _>>()?,
+            ..Self::default()
+        })
+    }
+
+    pub(crate) fn extend(&mut self, mut more: Self) {
+        self.numbers.append(&mut more.numbers);
+        self.texts.append(&mut more.texts);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.numbers.len() + self.texts.len()
+    }
+
+    /// As people read them.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = String> {
+        self.numbers.iter().map(u64::to_string).chain(self.texts.iter().cloned())
+    }
+
+    /// As programs read them.
+    pub(crate) fn json(&self) -> Vec<Json> {
+        let texts = self.texts.iter().map(|text| Json::from(text.as_str()));
+        self.numbers.iter().map(|number| Json::from(*number)).chain(texts).collect()
+    }
+
+    /// As a call has them.
+    pub(crate) fn message(self) -> pb::Ids {
+        pb::Ids { ids: self.numbers, texts: self.texts, ..pb::Ids::default() }
+    }
+}
 
 /// Where corpora are.
 pub(crate) enum Corpora {
@@ -75,14 +130,15 @@ impl Corpora {
         }
     }
 
-    pub(crate) fn delete(&self, name: &str, ids: &[u64]) -> Result<Deletion, Failure> {
+    pub(crate) fn delete(&self, name: &str, ids: &Ids) -> Result<Deletion, Failure> {
         match self {
             Self::Here(store) => {
-                let deleted = store.delete(name, ids)?;
+                let deleted = store.delete_all(name, &ids.numbers, &ids.texts)?;
+                let missing_ids = Ids { numbers: deleted.missing, texts: deleted.missing_texts };
                 Ok(Deletion {
                     rows: deleted.rows as u64,
-                    missing: deleted.missing.len() as u64,
-                    missing_ids: deleted.missing,
+                    missing: missing_ids.len() as u64,
+                    missing_ids,
                     total_rows: deleted.total_rows as u64,
                     generation: deleted.generation.into(),
                 })

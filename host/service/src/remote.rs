@@ -4,7 +4,6 @@
 //! few times. The thread of a command waits for its answers; the connection has a thread of its own, so that it stays
 //! alive while a command reads a pipe that is slow.
 
-use std::collections::VecDeque;
 use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
@@ -23,6 +22,7 @@ use tonic::{Code, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use crate::console::Failure;
+use crate::corpora::Ids;
 
 mod append;
 mod convert;
@@ -40,6 +40,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const PING: Duration = Duration::from_secs(30);
 /// Ids that go into one message.
 const IDS: usize = 1 << 16;
+/// The same of texts, which may be of 4 KiB each.
+const TEXTS: usize = 1 << 8;
 
 /// A connection to a server.
 pub(crate) struct Remote {
@@ -57,7 +59,7 @@ pub(crate) struct Deletion {
     pub(crate) rows: u64,
     /// Ids that no row had: how many, and the smallest of them.
     pub(crate) missing: u64,
-    pub(crate) missing_ids: Vec<u64>,
+    pub(crate) missing_ids: Ids,
     pub(crate) total_rows: u64,
     pub(crate) generation: u64,
 }
@@ -67,7 +69,7 @@ pub(crate) struct Rows {
     pub(crate) rows: Vec<u32>,
     pub(crate) columns: Fetched,
     /// Ids that no row has.
-    pub(crate) missing: Vec<u64>,
+    pub(crate) missing: Ids,
     pub(crate) generation: u64,
 }
 
@@ -94,7 +96,9 @@ impl Remote {
     pub(crate) fn create(&self, name: &str, row_type: RowType, options: CreateOptions) -> Result<Description, Failure> {
         let dim = u32::try_from(row_type.dim).unwrap_or(u32::MAX);
         let dtype = convert::dtype(row_type.element);
-        let request = pb::CreateRequest { name: name.to_owned(), dim, unique_ids: options.unique_ids, dtype };
+        let CreateOptions { unique_ids, id_column } = options;
+        let id_column = id_column.unwrap_or_default();
+        let request = pb::CreateRequest { name: name.to_owned(), dim, dtype, unique_ids, id_column };
         let made = self.change(|mut corpora| async move { corpora.create(request).await })?;
         made.corpus.map(convert::description).ok_or_else(|| self.incomplete())
     }
@@ -124,12 +128,15 @@ impl Remote {
         self.change(|mut corpora| async move { corpora.drop(request).await }).map(|_| ())
     }
 
-    pub(crate) fn delete(&self, name: &str, ids: &[u64]) -> Result<Deletion, Failure> {
-        let mut messages: VecDeque<pb::DeleteRequest> =
-            ids.chunks(IDS).map(|ids| pb::DeleteRequest { corpus: String::new(), ids: ids.to_vec() }).collect();
-        messages.push_front(pb::DeleteRequest { corpus: name.to_owned(), ids: Vec::new() });
+    pub(crate) fn delete(&self, name: &str, ids: &Ids) -> Result<Deletion, Failure> {
+        let empty = pb::DeleteRequest::default;
+        let mut messages = vec![pb::DeleteRequest { corpus: name.to_owned(), ..empty() }];
+        let numbers = ids.numbers.chunks(IDS).map(|ids| pb::DeleteRequest { ids: ids.to_vec(), ..empty() });
+        let texts = ids.texts.chunks(TEXTS).map(|ids| pb::DeleteRequest { text_ids: ids.to_vec(), ..empty() });
+        messages.extend(numbers.chain(texts));
         let deleted = self.change(|mut corpora| async move { corpora.delete(tokio_stream::iter(messages)).await })?;
-        let pb::DeleteResponse { rows, missing, missing_ids, total_rows, generation } = deleted;
+        let pb::DeleteResponse { rows, missing, missing_ids, total_rows, generation, missing_text_ids } = deleted;
+        let missing_ids = Ids { numbers: missing_ids, texts: missing_text_ids };
         Ok(Deletion { rows, missing, missing_ids, total_rows, generation })
     }
 
@@ -140,7 +147,8 @@ impl Remote {
         if columns.rows() != rows.len() && !columns.columns().is_empty() {
             return Err(self.incomplete());
         }
-        Ok(Rows { rows, columns, missing: fetched.missing_ids, generation: fetched.generation })
+        let missing = Ids { numbers: fetched.missing_ids, texts: fetched.missing_text_ids };
+        Ok(Rows { rows, columns, missing, generation: fetched.generation })
     }
 
     /// The hits of all queries. Where one message cannot hold the queries, or their hits, they are sent in pieces.

@@ -88,7 +88,7 @@ impl CorpusTable {
             }
         };
         let derived = CorpusView::new(view.name.clone(), handle, view.generation, row_type, segments);
-        let view = Arc::new(CorpusView { numbers, ..derived });
+        let view = Arc::new(CorpusView { numbers, id_column: view.id_column.clone(), ..derived });
         self.register(&view);
         view
     }

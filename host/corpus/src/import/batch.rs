@@ -17,12 +17,13 @@ use megaring_core::nearest::{MAX_COORDINATE, is_coordinate};
 use megaring_core::{Element, RowType};
 
 use super::numbers::{self, Column};
-use super::selection::{Columns, way_out};
+use super::selection::{Columns, ID, way_out};
 use super::{Bad, Chunk, ImportOptions};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::fault::{Fault, not_finite};
 use crate::rows::{Further, Rows};
 use crate::segment::Part;
+use crate::text_ids::judge;
 
 /// The rows of a batch that has nothing but good ones.
 pub(crate) fn rows_of(batch: &RecordBatch, row_type: RowType) -> Result<Rows, Fault> {
@@ -158,6 +159,7 @@ impl Batches {
         if let Some((in_file, ids)) = self.column(batch, MEMORY_ID)? {
             rows.memory_ids = marks.values(MEMORY_ID, numbers::integers(MEMORY_ID, in_file, &ids)?);
         }
+        rows.ids = self.ids(batch, marks)?;
         if let Some((in_file, titles)) = self.column(batch, TITLE)? {
             rows.titles = numbers::texts(TITLE, in_file, &titles)?;
         }
@@ -181,7 +183,7 @@ impl Batches {
             let column = numbers::booleans(columns::IS_PROTECTED, in_file, &array)?;
             rows.is_protected = Some(marks.values(columns::IS_PROTECTED, column));
         }
-        rows.further = further(batch, &self.schema)?;
+        rows.further = further(batch, &self.schema, self.columns.id_column())?;
         // Last, since the first row that is good in everything else may decide the dimension.
         let missing = || Fault::column(EMBEDDING, "the column is missing");
         let embedding = self.column(batch, EMBEDDING)?.map(|(_, array)| array).ok_or_else(missing)?;
@@ -194,6 +196,21 @@ impl Batches {
         let Ok(at) = self.schema.index_of(name) else { return Ok(None) };
         let array = numbers::plain(batch.column(at)).map_err(|error| Fault::column(name, error.to_string()))?;
         Ok(Some((self.columns.in_file(name), array)))
+    }
+
+    /// The rows' text ids, where they are to have some.
+    fn ids(&self, batch: &RecordBatch, marks: &mut Marks) -> Result<Vec<String>, Fault> {
+        let Some(column) = self.columns.id_column() else { return Ok(Vec::new()) };
+        let at = self.schema.index_of(column).map_err(|error| Fault::column(ID, error.to_string()))?;
+        let array = numbers::plain(batch.column(at)).map_err(|error| Fault::column(ID, error.to_string()))?;
+        let ids = numbers::texts(ID, column, &array)?;
+        for (row, id) in ids.iter().enumerate() {
+            let judged = if array.is_null(row) { Err("the value is null".into()) } else { judge(id) };
+            if let Err(reason) = judged {
+                marks.add(row, ID, reason);
+            }
+        }
+        Ok(ids)
     }
 
     fn floats(&self, batch: &RecordBatch, name: &'static str, marks: &mut Marks) -> Result<Option<Vec<f64>>, Fault> {
@@ -260,12 +277,12 @@ fn mark_far(name: &'static str, axis: &[f64], marks: &mut Marks) {
     }
 }
 
-/// Columns without a meaning here, dictionaries and runs resolved.
-fn further(batch: &RecordBatch, schema: &Schema) -> Result<Further, Fault> {
+/// Columns without a meaning here, dictionaries and runs resolved, but for the one that has the ids.
+fn further(batch: &RecordBatch, schema: &Schema, id_column: Option<&str>) -> Result<Further, Fault> {
     let coordinates = columns::has_coordinates(schema);
     let (mut fields, mut arrays) = (Vec::new(), Vec::new());
     for (field, array) in schema.fields().iter().zip(batch.columns()) {
-        if !columns::is_known(field.name(), coordinates) {
+        if !columns::is_known(field.name(), coordinates) && id_column != Some(field.name()) {
             let array = numbers::plain(array).map_err(|error| Fault::column(field.name(), error.to_string()))?;
             fields.push(field.as_ref().clone().with_data_type(array.data_type().clone()));
             arrays.push(array);
@@ -365,6 +382,7 @@ impl Rows {
         let further = self.further.map(|batch| filter_record_batch(batch, &BooleanArray::from(keep.to_vec())))?;
         Ok(Self {
             memory_ids: retain(self.memory_ids, keep),
+            ids: retain(self.ids, keep),
             titles: retain(self.titles, keep),
             embeddings: Matrix { rows, dim, values: kept },
             element: self.element,

@@ -10,7 +10,7 @@ use megaring_core::Error;
 
 use super::input::Input;
 use super::line::{Line, Lines, Reason};
-use super::selection::way_out;
+use super::selection::{ID, way_out};
 use super::{Bad, CHUNK_BYTES, Chunk, ImportOptions, Source, lost};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::fault::{Fault, not_finite};
@@ -35,13 +35,14 @@ impl Csv {
         let header = reader.headers().map_err(|error| broken(&error))?.clone();
         let mut lines = Lines::new(options);
         let names = || header.iter().enumerate().map(|(at, name)| (at, without_mark(at, name)));
-        let known = |name: &str| columns::known().find(|known| Some(*known) == lines.columns.name(name));
+        let known = |name: &str| lines.columns.known(name);
         let cells: Vec<_> = names().map(|(_, name)| known(name)).collect();
         if let Some(twice) = cells.iter().enumerate().find_map(|(at, name)| name.filter(|_| cells[..at].contains(name)))
         {
-            return Err(Fault::column(twice, "the file has this column twice"));
+            return Err(Fault::column(lines.columns.in_file(twice), "the file has this column twice"));
         }
-        for name in [EMBEDDING].into_iter().chain(options.columns.renamed()) {
+        let id = options.columns.id_column().map(|_| ID);
+        for name in [EMBEDDING].into_iter().chain(options.columns.renamed()).chain(id) {
             if !cells.contains(&Some(name)) {
                 let in_file = options.columns.in_file(name);
                 return Err(options.columns.missing(in_file, names().map(|(_, name)| name)));
@@ -59,14 +60,15 @@ impl Csv {
         let mut line = Line::default();
         for (cell, name) in record.iter().zip(&self.cells) {
             let Some(name) = *name else { continue };
-            // A title is as it stands.
-            let cell = if name == TITLE { cell } else { cell.trim() };
+            // A title or an id is as it stands.
+            let cell = if [TITLE, ID].contains(&name) { cell } else { cell.trim() };
             if cell.is_empty() {
                 continue;
             }
             let set = match name {
                 MEMORY_ID => set(&mut line.memory_id, cell),
                 TITLE => set(&mut line.title, cell),
+                ID => set(&mut line.id, cell),
                 EMBEDDING => vector(cell).map(|vector| line.embedding = Some(vector)),
                 columns::GALACTIC_DISTANCE => number(&mut line.galactic_distance, cell),
                 columns::IMPORTANCE => number(&mut line.importance, cell),

@@ -11,7 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 
 use super::input::Input;
 use super::line::{Line, Lines, Reason};
-use super::selection::{Columns, way_out};
+use super::selection::{Columns, ID, way_out};
 use super::{Bad, CHUNK_BYTES, Chunk, ImportOptions, Source, lost};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::fault::Fault;
@@ -132,11 +132,12 @@ impl<'de> Visitor<'de> for Fields<'_> {
         let mut line = Line::default();
         while let Some(key) = map.next_key::<String>()? {
             let name = self.columns.name(&key);
-            let known = name.and_then(|name| columns::known().find(|known| *known == name));
+            let known = self.columns.known(&key);
             *self.at = known;
             match known {
                 Some(MEMORY_ID) => set(&mut line.memory_id, &mut map)?,
                 Some(TITLE) => set(&mut line.title, &mut map)?,
+                Some(ID) => set(&mut line.id, &mut map)?,
                 Some(EMBEDDING) => set(&mut line.embedding, &mut map)?,
                 Some(columns::GALACTIC_DISTANCE) => set(&mut line.galactic_distance, &mut map)?,
                 Some(columns::IMPORTANCE) => set(&mut line.importance, &mut map)?,

@@ -5,9 +5,10 @@ use megaring_core::matrix::{MAX_DIM, Matrix};
 use megaring_core::nearest::{MAX_COORDINATE, is_coordinate};
 
 use super::ImportOptions;
-use super::selection::Columns;
+use super::selection::{Columns, ID};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::rows::Rows;
+use crate::text_ids::judge;
 
 /// What is known of a file of lines.
 pub(super) struct Lines {
@@ -23,6 +24,7 @@ pub(super) struct Lines {
 #[derive(Default)]
 pub(super) struct Line {
     pub(super) memory_id: Option<u64>,
+    pub(super) id: Option<String>,
     pub(super) title: Option<String>,
     /// Wider than stored, so that a number too large for float32 can be named by its element.
     pub(super) embedding: Option<Vec<f64>>,
@@ -46,6 +48,11 @@ impl Lines {
     /// Judges a line by itself and beside those before.
     pub(super) fn accept(&mut self, line: Line) -> Result<Line, Reason> {
         line.check(self.dim)?;
+        if self.columns.id_column().is_some() {
+            let id =
+                line.id.as_deref().ok_or((Some(ID), "the field is missing or null, which has the id".to_owned()))?;
+            judge(id).map_err(|reason| (Some(ID), reason))?;
+        }
         let fields = line.fields();
         match &self.fields {
             Some(first) => same_fields(first, &fields)?,
@@ -132,6 +139,7 @@ impl Line {
             columns.iter_mut().zip(self.coordinates).for_each(|(column, value)| column.extend(value));
         }
         rows.memory_ids.extend(self.memory_id);
+        rows.ids.extend(self.id);
         rows.titles.push(self.title.unwrap_or_default());
         push(&mut rows.galactic_distance, self.galactic_distance);
         push(&mut rows.importance, self.importance);

@@ -7,6 +7,7 @@ use megaring_core::Error;
 
 use crate::columns::{self, EMBEDDING};
 use crate::fault::Fault;
+use crate::text_ids::check_column;
 
 /// Which columns are read. By default all, under the names they have; one that is not read is not looked at.
 #[derive(Debug, Clone, Default)]
@@ -15,7 +16,11 @@ pub struct Columns {
     renamed: Vec<(String, String)>,
     ignored: Vec<String>,
     embeddings_only: bool,
+    id_column: Option<String>,
 }
+
+/// Stands for the id column where columns are known by the names that they have in every corpus.
+pub(super) const ID: &str = "the id column";
 
 impl Columns {
     /// The embeddings, and nothing beside them.
@@ -41,6 +46,28 @@ impl Columns {
         }
         self.renamed.push((name.to_owned(), in_file.to_owned()));
         Ok(())
+    }
+
+    /// Has the rows' ids read, as text, from the file's column of this name. Rows without one are bad.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `id_column` for a name that has another meaning.
+    pub fn read_ids(&mut self, column: &str) -> Result<(), Error> {
+        check_column(column)?;
+        self.id_column = Some(column.to_owned());
+        Ok(())
+    }
+
+    /// The column that has the rows' ids as text.
+    pub(super) fn id_column(&self) -> Option<&str> {
+        self.id_column.as_deref()
+    }
+
+    /// Which of the columns that are known here one of the file is, the id column among them.
+    pub(super) fn known(&self, in_file: &str) -> Option<&'static str> {
+        let name = self.name(in_file)?;
+        let is_id = self.id_column() == Some(name);
+        columns::known().find(|known| *known == name).or_else(|| is_id.then_some(ID))
     }
 
     /// Leaves the file's column `in_file` behind; it need not be there.
@@ -73,6 +100,9 @@ impl Columns {
 
     /// What a column is called in the file.
     pub(super) fn in_file<'a>(&'a self, name: &'a str) -> &'a str {
+        if let Some(column) = self.id_column().filter(|_| name == ID) {
+            return column;
+        }
         self.renamed.iter().find(|(here, _)| here == name).map_or(name, |(_, there)| there)
     }
 
@@ -94,6 +124,9 @@ impl Columns {
         let (places, fields): (Vec<usize>, Vec<_>) =
             read.map(|(at, field, name)| (at, Arc::new(field.as_ref().clone().with_name(name)))).unzip();
         let read = Schema::new(fields);
+        if let Some(column) = self.id_column().filter(|column| read.field_with_name(column).is_err()) {
+            return Err(missing(column));
+        }
         match read.field_with_name(EMBEDDING) {
             Ok(_) => Ok((places, Arc::new(read))),
             Err(_) => Err(missing(EMBEDDING)),
@@ -129,6 +162,7 @@ impl Columns {
 /// What helps where a column that happens to have a name with a meaning here is of another type.
 pub(super) fn way_out(name: &str, in_file: &str) -> String {
     match name {
+        ID => "ids are texts".to_owned(),
         EMBEDDING => format!("`--column {EMBEDDING}=NAME` names another column"),
         _ => format!("`--ignore-column {in_file}` leaves it out"),
     }

@@ -113,3 +113,11 @@ pub(crate) fn random(state: &mut u64) -> u64 {
     *state ^= *state << 17;
     *state
 }
+
+/// Texts that have one xxHash64: of two stripes of 32 bytes, the first differs, and the second makes up for it.
+pub(crate) const TWINS: [&str; 4] = [
+    "/inbox/2/from-ann/2026-11-30/mai00000001/from-ann/2026-11-30/mai",
+    "/ehnm-ge/from-ann/2026-11-30/maiQ XRVoYJ/from-ann/2026-11-30/mai",
+    "/_zq8zu0/from-ann/2026-11-30/maiY4JnUN/+/from-ann/2026-11-30/mai",
+    "/-e/09m2/from-ann/2026-11-30/maiRc..5Y~;/from-ann/2026-11-30/mai",
+];

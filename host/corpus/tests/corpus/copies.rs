@@ -169,6 +169,7 @@ fn pairs_are_written_as_they_are() {
         neighbours: vec![3, 4],
         neighbour_ids: vec![8, 9],
         scores: vec![0.5, -1.0],
+        ..Pairs::default()
     };
     let read = |path: &Path, format: Format| -> Vec<RecordBatch> {
         let file = fs::File::open(path).unwrap();
@@ -182,7 +183,7 @@ fn pairs_are_written_as_they_are() {
     };
     for (name, format) in [("pairs.arrow", Format::ArrowFile), ("pairs.parquet", Format::Parquet)] {
         let path = out.path().join(name);
-        let mut file = PairFile::create(&path, format).unwrap();
+        let mut file = PairFile::create(&path, format, [false; 2]).unwrap();
         file.push(pairs(0)).unwrap();
         file.push(pairs(2)).unwrap();
         assert!(!path.exists(), "it is not whole yet");
@@ -196,9 +197,19 @@ fn pairs_are_written_as_they_are() {
         assert_eq!(batch.column(2).as_primitive::<UInt32Type>().values(), &[3, 4, 3, 4]);
         assert_eq!(batch.column(3).as_primitive::<UInt64Type>().values(), &[8, 9, 8, 9]);
         assert_eq!(batch.column(4).as_primitive::<Float32Type>().values(), &[0.5, -1.0, 0.5, -1.0]);
-        assert_eq!(violation(PairFile::create(&path, format)).field, "path");
+        assert_eq!(violation(PairFile::create(&path, format, [false; 2])).field, "path");
     }
+    // Where ids are texts, they stand in the place of the numbers.
+    let path = out.path().join("texts.arrow");
+    let mut file = PairFile::create(&path, Format::ArrowFile, [true, false]).unwrap();
+    file.push(Pairs { text_ids: vec!["a".into(), "b".into()], ..pairs(0) }).unwrap();
+    file.finish().unwrap();
+    let batch = &read(&path, Format::ArrowFile)[0];
+    assert_eq!(batch.schema().field(1).name(), "id");
+    assert_eq!(batch.column(1).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(batch.column(3).as_primitive::<UInt64Type>().values(), &[8, 9]);
+    std::fs::remove_file(path).unwrap();
     let dropped = out.path().join("dropped.arrow");
-    drop(PairFile::create(&dropped, Format::ArrowFile).unwrap());
+    drop(PairFile::create(&dropped, Format::ArrowFile, [false; 2]).unwrap());
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 2, "nothing is left behind");
 }

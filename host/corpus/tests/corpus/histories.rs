@@ -1,5 +1,6 @@
 //! Random histories of a corpus beside a plain list: rows are appended, replaced, deleted, merged, copied and searched,
-//! the store is closed or lost and opened again, and what is there is what the list says.
+//! the store is closed or lost and opened again, and what is there is what the list says. Some corpora have their ids
+//! as texts, of which several have one hash.
 //!
 //! `MEGARING_HISTORIES` says how many; 40 unless set.
 
@@ -12,9 +13,11 @@ use megaring_core::lists::Candidates;
 use megaring_core::matrix::Matrix;
 use megaring_core::rescore::{Ask, Hit, compare, rank};
 use megaring_core::{Element, Error, Metric, RowType};
-use megaring_corpus::{Access, CreateOptions, OpenOptions, Rows, Store};
+use megaring_corpus::{
+    Access, CreateOptions, IdList, OpenOptions, Rows, Selection, Store, TextIds, find, find_each, find_texts,
+};
 
-use crate::common::{assert_derived, random};
+use crate::common::{TWINS, assert_derived, random};
 
 const DIM: usize = 5;
 const NAME: &str = "a";
@@ -25,10 +28,20 @@ const IDS: u64 = 60;
 
 #[derive(Debug, Clone, PartialEq)]
 struct Row {
-    id: u64,
+    id: Id,
     title: String,
     values: Vec<f32>,
 }
+
+/// A number, or a text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Id {
+    Number(u64),
+    Text(String),
+}
+
+/// The column of text ids.
+const COLUMN: &str = "path";
 
 /// The corpus as a list, and how many rows it ever got.
 #[derive(Debug, Default, Clone)]
@@ -38,12 +51,26 @@ struct Model {
     /// The largest id that a row ever had, and one.
     next_id: u64,
     unique: bool,
+    has_texts: bool,
 }
 
 impl Model {
     fn got(&mut self, rows: &[Row]) {
         self.ever += rows.len() as u64;
-        self.next_id = rows.iter().map(|row| row.id + 1).fold(self.next_id, u64::max);
+        for row in rows {
+            if let Id::Number(number) = row.id {
+                self.next_id = self.next_id.max(number + 1);
+            }
+        }
+    }
+
+    /// The id that a number stands for: of texts, the first have one hash.
+    fn id(&self, number: u64) -> Id {
+        match TWINS.get(number as usize) {
+            _ if !self.has_texts => Id::Number(number),
+            Some(twin) => Id::Text((*twin).to_owned()),
+            None => Id::Text(format!("inbox/{number}")),
+        }
     }
 }
 
@@ -78,9 +105,11 @@ impl History {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path(), &mut seed);
         let unique = random(&mut seed).is_multiple_of(3);
+        let has_texts = random(&mut seed).is_multiple_of(2);
+        let id_column = has_texts.then(|| COLUMN.to_owned());
         let row_type = if random(&mut seed).is_multiple_of(4) { RowType::bits(32 * DIM - 8) } else { DIM.into() };
-        store.create_with(NAME, row_type, CreateOptions { unique_ids: unique }).unwrap();
-        let model = Model { unique, ..Model::default() };
+        store.create_with(NAME, row_type, CreateOptions { unique_ids: unique, id_column }).unwrap();
+        let model = Model { unique, has_texts, ..Model::default() };
         Self { seed, folder, store, row_type, model, held: None, copies: 0 }
     }
 
@@ -89,7 +118,7 @@ impl History {
     }
 
     fn step(&mut self, step: u64) {
-        match self.below(13) {
+        match self.below(14) {
             0..=2 => self.append(step),
             3..=5 => self.upsert(step),
             6..=7 => self.delete(),
@@ -97,18 +126,19 @@ impl History {
             9 => self.copy(),
             10 => self.search(),
             11 => self.lose(),
+            12 => self.select(),
             _ => self.hold(),
         }
     }
 
     /// Rows of a batch, whose ids may come more than once.
-    fn fresh(&mut self, step: u64, ids: impl Fn(u64) -> u64) -> Vec<Row> {
+    fn fresh(&mut self, step: u64) -> Vec<Row> {
         let many = if self.below(4) == 0 { 40 } else { 6 };
         let count = self.below(many);
         let mut row = |at: u64| {
             let value = random(&mut self.seed);
             let values = (0..DIM).map(|i| self.value((value >> (8 * i)) & 15)).collect();
-            Row { id: ids(value >> 20), title: format!("{step}.{at}"), values }
+            Row { id: self.model.id((value >> 20) % IDS), title: format!("{step}.{at}"), values }
         };
         (0..count).map(&mut row).collect()
     }
@@ -129,17 +159,17 @@ impl History {
     }
 
     fn append(&mut self, step: u64) {
-        let has_ids = self.below(3) > 0;
-        let mut rows = self.fresh(step, |id| id % IDS);
+        let has_ids = self.below(3) > 0 || self.model.has_texts;
+        let mut rows = self.fresh(step);
         let mut appender = self.store.append(NAME).unwrap();
         let mut batch = self.batch(&rows);
         if !has_ids {
             batch.memory_ids.clear();
             let first = if self.model.unique { self.model.next_id } else { self.model.ever };
-            rows.iter_mut().zip(first..).for_each(|(row, id)| row.id = id);
+            rows.iter_mut().zip(first..).for_each(|(row, id)| row.id = Id::Number(id));
         }
         appender.push(batch).unwrap();
-        let all = self.model.rows.iter().chain(&rows).map(|row| row.id);
+        let all = self.model.rows.iter().chain(&rows).map(|row| row.id.clone());
         if self.model.unique && has_ids && has_twice(all.collect()) {
             assert!(matches!(appender.commit(), Err(Error::Invalid(_))));
             return;
@@ -152,7 +182,7 @@ impl History {
     }
 
     fn upsert(&mut self, step: u64) {
-        let rows = self.fresh(step, |id| id % IDS);
+        let rows = self.fresh(step);
         let mut appender = self.store.upsert(NAME).unwrap();
         appender.push(self.batch(&rows)).unwrap();
         let appended = appender.commit().unwrap();
@@ -168,12 +198,15 @@ impl History {
 
     fn delete(&mut self) {
         let count = self.below(12);
-        let mut ids: Vec<u64> = (0..count).map(|_| self.below(IDS + 5)).collect();
-        let deleted = self.store.delete(NAME, &ids).unwrap();
+        let numbers: Vec<u64> = (0..count).map(|_| self.below(IDS + 5)).collect();
+        let mut ids: Vec<Id> = numbers.iter().map(|number| self.model.id(*number)).collect();
+        let (numbers, texts) = split(&ids);
+        let deleted = self.store.delete_all(NAME, &numbers, &texts).unwrap();
         ids.sort_unstable();
         ids.dedup();
-        let missing = ids.iter().copied().filter(|id| !self.model.rows.iter().any(|row| row.id == *id));
-        assert_eq!(deleted.missing, missing.collect::<Vec<_>>());
+        ids.retain(|id| !self.model.rows.iter().any(|row| row.id == *id));
+        assert_eq!((deleted.missing, deleted.missing_texts), split(&ids));
+        let ids: Vec<Id> = numbers.into_iter().map(Id::Number).chain(texts.into_iter().map(Id::Text)).collect();
         let before = self.model.rows.len();
         self.model.rows.retain(|row| !ids.contains(&row.id));
         assert_eq!((deleted.rows, deleted.total_rows), (before - self.model.rows.len(), self.model.rows.len()));
@@ -184,9 +217,11 @@ impl History {
         self.copies += 1;
         let name = format!("copy-{}", self.copies);
         self.store.take_from(&self.store, NAME, &name).unwrap();
-        self.store.delete(NAME, &[1, 2, 3]).unwrap();
+        let gone = [1, 2, 3].map(|number| self.model.id(number));
+        let (numbers, texts) = split(&gone);
+        self.store.delete_all(NAME, &numbers, &texts).unwrap();
         assert_eq!(rows_of(&self.store.view(&name).unwrap()), self.model.rows);
-        self.model.rows.retain(|row| ![1, 2, 3].contains(&row.id));
+        self.model.rows.retain(|row| !gone.contains(&row.id));
         self.store.drop_corpus(&name).unwrap();
     }
 
@@ -205,6 +240,41 @@ impl History {
             want.truncate(7);
             assert_eq!(found, want, "{metric}");
         }
+    }
+
+    /// Rows are found by their ids, allowed and denied, and fetched.
+    fn select(&mut self) {
+        let view = self.store.view(NAME).unwrap();
+        let count = self.below(8);
+        let listed: Vec<Id> = (0..count)
+            .map(|_| {
+                let number = self.below(IDS + 5);
+                self.model.id(number)
+            })
+            .collect();
+        let (numbers, texts) = split(&listed);
+        let list = IdList { numbers: numbers.iter().copied().collect(), texts: texts.iter().cloned().collect() };
+        let model = |is_wanted: &dyn Fn(&Row) -> bool| {
+            self.model.rows.iter().filter(|row| is_wanted(row)).cloned().collect::<Vec<Row>>()
+        };
+        let allow = Selection { allow: Some(list.clone()), ..Selection::default() };
+        let allowed = rows_of(&self.store.select(&view, &allow).unwrap().view);
+        assert_eq!(allowed, model(&|row| listed.contains(&row.id)));
+        let deny = Selection { deny: list, ..Selection::default() };
+        let left = rows_of(&self.store.select(&view, &deny).unwrap().view);
+        assert_eq!(left, model(&|row| !listed.contains(&row.id)));
+        let rows = match self.model.has_texts {
+            true => find_texts(&view, &texts, usize::MAX).unwrap().0,
+            false => find(&view, &numbers, usize::MAX).unwrap().0,
+        };
+        let all = rows_of(&view);
+        let places: Vec<usize> = view.visible_runs(0..view.rows()).flatten().collect();
+        let found = rows.iter().map(|row| &all[places.iter().position(|place| *place == *row as usize).unwrap()]);
+        let wanted = listed.iter().flat_map(|id| self.model.rows.iter().filter(move |row| row.id == *id));
+        assert_eq!(found.collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+        let each = find_each(&view, &numbers, &texts, "query_ids");
+        let is_once = |id: &Id| self.model.rows.iter().filter(|row| row.id == *id).count() == 1;
+        if listed.iter().all(is_once) { assert_eq!(each.unwrap(), rows) } else { assert!(each.is_err()) }
     }
 
     /// The store is closed and opened again, or what is on the disk is opened as if the process had been killed.
@@ -235,8 +305,10 @@ impl History {
     }
 
     fn batch(&self, rows: &[Row]) -> Rows {
+        let ids: Vec<Id> = rows.iter().map(|row| row.id.clone()).collect();
         Rows {
-            memory_ids: rows.iter().map(|row| row.id).collect(),
+            memory_ids: split(&ids).0,
+            ids: split(&ids).1,
             titles: rows.iter().map(|row| row.title.clone()).collect(),
             embeddings: Matrix {
                 rows: rows.len(),
@@ -275,14 +347,28 @@ fn open(folder: &Path, seed: &mut u64) -> Arc<Store> {
 }
 
 fn rows_of(view: &CorpusView) -> Vec<Row> {
+    let texts = TextIds::of(view).unwrap();
     let row = |row: usize| {
-        let (id, title) = view.label(row as u32);
+        let (number, title) = view.label(row as u32);
+        let id = texts.get(row as u32).map_or(Id::Number(number), |text| Id::Text(text.to_owned()));
         Row { id, title: title.to_owned(), values: view.embedding(row as u32).to_vec() }
     };
     view.visible_runs(0..view.rows()).flatten().map(row).collect()
 }
 
-fn has_twice(mut ids: Vec<u64>) -> bool {
+/// The numbers among ids, and the texts.
+fn split(ids: &[Id]) -> (Vec<u64>, Vec<String>) {
+    let (mut numbers, mut texts) = (Vec::new(), Vec::new());
+    for id in ids {
+        match id {
+            Id::Number(number) => numbers.push(*number),
+            Id::Text(text) => texts.push(text.clone()),
+        }
+    }
+    (numbers, texts)
+}
+
+fn has_twice(mut ids: Vec<Id>) -> bool {
     ids.sort_unstable();
     ids.windows(2).any(|pair| pair[0] == pair[1])
 }

@@ -24,3 +24,4 @@ mod prefixes;
 mod selections;
 mod sent;
 mod store;
+mod text_ids;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use megaring_core::Error;
 use megaring_core::corpus::CorpusView;
 use megaring_core::rescore::Hit;
-use megaring_corpus::{Pairs, Store};
+use megaring_corpus::{Pairs, Store, TextIds};
 use megaring_engine::long_search::{Asked, Of, add_pairs};
 use megaring_proto::v1 as pb;
 
 use super::search::finite_threshold;
-use super::{LongCall, Named, Telling, prefix};
+use super::{LongCall, Named, Telling, prefix, text_id_bytes};
 use crate::reply_limit::ReplyLimit;
 use crate::validate::{at_least_one_answer, metric};
 
@@ -18,6 +18,8 @@ use crate::validate::{at_least_one_answer, metric};
 pub(crate) struct PairsTelling {
     corpus: Arc<CorpusView>,
     searched: Arc<CorpusView>,
+    /// The text ids of both.
+    texts: [TextIds; 2],
 }
 
 impl LongCall for pb::JoinRequest {
@@ -50,7 +52,8 @@ impl LongCall for pb::JoinRequest {
         }
         let compared = prefix(store, corpus.clone(), self.prefix_dim)?;
         let of = Of::Rows { corpus: compared.clone(), rows: self.begin..end };
-        let telling = PairsTelling { corpus, searched: searched.clone() };
+        let texts = [TextIds::of(&corpus)?, TextIds::of(&searched)?];
+        let telling = PairsTelling { corpus, searched: searched.clone(), texts };
         let searched = if is_self { compared } else { prefix(store, searched, self.prefix_dim)? };
         Ok((Asked { searched, of, metric, k, threshold }, telling))
     }
@@ -62,19 +65,21 @@ impl Telling for PairsTelling {
     const TOO_LARGE: &'static str = "corpus";
     const PART_BYTES: usize = 0;
 
-    /// Two rows of five bytes, two ids of ten, a score of four.
-    fn bytes(&self, _: &Hit) -> usize {
-        34
+    /// Two rows of five bytes, two ids of ten, a score of four, and the texts.
+    fn bytes(&self, row: u32, hit: &Hit) -> usize {
+        34 + text_id_bytes(&self.texts[0], row) + text_id_bytes(&self.texts[1], hit.row)
     }
 
     fn add(&self, message: &mut Self::Message, row: u32, hits: &[Hit], _: bool) {
         let mut pairs = Pairs::default();
-        add_pairs(&mut pairs, &self.corpus, row, &self.searched, hits);
+        add_pairs(&mut pairs, &self.corpus, row, &self.searched, hits, &self.texts);
         message.rows.append(&mut pairs.rows);
         message.memory_ids.append(&mut pairs.memory_ids);
         message.neighbours.append(&mut pairs.neighbours);
         message.neighbour_ids.append(&mut pairs.neighbour_ids);
         message.scores.append(&mut pairs.scores);
+        message.text_ids.append(&mut pairs.text_ids);
+        message.neighbour_text_ids.append(&mut pairs.neighbour_text_ids);
     }
 
     fn close(&self, message: &mut Self::Message, made: Option<pb::Made>, next: u32) {

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use megaring_core::corpus::CorpusView;
 use megaring_core::nearest::{AXES, DEFAULT_WEIGHTS, MAX_WEIGHT, Nearest, Neighbour, Points, is_weight};
 use megaring_core::{Answered, Error};
+use megaring_corpus::TextIds;
 use megaring_engine::Outcome;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::nearest_request::Among;
 
-use super::{Call, Named, Validated, check_columns, columns_of, reply_bytes};
+use super::{Call, Named, Validated, check_columns, columns_of, reply_bytes, text_ids};
 use crate::reply::made;
 use crate::reply_limit::ReplyLimit;
 use crate::validate::{at_least_one_answer, points};
@@ -102,17 +103,19 @@ fn reply(
 ) -> Result<pb::NearestResponse, Error> {
     let rows = outcome.answer.iter().flatten().map(|neighbour| neighbour.row);
     let columns = corpus.map_or_else(|| Ok(Bytes::new()), |corpus| columns_of(corpus, rows, columns, limit))?;
-    let results = outcome.answer.iter().map(|found| neighbours(found, corpus, titles)).collect();
+    let ids = corpus.map_or_else(|| Ok(TextIds::default()), TextIds::of)?;
+    let results = outcome.answer.iter().map(|found| neighbours(found, corpus, &ids, titles)).collect();
     let generation = corpus.map_or(0, |corpus| u64::from(corpus.generation()));
     Ok(pb::NearestResponse { results, made: Some(made(outcome.made)), generation, columns })
 }
 
-fn neighbours(found: &[Neighbour], corpus: Option<&CorpusView>, titles: bool) -> pb::Neighbours {
+fn neighbours(found: &[Neighbour], corpus: Option<&CorpusView>, ids: &TextIds, titles: bool) -> pb::Neighbours {
     let labels = || corpus.into_iter().flat_map(|corpus| found.iter().map(|at| corpus.label(at.row)));
     pb::Neighbours {
         rows: found.iter().map(|at| at.row).collect(),
         memory_ids: labels().map(|(id, _)| id).collect(),
         distances: found.iter().map(|at| at.distance).collect(),
         titles: if titles { labels().map(|(_, title)| title.into()).collect() } else { Vec::new() },
+        text_ids: text_ids(ids, found.iter().map(|at| at.row)),
     }
 }

@@ -7,13 +7,17 @@ use megaring_core::exact::reported;
 use megaring_core::rescore::{Hit, Ranked};
 use megaring_core::search::{Queries, Search};
 use megaring_core::{Answered, Error, RowType};
+use megaring_corpus::{TextIds, find_each};
 use megaring_engine::{Engine, Outcome, Terms};
 use megaring_proto::v1 as pb;
 
-use super::{AnswerOf, Call, Named, Validated, check_columns, columns_of, named, reply_bytes};
+use super::{AnswerOf, Call, Named, Validated, check_columns, columns_of, named, reply_bytes, text_ids};
 use crate::reply::made;
 use crate::reply_limit::ReplyLimit;
-use crate::validate::{at_least_one_answer, metric, not_finite_field, row_bytes, row_numbers, vector_bytes, vectors};
+use crate::service::LIGHT_BYTES;
+use crate::validate::{
+    at_least_one_answer, id_lists, metric, not_finite_field, row_bytes, row_numbers, vector_bytes, vectors,
+};
 
 /// A hit is a row, an id and a score: six bytes where all numbers are small.
 const LEAST_HIT_BYTES: usize = 6;
@@ -22,6 +26,8 @@ const LEAST_HIT_BYTES: usize = 6;
 const LEAST_QUERY_BYTES: usize = 2;
 /// The field with queries that are rows of the corpus.
 const ROWS: &str = "query_rows";
+/// The field with their ids.
+const IDS: &str = "query_ids";
 
 impl Call for pb::SearchRequest {
     type Operation = Search;
@@ -36,7 +42,9 @@ impl Call for pb::SearchRequest {
     }
 
     fn payload_bytes(&self) -> usize {
-        vector_bytes(self.queries.as_ref()) + row_bytes(self.query_rows.as_ref())
+        // Ids are looked for among those of all rows.
+        let by_ids = self.query_ids.as_ref().map_or(0, |_| LIGHT_BYTES + 1);
+        vector_bytes(self.queries.as_ref()) + row_bytes(self.query_rows.as_ref()) + by_ids
     }
 
     fn take_filter(&mut self) -> Option<pb::Filter> {
@@ -53,7 +61,8 @@ impl Call for pb::SearchRequest {
         let metric = metric(self.metric, &view)?;
         let k = at_least_one_answer(self.k)?;
         let threshold = self.threshold.map(finite_threshold).transpose()?;
-        let (field, queries) = queries(self.queries, self.query_rows, (&whole, searched.row_type()), limit)?;
+        let named = (self.query_rows, self.query_ids);
+        let (field, queries) = queries(self.queries, named, (&whole, searched.row_type()), limit)?;
         let hits = k.min(view.visible_rows());
         let (hits_each, bytes) = if threshold.is_none() { (hits, LEAST_HIT_BYTES) } else { (1, LEAST_QUERY_BYTES) };
         limit.ensure(field, queries.len(), hits_each, bytes)?;
@@ -86,23 +95,34 @@ impl Call for pb::SearchRequest {
 /// rows of a corpus.
 pub(super) fn queries(
     sent: Option<pb::Vectors>,
-    rows: Option<pb::RowNumbers>,
+    (rows, ids): (Option<pb::RowNumbers>, Option<pb::Ids>),
     (corpus, row_type): (&CorpusView, RowType),
     limit: ReplyLimit,
 ) -> Result<(&'static str, Queries), Error> {
-    match (rows, sent) {
-        (None, sent) => Ok((Search::ITEMS, Queries::Sent(vectors(Search::ITEMS, sent, row_type)?))),
-        (Some(_), Some(sent)) if sent.rows > 0 || !sent.data.is_empty() => {
-            Err(Error::field(ROWS, "queries are given too; send one of the two"))
+    let is_sent = sent.as_ref().is_some_and(|sent| sent.rows > 0 || !sent.data.is_empty());
+    let field = if rows.is_some() { ROWS } else { IDS };
+    if is_sent && (rows.is_some() || ids.is_some()) {
+        return Err(Error::field(field, "queries are given too; send one of the two"));
+    }
+    // As many as could be sent: by their numbers alone a small request could ask for hours of work.
+    let most = limit.answers(corpus.dim() * size_of::<f32>());
+    let check = |named: usize| match named > most {
+        true => {
+            Err(Error::field(field, format!("{named} rows are named, and {most} is the most at a time; send fewer")))
         }
-        (Some(rows), _) => {
-            // As many as could be sent: by their numbers alone a small request could ask for hours of work.
-            let (named, most) = (rows.numbers.len(), limit.answers(corpus.dim() * size_of::<f32>()));
-            if named > most {
-                let text = format!("{named} rows are named, and {most} is the most at a time; send fewer");
-                return Err(Error::field(ROWS, text));
-            }
+        false => Ok(()),
+    };
+    match (rows, ids) {
+        (None, None) => Ok((Search::ITEMS, Queries::Sent(vectors(Search::ITEMS, sent, row_type)?))),
+        (Some(_), Some(_)) => Err(Error::field(IDS, "rows are named by their numbers too; send one of the two")),
+        (Some(rows), None) => {
+            check(rows.numbers.len())?;
             Ok((ROWS, Queries::Rows(row_numbers(ROWS, rows, corpus)?)))
+        }
+        (None, Some(ids)) => {
+            let (numbers, texts) = id_lists(IDS, ids, most)?;
+            check(numbers.len() + texts.len())?;
+            Ok((IDS, Queries::Rows(find_each(corpus, &numbers, &texts, IDS)?)))
         }
     }
 }
@@ -121,18 +141,20 @@ fn reply(
 ) -> Result<pb::SearchResponse, Error> {
     let rows = outcome.answer.iter().flat_map(|ranked| ranked.hits.iter().map(|hit| hit.row));
     let columns = columns_of(corpus, rows, columns, limit)?;
-    let results = outcome.answer.iter().map(|ranked| hits(&ranked.hits, corpus, titles)).collect();
+    let ids = TextIds::of(corpus)?;
+    let results = outcome.answer.iter().map(|ranked| hits(&ranked.hits, corpus, &ids, titles)).collect();
     let generation = u64::from(corpus.generation());
     Ok(pb::SearchResponse { results, made: Some(made(outcome.made)), generation, columns })
 }
 
 /// Hits as the wire has them.
-pub(super) fn hits(hits: &[Hit], corpus: &CorpusView, titles: bool) -> pb::Hits {
+pub(super) fn hits(hits: &[Hit], corpus: &CorpusView, ids: &TextIds, titles: bool) -> pb::Hits {
     let label = |hit: &Hit| corpus.label(hit.row);
     pb::Hits {
         rows: hits.iter().map(|hit| hit.row).collect(),
         memory_ids: hits.iter().map(|hit| label(hit).0).collect(),
         scores: hits.iter().map(|hit| reported(hit.score)).collect(),
         titles: if titles { hits.iter().map(|hit| label(hit).1.into()).collect() } else { Vec::new() },
+        text_ids: text_ids(ids, hits.iter().map(|hit| hit.row)),
     }
 }

@@ -5,23 +5,22 @@ use std::sync::Arc;
 use megaring_core::Error;
 use megaring_core::corpus::CorpusView;
 use megaring_core::rescore::Hit;
-use megaring_corpus::Store;
+use megaring_corpus::{Store, TextIds};
 use megaring_engine::long_search::{Asked, Of};
 use megaring_proto::v1 as pb;
 
 use super::search::{finite_threshold, hits, queries};
-use super::{LongCall, Named, Telling};
+use super::{LongCall, Named, TEXT_BYTES, Telling, text_id_bytes};
 use crate::reply_limit::ReplyLimit;
 use crate::validate::metric;
 
 /// A row of five bytes, an id of ten, a score of four.
 const HIT_BYTES: usize = 19;
-/// The most that stands before a title.
-const TITLE_BYTES: usize = 6;
 
 /// How the hits of queries are told.
 pub(crate) struct HitsTelling {
     corpus: Arc<CorpusView>,
+    ids: TextIds,
     titles: bool,
 }
 
@@ -38,8 +37,10 @@ impl LongCall for pb::SearchRangeRequest {
         let metric = metric(self.metric, &corpus)?;
         let none = || Error::field("threshold", "give one; Search answers the best k without");
         let threshold = Some(finite_threshold(self.threshold.ok_or_else(none)?)?);
-        let (_, queries) = queries(self.queries, self.query_rows, (&whole, searched.row_type()), limit)?;
-        let telling = HitsTelling { corpus, titles: self.with_titles };
+        let named = (self.query_rows, self.query_ids);
+        let (_, queries) = queries(self.queries, named, (&whole, searched.row_type()), limit)?;
+        let ids = TextIds::of(&corpus)?;
+        let telling = HitsTelling { corpus, ids, titles: self.with_titles };
         Ok((Asked { searched, of: Of::Queries(queries), metric, k: None, threshold }, telling))
     }
 }
@@ -50,12 +51,13 @@ impl Telling for HitsTelling {
     const TOO_LARGE: &'static str = "with_titles";
     const PART_BYTES: usize = 48;
 
-    fn bytes(&self, hit: &Hit) -> usize {
-        HIT_BYTES + if self.titles { TITLE_BYTES + self.corpus.label(hit.row).1.len() } else { 0 }
+    fn bytes(&self, _: u32, hit: &Hit) -> usize {
+        let title = if self.titles { TEXT_BYTES + self.corpus.label(hit.row).1.len() } else { 0 };
+        HIT_BYTES + title + text_id_bytes(&self.ids, hit.row)
     }
 
     fn add(&self, message: &mut Self::Message, query: u32, found: &[Hit], is_last: bool) {
-        let hits = Some(hits(found, &self.corpus, self.titles));
+        let hits = Some(hits(found, &self.corpus, &self.ids, self.titles));
         message.results.push(pb::RangeHits { query, hits, is_last });
     }
 

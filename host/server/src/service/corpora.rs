@@ -20,7 +20,8 @@ impl Corpora for Service {
         let (service, request) = (self.clone(), request.into_inner());
         let work = move || {
             service.refuse_if_draining()?;
-            let options = CreateOptions { unique_ids: request.unique_ids };
+            let id_column = Some(request.id_column).filter(|column| !column.is_empty());
+            let options = CreateOptions { unique_ids: request.unique_ids, id_column };
             let row_type = validate::row_type(request.dtype, request.dim)?;
             service.engine.store().create_with(&request.name, row_type, options)
         };
@@ -47,7 +48,8 @@ impl Corpora for Service {
         request: Request<Streaming<pb::DeleteRequest>>,
     ) -> Result<Response<pb::DeleteResponse>, Status> {
         let mut messages = request.into_inner();
-        let Some(pb::DeleteRequest { corpus, mut ids }) = messages.message().await? else { return Err(unnamed()) };
+        let Some(first) = messages.message().await? else { return Err(unnamed()) };
+        let pb::DeleteRequest { corpus, mut ids, mut text_ids } = first;
         if corpus.is_empty() {
             return Err(status(&Error::field("corpus", FIRST_NAMES)));
         }
@@ -56,18 +58,19 @@ impl Corpora for Service {
                 let reason = format!("ids are of one corpus, here {corpus:?}");
                 return Err(status(&Error::field("corpus", reason)));
             }
-            if ids.len() + more.ids.len() > MOST_IDS {
+            if ids.len() + text_ids.len() + more.ids.len() + more.text_ids.len() > MOST_IDS {
                 let reason = format!("more than {MOST_IDS} ids; delete fewer at a time");
                 return Err(status(&Error::field("ids", reason)));
             }
             ids.extend(more.ids);
+            text_ids.extend(more.text_ids);
         }
         // As an append's end.
         tokio::task::yield_now().await;
         let service = self.clone();
         let work = move || {
             service.refuse_if_draining()?;
-            service.engine.store().delete(&corpus, &ids)
+            service.engine.store().delete_all(&corpus, &ids, &text_ids)
         };
         answered(blocking(work)).await.map(|deleted| Response::new(reply::deleted(deleted)))
     }
@@ -133,18 +136,18 @@ impl Service {
 fn fetch(service: &Service, request: pb::FetchRequest) -> Result<pb::FetchResponse, Error> {
     let pb::FetchRequest { corpus, which, columns } = request;
     let view = service.engine.store().view(&corpus)?;
-    let (rows, missing_ids) = match which {
-        Some(Which::Rows(rows)) => (validate::row_numbers("rows", rows, &view)?, Vec::new()),
-        Some(Which::Ids(mut ids)) => {
-            let mut wanted = std::mem::take(&mut ids.ids);
-            let set = validate::treemap("ids.roaring", ids)?;
-            if set.len() > MOST_FETCHED as u64 {
-                return Err(Error::field("ids.roaring", format!("{} ids; ask for at most {MOST_FETCHED}", set.len())));
-            }
-            wanted.extend(set);
-            megaring_corpus::find(&view, &wanted, MOST_FETCHED)?
+    let (mut missing_ids, mut missing_text_ids) = (Vec::new(), Vec::new());
+    let rows = match which {
+        Some(Which::Rows(rows)) => validate::row_numbers("rows", rows, &view)?,
+        Some(Which::Ids(ids)) => {
+            let (numbers, texts) = validate::id_lists("ids", ids, MOST_FETCHED)?;
+            let (mut rows, more);
+            (rows, missing_ids) = megaring_corpus::find(&view, &numbers, MOST_FETCHED)?;
+            (more, missing_text_ids) = megaring_corpus::find_texts(&view, &texts, MOST_FETCHED)?;
+            rows.extend(more);
+            rows
         }
-        Some(Which::Range(range)) => (stretch(&view, range, &columns, service.settings.reply_limit)?, Vec::new()),
+        Some(Which::Range(range)) => stretch(&view, range, &columns, service.settings.reply_limit)?,
         None => return Err(Error::field("which", "name rows, ids or a range")),
     };
     if rows.len() > MOST_FETCHED {
@@ -153,7 +156,8 @@ fn fetch(service: &Service, request: pb::FetchRequest) -> Result<pb::FetchRespon
     let limit = service.settings.reply_limit;
     let columns = megaring_corpus::fetch(&view, &rows, &columns, limit.0)?.to_stream()?.into();
     let rows = Some(pb::RowNumbers { numbers: rows });
-    let fetched = pb::FetchResponse { rows, columns, missing_ids, generation: u64::from(view.generation()) };
+    let generation = u64::from(view.generation());
+    let fetched = pb::FetchResponse { rows, columns, missing_ids, generation, missing_text_ids };
     limit.check("rows", fetched)
 }
 

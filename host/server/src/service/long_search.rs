@@ -147,7 +147,7 @@ impl<T: Telling> Work<T> {
         while let Some((found, from)) = self.found.take().or_else(|| Some((self.search.found()?, 0))) {
             let (mut to, mut part) = (from, T::PART_BYTES);
             while let Some(hit) = found.hits.get(to) {
-                let more = part + self.telling.bytes(hit);
+                let more = part + self.telling.bytes(found.query, hit);
                 // One hit goes into a message, however large it is.
                 if bytes + more > room && (bytes > 0 || to > from) {
                     break;

@@ -1,7 +1,7 @@
 //! Filters: a wire message becomes a selection of rows.
 
 use megaring_core::Error;
-use megaring_corpus::{Comparison, Filter, RoaringTreemap, Selection, Value};
+use megaring_corpus::{Comparison, Filter, IdList, RoaringTreemap, Selection, Value};
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::condition::Condition as Kind;
 use megaring_proto::v1::filter::Where;
@@ -21,24 +21,39 @@ pub fn selection(filter: Option<pb::Filter>) -> Result<Selection, Error> {
         Some(Where::Text(text)) => Some(text.parse()?),
         Some(Where::Condition(condition)) => Some(parsed(condition)?),
     };
-    let allow = allow.map(|ids| treemap("filter.allow.roaring", ids)).transpose()?;
-    let deny = deny.map_or_else(|| Ok(RoaringTreemap::new()), |ids| treemap("filter.deny.roaring", ids))?;
+    let allow = allow.map(|ids| id_list("filter.allow", ids)).transpose()?;
+    let deny = deny.map_or_else(|| Ok(IdList::default()), |ids| id_list("filter.deny", ids))?;
     Ok(Selection { filter, allow, deny })
 }
 
-/// A set of ids.
-pub(crate) fn treemap(field: &str, sent: pb::Ids) -> Result<RoaringTreemap, Error> {
-    let mut ids = RoaringTreemap::new();
-    if !sent.roaring.is_empty() {
-        let wrong = |reason: String| Error::field(field, format!("not a Roaring bitmap of 64-bit numbers: {reason}"));
-        let mut rest = &sent.roaring[..];
-        ids = RoaringTreemap::deserialize_from(&mut rest).map_err(|error| wrong(error.to_string()))?;
-        if !rest.is_empty() {
-            return Err(wrong(format!("{} bytes are left over", rest.len())));
-        }
+fn id_list(field: &str, sent: pb::Ids) -> Result<IdList, Error> {
+    let mut numbers = treemap(field, &sent.roaring)?;
+    numbers.extend(sent.ids);
+    Ok(IdList { numbers, texts: sent.texts.into_iter().collect() })
+}
+
+/// Ids in the order in which they are listed, of which a bitmap has at most `most`: numbers, and texts.
+pub(crate) fn id_lists(field: &str, sent: pb::Ids, most: usize) -> Result<(Vec<u64>, Vec<String>), Error> {
+    let set = treemap(field, &sent.roaring)?;
+    if set.len() > most as u64 {
+        return Err(Error::field(format!("{field}.roaring"), format!("{} ids; ask for at most {most}", set.len())));
     }
-    ids.extend(sent.ids);
-    Ok(ids)
+    let mut numbers = sent.ids;
+    numbers.extend(set);
+    Ok((numbers, sent.texts))
+}
+
+/// A set of ids, sent as `roaring` in a field.
+fn treemap(field: &str, roaring: &[u8]) -> Result<RoaringTreemap, Error> {
+    if roaring.is_empty() {
+        return Ok(RoaringTreemap::new());
+    }
+    let wrong = |reason: String| {
+        Error::field(format!("{field}.roaring"), format!("not a Roaring bitmap of 64-bit numbers: {reason}"))
+    };
+    let mut rest = roaring;
+    let ids = RoaringTreemap::deserialize_from(&mut rest).map_err(|error| wrong(error.to_string()))?;
+    if rest.is_empty() { Ok(ids) } else { Err(wrong(format!("{} bytes are left over", rest.len()))) }
 }
 
 fn parsed(condition: pb::Condition) -> Result<Filter, Error> {

@@ -14,9 +14,11 @@ pub fn rows(message: pb::Rows, row_type: RowType) -> Result<Rows, Error> {
     let embeddings = vectors("rows.embeddings", message.embeddings, row_type)?;
     let count = embeddings.rows;
     entries("memory_ids", message.memory_ids.len(), count)?;
+    entries("ids", message.ids.len(), count)?;
     entries("titles", message.titles.len(), count)?;
     let mut rows = Rows {
         memory_ids: message.memory_ids,
+        ids: message.ids,
         titles: message.titles,
         embeddings,
         element: row_type.element,

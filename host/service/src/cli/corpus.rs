@@ -16,6 +16,7 @@ use super::import::{self, AppendArgs, ImportArgs};
 use super::selection::read_ids;
 use crate::config::Settings;
 use crate::console::{Failure, Output, Progress, counted, grouped, message};
+use crate::corpora::Ids;
 
 /// What can be done to corpora.
 #[derive(Debug, Subcommand)]
@@ -33,6 +34,9 @@ pub(crate) enum CorpusCommand {
         /// No two rows may have one id
         #[arg(long, env = "MEGARING_CORPUS_CREATE_UNIQUE_IDS", value_parser = BoolishValueParser::new())]
         unique_ids: bool,
+        /// Column that has each row's id as text, such as a UUID or a path [default: ids are numbers]
+        #[arg(long, env = "MEGARING_CORPUS_CREATE_ID_COLUMN", value_name = "NAME")]
+        id_column: Option<String>,
     },
     /// Make a corpus of a file's rows
     Import(ImportArgs),
@@ -42,8 +46,8 @@ pub(crate) enum CorpusCommand {
     Delete {
         /// Corpus
         name: String,
-        /// Ids
-        ids: Vec<u64>,
+        /// Ids: numbers, or texts where the corpus has an id column
+        ids: Vec<String>,
         /// A file of ids, one a line; `-` is standard input
         #[arg(long, env = "MEGARING_CORPUS_DELETE_IDS_FILE", value_name = "FILE")]
         ids_file: Option<PathBuf>,
@@ -121,9 +125,9 @@ impl CorpusCommand {
 
 pub(crate) fn run(command: CorpusCommand, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     match command {
-        CorpusCommand::Create { name, dim, bits, unique_ids } => {
+        CorpusCommand::Create { name, dim, bits, unique_ids, id_column } => {
             let row_type = if bits { RowType::bits(dim) } else { dim.into() };
-            let options = CreateOptions { unique_ids };
+            let options = CreateOptions { unique_ids, id_column };
             let corpus = settings.corpora(Access::Exclusive)?.create(&name, row_type, options)?;
             let what = if bits { "bits" } else { "elements" };
             output.answer(&CorpusRecord::of(&corpus), || format!("{name}: made, for embeddings of {dim} {what}"))
@@ -171,19 +175,24 @@ fn list(corpora: &[Description], output: &mut Output) -> Result<(), Failure> {
 
 fn delete(
     name: &str,
-    mut ids: Vec<u64>,
+    ids: Vec<String>,
     file: Option<&Path>,
     settings: &Settings,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    if let Some(file) = file {
-        ids.extend(read_ids(file)?);
-    } else if ids.is_empty() {
+    if file.is_none() && ids.is_empty() {
         return Err(Failure::Usage("ids are missing: name some, or give --ids-file FILE".into()));
     }
-    let deleted = settings.corpora(Access::Exclusive)?.delete(name, &ids)?;
+    let corpora = settings.corpora(Access::Exclusive)?;
+    let corpus = corpora.describe(name)?;
+    let id_column = corpus.id_column.as_deref();
+    let mut ids = Ids::of_arguments(&ids, id_column)?;
+    if let Some(file) = file {
+        ids.extend(read_ids(file, id_column)?);
+    }
+    let deleted = corpora.delete(name, &ids)?;
     let record = json!({
-        "corpus": name, "rows": deleted.rows, "missing_ids": deleted.missing_ids,
+        "corpus": name, "rows": deleted.rows, "missing_ids": deleted.missing_ids.json(),
         "total_rows": deleted.total_rows, "generation": deleted.generation,
     });
     if deleted.missing > deleted.missing_ids.len() as u64 && output.is_json() {

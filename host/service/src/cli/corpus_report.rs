@@ -17,6 +17,8 @@ pub(crate) struct CorpusRecord<'a> {
     rows: usize,
     deleted_rows: usize,
     unique_ids: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id_column: Option<&'a str>,
     generation: u32,
     segments: Vec<SegmentRecord<'a>>,
     columns: &'a [String],
@@ -58,6 +60,7 @@ impl<'a> CorpusRecord<'a> {
             rows: corpus.rows,
             deleted_rows: corpus.deleted_rows,
             unique_ids: corpus.unique_ids,
+            id_column: corpus.id_column.as_deref(),
             generation: corpus.generation,
             segments: segments.collect(),
             columns: &corpus.columns,
@@ -153,9 +156,13 @@ pub(crate) fn describe_text(corpus: &Description) -> String {
         0 => String::new(),
         rows => format!(", {} deleted", grouped(rows as u64)),
     };
-    let ids = if corpus.unique_ids { ", each id once" } else { "" };
+    let ids = match &corpus.id_column {
+        Some(column) => format!(", ids in {column}"),
+        None => String::new(),
+    };
+    let once = if corpus.unique_ids { ", each id once" } else { "" };
     format!(
-        "{}: {} x {}{deleted}{ids}, version {}, {}, {}\ncolumns: {}\n{segments}",
+        "{}: {} x {}{deleted}{ids}{once}, version {}, {}, {}\ncolumns: {}\n{segments}",
         corpus.name,
         counted(corpus.rows as u64, "row", "rows"),
         corpus.row_type,

@@ -1,12 +1,13 @@
 //! `megaring corpus fetch`: columns of rows, by their numbers or ids.
 
-use megaring_corpus::{Access, fetch, find};
+use megaring_corpus::{Access, fetch, find, find_texts};
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::fetch_request::Which;
 use serde_json::{Map, Value};
 
 use crate::config::Settings;
 use crate::console::{Align, Failure, Output, Table, counted, message};
+use crate::corpora::Ids;
 use crate::remote::{Remote, Rows};
 
 /// `corpus fetch`.
@@ -14,9 +15,9 @@ use crate::remote::{Remote, Rows};
 pub(crate) struct FetchArgs {
     /// Corpus
     name: String,
-    /// Rows that have this id; may be given several times
-    #[arg(long, env = "MEGARING_CORPUS_FETCH_ID", value_name = "ID", value_delimiter = ',')]
-    id: Vec<u64>,
+    /// Rows that have this id, a number, or a text where the corpus has an id column; may be given several times
+    #[arg(long, env = "MEGARING_CORPUS_FETCH_ID", value_name = "ID")]
+    id: Vec<String>,
     /// The row of this number; may be given several times
     #[arg(long, env = "MEGARING_CORPUS_FETCH_ROW", value_name = "N", value_delimiter = ',')]
     row: Vec<u32>,
@@ -52,7 +53,7 @@ pub(crate) fn run(args: &FetchArgs, settings: &Settings, output: &mut Output) ->
     if missing.is_empty() {
         return Ok(());
     }
-    let ids: Vec<String> = missing.iter().take(10).map(u64::to_string).collect();
+    let ids: Vec<String> = missing.shown().take(10).collect();
     let more = if missing.len() > ids.len() { ", …" } else { "" };
     message(&format!("{} found nothing: {}{more}", counted(missing.len() as u64, "id", "ids"), ids.join(", ")));
     Ok(())
@@ -60,8 +61,12 @@ pub(crate) fn run(args: &FetchArgs, settings: &Settings, output: &mut Output) ->
 
 fn here(args: &FetchArgs, settings: &Settings) -> Result<Rows, Failure> {
     let view = settings.store(Access::ReadOnly)?.view(&args.name)?;
-    let (mut rows, missing) = find(&view, &args.id, usize::MAX)?;
+    let ids = Ids::of_arguments(&args.id, view.id_column())?;
+    let (mut rows, numbers) = find(&view, &ids.numbers, usize::MAX)?;
+    let (by_text, texts) = find_texts(&view, &ids.texts, usize::MAX)?;
+    rows.extend(by_text);
     rows.extend(&args.row);
+    let missing = Ids { numbers, texts };
     let columns = fetch(&view, &rows, &args.columns(), usize::MAX)?;
     Ok(Rows { rows, columns, missing, generation: view.generation().into() })
 }
@@ -74,7 +79,8 @@ fn there(args: &FetchArgs, remote: &Remote) -> Result<Rows, Failure> {
     if args.id.is_empty() {
         return fetch(numbers(args.row.clone()));
     }
-    let by_id = fetch(Which::Ids(pb::Ids { ids: args.id.clone(), ..pb::Ids::default() }))?;
+    let corpus = remote.describe(&args.name)?;
+    let by_id = fetch(Which::Ids(Ids::of_arguments(&args.id, corpus.id_column.as_deref())?.message()))?;
     if args.row.is_empty() {
         return Ok(by_id);
     }

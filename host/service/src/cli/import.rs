@@ -37,6 +37,9 @@ pub(crate) struct ImportArgs {
     /// The vectors are bits: the file's are their bytes, as numpy.packbits makes them
     #[arg(long, env = "MEGARING_CORPUS_IMPORT_BITS", value_parser = BoolishValueParser::new())]
     bits: bool,
+    /// The corpus that is made has each row's id as text in this column of the file, such as a UUID or a path
+    #[arg(long, env = "MEGARING_CORPUS_IMPORT_ID_COLUMN", value_name = "NAME")]
+    id_column: Option<String>,
 }
 
 /// `corpus append`.
@@ -109,15 +112,21 @@ pub struct Imported {
 
 pub(crate) fn import(args: &ImportArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     let mut corpora = settings.corpora(Access::Exclusive)?;
-    if corpora.find(&args.name)?.is_some_and(|corpus| corpus.rows > 0) {
-        let name = &args.name;
+    let (name, known) = (&args.name, corpora.find(&args.name)?);
+    if known.as_ref().is_some_and(|corpus| corpus.rows > 0) {
         return Err(Failure::Work(format!(
             "a corpus named {name:?} exists already; `corpus append {name} FILE` adds rows to it"
         )));
     }
+    if let Some(column) = known.filter(|corpus| args.id_column.is_some() && corpus.id_column != args.id_column) {
+        let ids =
+            column.id_column.map_or_else(|| "ids that are numbers".to_owned(), |column| format!("ids in {column}"));
+        return Err(Failure::Work(format!("a corpus named {name:?} exists already, with {ids}")));
+    }
     let mut options = options(args.skip_invalid, &args.column, &args.ignore_column)?;
     options.element = if args.bits { Element::Bit } else { Element::Float32 };
-    let imported = add_file(&mut corpora, &args.name, &args.file, args.format, options, Mode::Append)?;
+    let id_column = args.id_column.as_deref();
+    let imported = add_file(&mut corpora, name, (&args.file, args.format), options, id_column, Mode::Append)?;
     tell(&imported, output)
 }
 
@@ -126,7 +135,7 @@ pub(crate) fn append(args: &AppendArgs, settings: &Settings, output: &mut Output
     corpora.describe(&args.name)?;
     let options = options(args.skip_invalid, &args.column, &args.ignore_column)?;
     let mode = if args.upsert { Mode::Upsert } else { Mode::Append };
-    let imported = add_file(&mut corpora, &args.name, &args.file, args.format, options, mode)?;
+    let imported = add_file(&mut corpora, &args.name, (&args.file, args.format), options, None, mode)?;
     tell(&imported, output)
 }
 
@@ -150,24 +159,30 @@ pub fn import_file(
     options: ImportOptions,
     mode: Mode,
 ) -> Result<Imported, Failure> {
-    add_file(&mut Corpora::Here(store.clone()), name, path, format, options, mode)
+    add_file(&mut Corpora::Here(store.clone()), name, (path, format), options, None, mode)
 }
 
+/// `id_column` is of the corpus that is made.
 fn add_file(
     corpora: &mut Corpora,
     name: &str,
-    path: &Path,
-    format: Option<Format>,
-    options: ImportOptions,
+    (path, format): (&Path, Option<Format>),
+    mut options: ImportOptions,
+    id_column: Option<&str>,
     mode: Mode,
 ) -> Result<Imported, Failure> {
     let begun = Instant::now();
-    let known = corpora.find(name)?.map(|corpus| corpus.row_type);
+    let known = corpora.find(name)?;
+    let id_column = known.as_ref().map_or(id_column.map(str::to_owned), |corpus| corpus.id_column.clone());
+    if let Some(column) = &id_column {
+        options.columns.read_ids(column)?;
+    }
     let asked = options.element;
-    let (dim, element) = known.map_or((None, asked), |known| (Some(known.dim), known.element));
+    let row_type = known.as_ref().map(|corpus| corpus.row_type);
+    let (dim, element) = row_type.map_or((None, asked), |known| (Some(known.dim), known.element));
     let file = import::open(path, format, &ImportOptions { dim, element, ..options })?;
     if known.is_none() {
-        corpora.create(name, file.row_type(), CreateOptions::default())?;
+        corpora.create(name, file.row_type(), CreateOptions { id_column, ..CreateOptions::default() })?;
     }
     let imported = add_rows(corpora, name, file, mode, begun);
     // Somebody else may have added rows meanwhile.

@@ -1,6 +1,7 @@
 //! `megaring join`: for every row of a corpus its best rows of another, or of itself; or all pairs better than a score,
 //! and the groups that they make.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use clap::builder::BoolishValueParser;
 use megaring_core::corpus::CorpusView;
 use megaring_core::{BackendKind, Metric};
 use megaring_corpus::import::Format;
-use megaring_corpus::{Access, PairFile, Pairs};
+use megaring_corpus::{Access, PairFile, Pairs, TextIds};
 use megaring_engine::long_search::{Asked, Found, LongSearch, Of, add_pairs};
 use megaring_engine::{Engine, Terms};
 use megaring_proto::v1 as pb;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 use tonic::Streaming;
 
+use super::search::RowId;
 use super::{METRIC_HELP, backend, finite, metric, some};
 use crate::config::Settings;
 use crate::console::{Failure, Output, Progress, counted, grouped};
@@ -56,19 +58,37 @@ const BATCH: usize = 1 << 16;
 
 /// A pair, for programs.
 #[derive(Serialize)]
-struct PairRecord {
+struct PairRecord<'a> {
     row: u32,
-    memory_id: u64,
+    #[serde(flatten)]
+    id: RowId<'a>,
     neighbour: u32,
-    neighbour_id: u64,
+    neighbour_id: NeighbourId<'a>,
     score: f32,
+}
+
+/// A number, or where the corpus searched has an id column, a text.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum NeighbourId<'a> {
+    Number(u64),
+    Text(&'a str),
 }
 
 /// A group, for programs.
 #[derive(Serialize)]
 struct GroupRecord {
     rows: Vec<u32>,
-    memory_ids: Vec<u64>,
+    #[serde(flatten)]
+    ids: GroupIds,
+}
+
+#[derive(Serialize)]
+enum GroupIds {
+    #[serde(rename = "memory_ids")]
+    Numbers(Vec<u64>),
+    #[serde(rename = "ids")]
+    Texts(Vec<String>),
 }
 
 /// Where pairs go.
@@ -91,7 +111,7 @@ pub(crate) fn run(args: &JoinArgs, settings: &Settings, output: &mut Output) -> 
         Some(remote) => Joining::there(args, other, remote)?,
     };
     let mut sink = match &args.out {
-        Some(path) => Sink::File(PairFile::create(path, Format::of_name(path)?)?),
+        Some(path) => Sink::File(PairFile::create(path, Format::of_name(path)?, joining.has_texts())?),
         None if args.groups => Sink::Groups(Groups::default()),
         None => Sink::Output(output),
     };
@@ -122,8 +142,18 @@ pub(crate) fn run(args: &JoinArgs, settings: &Settings, output: &mut Output) -> 
 
 /// Who joins.
 enum Joining {
-    Here { engine: Arc<Engine>, queries: Arc<CorpusView>, searched: Arc<CorpusView>, search: LongSearch },
-    There { remote: Box<Remote>, messages: Streaming<pb::JoinResponse> },
+    Here {
+        engine: Arc<Engine>,
+        queries: Arc<CorpusView>,
+        searched: Arc<CorpusView>,
+        search: LongSearch,
+        texts: [TextIds; 2],
+    },
+    There {
+        remote: Box<Remote>,
+        messages: Streaming<pb::JoinResponse>,
+        has_texts: [bool; 2],
+    },
 }
 
 impl Joining {
@@ -144,7 +174,8 @@ impl Joining {
         let (k, threshold) = (args.neighbours().map(|k| k as usize), args.threshold);
         let search = LongSearch::new(Asked { searched: other, of, metric, k, threshold }, &engine)?;
         let rows = queries.rows() as u64;
-        Ok((Self::Here { engine, queries, searched, search }, rows))
+        let texts = [TextIds::of(&queries)?, TextIds::of(&searched)?];
+        Ok((Self::Here { engine, queries, searched, search, texts }, rows))
     }
 
     /// By a server.
@@ -160,31 +191,48 @@ impl Joining {
             prefix_dim: args.prefix_dim,
             ..pb::JoinRequest::default()
         };
-        let messages = remote.join(&request)?;
-        Ok((Self::There { remote, messages }, (corpus.rows + corpus.deleted_rows) as u64))
+        let has_text = corpus.id_column.is_some();
+        let other_has_text = match other {
+            Some(other) => remote.describe(other)?.id_column.is_some(),
+            None => has_text,
+        };
+        let (messages, has_texts) = (remote.join(&request)?, [has_text, other_has_text]);
+        Ok((Self::There { remote, messages, has_texts }, (corpus.rows + corpus.deleted_rows) as u64))
+    }
+
+    /// Whether ids are texts: the rows', and their neighbours'.
+    fn has_texts(&self) -> [bool; 2] {
+        match self {
+            Self::Here { queries, searched, .. } => [queries, searched].map(|view| view.id_column().is_some()),
+            Self::There { has_texts, .. } => *has_texts,
+        }
     }
 
     /// Adds the next pairs, and answers the row that comes next; `None` where there are no more.
     fn step(&mut self, backend: Option<BackendKind>, pairs: &mut Pairs) -> Result<Option<u32>, Failure> {
         match self {
-            Self::Here { engine, queries, searched, search } => loop {
+            Self::Here { engine, queries, searched, search, texts } => loop {
                 if let Some(Found { query: row, hits, is_last }) = search.found() {
-                    add_pairs(pairs, queries, row, searched, &hits);
+                    add_pairs(pairs, queries, row, searched, &hits, texts);
                     return Ok(Some(row + u32::from(is_last)));
                 }
                 let Some(next) = search.search() else { return Ok(None) };
                 search.answer(engine.run_blocking(next, Terms { backend, ..Terms::default() })?.answer);
             },
-            Self::There { remote, messages } => {
+            Self::There { remote, messages, has_texts } => {
                 let Some(mut message) = remote.next(messages)? else { return Ok(None) };
                 pairs.rows.append(&mut message.rows);
                 pairs.memory_ids.append(&mut message.memory_ids);
                 pairs.neighbours.append(&mut message.neighbours);
                 pairs.neighbour_ids.append(&mut message.neighbour_ids);
                 pairs.scores.append(&mut message.scores);
+                pairs.text_ids.append(&mut message.text_ids);
+                pairs.neighbour_text_ids.append(&mut message.neighbour_text_ids);
                 let count = pairs.rows.len();
                 let lengths = [pairs.memory_ids.len(), pairs.neighbours.len(), pairs.neighbour_ids.len()];
-                if lengths.iter().chain([&pairs.scores.len()]).any(|len| *len != count) {
+                let texts = [pairs.text_ids.len(), pairs.neighbour_text_ids.len()];
+                let wanted = has_texts.map(|has| if has { count } else { 0 });
+                if lengths.iter().chain([&pairs.scores.len()]).any(|len| *len != count) || texts != wanted {
                     return Err(remote.incomplete());
                 }
                 Ok(Some(message.next_row))
@@ -205,12 +253,11 @@ impl Sink<'_> {
         match self {
             Self::File(file) => Ok(file.push(pairs)?),
             Self::Groups(groups) => {
-                let rows = pairs.rows.iter().zip(&pairs.memory_ids);
-                let near = pairs.neighbours.iter().zip(&pairs.neighbour_ids);
-                for ((row, id), (near, near_id)) in rows.zip(near) {
-                    groups.know(*row, *id);
-                    groups.know(*near, *near_id);
-                    groups.connect(*row, *near);
+                for at in 0..pairs.rows.len() {
+                    let (row, near) = (pairs.rows[at], pairs.neighbours[at]);
+                    groups.know(row, pairs.memory_ids[at], pairs.text_ids.get(at));
+                    groups.know(near, pairs.neighbour_ids[at], pairs.neighbour_text_ids.get(at));
+                    groups.connect(row, near);
                 }
                 Ok(())
             }
@@ -223,9 +270,12 @@ fn tell_pairs(pairs: &Pairs, output: &mut Output) -> Result<(), Failure> {
     (0..pairs.rows.len()).try_for_each(|at| {
         let pair = PairRecord {
             row: pairs.rows[at],
-            memory_id: pairs.memory_ids[at],
+            id: RowId::of(pairs.memory_ids[at], pairs.text_ids.get(at).map(String::as_str)),
             neighbour: pairs.neighbours[at],
-            neighbour_id: pairs.neighbour_ids[at],
+            neighbour_id: match pairs.neighbour_text_ids.get(at) {
+                Some(text) => NeighbourId::Text(text),
+                None => NeighbourId::Number(pairs.neighbour_ids[at]),
+            },
             score: pairs.scores[at],
         };
         output.answer(&pair, || format!("{}  {}  {:.6}", pair.row, pair.neighbour, pair.score))
@@ -235,8 +285,12 @@ fn tell_pairs(pairs: &Pairs, output: &mut Output) -> Result<(), Failure> {
 fn tell_groups(mut groups: Groups, output: &mut Output) -> Result<(), Failure> {
     groups.list().into_iter().try_for_each(|rows| {
         let text = rows.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
-        let memory_ids = rows.iter().map(|row| groups.memory_ids[*row as usize]).collect();
-        output.answer(&GroupRecord { rows, memory_ids }, || text)
+        let ids = if groups.text_ids.is_empty() {
+            GroupIds::Numbers(rows.iter().map(|row| groups.memory_ids[*row as usize]).collect())
+        } else {
+            GroupIds::Texts(rows.iter().filter_map(|row| groups.text_ids.remove(row)).collect())
+        };
+        output.answer(&GroupRecord { rows, ids }, || text)
     })
 }
 
@@ -247,15 +301,20 @@ struct Groups {
     parents: Vec<u32>,
     /// The ids of the rows that were told of; 0 for others.
     memory_ids: Vec<u64>,
+    /// The same where they are texts.
+    text_ids: HashMap<u32, String>,
 }
 
 impl Groups {
     /// Takes a row that is not connected yet, unless it is known.
-    fn know(&mut self, row: u32, memory_id: u64) {
+    fn know(&mut self, row: u32, memory_id: u64, text_id: Option<&String>) {
         let known = self.parents.len() as u32;
         self.parents.extend(known..=row);
         self.memory_ids.resize(self.parents.len(), 0);
         self.memory_ids[row as usize] = memory_id;
+        if let Some(text) = text_id {
+            self.text_ids.entry(row).or_insert_with(|| text.clone());
+        }
     }
 
     fn find(&mut self, mut row: u32) -> u32 {

@@ -9,14 +9,14 @@ use megaring_core::nearest::{
     DEFAULT_WEIGHTS, MAX_COORDINATE, MAX_WEIGHT, Nearest, Neighbour, Points, is_coordinate, is_weight,
 };
 use megaring_core::{BackendKind, Error};
-use megaring_corpus::Access;
+use megaring_corpus::{Access, TextIds};
 use megaring_engine::{Engine, Terms};
 use serde::{Deserialize, Serialize};
 
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::nearest_request::Among as Sent;
 
-use super::search::tell_made;
+use super::search::{RowId, tell_made};
 use super::selection::NearestSelection;
 use super::{backend, five, some};
 use crate::config::Settings;
@@ -79,8 +79,8 @@ struct QueryRecord<'a> {
 #[derive(Serialize)]
 struct NeighbourRecord<'a> {
     row: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    memory_id: Option<u64>,
+    #[serde(flatten)]
+    id: Option<RowId<'a>>,
     distance: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     title: Option<&'a str>,
@@ -89,7 +89,7 @@ struct NeighbourRecord<'a> {
 /// A neighbour with what people know its row by, where it is a corpus's.
 struct Labelled<'a> {
     row: u32,
-    label: Option<(u64, &'a str)>,
+    label: Option<(RowId<'a>, &'a str)>,
     distance: f64,
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn run(args: &NearestArgs, settings: &Settings, output: &mut Output) 
 
 fn there(args: &NearestArgs, remote: &Remote, output: &mut Output) -> Result<(), Failure> {
     let (among, filter) = match among(args)? {
-        Among::Corpus(name) => (Sent::Corpus(name.to_owned()), args.selection.message()?),
+        Among::Corpus(name) => (Sent::Corpus(name.to_owned()), args.selection.message(|| remote.describe(name))?),
         Among::File(path) => {
             let columns = read(path)?;
             let points = (0..columns[0].len()).flat_map(|row| columns.each_ref().map(|column| column[row]));
@@ -122,7 +122,9 @@ fn there(args: &NearestArgs, remote: &Remote, output: &mut Output) -> Result<(),
     let answer = remote.nearest(&request)?;
     for (query, found) in answer.results.iter().enumerate() {
         // Points that were sent along have no ids.
-        let ids = found.memory_ids.iter().copied().map(Some).chain(std::iter::repeat(None));
+        let texts = found.text_ids.iter().map(|text| Some(text.as_str())).chain(std::iter::repeat(None));
+        let ids = found.memory_ids.iter().zip(texts).map(|(number, text)| Some(RowId::of(*number, text)));
+        let ids = ids.chain(std::iter::repeat(None));
         let titles = found.titles.iter().map(String::as_str).chain(std::iter::repeat(""));
         let neighbours = found.rows.iter().zip(&found.distances).zip(ids.zip(titles));
         let labelled = neighbours.map(|((row, distance), (id, title))| {
@@ -145,10 +147,17 @@ fn here(args: &NearestArgs, settings: &Settings, output: &mut Output) -> Result<
     let terms = Terms { backend: args.backend, ..Terms::default() };
     let outcome = engine.run_blocking(job, terms)?;
     let all = &outcome.answer;
+    let ids = match &points {
+        Points::Corpus(view) => TextIds::of(view)?,
+        Points::Sent(_) => TextIds::default(),
+    };
     for (query, neighbours) in all.iter().enumerate() {
         let labelled = neighbours.iter().map(|Neighbour { row, distance, .. }| {
             let label = match &points {
-                Points::Corpus(view) => Some(view.label(*row)),
+                Points::Corpus(view) => {
+                    let (number, title) = view.label(*row);
+                    Some((RowId::of(number, ids.get(*row)), title))
+                }
                 Points::Sent(_) => None,
             };
             Labelled { row: *row, label, distance: *distance }
@@ -209,22 +218,24 @@ fn tell(query: usize, neighbours: &[Labelled<'_>], titles: bool, output: &mut Ou
     if output.is_json() {
         let neighbours = neighbours.iter().map(|Labelled { row, label, distance }| {
             let title = label.map(|(_, title)| title).filter(|_| titles);
-            let memory_id = label.map(|(id, _)| id);
-            NeighbourRecord { row: *row, memory_id, distance: *distance, title }
+            let id = label.map(|(id, _)| id);
+            NeighbourRecord { row: *row, id, distance: *distance, title }
         });
         return output.record(&QueryRecord { query, neighbours: neighbours.collect() });
     }
-    let headings = [
-        ("RANK", Align::Right),
-        ("ROW", Align::Right),
-        ("DISTANCE", Align::Right),
-        (if titles { "TITLE" } else { "" }, Align::Left),
-    ];
-    let mut table = Table::new(headings);
+    let numbers = ["RANK", "ROW", "DISTANCE"].map(|name| (name, Align::Right));
+    let text = |neighbour: &Labelled<'_>| match neighbour.label {
+        Some((RowId::Text(id), _)) => Some(id.to_owned()),
+        _ => None,
+    };
+    let id = neighbours.iter().find_map(text).map(|_| ("ID", Align::Left));
+    let title = (if titles { "TITLE" } else { "" }, Align::Left);
+    let mut table = Table::new(numbers.into_iter().chain(id).chain([title]));
     for (rank, neighbour) in neighbours.iter().enumerate() {
         let title = neighbour.label.filter(|_| titles).map(|(_, title)| title.to_owned()).unwrap_or_default();
         let distance = format!("{:.6}", neighbour.distance);
-        table.row([(rank + 1).to_string(), neighbour.row.to_string(), distance, title]);
+        let numbers = [(rank + 1).to_string(), neighbour.row.to_string(), distance];
+        table.row(numbers.into_iter().chain(text(neighbour)).chain([title]));
     }
     let heading = format!("query {query}: {}", counted(neighbours.len() as u64, "point", "points"));
     output.text(if query == 0 { heading } else { format!("\n{heading}") })?;

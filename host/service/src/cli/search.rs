@@ -1,6 +1,7 @@
 //! `megaring search`: top k, in this process or by a server. Queries come from a file or are a row of the corpus
 //! itself.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use megaring_core::exact::reported;
 use megaring_core::search::{Queries, Search};
 use megaring_core::{BackendKind, Error, Metric, RowType};
 use megaring_corpus::import::{self, Columns, Format, ImportOptions};
-use megaring_corpus::{Access, Fetched, fetch};
+use megaring_corpus::{Access, Fetched, TextIds, fetch, find_each};
 use megaring_engine::{Engine, Made, Terms};
 use megaring_proto::v1 as pb;
 use serde::Serialize;
@@ -21,6 +22,7 @@ use super::selection::SearchSelection;
 use super::{METRIC_HELP, backend, finite, metric, some};
 use crate::config::Settings;
 use crate::console::{Align, Failure, Output, Table, counted, duration_text, grouped, message};
+use crate::corpora::Ids;
 use crate::remote::{self, Remote};
 
 /// `megaring search`.
@@ -40,6 +42,9 @@ pub(crate) struct SearchArgs {
     /// The query is this row of the corpus
     #[arg(long, env = "MEGARING_SEARCH_ROW", value_name = "N", allow_negative_numbers = true)]
     row: Option<i64>,
+    /// The query is the row of the corpus that has this id: a number, or a text where the corpus has an id column
+    #[arg(long, env = "MEGARING_SEARCH_ID", value_name = "ID")]
+    id: Option<String>,
     /// Hits wanted for each query
     #[arg(long, env = "MEGARING_SEARCH_K", value_name = "N", default_value_t = 10, allow_negative_numbers = true, value_parser = some())]
     k: u32,
@@ -83,7 +88,8 @@ struct QueryRecord<'a> {
 #[derive(Serialize)]
 struct HitRecord<'a> {
     row: u32,
-    memory_id: u64,
+    #[serde(flatten)]
+    id: RowId<'a>,
     score: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     title: Option<&'a str>,
@@ -110,10 +116,35 @@ struct MadeFields {
     gathered_queries: u32,
 }
 
+/// What a row is known by, for programs.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) enum RowId<'a> {
+    #[serde(rename = "memory_id")]
+    Number(u64),
+    /// Where the corpus has an id column: its hash says no more.
+    #[serde(rename = "id")]
+    Text(&'a str),
+}
+
+impl<'a> RowId<'a> {
+    pub(crate) fn of(number: u64, text: Option<&'a str>) -> Self {
+        text.map_or(Self::Number(number), Self::Text)
+    }
+}
+
+impl fmt::Display for RowId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
 /// A hit with what people know its row by.
 struct Labelled<'a> {
     row: u32,
-    memory_id: u64,
+    id: RowId<'a>,
     score: f32,
     title: &'a str,
 }
@@ -127,7 +158,7 @@ struct Found<'a> {
 
 /// Who searches.
 enum Searcher {
-    Here { engine: Arc<Engine>, view: Arc<CorpusView>, searched: Arc<CorpusView> },
+    Here { engine: Arc<Engine>, whole: Arc<CorpusView>, view: Arc<CorpusView>, searched: Arc<CorpusView> },
     There { remote: Box<Remote>, row_type: RowType, request: Box<pb::SearchRequest> },
 }
 
@@ -154,7 +185,8 @@ fn here(args: &SearchArgs, settings: &Settings) -> Result<(Searcher, Batches), F
     let store = settings.store(Access::ReadOnly)?;
     let whole = store.view(&args.corpus)?;
     let row_type = args.of_queries(whole.row_type())?;
-    let batches = queries(args, row_type, |row| row_of(&args.corpus, whole.rows(), |row| whole.shows(row), row))?;
+    let row_of = |row| row_of(&args.corpus, whole.rows(), |row| whole.shows(row), row);
+    let batches = queries(args, (row_type, whole.id_column()), row_of)?;
     let view = args.selection.select(&store, &whole)?;
     fetch(&view, &[], &args.columns, usize::MAX)?;
     let searched = match args.prefix_dim {
@@ -162,7 +194,7 @@ fn here(args: &SearchArgs, settings: &Settings) -> Result<(Searcher, Batches), F
         None => view.clone(),
     };
     let engine = settings.engine(store, args.backend.as_slice())?;
-    Ok((Searcher::Here { engine, view, searched }, batches))
+    Ok((Searcher::Here { engine, whole, view, searched }, batches))
 }
 
 fn there(args: &SearchArgs, remote: Box<Remote>) -> Result<(Searcher, Batches), Failure> {
@@ -170,7 +202,8 @@ fn there(args: &SearchArgs, remote: Box<Remote>) -> Result<(Searcher, Batches), 
     // The server knows which of them are deleted.
     let rows = corpus.rows + corpus.deleted_rows;
     let row_type = args.of_queries(corpus.row_type)?;
-    let batches = queries(args, row_type, |row| row_of(&args.corpus, rows, |row| (row as usize) < rows, row))?;
+    let row_of = |row| row_of(&args.corpus, rows, |row| (row as usize) < rows, row);
+    let batches = queries(args, (row_type, corpus.id_column.as_deref()), row_of)?;
     let request = pb::SearchRequest {
         corpus: args.corpus.clone(),
         metric: remote::metric(args.metric),
@@ -178,7 +211,7 @@ fn there(args: &SearchArgs, remote: Box<Remote>) -> Result<(Searcher, Batches), 
         threshold: args.threshold,
         with_titles: args.titles,
         backend: remote::backend(args.backend),
-        filter: args.selection.message()?,
+        filter: args.selection.message(|| Ok(corpus.clone()))?,
         columns: args.columns.clone(),
         prefix_dim: args.prefix_dim,
         ..pb::SearchRequest::default()
@@ -186,26 +219,48 @@ fn there(args: &SearchArgs, remote: Box<Remote>) -> Result<(Searcher, Batches), 
     Ok((Searcher::There { remote, row_type, request: Box::new(request) }, batches))
 }
 
-type Batches = Box<dyn Iterator<Item = Result<Queries, Error>>>;
+/// Queries of a batch.
+enum Asked {
+    These(Queries),
+    /// The rows that have these ids.
+    Named(Ids),
+}
+
+impl Asked {
+    fn len(&self) -> usize {
+        match self {
+            Self::These(queries) => queries.len(),
+            Self::Named(ids) => ids.len(),
+        }
+    }
+}
+
+type Batches = Box<dyn Iterator<Item = Result<Asked, Error>>>;
 
 /// The queries, in batches as the file gives them.
 fn queries(
     args: &SearchArgs,
-    row_type: RowType,
+    (row_type, id_column): (RowType, Option<&str>),
     row_of: impl FnOnce(i64) -> Result<Queries, Failure>,
 ) -> Result<Batches, Failure> {
-    match (&args.query_file, args.row) {
-        (Some(_), Some(_)) => Err(Failure::Usage("--query-file and --row exclude each other".into())),
-        (None, None) => Err(Failure::Usage("queries are missing: give --query-file FILE or --row N".into())),
-        (Some(path), None) => {
+    match (&args.query_file, args.row, &args.id) {
+        (None, None, None) => {
+            Err(Failure::Usage("queries are missing: give --query-file FILE, --row N or --id ID".into()))
+        }
+        (Some(path), None, None) => {
             let mut columns = Columns::embeddings();
             args.column.iter().try_for_each(|(name, in_file)| columns.rename(name, in_file))?;
             let RowType { element, dim } = row_type;
             let options = ImportOptions { dim: Some(dim), element, columns, ..ImportOptions::default() };
             let file = import::open(path, args.format, &options)?;
-            Ok(Box::new(file.map(|rows| rows.map(|rows| rows.embeddings.into()))))
+            Ok(Box::new(file.map(|rows| rows.map(|rows| Asked::These(rows.embeddings.into())))))
         }
-        (None, Some(row)) => Ok(Box::new(std::iter::once(Ok(row_of(row)?)))),
+        (None, Some(row), None) => Ok(Box::new(std::iter::once(Ok(Asked::These(row_of(row)?))))),
+        (None, None, Some(id)) => {
+            let ids = Ids::of_arguments(std::slice::from_ref(id), id_column)?;
+            Ok(Box::new(std::iter::once(Ok(Asked::Named(ids)))))
+        }
+        _ => Err(Failure::Usage("--query-file, --row and --id exclude each other".into())),
     }
 }
 
@@ -230,31 +285,40 @@ impl Searcher {
     fn search(
         &self,
         args: &SearchArgs,
-        queries: Queries,
+        asked: Asked,
         tell: &mut dyn FnMut(Found<'_>) -> Result<(), Failure>,
     ) -> Result<Made, Failure> {
-        match self {
-            Self::Here { engine, view, searched } => {
+        match (self, asked) {
+            (Self::Here { engine, whole, view, searched }, asked) => {
+                let queries = match asked {
+                    Asked::These(queries) => queries,
+                    Asked::Named(ids) => Queries::Rows(find_each(whole, &ids.numbers, &ids.texts, "query_ids")?),
+                };
                 let metric = view.row_type().metric(args.metric)?;
                 let threshold = args.threshold;
                 let job = Search { corpus: searched.clone(), queries, metric, k: args.k as usize, threshold };
                 let outcome = engine.run_blocking(job, Terms { backend: args.backend, ..Terms::default() })?;
+                let ids = TextIds::of(view)?;
                 for ranked in &outcome.answer {
                     let rows: Vec<u32> = ranked.hits.iter().map(|hit| hit.row).collect();
                     let fetched = fetch(view, &rows, &args.columns, usize::MAX)?;
                     let hits = ranked.hits.iter().map(|hit| {
-                        let (memory_id, title) = view.label(hit.row);
-                        Labelled { row: hit.row, memory_id, score: reported(hit.score), title }
+                        let (number, title) = view.label(hit.row);
+                        let id = RowId::of(number, ids.get(hit.row));
+                        Labelled { row: hit.row, id, score: reported(hit.score), title }
                     });
                     tell(Found { hits: hits.collect(), fetched: &fetched, first: 0 })?;
                 }
                 Ok(outcome.made)
             }
-            Self::There { remote, row_type, request } => {
+            (Self::There { remote, row_type, request }, asked) => {
                 let mut request = request.clone();
-                match queries {
-                    Queries::Sent(queries) => request.queries = Some(remote::queries(&queries, *row_type)),
-                    Queries::Rows(numbers) => request.query_rows = Some(pb::RowNumbers { numbers }),
+                match asked {
+                    Asked::These(Queries::Sent(queries)) => {
+                        request.queries = Some(remote::queries(&queries, *row_type));
+                    }
+                    Asked::These(Queries::Rows(numbers)) => request.query_rows = Some(pb::RowNumbers { numbers }),
+                    Asked::Named(ids) => request.query_ids = Some(ids.message()),
                 }
                 let mut all: Option<Made> = None;
                 for answer in remote.search(&request)? {
@@ -275,10 +339,10 @@ impl Searcher {
 /// Hits as a server has sent them; it leaves titles out where none are asked for.
 fn labelled(hits: &pb::Hits) -> Vec<Labelled<'_>> {
     let titles = hits.titles.iter().map(String::as_str).chain(std::iter::repeat(""));
-    let labels = hits.memory_ids.iter().zip(titles);
-    let hits = hits.rows.iter().zip(&hits.scores).zip(labels);
-    hits.map(|((row, score), (memory_id, title))| Labelled { row: *row, memory_id: *memory_id, score: *score, title })
-        .collect()
+    let texts = hits.text_ids.iter().map(|text| Some(text.as_str())).chain(std::iter::repeat(None));
+    let ids = hits.memory_ids.iter().zip(texts).map(|(number, text)| RowId::of(*number, text));
+    let hits = hits.rows.iter().zip(&hits.scores).zip(ids.zip(titles));
+    hits.map(|((row, score), (id, title))| Labelled { row: *row, id, score: *score, title }).collect()
 }
 
 fn tell(query: usize, found: &Found<'_>, args: &SearchArgs, output: &mut Output) -> Result<(), Failure> {
@@ -293,19 +357,21 @@ fn tell(query: usize, found: &Found<'_>, args: &SearchArgs, output: &mut Output)
         let named = |values: Vec<_>| names.iter().map(|name| (*name).to_owned()).zip(values).collect();
         let columns = if names.is_empty() { None } else { Some(named(fetched.json(first + at)?)) };
         let title = args.titles.then_some(hit.title);
-        Ok(HitRecord { row: hit.row, memory_id: hit.memory_id, score: hit.score, title, columns })
+        Ok(HitRecord { row: hit.row, id: hit.id, score: hit.score, title, columns })
     });
     output.record(&QueryRecord { query, hits: hits.collect::<Result<_, Error>>()? })
 }
 
 fn hits_table(found: &Found<'_>, args: &SearchArgs) -> Result<Table, Error> {
     let Found { hits, fetched, first } = found;
-    let numbers = ["RANK", "ROW", "MEMORY", "SCORE"].map(|name| (name, Align::Right));
+    let has_texts = hits.iter().any(|hit| matches!(hit.id, RowId::Text(_)));
+    let id = if has_texts { ("ID", Align::Left) } else { ("MEMORY", Align::Right) };
+    let numbers = [("RANK", Align::Right), ("ROW", Align::Right), id, ("SCORE", Align::Right)];
     let texts = args.titles.then_some("TITLE").into_iter().chain(fetched.columns());
     let mut table = Table::new(numbers.into_iter().chain(texts.map(|name| (name, Align::Left))));
     for (rank, hit) in hits.iter().enumerate() {
         let score = format!("{:.6}", hit.score);
-        let numbers = [(rank + 1).to_string(), hit.row.to_string(), hit.memory_id.to_string(), score];
+        let numbers = [(rank + 1).to_string(), hit.row.to_string(), hit.id.to_string(), score];
         let title = args.titles.then(|| hit.title.to_owned());
         table.row(numbers.into_iter().chain(title).chain(fetched.json(first + rank)?.into_iter().map(shown)));
     }

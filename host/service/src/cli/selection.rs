@@ -6,11 +6,12 @@ use std::sync::Arc;
 use megaring_core::Error;
 use megaring_core::corpus::CorpusView;
 use megaring_corpus::import::Input;
-use megaring_corpus::{Filter, RoaringTreemap, Selection, Store};
+use megaring_corpus::{Description, Filter, IdList, RoaringTreemap, Selection, Store};
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::filter::Where;
 
 use crate::console::Failure;
+use crate::corpora::Ids;
 
 /// Flags of the commands that look at rows of a corpus.
 macro_rules! selection_args {
@@ -35,9 +36,12 @@ macro_rules! selection_args {
                 select(store, view, self.filter.as_deref(), self.allow.as_deref(), self.deny.as_deref())
             }
 
-            /// The same for a server, where there is anything to say.
-            pub(crate) fn message(&self) -> Result<Option<pb::Filter>, Failure> {
-                message(self.filter.as_deref(), self.allow.as_deref(), self.deny.as_deref())
+            /// The same for a server, where there is anything to say; `describe` tells of the corpus.
+            pub(crate) fn message(
+                &self,
+                describe: impl FnOnce() -> Result<Description, Failure>,
+            ) -> Result<Option<pb::Filter>, Failure> {
+                message(self.filter.as_deref(), self.allow.as_deref(), self.deny.as_deref(), describe)
             }
         }
     };
@@ -54,37 +58,48 @@ fn select(
     deny: Option<&Path>,
 ) -> Result<Arc<CorpusView>, Failure> {
     let filter: Option<Filter> = filter.map(str::parse).transpose()?;
-    let allow = allow.map(treemap).transpose()?;
-    let deny = deny.map(treemap).transpose()?.unwrap_or_default();
+    let list = |file: &Path| {
+        let Ids { numbers, texts } = read_ids(file, view.id_column())?;
+        Ok::<_, Failure>(IdList { numbers: numbers.into_iter().collect(), texts: texts.into_iter().collect() })
+    };
+    let allow = allow.map(list).transpose()?;
+    let deny = deny.map(list).transpose()?.unwrap_or_default();
     Ok(store.select(view, &Selection { filter, allow, deny })?.view)
 }
 
-fn message(filter: Option<&str>, allow: Option<&Path>, deny: Option<&Path>) -> Result<Option<pb::Filter>, Failure> {
+fn message(
+    filter: Option<&str>,
+    allow: Option<&Path>,
+    deny: Option<&Path>,
+    describe: impl FnOnce() -> Result<Description, Failure>,
+) -> Result<Option<pb::Filter>, Failure> {
     if filter.is_none() && allow.is_none() && deny.is_none() {
         return Ok(None);
     }
+    let id_column = if allow.or(deny).is_some() { describe()?.id_column } else { None };
     let ids = |file: &Path| {
-        let (set, mut roaring) = (treemap(file)?, Vec::new());
-        set.serialize_into(&mut roaring).map_err(Failure::work)?;
-        Ok::<_, Failure>(pb::Ids { ids: Vec::new(), roaring })
+        let (Ids { numbers, texts }, mut roaring) = (read_ids(file, id_column.as_deref())?, Vec::new());
+        RoaringTreemap::from_iter(numbers).serialize_into(&mut roaring).map_err(Failure::work)?;
+        Ok::<_, Failure>(pb::Ids { ids: Vec::new(), roaring, texts })
     };
     let (allow, deny) = (allow.map(ids).transpose()?, deny.map(ids).transpose()?);
     Ok(Some(pb::Filter { r#where: filter.map(|text| Where::Text(text.to_owned())), allow, deny }))
 }
 
-fn treemap(file: &Path) -> Result<RoaringTreemap, Failure> {
-    read_ids(file).map(|ids| ids.into_iter().collect())
-}
-
-/// The ids of a file, one a line; empty lines are passed over.
-pub(crate) fn read_ids(path: &Path) -> Result<Vec<u64>, Failure> {
+/// The ids of a file, one a line, as the corpus has them; empty lines are passed over.
+pub(crate) fn read_ids(path: &Path, id_column: Option<&str>) -> Result<Ids, Failure> {
     let mut input = Input::open(path)?;
     let (mut text, shown) = (String::new(), input.name().to_owned());
     std::io::Read::read_to_string(&mut input, &mut text)
         .map_err(|error| Error::field(shown.clone(), format!("it cannot be read: {error}")))?;
+    if id_column.is_some() {
+        // A text is as it stands.
+        let texts = text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        return Ok(Ids { texts, ..Ids::default() });
+    }
     let lines = text.lines().zip(0..).map(|(line, row)| (line.trim(), row)).filter(|(line, _)| !line.is_empty());
     let id = |(line, row): (&str, u64)| {
         line.parse().map_err(|_| Error::row(shown.clone(), row, format!("{line:?} is no id; a whole number is")))
     };
-    Ok(lines.map(id).collect::<Result<_, _>>()?)
+    Ok(Ids { numbers: lines.map(id).collect::<Result<_, _>>()?, ..Ids::default() })
 }

@@ -23,6 +23,7 @@ pub(super) fn description(corpus: pb::Corpus) -> Description {
         rows: corpus.rows as usize,
         deleted_rows: corpus.deleted_rows as usize,
         unique_ids: corpus.unique_ids,
+        id_column: Some(corpus.id_column).filter(|column| !column.is_empty()),
         generation: corpus.generation as u32,
         segments: corpus.segments.into_iter().map(segment).collect(),
         columns: corpus.columns,
@@ -148,6 +149,7 @@ pub(super) fn rows(all: &Rows, row_type: RowType, rows: Range<usize>) -> Result<
     });
     Ok(pb::Rows {
         memory_ids: part(&all.memory_ids, &rows),
+        ids: part(&all.ids, &rows),
         titles: part(&all.titles, &rows),
         embeddings: Some(vectors(&all.embeddings, row_type, rows.clone())),
         coordinates: coordinates.unwrap_or_default(),

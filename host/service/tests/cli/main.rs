@@ -23,5 +23,7 @@ mod remote_refusals;
 mod serve;
 mod settings;
 mod terminal;
+#[cfg(unix)]
+mod text_ids;
 mod tools;
 mod wgpu;

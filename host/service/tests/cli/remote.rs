@@ -13,14 +13,14 @@ use crate::common::{Folder, Ran};
 use crate::serve::Serving;
 
 /// A folder with two data folders: one that commands open themselves, and one that a server has.
-struct Both {
-    folder: Folder,
+pub(crate) struct Both {
+    pub(crate) folder: Folder,
     serving: Serving,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Both {
-    fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         let folder = Folder::new();
         let serving = Serving::start(&folder, &[&["--data", "there", "--log", "off"], args].concat());
         let address = serving.address();
@@ -38,7 +38,7 @@ impl Both {
 
     /// Does it both ways, as text and as JSON, or once where it changes something; what comes out is the same.
     #[track_caller]
-    fn same(&self, args: &[&str]) -> Ran {
+    pub(crate) fn same(&self, args: &[&str]) -> Ran {
         let (here, there) = (self.here(args), self.there(args));
         assert_eq!(here.status, there.status, "{args:?}: {here:?} {there:?}");
         let (own, other) = (timeless(&here.stdout), timeless(&there.stdout));
@@ -47,13 +47,13 @@ impl Both {
     }
 
     #[track_caller]
-    fn same_in_both_forms(&self, args: &[&str]) -> Ran {
+    pub(crate) fn same_in_both_forms(&self, args: &[&str]) -> Ran {
         let text = self.same(args).succeeded();
         assert!(!text.stdout.is_empty(), "{args:?}");
         self.same(&[args, &["--json"]].concat()).succeeded()
     }
 
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         self.serving.signal(Signal::TERM);
         let (status, last, stderr) = self.serving.end();
         assert_eq!((status, &last["drained"]), (Some(0), &json!(true)), "{stderr}");

@@ -184,14 +184,14 @@ async fn wrong_corpora_and_metadata_are_named() {
     let long = "n".repeat(10_000_000);
     for name in ["", "Capital", "sp ace", "../up", "-dash", &long] {
         let refused = corpora
-            .create(pb::CreateRequest { name: name.into(), dim: 4, ..pb::CreateRequest::default() })
+            .create(pb::CreateRequest { name: name.into(), dim: 4, ..Default::default() })
             .await
             .expect_err("a bad name");
         assert_names(&refused, "name", "no corpus name");
     }
     for dim in [0, 32_769, u32::MAX] {
         let refused = corpora
-            .create(pb::CreateRequest { name: "good".into(), dim, ..pb::CreateRequest::default() })
+            .create(pb::CreateRequest { name: "good".into(), dim, ..Default::default() })
             .await
             .expect_err("a bad dim");
         assert_names(&refused, "dim", &dim.to_string());

@@ -25,7 +25,7 @@ fn search(queries: &Matrix, k: u32) -> pb::SearchRequest {
 }
 
 fn delete(ids: &[u64]) -> pb::DeleteRequest {
-    pb::DeleteRequest { corpus: "rows".into(), ids: ids.to_vec() }
+    pb::DeleteRequest { corpus: "rows".into(), ids: ids.to_vec(), ..Default::default() }
 }
 
 /// The ids of the best rows among those that are left, by the reference.
@@ -105,7 +105,7 @@ async fn check(server: &Running, now: &Matrix, ids: &[u64]) {
     assert_eq!(fetched.rows, Some(listed));
     let by_id = pb::FetchRequest {
         corpus: "rows".into(),
-        which: Some(Which::Ids(pb::Ids { ids: ids.to_vec(), roaring: Vec::new() })),
+        which: Some(Which::Ids(pb::Ids { ids: ids.to_vec(), ..Default::default() })),
         columns: vec!["memory_id".into(), "title".into()],
     };
     let same = corpora.fetch(by_id).await.expect("columns").into_inner();
@@ -130,7 +130,7 @@ async fn ids_of_a_corpus_of_unique_ids_are_refused_where_they_are_there() {
     let folder = folder();
     let server = Running::start(folder.path(), Wanted::default()).await;
     let mut corpora = server.corpora().await;
-    let create = pb::CreateRequest { name: "rows".into(), dim: 16, unique_ids: true, ..pb::CreateRequest::default() };
+    let create = pb::CreateRequest { name: "rows".into(), dim: 16, unique_ids: true, ..Default::default() };
     assert!(corpora.create(create).await.expect("it is made").into_inner().corpus.expect("described").unique_ids);
     let message = |ids: Vec<u64>| {
         let rows = pb::Rows { memory_ids: ids.clone(), ..labelled(&rows().head(ids.len())) };
@@ -167,7 +167,7 @@ async fn what_cannot_be_deleted_or_fetched_is_refused_by_name() {
     let nameless = pb::DeleteRequest { ids: vec![1000], ..Default::default() };
     let refused = corpora.delete(tokio_stream::once(nameless)).await.expect_err("no corpus");
     assert_eq!(violation(&refused).0, "corpus");
-    let other = pb::DeleteRequest { corpus: "other".into(), ids: vec![1001] };
+    let other = pb::DeleteRequest { corpus: "other".into(), ids: vec![1001], ..Default::default() };
     let refused = corpora.delete(tokio_stream::iter([delete(&[1000]), other.clone()])).await.expect_err("two corpora");
     assert_eq!(violation(&refused).0, "corpus");
     let refused = corpora.delete(tokio_stream::once(other)).await.expect_err("no such corpus");
@@ -182,7 +182,7 @@ async fn what_cannot_be_deleted_or_fetched_is_refused_by_name() {
         columns: columns.iter().map(|name| (*name).to_owned()).collect(),
     };
     let numbers = |numbers: &[u32]| Some(Which::Rows(pb::RowNumbers { numbers: numbers.to_vec() }));
-    let roaring = |roaring: &[u8]| Some(Which::Ids(pb::Ids { ids: Vec::new(), roaring: roaring.to_vec() }));
+    let roaring = |roaring: &[u8]| Some(Which::Ids(pb::Ids { roaring: roaring.to_vec(), ..Default::default() }));
     for (request, field) in [
         (fetch(None, &["title"]), "which"),
         (fetch(numbers(&[3, 7]), &["title"]), "rows.numbers[1]"),

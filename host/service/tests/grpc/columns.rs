@@ -34,7 +34,7 @@ async fn columns_come_and_go_as_arrow() {
     let all = Embeddings { rows: 2 * rows, dim, ..Embeddings::default() }.generate();
     let part = |from: usize| Matrix::new(rows, dim, all.values[from * dim..(from + rows) * dim].to_vec());
     corpora
-        .create(pb::CreateRequest { name: "to".into(), dim: dim as u32, ..pb::CreateRequest::default() })
+        .create(pb::CreateRequest { name: "to".into(), dim: dim as u32, ..Default::default() })
         .await
         .expect("it is made");
     let columns = fetched.columns.to_vec();
@@ -73,7 +73,7 @@ async fn stretches_leave_deleted_rows_out_and_end_where_the_rows_do() {
     let rows = Embeddings { rows: 100, dim: 16, ..Embeddings::default() }.generate();
     server.corpus("rows", &rows).await;
     let mut corpora = server.corpora().await;
-    let delete = pb::DeleteRequest { corpus: "rows".into(), ids: vec![1001, 1099] };
+    let delete = pb::DeleteRequest { corpus: "rows".into(), ids: vec![1001, 1099], ..Default::default() };
     corpora.delete(tokio_stream::once(delete)).await.expect("they are deleted");
     let numbers = |begin, end| {
         let mut corpora = corpora.clone();

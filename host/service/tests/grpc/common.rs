@@ -102,7 +102,7 @@ impl Running {
     /// Makes a corpus of these rows, with ids 1000, 1001, … and titles `row 0`, `row 1`, …
     pub(crate) async fn corpus(&self, name: &str, rows: &Matrix) {
         let mut corpora = self.corpora().await;
-        let create = pb::CreateRequest { name: name.into(), dim: rows.dim as u32, ..pb::CreateRequest::default() };
+        let create = pb::CreateRequest { name: name.into(), dim: rows.dim as u32, ..Default::default() };
         corpora.create(create).await.expect("it is made");
         let message = pb::AppendRequest { corpus: name.into(), rows: Some(labelled(rows)) };
         corpora.append(tokio_stream::once(message)).await.expect("rows are added");
@@ -113,7 +113,7 @@ impl Running {
 /// many rows.
 pub(crate) async fn append(server: &Running, name: &str, rows: &Matrix, parts: &[usize]) {
     let mut corpora = server.corpora().await;
-    let create = pb::CreateRequest { name: name.into(), dim: rows.dim as u32, ..pb::CreateRequest::default() };
+    let create = pb::CreateRequest { name: name.into(), dim: rows.dim as u32, ..Default::default() };
     corpora.create(create).await.expect("it is made");
     let mut first = 0;
     for part in parts {

@@ -21,7 +21,7 @@ async fn a_corpus_from_creation_to_drop() {
     let mut corpora = server.corpora().await;
     for name in ["b", "a"] {
         let made = corpora
-            .create(pb::CreateRequest { name: name.into(), dim: 16, ..pb::CreateRequest::default() })
+            .create(pb::CreateRequest { name: name.into(), dim: 16, ..Default::default() })
             .await
             .expect("it is made");
         let made = made.into_inner().corpus.expect("a description");
@@ -74,7 +74,7 @@ async fn rows_without_ids_are_named_by_their_number() {
     let server = Running::start(folder.path(), Wanted::default()).await;
     let mut corpora = server.corpora().await;
     corpora
-        .create(pb::CreateRequest { name: "plain".into(), dim: 16, ..pb::CreateRequest::default() })
+        .create(pb::CreateRequest { name: "plain".into(), dim: 16, ..Default::default() })
         .await
         .expect("it is made");
     let rows = rows(6, 1);

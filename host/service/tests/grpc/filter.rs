@@ -19,7 +19,7 @@ async fn start(folder: &std::path::Path) -> (Running, Matrix, Vec<[f64; 5]>) {
     let rows = Embeddings { rows: ROWS, dim: 24, seed: 9, ..Embeddings::default() }.generate();
     let cloud = points(ROWS, 10);
     let mut corpora = server.corpora().await;
-    let create = pb::CreateRequest { name: "rows".into(), dim: 24, ..pb::CreateRequest::default() };
+    let create = pb::CreateRequest { name: "rows".into(), dim: 24, ..Default::default() };
     corpora.create(create).await.expect("it is made");
     let stored = pb::Rows {
         zone: (0..ROWS as u32).map(|row| row % 3).collect(),
@@ -77,7 +77,7 @@ fn filters() -> Vec<(pb::Filter, Passes)> {
     let some = RoaringTreemap::from_iter([1004, 1005, 1199, 1 << 40]);
     let mut roaring = Vec::new();
     some.serialize_into(&mut roaring).expect("a vector takes all");
-    let listed = |roaring: Vec<u8>, ids: Vec<u64>| Some(pb::Ids { ids, roaring });
+    let listed = |roaring: Vec<u8>, ids: Vec<u64>| Some(pb::Ids { ids, roaring, texts: Vec::new() });
     vec![
         (text("zone in (0, 2) and importance >= 0.5"), |row| row % 3 != 1 && row >= 100),
         (parts(both), |row| row % 3 != 1 && row >= 100),
@@ -222,7 +222,7 @@ async fn filters_that_cannot_be_are_refused_by_name() {
         filter: Some(filter),
         ..pb::SearchRequest::default()
     };
-    let junk = || Some(pb::Ids { ids: vec![], roaring: vec![1, 2, 3] });
+    let junk = || Some(pb::Ids { roaring: vec![1, 2, 3], ..Default::default() });
     let empty = parts(Kind::All(pb::Conditions { conditions: vec![pb::Condition::default()] }));
     let valueless = Kind::Compare(pb::Comparison { column: "zone".into(), comparator: 1, value: None });
     for (filter, field) in [

@@ -182,7 +182,7 @@ async fn one_version_is_read_from_start_to_end() {
     server
         .corpora()
         .await
-        .create(pb::CreateRequest { name: "empty".into(), dim: 24, ..pb::CreateRequest::default() })
+        .create(pb::CreateRequest { name: "empty".into(), dim: 24, ..Default::default() })
         .await
         .expect("it is made");
     for (corpus, other, rows) in [("empty", "", 0), ("empty", "a", 0), ("b", "empty", 9)] {
@@ -202,7 +202,7 @@ async fn wrong_input_is_named() {
     server
         .corpora()
         .await
-        .create(pb::CreateRequest { name: "wide".into(), dim: 25, ..pb::CreateRequest::default() })
+        .create(pb::CreateRequest { name: "wide".into(), dim: 25, ..Default::default() })
         .await
         .expect("it is made");
     let good = || ask(pb::Metric::Cosine, Some(3), None);

@@ -23,3 +23,4 @@ mod search_range;
 mod server;
 mod status;
 mod stream;
+mod text_ids;

@@ -221,7 +221,7 @@ async fn nearest_points_sent_along_and_of_a_corpus() {
     rows.coordinates = flat(&stored);
     let mut corpora = server.corpora().await;
     corpora
-        .create(pb::CreateRequest { name: "points".into(), dim: 4, ..pb::CreateRequest::default() })
+        .create(pb::CreateRequest { name: "points".into(), dim: 4, ..Default::default() })
         .await
         .expect("it is made");
     let append = pb::AppendRequest { corpus: "points".into(), rows: Some(rows) };
@@ -264,7 +264,7 @@ async fn empty_batches_and_empty_corpora_answer_empty() {
     server
         .corpora()
         .await
-        .create(pb::CreateRequest { name: "empty".into(), dim: 48, ..pb::CreateRequest::default() })
+        .create(pb::CreateRequest { name: "empty".into(), dim: 48, ..Default::default() })
         .await
         .expect("it is made");
     let mut compute = server.compute().await;

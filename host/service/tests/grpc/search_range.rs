@@ -135,10 +135,7 @@ async fn hits_are_spread_over_messages_within_the_limit() {
     let server = Running::start(folder.path(), Wanted::default()).await;
     let rows = poison::constant(400, 4, 1.0);
     let mut corpora = server.corpora().await;
-    corpora
-        .create(pb::CreateRequest { name: "rows".into(), dim: 4, ..pb::CreateRequest::default() })
-        .await
-        .expect("it is made");
+    corpora.create(pb::CreateRequest { name: "rows".into(), dim: 4, ..Default::default() }).await.expect("it is made");
     let mut labelled = labelled(&rows);
     (labelled.titles[7], labelled.titles[9]) = ("t".repeat(3_000), "u".repeat(5_000));
     let titles = labelled.titles.clone();
@@ -202,7 +199,7 @@ async fn nothing_to_find_answers_one_message() {
     server
         .corpora()
         .await
-        .create(pb::CreateRequest { name: "empty".into(), dim: 48, ..pb::CreateRequest::default() })
+        .create(pb::CreateRequest { name: "empty".into(), dim: 48, ..Default::default() })
         .await
         .expect("it is made");
     let mut compute = server.compute().await;

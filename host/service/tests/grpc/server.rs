@@ -50,7 +50,7 @@ async fn health_is_per_service_and_not_serving_while_draining() {
     }
     let refusals = [
         corpora
-            .create(pb::CreateRequest { name: "late".into(), dim: 4, ..pb::CreateRequest::default() })
+            .create(pb::CreateRequest { name: "late".into(), dim: 4, ..Default::default() })
             .await
             .expect_err("it drains"),
         corpora.drop(pb::DropRequest { name: "late".into() }).await.expect_err("it drains"),

@@ -123,7 +123,7 @@ async fn unknown_and_existing_corpora_are_resources() {
         assert_eq!((resource.resource_type.as_str(), resource.resource_name.as_str()), (error::CORPUS, "gone"));
     }
     let refused = corpora
-        .create(pb::CreateRequest { name: "there".into(), dim: 8, ..pb::CreateRequest::default() })
+        .create(pb::CreateRequest { name: "there".into(), dim: 8, ..Default::default() })
         .await
         .expect_err("it exists");
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::AlreadyExists, "CORPUS_EXISTS"));
