@@ -17,7 +17,7 @@ pub use self::columns::{Column, Columns};
 pub use self::heap::HeapSegment;
 pub use self::table::CorpusTable;
 use crate::error::Error;
-use crate::metric::{Metric, RowType};
+use crate::metric::{Element, Metric, RowType};
 use crate::nibbles::NibblesView;
 use crate::screen::{self, CodesView};
 use crate::visible::Visible;
@@ -122,15 +122,12 @@ impl SegmentView {
     /// than [`screen::columns_of_bits`]. A hidden row has those of padding.
     #[must_use]
     pub fn columns(&self, metric: Metric) -> &[f32] {
-        let (place, of_bits) = match metric {
-            Metric::Cosine | Metric::Dot | Metric::L2 => (metric as usize - 1, false),
-            Metric::Hamming | Metric::Jaccard => (3, true),
+        let columns = || match metric.element() {
+            Element::Float32 => screen::columns(metric, self.data.codes(), self.data.norms2()),
+            Element::Bit => screen::columns_of_bits(self.rows),
         };
-        let columns = || match of_bits {
-            true => screen::columns_of_bits(self.rows),
-            false => screen::columns(metric, self.data.codes(), self.data.norms2()),
-        };
-        self.columns[place].get_or_init(|| self.hide(columns()))
+        // Those of bits serve every metric.
+        self.columns[(metric as usize).min(Metric::Hamming as usize) - 1].get_or_init(|| self.hide(columns()))
     }
 
     /// Columns of the bound by the codes' high halves under a metric of float32 (see [`NibblesView::columns`]). A
@@ -139,6 +136,17 @@ impl SegmentView {
     pub fn high_columns(&self, metric: Metric) -> &[f32] {
         let columns = || self.data.nibbles().columns(metric, self.data.codes(), self.data.norms2());
         self.high_columns[metric as usize - 1].get_or_init(|| self.hide(columns()))
+    }
+
+    fn prepare(&self, others: &[Arc<Self>]) {
+        for (at, metric) in Metric::OF_FLOATS.into_iter().chain([Metric::Hamming]).enumerate() {
+            if others.iter().any(|other| other.columns[at].get().is_some()) {
+                _ = self.columns(metric);
+            }
+            if others.iter().any(|other| other.high_columns.get(at).is_some_and(|made| made.get().is_some())) {
+                _ = self.high_columns(metric);
+            }
+        }
     }
 
     fn hide(&self, mut columns: Vec<f32>) -> Vec<f32> {
@@ -286,6 +294,13 @@ impl CorpusView {
     pub fn segment_of(&self, row: usize) -> (usize, &SegmentView) {
         let index = self.starts.partition_point(|start| *start <= row) - 1;
         (self.starts[index], &self.segments[index])
+    }
+
+    /// Makes the columns that searches have had made of another version, so that the next one does not wait for them.
+    pub fn prepare_as(&self, other: &Self) {
+        for segment in &self.segments {
+            segment.prepare(&other.segments);
+        }
     }
 
     /// A row's values. `row` is below [`Self::rows`].

@@ -21,10 +21,8 @@ use roaring::RoaringBitmap;
 
 use crate::change::renumbered;
 use crate::corpus::{Corpus, NamedFile};
-use crate::durable::storage;
 use crate::load::stored;
-use crate::manifest::Manifest;
-use crate::piece::{Piece, records};
+use crate::piece::Piece;
 use crate::segment_writer::SegmentWriter;
 use crate::version::{Content, Version};
 
@@ -179,12 +177,8 @@ fn merge_runs(corpus: &Corpus, began: &Version, runs: &[Range<usize>], pause: Pa
         opening.next_id = began.next_id().unwrap_or(u64::MAX);
     }
     let deleted = renumbered(&(&began.deleted - &dropped), &dropped);
-    let records = records(&pieces, &deleted)?;
-    let generation = began.view.generation().saturating_add(1);
-    let log = Manifest::write_beside(corpus.folder(), &opening, generation, &records);
-    // Appends wait for what is left to sync.
-    let log = log.and_then(|log| log.sync().map(|()| log)).map_err(storage("cannot write in", corpus.folder()))?;
-    corpus.finish_merge(Content { opening, pieces, deleted }, &dropped, log, files)?;
+    let made = corpus.made(Content { opening, pieces, deleted }, dropped, began)?;
+    corpus.finish_merge(made, began, files)?;
     replaced.iter().for_each(|path| corpus.remove_segment(path));
     Ok(done)
 }

@@ -1,5 +1,6 @@
 //! One corpus of a store: its current version, and how rows become part of it.
 
+use std::any::Any;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -7,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use megaring_core::corpus::CorpusTable;
 use megaring_core::{Error, RowType};
-use roaring::RoaringBitmap;
 
 use crate::append::{Appended, Mode};
 use crate::change::{Change, Deleted, Replaced};
@@ -15,7 +15,7 @@ use crate::columns::MEMORY_ID;
 use crate::compact::Compactor;
 use crate::derived::DerivedPart;
 use crate::description::{Description, State, describe};
-use crate::durable::{TemporaryFile, storage, sync_folder};
+use crate::durable::{storage, sync_folder};
 use crate::ids::{IdSet, TextSet};
 use crate::load::{cache_path, derive, has_changed, last_number, load, stored};
 use crate::lock::Lock;
@@ -27,6 +27,8 @@ use crate::segment_writer::Written;
 use crate::select::Selections;
 use crate::text_ids::TextIds;
 use crate::version::{Content, Version};
+
+mod merge;
 
 /// What opening a store means for each of its corpora.
 #[derive(Debug, Clone)]
@@ -72,6 +74,13 @@ pub(crate) struct Commits {
     log: Option<Log>,
     /// While a merge is under way: what was committed since it began.
     since: Option<Vec<Change>>,
+}
+
+/// The right to replace the version, held by one at a time.
+struct Turn<'a> {
+    commits: MutexGuard<'a, Commits>,
+    /// What nobody else may have any more. It is dropped once the turn is over: there may be much of it.
+    gone: Vec<Box<dyn Any>>,
 }
 
 #[derive(Clone)]
@@ -162,7 +171,7 @@ impl Corpus {
 
     /// Makes few rows part of the corpus, by way of the log.
     pub(crate) fn commit_rows(&self, mut rows: Rows, mode: Mode) -> Result<Appended, Error> {
-        let mut commits = self.turn();
+        let mut turn = self.turn();
         let version = self.version()?;
         let (row_type, total) = (version.view.row_type(), version.view.rows());
         let count = rows.len();
@@ -184,7 +193,7 @@ impl Corpus {
             Replaced::by(&ids.map_err(|fault| internal(fault.to_string()))?, &version, mode)?
         };
         let change = Change { deleted: replaced.rows, added: Some(Piece::Kept(Arc::new(kept))) };
-        let now = self.change(&mut commits, &version, change)?;
+        let now = self.change(&mut turn, &version, change)?;
         Ok(now.appended(count - replaced.again, replaced.before))
     }
 
@@ -194,7 +203,7 @@ impl Corpus {
         let (named, mut file, mut entry) = self.name_file(written, row_type)?;
         let rows = file.rows();
         let derived = self.derive(&file, &entry, row_type);
-        let mut commits = self.turn();
+        let mut turn = self.turn();
         let version = self.version()?;
         check_row_count(version.view.rows(), rows)?;
         let replaced = if file.has_ids() {
@@ -210,7 +219,7 @@ impl Corpus {
             Replaced::default()
         };
         let change = Change { deleted: replaced.rows, added: Some(stored(file, entry, derived, row_type)) };
-        match self.change(&mut commits, &version, change) {
+        match self.change(&mut turn, &version, change) {
             Ok(now) => {
                 named.keep();
                 Ok(now.appended(rows - replaced.again, replaced.before))
@@ -229,7 +238,7 @@ impl Corpus {
     pub(crate) fn delete(&self, ids: &[u64], texts: &[String]) -> Result<Deleted, Error> {
         let wanted = IdSet::new(ids);
         let wanted_texts = TextSet::new(texts.iter().map(String::as_str));
-        let mut commits = self.turn();
+        let mut turn = self.turn();
         let version = self.version()?;
         let mut rows = wanted.rows_of(&version.view);
         let found: Vec<u64> = rows.iter().map(|row| version.view.label(row).0).collect();
@@ -247,7 +256,7 @@ impl Corpus {
         let count = rows.len() as usize;
         let now = match count {
             0 => version,
-            _ => self.change(&mut commits, &version, Change { deleted: rows, added: None })?,
+            _ => self.change(&mut turn, &version, Change { deleted: rows, added: None })?,
         };
         let (total_rows, generation) = (now.view.visible_rows(), now.view.generation());
         Ok(Deleted { rows: count, missing, missing_texts, total_rows, generation })
@@ -269,7 +278,7 @@ impl Corpus {
             // The folder of a corpus that was dropped may be another one's by now.
             let _turn = self.turn();
             self.version()?;
-            temporary.rename(&path).map_err(refused)?;
+            temporary.put(&path).map_err(refused)?;
             NamedFile { corpus: self, path: Some(path.clone()) }
         };
         sync_folder(&self.folder).map_err(storage("cannot sync", &self.folder))?;
@@ -285,82 +294,28 @@ impl Corpus {
 
     /// Writes a change into the log, and makes the version that has it. Where nobody knows whether the record lasts,
     /// the corpus rests.
-    fn change(&self, commits: &mut Commits, version: &Version, change: Change) -> Result<Arc<Version>, Error> {
+    fn change(&self, turn: &mut Turn<'_>, version: &Version, change: Change) -> Result<Arc<Version>, Error> {
         if version.view.generation() == u32::MAX {
             return Err(out_of_generations(&self.name));
         }
         let path = self.folder.join(manifest::FILE);
         let logged = change.logged()?;
-        let log = match &mut commits.log {
+        let log = match &mut turn.commits.log {
             Some(log) => log,
             none => none.insert(Log::open(&self.folder, version.log_len).map_err(storage("cannot open", &path))?),
         };
         match log.append(&logged) {
             Ok(()) => {}
             Err((error, false)) => return Err(storage("cannot write", &path)(error)),
-            Err((error, true)) => return Err(self.lose_track(version, &error)),
+            Err((error, true)) => return Err(self.lose_track(turn, version, &error)),
         }
-        if let Some(since) = &mut commits.since {
+        if let Some(since) = &mut turn.commits.since {
             since.push(change.clone());
         }
         let (mut pieces, mut deleted) = (version.pieces.clone(), version.deleted.clone());
         change.apply(&mut pieces, &mut deleted, version.view.row_type());
         let content = Content { opening: version.opening.clone(), pieces, deleted };
-        Ok(self.install(commits, content, version.view.generation() + 1, Some(version)))
-    }
-
-    /// Held, nothing is merged but by who holds it: segment files stay.
-    pub(crate) fn merging(&self) -> MutexGuard<'_, ()> {
-        self.merges.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A version to merge segments of. What is committed from here on is remembered.
-    pub(crate) fn begin_merge(&self) -> Result<Arc<Version>, Error> {
-        let mut commits = self.turn();
-        let version = self.version()?;
-        commits.since = Some(Vec::new());
-        Ok(version)
-    }
-
-    /// Ends a merge that came to nothing.
-    pub(crate) fn give_up_merge(&self) {
-        self.turn().since = None;
-    }
-
-    /// Replaces the version that a merge began with by what it made of it, whose log is `log`, and adds what was
-    /// committed since. `dropped` are the rows that have no number any more.
-    pub(crate) fn finish_merge(
-        &self,
-        mut made: Content,
-        dropped: &RoaringBitmap,
-        log: TemporaryFile,
-        files: Vec<NamedFile<'_>>,
-    ) -> Result<(), Error> {
-        let mut commits = self.turn();
-        let version = self.version()?;
-        let path = self.folder.join(manifest::FILE);
-        let failed = storage("cannot write", &path);
-        // Who read everything anew meanwhile has forgotten what was committed since.
-        let since = commits.since.take().ok_or(Error::Cancelled)?;
-        let since: Vec<Change> = since.into_iter().map(|change| change.renumbered(dropped)).collect();
-        let records = since.iter().map(Change::logged).collect::<Result<Vec<_>, _>>()?;
-        let added = log.handle().and_then(|mut to| manifest::extend(&mut to, &records));
-        added.and_then(|()| log.rename(&path)).map_err(failed)?;
-        // From here on the new log is what a restart finds.
-        files.into_iter().for_each(NamedFile::keep);
-        commits.log = None;
-        let reopened = sync_folder(&self.folder)
-            .and_then(|()| fs::metadata(&path))
-            .and_then(|metadata| Log::open(&self.folder, metadata.len()));
-        match reopened {
-            Ok(log) => commits.log = Some(log),
-            Err(error) => return Err(self.lose_track(&version, &error)),
-        }
-        let row_type = version.view.row_type();
-        since.into_iter().for_each(|change| change.apply(&mut made.pieces, &mut made.deleted, row_type));
-        let generation = version.view.generation().checked_add(1).ok_or_else(|| out_of_generations(&self.name))?;
-        self.install(&commits, made, generation, Some(&version));
-        Ok(())
+        Ok(self.install(turn, content, version.view.generation() + 1, version))
     }
 
     /// Does something with the files of the current version, which stay meanwhile. A reader has no say in what another
@@ -398,7 +353,7 @@ impl Corpus {
 
     /// Reads everything from disk again, for instance after a check found a fault.
     pub(crate) fn reload(&self) {
-        let mut commits = self.turn();
+        let mut turn = self.turn();
         if matches!(self.condition(), Condition::Dropped) || self.rests.load(Ordering::Relaxed) {
             return;
         }
@@ -409,58 +364,62 @@ impl Corpus {
             }
             Err(loss) => Condition::Faulty(loss),
         };
-        *commits = Commits::default();
-        self.set(condition);
+        *turn.commits = Commits::default();
+        self.set(&mut turn, condition);
     }
 
     /// Marks the corpus as unusable because of one file.
     pub(crate) fn set_faulty(&self, file: &str, reason: &str) {
-        let _turn = self.turn();
+        let mut turn = self.turn();
         if matches!(self.condition(), Condition::Dropped) {
             return;
         }
         let known = Some(self.describe());
-        self.set(Condition::Faulty(Arc::new(Loss { file: file.to_owned(), reason: reason.to_owned(), known })));
+        let loss = Loss { file: file.to_owned(), reason: reason.to_owned(), known };
+        self.set(&mut turn, Condition::Faulty(Arc::new(loss)));
     }
 
     /// Ends the corpus: moves its folder to `grave` and forgets the version. Views in use stay valid.
     pub(crate) fn bury(&self, grave: &Path) -> Result<(), Error> {
-        let mut commits = self.turn();
+        let mut turn = self.turn();
         // Some systems do not move a folder in which a file is open.
-        *commits = Commits::default();
+        *turn.commits = Commits::default();
         fs::rename(&self.folder, grave).map_err(storage("cannot remove", &self.folder))?;
-        self.set(Condition::Dropped);
+        self.set(&mut turn, Condition::Dropped);
         Ok(())
     }
 
-    fn install(&self, commits: &Commits, content: Content, generation: u32, before: Option<&Version>) -> Arc<Version> {
-        let log_len = commits.log.as_ref().map_or(0, Log::len);
-        let version = Arc::new(Version::new(content, self.handle, generation, log_len, before));
+    /// `before`: see [`Version::new`].
+    fn install(&self, turn: &mut Turn<'_>, content: Content, generation: u32, before: &Version) -> Arc<Version> {
+        let log_len = turn.commits.log.as_ref().map_or(0, Log::len);
+        let version = Arc::new(Version::new(content, self.handle, generation, log_len, Some(before)));
         self.table.register(&version.view);
-        self.set(Condition::Ready(version.clone()));
+        self.set(turn, Condition::Ready(version.clone()));
         version
     }
 
     /// After a failed sync nobody knows what the disk has: the corpus rests until the store is opened again.
-    fn lose_track(&self, version: &Version, error: &std::io::Error) -> Error {
+    fn lose_track(&self, turn: &mut Turn<'_>, version: &Version, error: &std::io::Error) -> Error {
         self.rests.store(true, Ordering::Relaxed);
         let reason = format!("it could not be synced ({error}); open the store again");
         let (file, known) = (manifest::FILE.to_owned(), Some(describe(version)));
-        self.set(Condition::Faulty(Arc::new(Loss { file, reason: reason.clone(), known })));
+        self.set(turn, Condition::Faulty(Arc::new(Loss { file, reason: reason.clone(), known })));
         Error::Storage(format!("corpus {:?}: {reason}", self.name))
     }
 
-    fn turn(&self) -> MutexGuard<'_, Commits> {
-        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    fn turn(&self) -> Turn<'_> {
+        Turn { commits: self.commits.lock().unwrap_or_else(PoisonError::into_inner), gone: Vec::new() }
     }
 
     fn condition(&self) -> Condition {
         self.condition.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, condition: Condition) {
-        *self.condition.write().unwrap_or_else(PoisonError::into_inner) = condition;
-        self.selections.forget(&self.name);
+    fn set(&self, turn: &mut Turn<'_>, condition: Condition) {
+        let mut now = self.condition.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *now, condition);
+        drop(now);
+        turn.gone.push(Box::new((before, self.selections.forget(&self.name))));
     }
 }
 

@@ -17,7 +17,7 @@ use megaring_core::nibbles::{self, Nibbles, NibblesView};
 use megaring_core::screen::{self, CodesView, RowCodes};
 use megaring_core::{Element, RowType};
 
-use crate::durable::{TemporaryFile, sync_folder};
+use crate::durable::{Paced, TemporaryFile, sync_folder};
 use crate::mapping;
 
 const MAGIC: [u8; 8] = *b"MEGADRV\0";
@@ -224,7 +224,7 @@ fn sum(header: &Header, rest: &[u8]) -> u32 {
 fn store(path: &Path, stamp: Stamp, parts: &[&[f32]]) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let temporary = TemporaryFile::create(folder)?;
-    let mut out = BufWriter::new(temporary.handle()?);
+    let mut out = BufWriter::new(Paced::new(temporary.handle()?));
     let heads = size_of::<Header>() + parts.len() * size_of::<PartHeader>();
     out.write_all(&vec![0; heads])?;
     let mut place = heads as u64;
@@ -244,8 +244,8 @@ fn store(path: &Path, stamp: Stamp, parts: &[&[f32]]) -> io::Result<()> {
         }
         table.push(head);
     }
-    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    write_heads(file, stamp, &table, &sections_crc)?;
+    out.flush()?;
+    write_heads(temporary.handle()?, stamp, &table, &sections_crc)?;
     temporary.rename(path)?;
     sync_folder(folder)
 }

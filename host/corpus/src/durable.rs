@@ -60,8 +60,13 @@ impl TemporaryFile {
     }
 
     /// Syncs the bytes and gives the file its name, replacing what had it. The name itself lasts after [`sync_folder`].
-    pub(crate) fn rename(mut self, to: &Path) -> io::Result<()> {
+    pub(crate) fn rename(self, to: &Path) -> io::Result<()> {
         self.sync()?;
+        self.put(to)
+    }
+
+    /// [`Self::rename`] of a file that is synced already.
+    pub(crate) fn put(mut self, to: &Path) -> io::Result<()> {
         fs::rename(&self.path, to)?;
         self.kept = true;
         Ok(())
@@ -86,6 +91,38 @@ pub(crate) fn sweep(folder: &Path, leftover: impl Fn(&str) -> bool) {
         }
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         let _ = if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+    }
+}
+
+/// Bytes that a file is written and synced by. A disk that syncs a small file may write what it has of large ones
+/// first: nobody is to wait for more than this.
+const PACE: usize = 4 << 20;
+
+/// A file that is synced while it is written.
+pub(crate) struct Paced {
+    file: File,
+    unsynced: usize,
+}
+
+impl Paced {
+    pub(crate) fn new(file: File) -> Self {
+        Self { file, unsynced: 0 }
+    }
+}
+
+impl Write for Paced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.unsynced >= PACE {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        let written = self.file.write(&bytes[..bytes.len().min(PACE)])?;
+        self.unsynced += written;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 

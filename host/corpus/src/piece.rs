@@ -205,12 +205,17 @@ pub(crate) fn records(pieces: &[Piece], deleted: &RoaringBitmap) -> Result<Vec<L
     Ok(records)
 }
 
+/// Bytes of rows up to which they are joined: whoever appends waits for it.
+const MOST_JOINED: usize = 512 << 10;
+
 /// Adds a piece. Rows in memory are joined as the digits of a binary number are carried, so that there are few pieces
 /// of them, and none is copied often.
 pub(crate) fn push(pieces: &mut Vec<Piece>, piece: Piece, row_type: RowType) {
     let Piece::Kept(mut last) = piece else { return pieces.push(piece) };
     while let Some(Piece::Kept(before)) = pieces.last() {
-        let joins = before.batch.num_rows() <= last.batch.num_rows() && before.batch.schema() == last.batch.schema();
+        let joins = before.batch.num_rows() <= last.batch.num_rows()
+            && before.bytes + last.bytes <= MOST_JOINED
+            && before.batch.schema() == last.batch.schema();
         let Some(joined) = joins.then(|| before.joined(&last, row_type)).flatten() else { break };
         last = Arc::new(joined);
         pieces.pop();

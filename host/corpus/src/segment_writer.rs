@@ -1,6 +1,5 @@
 //! Rows into a new segment file: gathered into record batches and written through to a temporary file.
 
-use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +8,7 @@ use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow_schema::{ArrowError, SchemaRef};
 use megaring_core::{Error, RowType};
 
-use crate::durable::{Summing, TemporaryFile, storage};
+use crate::durable::{Paced, Summing, TemporaryFile, storage};
 use crate::rows::Rows;
 
 /// Bytes of rows that make a record batch: large enough that a scan stays in one slice for long, small enough to hold.
@@ -30,7 +29,7 @@ pub(crate) struct SegmentWriter {
 /// The temporary file, from the first batch on.
 struct Out {
     file: TemporaryFile,
-    writer: FileWriter<Summing<BufWriter<File>>>,
+    writer: FileWriter<Summing<BufWriter<Paced>>>,
 }
 
 /// A segment file that is whole, but has no name yet.
@@ -99,7 +98,7 @@ impl Out {
         let file = TemporaryFile::create(folder).map_err(storage("cannot write in", folder))?;
         let handle = file.handle().map_err(storage("cannot write in", folder))?;
         let options = IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5).map_err(failed)?;
-        let out = Summing::new(BufWriter::new(handle));
+        let out = Summing::new(BufWriter::new(Paced::new(handle)));
         let writer = FileWriter::try_new_with_options(out, schema, options).map_err(failed)?;
         Ok(Self { file, writer })
     }

@@ -107,7 +107,8 @@ pub struct Selected {
     pub gathered: Option<Arc<CorpusView>>,
 }
 
-struct Kept {
+/// A selection that was made.
+pub(crate) struct Kept {
     of: Arc<CorpusView>,
     selection: Selection,
     selected: Selected,
@@ -198,11 +199,10 @@ impl Selections {
         kept.drain(..gone);
     }
 
-    /// Lets go of what was made of a corpus: it has another version now, or none.
-    pub(crate) fn forget(&self, corpus: &str) {
-        let gone: Vec<Kept> = self.lock().extract_if(.., |kept| kept.of.name() == corpus).collect();
-        // Not under the lock: a version may hold much.
-        drop(gone);
+    /// Lets go of what was made of a corpus, which has another version now, or none. It comes back, to be dropped where
+    /// nobody waits: a version may hold much.
+    pub(crate) fn forget(&self, corpus: &str) -> Vec<Kept> {
+        self.lock().extract_if(.., |kept| kept.of.name() == corpus).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Kept>> {

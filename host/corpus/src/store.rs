@@ -249,7 +249,7 @@ impl Store {
         let selected = self.selections.select(view, selection, &self.table)?;
         if !self.view(view.name()).is_ok_and(|now| Arc::ptr_eq(&now, view)) {
             // It was made while the corpus was changed, which has let go of what there was by then.
-            self.selections.forget(view.name());
+            drop(self.selections.forget(view.name()));
         }
         Ok(selected)
     }

@@ -23,6 +23,7 @@ pub(crate) struct Version {
 }
 
 /// What a version consists of.
+#[derive(Clone)]
 pub(crate) struct Content {
     pub(crate) opening: Opening,
     pub(crate) pieces: Vec<Piece>,
