@@ -91,7 +91,7 @@ pub use manifest::check_name;
 pub use pairs::{PairFile, Pairs};
 pub use roaring::RoaringTreemap;
 pub use rows::{Further, Rows};
-pub use select::{IdList, Selected, Selection};
+pub use select::{IdList, Selected, Selection, Wanted};
 pub use store::{Access, Adopted, CreateOptions, OpenOptions, Store};
 pub use text_ids::TextIds;
 pub use verify::{SegmentReport, VerifyReport};

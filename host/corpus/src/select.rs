@@ -1,7 +1,8 @@
 //! Versions of which some rows alone are visible: those that a filter lets pass, and that lists of ids allow.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use arrow_buffer::BooleanBuffer;
 use megaring_core::Error;
@@ -15,6 +16,9 @@ use crate::fetch::damaged;
 use crate::filter::{FIELD, Filter, rows_that_pass};
 use crate::ids::rows_with;
 use crate::segment::part_of;
+
+/// Whether anybody still wants what is being worked out. Asked before each comparison of each record batch.
+pub type Wanted<'a> = &'a (dyn Fn() -> bool + Sync);
 
 /// Which rows are wanted. Empty, it is all of them.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -83,6 +87,8 @@ const ROW_BYTES: usize = 17;
 const GATHERED_BYTES: usize = 6;
 /// Selections that are kept.
 const KEPT: usize = 64;
+/// How often who waits for a selection looks whether it is there, and whether it is wanted still.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Selections that were asked for lately: the next search by one finds what the first has made ready.
 #[derive(Default)]
@@ -117,6 +123,24 @@ pub(crate) struct Kept {
 /// Rows are gathered where they are at most one in so many.
 const GATHERED_SHARE: usize = 32;
 
+impl Making {
+    /// The right to make it, once nobody else does.
+    fn turn(&self, wanted: Wanted<'_>) -> Result<MutexGuard<'_, ()>, Error> {
+        loop {
+            match self.turn.try_lock() {
+                Ok(turn) => return Ok(turn),
+                Err(TryLockError::Poisoned(turn)) => return Ok(turn.into_inner()),
+                Err(TryLockError::WouldBlock) => ensure(wanted)?,
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+fn ensure(wanted: Wanted<'_>) -> Result<(), Error> {
+    if wanted() { Ok(()) } else { Err(Error::Cancelled) }
+}
+
 impl Selected {
     /// Whether nothing is to be gathered.
     fn is_ready(&self) -> bool {
@@ -137,26 +161,34 @@ impl Kept {
 }
 
 impl Selections {
-    /// The rows of a version that a selection wants.
+    /// The rows of a version that a selection wants, where nothing is left to be done for them.
+    pub(crate) fn known(&self, view: &Arc<CorpusView>, selection: &Selection) -> Option<Selected> {
+        if selection.is_all() {
+            return Some(Selected { view: view.clone(), gathered: None });
+        }
+        self.find(view, selection).filter(Selected::is_ready)
+    }
+
+    /// The rows of a version that a selection wants. Who is cancelled fails nobody who waits for the same.
     pub(crate) fn select(
         &self,
         view: &Arc<CorpusView>,
         selection: &Selection,
         table: &CorpusTable,
+        wanted: Wanted<'_>,
     ) -> Result<Selected, Error> {
-        if selection.is_all() {
-            return Ok(Selected { view: view.clone(), gathered: None });
-        }
-        if let Some(known) = self.find(view, selection).filter(Selected::is_ready) {
+        if let Some(known) = self.known(view, selection) {
             return Ok(known);
         }
         let making = self.making(view, selection);
-        let _turn = making.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = making.turn(wanted)?;
         let made = match self.find(view, selection) {
             Some(known) if known.is_ready() => Ok(known),
             // Who asks again is likely to ask once more.
             Some(known) => Ok(Selected { gathered: Some(table.gather(&known.view)), ..known }),
-            None => visible(view, selection).map(|rows| Selected { view: table.select(view, rows), gathered: None }),
+            None => {
+                visible(view, selection, wanted).map(|rows| Selected { view: table.select(view, rows), gathered: None })
+            }
         };
         if let Ok(selected) = &made {
             self.keep(Kept { of: view.clone(), selection: selection.clone(), selected: selected.clone() });
@@ -211,7 +243,7 @@ impl Selections {
 }
 
 /// The rows of each segment that a selection wants.
-fn visible(view: &CorpusView, selection: &Selection) -> Result<Vec<Visible>, Error> {
+fn visible(view: &CorpusView, selection: &Selection, wanted: Wanted<'_>) -> Result<Vec<Visible>, Error> {
     if let Some(filter) = &selection.filter {
         check_columns(view, filter)?;
     }
@@ -219,7 +251,7 @@ fn visible(view: &CorpusView, selection: &Selection) -> Result<Vec<Visible>, Err
     let mut visible = segments
         .par_iter()
         .map(|(start, segment)| match &selection.filter {
-            Some(filter) => passing(view, (*start, segment), filter),
+            Some(filter) => passing(view, (*start, segment), filter, wanted),
             None => Ok(Visible::all(segment.rows())),
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -227,6 +259,7 @@ fn visible(view: &CorpusView, selection: &Selection) -> Result<Vec<Visible>, Err
         rows.range(start as u32..(start + len) as u32).map(|row| row as usize - start).collect()
     };
     if let Some(allow) = &selection.allow {
+        ensure(wanted)?;
         let rows = rows_with(view, allow, "filter.allow.texts")?;
         for (visible, (start, segment)) in visible.iter_mut().zip(&segments) {
             let allowed = Visible::none(segment.rows()).with(local(&rows, *start, segment.rows()).into_iter());
@@ -234,6 +267,7 @@ fn visible(view: &CorpusView, selection: &Selection) -> Result<Vec<Visible>, Err
         }
     }
     if !selection.deny.is_empty() {
+        ensure(wanted)?;
         let rows = rows_with(view, &selection.deny, "filter.deny.texts")?;
         for (visible, (start, segment)) in visible.iter_mut().zip(&segments) {
             let denied = local(&rows, *start, segment.rows());
@@ -266,12 +300,20 @@ fn check_columns(view: &CorpusView, filter: &Filter) -> Result<(), Error> {
     }
 }
 
-fn passing(view: &CorpusView, (start, segment): (usize, &SegmentView), filter: &Filter) -> Result<Visible, Error> {
+fn passing(
+    view: &CorpusView,
+    (start, segment): (usize, &SegmentView),
+    filter: &Filter,
+    wanted: Wanted<'_>,
+) -> Result<Visible, Error> {
     let rows = segment.rows();
     let Some(part) = part_of(segment) else {
         return Err(Error::Internal(format!("corpus {:?} has rows that no store holds", view.name())));
     };
-    let column = |name: &str| part.column(name).map_err(|fault| damaged(view, start, &fault));
+    let column = |name: &str| {
+        ensure(wanted)?;
+        part.column(name).map_err(|fault| damaged(view, start, &fault))
+    };
     let passing: BooleanBuffer = rows_that_pass(filter, rows, &column)?;
     // From its first bit on.
     Ok(Visible::of_bits(passing.sliced().as_slice(), rows))

@@ -29,7 +29,7 @@ use crate::manifest::{self, Manifest, Opening, check_name};
 use crate::prefix::Prefixes;
 use crate::segment::SegmentFile;
 use crate::segment_writer::Written;
-use crate::select::{Selected, Selection, Selections};
+use crate::select::{Selected, Selection, Selections, Wanted};
 use crate::text_ids;
 use crate::verify::{self, VerifyReport};
 
@@ -246,7 +246,26 @@ impl Store {
     /// [`Error::Invalid`] naming `filter` where no row has a column that it names, or one is of a type
     /// that is not compared with what it says; [`Error::DataLoss`] where a segment cannot be read.
     pub fn select(&self, view: &Arc<CorpusView>, selection: &Selection) -> Result<Selected, Error> {
-        let selected = self.selections.select(view, selection, &self.table)?;
+        self.select_while(view, selection, &|| true)
+    }
+
+    /// [`Self::select`], where nothing is left to be done for it.
+    #[must_use]
+    pub fn selected(&self, view: &Arc<CorpusView>, selection: &Selection) -> Option<Selected> {
+        self.selections.known(view, selection)
+    }
+
+    /// [`Self::select`], as long as it is wanted.
+    ///
+    /// # Errors
+    /// As [`Self::select`], and [`Error::Cancelled`] once it is not wanted any more: nothing is kept.
+    pub fn select_while(
+        &self,
+        view: &Arc<CorpusView>,
+        selection: &Selection,
+        wanted: Wanted<'_>,
+    ) -> Result<Selected, Error> {
+        let selected = self.selections.select(view, selection, &self.table, wanted)?;
         if !self.view(view.name()).is_ok_and(|now| Arc::ptr_eq(&now, view)) {
             // It was made while the corpus was changed, which has let go of what there was by then.
             drop(self.selections.forget(view.name()));

@@ -79,6 +79,7 @@ pub struct Engine {
     kernel: &'static dyn ExactKernel,
     router: Router,
     admission: Arc<Admission>,
+    filters: Arc<Admission>,
     batcher: Option<Batcher<Member>>,
     setup: String,
     metrics: Metrics,
@@ -102,7 +103,10 @@ impl Engine {
         let lanes: Vec<Lane> = lanes.collect::<Result<_, _>>()?;
         let none = || Error::Internal("an engine needs a backend".into());
         let limits = lanes.iter().map(|lane| limits(lane.capabilities())).reduce(smaller).ok_or_else(none)?;
-        let admission = Admission::new(admission_limits(tenant_jobs, queue, &lanes));
+        let job_limits = admission_limits(tenant_jobs, queue, &lanes);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let filters = Admission::new(admission::Limits { jobs: threads, bytes: usize::MAX, ..job_limits });
+        let admission = Admission::new(job_limits);
         let router = Router::new(lanes, absent, routing);
         let batcher = (!batch_wait.is_zero()).then(|| Batcher::new(batch_wait));
         Ok(Arc::new(Self {
@@ -111,6 +115,7 @@ impl Engine {
             kernel,
             router,
             admission,
+            filters,
             batcher,
             setup,
             metrics: Metrics::default(),
@@ -156,6 +161,13 @@ impl Engine {
         &self.admission
     }
 
+    /// The gate of filters that are worked out, which comes before a job's own: as many at once as there are
+    /// processors.
+    #[must_use]
+    pub fn filters(&self) -> &Arc<Admission> {
+        &self.filters
+    }
+
     /// Counters since the start.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
@@ -198,7 +210,9 @@ impl Engine {
 
     /// Refuses new jobs and waits until those in flight are answered.
     pub async fn drain(&self) {
+        self.filters.close();
         self.admission.close();
+        self.filters.emptied().await;
         self.admission.emptied().await;
     }
 

@@ -16,7 +16,6 @@ use prost::Message;
 
 use crate::reply_limit::ReplyLimit;
 use crate::service::LIGHT_BYTES;
-use crate::validate::selection;
 
 mod checksum;
 mod encode;
@@ -94,14 +93,28 @@ pub(crate) trait LongCall: Message + Default + Sized + 'static {
     /// What becomes its messages.
     type Telling: Telling;
 
+    /// The corpus that it names.
+    fn corpus(&self) -> &str;
+
+    /// The rows of the corpus that it is about; all unless it says so.
+    fn take_filter(&mut self) -> Option<pb::Filter> {
+        None
+    }
+
+    /// How many elements of a row count; all unless it says so.
+    fn prefix_dim(&self) -> Option<u32> {
+        None
+    }
+
     /// The backend that it forces, as the wire numbers it.
     fn backend(&self) -> i32;
 
     /// What is to be searched, and how its hits are told; or what is wrong with it, as [`Call::validate`] says.
+    /// `corpus` is the one that it names.
     ///
     /// # Errors
     /// As [`Call::validate`], and those of [`Store::view`].
-    fn validate(self, store: &Store, limit: ReplyLimit) -> Result<(Asked, Self::Telling), Error>;
+    fn validate(self, corpus: Named, store: &Store, limit: ReplyLimit) -> Result<(Asked, Self::Telling), Error>;
 }
 
 /// Makes messages of hits.
@@ -164,7 +177,12 @@ fn reply_bytes(hits: usize, columns: &[String]) -> usize {
 
 /// The corpus that a call must name.
 fn named(corpus: Option<Named>) -> Result<Named, Error> {
-    corpus.ok_or_else(|| Error::field("corpus", "name a corpus"))
+    corpus.ok_or_else(unnamed)
+}
+
+/// What is said where none is named.
+pub(crate) fn unnamed() -> Error {
+    Error::field("corpus", "name a corpus")
 }
 
 /// A version, or a prefix of its rows where one is asked for.
@@ -191,17 +209,20 @@ fn columns_of(
 }
 
 impl Named {
-    /// The corpus that a call names in `corpus`, what a filter leaves of it, and a prefix of its rows. May take long.
-    pub(crate) fn find(
-        store: &Store,
-        name: &str,
-        filter: Option<pb::Filter>,
-        prefix_dim: Option<u32>,
-    ) -> Result<Self, Error> {
-        let whole = if name.is_empty() { named(None)?.whole } else { store.view(name)? };
-        let Selected { view: chosen, gathered } = store.select(&whole, &selection(filter)?)?;
-        let prefix = |view: Arc<CorpusView>| prefix(store, view, prefix_dim);
-        let (searched, gathered) = (prefix(chosen.clone())?, gathered.map(prefix).transpose()?);
-        Ok(Self { whole, chosen, searched, gathered })
+    /// A corpus, and what of it is selected.
+    pub(crate) fn new(whole: Arc<CorpusView>, Selected { view: chosen, gathered }: Selected) -> Self {
+        Self { whole, searched: chosen.clone(), chosen, gathered }
+    }
+
+    /// A corpus, all of whose rows are meant.
+    pub(crate) fn whole(whole: Arc<CorpusView>) -> Self {
+        Self { chosen: whole.clone(), searched: whole.clone(), whole, gathered: None }
+    }
+
+    /// The same where so many elements of its rows count. May take long.
+    pub(crate) fn cut(self, store: &Store, dim: u32) -> Result<Self, Error> {
+        let cut = |view: &Arc<CorpusView>| store.prefix(view, dim as usize);
+        let (searched, gathered) = (cut(&self.chosen)?, self.gathered.as_ref().map(cut).transpose()?);
+        Ok(Self { searched, gathered, ..self })
     }
 }

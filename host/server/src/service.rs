@@ -7,9 +7,11 @@
 //! panic becomes INTERNAL; the process goes on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use megaring_core::Error;
+use megaring_corpus::Wanted;
 use megaring_engine::Engine;
 use megaring_engine::calibration::Keeper;
 use tokio::sync::watch;
@@ -91,5 +93,47 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(failed) => Err(Error::Internal(failed.to_string())),
+    }
+}
+
+/// [`blocking`] for work that asks now and then whether it is wanted still: it is not once the future is dropped, at
+/// the caller's deadline or as the caller leaves.
+async fn blocking_while_wanted<T: Send + 'static>(
+    work: impl FnOnce(Wanted<'_>) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    struct Wants(Arc<AtomicBool>);
+
+    impl Drop for Wants {
+        fn drop(&mut self) {
+            self.0.store(false, Ordering::Relaxed);
+        }
+    }
+
+    // Relaxed: nothing else is shared by it.
+    let wants = Wants(Arc::new(AtomicBool::new(true)));
+    let wanted = wants.0.clone();
+    blocking(move || work(&|| wanted.load(Ordering::Relaxed))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use megaring_core::Error;
+
+    use super::blocking_while_wanted;
+
+    #[tokio::test]
+    async fn work_learns_that_nobody_waits_for_it() {
+        let (ended, end) = std::sync::mpsc::channel();
+        let work = blocking_while_wanted(move |wanted| {
+            while wanted() {
+                std::thread::yield_now();
+            }
+            ended.send(()).map_err(|error| Error::Internal(error.to_string()))
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(1), work).await.is_err());
+        assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(()), "it goes on");
+        assert!(blocking_while_wanted(|wanted| Ok(wanted())).await.is_ok_and(|wanted| wanted));
     }
 }

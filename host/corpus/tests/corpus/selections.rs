@@ -1,6 +1,7 @@
 //! What is selected and fetched of a corpus: how long it is kept, and what would be too much.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use megaring_core::Error;
 use megaring_corpus::{Comparison, Filter, Selection, Value, fetch, find};
@@ -128,4 +129,62 @@ fn what_was_selected_of_a_corpus_goes_with_its_version() {
     drop(view);
     store.drop_corpus("a").unwrap();
     assert!(now.upgrade().is_none());
+}
+
+/// A filter that compares several times.
+fn slow() -> Selection {
+    let filter = "zone >= 0 and zone <= 255 and memory_id >= 3 and memory_id < 20".parse().unwrap();
+    Selection { filter: Some(filter), ..Selection::default() }
+}
+
+#[test]
+fn a_selection_that_nobody_wants_any_more_is_given_up() {
+    let (_folder, store) = corpus();
+    let view = store.view("a").unwrap();
+    let asked = AtomicUsize::new(0);
+    let all = |wanted: &AtomicUsize, most| wanted.fetch_add(1, Ordering::Relaxed) < most;
+    store.select_while(&view, &slow(), &|| all(&asked, usize::MAX)).unwrap();
+    let times = asked.load(Ordering::Relaxed);
+    let parts = view.segments().count();
+    assert_eq!(times, 4 * parts, "each comparison of each part asks");
+    store.delete("a", &[151]).unwrap();
+    let view = store.view("a").unwrap();
+    for most in 0..times {
+        let asked = AtomicUsize::new(0);
+        let given_up = store.select_while(&view, &slow(), &|| all(&asked, most));
+        assert!(matches!(given_up, Err(Error::Cancelled)), "after {most}");
+        assert!(store.selected(&view, &slow()).is_none(), "half of it is kept");
+    }
+    let selected = store.select(&view, &slow()).unwrap().view;
+    assert_eq!(selected.visible_runs(0..selected.rows()).flatten().collect::<Vec<_>>(), (3..20).collect::<Vec<_>>());
+}
+
+/// Neither one that goes away while it waits, nor one for whom others wait.
+#[test]
+fn who_wants_the_same_selection_is_not_held_up_by_one_that_is_given_up() {
+    let (_folder, store) = corpus();
+    let view = store.view("a").unwrap();
+    let (begun, waiting) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let maker = scope.spawn(|| {
+            store.select_while(&view, &slow(), &|| {
+                begun.store(true, Ordering::Release);
+                while !waiting.load(Ordering::Acquire) {
+                    std::thread::yield_now();
+                }
+                false
+            })
+        });
+        while !begun.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        assert!(matches!(store.select_while(&view, &slow(), &|| false), Err(Error::Cancelled)), "it waits on");
+        assert!(!maker.is_finished());
+        let found = store.select_while(&view, &slow(), &|| {
+            waiting.store(true, Ordering::Release);
+            true
+        });
+        assert_eq!(found.unwrap().view.visible_rows(), 17);
+        assert!(matches!(maker.join().unwrap(), Err(Error::Cancelled)));
+    });
 }

@@ -29,8 +29,12 @@ impl LongCall for pb::JoinRequest {
         self.backend
     }
 
-    fn validate(self, store: &Store, _: ReplyLimit) -> Result<(Asked, PairsTelling), Error> {
-        let corpus = Named::find(store, &self.corpus, None, None)?.whole;
+    fn corpus(&self) -> &str {
+        &self.corpus
+    }
+
+    fn validate(self, corpus: Named, store: &Store, _: ReplyLimit) -> Result<(Asked, PairsTelling), Error> {
+        let corpus = corpus.whole;
         let is_self = self.other.is_empty() || self.other == self.corpus;
         let searched = if is_self { corpus.clone() } else { store.view(&self.other)? };
         let metric = metric(self.metric, &searched)?;

@@ -31,9 +31,20 @@ impl LongCall for pb::SearchRangeRequest {
         self.backend
     }
 
-    fn validate(self, store: &Store, limit: ReplyLimit) -> Result<(Asked, HitsTelling), Error> {
-        let named = Named::find(store, &self.corpus, self.filter, self.prefix_dim)?;
-        let Named { whole, chosen: corpus, searched, .. } = named;
+    fn corpus(&self) -> &str {
+        &self.corpus
+    }
+
+    fn take_filter(&mut self) -> Option<pb::Filter> {
+        self.filter.take()
+    }
+
+    fn prefix_dim(&self) -> Option<u32> {
+        self.prefix_dim
+    }
+
+    fn validate(self, corpus: Named, _: &Store, limit: ReplyLimit) -> Result<(Asked, HitsTelling), Error> {
+        let Named { whole, chosen: corpus, searched, .. } = corpus;
         let metric = metric(self.metric, &corpus)?;
         let none = || Error::field("threshold", "give one; Search answers the best k without");
         let threshold = Some(finite_threshold(self.threshold.ok_or_else(none)?)?);

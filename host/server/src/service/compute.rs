@@ -3,15 +3,17 @@
 
 use megaring_core::{Answered, Error};
 use megaring_engine::Terms;
+use megaring_engine::admission::Demand;
 use megaring_proto::RpcStatus;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::compute_server::Compute;
+use prost::Message as _;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::stream::{Bounds, pipeline};
-use super::{Caller, Service, blocking, convert};
-use crate::call::{Call, Named, Validated};
+use super::{Caller, Service, blocking, blocking_while_wanted, convert};
+use crate::call::{Call, Named, Validated, unnamed};
 use crate::error::{answered, rpc_status, status};
 use crate::validate;
 
@@ -133,7 +135,7 @@ impl Service {
         let corpus = match (name, call.take_filter()) {
             (None, None) => None,
             (None, Some(_)) => return Err(Error::field("filter", "there is no corpus that it could be about")),
-            (Some(name), filter) => Some(self.named(name, filter, call.prefix_dim()).await?),
+            (Some(name), filter) => Some(self.named(name, filter, call.prefix_dim(), &terms).await?),
         };
         let bytes = call.payload_bytes();
         let Validated { job, reply_bytes, reply } = convert(bytes, move || call.validate(corpus, limit)).await?;
@@ -145,12 +147,45 @@ impl Service {
 
 impl Service {
     /// The corpus of a name, what a filter leaves of it, and a prefix of its rows.
-    async fn named(&self, name: String, filter: Option<pb::Filter>, prefix_dim: Option<u32>) -> Result<Named, Error> {
-        if filter.is_none() && prefix_dim.is_none() {
-            return Named::find(self.engine.store(), &name, None, None);
+    pub(super) async fn named(
+        &self,
+        name: String,
+        filter: Option<pb::Filter>,
+        prefix_dim: Option<u32>,
+        terms: &Terms,
+    ) -> Result<Named, Error> {
+        let named = self.selected(name, filter, terms).await?;
+        let Some(dim) = prefix_dim else { return Ok(named) };
+        let store = self.engine.store().clone();
+        blocking(move || named.cut(&store, dim)).await
+    }
+
+    /// The corpus of a name, and what a filter leaves of it. What was worked out before is there at once; else it is
+    /// bounded how much is worked out at a time, and it ends where nobody waits for it any more.
+    async fn selected(&self, name: String, filter: Option<pb::Filter>, terms: &Terms) -> Result<Named, Error> {
+        if name.is_empty() {
+            return Err(unnamed());
         }
         let store = self.engine.store().clone();
-        blocking(move || Named::find(&store, &name, filter, prefix_dim)).await
+        let Some(filter) = filter else { return store.view(&name).map(Named::whole) };
+        let waiting_bytes = filter.encoded_len();
+        let (view, selection, known) = blocking(move || {
+            let (view, selection) = (store.view(&name)?, validate::selection(Some(filter))?);
+            let known = store.selected(&view, &selection);
+            Ok((view, selection, known))
+        })
+        .await?;
+        if let Some(known) = known {
+            return Ok(Named::new(view, known));
+        }
+        let permit = self.engine.filters().admit(terms, Demand { bytes: 0, waiting_bytes }).await?;
+        let store = self.engine.store().clone();
+        blocking_while_wanted(move |wanted| {
+            let _permit = permit;
+            let selected = store.select_while(&view, &selection, wanted)?;
+            Ok(Named::new(view, selected))
+        })
+        .await
     }
 }
 

@@ -74,17 +74,19 @@ impl Service {
         Ok(Response::new(stream::iter(first.map(Ok)).chain(rest).boxed()))
     }
 
-    async fn begin<C: LongCall>(&self, caller: Caller, call: C) -> Result<Answer<C::Telling>, Error> {
+    async fn begin<C: LongCall>(&self, caller: Caller, mut call: C) -> Result<Answer<C::Telling>, Error> {
         let (engine, limit) = (self.engine.clone(), self.settings.reply_limit);
         let backend = validate::backend(call.backend())?;
+        let Caller { tenant, deadline } = caller;
+        let terms = Terms { tenant, deadline, backend, max_answers: None };
+        let filter = call.take_filter();
+        let corpus = self.named(call.corpus().to_owned(), filter, call.prefix_dim(), &terms).await?;
         let work = blocking(move || {
-            let (asked, telling) = call.validate(engine.store(), limit)?;
+            let (asked, telling) = call.validate(corpus, engine.store(), limit)?;
             let next = asked.of.numbers().start;
             let search = LongSearch::new(asked, &engine)?;
             Ok(Work { search, telling, limit, found: None, made: None, next, told: next, is_begun: false })
         });
-        let Caller { tenant, deadline } = caller;
-        let terms = Terms { tenant, deadline, backend, max_answers: None };
         Ok(Answer { service: self.clone(), terms, work: work.await? })
     }
 }

@@ -2,12 +2,14 @@
 
 use megaring_corpus::RoaringTreemap;
 use megaring_datasets::{Embeddings, Matrix, points, reference};
+use megaring_engine::Terms;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::condition::Condition as Kind;
 use megaring_proto::v1::filter::Where;
 use megaring_proto::v1::nearest_request::Among;
 use megaring_proto::v1::value::Value as Sent;
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use crate::common::{Running, Wanted, float32, folder, labelled, violation};
 
@@ -260,4 +262,66 @@ async fn filters_that_cannot_be_are_refused_by_name() {
     let columns = pb::NearestRequest { columns: vec!["zone".into()], ..sent };
     assert_eq!(violation(&compute.nearest(columns).await.expect_err("no corpus")).0, "columns");
     server.stop().await;
+}
+
+/// What is known is answered, however many filters are worked out; another has to wait, and its client is told when to
+/// come again, or that its time is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_that_are_worked_out_at_once_are_bounded() {
+    let folder = folder();
+    let queue = std::time::Duration::from_secs(3600);
+    for wanted in [Wanted::default(), Wanted { queue, ..Wanted::default() }] {
+        let is_waiting = !wanted.queue.is_zero();
+        let server = Running::start(folder.path(), wanted).await;
+        if !is_waiting {
+            server.corpus("a", &Embeddings { rows: 9, dim: 24, ..Embeddings::default() }.generate()).await;
+        }
+        let mut compute = server.compute().await;
+        let asked = Embeddings { rows: 1, dim: 24, ..Embeddings::default() }.generate();
+        let search = |filter: &str| pb::SearchRequest {
+            corpus: "a".into(),
+            queries: Some(float32(&asked)),
+            metric: pb::Metric::Dot.into(),
+            k: 3,
+            filter: Some(text(filter)),
+            ..pb::SearchRequest::default()
+        };
+        compute.search(search("memory_id > 1002")).await.expect("an answer");
+        let gate = server.engine.filters();
+        let mut permits = Vec::new();
+        while let Ok(permit) = gate.try_admit(&Terms::default(), 0) {
+            permits.push(permit);
+        }
+        compute.search(search("memory_id > 1002")).await.expect("it is known");
+        let mut late = tonic::Request::new(search("memory_id > 1003"));
+        if is_waiting {
+            late.set_timeout(std::time::Duration::from_millis(20));
+            let refused = compute.search(late).await.expect_err("there is no room");
+            // The client's own timer may be the first.
+            assert!(matches!(refused.code(), Code::DeadlineExceeded | Code::Cancelled), "{refused:?}");
+            while gate.waiting() > 0 {
+                tokio::task::yield_now().await;
+            }
+        } else {
+            let refused = compute.search(late).await.expect_err("there is no room");
+            assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+            assert!(refused.get_details_retry_info().is_some());
+            let range = pb::SearchRangeRequest {
+                corpus: "a".into(),
+                queries: Some(float32(&asked)),
+                metric: pb::Metric::Dot.into(),
+                threshold: Some(0.1),
+                filter: Some(text("memory_id > 1003")),
+                ..pb::SearchRangeRequest::default()
+            };
+            let refused = compute.search_range(range).await.expect_err("there is no room");
+            assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        }
+        drop(permits);
+        let found = compute.search(search("memory_id > 1003")).await.expect("an answer").into_inner();
+        assert!(found.results[0].memory_ids.iter().all(|id| *id > 1003));
+        assert_eq!(gate.in_flight(), 0);
+        drop(compute);
+        server.stop().await;
+    }
 }
