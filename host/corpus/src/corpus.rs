@@ -28,6 +28,7 @@ use crate::select::Selections;
 use crate::text_ids::TextIds;
 use crate::version::{Content, Version};
 
+mod delete;
 mod merge;
 
 /// What opening a store means for each of its corpora.

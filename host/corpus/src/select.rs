@@ -244,9 +244,16 @@ impl Selections {
 
 /// The rows of each segment that a selection wants.
 fn visible(view: &CorpusView, selection: &Selection, wanted: Wanted<'_>) -> Result<Vec<Visible>, Error> {
-    if let Some(filter) = &selection.filter {
-        check_columns(view, filter)?;
-    }
+    check_columns(view, selection)?;
+    passing_rows(view, selection, wanted)
+}
+
+/// The same of a selection that passed [`check_columns`], be it with other segments.
+pub(crate) fn passing_rows(
+    view: &CorpusView,
+    selection: &Selection,
+    wanted: Wanted<'_>,
+) -> Result<Vec<Visible>, Error> {
     let segments: Vec<(usize, &Arc<SegmentView>)> = view.segments().collect();
     let mut visible = segments
         .par_iter()
@@ -278,7 +285,8 @@ fn visible(view: &CorpusView, selection: &Selection, wanted: Wanted<'_>) -> Resu
 }
 
 /// Refuses a filter by columns that no row has.
-fn check_columns(view: &CorpusView, filter: &Filter) -> Result<(), Error> {
+pub(crate) fn check_columns(view: &CorpusView, selection: &Selection) -> Result<(), Error> {
+    let Some(filter) = &selection.filter else { return Ok(()) };
     filter.check_size()?;
     let mut known: Vec<String> = Vec::new();
     for part in view.segments().filter_map(|(_, segment)| part_of(segment)) {

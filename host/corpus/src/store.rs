@@ -320,6 +320,23 @@ impl Store {
         Ok(deleted)
     }
 
+    /// [`Self::delete`] of the rows that a selection wants when the deletion is committed, as long as it is wanted.
+    /// They are looked for while others append.
+    ///
+    /// # Errors
+    /// As [`Self::delete`], those of [`Self::select_while`], and [`Error::Invalid`] naming `filter` where the selection
+    /// says nothing. Nothing is deleted.
+    pub fn delete_selected(&self, name: &str, selection: &Selection, wanted: Wanted<'_>) -> Result<Deleted, Error> {
+        self.require_writable(name)?;
+        let corpus = self.find(name)?;
+        if selection.is_all() {
+            return Err(Error::field("filter", "it says nothing, which would delete all rows; \"true\" says that"));
+        }
+        let deleted = corpus.delete_selected(selection, wanted)?;
+        corpus.merge_soon();
+        Ok(deleted)
+    }
+
     /// Copies an Arrow IPC file into a corpus as a segment, unchanged, where it has the form of one.
     ///
     /// # Errors

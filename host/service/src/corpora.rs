@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use megaring_core::{Error, RowType};
 use megaring_corpus::import::{self, Format, Import, Progress, Report};
-use megaring_corpus::{Access, CreateOptions, Description, Mode, Store};
+use megaring_corpus::{Access, CreateOptions, Deleted, Description, Mode, Selection, Store};
 use megaring_proto::v1 as pb;
 use serde_json::Value as Json;
 
@@ -132,18 +132,19 @@ impl Corpora {
 
     pub(crate) fn delete(&self, name: &str, ids: &Ids) -> Result<Deletion, Failure> {
         match self {
-            Self::Here(store) => {
-                let deleted = store.delete_all(name, &ids.numbers, &ids.texts)?;
-                let missing_ids = Ids { numbers: deleted.missing, texts: deleted.missing_texts };
-                Ok(Deletion {
-                    rows: deleted.rows as u64,
-                    missing: missing_ids.len() as u64,
-                    missing_ids,
-                    total_rows: deleted.total_rows as u64,
-                    generation: deleted.generation.into(),
-                })
-            }
+            Self::Here(store) => Ok(store.delete_all(name, &ids.numbers, &ids.texts)?.into()),
             Self::There(remote) => remote.delete(name, ids),
+        }
+    }
+
+    /// Deletes the rows of which a condition is true.
+    pub(crate) fn delete_selected(&self, name: &str, filter: String) -> Result<Deletion, Failure> {
+        match self {
+            Self::Here(store) => {
+                let selection = Selection { filter: Some(filter.parse()?), ..Selection::default() };
+                Ok(store.delete_selected(name, &selection, &|| true)?.into())
+            }
+            Self::There(remote) => remote.delete_selected(name, filter),
         }
     }
 
@@ -170,5 +171,18 @@ impl Corpora {
         let appended = remote.append(name, &mut file, mode, progress)?;
         let (skipped, first_skipped) = (file.progress().skipped, file.first_skipped().cloned());
         Ok(Report { appended, format: file.format(), as_is: false, skipped, first_skipped, notes: file.notes() })
+    }
+}
+
+impl From<Deleted> for Deletion {
+    fn from(deleted: Deleted) -> Self {
+        let missing_ids = Ids { numbers: deleted.missing, texts: deleted.missing_texts };
+        Self {
+            rows: deleted.rows as u64,
+            missing: missing_ids.len() as u64,
+            missing_ids,
+            total_rows: deleted.total_rows as u64,
+            generation: deleted.generation.into(),
+        }
     }
 }

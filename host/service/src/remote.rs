@@ -16,6 +16,7 @@ use megaring_engine::Made;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::compute_client::ComputeClient;
 use megaring_proto::v1::corpora_client::CorporaClient;
+use megaring_proto::v1::filter::Where;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status, Streaming};
@@ -134,6 +135,15 @@ impl Remote {
         let numbers = ids.numbers.chunks(IDS).map(|ids| pb::DeleteRequest { ids: ids.to_vec(), ..empty() });
         let texts = ids.texts.chunks(TEXTS).map(|ids| pb::DeleteRequest { text_ids: ids.to_vec(), ..empty() });
         messages.extend(numbers.chain(texts));
+        self.send_deletion(messages)
+    }
+
+    pub(crate) fn delete_selected(&self, name: &str, filter: String) -> Result<Deletion, Failure> {
+        let filter = Some(pb::Filter { r#where: Some(Where::Text(filter)), ..Default::default() });
+        self.send_deletion(vec![pb::DeleteRequest { corpus: name.to_owned(), filter, ..Default::default() }])
+    }
+
+    fn send_deletion(&self, messages: Vec<pb::DeleteRequest>) -> Result<Deletion, Failure> {
         let deleted = self.change(|mut corpora| async move { corpora.delete(tokio_stream::iter(messages)).await })?;
         let pb::DeleteResponse { rows, missing, missing_ids, total_rows, generation, missing_text_ids } = deleted;
         let missing_ids = Ids { numbers: missing_ids, texts: missing_text_ids };

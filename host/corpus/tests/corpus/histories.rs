@@ -118,7 +118,7 @@ impl History {
     }
 
     fn step(&mut self, step: u64) {
-        match self.below(14) {
+        match self.below(16) {
             0..=2 => self.append(step),
             3..=5 => self.upsert(step),
             6..=7 => self.delete(),
@@ -127,6 +127,7 @@ impl History {
             10 => self.search(),
             11 => self.lose(),
             12 => self.select(),
+            13..=14 => self.delete_selected(step),
             _ => self.hold(),
         }
     }
@@ -209,6 +210,29 @@ impl History {
         let ids: Vec<Id> = numbers.into_iter().map(Id::Number).chain(texts.into_iter().map(Id::Text)).collect();
         let before = self.model.rows.len();
         self.model.rows.retain(|row| !ids.contains(&row.id));
+        assert_eq!((deleted.rows, deleted.total_rows), (before - self.model.rows.len(), self.model.rows.len()));
+    }
+
+    /// Rows of an age, and some whose ids are next to each other but for one that is spared.
+    fn delete_selected(&mut self, step: u64) {
+        let (from, spared, old) = (self.below(IDS), self.below(IDS), self.below(step + 1));
+        let (some, spared) =
+            ((from..from + 10).map(|at| self.model.id(at)).collect::<Vec<Id>>(), self.model.id(spared));
+        let is_some = match self.model.has_texts {
+            true => format!("path in ('{}')", split(&some).1.join("', '")),
+            false => format!("memory_id between {from} and {}", from + 9),
+        };
+        let filter = format!("title like '{old}.%' or {is_some}");
+        let (numbers, texts) = split(std::slice::from_ref(&spared));
+        let deny = IdList { numbers: numbers.into_iter().collect(), texts: texts.into_iter().collect() };
+        let selection = Selection { filter: Some(filter.parse().unwrap()), deny, ..Selection::default() };
+        let deleted = self.store.delete_selected(NAME, &selection, &|| true).unwrap();
+        let before = self.model.rows.len();
+        let goes = |row: &Row| {
+            let is_old = row.title.starts_with(&format!("{old}."));
+            (is_old || some.contains(&row.id)) && row.id != spared
+        };
+        self.model.rows.retain(|row| !goes(row));
         assert_eq!((deleted.rows, deleted.total_rows), (before - self.model.rows.len(), self.model.rows.len()));
     }
 

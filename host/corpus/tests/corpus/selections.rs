@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use megaring_core::Error;
-use megaring_corpus::{Comparison, Filter, Selection, Value, fetch, find};
+use megaring_corpus::{Access, Comparison, Filter, OpenOptions, Selection, Store, Value, fetch, find};
 
-use crate::common::{assert_says, store, violation};
+use crate::common::{append, assert_says, store, violation};
 use crate::filters::{Cell, ROWS, cells, corpus, passing};
 
 #[test]
@@ -187,4 +187,48 @@ fn who_wants_the_same_selection_is_not_held_up_by_one_that_is_given_up() {
         assert_eq!(found.unwrap().view.visible_rows(), 17);
         assert!(matches!(maker.join().unwrap(), Err(Error::Cancelled)));
     });
+}
+
+/// Rows that are committed, and segments that are merged, while rows to be deleted are looked for.
+#[test]
+fn a_deletion_by_filter_holds_up_nobody_and_misses_nothing() {
+    for small_bytes in [0, 1 << 20] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = OpenOptions { small_bytes, ..OpenOptions::default() };
+        let store = Store::open_with(folder.path(), Access::Exclusive, options).unwrap();
+        store.create("a", 4).unwrap();
+        (0..4).for_each(|part| append(&store, "a", 10 * part, 10, 4));
+        let selection = |text: &str| Selection { filter: Some(text.parse().unwrap()), ..Selection::default() };
+        let asked = AtomicUsize::new(0);
+        let even = selection("title like '%' and memory_id >= 1005 and memory_id < 1065");
+        let meanwhile = || match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => append(&store, "a", 40, 30, 4),
+            1 => _ = store.delete("a", &[1006, 1050, 1069]).unwrap(),
+            2 => _ = store.compact("a").unwrap(),
+            _ => {}
+        };
+        // On a thread of its own: with appends held up it would wait for ever.
+        let wanted = || std::thread::scope(|scope| scope.spawn(meanwhile).join().is_ok());
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let deleted = pool.install(|| store.delete_selected("a", &even, &wanted));
+        let deleted = deleted.unwrap();
+        assert_eq!((deleted.rows, deleted.total_rows), (60 - 2, 9));
+        let view = store.view("a").unwrap();
+        let left = view.visible_runs(0..view.rows()).flatten().map(|row| view.label(row as u32).0);
+        assert_eq!(left.collect::<Vec<u64>>(), (1000..1005).chain(1065..1069).collect::<Vec<u64>>());
+        // Given up, it leaves the corpus as it was.
+        let given_up = store.delete_selected("a", &selection("memory_id < 1003"), &|| false);
+        assert!(matches!(given_up, Err(Error::Cancelled)));
+        assert!(Arc::ptr_eq(&view, &store.view("a").unwrap()));
+        let none = store.delete_selected("a", &selection("memory_id = 7"), &|| true).unwrap();
+        assert_eq!((none.rows, none.generation), (0, view.generation()));
+        let wrong = |selection: &Selection| violation(store.delete_selected("a", selection, &|| true));
+        let nothing = wrong(&Selection::default());
+        assert_eq!(nothing.field, "filter");
+        assert_says(&nothing.description, &["all rows", "\"true\""]);
+        assert_says(&wrong(&selection("colour = 1")).description, &["colour"]);
+        assert_eq!(store.view("a").unwrap().visible_rows(), 9);
+        assert_eq!(store.delete_selected("a", &selection("true"), &|| true).unwrap().rows, 9);
+        assert!(store.verify("a").unwrap().is_clean());
+    }
 }

@@ -3,13 +3,16 @@
 
 use megaring_core::corpus::CorpusView;
 use megaring_core::{Error, Violation};
-use megaring_corpus::{Appender, CreateOptions, Store};
+use megaring_corpus::{Appender, CreateOptions, Deleted, Store};
+use megaring_engine::Terms;
+use megaring_engine::admission::Demand;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::corpora_server::Corpora;
 use megaring_proto::v1::fetch_request::Which;
+use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Service, blocking};
+use super::{Caller, Service, blocking, blocking_while_wanted};
 use crate::error::{answered, status};
 use crate::reply_limit::ReplyLimit;
 use crate::{reply, validate};
@@ -47,9 +50,10 @@ impl Corpora for Service {
         &self,
         request: Request<Streaming<pb::DeleteRequest>>,
     ) -> Result<Response<pb::DeleteResponse>, Status> {
+        let caller = Caller::of(&request).map_err(|error| status(&error))?;
         let mut messages = request.into_inner();
         let Some(first) = messages.message().await? else { return Err(unnamed()) };
-        let pb::DeleteRequest { corpus, mut ids, mut text_ids } = first;
+        let pb::DeleteRequest { corpus, mut ids, mut text_ids, filter } = first;
         if corpus.is_empty() {
             return Err(status(&Error::field("corpus", FIRST_NAMES)));
         }
@@ -62,17 +66,19 @@ impl Corpora for Service {
                 let reason = format!("more than {MOST_IDS} ids; delete fewer at a time");
                 return Err(status(&Error::field("ids", reason)));
             }
+            if more.filter.is_some() {
+                return Err(status(&Error::field("filter", "it belongs into the first message")));
+            }
             ids.extend(more.ids);
             text_ids.extend(more.text_ids);
         }
+        if filter.is_some() && !(ids.is_empty() && text_ids.is_empty()) {
+            return Err(status(&Error::field("filter", "ids are given too; send one of the two")));
+        }
         // As an append's end.
         tokio::task::yield_now().await;
-        let service = self.clone();
-        let work = move || {
-            service.refuse_if_draining()?;
-            service.engine.store().delete_all(&corpus, &ids, &text_ids)
-        };
-        answered(blocking(work)).await.map(|deleted| Response::new(reply::deleted(deleted)))
+        let deleted = answered(self.do_delete(caller, corpus, (ids, text_ids), filter)).await?;
+        Ok(Response::new(reply::deleted(deleted)))
     }
 
     async fn fetch(&self, request: Request<pb::FetchRequest>) -> Result<Response<pb::FetchResponse>, Status> {
@@ -115,6 +121,27 @@ fn unnamed() -> Status {
 }
 
 impl Service {
+    async fn do_delete(
+        &self,
+        Caller { tenant, deadline }: Caller,
+        corpus: String,
+        (ids, text_ids): (Vec<u64>, Vec<String>),
+        filter: Option<pb::Filter>,
+    ) -> Result<Deleted, Error> {
+        self.refuse_if_draining()?;
+        let engine = self.engine.clone();
+        let Some(filter) = filter else {
+            return blocking(move || engine.store().delete_all(&corpus, &ids, &text_ids)).await;
+        };
+        let terms = Terms { tenant, deadline, ..Terms::default() };
+        let permit = engine.filters().admit(&terms, Demand { bytes: 0, waiting_bytes: filter.encoded_len() }).await?;
+        let work = blocking_while_wanted(move |wanted| {
+            let _permit = permit;
+            engine.store().delete_selected(&corpus, &validate::selection(Some(filter))?, wanted)
+        });
+        work.await
+    }
+
     /// Takes the rows of a stream, by what `begin` begins.
     async fn add(
         &self,

@@ -17,6 +17,7 @@ use super::selection::read_ids;
 use crate::config::Settings;
 use crate::console::{Failure, Output, Progress, counted, grouped, message};
 use crate::corpora::Ids;
+use crate::remote::Deletion;
 
 /// What can be done to corpora.
 #[derive(Debug, Subcommand)]
@@ -42,7 +43,7 @@ pub(crate) enum CorpusCommand {
     Import(ImportArgs),
     /// Add a file's rows to a corpus
     Append(AppendArgs),
-    /// Delete the rows that have some ids
+    /// Delete the rows that have some ids, or of which a condition is true
     Delete {
         /// Corpus
         name: String,
@@ -51,6 +52,9 @@ pub(crate) enum CorpusCommand {
         /// A file of ids, one a line; `-` is standard input
         #[arg(long, env = "MEGARING_CORPUS_DELETE_IDS_FILE", value_name = "FILE")]
         ids_file: Option<PathBuf>,
+        /// Rows of which this is true, as in "zone = 4 and importance < 0.1"; "true" is all of them
+        #[arg(long, env = "MEGARING_CORPUS_DELETE_FILTER", value_name = "CONDITION", conflicts_with_all = ["ids", "ids_file"])]
+        filter: Option<String>,
     },
     /// Show columns of some rows
     Fetch(FetchArgs),
@@ -134,7 +138,13 @@ pub(crate) fn run(command: CorpusCommand, settings: &Settings, output: &mut Outp
         }
         CorpusCommand::Import(args) => import::import(&args, settings, output),
         CorpusCommand::Append(args) => import::append(&args, settings, output),
-        CorpusCommand::Delete { name, ids, ids_file } => delete(&name, ids, ids_file.as_deref(), settings, output),
+        CorpusCommand::Delete { name, ids, ids_file, filter } => {
+            let deletion = match filter {
+                Some(filter) => settings.corpora(Access::Exclusive)?.delete_selected(&name, filter)?,
+                None => delete(&name, &ids, ids_file.as_deref(), settings)?,
+            };
+            tell_deletion(&name, &deletion, output)
+        }
         CorpusCommand::Fetch(args) => fetch::run(&args, settings, output),
         CorpusCommand::List => list(&settings.corpora(Access::ReadOnly)?.list()?, output),
         CorpusCommand::Describe { name } => {
@@ -173,24 +183,22 @@ fn list(corpora: &[Description], output: &mut Output) -> Result<(), Failure> {
     }
 }
 
-fn delete(
-    name: &str,
-    ids: Vec<String>,
-    file: Option<&Path>,
-    settings: &Settings,
-    output: &mut Output,
-) -> Result<(), Failure> {
+fn delete(name: &str, ids: &[String], file: Option<&Path>, settings: &Settings) -> Result<Deletion, Failure> {
     if file.is_none() && ids.is_empty() {
-        return Err(Failure::Usage("ids are missing: name some, or give --ids-file FILE".into()));
+        let wants = "ids are missing: name some, or give --ids-file FILE or --filter CONDITION";
+        return Err(Failure::Usage(wants.into()));
     }
     let corpora = settings.corpora(Access::Exclusive)?;
     let corpus = corpora.describe(name)?;
     let id_column = corpus.id_column.as_deref();
-    let mut ids = Ids::of_arguments(&ids, id_column)?;
+    let mut ids = Ids::of_arguments(ids, id_column)?;
     if let Some(file) = file {
         ids.extend(read_ids(file, id_column)?);
     }
-    let deleted = corpora.delete(name, &ids)?;
+    corpora.delete(name, &ids)
+}
+
+fn tell_deletion(name: &str, deleted: &Deletion, output: &mut Output) -> Result<(), Failure> {
     let record = json!({
         "corpus": name, "rows": deleted.rows, "missing_ids": deleted.missing_ids.json(),
         "total_rows": deleted.total_rows, "generation": deleted.generation,

@@ -55,6 +55,20 @@ fn rows_are_deleted_and_replaced() {
 }
 
 #[test]
+fn rows_are_deleted_by_a_condition() {
+    let folder = folder();
+    let delete = |filter: &str| folder.run(&["corpus", "delete", "rows", "--filter", filter]);
+    let deleted = delete("zone = 1 and memory_id < 15").succeeded().stdout;
+    assert!(deleted.contains("2 rows deleted, 6 left"), "{deleted}");
+    assert!(delete("zone = 7").succeeded().stdout.contains("0 rows deleted, 6 left"));
+    assert_eq!(found(&folder, &["--filter", "zone = 1"]), [17, 15]);
+    delete("").failed(1, &["filter"]);
+    delete("zones = 1").failed(1, &["zones"]);
+    folder.run(&["corpus", "delete", "rows", "10", "--filter", "zone = 1"]).failed(2, &["--filter"]);
+    assert!(delete("true").succeeded().stdout.contains("6 rows deleted, 0 left"));
+}
+
+#[test]
 fn searches_are_limited_to_some_rows_and_show_their_columns() {
     let folder = folder();
     assert_eq!(found(&folder, &["--filter", "zone = 0"]), [16, 14, 12]);

@@ -2,8 +2,10 @@
 //! a restart.
 
 use megaring_datasets::{Embeddings, Matrix, reference};
+use megaring_engine::Terms;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::fetch_request::Which;
+use megaring_proto::v1::filter::Where;
 use tonic::Code;
 
 use crate::common::{Running, Wanted, float32, folder, labelled, let_go, reason, violation};
@@ -201,5 +203,47 @@ async fn what_cannot_be_deleted_or_fetched_is_refused_by_name() {
     };
     let refused = compute.search(query_rows).await.expect_err("it is deleted");
     assert_eq!(violation(&refused), ("query_rows.numbers[1]".into(), "the row is deleted".into()));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_filter_lets_pass_is_deleted() {
+    let folder = folder();
+    let server = Running::start(folder.path(), Wanted::default()).await;
+    let all = rows();
+    server.corpus("rows", &all).await;
+    let mut corpora = server.corpora().await;
+    let by = |filter: pb::Filter| pb::DeleteRequest { filter: Some(filter), ..delete(&[]) };
+    let text = |text: &str| pb::Filter { r#where: Some(Where::Text(text.into())), ..Default::default() };
+    let spared = pb::Ids { ids: vec![1004, 1059], roaring: Vec::new() };
+    let filter = pb::Filter { deny: Some(spared), ..text("memory_id >= 1001 and title like 'row %'") };
+    let deleted = corpora.delete(tokio_stream::once(by(filter))).await.expect("they are deleted").into_inner();
+    assert_eq!((deleted.rows, deleted.missing, deleted.total_rows), (57, 0, 3));
+    let left =
+        Matrix { rows: 3, dim: 16, values: [0, 4, 59].into_iter().flat_map(|row| all.row(row)).copied().collect() };
+    let remains = || async {
+        let found = server.compute().await.search(search(&all.head(1), 100)).await.expect("an answer").into_inner();
+        assert_eq!(found.results[0].memory_ids, truth(&left, &[1000, 1004, 1059], all.row(0), 100));
+    };
+    remains().await;
+    for (messages, says) in [
+        (vec![by(pb::Filter::default())], "all rows"),
+        (vec![by(text("zones = 1"))], "zones"),
+        (vec![pb::DeleteRequest { ids: vec![1000], ..by(text("true")) }], "one of the two"),
+        (vec![by(text("true")), pb::DeleteRequest { ids: vec![1000], ..Default::default() }], "one of the two"),
+        (vec![delete(&[]), by(text("true"))], "first message"),
+    ] {
+        let refused = corpora.delete(tokio_stream::iter(messages)).await.expect_err("it cannot be");
+        let (field, description) = violation(&refused);
+        assert_eq!(field, "filter");
+        assert!(description.contains(says), "{description}");
+    }
+    remains().await;
+    let permits: Vec<_> = std::iter::from_fn(|| server.engine.filters().try_admit(&Terms::default(), 0).ok()).collect();
+    let refused = corpora.delete(tokio_stream::once(by(text("true")))).await.expect_err("there is no room");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    drop(permits);
+    let deleted = corpora.delete(tokio_stream::once(by(text("true")))).await.expect("they are deleted").into_inner();
+    assert_eq!((deleted.rows, deleted.total_rows), (3, 0));
     server.stop().await;
 }
