@@ -98,11 +98,15 @@ impl Command {
             Self::Serve => Some("serve"),
             Self::Demo => Some("demo"),
             Self::Calibrate(_) => Some("calibrate"),
-            Self::Explain(_) => Some("explain"),
             Self::Bench(_) => Some("bench"),
             Self::Doctor => Some("doctor"),
             Self::Corpus(command) => command.is_of_this_machine(),
-            Self::Search(_) | Self::Join(_) | Self::Encode(_) | Self::Nearest(_) | Self::Checksum(_) => None,
+            Self::Explain(_)
+            | Self::Search(_)
+            | Self::Join(_)
+            | Self::Encode(_)
+            | Self::Nearest(_)
+            | Self::Checksum(_) => None,
             Self::Completions { .. } => None,
         }
     }
@@ -148,7 +152,13 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     let settings = &cli.settings;
     if let (Some(address), Some(name)) = (settings.server(), cli.command.is_of_this_machine()) {
         let reason = format!("`{name}` is done on this machine, and not by the server at {address}");
-        return Err(Failure::Usage(format!("{reason}; leave --server (MEGARING_SERVER, `server` in the file) out")));
+        let other = match cli.command {
+            Command::Doctor => format!("; `megaring explain --server {address}` says what the server's backends are"),
+            _ => String::new(),
+        };
+        return Err(Failure::Usage(format!(
+            "{reason}; leave --server (MEGARING_SERVER, `server` in the file) out{other}"
+        )));
     }
     match cli.command {
         Command::Serve => serve::run(settings, output),

@@ -13,7 +13,9 @@ use megaring_core::checksum::Checksums;
 use megaring_core::encode::Encoded;
 use megaring_corpus::{CreateOptions, Description, Fetched};
 use megaring_engine::Made;
+use megaring_engine::router::Forecast;
 use megaring_proto::v1 as pb;
+use megaring_proto::v1::admin_client::AdminClient;
 use megaring_proto::v1::compute_client::ComputeClient;
 use megaring_proto::v1::corpora_client::CorporaClient;
 use megaring_proto::v1::filter::Where;
@@ -48,6 +50,7 @@ const TEXTS: usize = 1 << 8;
 pub(crate) struct Remote {
     address: String,
     runtime: Runtime,
+    admin: AdminClient<Channel>,
     corpora: CorporaClient<Channel>,
     compute: ComputeClient<Channel>,
     /// Appends that were given up: one whose end was let go would be stored. Behind the runtime, so that the connection
@@ -89,9 +92,10 @@ impl Remote {
             .block_on(endpoint.connect())
             .map_err(|error| Failure::Work(format!("no server answers at {address}: {}", reasons(&error))))?;
         // What is too large is refused by the server, whose limit it is.
+        let admin = AdminClient::new(channel.clone());
         let corpora = CorporaClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
         let compute = ComputeClient::new(channel).max_decoding_message_size(usize::MAX);
-        Ok(Self { address: address.to_owned(), runtime, corpora, compute, given_up: Vec::new() })
+        Ok(Self { address: address.to_owned(), runtime, admin, corpora, compute, given_up: Vec::new() })
     }
 
     pub(crate) fn create(&self, name: &str, row_type: RowType, options: CreateOptions) -> Result<Description, Failure> {
@@ -246,6 +250,13 @@ impl Remote {
             async move { compute.join(request).await }
         })
         .map_err(|status| self.failure(&status))
+    }
+
+    /// What the server would do with a job.
+    pub(crate) fn explain(&self, request: pb::ExplainRequest) -> Result<Forecast, Failure> {
+        let answer = self.runtime.block_on(self.admin.clone().explain(request));
+        let answer = answer.map_err(|status| self.failure(&status))?.into_inner();
+        convert::forecast(answer).ok_or_else(|| self.incomplete())
     }
 
     /// The next message of a long answer.

@@ -7,16 +7,18 @@ use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
 use megaring_core::corpus::CorpusView;
 use megaring_core::matrix::MAX_DIM;
 use megaring_core::operation::{Description, Shape};
-use megaring_core::{BackendKind, Error, Opcode, Violation};
+use megaring_core::{BackendKind, Element, Error, Opcode, Violation};
 use megaring_corpus::Access;
 use megaring_engine::Engine;
 use megaring_engine::calibration::Keeper;
 use megaring_engine::router::{Basis, Forecast, Prospect, Question, Times};
+use megaring_proto::v1 as pb;
 use serde_json::{Value, json};
 
 use super::{backend, some, whole};
 use crate::config::Settings;
 use crate::console::{Align, Failure, Output, Table, duration_text, message};
+use crate::remote::{self, Remote};
 
 /// `megaring explain`.
 #[derive(Debug, clap::Args)]
@@ -60,6 +62,9 @@ fn operation() -> impl TypedValueParser<Value = Opcode> {
 }
 
 pub(crate) fn run(args: &ExplainArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    if let Some(remote) = settings.remote()? {
+        return run_there(args, &remote, output);
+    }
     let ExplainArgs { op, backend: wish, cold, .. } = *args;
     // Before a backend is started for nothing.
     let sizes = if args.corpus.is_none() { Some(describe(args, None)?) } else { None };
@@ -69,14 +74,60 @@ pub(crate) fn run(args: &ExplainArgs, settings: &Settings, output: &mut Output) 
         None => describe(args, corpus.clone())?,
     };
     let want = Keeper::new(engine.clone(), Some(settings.calibration_file())).restore().want();
+    // Of bits, jobs are told of in words.
+    let bits = corpus.as_ref().map(|view| view.row_type()).filter(|rows| rows.element == Element::Bit);
+    let told = Description { dim: bits.map_or(description.dim, |rows| rows.dim as u64), ..description };
     let forecast = engine.router().explain(&Question { opcode: op, description, corpus, wish, cold });
+    tell(args, &told, &forecast, want.as_deref(), output)
+}
+
+/// What a server says.
+fn run_there(args: &ExplainArgs, remote: &Remote, output: &mut Output) -> Result<(), Failure> {
+    // What is asked about is said in the record, too. Wrong numbers are refused before a server is asked.
+    let sizes = if args.corpus.is_none() { Some(describe(args, None)?) } else { None };
+    let name = format!("OPERATION_{}", args.op.name().to_ascii_uppercase());
+    let forecast = remote.explain(pb::ExplainRequest {
+        operation: pb::Operation::from_str_name(&name).unwrap_or_default().into(),
+        rows: args.rows.map_or(0, u64::from),
+        dim: args.dim.unwrap_or(0),
+        corpus: args.corpus.clone().unwrap_or_default(),
+        items: args.queries,
+        k: args.k,
+        text_bytes: args.bytes.unwrap_or(0),
+        // Of a corpus of the server's, what its devices lack counts anyway.
+        cold: args.cold && args.corpus.is_none(),
+        backend: remote::backend(args.backend),
+    })?;
+    let description = match sizes {
+        Some(description) => description,
+        None => {
+            let corpus = remote.describe(args.corpus.as_deref().unwrap_or_default())?;
+            // Points have a dimension of their own.
+            let dim = if args.op == Opcode::Nearest { 0 } else { corpus.row_type.dim as u64 };
+            let (rows, k, items) = (corpus.rows as u64, u64::from(args.k), args.queries);
+            args.op.describe(&Shape { items, rows, dim, k, text_bytes: 0, corpus: None })?
+        }
+    };
+    let is_assumed =
+        |prospect: &Prospect| prospect.times.as_ref().is_ok_and(|times| matches!(times.basis, Basis::Assumed));
+    let want = forecast.prospects.iter().any(is_assumed).then_some("the server has not measured all of its backends");
+    tell(args, &description, &forecast, want, output)
+}
+
+fn tell(
+    args: &ExplainArgs,
+    description: &Description,
+    forecast: &Forecast,
+    want: Option<&str>,
+    output: &mut Output,
+) -> Result<(), Failure> {
     if output.is_json() {
-        return output.record(&record(args, &description, &forecast, want.as_deref()));
+        return output.record(&record(args, description, forecast, want));
     }
-    if let Some(want) = &want {
+    if let Some(want) = want {
         message(&format!("costs are assumed: {want} (`megaring calibrate` measures)"));
     }
-    output.text(table(&forecast))?;
+    output.text(table(forecast))?;
     let chosen = forecast.chosen.map_or("none", |place| forecast.prospects[place].kind.name());
     output.text(format!("\n{chosen}: {}", forecast.reason))
 }

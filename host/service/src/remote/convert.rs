@@ -7,7 +7,9 @@ use megaring_core::matrix::Matrix;
 use megaring_core::{BackendKind, Dtype, Element, Error, Metric, RowType};
 use megaring_corpus::{Description, Rows, SegmentDescription, State};
 use megaring_engine::Made;
+use megaring_engine::router::{Basis, Forecast, Prospect, Times};
 use megaring_proto::v1 as pb;
+use megaring_proto::v1::prospect::Outcome;
 use std::time::Duration;
 
 pub(super) fn description(corpus: pb::Corpus) -> Description {
@@ -38,14 +40,8 @@ pub(super) fn description(corpus: pb::Corpus) -> Description {
 
 /// `None` for a backend that is not known here.
 pub(super) fn made(made: pb::Made) -> Option<Made> {
-    let backend = match made.backend() {
-        pb::Backend::Unspecified => return None,
-        pb::Backend::Cpu => BackendKind::Cpu,
-        pb::Backend::Cuda => BackendKind::Cuda,
-        pb::Backend::Wgpu => BackendKind::Wgpu,
-    };
     Some(Made {
-        backend,
+        backend: kind(made.backend())?,
         instruction_set: made.instruction_set,
         exact: made.exact,
         rows_rescored: made.rows_rescored,
@@ -55,6 +51,40 @@ pub(super) fn made(made: pb::Made) -> Option<Made> {
         rescore: Duration::from_nanos(made.rescore_ns),
         batched_with: made.gathered_queries,
     })
+}
+
+fn kind(backend: pb::Backend) -> Option<BackendKind> {
+    match backend {
+        pb::Backend::Unspecified => None,
+        pb::Backend::Cpu => Some(BackendKind::Cpu),
+        pb::Backend::Cuda => Some(BackendKind::Cuda),
+        pb::Backend::Wgpu => Some(BackendKind::Wgpu),
+    }
+}
+
+/// `None` where a backend or the outcome for it is not known here, or none has the place of the chosen one.
+pub(super) fn forecast(answer: pb::ExplainResponse) -> Option<Forecast> {
+    let prospects = answer.prospects.into_iter().map(prospect).collect::<Option<Vec<_>>>()?;
+    let chosen = answer.chosen.map(|place| place as usize);
+    chosen.is_none_or(|place| place < prospects.len()).then_some(Forecast { prospects, chosen, reason: answer.reason })
+}
+
+fn prospect(prospect: pb::Prospect) -> Option<Prospect> {
+    let times = match prospect.outcome.clone()? {
+        Outcome::NotAskedReason(reason) => Err(reason),
+        Outcome::Times(times) => {
+            let basis = match times.basis() {
+                pb::Basis::Unspecified => return None,
+                pb::Basis::Measured => Basis::Measured,
+                pb::Basis::Assumed => Basis::Assumed,
+            };
+            let [model, alone, wait, upload] =
+                [times.model_ns, times.alone_ns, times.wait_ns, times.upload_ns].map(Duration::from_nanos);
+            Ok(Times { basis, model, alone, wait, upload })
+        }
+    };
+    let reserve = Some(prospect.reserve.clone()).filter(|reason| !reason.is_empty());
+    Some(Prospect { kind: kind(prospect.backend())?, device: prospect.device, times, reserve })
 }
 
 /// `None` where the answer's columns are not of one length, or a zone is not known here.

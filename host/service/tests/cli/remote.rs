@@ -187,7 +187,8 @@ fn searches_of_every_kind_are_the_same() {
         both.same(args).failed(1, texts);
     }
     both.same(&["search", "rows"]).failed(2, &["queries are missing"]);
-    both.same(&["corpus", "delete", "rows", "1002"]).succeeded();
+    both.same(&["corpus", "delete", "rows", "--filter", "memory_id = 1002"]).succeeded();
+    both.same(&["corpus", "delete", "rows", "--filter", "memory_id ="]).failed(1, &["filter"]);
     both.same(&["search", "rows", "--row", "2"]).failed(1, &["deleted"]);
     both.same_in_both_forms(&["search", "rows", "--row", "3"]);
     both.stop();
@@ -437,6 +438,44 @@ fn a_server_that_is_not_there_or_is_no_server_is_told() {
 }
 
 #[test]
+fn a_server_says_what_it_would_do_with_a_job() {
+    let both = with_rows(&[]);
+    let cases: [&[&str]; 6] = [
+        &["--rows", "5562", "--dim", "384"],
+        &["--rows", "9", "--dim", "3", "--queries", "4", "--k", "2", "--cold"],
+        &["--op", "nearest", "--rows", "9"],
+        &["--op", "encode", "--bytes", "4000", "--queries", "12"],
+        &["--corpus", "rows", "--cold"],
+        &["--rows", "1", "--dim", "1", "--backend", "cuda"],
+    ];
+    for args in cases {
+        let ask = |here: bool, more: &[&str]| {
+            let args = [&["explain"], args, more].concat();
+            if here { both.here(&args) } else { both.there(&args) }
+        };
+        // How long is another matter, as jobs teach it.
+        let [own, other] = [true, false].map(|here| {
+            let mut record = ask(here, &["--json"]).succeeded().records().remove(0);
+            record["assumed_because"].take();
+            for prospect in record["prospects"].as_array_mut().unwrap() {
+                if let Some(times) = prospect["times"].as_object_mut() {
+                    times.values_mut().filter(|value| value.is_number()).for_each(|value| *value = 0.into());
+                }
+            }
+            record
+        });
+        assert_eq!(own, other, "{args:?}");
+        let text = ask(false, &[]).succeeded();
+        assert!(text.stdout.starts_with("BACKEND") && text.stdout.contains("\ncpu"), "{}", text.stdout);
+    }
+    both.there(&["explain", "--corpus", "gone"]).failed(1, &["gone"]);
+    both.there(&["explain", "--rows", "9"]).failed(2, &["--dim"]);
+    both.there(&["explain", "--corpus", "rows", "--op", "encode"]).failed(1, &["corpus"]);
+    both.there(&["doctor"]).failed(2, &["megaring explain --server"]);
+    both.stop();
+}
+
+#[test]
 fn the_address_comes_from_everywhere_and_some_commands_refuse_it() {
     let both = with_rows(&[]);
     let (folder, address) = (&both.folder, both.address.as_str());
@@ -457,7 +496,6 @@ fn the_address_comes_from_everywhere_and_some_commands_refuse_it() {
         &["calibrate"],
         &["bench", "ring"],
         &["doctor"],
-        &["explain", "--rows", "10", "--dim", "4"],
         &["corpus", "compact", "rows"],
         &["corpus", "snapshot", "rows", "copy"],
         &["corpus", "restore", "copy", "rows"],

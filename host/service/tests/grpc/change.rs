@@ -215,7 +215,7 @@ async fn what_a_filter_lets_pass_is_deleted() {
     let mut corpora = server.corpora().await;
     let by = |filter: pb::Filter| pb::DeleteRequest { filter: Some(filter), ..delete(&[]) };
     let text = |text: &str| pb::Filter { r#where: Some(Where::Text(text.into())), ..Default::default() };
-    let spared = pb::Ids { ids: vec![1004, 1059], roaring: Vec::new() };
+    let spared = pb::Ids { ids: vec![1004, 1059], ..Default::default() };
     let filter = pb::Filter { deny: Some(spared), ..text("memory_id >= 1001 and title like 'row %'") };
     let deleted = corpora.delete(tokio_stream::once(by(filter))).await.expect("they are deleted").into_inner();
     assert_eq!((deleted.rows, deleted.missing, deleted.total_rows), (57, 0, 3));
