@@ -47,7 +47,7 @@ fn build() -> Result<(), String> {
 /// The Zig name of a Rust target, and the copies that build.zig makes for its architecture.
 fn zig_target(target: &str) -> Option<(String, &'static [&'static str])> {
     let (arch, copies): (_, &[_]) = match target.split('-').next()? {
-        "x86_64" => ("x86_64", &["baseline", "avx2", "avx512"]),
+        "x86_64" => ("x86_64", &["baseline", "avx2", "avx512", "avx512popcnt"]),
         "aarch64" => ("aarch64", &["neon"]),
         _ => return None,
     };

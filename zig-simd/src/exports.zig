@@ -4,7 +4,7 @@
 //! (src/table.rs) is not linked. Pointers are not null and cover what each kernel documents; lengths are counted in
 //! elements.
 const std = @import("std");
-const isa = @import("isa.zig");
+const options = @import("build_options");
 const exact = @import("exact.zig");
 const quantising = @import("quantise.zig");
 const screen = @import("screen.zig");
@@ -49,7 +49,7 @@ const table: [names.len]*const anyopaque = addresses: {
 };
 
 comptime {
-    var symbol: []const u8 = std.fmt.comptimePrint("megaring_simd_{s}_{d}", .{ @tagName(isa.current), abi_version });
+    var symbol: []const u8 = std.fmt.comptimePrint("megaring_simd_{s}_{d}", .{ options.copy, abi_version });
     for (names) |name| symbol = symbol ++ "_" ++ name;
     @export(&table, .{ .name = symbol });
 }

@@ -161,6 +161,7 @@ features! {
     AVX512VBMI = 17, "avx512vbmi", "x86_64";
     AVX512VBMI2 = 18, "avx512vbmi2", "x86_64";
     NEON = 19, "neon", "aarch64";
+    AVX512VPOPCNTDQ = 20, "avx512vpopcntdq", "x86_64";
 }
 
 impl CpuFeatures {

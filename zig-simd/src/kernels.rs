@@ -15,6 +15,8 @@ const FORCE: &str = "MEGARING_ISA";
 /// The kernels of one instruction set, which this CPU has.
 pub struct KernelSet {
     isa: Isa,
+    /// What a CPU must have beyond the instruction set.
+    more: CpuFeatures,
     pub(crate) table: &'static KernelTable,
 }
 
@@ -27,16 +29,22 @@ impl KernelSet {
             let missing = isa.required().without(features).names().join(", ");
             return Err(unavailable(format!("the CPU lacks {missing}")));
         }
+        // The last copy of a set is the one that asks for most.
         COMPILED
             .iter()
-            .find(|set| set.isa == isa)
+            .rfind(|set| set.isa == isa && features.contains(set.more))
             .ok_or_else(|| unavailable("this build does not contain it".to_owned()))
     }
 
-    /// Every kernel set that this machine can run, slowest first. Never empty.
+    /// The kernels of every instruction set that this machine has, slowest first. Never empty.
     pub fn available() -> Vec<&'static KernelSet> {
+        Isa::ALL.into_iter().filter_map(|isa| Self::for_isa(isa).ok()).collect()
+    }
+
+    /// Every copy of the kernels that this machine can run: of an instruction set there may be two.
+    pub fn copies() -> Vec<&'static KernelSet> {
         let features = CpuFeatures::of_this_cpu();
-        COMPILED.iter().filter(|set| set.isa.is_supported(features)).collect()
+        COMPILED.iter().filter(|set| set.isa.is_supported(features) && features.contains(set.more)).collect()
     }
 
     /// The kernels of the fastest instruction set, or of the one that the environment variable `MEGARING_ISA` names.
@@ -68,7 +76,8 @@ impl KernelSet {
     }
 
     pub(crate) fn available_isas() -> Vec<Isa> {
-        Self::available().iter().map(|set| set.isa).collect()
+        let features = CpuFeatures::of_this_cpu();
+        Isa::ALL.into_iter().filter(|isa| isa.is_supported(features)).collect()
     }
 }
 
@@ -80,11 +89,13 @@ impl fmt::Debug for KernelSet {
 
 /// The copies in this build, slowest first. Private: one is handed out only after the features were checked.
 #[cfg(target_arch = "x86_64")]
-static COMPILED: [KernelSet; 3] = [
-    KernelSet { isa: Isa::Baseline, table: table_of!(baseline) },
-    KernelSet { isa: Isa::Avx2, table: table_of!(avx2) },
-    KernelSet { isa: Isa::Avx512, table: table_of!(avx512) },
+static COMPILED: [KernelSet; 4] = [
+    KernelSet { isa: Isa::Baseline, more: CpuFeatures::NONE, table: table_of!(baseline) },
+    KernelSet { isa: Isa::Avx2, more: CpuFeatures::NONE, table: table_of!(avx2) },
+    KernelSet { isa: Isa::Avx512, more: CpuFeatures::NONE, table: table_of!(avx512) },
+    // The same, for CPUs that count the bits of whole registers: most of them, but not the first.
+    KernelSet { isa: Isa::Avx512, more: CpuFeatures::AVX512VPOPCNTDQ, table: table_of!(avx512popcnt) },
 ];
 
 #[cfg(target_arch = "aarch64")]
-static COMPILED: [KernelSet; 1] = [KernelSet { isa: Isa::Neon, table: table_of!(neon) }];
+static COMPILED: [KernelSet; 1] = [KernelSet { isa: Isa::Neon, more: CpuFeatures::NONE, table: table_of!(neon) }];

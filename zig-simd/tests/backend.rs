@@ -9,14 +9,16 @@ use megaring_core::corpus::{CorpusTable, CorpusView, HeapSegment, SegmentView};
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::encode::{Encode, Features};
+use megaring_core::exact::ScalarKernel;
+use megaring_core::lists::Candidates;
 use megaring_core::nearest::{DEFAULT_WEIGHTS, FLAG_POINTS, Nearest, Points};
 use megaring_core::nop::Nop;
 use megaring_core::operation::{Exact, Finished, Limits, Payload, Piece};
-use megaring_core::rescore::Ask;
+use megaring_core::rescore::{Ask, rank};
 use megaring_core::score::Score;
-use megaring_core::search::{FLAG_QUERY_ROWS, Search};
+use megaring_core::search::{FLAG_QUERY_ROWS, Queries, Search};
 use megaring_core::texts::Texts;
-use megaring_core::{Answered, Backend, Metric, Opcode, Operation, matrix};
+use megaring_core::{Answered, Backend, Metric, Opcode, Operation, RowType, matrix};
 use megaring_datasets::{Embeddings, Matrix, memories, points, poison, queries, reference};
 use megaring_engine::submit::write;
 use megaring_ring::{Descriptor, JobRing, Outcome, RingConfig, Status, WaitStrategy};
@@ -228,6 +230,38 @@ fn search_shares_large_corpora_by_rows() {
                 let want = truth(&rows, &queries, ask(metric, 10));
                 assert_eq!(rig.search(&view, &queries, ask(metric, 10), Room::Usual), want, "{metric}");
             }
+        }
+    }
+}
+
+/// Rows of bits that no cache keeps are read once for many queries, by all workers.
+#[test]
+fn many_queries_over_large_rows_of_bits_find_what_each_finds_alone() {
+    let (rows, words) = (17_000, 256);
+    let word = |at: usize| f32::from_bits((at as u32).wrapping_mul(0x9e37_79b9).rotate_left(at as u32 % 32));
+    let values: Vec<f32> = (0..rows * words).map(word).collect();
+    for rig in Rig::all() {
+        let segment = |rows: std::ops::Range<usize>| {
+            let values = values[rows.start * words..rows.end * words].to_vec();
+            let row_type = RowType::bits(32 * words);
+            Arc::new(SegmentView::new(Arc::new(HeapSegment::of(values, row_type)), rows.len()))
+        };
+        let segments = vec![segment(0..9_000), segment(9_000..rows)];
+        let view = Arc::new(CorpusView::new("test".into(), 7, 1, RowType::bits(32 * words), segments));
+        rig.corpora.register(&view);
+        for metric in Metric::OF_BITS {
+            let search = |queries: Vec<u32>| {
+                let (corpus, queries) = (view.clone(), Queries::Rows(queries));
+                rig.answer(&Search { corpus, queries, metric, k: 5, threshold: None }).0
+            };
+            let asked: Vec<u32> = (0..70).map(|at| at * 241).collect();
+            let found = search(asked.clone());
+            for (row, ranked) in asked.iter().zip(&found).step_by(9) {
+                assert_eq!(ranked.hits, search(vec![*row])[0].hits, "{metric}");
+            }
+            let ask = Ask { metric, k: 5, threshold: None };
+            let want = rank(&view, view.embedding(241), ask, &Candidates::EveryRow, &ScalarKernel);
+            assert_eq!(found[1].hits, want.hits, "{metric}");
         }
     }
 }

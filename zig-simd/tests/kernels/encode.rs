@@ -71,7 +71,7 @@ fn expected(words: &[&str], text: &[u8]) -> u128 {
 
 fn check(words: &[&str], shift: u32, bytes: &[u8], offsets: &[u64]) {
     let automaton = automaton(words, shift);
-    for set in KernelSet::available() {
+    for set in KernelSet::copies() {
         let mut masks = vec![Mask::from(u128::MAX); offsets.len() - 1];
         set.encode(&automaton, bytes, offsets, &mut masks).expect("offsets fit");
         for (text, mask) in masks.iter().enumerate() {
@@ -208,7 +208,7 @@ fn the_filter_finds_what_the_automaton_finds() {
             let (bytes, offsets) = texts_of(&words, &mut random, texts);
             let want: Vec<u128> =
                 offsets.windows(2).map(|pair| built.mask(&bytes[pair[0] as usize..pair[1] as usize])).collect();
-            for set in KernelSet::available() {
+            for set in KernelSet::copies() {
                 let mut masks = vec![Mask::from(u128::MAX); texts];
                 set.encode(&filtered, &bytes, &offsets, &mut masks).expect("offsets fit");
                 let found: Vec<u128> = masks.iter().map(|mask| mask.bits()).collect();
@@ -235,7 +235,7 @@ fn the_filter_finds_a_word_wherever_it_stands() {
                 let cuts = [1, word.len() / 2, word.len() - 1].map(|after| vec![0, (at + after) as u64, len as u64]);
                 let cut = cuts.into_iter().map(|offsets| (offsets, false));
                 for (offsets, found) in cut.chain([(vec![0, len as u64], true)]) {
-                    for set in KernelSet::available() {
+                    for set in KernelSet::copies() {
                         let mut masks = vec![Mask::default(); offsets.len() - 1];
                         set.encode(&automaton, &bytes, &offsets, &mut masks).expect("offsets fit");
                         let want = if found { 1 << bit } else { 0 };
@@ -265,7 +265,7 @@ fn the_filter_leaves_texts_with_letters_that_fold_to_ascii_to_the_automaton() {
         bytes.extend(text.as_bytes());
         offsets.push(bytes.len() as u64);
     }
-    for set in KernelSet::available() {
+    for set in KernelSet::copies() {
         let mut masks = vec![Mask::default(); offsets.len() - 1];
         set.encode(&automaton, &bytes, &offsets, &mut masks).expect("offsets fit");
         let found: Vec<u128> = masks.iter().step_by(2).map(|mask| mask.bits()).collect();

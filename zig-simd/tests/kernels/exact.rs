@@ -21,7 +21,7 @@ fn check_gather(query: &[f32], rows: &[f32], ids: &[u32]) {
     let row = |id: u32| &rows[id as usize * dim..][..dim];
     let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
     let q = wide(query);
-    for set in KernelSet::available() {
+    for set in KernelSet::copies() {
         let mut out = vec![f64::NAN; ids.len()];
         let check = |what, term: &dyn Fn(f64, f64) -> f64, out: &mut [f64]| {
             for (id, actual) in ids.iter().zip(out) {
@@ -80,7 +80,7 @@ proptest! {
         let bits = |words: &[u32], join: fn(u32, u32) -> u32| -> u32 {
             query.iter().zip(words).map(|(a, b)| (0..32).map(|at| join(*a, *b) >> at & 1).sum::<u32>()).sum()
         };
-        for set in KernelSet::available() {
+        for set in KernelSet::copies() {
             let mut out = [Overlap::default(); 10];
             set.overlap(&asked, &rows, &ids, &mut out).expect("shapes fit");
             for (id, found) in ids.iter().zip(out) {
@@ -100,7 +100,7 @@ proptest! {
         let columns: [Vec<f64>; 5] = std::array::from_fn(|axis| points.iter().map(|point| point[axis]).collect());
         let columns = PointColumns::new(columns.each_ref().map(Vec::as_slice)).expect("equal");
         prop_assert_eq!(columns.len(), points.len());
-        for set in KernelSet::available() {
+        for set in KernelSet::copies() {
             let mut out = vec![f64::NAN; points.len()];
             set.distances5(columns, &query, &weights, &mut out).expect("shapes fit");
             for (point, actual) in points.iter().zip(&out) {

@@ -204,7 +204,7 @@ proptest! {
         let view = CorpusView::new("test".into(), 1, 1, dim, vec![segment.clone()]);
         let limit = [rows, k.min(rows) + 5][room];
         let case = Case { view, segment, dim, ask: Ask { metric, k, threshold: None }, limit };
-        for kernels in KernelSet::available() {
+        for kernels in KernelSet::copies() {
             for by in [By::Codes, By::Halves] {
                 let found = case.hits(&query, kernels, by);
                 prop_assert_eq!(&found, &want, "{} by {:?}", kernels.isa(), by);

@@ -85,7 +85,7 @@ impl Case {
         let mut queries = ScreenQueries::new(self.dim).expect("few dimensions");
         self.queries.iter().for_each(|query| queries.push(query).expect("codes in range"));
         let expected: Vec<_> = (0..self.queries.len()).map(|query| self.expected(query, k)).collect();
-        for set in KernelSet::available() {
+        for set in KernelSet::copies() {
             let mut top = TopRows::new(k, rows).expect("a small limit");
             self.params.iter().for_each(|params| top.push(*params));
             let (mut begin, mut refined) = (0, 0);
@@ -154,7 +154,7 @@ fn a_screen_stops_for_room_before_the_same_group_on_every_instruction_set() {
     let mut queries = ScreenQueries::new(16).expect("few dimensions");
     case.queries.iter().for_each(|query| queries.push(query).expect("codes in range"));
     let mut of_the_first = None;
-    for set in KernelSet::available() {
+    for set in KernelSet::copies() {
         let mut top = TopRows::new(40, 3000).expect("a small limit");
         case.params.iter().for_each(|params| top.push(*params));
         let mut stops = Vec::new();

@@ -27,7 +27,7 @@ fn multiply_adds_equal_the_formula() {
         let queries: QueryCodes = std::array::from_fn(|_| random.code());
         let (expected, multiply_adds) = naive(&codes, &queries, iterations);
         assert_eq!(multiply_adds, MULTIPLY_ADDS);
-        for set in KernelSet::available() {
+        for set in KernelSet::copies() {
             let mut out = [[i32::MIN; 64]; 4];
             set.multiply_adds(&codes, &queries, iterations, &mut out).expect("in range");
             assert_eq!(out, expected, "{} {iterations}", set.isa());
@@ -42,7 +42,7 @@ fn a_pass_reads_every_word_of_every_piece() {
     for count in [0, 1, 7, 8, 9, 63, 100] {
         let expected: Piece =
             std::array::from_fn(|word| pieces[..count].iter().fold(0, |sum, piece| sum ^ piece[word]));
-        for set in KernelSet::available() {
+        for set in KernelSet::copies() {
             assert_eq!(set.read_pieces(&pieces[..count]), expected, "{} {count}", set.isa());
         }
     }

@@ -86,7 +86,7 @@ impl Case {
     }
 
     fn check(&self, k: usize) {
-        for set in KernelSet::available() {
+        for set in KernelSet::copies() {
             let mut top = self.top(k, self.rows);
             let groups = self.packed().groups();
             let reached = set.screen_i8(self.packed(), 0..groups, 70_000, self.packed_queries.all(), &mut top);
@@ -147,7 +147,7 @@ fn the_largest_dimension_and_codes_do_not_overflow() {
 #[test]
 fn a_range_of_queries_and_groups_is_screened_alone() {
     let case = Case::new(&mut Random(7), 100, 40, 12, 0.6);
-    for set in KernelSet::available() {
+    for set in KernelSet::copies() {
         let mut top = TopRows::new(100, 100).expect("a small limit");
         case.params[6..11].iter().for_each(|params| top.push(*params));
         let queries = case.packed_queries.range(6..11).expect("within");
@@ -185,7 +185,7 @@ fn a_row_that_equals_the_kth_best_is_kept() {
 fn a_screen_that_stops_for_room_loses_no_row() {
     for (k, limit) in [(1, 40), (10, 64), (40, 130), (100, 400), (33, 2000)] {
         let case = Case::new(&mut Random(8), 3000, 16, 3, 1.0);
-        for set in KernelSet::available() {
+        for set in KernelSet::copies() {
             let mut top = case.top(k, limit);
             let (mut group, groups, mut stops) = (0, case.packed().groups(), 0);
             while group < groups {
@@ -226,7 +226,7 @@ fn a_query_is_quantised_as_the_host_does() {
         let mut codes = vec![0; dim];
         let by_host = QueryScreen::new(Metric::L2, &values, 2.0, &mut codes);
         let mut bits = None;
-        for set in KernelSet::available() {
+        for set in KernelSet::copies() {
             let mut queries = ScreenQueries::new(dim).expect("few dimensions");
             let quantised = queries.push_values(set, &values).expect("as many values");
             let screen = QueryScreen::of(Metric::L2, &quantised, 2.0);

@@ -19,6 +19,10 @@ const BLOCK_BYTES: usize = 16 << 10;
 const TILE: usize = 64;
 /// Rows times queries that are worth a chunk of their own, of a few values a row; some 10 µs.
 const CHUNK: usize = 32 << 10;
+/// Bytes of rows that no cache keeps.
+const LARGE_BYTES: usize = 16 << 20;
+/// Hits of all queries together that are put together from those of each chunk within a millisecond.
+const MOST_MERGED: usize = 64 << 10;
 /// Values of a row that take no longer than a few do.
 const FEW_VALUES: usize = 4;
 
@@ -37,11 +41,15 @@ pub(super) fn serves(asked: &Asked) -> bool {
     dim > 0 && (dim <= NARROW_DIM || asked.metric.element() == Element::Bit)
 }
 
-/// Decides how to share the work: by queries where there are enough of them, else by rows.
+/// Decides how to share the work: by queries where there are enough of them, else by rows, and so also where rows come
+/// from memory, which then are read once for all queries.
 pub(super) fn plan(asked: Asked, workers: usize) -> Result<Planned, Status> {
     let work = asked.items.saturating_mul(asked.view.rows()).saturating_mul(asked.view.dim().div_ceil(FEW_VALUES));
     let chunks = (work / CHUNK).clamp(1, 4 * workers);
-    let (cuts, parts) = if asked.items >= chunks { (chunks, 1) } else { (1, chunks) };
+    let is_large = asked.view.rows() * asked.view.dim() * size_of::<f32>() >= LARGE_BYTES;
+    let is_merged_soon = asked.items.saturating_mul(asked.k) <= MOST_MERGED;
+    let by_queries = asked.items >= chunks && !(is_large && is_merged_soon);
+    let (cuts, parts) = if by_queries { (chunks, 1) } else { (1, chunks) };
     let merged = if parts == 1 { Ok(Vec::new()) } else { asked.sweep(0..asked.items) };
     let merged = Mutex::new(merged.map_err(|_| Status::BadDescriptor)?);
     Ok((Box::new(Sweep { asked, cuts, parts, merged }), chunks as u32))
