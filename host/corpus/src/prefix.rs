@@ -54,10 +54,14 @@ impl Prefixes {
         Ok(prefix)
     }
 
+    /// Whether one is kept, or what is asked for is none.
+    pub(crate) fn has(&self, view: &Arc<CorpusView>, dim: usize) -> bool {
+        dim == view.row_type().dim || self.lock().iter().any(|kept| kept.is_of(view, dim))
+    }
+
     fn find(&self, view: &Arc<CorpusView>, dim: usize) -> Option<Arc<CorpusView>> {
         let mut kept = self.lock();
-        let is_it = |kept: &Kept| kept.prefix.row_type().dim == dim && std::ptr::eq(kept.of.as_ptr(), &**view);
-        let at = kept.iter().position(is_it)?;
+        let at = kept.iter().position(|kept| kept.is_of(view, dim))?;
         let found = kept.remove(at);
         let prefix = found.prefix.clone();
         // The last is what was asked for last.
@@ -104,6 +108,10 @@ impl Prefixes {
 }
 
 impl Kept {
+    fn is_of(&self, view: &Arc<CorpusView>, dim: usize) -> bool {
+        self.prefix.row_type().dim == dim && std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(view))
+    }
+
     fn bytes(&self) -> usize {
         self.prefix.rows() * (self.prefix.dim() * ELEMENT_BYTES + ROW_BYTES)
     }

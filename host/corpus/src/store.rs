@@ -238,6 +238,12 @@ impl Store {
         self.prefixes.of(view, dim, &self.table)
     }
 
+    /// Whether [`Self::prefix`] has one at hand.
+    #[must_use]
+    pub fn has_prefix(&self, view: &Arc<CorpusView>, dim: usize) -> bool {
+        self.prefixes.has(view, dim)
+    }
+
     /// The rows of a version of a corpus of this store that a selection wants. Asked for again, it is the same view,
     /// unless there were many others or the corpus was changed meanwhile; and where rows are few, they are gathered,
     /// too.

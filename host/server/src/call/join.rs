@@ -33,8 +33,12 @@ impl LongCall for pb::JoinRequest {
         &self.corpus
     }
 
+    fn prefix_dim(&self) -> Option<u32> {
+        self.prefix_dim
+    }
+
     fn validate(self, corpus: Named, store: &Store, _: ReplyLimit) -> Result<(Asked, PairsTelling), Error> {
-        let corpus = corpus.whole;
+        let Named { whole: corpus, searched: compared, .. } = corpus;
         let is_self = self.other.is_empty() || self.other == self.corpus;
         let searched = if is_self { corpus.clone() } else { store.view(&self.other)? };
         let metric = metric(self.metric, &searched)?;
@@ -54,7 +58,6 @@ impl LongCall for pb::JoinRequest {
                 format!("{}; it is to be {end} at most, where the rows end", self.begin),
             ));
         }
-        let compared = prefix(store, corpus.clone(), self.prefix_dim)?;
         let of = Of::Rows { corpus: compared.clone(), rows: self.begin..end };
         let texts = [TextIds::of(&corpus)?, TextIds::of(&searched)?];
         let telling = PairsTelling { corpus, searched: searched.clone(), texts };

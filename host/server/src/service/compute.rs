@@ -1,6 +1,9 @@
 //! `megaring.v1.Compute`: the handlers that use the ring. All calls take one way ([`Service::answer`]), and so do all
 //! streams both ways ([`Service::stream`]) and all long answers ([`Service::long_search`]).
 
+use std::sync::Arc;
+
+use megaring_core::corpus::CorpusView;
 use megaring_core::{Answered, Error};
 use megaring_engine::Terms;
 use megaring_engine::admission::Demand;
@@ -157,7 +160,17 @@ impl Service {
         let named = self.selected(name, filter, terms).await?;
         let Some(dim) = prefix_dim else { return Ok(named) };
         let store = self.engine.store().clone();
-        blocking(move || named.cut(&store, dim)).await
+        let is_there = |view: &Arc<CorpusView>| store.has_prefix(view, dim as usize);
+        if is_there(&named.chosen) && named.gathered.as_ref().is_none_or(is_there) {
+            return named.cut(&store, dim);
+        }
+        // To make one takes as much as to work a filter out.
+        let permit = self.engine.filters().admit(terms, Demand { bytes: 0, waiting_bytes: size_of::<u32>() }).await?;
+        blocking(move || {
+            let _permit = permit;
+            named.cut(&store, dim)
+        })
+        .await
     }
 
     /// The corpus of a name, and what a filter leaves of it. What was worked out before is there at once; else it is
