@@ -19,7 +19,7 @@ pub enum Metric {
 
 impl Metric {
     /// All metrics of numbers, for tests that go through them.
-    pub const ALL: [Metric; 3] = [Metric::Cosine, Metric::Dot, Metric::L2];
+    pub const OF_FLOATS: [Metric; 3] = [Metric::Cosine, Metric::Dot, Metric::L2];
 
     /// Whether a smaller score is better.
     pub fn is_distance(self) -> bool {
