@@ -171,6 +171,15 @@ impl RowType {
         }
     }
 
+    /// Those bits of a row's last value that are there, of rows of at least one element; the others are zeros.
+    #[must_use]
+    pub const fn last_bits(self) -> u32 {
+        match self.element {
+            Element::Float32 => u32::MAX,
+            Element::Bit => u32::MAX >> (u32::BITS as usize * self.width() - self.dim),
+        }
+    }
+
     /// Such rows cut to their first `dim` elements.
     ///
     /// # Errors

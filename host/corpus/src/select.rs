@@ -123,21 +123,19 @@ pub(crate) struct Kept {
 /// Rows are gathered where they are at most one in so many.
 const GATHERED_SHARE: usize = 32;
 
-impl Making {
-    /// The right to make it, once nobody else does.
-    fn turn(&self, wanted: Wanted<'_>) -> Result<MutexGuard<'_, ()>, Error> {
-        loop {
-            match self.turn.try_lock() {
-                Ok(turn) => return Ok(turn),
-                Err(TryLockError::Poisoned(turn)) => return Ok(turn.into_inner()),
-                Err(TryLockError::WouldBlock) => ensure(wanted)?,
-            }
-            std::thread::sleep(LOOK);
+/// The right to make something, once nobody else does.
+pub(crate) fn turn<'a>(making: &'a Mutex<()>, wanted: Wanted<'_>) -> Result<MutexGuard<'a, ()>, Error> {
+    loop {
+        match making.try_lock() {
+            Ok(turn) => return Ok(turn),
+            Err(TryLockError::Poisoned(turn)) => return Ok(turn.into_inner()),
+            Err(TryLockError::WouldBlock) => ensure(wanted)?,
         }
+        std::thread::sleep(LOOK);
     }
 }
 
-fn ensure(wanted: Wanted<'_>) -> Result<(), Error> {
+pub(crate) fn ensure(wanted: Wanted<'_>) -> Result<(), Error> {
     if wanted() { Ok(()) } else { Err(Error::Cancelled) }
 }
 
@@ -181,7 +179,7 @@ impl Selections {
             return Ok(known);
         }
         let making = self.making(view, selection);
-        let _turn = making.turn(wanted)?;
+        let _turn = turn(&making.turn, wanted)?;
         let made = match self.find(view, selection) {
             Some(known) if known.is_ready() => Ok(known),
             // Who asks again is likely to ask once more.

@@ -29,9 +29,11 @@ use crate::manifest::{self, Manifest, Opening, check_name};
 use crate::prefix::Prefixes;
 use crate::segment::SegmentFile;
 use crate::segment_writer::Written;
-use crate::select::{Selected, Selection, Selections, Wanted};
+use crate::select::{Selection, Selections, Wanted};
 use crate::text_ids;
 use crate::verify::{self, VerifyReport};
+
+mod versions;
 
 /// What a store may do with its folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,57 +230,6 @@ impl Store {
         Ok(self.find(name)?.version()?.view.clone())
     }
 
-    /// A version of a corpus of this store whose rows are the first `dim` elements of those of `view`, a version or
-    /// what a selection has made of it, under the same numbers. Labels and columns are `view`'s. Made on first use,
-    /// which takes some 0.3 s for a million rows of 128 elements, and kept as long as there is room.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] naming `prefix_dim` where it is 0 or more than rows have, or of bits no multiple of 8.
-    pub fn prefix(&self, view: &Arc<CorpusView>, dim: usize) -> Result<Arc<CorpusView>, Error> {
-        self.prefixes.of(view, dim, &self.table)
-    }
-
-    /// Whether [`Self::prefix`] has one at hand.
-    #[must_use]
-    pub fn has_prefix(&self, view: &Arc<CorpusView>, dim: usize) -> bool {
-        self.prefixes.has(view, dim)
-    }
-
-    /// The rows of a version of a corpus of this store that a selection wants. Asked for again, it is the same view,
-    /// unless there were many others or the corpus was changed meanwhile; and where rows are few, they are gathered,
-    /// too.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] naming `filter` where no row has a column that it names, or one is of a type
-    /// that is not compared with what it says; [`Error::DataLoss`] where a segment cannot be read.
-    pub fn select(&self, view: &Arc<CorpusView>, selection: &Selection) -> Result<Selected, Error> {
-        self.select_while(view, selection, &|| true)
-    }
-
-    /// [`Self::select`], where nothing is left to be done for it.
-    #[must_use]
-    pub fn selected(&self, view: &Arc<CorpusView>, selection: &Selection) -> Option<Selected> {
-        self.selections.known(view, selection)
-    }
-
-    /// [`Self::select`], as long as it is wanted.
-    ///
-    /// # Errors
-    /// As [`Self::select`], and [`Error::Cancelled`] once it is not wanted any more: nothing is kept.
-    pub fn select_while(
-        &self,
-        view: &Arc<CorpusView>,
-        selection: &Selection,
-        wanted: Wanted<'_>,
-    ) -> Result<Selected, Error> {
-        let selected = self.selections.select(view, selection, &self.table, wanted)?;
-        if !self.view(view.name()).is_ok_and(|now| Arc::ptr_eq(&now, view)) {
-            // It was made while the corpus was changed, which has let go of what there was by then.
-            drop(self.selections.forget(view.name()));
-        }
-        Ok(selected)
-    }
-
     /// Begins an append; see [`Mode`].
     ///
     /// # Errors
@@ -317,10 +268,14 @@ impl Store {
     /// [`Self::delete`], also of the rows that have one of these text ids.
     ///
     /// # Errors
-    /// As [`Self::delete`], and [`Error::Invalid`] naming `text_ids` where the corpus has no id column.
+    /// As [`Self::delete`], and [`Error::Invalid`] naming `text_ids` where the corpus has no id column, or one of them
+    /// is no id: those are of 1 to 4096 bytes.
     pub fn delete_all(&self, name: &str, ids: &[u64], texts: &[String]) -> Result<Deleted, Error> {
         self.require_writable(name)?;
         let corpus = self.find(name)?;
+        for (at, text) in texts.iter().enumerate() {
+            text_ids::judge(text).map_err(|reason| Error::row("text_ids", at as u64, reason))?;
+        }
         let deleted = corpus.delete(ids, texts)?;
         corpus.merge_soon();
         Ok(deleted)

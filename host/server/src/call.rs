@@ -8,7 +8,7 @@ use bytes::Bytes;
 use megaring_core::corpus::CorpusView;
 use megaring_core::rescore::Hit;
 use megaring_core::{Answered, Error};
-use megaring_corpus::{Selected, Store, TextIds, fetch};
+use megaring_corpus::{Selected, Store, TextIds, Wanted, fetch};
 use megaring_engine::long_search::Asked;
 use megaring_engine::{Engine, Outcome, Terms};
 use megaring_proto::v1 as pb;
@@ -170,9 +170,26 @@ fn text_id_bytes(ids: &TextIds, row: u32) -> usize {
     ids.get(row).map_or(0, |text| TEXT_BYTES + text.len())
 }
 
-/// About what the hits of a reply take in memory. Columns are read on threads for blocking work, however few there are.
-fn reply_bytes(hits: usize, columns: &[String]) -> usize {
-    hits.saturating_mul(HIT_BYTES).saturating_add(if columns.is_empty() { 0 } else { LIGHT_BYTES })
+/// Refuses a reply whose ids and titles alone are more than a message carries, before any of them is copied.
+fn check_texts(
+    field: &str,
+    rows: impl Iterator<Item = u32>,
+    corpus: &CorpusView,
+    (ids, titles): (&TextIds, bool),
+    limit: ReplyLimit,
+) -> Result<(), Error> {
+    if !titles && corpus.id_column().is_none() {
+        return Ok(());
+    }
+    let title = |row| if titles { corpus.label(row).1.len() } else { 0 };
+    limit.refuse(field, rows.map(|row| title(row) + ids.get(row).map_or(0, str::len)).sum())
+}
+
+/// About what the hits of a reply take in memory. Columns are read on threads for blocking work, however few there are,
+/// and so are ids that are texts.
+fn reply_bytes(hits: usize, columns: &[String], corpus: Option<&CorpusView>) -> usize {
+    let are_read = !columns.is_empty() || corpus.is_some_and(|corpus| corpus.id_column().is_some());
+    hits.saturating_mul(HIT_BYTES).saturating_add(if are_read { LIGHT_BYTES } else { 0 })
 }
 
 /// The corpus that a call must name.
@@ -220,8 +237,8 @@ impl Named {
     }
 
     /// The same where so many elements of its rows count. May take long.
-    pub(crate) fn cut(self, store: &Store, dim: u32) -> Result<Self, Error> {
-        let cut = |view: &Arc<CorpusView>| store.prefix(view, dim as usize);
+    pub(crate) fn cut(self, store: &Store, dim: u32, wanted: Wanted<'_>) -> Result<Self, Error> {
+        let cut = |view: &Arc<CorpusView>| store.prefix_while(view, dim as usize, wanted);
         let (searched, gathered) = (cut(&self.chosen)?, self.gathered.as_ref().map(cut).transpose()?);
         Ok(Self { searched, gathered, ..self })
     }

@@ -32,7 +32,11 @@ impl ReplyLimit {
         self.refuse(field, message.encoded_len()).map(|()| message)
     }
 
-    fn refuse(self, field: &str, bytes: usize) -> Result<(), Error> {
+    /// Refuses a reply of more bytes.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the field.
+    pub fn refuse(self, field: &str, bytes: usize) -> Result<(), Error> {
         if bytes <= self.0 {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock, Weak};
 
-use super::{CorpusView, HeapSegment, SegmentData, SegmentView};
+use super::{CorpusView, HeapSegment, SegmentView};
 use crate::metric::RowType;
 use crate::visible::Visible;
 
@@ -53,23 +53,10 @@ impl CorpusTable {
         self.derive(view, view.row_type, vec![Arc::new(segment)], Some(numbers))
     }
 
-    /// A version of rows of another type under the numbers of `view`'s, the same of them visible. `data` makes a
-    /// segment's of that of `view`'s. Makes it known under a handle of its own.
+    /// A version of rows of another type under the numbers of `view`'s: `segments` have as many rows as its, and the
+    /// same of them visible. Makes it known under a handle of its own.
     #[must_use]
-    pub fn cut(
-        &self,
-        view: &CorpusView,
-        row_type: RowType,
-        mut data: impl FnMut(&Arc<dyn SegmentData>) -> Arc<dyn SegmentData>,
-    ) -> Arc<CorpusView> {
-        let cut = |segment: &Arc<SegmentView>| {
-            let whole = SegmentView::new(data(segment.shared_data()), segment.rows());
-            Arc::new(match segment.visible() {
-                Some(visible) => whole.showing(visible.clone()),
-                None => whole,
-            })
-        };
-        let segments = view.segments.iter().map(cut).collect();
+    pub fn cut(&self, view: &CorpusView, row_type: RowType, segments: Vec<Arc<SegmentView>>) -> Arc<CorpusView> {
         self.derive(view, row_type, segments, view.numbers.clone())
     }
 

@@ -11,7 +11,7 @@ use megaring_engine::Outcome;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::nearest_request::Among;
 
-use super::{Call, Named, Validated, check_columns, columns_of, reply_bytes, text_ids};
+use super::{Call, Named, Validated, check_columns, check_texts, columns_of, reply_bytes, text_ids};
 use crate::reply::made;
 use crate::reply_limit::ReplyLimit;
 use crate::validate::{at_least_one_answer, points};
@@ -63,7 +63,7 @@ impl Call for pb::NearestRequest {
         };
         let found = k.min(corpus.as_ref().map_or(points.len(), |corpus| corpus.visible_rows()));
         limit.ensure(Nearest::ITEMS, queries.len(), found, LEAST_NEIGHBOUR_BYTES)?;
-        let reply_bytes = reply_bytes(queries.len().saturating_mul(found), &self.columns);
+        let reply_bytes = reply_bytes(queries.len().saturating_mul(found), &self.columns, corpus.as_deref());
         let (job, titles, columns) = (Nearest { points, queries, weights, k }, self.with_titles, self.columns);
         let reply = move |outcome, _: &_| reply(outcome, corpus.as_deref(), titles, &columns, limit);
         Ok(Validated { job, reply_bytes, reply: Box::new(reply) })
@@ -101,9 +101,12 @@ fn reply(
     columns: &[String],
     limit: ReplyLimit,
 ) -> Result<pb::NearestResponse, Error> {
-    let rows = outcome.answer.iter().flatten().map(|neighbour| neighbour.row);
-    let columns = corpus.map_or_else(|| Ok(Bytes::new()), |corpus| columns_of(corpus, rows, columns, limit))?;
+    let rows = || outcome.answer.iter().flatten().map(|neighbour| neighbour.row);
+    let columns = corpus.map_or_else(|| Ok(Bytes::new()), |corpus| columns_of(corpus, rows(), columns, limit))?;
     let ids = corpus.map_or_else(|| Ok(TextIds::default()), TextIds::of)?;
+    if let Some(corpus) = corpus {
+        check_texts(Nearest::ITEMS, rows(), corpus, (&ids, titles), limit)?;
+    }
     let results = outcome.answer.iter().map(|found| neighbours(found, corpus, &ids, titles)).collect();
     let generation = corpus.map_or(0, |corpus| u64::from(corpus.generation()));
     Ok(pb::NearestResponse { results, made: Some(made(outcome.made)), generation, columns })

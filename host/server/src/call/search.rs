@@ -11,7 +11,7 @@ use megaring_corpus::{TextIds, find_each};
 use megaring_engine::{Engine, Outcome, Terms};
 use megaring_proto::v1 as pb;
 
-use super::{AnswerOf, Call, Named, Validated, check_columns, columns_of, named, reply_bytes, text_ids};
+use super::{AnswerOf, Call, Named, Validated, check_columns, check_texts, columns_of, named, reply_bytes, text_ids};
 use crate::reply::made;
 use crate::reply_limit::ReplyLimit;
 use crate::service::LIGHT_BYTES;
@@ -66,7 +66,7 @@ impl Call for pb::SearchRequest {
         let hits = k.min(view.visible_rows());
         let (hits_each, bytes) = if threshold.is_none() { (hits, LEAST_HIT_BYTES) } else { (1, LEAST_QUERY_BYTES) };
         limit.ensure(field, queries.len(), hits_each, bytes)?;
-        let reply_bytes = reply_bytes(queries.len().saturating_mul(hits), &self.columns);
+        let reply_bytes = reply_bytes(queries.len().saturating_mul(hits), &self.columns, Some(&view));
         let (titles, columns) = (self.with_titles, self.columns);
         let sent = matches!(queries, Queries::Sent(_));
         let corpus = gathered.filter(|_| sent).unwrap_or(searched);
@@ -139,9 +139,10 @@ fn reply(
     columns: &[String],
     limit: ReplyLimit,
 ) -> Result<pb::SearchResponse, Error> {
-    let rows = outcome.answer.iter().flat_map(|ranked| ranked.hits.iter().map(|hit| hit.row));
-    let columns = columns_of(corpus, rows, columns, limit)?;
+    let rows = || outcome.answer.iter().flat_map(|ranked| ranked.hits.iter().map(|hit| hit.row));
+    let columns = columns_of(corpus, rows(), columns, limit)?;
     let ids = TextIds::of(corpus)?;
+    check_texts(Search::ITEMS, rows(), corpus, (&ids, titles), limit)?;
     let results = outcome.answer.iter().map(|ranked| hits(&ranked.hits, corpus, &ids, titles)).collect();
     let generation = u64::from(corpus.generation());
     Ok(pb::SearchResponse { results, made: Some(made(outcome.made)), generation, columns })

@@ -162,13 +162,13 @@ impl Service {
         let store = self.engine.store().clone();
         let is_there = |view: &Arc<CorpusView>| store.has_prefix(view, dim as usize);
         if is_there(&named.chosen) && named.gathered.as_ref().is_none_or(is_there) {
-            return named.cut(&store, dim);
+            return blocking(move || named.cut(&store, dim, &|| true)).await;
         }
         // To make one takes as much as to work a filter out.
         let permit = self.engine.filters().admit(terms, Demand { bytes: 0, waiting_bytes: size_of::<u32>() }).await?;
-        blocking(move || {
+        blocking_while_wanted(move |wanted| {
             let _permit = permit;
-            named.cut(&store, dim)
+            named.cut(&store, dim, wanted)
         })
         .await
     }

@@ -57,6 +57,7 @@ impl Corpora for Service {
         if corpus.is_empty() {
             return Err(status(&Error::field("corpus", FIRST_NAMES)));
         }
+        let mut text_bytes = total_bytes(&text_ids);
         while let Some(more) = messages.message().await? {
             if !more.corpus.is_empty() && more.corpus != corpus {
                 let reason = format!("ids are of one corpus, here {corpus:?}");
@@ -68,6 +69,11 @@ impl Corpora for Service {
             }
             if more.filter.is_some() {
                 return Err(status(&Error::field("filter", "it belongs into the first message")));
+            }
+            text_bytes += total_bytes(&more.text_ids);
+            if text_bytes > MOST_TEXT_BYTES {
+                let reason = format!("more than {MOST_TEXT_BYTES} bytes of ids; delete fewer at a time");
+                return Err(status(&Error::field("text_ids", reason)));
             }
             ids.extend(more.ids);
             text_ids.extend(more.text_ids);
@@ -111,10 +117,16 @@ impl Corpora for Service {
 
 /// Ids that one call deletes at most: they are held in memory.
 const MOST_IDS: usize = 16 << 20;
+/// Bytes of the texts among them.
+const MOST_TEXT_BYTES: usize = 512 << 20;
 /// Rows that one call fetches at most.
 const MOST_FETCHED: usize = 1 << 20;
 /// What the first message of a stream must do.
 const FIRST_NAMES: &str = "the first message must name the corpus";
+
+fn total_bytes(texts: &[String]) -> usize {
+    texts.iter().map(String::len).sum()
+}
 
 fn unnamed() -> Status {
     status(&Error::field("corpus", "the stream ended before a message named the corpus"))
