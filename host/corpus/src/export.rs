@@ -3,7 +3,7 @@
 //! | format | what is written |
 //! |---|---|
 //! | Arrow IPC file, Parquet (snappy) | every column that all rows have, ids among them |
-//! | `.npy` | the vectors, `<f4`, C order |
+//! | `.npy` | the vectors, `<f4` (bits `|u1`, their bytes), C order |
 //! | `.fvecs` | the vectors, each behind its dimension |
 //!
 //! The file is there whole or not at all, and never takes the place of another.
@@ -11,15 +11,18 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, RecordBatch};
 use arrow_ipc::writer::FileWriter;
-use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use megaring_core::{Element, Error, RowType};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
+use crate::columns::EMBEDDING;
 use crate::corpus::Corpus;
 use crate::durable::{TemporaryFile, storage, sync_folder};
 use crate::fetch::Fetched;
@@ -83,7 +86,7 @@ pub(crate) fn export(corpus: &Corpus, path: &Path, format: Format) -> Result<usi
 
 fn export_version(corpus: &Corpus, version: &Version, path: &Path, format: Format) -> Result<usize, Error> {
     let file = NewFile::create(path)?;
-    let schema = shared_schema(version);
+    let schema = in_file(&shared_schema(version), version.view.row_type());
     let refused = || storage("cannot write", path);
     let (rows, row_type) = (version.view.visible_rows(), version.view.row_type());
     let mut sink = Sink::open(&file, format, (rows, row_type), &schema)?;
@@ -115,7 +118,7 @@ impl ExportFile {
     pub fn create(path: &Path, format: Format, rows: usize, row_type: RowType) -> Result<Self, Error> {
         let file = NewFile::create(path)?;
         // Judges the format; what the columns are shows with the first rows.
-        Sink::open(&file, format, (rows, row_type), &schema_of_none(row_type))?;
+        Sink::open(&file, format, (rows, row_type), &in_file(&schema_of_none(row_type), row_type))?;
         Ok(Self { file, format, rows, row_type, sink: None })
     }
 
@@ -127,7 +130,7 @@ impl ExportFile {
         let rows = rows_of(&fetched.0, self.row_type).map_err(|fault| fault.into_invalid("columns"))?;
         let (mut sink, schema) = match self.sink.take() {
             Some(begun) => begun,
-            None => self.begin(rows.schema(self.row_type))?,
+            None => self.begin(in_file(&rows.schema(self.row_type), self.row_type))?,
         };
         sink.put(rows, self.row_type, &schema).map_err(storage("cannot write", &self.file.path))?;
         self.sink = Some((sink, schema));
@@ -141,7 +144,7 @@ impl ExportFile {
     pub fn finish(mut self) -> Result<(), Error> {
         let (sink, _) = match self.sink.take() {
             Some(begun) => begun,
-            None => self.begin(schema_of_none(self.row_type))?,
+            None => self.begin(in_file(&schema_of_none(self.row_type), self.row_type))?,
         };
         sink.close().map_err(storage("cannot write", &self.file.path))?;
         self.file.publish()
@@ -213,9 +216,31 @@ fn schema_of_none(row_type: RowType) -> SchemaRef {
 /// The rows' columns that `schema` has.
 fn columns(rows: Rows, row_type: RowType, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let batch = rows.with_titles().into_batch_of(row_type)?;
-    let places: Result<Vec<usize>, ArrowError> =
-        schema.fields().iter().map(|field| batch.schema_ref().index_of(field.name())).collect();
-    batch.project(&places?)
+    let column = |field: &Arc<Field>| {
+        let column = batch.column(batch.schema_ref().index_of(field.name())?);
+        let DataType::FixedSizeBinary(bytes) = *field.data_type() else { return Ok(column.clone()) };
+        if field.name() != EMBEDDING {
+            return Ok(column.clone());
+        }
+        // Without what fills up the last word.
+        let rows = column.as_fixed_size_binary();
+        let cut: Vec<u8> = (0..rows.len()).flat_map(|row| &rows.value(row)[..bytes as usize]).copied().collect();
+        Ok(Arc::new(FixedSizeBinaryArray::try_new(bytes, cut.into(), None)?) as ArrayRef)
+    };
+    let columns: Result<Vec<ArrayRef>, ArrowError> = schema.fields().iter().map(column).collect();
+    RecordBatch::try_new(schema.clone(), columns?)
+}
+
+/// The columns of a file that has those of a schema: bits are as many bytes as they need.
+fn in_file(schema: &SchemaRef, row_type: RowType) -> SchemaRef {
+    let field = |field: &Arc<Field>| match row_type.element {
+        Element::Bit if field.name() == EMBEDDING => {
+            let kind = DataType::FixedSizeBinary((row_type.dim / 8) as i32);
+            Arc::new(field.as_ref().clone().with_data_type(kind))
+        }
+        _ => field.clone(),
+    };
+    Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()).into()
 }
 
 impl Sink {

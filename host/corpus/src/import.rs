@@ -8,7 +8,7 @@
 //!
 //! | format | rows | vectors | beside them |
 //! |---|---|---|---|
-//! | Arrow IPC file or stream, Parquet | record batches | `embedding`, lists of floats or integers | the columns of a segment; any other is kept |
+//! | Arrow IPC file or stream, Parquet | record batches | `embedding`, lists of floats or integers, or bytes of bits | the columns of a segment; any other is kept |
 //! | `.npy` 1 to 3 | first axis, C order | floats or integers | nothing |
 //! | `.npz` | first axis, C order | member `embedding`, or the only one of two axes | members of one axis, as columns |
 //! | `.fvecs`, `.bvecs`, `.ivecs` | a vector behind its dimension | float32, uint8 or int32 | nothing |

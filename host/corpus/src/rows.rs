@@ -175,9 +175,8 @@ impl Rows {
         if rows.checked_mul(dim) != Some(values.len()) {
             return Err(Error::field(EMBEDDING, format!("{} values are not {rows} rows of {dim}", values.len())));
         }
-        let bad = if self.element == Element::Bit { None } else { first_non_finite(values, dim) };
-        match bad {
-            Some((row, element, value)) => Err(Error::row(EMBEDDING, row as u64, not_finite(element, value))),
+        match first_wrong(values, row_type) {
+            Some((row, reason)) => Err(Error::row(EMBEDDING, row as u64, reason)),
             None => Ok(()),
         }
     }
@@ -299,6 +298,18 @@ fn append<T>(mine: &mut Option<Vec<T>>, new: Option<Vec<T>>) {
 
 fn length(name: &str, len: usize, rows: usize) -> Error {
     Error::field(name, format!("{len} values for {rows} rows"))
+}
+
+/// The first row of an embedding that cannot be stored, and why: a number is not finite, or there are bits where a
+/// row's last word is filled up with zeros.
+pub(crate) fn first_wrong(values: &[f32], row_type: RowType) -> Option<(usize, String)> {
+    if row_type.element == Element::Float32 {
+        let (row, element, value) = first_non_finite(values, row_type.dim)?;
+        return Some((row, not_finite(element, value)));
+    }
+    let beyond = |row: &[f32]| row.last().is_some_and(|word| word.to_bits() & !row_type.last_bits() != 0);
+    let row = values.chunks_exact(row_type.width()).position(beyond)?;
+    Some((row, format!("there are bits beyond its {}, where zeros fill the last word up", row_type.dim)))
 }
 
 /// The first number of a float64 column that is finite and still cannot be: a coordinate whose distances might leave

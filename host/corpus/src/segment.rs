@@ -16,7 +16,6 @@ use arrow_ipc::Block;
 use arrow_ipc::reader::FileDecoder;
 use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
 use megaring_core::corpus::{MemoryIds, SegmentData, SegmentView};
-use megaring_core::error::first_non_finite;
 use megaring_core::nibbles::NibblesView;
 use megaring_core::screen::CodesView;
 use megaring_core::{Element, RowType};
@@ -24,10 +23,10 @@ use megaring_core::{Element, RowType};
 use crate::arrow_file::{Layout, block_range, check_block, decode};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::derived::DerivedPart;
-use crate::fault::{Fault, guarded, not_finite};
+use crate::fault::{Fault, guarded};
 use crate::ids::NewIds;
 use crate::mapping;
-use crate::rows::out_of_range;
+use crate::rows::{first_wrong, out_of_range};
 use crate::text_ids;
 
 /// A mapped segment file.
@@ -288,9 +287,8 @@ impl Part {
     }
 
     pub(crate) fn check_values(&self, row_type: RowType) -> Result<(), Fault> {
-        let numbers = if row_type.element == Element::Float32 { &self.embeddings[..] } else { &[] };
-        if let Some((row, element, value)) = first_non_finite(numbers, row_type.dim) {
-            return Err(Fault::value(EMBEDDING, row, not_finite(element, value)));
+        if let Some((row, reason)) = first_wrong(&self.embeddings, row_type) {
+            return Err(Fault::value(EMBEDDING, row, reason));
         }
         for (name, column) in &self.floats {
             if let Some(row) = column.iter().position(|value| !value.is_finite()) {

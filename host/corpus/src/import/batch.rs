@@ -67,6 +67,7 @@ pub(super) struct Batches {
     schema: SchemaRef,
     columns: Columns,
     dim: Option<usize>,
+    element: Element,
     row: u64,
     notes: Vec<String>,
 }
@@ -107,8 +108,8 @@ impl Batches {
         let lost = schema.fields().iter().filter(|field| columns.has_lost_its_name(field.name()));
         let note = |name: &String| format!("{file}: the column {name} is not stored; another was given its name");
         let notes = lost.map(|field| note(field.name())).collect();
-        let dim = options.dim;
-        let mut batches = Self { file: file.to_owned(), schema: read, columns, dim, row: 0, notes };
+        let (dim, element) = (options.dim, options.element);
+        let mut batches = Self { file: file.to_owned(), schema: read, columns, dim, element, row: 0, notes };
         batches.dim = batches.declared_dim().map_err(|fault| batches.named(fault))?.or(dim);
         Ok((places, batches))
     }
@@ -229,7 +230,7 @@ impl Batches {
     }
 
     fn vectors(&mut self, array: &ArrayRef, marks: &mut Marks) -> Result<Matrix, Fault> {
-        let (child, bounds) = lists(array, self.columns.in_file(EMBEDDING))?;
+        let (child, bounds) = lists(array, self.columns.in_file(EMBEDDING), self.element)?;
         let (values, converted) = numbers::elements(self.columns.in_file(EMBEDDING), &child)?;
         if let Some(kind) = converted {
             let note = format!("{}: embeddings were {kind} and are stored as float32", self.file);
@@ -296,7 +297,7 @@ fn further(batch: &RecordBatch, schema: &Schema, id_column: Option<&str>) -> Res
 }
 
 /// The values of a list column and where each row's begin and end.
-fn lists(array: &ArrayRef, in_file: &str) -> Result<(ArrayRef, Vec<(usize, usize)>), Fault> {
+fn lists(array: &ArrayRef, in_file: &str, element: Element) -> Result<(ArrayRef, Vec<(usize, usize)>), Fault> {
     let n = array.len();
     Ok(match array.data_type() {
         DataType::FixedSizeList(_, width) => {
@@ -304,7 +305,7 @@ fn lists(array: &ArrayRef, in_file: &str) -> Result<(ArrayRef, Vec<(usize, usize
             let lists = array.as_fixed_size_list();
             (lists.values().clone(), (0..n).map(|row| (row * width, (row + 1) * width)).collect())
         }
-        DataType::FixedSizeBinary(width) => {
+        DataType::FixedSizeBinary(width) if element == Element::Bit => {
             let width = usize::try_from(*width).unwrap_or(0);
             let bytes = array.as_fixed_size_binary().values().clone();
             let bytes = UInt8Array::new(ScalarBuffer::new(bytes, 0, n * width), None);

@@ -107,6 +107,8 @@ fn what_is_no_byte_is_refused_or_left_out() {
     let report = run(&store, &path, &ImportOptions { skip_invalid: true, ..options() }).unwrap();
     assert_eq!((report.appended.rows, report.skipped), (2, 2));
     assert_eq!(bytes_of(&store.view("a").unwrap(), 1), [255, 0, 0, 0]);
+    let column = written(&folder, "a.arrow", &arrow(4));
+    assert_says(&violation(import::open(&column, None, &ImportOptions::default())).to_string(), &["embedding", "list"]);
     let wrong = ImportOptions { dim: Some(24), ..options() };
     assert_says(&violation(run(&store, &path, &wrong)).to_string(), &["embedding"]);
 }
@@ -125,6 +127,24 @@ fn rows_of_another_kind_are_refused() {
         assert_eq!(found.field, "embedding");
         assert_says(&found.to_string(), &["bits", "float32"]);
     }
+}
+
+#[test]
+fn bits_beyond_the_last_are_refused() {
+    let (folder, store) = store();
+    store.create("a", RowType::bits(40)).unwrap();
+    let row = |last: u32| [0.0, f32::from_bits(last)];
+    let push = |rows: &[[f32; 2]]| {
+        let embeddings = Matrix { rows: rows.len(), dim: 2, values: rows.concat() };
+        store.append("a").unwrap().push(Rows { embeddings, element: Element::Bit, ..Rows::default() })
+    };
+    push(&[row(0xff), row(0)]).unwrap();
+    let found = violation(push(&[row(0xff), row(0x100)]));
+    assert_eq!((found.field.as_str(), found.row), ("embedding", Some(1)));
+    assert_says(&found.to_string(), &["beyond its 40"]);
+    // A file of whole words has the form of a segment.
+    let found = violation(store.adopt("a", &written(&folder, "a.arrow", &arrow(8))));
+    assert_says(&found.to_string(), &["embedding", "beyond its 40"]);
 }
 
 #[test]
@@ -154,7 +174,10 @@ fn merged_deleted_and_exported_bits_stay_what_they_are() {
             let out = folder.path().join(name);
             assert_eq!(store.export("a", &out, format).unwrap(), ROWS + 4);
             let (_other, other) = crate::common::store();
-            let report = run(&other, &out, &options()).unwrap();
+            // Into a corpus of as many bits, which is also what a file makes.
+            let dim = (format == Format::Npy).then_some(8 * each);
+            let report = run(&other, &out, &ImportOptions { dim, ..options() }).unwrap();
+            assert_eq!(other.describe("a").unwrap().row_type, RowType::bits(8 * each), "{name}");
             assert_eq!(report.appended.rows, ROWS + 4);
             let again = all(&other.view("a").unwrap());
             let bits =

@@ -118,6 +118,9 @@ pub(crate) fn import(args: &ImportArgs, settings: &Settings, output: &mut Output
             "a corpus named {name:?} exists already; `corpus append {name} FILE` adds rows to it"
         )));
     }
+    if args.bits && known.as_ref().is_some_and(|corpus| corpus.row_type.element != Element::Bit) {
+        return Err(Failure::Work(format!("a corpus named {name:?} exists already, for float32 values")));
+    }
     if let Some(column) = known.filter(|corpus| args.id_column.is_some() && corpus.id_column != args.id_column) {
         let ids =
             column.id_column.map_or_else(|| "ids that are numbers".to_owned(), |column| format!("ids in {column}"));
