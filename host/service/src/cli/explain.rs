@@ -83,6 +83,10 @@ pub(crate) fn run(args: &ExplainArgs, settings: &Settings, output: &mut Output) 
 
 /// What a server says.
 fn run_there(args: &ExplainArgs, remote: &Remote, output: &mut Output) -> Result<(), Failure> {
+    if args.cold && args.corpus.is_some() {
+        let wants = "leave out --cold: of a server's corpus, what its devices lack now counts";
+        return Err(Failure::Usage(wants.into()));
+    }
     // What is asked about is said in the record, too. Wrong numbers are refused before a server is asked.
     let sizes = if args.corpus.is_none() { Some(describe(args, None)?) } else { None };
     let name = format!("OPERATION_{}", args.op.name().to_ascii_uppercase());
@@ -94,8 +98,7 @@ fn run_there(args: &ExplainArgs, remote: &Remote, output: &mut Output) -> Result
         items: args.queries,
         k: args.k,
         text_bytes: args.bytes.unwrap_or(0),
-        // Of a corpus of the server's, what its devices lack counts anyway.
-        cold: args.cold && args.corpus.is_none(),
+        cold: args.cold,
         backend: remote::backend(args.backend),
     })?;
     let description = match sizes {
@@ -104,8 +107,10 @@ fn run_there(args: &ExplainArgs, remote: &Remote, output: &mut Output) -> Result
             let corpus = remote.describe(args.corpus.as_deref().unwrap_or_default())?;
             // Points have a dimension of their own.
             let dim = if args.op == Opcode::Nearest { 0 } else { corpus.row_type.dim as u64 };
-            let (rows, k, items) = (corpus.rows as u64, u64::from(args.k), args.queries);
-            args.op.describe(&Shape { items, rows, dim, k, text_bytes: 0, corpus: None })?
+            let (rows, k, items) = ((corpus.rows + corpus.deleted_rows) as u64, u64::from(args.k), args.queries);
+            // Of no rows nothing could be described.
+            let shape = Shape { items, rows: rows.max(1), dim, k, text_bytes: 0, corpus: None };
+            Description { rows, ..args.op.describe(&shape)? }
         }
     };
     let is_assumed =

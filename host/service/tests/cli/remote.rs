@@ -445,7 +445,7 @@ fn a_server_says_what_it_would_do_with_a_job() {
         &["--rows", "9", "--dim", "3", "--queries", "4", "--k", "2", "--cold"],
         &["--op", "nearest", "--rows", "9"],
         &["--op", "encode", "--bytes", "4000", "--queries", "12"],
-        &["--corpus", "rows", "--cold"],
+        &["--corpus", "rows"],
         &["--rows", "1", "--dim", "1", "--backend", "cuda"],
     ];
     for args in cases {
@@ -469,6 +469,7 @@ fn a_server_says_what_it_would_do_with_a_job() {
         assert!(text.stdout.starts_with("BACKEND") && text.stdout.contains("\ncpu"), "{}", text.stdout);
     }
     both.there(&["explain", "--corpus", "gone"]).failed(1, &["gone"]);
+    both.there(&["explain", "--corpus", "rows", "--cold"]).failed(2, &["--cold"]);
     both.there(&["explain", "--rows", "9"]).failed(2, &["--dim"]);
     both.there(&["explain", "--corpus", "rows", "--op", "encode"]).failed(1, &["corpus"]);
     both.there(&["doctor"]).failed(2, &["megaring explain --server"]);
