@@ -100,7 +100,7 @@ impl SegmentView {
         self.visible.as_ref().map_or(self.rows, Visible::count)
     }
 
-    /// The same with a count: who keeps a [`Weak`] of it learns when no view has the segment any more.
+    /// The same with a count: who keeps a [`Weak`](std::sync::Weak) of it learns when no view has the segment any more.
     #[must_use]
     pub fn shared_data(&self) -> &Arc<dyn SegmentData> {
         &self.data

@@ -3,7 +3,7 @@
 //!
 //! | payload | result |
 //! |---|---|
-//! | `items` queries of `dim` float32, then, unless [`FLAG_ALL_ROWS`], `k` row numbers u32 | `items` x rows float32, row-major |
+//! | `items` queries of `dim` float32, or of whole words of bits, then, unless [`FLAG_ALL_ROWS`], `k` row numbers u32 | `items` x rows float32, row-major |
 
 use std::sync::Arc;
 

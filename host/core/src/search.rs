@@ -86,7 +86,7 @@ pub struct Search {
     pub metric: Metric,
     /// Hits wanted, at least 1; more than the rows answers all rows.
     pub k: usize,
-    /// What a hit's reported score must be at least (cosine, dot) or at most (l2).
+    /// What a hit's reported score must be at least, or at most where the metric is a distance.
     pub threshold: Option<f64>,
 }
 

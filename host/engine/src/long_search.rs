@@ -68,7 +68,7 @@ pub struct Asked {
     /// Hits wanted of each query, at least 1. `None` is all of them, and of the pairs of one corpus with itself each
     /// once, by its earlier row.
     pub k: Option<usize>,
-    /// What a hit's reported score must be at least (cosine, dot) or at most (l2).
+    /// What a hit's reported score must be at least, or at most where the metric is a distance.
     pub threshold: Option<f64>,
 }
 

@@ -12,7 +12,8 @@ pub enum Column {
     Norms,
     /// The packed int8 codes.
     Codes,
-    /// The screen's columns under a metric ([`SegmentView::columns`]). Those of Hamming serve every metric of bits.
+    /// The screen's columns under a metric ([`SegmentView::columns`](super::SegmentView::columns)). Those of Hamming
+    /// serve every metric of bits.
     Screen(Metric),
     /// The 5-D coordinates, float64.
     Coordinates,
@@ -52,7 +53,7 @@ impl Column {
         }
     }
 
-    /// Bytes for a segment of `rows` rows of so many [values](RowType::width).
+    /// Bytes for a segment of `rows` rows of so many [values](crate::metric::RowType::width).
     #[must_use]
     pub fn bytes(self, rows: usize, dim: usize) -> usize {
         match self {

@@ -33,7 +33,7 @@ pub(crate) struct JoinArgs {
     /// Neighbours wanted of each row [default: 10, or all where --threshold is given]
     #[arg(long, env = "MEGARING_JOIN_K", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     k: Option<u32>,
-    /// Pairs score at least this (cosine, dot) or at most this (l2); without --k, a pair of one corpus is told once
+    /// Pairs score at least this, or at most this for distances; without --k, a pair of one corpus is told once
     #[arg(long, env = "MEGARING_JOIN_THRESHOLD", value_name = "SCORE", allow_hyphen_values = true, value_parser = finite)]
     threshold: Option<f64>,
     /// How two rows compare

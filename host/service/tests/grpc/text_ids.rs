@@ -234,6 +234,9 @@ async fn what_does_not_fit_is_refused_and_named() {
     refused(corpora.append(tokio_stream::once(to_plain)).await, "rows.ids", &["no id column"]);
     let delete = pb::DeleteRequest { corpus: "plain".into(), text_ids: ids([1]), ..Default::default() };
     refused(corpora.delete(tokio_stream::once(delete)).await, "text_ids", &["plain", "no id column"]);
+    let long = vec!["fits".to_owned(), "x".repeat(4097)];
+    let delete = pb::DeleteRequest { corpus: "rows".into(), text_ids: long, ..Default::default() };
+    refused(corpora.delete(tokio_stream::once(delete)).await, "text_ids[1]", &["4097 bytes"]);
     let which = Some(Which::Ids(of_texts(ids([1]))));
     let fetch = pb::FetchRequest { corpus: "plain".into(), which, columns: Vec::new() };
     refused(corpora.fetch(fetch).await, "ids.texts", &["no id column"]);
