@@ -14,7 +14,7 @@ constexpr u32 BITS_QUERIES = 8;
 // Words of each that are staged at once.
 constexpr u32 BITS_SLAB = SLAB_BYTES / sizeof(u32) / BITS_QUERIES;
 // Words of a row that a thread loads before it counts.
-constexpr u32 BITS_TOGETHER = 8;
+constexpr u32 BITS_TOGETHER = 4;
 static_assert(BITS_SLAB % BITS_TOGETHER == 0);
 static_assert(THREADS == 2 * WARPS * GROUP_ROWS, "as many rows come between two looks at the lists as they have room for");
 // A quotient of counts, rounded, is off by less than this, and so is a bound made of it.

@@ -420,7 +420,7 @@ fn wrong_slots_are_refused_and_the_next_ones_served() {
         (all, query.clone(), 256, Ok),
         (Descriptor { dim: 9, ..all }, query.clone(), 256, BadDescriptor),
         (Descriptor { metric: 0, ..all }, query.clone(), 256, BadDescriptor),
-        (Descriptor { metric: 4, ..all }, query.clone(), 256, BadDescriptor),
+        (Descriptor { metric: 6, ..all }, query.clone(), 256, BadDescriptor),
         (Descriptor { corpus: 8, ..all }, query.clone(), 256, StaleCorpus),
         (Descriptor { corpus_generation: 2, ..all }, query.clone(), 256, StaleCorpus),
         (near, points.clone(), len(1, 4), Ok),
