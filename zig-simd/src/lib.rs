@@ -32,6 +32,6 @@ pub use isa::{CpuFeatures, Isa};
 pub use kernels::KernelSet;
 pub use nearest::PointColumns;
 pub use nibbles::NibbleRows;
-pub use screen::{Candidate, QueryCodes, QueryParams, ScreenQueries, ScreenRows};
+pub use screen::{Candidate, OtherSide, Pair, QueryCodes, QueryParams, ScreenQueries, ScreenRows};
 pub use sweep::{NARROW_DIM, SweepQuery, SweepRows};
 pub use top_rows::{ONLINE_K, TopRows};

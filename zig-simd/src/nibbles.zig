@@ -310,6 +310,7 @@ test "where high halves rule nothing out, the candidates are those of the codes"
                 .capacity = capacity,
                 .row_base = 0,
                 .reserved = 0,
+                .back = null,
             };
             if (way == 0) {
                 try std.testing.expectEqual(groups, screening.screen(&job));

@@ -221,6 +221,45 @@ pub struct Candidate {
     pub upper: f32,
 }
 
+/// A pair that may matter to its row.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Pair {
+    /// The query's place among those screened.
+    pub query: u32,
+    /// Row number.
+    pub row: u32,
+    /// Least possible score.
+    pub lower: f32,
+    /// Greatest possible score.
+    pub upper: f32,
+}
+
+/// The other side of pairs whose queries are rows, too.
+#[derive(Debug)]
+pub struct OtherSide<'a> {
+    /// For every row number, the least `g + error + shift` of a pair that matters to the row.
+    pub least: &'a [f32],
+    /// What each query's `g + error` is shifted by, to compare it with that; -inf for a query whose pairs matter to
+    /// none.
+    pub shifts: &'a [f32],
+    /// Pairs that may matter to their row are added here.
+    pub pairs: &'a mut Vec<Pair>,
+}
+
+/// Room for pairs at the least when a screen is called; a step of it notes at most 48 rows for each query.
+const PAIR_ROOM: usize = 1 << 14;
+
+/// What the kernel reads and writes of pairs; the same as `Back` in src/screen.zig.
+#[repr(C)]
+struct Back {
+    least: *const f32,
+    shifts: *const f32,
+    pairs: *mut Pair,
+    count: usize,
+    capacity: usize,
+}
+
 /// What the quantising kernel writes; the same as `Quantised` in src/quantise.zig.
 #[derive(Default)]
 #[repr(C)]
@@ -255,9 +294,11 @@ pub(crate) struct ScreenJob {
     capacity: usize,
     row_base: u32,
     reserved: u32,
+    back: *mut Back,
 }
 
-const _: () = assert!(size_of::<ScreenJob>() == 16 * size_of::<usize>() + 8);
+const _: () = assert!(size_of::<ScreenJob>() == 17 * size_of::<usize>() + 8);
+const _: () = assert!(size_of::<Pair>() == 16 && size_of::<Back>() == 5 * size_of::<usize>());
 const _: () = assert!(size_of::<QueryParams>() == 20 && size_of::<Candidate>() == 12);
 
 impl ScreenJob {
@@ -297,6 +338,7 @@ impl ScreenJob {
             capacity: top.stop,
             row_base,
             reserved: 0,
+            back: std::ptr::null_mut(),
         })
     }
 }
@@ -325,5 +367,46 @@ impl KernelSet {
         // is borrowed exclusively, all slices outlive the call, and the CPU has the instructions because a `KernelSet`
         // exists.
         Ok(unsafe { (self.table.screen_i8)(&job) })
+    }
+
+    /// [`Self::screen_i8`] of queries that are rows themselves: also notes those pairs that may matter to their
+    /// row. It may stop where there is no more room for them, too: call again.
+    ///
+    /// # Errors
+    /// As [`Self::screen_i8`], and where there is not a shift for each query, or no least score for a row.
+    pub fn screen_both_sides(
+        &self,
+        rows: ScreenRows<'_>,
+        groups: Range<usize>,
+        row_base: u32,
+        queries: QueryCodes<'_>,
+        top: &mut TopRows,
+        other: &mut OtherSide<'_>,
+    ) -> Result<usize, SimdError> {
+        let mut job = ScreenJob::new(rows, groups.clone(), row_base, queries, top)?;
+        check_length("the queries' shifts", queries.len(), other.shifts.len())?;
+        let last_row = row_base as usize + groups.end * GROUP_ROWS;
+        if last_row > other.least.len() {
+            return Err(SimdError::Index { what: "row", index: last_row, count: other.least.len() });
+        }
+        let pairs = &mut *other.pairs;
+        pairs.reserve(PAIR_ROOM.max(queries.len() * 3 * GROUP_ROWS));
+        let room = pairs.spare_capacity_mut();
+        let mut back = Back {
+            least: other.least.as_ptr(),
+            shifts: other.shifts.as_ptr(),
+            pairs: room.as_mut_ptr().cast(),
+            count: 0,
+            capacity: room.len(),
+        };
+        job.back = &raw mut back;
+        // SAFETY: as in `screen_i8`; `least` has a number for every row of the groups, `shifts` one for every
+        // query, and of `pairs` the kernel writes at most the `capacity` places behind those that are there, `count` of
+        // them whole.
+        let reached = unsafe { (self.table.screen_i8)(&job) };
+        let noted = back.count;
+        // SAFETY: the kernel has written so many.
+        unsafe { pairs.set_len(pairs.len() + noted) };
+        Ok(reached)
     }
 }

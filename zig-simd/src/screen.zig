@@ -15,6 +15,11 @@
 //! it then turns away. Rows are decided one after the other, whatever the size of a tile, so what is kept does not
 //! depend on the instruction set.
 //!
+//! Where the queries are rows themselves, a pair may matter to the other row as well. That one has a threshold of its
+//! own, least[r], in units that both rows share:
+//!
+//!     noted where g + error + shift[q] >= least[r], as { query, row, lower = g - error, upper = g + error }
+//!
 //! No score matrix exists at any time. When a query's buffer might overflow, the function returns before the group it
 //! could not hold; the caller makes room and calls again from there. A query's candidates are appended in rising row
 //! order.
@@ -50,7 +55,34 @@ pub const Candidate = extern struct {
     }
 };
 
-/// Pointers outlive the call; `params`, `best`, `counts` and `candidates` are written, the rest is read.
+/// A pair that may matter to its row.
+pub const Pair = extern struct {
+    query: u32,
+    row: u32,
+    lower: f32,
+    upper: f32,
+
+    comptime {
+        std.debug.assert(@sizeOf(Pair) == 16 and @alignOf(Pair) == 4);
+    }
+};
+
+/// The other rows' side of the pairs.
+pub const Back = extern struct {
+    /// By the row's number.
+    least: [*]const f32,
+    /// By the query's.
+    shifts: [*]const f32,
+    pairs: [*]Pair,
+    count: usize,
+    capacity: usize,
+
+    comptime {
+        std.debug.assert(@sizeOf(Back) == 5 * @sizeOf(usize));
+    }
+};
+
+/// Pointers outlive the call; `params`, `best`, `counts`, `candidates` and `back` are written, the rest is read.
 pub const Job = extern struct {
     /// From row group 0 on: [group][quad][16][4] and [group][4][16].
     codes: [*]const u8,
@@ -78,9 +110,10 @@ pub const Job = extern struct {
     /// Added to the row number within `codes`.
     row_base: u32,
     reserved: u32,
+    back: ?*Back,
 
     comptime {
-        std.debug.assert(@sizeOf(Job) == 16 * @sizeOf(usize) + 8);
+        std.debug.assert(@sizeOf(Job) == 17 * @sizeOf(usize) + 8);
     }
 };
 
@@ -122,37 +155,51 @@ const single = switch (isa.current) {
 const prefetch_bytes = if (isa.current == .avx2) 2048 else 0;
 
 /// Screens groups `group_begin..group_end` and returns the group it reached: `group_end`, or the first one for which
-/// some query has fewer than 16 free places.
+/// some query has fewer than 16 free places, or there is no room for all of its pairs.
 pub fn screen(job: *const Job) usize {
     if (job.query_count == 0) return job.group_end;
+    return if (job.back == null) screenSides(.one, job) else screenSides(.both, job);
+}
+
+/// Whether pairs matter to their query alone, or to both rows.
+const Sides = enum { one, both };
+
+fn screenSides(comptime sides: Sides, job: *const Job) usize {
     var fullest: u32 = 0;
     for (job.counts[0..job.query_count]) |count| fullest = @max(fullest, count);
 
     var group = job.group_begin;
     const height: usize = if (job.query_count == 1) single.groups else tile_groups;
     while (group < job.group_end) {
-        if (group + height <= job.group_end and fullest + height * group_rows <= job.capacity) {
+        if (group + height <= job.group_end and hasRoom(sides, job, height, fullest)) {
             if (job.query_count == 1) {
-                tile(single, job, group, 0, &fullest);
+                tile(single, sides, job, group, 0, &fullest);
             } else {
-                allQueries(tile_groups, job, group, &fullest);
+                allQueries(tile_groups, sides, job, group, &fullest);
             }
             group += height;
-        } else if (fullest + group_rows <= job.capacity) {
-            allQueries(1, job, group, &fullest);
+        } else if (hasRoom(sides, job, 1, fullest)) {
+            allQueries(1, sides, job, group, &fullest);
             group += 1;
         } else break;
     }
     return group;
 }
 
-fn allQueries(comptime groups: comptime_int, job: *const Job, group: usize, fullest: *u32) void {
+fn hasRoom(comptime sides: Sides, job: *const Job, groups: usize, fullest: u32) bool {
+    if (fullest + groups * group_rows > job.capacity) return false;
+    if (sides == .one) return true;
+    const back = job.back.?;
+    return back.count + groups * group_rows * job.query_count <= back.capacity;
+}
+
+fn allQueries(comptime groups: comptime_int, comptime sides: Sides, job: *const Job, group: usize, fullest: *u32) void {
     var query: usize = 0;
     while (query + tile_queries <= job.query_count) : (query += tile_queries) {
-        tile(tileOf(groups, tile_queries), job, group, query, fullest);
+        tile(tileOf(groups, tile_queries), sides, job, group, query, fullest);
     }
     switch (job.query_count - query) {
-        inline 1...tile_queries - 1 => |rest| tile(tileOf(groups, rest), job, group, query, fullest),
+        inline 1...tile_queries - 1 => |rest| tile(tileOf(groups, rest), sides, job, group, query, fullest),
         else => {},
     }
 }
@@ -161,7 +208,7 @@ fn tileOf(comptime groups: comptime_int, comptime queries: comptime_int) Tile {
     return .{ .groups = groups, .queries = queries, .steps = @min(tile_steps, groups * steps_a_group) };
 }
 
-fn tile(comptime shape: Tile, job: *const Job, group: usize, query: usize, fullest: *u32) void {
+fn tile(comptime shape: Tile, comptime sides: Sides, job: *const Job, group: usize, query: usize, fullest: *u32) void {
     var sums: [shape.queries][shape.groups]Sums = undefined;
     inline for (0..shape.groups * steps_a_group / shape.steps) |pass| {
         accumulate(shape, job, group, query, pass * shape.steps, @ptrCast(&sums));
@@ -169,20 +216,43 @@ fn tile(comptime shape: Tile, job: *const Job, group: usize, query: usize, fulle
     // One branch a tile: most tiles of many queries have a row that passes, and each test by itself is hard to predict.
     const pairs = shape.queries * shape.groups;
     var passes: [pairs]Lanes = undefined;
+    var noted: [pairs]Lanes = @splat(0);
     inline for (0..shape.queries) |q| {
         const threshold = splat(job.params[query + q].threshold);
         inline for (0..shape.groups) |g| {
             const bounds = Bounds.of(&job.params[query + q], columnsOf(job.columns, group + g), sums[q][g]);
             passes[q * shape.groups + g] = @bitCast(bounds.upper >= threshold);
+            if (sides == .both) {
+                const back = job.back.?;
+                const least: Floats = back.least[job.row_base + (group + g) * group_rows ..][0..group_rows].*;
+                noted[q * shape.groups + g] = @bitCast(bounds.upper + splat(back.shifts[query + q]) >= least);
+            }
         }
     }
-    const any = @as(@Vector(pairs, Lanes), passes) != @as(@Vector(pairs, Lanes), @splat(0));
+    const met = @as(@Vector(pairs, Lanes), passes) | @as(@Vector(pairs, Lanes), noted);
+    const any = met != @as(@Vector(pairs, Lanes), @splat(0));
     var rest: std.meta.Int(.unsigned, pairs) = @bitCast(any);
     while (rest != 0) : (rest &= rest - 1) {
         const pair: usize = @ctz(rest);
         const q, const g = .{ pair / shape.groups, pair % shape.groups };
         const bounds = Bounds.of(&job.params[query + q], columnsOf(job.columns, group + g), sums[q][g]);
         append(job, group + g, query + q, passes[pair], bounds, fullest);
+        if (sides == .both) note(job, group + g, query + q, noted[pair], bounds);
+    }
+}
+
+/// Notes the `lanes` whose rows a pair may matter to.
+inline fn note(job: *const Job, group: usize, query: usize, lanes: Lanes, bounds: Bounds) void {
+    const back = job.back.?;
+    const first_row = job.row_base +% @as(u32, @truncate(group * group_rows));
+    const lower: [group_rows]f32 = bounds.lower;
+    const upper: [group_rows]f32 = bounds.upper;
+    var rest = lanes;
+    while (rest != 0) : (rest &= rest - 1) {
+        const lane: u4 = @intCast(@ctz(rest));
+        const row = first_row +% lane;
+        back.pairs[back.count] = .{ .query = @truncate(query), .row = row, .lower = lower[lane], .upper = upper[lane] };
+        back.count += 1;
     }
 }
 

@@ -47,7 +47,7 @@ const Fixture = struct {
 };
 
 /// Runs the screen over all groups, taking the candidates out whenever it stops, and compares every one.
-fn check(fixture: *const Fixture, quads: usize, query_count: usize, k: usize, slack: f32) !void {
+fn check(fixture: *const Fixture, quads: usize, query_count: usize, k: usize, slack: f32, both: bool) !void {
     var params = fixture.params;
     var thresholds: [max_queries]f32 = undefined;
     for (&params, &thresholds) |*p, *threshold| {
@@ -62,6 +62,18 @@ fn check(fixture: *const Fixture, quads: usize, query_count: usize, k: usize, sl
     var met: [max_queries]usize = @splat(0);
     var candidates: [max_queries * (capacity + 3)]screen.Candidate = undefined;
     var counts: [max_queries]u32 = @splat(0);
+    var least: [1000 + groups * 16]f32 = undefined;
+    for (least[1000..], 0..) |*value, row| value.* = fixture.columns[row] * 8 + 2;
+    var shifts: [max_queries]f32 = undefined;
+    for (&shifts, 0..) |*shift, q| shift.* = if (q == 3) -std.math.inf(f32) else @as(f32, @floatFromInt(q)) / 4;
+    var pairs: [groups * 16 * max_queries]screen.Pair = undefined;
+    var back: screen.Back = .{
+        .least = &least,
+        .shifts = &shifts,
+        .pairs = &pairs,
+        .count = 0,
+        .capacity = 2 * 16 * max_queries,
+    };
     var job: screen.Job = .{
         .codes = &fixture.codes,
         .columns = &fixture.columns,
@@ -81,6 +93,7 @@ fn check(fixture: *const Fixture, quads: usize, query_count: usize, k: usize, sl
         .capacity = capacity,
         .row_base = 1000,
         .reserved = 0,
+        .back = if (both) &back else null,
     };
     while (job.group_begin < groups) {
         const reached = screen.screen(&job);
@@ -103,7 +116,25 @@ fn check(fixture: *const Fixture, quads: usize, query_count: usize, k: usize, sl
             try expectEqual(found, counts[q]);
             try expectEqual(thresholds[q], params[q].threshold);
             counts[q] = 0;
+            for (job.group_begin * 16..reached * 16) |row| {
+                const candidate = fixture.expected(quads, row, q, -std.math.inf(f32)).?;
+                if (!both or candidate.upper + shifts[q] < least[1000 + row]) continue;
+                const pair: screen.Pair = .{
+                    .query = @intCast(q),
+                    .row = candidate.row,
+                    .lower = candidate.lower,
+                    .upper = candidate.upper,
+                };
+                const noted = back.count;
+                for (pairs[0..noted], 0..) |other, at| if (std.meta.eql(pair, other)) {
+                    back.count -= 1;
+                    pairs[at] = pairs[back.count];
+                    break;
+                };
+                try expectEqual(noted - 1, back.count);
+            }
         }
+        try expectEqual(0, back.count);
         job.group_begin = reached;
     }
 }
@@ -113,8 +144,9 @@ test "candidates equal the formula, across calls that stop for room" {
     for ([_]usize{ 0, 1, 2, 3, 4, 5, 8, 9 }) |quads| for (0..max_queries + 1) |query_count| {
         const fixture = Fixture.init(random.random(), quads);
         for ([_]usize{ 0, 1, 2, 15, 16, 17, 31, 32 }) |k| {
-            try check(&fixture, quads, query_count, k, 0);
-            try check(&fixture, quads, query_count, k, 0.25);
+            try check(&fixture, quads, query_count, k, 0, false);
+            try check(&fixture, quads, query_count, k, 0.25, false);
+            try check(&fixture, quads, query_count, k, 0.25, true);
         }
     };
 }

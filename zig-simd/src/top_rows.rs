@@ -97,6 +97,26 @@ impl TopRows {
         }
     }
 
+    /// Adds a query of which some rows are met already.
+    pub fn push_met(&mut self, params: QueryParams, met: &[Candidate]) {
+        let query = self.queries();
+        self.push(params);
+        if met.len() > self.limit {
+            return self.overflow(query);
+        }
+        self.places[query * self.capacity..][..met.len()].copy_from_slice(met);
+        self.counts[query] = met.len() as u32;
+        let mut lowers: Vec<f32> = met.iter().map(|candidate| candidate.lower).collect();
+        lowers.sort_unstable_by(|x, y| y.total_cmp(x));
+        if let Some(kth) = lowers.get(self.k - 1) {
+            let params = &mut self.params[query];
+            params.threshold = params.threshold.max(params.relaxed(*kth));
+        }
+        let best = query * self.registers() * REGISTER;
+        self.best[best..].iter_mut().zip(lowers).for_each(|(best, lower)| *best = lower);
+        self.stop = self.stop.max(self.next_stop(met.len()));
+    }
+
     /// The number of queries.
     pub fn queries(&self) -> usize {
         self.params.len()

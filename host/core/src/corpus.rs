@@ -7,6 +7,7 @@
 
 mod columns;
 mod heap;
+mod self_join;
 mod table;
 
 use std::any::Any;
@@ -15,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use self::columns::{Column, Columns};
 pub use self::heap::HeapSegment;
+pub use self::self_join::{Met, Noted, SelfJoin, Turn};
 pub use self::table::CorpusTable;
 use crate::error::Error;
 use crate::metric::{Element, Metric, RowType};
@@ -170,6 +172,7 @@ pub struct CorpusView {
     /// The numbers that its rows have in the view that they are gathered from, rising; `None` where they are its own.
     numbers: Option<Vec<u32>>,
     id_column: Option<Arc<str>>,
+    join: Option<SelfJoin>,
 }
 
 impl CorpusView {
@@ -191,8 +194,8 @@ impl CorpusView {
             rows += segment.rows();
         }
         let visible_rows = segments.iter().map(|segment| segment.visible_rows()).sum();
-        let (numbers, id_column) = (None, None);
-        Self { name, handle, generation, row_type, rows, visible_rows, segments, starts, numbers, id_column }
+        let (numbers, id_column, join) = (None, None, None);
+        Self { name, handle, generation, row_type, rows, visible_rows, segments, starts, numbers, id_column, join }
     }
 
     /// The same, of a corpus that has its rows' ids as text in a column.
@@ -254,6 +257,12 @@ impl CorpusView {
     #[must_use]
     pub fn number(&self, row: u32) -> u32 {
         self.numbers.as_ref().map_or(row, |numbers| numbers[row as usize])
+    }
+
+    /// The join that searches for its own rows are part of.
+    #[must_use]
+    pub fn self_join(&self) -> Option<&SelfJoin> {
+        self.join.as_ref()
     }
 
     /// Whether no row is hidden.

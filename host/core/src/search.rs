@@ -129,8 +129,11 @@ impl Operation for Search {
     fn write(&self, piece: &Piece, payload: &mut Payload<'_>, slot: &mut SlotFields) {
         match &self.queries {
             Queries::Sent(queries) => payload.put(queries.range(&piece.items)),
-            // A device takes a row's values from its columns, which those of a hidden row are not.
-            Queries::Rows(rows) if payload.finds_rows && self.corpus.is_whole() => {
+            // A device takes a row's values from its columns, which those of a hidden row are not. A join asks for no
+            // such row.
+            Queries::Rows(rows)
+                if payload.finds_rows && (self.corpus.is_whole() || self.corpus.self_join().is_some()) =>
+            {
                 payload.put(&rows[piece.items.clone()]);
                 slot.flags = FLAG_QUERY_ROWS;
             }

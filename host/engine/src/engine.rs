@@ -1,6 +1,7 @@
 //! The engine: lanes, and what stands before them.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use megaring_core::encode::profile::Profile;
@@ -85,6 +86,8 @@ pub struct Engine {
     metrics: Metrics,
     telemetry: Telemetry,
     pub(crate) inline_jobs: InlineJobs,
+    /// Bytes that joins may come to keep.
+    pub(crate) joins: Arc<AtomicUsize>,
     /// The smallest of all lanes: what a job needs of the arena is counted by them until its lane is known.
     pub(crate) limits: Limits,
 }
@@ -121,6 +124,7 @@ impl Engine {
             metrics: Metrics::default(),
             telemetry,
             inline_jobs: InlineJobs::default(),
+            joins: Arc::default(),
             limits,
         }))
     }

@@ -17,8 +17,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use megaring_core::corpus::CorpusView;
+use megaring_core::backend::BackendKind;
+use megaring_core::corpus::{CorpusView, SelfJoin};
 use megaring_core::exact::reported;
 use megaring_core::matrix::Matrix;
 use megaring_core::operation::Limits;
@@ -41,6 +43,12 @@ const SENT_BYTES: usize = 4 << 20;
 /// Hits that are asked for first where all that pass are wanted, and how many times as many if there may be more.
 const FIRST: usize = 64;
 const MORE: usize = 8;
+
+/// Bytes that all joins of a corpus with itself may keep; one that finds no room searches for each row by itself.
+const JOIN_BYTES: usize = 1 << 30;
+/// Parts that such a join has at least, and the multiple of its queries: whole tiles for two workers.
+const JOIN_PARTS: usize = 16;
+const JOIN_QUERIES: usize = 128;
 
 /// Whose hits are looked for.
 #[derive(Clone)]
@@ -86,6 +94,8 @@ pub struct Found {
 /// A long search under way.
 pub struct LongSearch {
     asked: Asked,
+    /// The version searched, where it is searched for its own rows.
+    join: Option<(Arc<CorpusView>, Room)>,
     limits: Limits,
     /// Queries that are not begun.
     rest: Range<u32>,
@@ -180,7 +190,27 @@ impl LongSearch {
     /// [`Error::Invalid`] naming `other` where the rows of two corpora have different dimensions, or `metric` where it
     /// does not compare such rows.
     pub fn new(asked: Asked, engine: &Engine) -> Result<Self, Error> {
-        Self::within(asked, engine.limits)
+        let mut search = Self::within(asked, engine.limits)?;
+        search.join = search.join_by(engine);
+        Ok(search)
+    }
+
+    /// The version searched as one whose searches for its own rows are a join, where the processor does them.
+    fn join_by(&self, engine: &Engine) -> Option<(Arc<CorpusView>, Room)> {
+        let Asked { searched, metric, k, .. } = &self.asked;
+        let rows = searched.rows();
+        let kinds = engine.router().lanes().iter().all(|lane| lane.kind() == BackendKind::Cpu);
+        if !self.asked.is_self() || !kinds || searched.row_type().element != Element::Float32 {
+            return None;
+        }
+        // What is kept of rows that are never asked for is kept for nothing.
+        if self.rest.start > 0 || (self.rest.end as usize) < rows - rows / 4 || k.is_none() {
+            return None;
+        }
+        let most = self.asked.most();
+        let room = Room::take(&engine.joins, SelfJoin::bytes(most, rows))?;
+        let join = SelfJoin::new(*metric, most, searched);
+        Some((engine.store().table().join(searched, join), room))
     }
 
     /// [`Self::new`] for searches of which no piece is beyond these limits.
@@ -205,7 +235,7 @@ impl LongSearch {
         }
         asked.searched.row_type().metric(Some(asked.metric))?;
         let (rest, left) = (asked.of.numbers(), asked.k.unwrap_or(usize::MAX));
-        Ok(Self { asked, limits, rest, begun: VecDeque::new(), round: None, left })
+        Ok(Self { asked, join: None, limits, rest, begun: VecDeque::new(), round: None, left })
     }
 
     /// Hits that are there for the taking.
@@ -232,7 +262,11 @@ impl LongSearch {
         let queries = self.begun.iter().filter_map(|begun| round.asks_of(begun)).take(round.queries);
         let queries: Vec<u32> = queries.collect();
         self.round = Some(Round { queries: queries.len(), ..round });
-        Some(self.asked.search(self.asked.queries(&queries), round.k))
+        let search = self.asked.search(self.asked.queries(&queries), round.k);
+        Some(match &self.join {
+            Some((corpus, _)) => Search { corpus: corpus.clone(), ..search },
+            None => search,
+        })
     }
 
     /// Takes what the search found.
@@ -282,7 +316,11 @@ impl LongSearch {
             Of::Rows { .. } if self.asked.is_self() => usize::MAX,
             _ => SENT_BYTES / (dim * size_of::<f32>()).max(1),
         };
-        let queries = QUERIES.min(HITS / k.min(rows).max(1)).min(work).min(sent).max(1);
+        let mut queries = QUERIES.min(HITS / k.min(rows).max(1)).min(work).min(sent).max(1);
+        if self.join.is_some() {
+            let part = queries.min((rows / JOIN_PARTS).max(FEW));
+            queries = if part > JOIN_QUERIES { part - part % JOIN_QUERIES } else { part };
+        }
         Round { found, wanted, k, queries }
     }
 
@@ -290,6 +328,27 @@ impl LongSearch {
     fn fits(&self, k: usize) -> bool {
         let one = self.asked.search(Queries::Rows(vec![0]), k);
         one.pieces(&self.limits).iter().all(|piece| piece.bytes() <= self.limits.max_bytes)
+    }
+}
+
+/// Bytes that a join may come to keep, until it is dropped.
+struct Room {
+    taken: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Room {
+    /// `None` where there is not so much.
+    fn take(taken: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
+        let more = |taken: usize| taken.checked_add(bytes).filter(|all| *all <= JOIN_BYTES);
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self { taken: taken.clone(), bytes })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

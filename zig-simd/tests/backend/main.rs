@@ -2,6 +2,8 @@
 //! machine, both ways of sharing work (by query and by rows), several segments, ties, and numbers that no screen can
 //! bound.
 
+mod join;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

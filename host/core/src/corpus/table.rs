@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock, Weak};
 
-use super::{CorpusView, HeapSegment, SegmentView};
+use super::{CorpusView, HeapSegment, SegmentView, SelfJoin};
 use crate::metric::RowType;
 use crate::visible::Visible;
 
@@ -39,7 +39,7 @@ impl CorpusTable {
                 None => chosen,
             }))
         };
-        self.derive(view, view.row_type, view.segments.iter().zip(chosen).map(show).collect(), None)
+        self.derive(view, view.row_type, view.segments.iter().zip(chosen).map(show).collect(), (None, None))
     }
 
     /// The visible rows of a version alone, gathered on the heap: where they are few, they are searched in a fraction
@@ -50,14 +50,21 @@ impl CorpusTable {
         let numbers: Vec<u32> = view.visible_runs(0..view.rows).flatten().map(|row| row as u32).collect();
         let values: Vec<f32> = numbers.iter().flat_map(|row| view.embedding(*row)).copied().collect();
         let segment = SegmentView::new(Arc::new(HeapSegment::of(values, view.row_type)), numbers.len());
-        self.derive(view, view.row_type, vec![Arc::new(segment)], Some(numbers))
+        self.derive(view, view.row_type, vec![Arc::new(segment)], (Some(numbers), None))
     }
 
     /// A version of rows of another type under the numbers of `view`'s: `segments` have as many rows as its, and the
     /// same of them visible. Makes it known under a handle of its own.
     #[must_use]
     pub fn cut(&self, view: &CorpusView, row_type: RowType, segments: Vec<Arc<SegmentView>>) -> Arc<CorpusView> {
-        self.derive(view, row_type, segments, view.numbers.clone())
+        self.derive(view, row_type, segments, (view.numbers.clone(), None))
+    }
+
+    /// A version with the same rows, whose searches for its own rows are a join. Makes it known under a handle of its
+    /// own.
+    #[must_use]
+    pub fn join(&self, view: &CorpusView, join: SelfJoin) -> Arc<CorpusView> {
+        self.derive(view, view.row_type, view.segments.clone(), (view.numbers.clone(), Some(join)))
     }
 
     fn derive(
@@ -65,7 +72,7 @@ impl CorpusTable {
         view: &CorpusView,
         row_type: RowType,
         segments: Vec<Arc<SegmentView>>,
-        numbers: Option<Vec<u32>>,
+        (numbers, join): (Option<Vec<u32>>, Option<SelfJoin>),
     ) -> Arc<CorpusView> {
         let handle = loop {
             // They come round after 2^31 of them, of which some may still be there.
@@ -75,7 +82,7 @@ impl CorpusTable {
             }
         };
         let derived = CorpusView::new(view.name.clone(), handle, view.generation, row_type, segments);
-        let view = Arc::new(CorpusView { numbers, id_column: view.id_column.clone(), ..derived });
+        let view = Arc::new(CorpusView { numbers, join, id_column: view.id_column.clone(), ..derived });
         self.register(&view);
         view
     }

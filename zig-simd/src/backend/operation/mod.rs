@@ -2,6 +2,7 @@
 
 mod checksum;
 mod encode;
+mod join;
 mod lists;
 mod nearest;
 mod nop;

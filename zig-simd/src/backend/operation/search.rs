@@ -17,15 +17,18 @@ use megaring_core::screen::{GROUP_ROWS, QueryScreen, groups, packed_len};
 use megaring_core::search::FLAG_QUERY_ROWS;
 use megaring_ring::Status;
 
+use super::join::{JoinPart, JoinScratch};
 use super::lists::Lists;
 use super::{Planned, Work, sweep};
 use crate::backend::Context;
 use crate::backend::memory::JobSlice;
 use crate::backend::plan::{Inputs, cut};
-use crate::{Isa, KernelSet, NibbleRows, QueryCodes, QueryParams, ScreenQueries, ScreenRows, SimdError, TopRows};
+use crate::{
+    Isa, KernelSet, NibbleRows, OtherSide, QueryCodes, QueryParams, ScreenQueries, ScreenRows, SimdError, TopRows,
+};
 
 /// Queries screened together: they share the loads of a tile's codes.
-const TILE: usize = 64;
+pub(super) const TILE: usize = 64;
 /// Bytes of codes below which a job is not worth sharing out by rows.
 const CHUNK_BYTES: usize = 192 << 10;
 /// Bytes of codes of a chunk where there is more than one for each worker.
@@ -52,21 +55,21 @@ pub(super) struct Asked {
     pub(super) k: usize,
     /// Scores a hit must pass.
     pub(super) threshold: f64,
-    queries: Queries,
+    pub(super) queries: Queries,
     pub(super) items: usize,
     pub(super) lists: Lists,
 }
 
 /// A job in work that screens.
-struct Search {
-    asked: Asked,
+pub(super) struct Search {
+    pub(super) asked: Asked,
     /// Whether workers rank what they find, or leave it to the host.
     ranks: bool,
     sharing: Sharing,
 }
 
 /// Where the queries are.
-enum Queries {
+pub(super) enum Queries {
     /// In the payload, one after the other.
     Sent(JobSlice<f32>),
     /// In the corpus: the payload has their rows, which are there.
@@ -78,6 +81,8 @@ enum Sharing {
     EveryRow,
     /// Chunk i screens the i-th cut of the queries.
     Queries { chunks: usize },
+    /// The same, of a join of the corpus with itself.
+    Join(JoinPart),
     /// Chunk i screens the i-th cut of the groups for all queries.
     Rows { chunks: usize, queries: ScreenQueries, halves: bool, merged: Mutex<TopRows> },
 }
@@ -154,27 +159,28 @@ impl Work for Search {
             Sharing::EveryRow => (0..self.asked.items).for_each(|query| self.put_every_row(query)),
             Sharing::Queries { chunks } => {
                 let mine = cut(self.asked.items, *chunks, chunk);
-                let all_rows = self.spans(1, 0);
+                let all_rows = self.spans(0..self.groups());
                 for first in mine.clone().step_by(TILE) {
-                    let Scratch { queries, top } = scratch;
+                    let Scratch { queries, top, .. } = scratch;
                     self.quantise(first..mine.end.min(first + TILE), kernels, queries, top)?;
-                    all_rows.iter().try_for_each(|span| self.screen(span, queries.all(), kernels, top))?;
+                    all_rows.iter().try_for_each(|span| self.screen(span, queries.all(), kernels, top, None))?;
                     for query in 0..top.queries() {
                         top.tidy(query);
                         self.write_ranked(first + query, top, query, kernels);
                     }
                 }
             }
+            Sharing::Join(part) => part.run(self, chunk, kernels, scratch)?,
             Sharing::Rows { chunks, queries, halves, merged } => {
                 let top = &mut scratch.top;
                 top.reset(self.asked.k, self.most_candidates())?;
                 self.lock(merged).params().iter().for_each(|params| top.push(*params));
                 let mut trial = halves.then(Trial::default);
-                for mut span in self.spans(*chunks, chunk) {
+                for mut span in self.spans(cut(self.groups(), *chunks, chunk)) {
                     if let Some(so_far) = trial {
                         trial = self.screen_halves(&mut span, so_far, queries.all(), kernels, top)?;
                     }
-                    self.screen(&span, queries.all(), kernels, top)?;
+                    self.screen(&span, queries.all(), kernels, top, None)?;
                 }
                 (0..top.queries()).for_each(|query| _ = top.tidy(query));
                 self.lock(merged).absorb(top);
@@ -184,6 +190,9 @@ impl Work for Search {
     }
 
     fn merge(&self, context: &Context) {
+        if let Sharing::Join(part) = &self.sharing {
+            part.merge(self);
+        }
         let Sharing::Rows { merged, .. } = &self.sharing else { return };
         let mut top = self.lock(merged);
         for query in 0..top.queries() {
@@ -210,6 +219,11 @@ impl Search {
             // which costs most where they come from memory.
             let small = if bytes < LARGE_CHUNK_BYTES { (4 * workers).min(self.asked.items.div_ceil(8)) } else { 1 };
             let chunks = self.asked.items.div_ceil(TILE).max(small).max(workers);
+            if let Some(part) = JoinPart::of(&self.asked, chunks) {
+                let chunks = part.chunks();
+                self.sharing = Sharing::Join(part);
+                return chunks;
+            }
             self.sharing = Sharing::Queries { chunks };
             return chunks;
         }
@@ -232,7 +246,7 @@ impl Search {
     }
 
     /// Candidates beyond which every row of a query is scored.
-    fn most_candidates(&self) -> usize {
+    pub(super) fn most_candidates(&self) -> usize {
         self.asked.lists.capacity().max((self.asked.view.rows() / RANKED_SHARE).min(MOST_RANKED))
     }
 
@@ -266,7 +280,7 @@ impl Search {
 
     /// What the caller's score threshold means for upper bounds of a query of this squared norm; at least -MAX, which
     /// padding rows do not reach.
-    fn first_threshold(&self, norm2: f64, screen: QueryScreen) -> f32 {
+    pub(super) fn first_threshold(&self, norm2: f64, screen: QueryScreen) -> f32 {
         let goodness = self.asked.metric.goodness(self.asked.threshold);
         if goodness == f64::NEG_INFINITY {
             return f32::MIN;
@@ -275,11 +289,13 @@ impl Search {
         ((goodness + norm2 - 2.0 * screen.slack) as f32).next_down().max(f32::MIN)
     }
 
-    /// Runs of groups, one or more segments, that make up a cut of the corpus. Long runs of groups without a visible
-    /// row are left out.
-    fn spans(&self, chunks: usize, chunk: usize) -> Vec<Span<'_>> {
-        let total: usize = self.asked.view.segments().map(|(_, segment)| groups(segment.rows())).sum();
-        let wanted = cut(total, chunks, chunk);
+    /// Groups of all segments.
+    pub(super) fn groups(&self) -> usize {
+        self.asked.view.segments().map(|(_, segment)| groups(segment.rows())).sum()
+    }
+
+    /// Runs of these groups, counted through all segments. Long runs of groups without a visible row are left out.
+    pub(super) fn spans(&self, wanted: Range<usize>) -> Vec<Span<'_>> {
         let mut before = 0;
         let mut spans = Vec::new();
         for (first_row, segment) in self.asked.view.segments() {
@@ -304,19 +320,24 @@ impl Search {
         spans
     }
 
-    /// Screens some rows for all of `top`'s queries.
-    fn screen(
+    /// Screens some rows for all of `top`'s queries, and for the rows themselves where they have a side of their own.
+    pub(super) fn screen(
         &self,
         span: &Span<'_>,
         queries: QueryCodes<'_>,
         kernels: &KernelSet,
         top: &mut TopRows,
+        mut other: Option<&mut OtherSide<'_>>,
     ) -> Result<(), SimdError> {
         let codes = span.segment.data().codes().packed;
         let rows = ScreenRows::new(codes, span.segment.columns(self.asked.metric), self.asked.view.dim())?;
         let mut begin = span.groups.start;
         while begin < span.groups.end {
-            let reached = kernels.screen_i8(rows, begin..span.groups.end, span.first_row as u32, queries, top)?;
+            let (groups, first_row) = (begin..span.groups.end, span.first_row as u32);
+            let reached = match &mut other {
+                None => kernels.screen_i8(rows, groups, first_row, queries, top)?,
+                Some(other) => kernels.screen_both_sides(rows, groups, first_row, queries, top, other)?,
+            };
             if reached < span.groups.end {
                 top.make_room();
             }
@@ -364,7 +385,7 @@ impl Search {
     }
 
     /// Writes the answer to a query of the job, of which `top` has the candidates as its `place`-th.
-    fn write_ranked(&self, query: usize, top: &TopRows, place: usize, kernels: &KernelSet) {
+    pub(super) fn write_ranked(&self, query: usize, top: &TopRows, place: usize, kernels: &KernelSet) {
         if top.is_overflowed(place) {
             return self.put_every_row(query);
         }
@@ -418,15 +439,16 @@ struct Trial {
     refined: usize,
 }
 
-struct Span<'a> {
-    segment: &'a SegmentView,
-    first_row: usize,
-    groups: Range<usize>,
+pub(super) struct Span<'a> {
+    pub(super) segment: &'a SegmentView,
+    pub(super) first_row: usize,
+    pub(super) groups: Range<usize>,
 }
 
 /// What a worker keeps between jobs.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    queries: ScreenQueries,
-    top: TopRows,
+    pub(super) queries: ScreenQueries,
+    pub(super) top: TopRows,
+    pub(super) join: JoinScratch,
 }
