@@ -319,6 +319,9 @@ impl LongSearch {
         let mut queries = QUERIES.min(HITS / k.min(rows).max(1)).min(work).min(sent).max(1);
         if self.join.is_some() {
             let part = queries.min((rows / JOIN_PARTS).max(FEW));
+            // A part in several pieces would not be done one after the other.
+            let pieces = self.asked.search(Queries::Rows(vec![0; part]), k).pieces(&self.limits);
+            let part = pieces.first().map_or(part, |piece| piece.items.len());
             queries = if part > JOIN_QUERIES { part - part % JOIN_QUERIES } else { part };
         }
         Round { found, wanted, k, queries }

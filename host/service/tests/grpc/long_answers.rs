@@ -13,9 +13,9 @@ use tonic_types::StatusExt as _;
 use crate::common::{Running, Wanted, eventually, float32, folder, hold, reason, within_a_minute};
 use crate::join::{Pair, Told, expected};
 
-/// Rows that are joined by several searches, with far more pairs than a narrow client lets come unread.
+/// Rows that are joined by several searches, each with far more pairs than a narrow client lets come unread.
 const ROWS: usize = 8_200;
-const K: u32 = 30;
+const K: u32 = 120;
 
 fn rows() -> Matrix {
     Embeddings { rows: ROWS, dim: 8, seed: 5, ..Embeddings::default() }.generate()
@@ -102,7 +102,7 @@ async fn a_draining_server_ends_it_and_says_how_far_it_came() {
     let mut hits = server.narrow().await.search_range(range).await.expect("a stream").into_inner();
     // All that this one still sends is found already.
     let mut compute = server.narrow().await;
-    let searched = pb::JoinRequest { end: Some(4_000), ..join() };
+    let searched = pb::JoinRequest { end: Some(2_000), ..join() };
     let mut searched = compute.join(searched).await.expect("a stream").into_inner();
     let gate = server.engine.admission().clone();
     let draining = server.drain();
