@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use self::columns::{Column, Columns};
 pub use self::heap::HeapSegment;
-pub use self::self_join::{Met, Noted, SelfJoin, Turn};
+pub use self::self_join::{Met, Noted, SelfJoin, Turn, most_noted};
 pub use self::table::CorpusTable;
 use crate::error::Error;
 use crate::metric::{Element, Metric, RowType};

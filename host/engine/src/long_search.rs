@@ -45,7 +45,7 @@ const FIRST: usize = 64;
 const MORE: usize = 8;
 
 /// Bytes that all joins of a corpus with itself may keep; one that finds no room searches for each row by itself.
-const JOIN_BYTES: usize = 1 << 30;
+const JOIN_BYTES: usize = 3 << 30;
 /// Parts that such a join has at least, and the multiple of its queries: whole tiles for two workers.
 const JOIN_PARTS: usize = 16;
 const JOIN_QUERIES: usize = 128;
@@ -316,15 +316,18 @@ impl LongSearch {
             Of::Rows { .. } if self.asked.is_self() => usize::MAX,
             _ => SENT_BYTES / (dim * size_of::<f32>()).max(1),
         };
-        let mut queries = QUERIES.min(HITS / k.min(rows).max(1)).min(work).min(sent).max(1);
-        if self.join.is_some() {
-            let part = queries.min((rows / JOIN_PARTS).max(FEW));
-            // A part in several pieces would not be done one after the other.
-            let pieces = self.asked.search(Queries::Rows(vec![0; part]), k).pieces(&self.limits);
-            let part = pieces.first().map_or(part, |piece| piece.items.len());
-            queries = if part > JOIN_QUERIES { part - part % JOIN_QUERIES } else { part };
-        }
+        let queries = QUERIES.min(HITS / k.min(rows).max(1)).min(work).min(sent).max(1);
+        let queries = if self.join.is_some() { self.join_part(queries, k) } else { queries };
         Round { found, wanted, k, queries }
+    }
+
+    /// Queries of a part of a join, at most so many.
+    fn join_part(&self, queries: usize, k: usize) -> usize {
+        let part = queries.min((self.asked.searched.visible_rows() / JOIN_PARTS).max(FEW));
+        // A part in several pieces would not be done one after the other.
+        let pieces = self.asked.search(Queries::Rows(vec![0; part]), k).pieces(&self.limits);
+        let part = pieces.first().map_or(part, |piece| piece.items.len());
+        if part > JOIN_QUERIES { part - part % JOIN_QUERIES } else { part }
     }
 
     /// Whether a backend has room for what it finds of a query.

@@ -127,3 +127,45 @@ fn many_rows_that_no_screen_compares_end_a_join() {
         assert_eq!(view.self_join().expect("it was made one").turn().begin(), usize::MAX);
     }
 }
+
+/// One part after the other, each row as it is searched for alone; how far the join is after each.
+fn joined(rows: &Matrix, metric: Metric, k: usize, cuts: &[usize]) -> Vec<Vec<usize>> {
+    let all = hits_of(rows, metric, |_| true);
+    let one = |rig: &Rig| {
+        let view = rig.corpus(rows, &[]);
+        let view = rig.corpora.join(&view, SelfJoin::new(metric, k, &view));
+        let parts = parts(rows.rows, cuts).into_iter().map(|part| {
+            let numbers: Vec<u32> = part.map(|row| row as u32).collect();
+            for (row, found) in numbers.iter().zip(search(rig, &view, &numbers, ask(metric, k))) {
+                assert_eq!(found, all[*row as usize][..k], "row {row}");
+            }
+            view.self_join().expect("it was made one").turn().begin()
+        });
+        parts.collect()
+    };
+    Rig::all().map(|rig| one(&rig)).collect()
+}
+
+/// The first rows are searched for by themselves, in however many parts they come.
+#[test]
+fn the_first_rows_may_be_several_parts() {
+    let rows = uneven(1500, 24);
+    for begins in joined(&rows, Metric::Cosine, 7, &[6, 14, 22, 400]) {
+        assert_eq!(begins, [6, 14, 22, 400, 1500]);
+    }
+}
+
+/// Rows that bounds cannot tell apart would all be noted of each other: the join ends before they fill memory.
+#[test]
+fn too_much_to_note_ends_a_join() {
+    let mut rows = clustered(2600, 24);
+    let one = rows.values[..24].to_vec();
+    for (at, row) in rows.values.chunks_exact_mut(24).enumerate().skip(40) {
+        row.iter_mut().zip(&one).enumerate().for_each(|(column, (value, one))| {
+            *value = one + ((at * 31 + column * 7) % 11) as f32 * 1e-6;
+        });
+    }
+    for begins in joined(&rows, Metric::Dot, 1, &[40, 1000, 1200]) {
+        assert_eq!(begins, [40, usize::MAX, usize::MAX, usize::MAX]);
+    }
+}

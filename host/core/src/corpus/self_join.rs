@@ -17,8 +17,16 @@ use super::CorpusView;
 use crate::metric::Metric;
 use crate::screen::GROUP_ROWS;
 
-/// Candidates of a row that are kept; a row with more of them, which bounds cannot tell apart, is compared with all.
+/// What rows have met that is kept: at most so many of a row, or of each of its hits, beyond which bounds cannot tell
+/// its rows apart and it is compared with all; and on average so many, beyond which the join ends.
 const MOST_MET: usize = 2048;
+const MOST_MET_PER_HIT: usize = 4;
+const MET_PER_ROW: usize = 128;
+/// Rows whose notes are taken in by one thread.
+const PART_ROWS: usize = 1024;
+/// A part whose searches note more than so many pairs for each row, and so many in all, ends the join.
+const NOTED_PER_ROW: usize = 64;
+const NOTED: usize = 1 << 20;
 /// Rows that no screen can compare with others (their norm is 0, or out of range), and that every later row is compared
 /// with; with more of them, each row is searched for by itself.
 const MOST_LOOSE: usize = 64;
@@ -38,9 +46,10 @@ pub struct SelfJoin {
 pub struct Turn {
     /// Rows before it have met every row.
     begin: usize,
+    /// Infinite is a row that must be compared with all, or that has met every row.
     least: Vec<f32>,
-    /// `None` is a row that must be compared with all.
-    met: Vec<Option<Vec<Met>>>,
+    /// What each row has met, in no order, and with what has ceased to matter.
+    met: Vec<Vec<Met>>,
     loose: Vec<u32>,
 }
 
@@ -64,15 +73,15 @@ impl SelfJoin {
         let max_norm2 = max_norm * max_norm;
         let mut least = vec![f32::MIN; kept];
         least.resize(kept + GROUP_ROWS, f32::INFINITY);
-        let turn = Turn { begin: 0, least, met: vec![Some(Vec::new()); kept], loose: Vec::new() };
+        let turn = Turn { begin: 0, least, met: vec![Vec::new(); kept], loose: Vec::new() };
         Self { metric, k, max_norm2, turn: RwLock::new(turn) }
     }
 
-    /// Bytes that one comes to where bounds tell rows apart.
+    /// Bytes that one comes to at most, with what is noted of a part.
     #[must_use]
     pub fn bytes(k: usize, rows: usize) -> usize {
-        let row = size_of::<f32>() + size_of::<Vec<Met>>() + k.saturating_mul(3 * size_of::<Met>());
-        row.saturating_mul(rows)
+        let row = size_of::<f32>() + size_of::<Vec<Met>>() + size_of::<Met>().saturating_mul(met_per_row(k));
+        row.saturating_mul(rows).saturating_add(size_of::<(u32, Met)>().saturating_mul(most_noted(rows)))
     }
 
     /// How its rows compare.
@@ -132,63 +141,76 @@ impl SelfJoin {
         (lower.next_down(), ((f64::from(met.upper) + offset + slack) as f32).next_up())
     }
 
-    /// Goes on to `end`: rows before it have met every row, and noted what that tells of others.
-    pub fn advance(&self, end: usize, noted: Noted) {
+    /// Goes on from `begin` to `end`: rows before it have met every row, and noted what that tells of others. Does
+    /// nothing where it has gone on from there already.
+    pub fn advance(&self, begin: usize, end: usize, noted: &[Noted]) {
         let mut turn = self.turn.write().unwrap_or_else(PoisonError::into_inner);
-        let Turn { begin, least, met, loose } = &mut *turn;
-        let rows = met.len();
-        let parts = met.par_chunks_mut(PART_ROWS).zip(least[..rows].par_chunks_mut(PART_ROWS)).enumerate();
-        parts.zip(noted.parts).for_each(|((part, (met, least)), (pairs, first))| {
-            let place = |row: u32| row as usize - part * PART_ROWS;
-            for (row, new) in pairs {
-                add(&mut met[place(row)], &mut least[place(row)], new, self.k);
-            }
-            for (row, all) in first {
-                let (met, least) = (&mut met[place(row)], &mut least[place(row)]);
-                match all {
-                    Some(all) => all.into_iter().for_each(|new| add(met, least, new, self.k)),
-                    None => lose(met, least),
-                }
-            }
-        });
-        for row in *begin..end {
-            lose(&mut met[row], &mut least[row]);
+        if turn.begin != begin {
+            return;
         }
-        loose.extend(noted.loose);
+        let Turn { least, met, loose, .. } = &mut *turn;
+        let (k, most) = (self.k, met_per_row(self.k).saturating_mul(met.len()));
+        let take = |(part, mut rows): (usize, Rows<'_>)| {
+            let first = rows.first;
+            noted.iter().for_each(|noted| rows.take(&noted.parts[part]));
+            (begin.max(first)..end.min(first + PART_ROWS)).for_each(|row| rows.lose(row));
+            rows.capacity()
+        };
+        let shrink = |(_, mut rows): (usize, Rows<'_>)| {
+            rows.shrink();
+            rows.capacity()
+        };
+        let is_full = Rows::parts(k, met, least).map(take).sum::<usize>() > most
+            && Rows::parts(k, met, least).map(shrink).sum::<usize>() > most;
+        loose.extend(noted.iter().flat_map(|noted| &noted.loose));
+        let is_over = is_full || loose.len() > MOST_LOOSE || noted.iter().any(|noted| noted.is_over);
         // No search begins beyond.
-        *begin = if loose.len() > MOST_LOOSE { usize::MAX } else { end };
+        turn.begin = if is_over { usize::MAX } else { end };
+        if is_over {
+            turn.met = Vec::new();
+        }
     }
 }
 
-/// Rows whose notes are taken in by one thread.
-const PART_ROWS: usize = 4096;
+fn met_per_row(k: usize) -> usize {
+    k.saturating_mul(MOST_MET_PER_HIT).max(MET_PER_ROW)
+}
 
-/// What rows before `end` tell of others; pairs in no order, and all that rows have met so far, or `None` for one that
-/// must be compared with all.
-type Part = (Vec<(u32, Met)>, Vec<(u32, Option<Vec<Met>>)>);
+/// Pairs that the searches of one part of a join may note, of a corpus with so many rows.
+#[must_use]
+pub fn most_noted(rows: usize) -> usize {
+    NOTED_PER_ROW.saturating_mul(rows).max(NOTED)
+}
 
 /// What searches note of a join.
-#[derive(Default)]
 pub struct Noted {
     parts: Vec<Part>,
     loose: Vec<u32>,
+    is_over: bool,
+}
+
+/// Of [`PART_ROWS`] rows: pairs in no order, and rows that must be compared with all.
+#[derive(Clone, Default)]
+struct Part {
+    pairs: Vec<(u32, Met)>,
+    lost: Vec<u32>,
 }
 
 impl Noted {
     /// Nothing yet, of a corpus with so many rows.
     #[must_use]
     pub fn new(rows: usize) -> Self {
-        Self { parts: (0..rows.div_ceil(PART_ROWS)).map(|_| Part::default()).collect(), loose: Vec::new() }
+        Self { parts: vec![Part::default(); rows.div_ceil(PART_ROWS)], loose: Vec::new(), is_over: false }
     }
 
     /// A pair may matter to a row.
     pub fn pair(&mut self, row: u32, met: Met) {
-        self.parts[row as usize / PART_ROWS].0.push((row, met));
+        self.part(row).pairs.push((row, met));
     }
 
-    /// All that a row has met so far; `None`: it must be compared with all.
-    pub fn first(&mut self, row: u32, met: Option<Vec<Met>>) {
-        self.parts[row as usize / PART_ROWS].1.push((row, met));
+    /// A row must be compared with all.
+    pub fn lost(&mut self, row: u32) {
+        self.part(row).lost.push(row);
     }
 
     /// No screen can compare a row with others.
@@ -196,40 +218,94 @@ impl Noted {
         self.loose.push(row);
     }
 
-    /// Adds what another one has noted of the same corpus.
-    pub fn append(&mut self, other: Self) {
-        for ((pairs, first), (more, more_first)) in self.parts.iter_mut().zip(other.parts) {
-            pairs.extend(more);
-            first.extend(more_first);
-        }
-        self.loose.extend(other.loose);
+    /// There is too much to note: the rows after this part are to be searched for by themselves.
+    pub fn end(&mut self) {
+        self.parts.iter_mut().for_each(|part| *part = Part::default());
+        self.is_over = true;
+    }
+
+    fn part(&mut self, row: u32) -> &mut Part {
+        &mut self.parts[row as usize / PART_ROWS]
     }
 }
 
-/// Puts what a row has met among the others, the largest lower bound first, and forgets what surely is not among the
-/// `k` best.
-fn add(met: &mut Option<Vec<Met>>, least: &mut f32, new: Met, k: usize) {
-    let Some(all) = met else { return };
-    if new.upper < *least {
-        return;
+/// Some of the rows, from `first` on.
+struct Rows<'a> {
+    k: usize,
+    first: usize,
+    met: &'a mut [Vec<Met>],
+    least: &'a mut [f32],
+}
+
+impl<'a> Rows<'a> {
+    /// All rows, by parts.
+    fn parts(k: usize, met: &'a mut [Vec<Met>], least: &'a mut [f32]) -> impl ParallelIterator<Item = (usize, Self)> {
+        let parts = met.par_chunks_mut(PART_ROWS).zip(least.par_chunks_mut(PART_ROWS)).enumerate();
+        parts.map(move |(part, (met, least))| (part, Self { k, first: part * PART_ROWS, met, least }))
     }
-    if all.len() == all.capacity() {
-        all.retain(|met| met.upper >= *least);
-        if all.len() >= MOST_MET.max(2 * k) {
-            return lose(met, least);
+
+    /// Takes in what a search has noted of them.
+    fn take(&mut self, part: &Part) {
+        part.pairs.iter().for_each(|(row, met)| self.add(*row as usize, *met));
+        part.lost.iter().for_each(|row| self.lose(*row as usize));
+        // As soon as a row has met k others, not every pair matters to it.
+        for place in 0..self.met.len() {
+            if self.least[place] == f32::MIN {
+                self.settle(place);
+            }
         }
     }
-    all.insert(all.partition_point(|met| met.lower >= new.lower), new);
-    if let Some(kth) = all.get(k - 1) {
-        *least = least.max(kth.lower);
-        while all.last().is_some_and(|last| last.upper < *least) {
-            all.pop();
+
+    fn add(&mut self, row: usize, new: Met) {
+        let place = row - self.first;
+        if !matters(new.upper, self.least[place]) {
+            return;
         }
+        if self.met[place].len() == self.met[place].capacity() {
+            self.settle(place);
+            let met = &mut self.met[place];
+            if met.len() >= MOST_MET.max(self.k.saturating_mul(MOST_MET_PER_HIT)) {
+                return self.lose(row);
+            }
+            // Room for as much again, so that it is not settled anew for each of a few.
+            if met.len() >= met.capacity() / 2 {
+                met.reserve_exact(met.len().max(self.k));
+            }
+        }
+        self.met[place].push(new);
+    }
+
+    /// Finds the k-th largest lower bound, and forgets what surely is not among the k best.
+    fn settle(&mut self, place: usize) {
+        let (met, least) = (&mut self.met[place], &mut self.least[place]);
+        if met.len() >= self.k {
+            let (_, kth, _) = met.select_nth_unstable_by(self.k - 1, |x, y| y.lower.total_cmp(&x.lower));
+            *least = least.max(kth.lower);
+            met.retain(|met| matters(met.upper, *least));
+        }
+    }
+
+    /// Gives room back that is not needed.
+    fn shrink(&mut self) {
+        for place in 0..self.met.len() {
+            self.settle(place);
+            self.met[place].shrink_to_fit();
+        }
+    }
+
+    /// Places for what rows have met.
+    fn capacity(&self) -> usize {
+        self.met.iter().map(Vec::capacity).sum()
+    }
+
+    fn lose(&mut self, row: usize) {
+        (self.met[row - self.first], self.least[row - self.first]) = (Vec::new(), f32::INFINITY);
     }
 }
 
-fn lose(met: &mut Option<Vec<Met>>, least: &mut f32) {
-    (*met, *least) = (None, f32::INFINITY);
+/// Whether a pair with this upper bound matters to a row, given the least that does.
+fn matters(upper: f32, least: f32) -> bool {
+    upper >= least && least < f32::INFINITY
 }
 
 impl Turn {
@@ -240,16 +316,17 @@ impl Turn {
     }
 
     /// The goodness from which on a pair matters to each row, and to as many more as fill a group up, to which none
-    /// does.
+    /// does. Infinite for a row that must be compared with all.
     #[must_use]
     pub fn least(&self) -> &[f32] {
         &self.least
     }
 
-    /// What a row has met, the largest lower bound first. `None`: it must be compared with all.
+    /// What a row has met that may matter to it, in no order. `None`: it must be compared with all.
     #[must_use]
-    pub fn met_by(&self, row: usize) -> Option<&[Met]> {
-        self.met.get(row)?.as_deref()
+    pub fn met_by(&self, row: usize) -> Option<impl Iterator<Item = &Met>> {
+        let least = *self.least.get(row).filter(|least| **least < f32::INFINITY)?;
+        Some(self.met.get(row)?.iter().filter(move |met| matters(met.upper, least)))
     }
 
     /// Rows that every row is to be compared with.

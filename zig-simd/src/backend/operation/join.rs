@@ -2,39 +2,47 @@
 //! once.
 //!
 //! Queries are screened against the rows from the first one on that has not met every row, and what that tells of the
-//! rows after them is noted; when their turn comes, they begin with it. The first part finds out by itself what all
-//! other rows have met of its own: thresholds that let everything pass would note every pair.
+//! rows after them is noted; when their turn comes, they begin with it. Thresholds that let everything pass would note
+//! every pair, so the first few rows are searched for by themselves, and then all others against them.
 //!
 //! A part that does not go on where the join is, or does not have all rows up to its last, is a search like any other.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use megaring_core::corpus::{Noted, SelfJoin};
+use megaring_core::corpus::{Noted, SelfJoin, most_noted};
 use megaring_core::screen::{GROUP_ROWS, QueryScreen, groups};
 
 use super::search::{Asked, Queries, Scratch, Search, Span, TILE};
 use crate::backend::plan::cut;
 use crate::{Candidate, KernelSet, OtherSide, Pair, QueryParams, SimdError};
 
-/// Rows of a chunk that finds out what they have met of the first part's.
-const FIRST_ROWS: usize = 8 * TILE;
+/// The first rows are one in so many.
+const FIRST_SHARE: usize = 96;
+/// Rows of a chunk that finds out what they have met of the first ones.
+const FIRST_CHUNK_ROWS: usize = 8 * TILE;
+/// Groups that are screened before what they note is taken out of the kernel's hands.
+const NOTED_GROUPS: usize = 256;
 
 /// A job's part of a join.
 pub(super) struct JoinPart {
     /// Chunks of queries.
     chunks: usize,
-    /// Whether nothing is noted of any row so far.
+    /// Whether its queries are among the first rows.
     is_first: bool,
-    /// Chunks of other rows, of the first part.
+    /// Chunks of other rows, where it is the last of these.
     first_chunks: usize,
     /// What queries are screened against: the groups, counted through all segments, from this one on, and its first
     /// row.
     first_group: usize,
     first_row: usize,
-    /// The row after the last query.
+    /// How far the join is, and will be after this.
+    begin: usize,
     end: usize,
-    noted: Mutex<Noted>,
+    noted: Mutex<Vec<Noted>>,
+    /// Pairs noted by all chunks so far.
+    pairs: AtomicUsize,
 }
 
 /// What a worker keeps between jobs.
@@ -63,13 +71,16 @@ impl JoinPart {
         if join.k() != asked.k || !is_whole {
             return None;
         }
-        let (start, segment) = view.segment_of(begin);
-        let group = (begin - start) / GROUP_ROWS;
+        let first_rows = view.rows() / FIRST_SHARE;
+        let is_first = begin == 0 || begin < first_rows;
+        let from = if is_first { 0 } else { begin };
+        let (start, segment) = view.segment_of(from);
+        let group = (from - start) / GROUP_ROWS;
         let before = view.segments().take_while(|(first, _)| *first < start);
         let first_group = before.map(|(_, segment)| groups(segment.rows())).sum::<usize>() + group;
-        debug_assert!(begin < start + segment.rows());
-        let is_first = begin == 0;
-        let first_chunks = if is_first { (view.rows() - end).div_ceil(FIRST_ROWS) } else { 0 };
+        debug_assert!(from < start + segment.rows());
+        let is_last = is_first && end >= first_rows;
+        let first_chunks = if is_last { (view.rows() - end).div_ceil(FIRST_CHUNK_ROWS) } else { 0 };
         let first_row = start + group * GROUP_ROWS;
         Some(Self {
             chunks,
@@ -77,8 +88,10 @@ impl JoinPart {
             first_chunks,
             first_group,
             first_row,
+            begin,
             end,
-            noted: Mutex::new(Noted::new(view.rows())),
+            noted: Mutex::default(),
+            pairs: AtomicUsize::new(0),
         })
     }
 
@@ -112,7 +125,7 @@ impl JoinPart {
                 self.meet(search, join, mine.start + self.end..mine.end + self.end, kernels, scratch, &mut noted)?;
             }
         }
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner).append(noted);
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).push(noted);
         Ok(())
     }
 
@@ -120,7 +133,7 @@ impl JoinPart {
     pub(super) fn merge(&self, search: &Search) {
         if let Some(join) = search.asked.view.self_join() {
             let noted = std::mem::take(&mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner));
-            join.advance(self.end, noted);
+            join.advance(self.begin, self.end, &noted);
         }
     }
 
@@ -143,23 +156,24 @@ impl JoinPart {
         self.quantise(search, rows.iter().copied(), kernels, scratch)?;
         let Scratch { queries, top, join: JoinScratch { norms2, shifts, met, pairs } } = scratch;
         // A query's pairs matter to nobody where none is noted.
-        let notes = !self.is_first;
+        let mut is_noting = !self.is_first;
         shifts.clear();
         for (number, (row, norm2)) in rows.iter().zip(norms2.iter()).enumerate() {
             let is_loose = top.is_overflowed(number);
-            // The first part's are met by the others as rows.
-            if is_loose && notes {
+            // The first rows are met by the others as rows.
+            if is_loose && is_noting {
                 noted.loose(*row);
             }
-            shifts.push(if is_loose || !notes { f32::NEG_INFINITY } else { join.shift(*norm2) });
+            shifts.push(if is_loose { f32::NEG_INFINITY } else { join.shift(*norm2) });
         }
-        if notes {
+        if is_noting {
             let params = top.params().to_vec();
             top.reset(search.asked.k, search.most_candidates())?;
             for (number, (row, params)) in rows.iter().zip(params).enumerate() {
                 met.clear();
                 let known = turn.met_by(*row as usize);
-                let before = known.unwrap_or_default().iter().filter(|met| (met.row as usize) < self.first_row);
+                let is_lost = known.is_none() || params.threshold == f32::INFINITY;
+                let before = known.into_iter().flatten().filter(|met| (met.row as usize) < self.first_row);
                 met.extend(before.map(|met| {
                     let (lower, upper) = join.bounds(met, norms2[number]);
                     Candidate { row: met.row, lower, upper }
@@ -167,22 +181,23 @@ impl JoinPart {
                 let loose = turn.loose().iter().filter(|row| (**row as usize) < self.first_row);
                 met.extend(loose.map(|row| Candidate { row: *row, lower: f32::NEG_INFINITY, upper: f32::INFINITY }));
                 met.sort_unstable_by_key(|met| met.row);
-                let is_lost = known.is_none() || params.threshold == f32::INFINITY;
                 top.push_met(params, met);
                 if is_lost {
                     top.overflow(number);
                 }
             }
         }
-        pairs.clear();
-        let mut other = OtherSide { least: turn.least(), shifts, pairs };
-        for span in spans {
-            search.screen(span, queries.all(), kernels, top, notes.then_some(&mut other))?;
-        }
-        let later = pairs.iter().filter(|pair| pair.row as usize >= self.end);
-        for pair in later {
-            let query = pair.query as usize;
-            noted.pair(pair.row, join.met(rows[query], pair.lower, pair.upper, norms2[query]));
+        for span in spans.iter().flat_map(|span| span.cut(NOTED_GROUPS)) {
+            pairs.clear();
+            let mut other = OtherSide { least: turn.least(), shifts, pairs };
+            search.screen(&span, queries.all(), kernels, top, is_noting.then_some(&mut other))?;
+            is_noting = is_noting && self.has_room(search, pairs.len(), noted);
+            if is_noting {
+                for pair in pairs.iter().filter(|pair| pair.row as usize >= self.end) {
+                    let query = pair.query as usize;
+                    noted.pair(pair.row, join.met(rows[query], pair.lower, pair.upper, norms2[query]));
+                }
+            }
         }
         drop(turn);
         for query in 0..top.queries() {
@@ -192,7 +207,17 @@ impl JoinPart {
         Ok(())
     }
 
-    /// Finds out what some rows have met of the first part's.
+    /// Whether so many more pairs may be noted. Otherwise the join ends with this part.
+    fn has_room(&self, search: &Search, pairs: usize, noted: &mut Noted) -> bool {
+        let before = self.pairs.fetch_add(pairs, Ordering::Relaxed);
+        let has_room = before.saturating_add(pairs) <= most_noted(search.asked.view.rows());
+        if !has_room {
+            noted.end();
+        }
+        has_room
+    }
+
+    /// Finds out what some rows have met of the first ones.
     fn meet(
         &self,
         search: &Search,
@@ -212,13 +237,19 @@ impl JoinPart {
             self.quantise(search, rows.iter().copied(), kernels, scratch)?;
             let Scratch { queries, top, join: JoinScratch { norms2, .. } } = &mut *scratch;
             spans.iter().try_for_each(|span| search.screen(span, queries.all(), kernels, top, None))?;
+            (0..rows.len()).for_each(|number| _ = top.tidy(number));
+            let met = (0..rows.len()).filter(|number| !top.is_overflowed(*number)).map(|number| top.get(number).len());
+            if !self.has_room(search, met.sum(), noted) {
+                return Ok(());
+            }
             for (number, row) in rows.iter().enumerate() {
-                top.tidy(number);
-                let met = (!top.is_overflowed(number)).then(|| {
-                    let met = top.get(number).iter().filter(|met| (met.row as usize) < self.end);
-                    met.map(|met| join.met(met.row, met.lower, met.upper, norms2[number])).collect()
-                });
-                noted.first(*row, met);
+                if top.is_overflowed(number) {
+                    noted.lost(*row);
+                    continue;
+                }
+                for met in top.get(number).iter().filter(|met| (met.row as usize) < self.end) {
+                    noted.pair(*row, join.met(met.row, met.lower, met.upper, norms2[number]));
+                }
             }
         }
         Ok(())

@@ -445,6 +445,15 @@ pub(super) struct Span<'a> {
     pub(super) groups: Range<usize>,
 }
 
+impl<'a> Span<'a> {
+    /// The same groups, at most so many at a time.
+    pub(super) fn cut(&self, most: usize) -> impl Iterator<Item = Self> {
+        let Range { start, end } = self.groups;
+        let (segment, first_row) = (self.segment, self.first_row);
+        (start..end).step_by(most).map(move |at| Span { segment, first_row, groups: at..end.min(at + most) })
+    }
+}
+
 /// What a worker keeps between jobs.
 #[derive(Default)]
 pub(crate) struct Scratch {
