@@ -149,9 +149,22 @@ fn joined(rows: &Matrix, metric: Metric, k: usize, cuts: &[usize]) -> Vec<Vec<us
 /// The first rows are searched for by themselves, in however many parts they come.
 #[test]
 fn the_first_rows_may_be_several_parts() {
-    let rows = uneven(1500, 24);
-    for begins in joined(&rows, Metric::Cosine, 7, &[6, 14, 22, 400]) {
-        assert_eq!(begins, [6, 14, 22, 400, 1500]);
+    let mut rows = clustered(4000, 24);
+    for row in [1, 2, 18] {
+        rows.values.copy_within(30 * 24..31 * 24, row * 24);
+    }
+    for begins in joined(&rows, Metric::L2, 7, &[20, 38, 50, 400, 1500]) {
+        assert_eq!(begins, [20, 38, 50, 400, 1500, 4000]);
+    }
+}
+
+/// So is a late row about which bounds say nothing.
+#[test]
+fn a_row_that_may_be_near_to_any_other_is_compared_with_all() {
+    let mut rows = clustered(4000, 24);
+    rows.values[3990 * 24..3991 * 24].iter_mut().for_each(|value| *value *= 1e-7);
+    for begins in joined(&rows, Metric::L2, 3, &[50, 300, 3900]) {
+        assert_eq!(begins, [50, 300, 3900, 4000]);
     }
 }
 
@@ -166,6 +179,14 @@ fn too_much_to_note_ends_a_join() {
         });
     }
     for begins in joined(&rows, Metric::Dot, 1, &[40, 1000, 1200]) {
+        assert_eq!(begins, [40, usize::MAX, usize::MAX, usize::MAX]);
+    }
+    // Each row is nearer to those after it than any before: all are noted, if few kept.
+    for (at, row) in rows.values.chunks_exact_mut(24).enumerate() {
+        row.fill(0.0);
+        row[at % 2] = 100.0 + at as f32;
+    }
+    for begins in joined(&rows, Metric::L2, 1, &[40, 1000, 1200]) {
         assert_eq!(begins, [40, usize::MAX, usize::MAX, usize::MAX]);
     }
 }

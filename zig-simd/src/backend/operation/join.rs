@@ -172,7 +172,7 @@ impl JoinPart {
             for (number, (row, params)) in rows.iter().zip(params).enumerate() {
                 met.clear();
                 let known = turn.met_by(*row as usize);
-                let is_lost = known.is_none() || params.threshold == f32::INFINITY;
+                let is_lost = known.is_none();
                 let before = known.into_iter().flatten().filter(|met| (met.row as usize) < self.first_row);
                 met.extend(before.map(|met| {
                     let (lower, upper) = join.bounds(met, norms2[number]);
