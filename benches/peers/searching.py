@@ -4,7 +4,7 @@ import os
 import shutil
 import statistics
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .party import LOADED, SLACK, SOON, LeftOut, Party, script
 from .rounds import alternate
@@ -24,9 +24,12 @@ class Data:
     dim: int = 384
     # Those who take part; None is everyone.
     peers: tuple = None
+    # Whether the rows themselves are the queries, all at once: megaring joins them, the others search for them. A row's own number is one of its
+    # hits then.
+    joins: bool = False
 
     def title(self):
-        return f"search, {self.kind} {self.rows:,} x {self.dim:,}"
+        return f"{'join' if self.joins else 'search'}, {self.kind} {self.rows:,} x {self.dim:,}"
 
 
 BATCHES = tuple((count, 10) for count in (1, 16, 64, 256, 5_562))
@@ -38,17 +41,20 @@ DATA = [
     Data("real", 110_000, BATCHES),
     Data("generated", 110_000, BATCHES + TOPS),
     Data("generated", 1_000_000, BATCHES),
+    Data("generated", 110_000, ((110_000, 11),), peers=("faiss",), joins=True),
     # Every width.
     *(Data("generated", 20_000, FEW, dim) for dim in (1, 2, 3, 8, 32, 128, 768, 1_536, 4_096)),
     # Whether the cost grows as the rows do; beside one peer, as a million rows more take memory in each.
     *(Data("generated", rows, FEW, 128, ("numpy",)) for rows in (1_000, 10_000, 100_000, 1_000_000, 4_000_000)),
 ]
 QUICK_DATA = [Data("real", 5_562, FEW), Data("generated", 110_000, FEW)]
-TINY_DATA = [Data("real", 300, ((1, 10), (16, 10))), Data("generated", 300, ((1, 10), (16, 3)), 5)]
+TINY_DATA = [Data("real", 300, ((1, 10), (16, 10))), Data("generated", 300, ((1, 10), (16, 3)), 5), Data("generated", 300, ((300, 4),), joins=True)]
 # Sets of the largest batch that queries are made for; smaller batches have as many more.
 SETS, FEWEST_QUERIES = 4, 2_048
 # Sets of each size whose answers are compared.
 COMPARED = 2
+# Seconds that a join may last a call.
+JOIN_LONGEST = 300
 # A query may take so many times less in a larger batch.
 FEWER = 3
 
@@ -93,9 +99,10 @@ class Searching:
         options = self.options
         folder, log = options.data, options.folder / "search.log"
         ours = stack.enter_context(options.megaring(log))
-        queries = max(SETS * max(count for count, _ in data.searches), FEWEST_QUERIES)
-        made = {"do": "make", "kind": data.kind, "rows": data.rows, "dim": data.dim, "queries": queries, "seed": 1, "folder": str(folder)}
-        files = {name: folder / f"{name}.npy" for name in ("rows", "queries")}
+        queries = data.rows if data.joins else max(SETS * max(count for count, _ in data.searches), FEWEST_QUERIES)
+        plan = replace(self.plan, longest=JOIN_LONGEST) if data.joins else self.plan
+        made = {"do": "make", "kind": data.kind, "rows": data.rows, "dim": data.dim, "queries": 1 if data.joins else queries, "seed": 1, "folder": str(folder)}
+        files = {"rows": folder / "rows.npy", "queries": folder / ("rows.npy" if data.joins else "queries.npy")}
         ours.ask(made, LOADED)
         load = {"do": "load", **{name: str(file) for name, file in files.items()}}
         parties, versions = {OURS: ours}, {OURS: ours.ask(load, LOADED)["version"]}
@@ -107,7 +114,7 @@ class Searching:
             except LeftOut as error:
                 self.results.case(data.title())
                 self.results.left_out(data.title(), name, str(error))
-        Cases(data, parties, versions, queries, self.plan, self.results).run()
+        Cases(data, parties, versions, queries, plan, self.results).run()
 
 
 class Cases:
@@ -172,14 +179,19 @@ class Cases:
             raise TooLong(f"{verb} {seconds:.0f} s a call, more than {most:.0f} s")
 
     def search(self, name, count, top, sets, ids=False):
-        firsts = [(number % (self.queries // count)) * count for number in sets]
-        asked = {"do": "search", "firsts": firsts, "count": count, "k": top, "metric": "cosine", "ids": ids}
+        firsts = [self.first(number, count) for number in sets]
+        work = "join" if self.data.joins and name == OURS else "search"
+        asked = {"do": work, "firsts": firsts, "count": count, "k": top, "metric": "cosine", "ids": ids}
         return self.parties[name].ask(asked, SLACK + 2 * self.plan.longest * len(firsts))
+
+    def first(self, number, count):
+        """The first query of a set."""
+        return number % (self.queries // count) * count
 
     def tell(self, case, count, name, samples, found):
         same, differing = True, 0
         for number, (own, other) in enumerate(zip(found[OURS], found[name])):
-            verdict = compare(own, other, self.data.dim, lambda pairs: self.scores(pairs, number * count))
+            verdict = compare(own, other, self.data.dim, lambda pairs: self.scores(pairs, self.first(number, count)))
             same, differing = same and verdict.same, differing + verdict.differing
             if verdict.better:
                 self.results.is_wrong(f"{case}: {name} found better rows for {verdict.better} queries")

@@ -48,7 +48,7 @@ const MORE: usize = 8;
 const JOIN_BYTES: usize = 3 << 30;
 /// Parts that such a join has at least, and the multiple of its queries: whole tiles for two workers.
 const JOIN_PARTS: usize = 16;
-const JOIN_QUERIES: usize = 128;
+const JOIN_QUERIES: usize = 192;
 
 /// Whose hits are looked for.
 #[derive(Clone)]

@@ -45,6 +45,8 @@ enum Request {
     Load { rows: PathBuf, queries: PathBuf },
     /// Searches the corpus.
     Search(search::Ask),
+    /// Searches the corpus for its own rows, which are the queries.
+    Join(search::Ask),
     /// Scores pairs of a query and a row by the naive reference.
     Scores { pairs: Vec<(usize, usize)> },
     /// Makes sets of memories, keeps them and writes their texts.
@@ -112,6 +114,7 @@ impl Peer {
                 Ok(told)
             }
             Request::Search(ask) => self.search.as_ref().ok_or("nothing is loaded")?.search(&self.engine, &ask),
+            Request::Join(ask) => self.search.as_ref().ok_or("nothing is loaded")?.join(&self.engine, &ask),
             Request::Scores { pairs } => self.search.as_ref().ok_or("nothing is loaded")?.scores(&pairs),
             Request::Memories { sets, count, folder } => {
                 let loaded = texts::Loaded::new(sets, count, &folder)?;

@@ -12,6 +12,7 @@ use megaring_core::search::Search;
 use megaring_core::{BackendKind, Metric};
 use megaring_corpus::Rows;
 use megaring_datasets::{Embeddings, npy, reference, sample};
+use megaring_engine::long_search::{Asked, Found, LongSearch, Of};
 use megaring_engine::{Engine, Outcome, Terms};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -158,6 +159,36 @@ impl Loaded {
             }
         }
         Ok(json!({ "us": took, "ids": ids, "backend": backend.name() }))
+    }
+
+    /// Joins rows of the corpus with it, once for each beginning: `k` of each, the row itself in front.
+    pub(crate) fn join(&self, engine: &Arc<Engine>, ask: &Ask) -> Result<Value, Failure> {
+        let metric: Metric = ask.metric.parse()?;
+        let (mut took, mut ids) = (Vec::new(), Vec::new());
+        for &first in &ask.firsts {
+            let rows = first..first.saturating_add(ask.count);
+            if rows.end > self.corpus.rows() {
+                return Err(format!("there are {} rows", self.corpus.rows()).into());
+            }
+            let begun = Instant::now();
+            let of = Of::Rows { corpus: self.corpus.clone(), rows: rows.start as u32..rows.end as u32 };
+            let k = Some(ask.k.saturating_sub(1).max(1));
+            let mut search =
+                LongSearch::new(Asked { searched: self.corpus.clone(), of, metric, k, threshold: None }, engine)?;
+            let mut found: Vec<Vec<u32>> = Vec::with_capacity(ask.count);
+            loop {
+                while let Some(Found { query, hits, .. }) = search.found() {
+                    found.push(std::iter::once(query).chain(hits.iter().map(|hit| hit.row)).collect());
+                }
+                let Some(next) = search.search() else { break };
+                search.answer(engine.run_blocking(next, Terms::default())?.answer);
+            }
+            took.push(micros(begun));
+            if ask.ids {
+                ids.push(found);
+            }
+        }
+        Ok(json!({ "us": took, "ids": ids }))
     }
 
     /// Cosines by the naive reference, which shares no code with what is measured.

@@ -23,7 +23,7 @@ const MOST_MET: usize = 2048;
 const MOST_MET_PER_HIT: usize = 4;
 const MET_PER_ROW: usize = 128;
 /// Rows whose notes are taken in by one thread.
-const PART_ROWS: usize = 1024;
+const PART_ROWS: usize = 256;
 /// A part whose searches note more than so many pairs for each row, and so many in all, ends the join.
 const NOTED_PER_ROW: usize = 64;
 const NOTED: usize = 1 << 20;

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Queries screened together: they share the loads of a tile's codes.
-pub(super) const TILE: usize = 64;
+pub(super) const TILE: usize = 96;
 /// Bytes of codes below which a job is not worth sharing out by rows.
 const CHUNK_BYTES: usize = 192 << 10;
 /// Bytes of codes of a chunk where there is more than one for each worker.
