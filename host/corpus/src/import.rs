@@ -154,7 +154,8 @@ pub fn open(path: &Path, format: Option<Format>, options: &ImportOptions) -> Res
     let found = import.first.as_ref().map(|_| import.dim).or(import.source.dim());
     match (found, options.dim) {
         (Some(dim), Some(wanted)) if dim != wanted => {
-            let reason = format!("the dimension is {dim}, wanted is {wanted}");
+            let of = if import.element == Element::Bit { " bytes of bits" } else { "" };
+            let reason = format!("the dimension is {dim}{of}, wanted is {wanted}");
             return Err(Fault::column(EMBEDDING, reason).into_invalid(&import.name));
         }
         (Some(dim), _) | (None, Some(dim)) => import.dim = dim,

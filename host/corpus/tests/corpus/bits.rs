@@ -111,6 +111,8 @@ fn what_is_no_byte_is_refused_or_left_out() {
     assert_says(&violation(import::open(&column, None, &ImportOptions::default())).to_string(), &["embedding", "list"]);
     let wrong = ImportOptions { dim: Some(24), ..options() };
     assert_says(&violation(run(&store, &path, &wrong)).to_string(), &["embedding"]);
+    let matrix = written(&folder, "a.npy", &npy(2));
+    assert_says(&violation(run(&store, &matrix, &wrong)).to_string(), &["2 bytes of bits, wanted is 3"]);
 }
 
 #[test]
