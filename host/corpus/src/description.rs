@@ -1,5 +1,7 @@
 //! What is told of a corpus.
 
+use std::collections::HashSet;
+
 use megaring_core::RowType;
 
 use crate::columns::MEMORY_ID;
@@ -28,6 +30,8 @@ pub struct Description {
     pub segments: Vec<SegmentDescription>,
     /// Names of the columns that every segment has.
     pub columns: Vec<String>,
+    /// Names of those that some have, and others not. Their rows have null there, and an export leaves them out.
+    pub partial_columns: Vec<String>,
     /// Bytes of all these files, without caches.
     pub bytes: u64,
     /// When it was created, in nanoseconds since 1970.
@@ -76,10 +80,17 @@ impl Description {
             generation: 0,
             segments: Vec::new(),
             columns: Vec::new(),
+            partial_columns: Vec::new(),
             bytes: 0,
             created_unix_ns: 0,
             state: State::Healthy,
         }
+    }
+
+    /// Leaves out of the partial columns what is told of already. Rows have ids, be they in the file or not.
+    fn tell_partial_once(&mut self) {
+        let mut told: HashSet<String> = self.columns.iter().cloned().chain([MEMORY_ID.to_owned()]).collect();
+        self.partial_columns.retain(|column| told.insert(column.clone()));
     }
 }
 
@@ -100,7 +111,12 @@ pub(crate) fn describe(version: &Version) -> Description {
         let first = kept.first().map(|piece| piece.form().fields().iter().map(|field| field.name().clone()));
         described.columns = first.into_iter().flatten().collect();
     }
-    described.columns.retain(|column| kept.iter().all(|piece| has(piece, column)));
+    let columns = std::mem::take(&mut described.columns);
+    let (columns, partial) = columns.into_iter().partition(|column| kept.iter().all(|piece| has(piece, column)));
+    described.columns = columns;
+    let kept = kept.iter().flat_map(|piece| piece.form().fields()).map(|field| field.name().clone());
+    described.partial_columns = partial.into_iter().chain(described.partial_columns).chain(kept).collect();
+    described.tell_partial_once();
     described
 }
 
@@ -128,7 +144,8 @@ fn describe_files<'a>(
     if log_rows > 0 {
         segments.push(SegmentDescription { file: manifest::FILE.into(), rows: log_rows, bytes: log_len, checksum: 0 });
     }
-    Description {
+    let partial_columns = entries.iter().flat_map(|entry| entry.columns.iter().cloned()).collect();
+    let mut described = Description {
         name: opening.name.clone(),
         row_type: opening.row_type(),
         rows: segments.iter().map(|segment| segment.rows).sum(),
@@ -139,9 +156,12 @@ fn describe_files<'a>(
         bytes: segments.iter().map(|segment| segment.bytes).sum(),
         segments,
         columns: shared_columns(&entries),
+        partial_columns,
         created_unix_ns: opening.created_unix_ns,
         state: State::Healthy,
-    }
+    };
+    described.tell_partial_once();
+    described
 }
 
 /// Columns that every segment has, in the order of the first. Rows have ids, be they in the file or not.

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use megaring_core::backend::BackendKind;
 use megaring_core::corpus::{CorpusView, SelfJoin};
 use megaring_core::exact::reported;
+use megaring_core::lists::wants_every_row;
 use megaring_core::matrix::Matrix;
 use megaring_core::operation::Limits;
 use megaring_core::rescore::{Hit, Ranked};
@@ -197,17 +198,21 @@ impl LongSearch {
 
     /// The version searched as one whose searches for its own rows are a join, where the processor does them.
     fn join_by(&self, engine: &Engine) -> Option<(Arc<CorpusView>, Room)> {
-        let Asked { searched, metric, k, .. } = &self.asked;
+        let Asked { searched, metric, k, threshold, .. } = &self.asked;
         let rows = searched.rows();
         let kinds = engine.router().lanes().iter().all(|lane| lane.kind() == BackendKind::Cpu);
         if !self.asked.is_self() || !kinds || searched.row_type().element != Element::Float32 {
             return None;
         }
-        // What is kept of rows that are never asked for is kept for nothing.
-        if self.rest.start > 0 || (self.rest.end as usize) < rows - rows / 4 || k.is_none() {
+        // What is kept of rows that are never asked for is kept for nothing, and so it is where all are scored.
+        let most = self.asked.most();
+        let is_wild = searched.segments().any(|(_, segment)| segment.data().codes().wild);
+        if self.rest.start > 0 || (self.rest.end as usize) < rows - rows / 4 || is_wild {
             return None;
         }
-        let most = self.asked.most();
+        if k.is_none() || threshold.is_some() || wants_every_row(most as u64, rows as u64) {
+            return None;
+        }
         let room = Room::take(&engine.joins, SelfJoin::bytes(most, rows))?;
         let join = SelfJoin::new(*metric, most, searched);
         Some((engine.store().table().join(searched, join), room))

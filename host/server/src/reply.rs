@@ -27,6 +27,7 @@ pub fn corpus(description: Description) -> pb::Corpus {
         generation: u64::from(description.generation),
         segments: description.segments.into_iter().map(segment).collect(),
         columns: description.columns,
+        partial_columns: description.partial_columns,
         size_bytes: description.bytes,
         created_unix_ns: description.created_unix_ns,
         deleted_rows: description.deleted_rows as u64,

@@ -7,7 +7,9 @@
 //!
 //! Bounds are of the [goodness](Metric::goodness) of the score, which is the same from both sides. A screen's own
 //! number g differs from it under l2, by the query's squared norm ([`offset`](SelfJoin::offset)); the float32 rounding
-//! of that shift is within [`SHIFT_SLACK`] of the squared norms, by which bounds are widened.
+//! of that shift, and of its sum with a bound, is within [`SHIFT_SLACK`] of the squared norms, by which bounds are
+//! widened: a bound and a shift are within 6 times the largest squared norm M, so that half a unit in the last place of
+//! their sum is at most 12·2⁻²⁴ M.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
@@ -17,20 +19,20 @@ use super::CorpusView;
 use crate::metric::Metric;
 use crate::screen::GROUP_ROWS;
 
-/// What rows have met that is kept: at most so many of a row, or of each of its hits, beyond which bounds cannot tell
-/// its rows apart and it is compared with all; and on average so many, beyond which the join ends.
+/// Rows that a row has met and that are kept, beyond which it is compared with all: bounds cannot tell them apart.
 const MOST_MET: usize = 2048;
-const MOST_MET_PER_HIT: usize = 4;
+/// The same on average, beyond which the join ends. Both are so many for each hit that is wanted, at least.
 const MET_PER_ROW: usize = 128;
+const MET_PER_HIT: usize = 4;
 /// Rows whose notes are taken in by one thread.
 const PART_ROWS: usize = 256;
-/// A part whose searches note more than so many pairs for each row, and so many in all, ends the join.
-const NOTED_PER_ROW: usize = 64;
+/// A part whose searches note more than one pair for so many that may be kept, and so many in all, ends the join.
+const NOTED_SHARE: usize = 2;
 const NOTED: usize = 1 << 20;
 /// Rows that no screen can compare with others (their norm is 0, or out of range), and that every later row is compared
 /// with; with more of them, each row is searched for by itself.
 const MOST_LOOSE: usize = 64;
-/// Relative slack for one float32 rounding of a bound, and one of a squared norm.
+/// Slack for the float32 rounding of a bound and its shift, of the largest squared norm.
 const SHIFT_SLACK: f64 = 1.0 / (1 << 20) as f64;
 
 /// What is kept of a join.
@@ -44,9 +46,10 @@ pub struct SelfJoin {
 
 /// How far a join is.
 pub struct Turn {
-    /// Rows before it have met every row.
+    /// Rows before it have met every row. Beyond all of them where the join has ended.
     begin: usize,
-    /// Infinite is a row that must be compared with all, or that has met every row.
+    /// The k-th largest lower bound that each row has met, or had when it was last looked for. Infinite is a row that
+    /// must be compared with all, or that has met every row.
     least: Vec<f32>,
     /// What each row has met, in no order, and with what has ceased to matter.
     met: Vec<Vec<Met>>,
@@ -77,11 +80,11 @@ impl SelfJoin {
         Self { metric, k, max_norm2, turn: RwLock::new(turn) }
     }
 
-    /// Bytes that one comes to at most, with what is noted of a part.
+    /// Bytes that one may come to, with what is noted of a part; lists that grow may have some more for a moment.
     #[must_use]
     pub fn bytes(k: usize, rows: usize) -> usize {
         let row = size_of::<f32>() + size_of::<Vec<Met>>() + size_of::<Met>().saturating_mul(met_per_row(k));
-        row.saturating_mul(rows).saturating_add(size_of::<(u32, Met)>().saturating_mul(most_noted(rows)))
+        row.saturating_mul(rows).saturating_add(size_of::<(u32, Met)>().saturating_mul(most_noted(k, rows)))
     }
 
     /// How its rows compare.
@@ -148,11 +151,14 @@ impl SelfJoin {
         if turn.begin != begin {
             return;
         }
+        // No search begins there, should this not come to its end.
+        turn.begin = usize::MAX;
         let Turn { least, met, loose, .. } = &mut *turn;
         let (k, most) = (self.k, met_per_row(self.k).saturating_mul(met.len()));
         let take = |(part, mut rows): (usize, Rows<'_>)| {
             let first = rows.first;
             noted.iter().for_each(|noted| rows.take(&noted.parts[part]));
+            rows.begin();
             (begin.max(first)..end.min(first + PART_ROWS)).for_each(|row| rows.lose(row));
             rows.capacity()
         };
@@ -164,22 +170,22 @@ impl SelfJoin {
             && Rows::parts(k, met, least).map(shrink).sum::<usize>() > most;
         loose.extend(noted.iter().flat_map(|noted| &noted.loose));
         let is_over = is_full || loose.len() > MOST_LOOSE || noted.iter().any(|noted| noted.is_over);
-        // No search begins beyond.
-        turn.begin = if is_over { usize::MAX } else { end };
         if is_over {
             turn.met = Vec::new();
+        } else {
+            turn.begin = end;
         }
     }
 }
 
 fn met_per_row(k: usize) -> usize {
-    k.saturating_mul(MOST_MET_PER_HIT).max(MET_PER_ROW)
+    k.saturating_mul(MET_PER_HIT).max(MET_PER_ROW)
 }
 
 /// Pairs that the searches of one part of a join may note, of a corpus with so many rows.
 #[must_use]
-pub fn most_noted(rows: usize) -> usize {
-    NOTED_PER_ROW.saturating_mul(rows).max(NOTED)
+pub fn most_noted(k: usize, rows: usize) -> usize {
+    (met_per_row(k) / NOTED_SHARE).saturating_mul(rows).max(NOTED)
 }
 
 /// What searches note of a join.
@@ -248,7 +254,10 @@ impl<'a> Rows<'a> {
     fn take(&mut self, part: &Part) {
         part.pairs.iter().for_each(|(row, met)| self.add(*row as usize, *met));
         part.lost.iter().for_each(|row| self.lose(*row as usize));
-        // As soon as a row has met k others, not every pair matters to it.
+    }
+
+    /// As soon as a row has met k others, not every pair matters to it.
+    fn begin(&mut self) {
         for place in 0..self.met.len() {
             if self.least[place] == f32::MIN {
                 self.settle(place);
@@ -264,7 +273,7 @@ impl<'a> Rows<'a> {
         if self.met[place].len() == self.met[place].capacity() {
             self.settle(place);
             let met = &mut self.met[place];
-            if met.len() >= MOST_MET.max(self.k.saturating_mul(MOST_MET_PER_HIT)) {
+            if met.len() >= MOST_MET.max(self.k.saturating_mul(MET_PER_HIT)) {
                 return self.lose(row);
             }
             // Room for as much again, so that it is not settled anew for each of a few.

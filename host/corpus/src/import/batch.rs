@@ -316,7 +316,9 @@ fn lists(array: &ArrayRef, in_file: &str, element: Element) -> Result<(ArrayRef,
         DataType::ListView(_) => viewed(array.as_list_view::<i32>())?,
         DataType::LargeListView(_) => viewed(array.as_list_view::<i64>())?,
         other => {
-            let help = way_out(EMBEDDING, in_file);
+            let bits =
+                matches!(other, DataType::FixedSizeBinary(_)).then_some("bytes of bits are read with `--bits`; ");
+            let help = format!("{}{}", bits.unwrap_or_default(), way_out(EMBEDDING, in_file));
             return Err(Fault::column(EMBEDDING, format!("its type is {other}, wanted is a list of float32; {help}")));
         }
     })

@@ -108,7 +108,10 @@ fn what_is_no_byte_is_refused_or_left_out() {
     assert_eq!((report.appended.rows, report.skipped), (2, 2));
     assert_eq!(bytes_of(&store.view("a").unwrap(), 1), [255, 0, 0, 0]);
     let column = written(&folder, "a.arrow", &arrow(4));
-    assert_says(&violation(import::open(&column, None, &ImportOptions::default())).to_string(), &["embedding", "list"]);
+    assert_says(
+        &violation(import::open(&column, None, &ImportOptions::default())).to_string(),
+        &["embedding", "list", "`--bits`"],
+    );
     let wrong = ImportOptions { dim: Some(24), ..options() };
     assert_says(&violation(run(&store, &path, &wrong)).to_string(), &["embedding"]);
     let matrix = written(&folder, "a.npy", &npy(2));

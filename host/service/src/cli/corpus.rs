@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use clap::builder::BoolishValueParser;
-use megaring_core::RowType;
+use megaring_core::{Error, RowType};
 use megaring_corpus::import::Format;
 use megaring_corpus::{Access, CreateOptions, Description, Store};
 use serde_json::json;
@@ -65,7 +65,7 @@ pub(crate) enum CorpusCommand {
         /// Corpus
         name: String,
     },
-    /// Write its rows into a file: Arrow IPC or Parquet with all columns, .npy or .fvecs with the vectors
+    /// Write its rows into a file: Arrow IPC or Parquet with the columns that all rows have, .npy or .fvecs with the vectors
     Export {
         /// Corpus
         name: String,
@@ -83,7 +83,7 @@ pub(crate) enum CorpusCommand {
         /// Data folder of the copy, made if it is not there; `corpus verify --data FOLDER` checks it
         folder: PathBuf,
     },
-    /// Make a corpus of a snapshot's
+    /// Make a corpus of one in a snapshot
     Restore {
         /// Data folder of the snapshot
         folder: PathBuf,
@@ -153,7 +153,12 @@ pub(crate) fn run(command: CorpusCommand, settings: &Settings, output: &mut Outp
         }
         CorpusCommand::Export { name, out, format } => {
             let format = format.map_or_else(|| Format::of_name(&out), Ok)?;
-            let rows = settings.corpora(Access::ReadOnly)?.export(&name, &out, format)?;
+            let corpora = settings.corpora(Access::ReadOnly)?;
+            let rows = corpora.export(&name, &out, format)?;
+            let left_out = corpora.describe(&name)?.partial_columns;
+            if matches!(format, Format::ArrowFile | Format::Parquet) && !left_out.is_empty() {
+                message(&format!("{name}: left out {}, which only some rows have", left_out.join(", ")));
+            }
             let record =
                 json!({ "corpus": name, "rows": rows, "format": format.name(), "file": out.display().to_string() });
             output.answer(&record, || format!("{name}: {} in {}", counted(rows as u64, "row", "rows"), out.display()))
@@ -165,6 +170,10 @@ pub(crate) fn run(command: CorpusCommand, settings: &Settings, output: &mut Outp
         CorpusCommand::Restore { folder, name, new_name } => {
             let source = Store::open(&folder, Access::ReadOnly)?;
             let new_name = new_name.as_deref().unwrap_or(&name);
+            source.describe(&name).map_err(|error| match error {
+                Error::CorpusNotFound { .. } => Failure::Work(format!("{error} in {}", folder.display())),
+                other => other.into(),
+            })?;
             take(&*settings.store(Access::Exclusive)?, &source, &name, new_name, output)
         }
         CorpusCommand::Compact { name } => compact(&name, &*settings.store(Access::Exclusive)?, output),

@@ -22,6 +22,7 @@ pub(crate) struct CorpusRecord<'a> {
     generation: u32,
     segments: Vec<SegmentRecord<'a>>,
     columns: &'a [String],
+    partial_columns: &'a [String],
     size_bytes: u64,
     created_unix_ns: u64,
     fault: Option<FaultRecord<'a>>,
@@ -64,6 +65,7 @@ impl<'a> CorpusRecord<'a> {
             generation: corpus.generation,
             segments: segments.collect(),
             columns: &corpus.columns,
+            partial_columns: &corpus.partial_columns,
             size_bytes: corpus.bytes,
             created_unix_ns: corpus.created_unix_ns,
             fault,
@@ -160,9 +162,13 @@ pub(crate) fn describe_text(corpus: &Description) -> String {
         Some(column) => format!(", ids in {column}"),
         None => String::new(),
     };
+    let partial = match corpus.partial_columns.as_slice() {
+        [] => String::new(),
+        columns => format!("\nof some rows only: {}", columns.join(", ")),
+    };
     let once = if corpus.unique_ids { ", each id once" } else { "" };
     format!(
-        "{}: {} x {}{deleted}{ids}{once}, version {}, {}, {}\ncolumns: {}\n{segments}",
+        "{}: {} x {}{deleted}{ids}{once}, version {}, {}, {}\ncolumns: {}{partial}\n{segments}",
         corpus.name,
         counted(corpus.rows as u64, "row", "rows"),
         corpus.row_type,

@@ -2,6 +2,7 @@
 //! and the groups that they make.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -73,6 +74,15 @@ struct PairRecord<'a> {
 enum NeighbourId<'a> {
     Number(u64),
     Text(&'a str),
+}
+
+impl fmt::Display for NeighbourId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
 }
 
 /// A group, for programs.
@@ -278,17 +288,20 @@ fn tell_pairs(pairs: &Pairs, output: &mut Output) -> Result<(), Failure> {
             },
             score: pairs.scores[at],
         };
-        output.answer(&pair, || format!("{}  {}  {:.6}", pair.row, pair.neighbour, pair.score))
+        output.answer(&pair, || format!("{}  {}  {:.6}", pair.id, pair.neighbour_id, pair.score))
     })
 }
 
 fn tell_groups(mut groups: Groups, output: &mut Output) -> Result<(), Failure> {
     groups.list().into_iter().try_for_each(|rows| {
-        let text = rows.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
         let ids = if groups.text_ids.is_empty() {
             GroupIds::Numbers(rows.iter().map(|row| groups.memory_ids[*row as usize]).collect())
         } else {
             GroupIds::Texts(rows.iter().filter_map(|row| groups.text_ids.remove(row)).collect())
+        };
+        let text = match &ids {
+            GroupIds::Numbers(ids) => ids.iter().map(u64::to_string).collect::<Vec<_>>().join(" "),
+            GroupIds::Texts(ids) => ids.join(" "),
         };
         output.answer(&GroupRecord { rows, ids }, || text)
     })

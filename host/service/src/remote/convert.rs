@@ -29,6 +29,7 @@ pub(super) fn description(corpus: pb::Corpus) -> Description {
         generation: corpus.generation as u32,
         segments: corpus.segments.into_iter().map(segment).collect(),
         columns: corpus.columns,
+        partial_columns: corpus.partial_columns,
         bytes: corpus.size_bytes,
         created_unix_ns: corpus.created_unix_ns,
         state: match corpus.fault {

@@ -40,6 +40,7 @@ fn a_corpus_from_its_making_to_its_end() {
     folder.run(&["corpus", "snapshot", "words", "kept"]).succeeded();
     assert!(folder.run(&["corpus", "verify", "--data", "kept"]).succeeded().stdout.contains("sound, 4 rows"));
     folder.run(&["corpus", "restore", "kept", "words"]).failed(1, &["\"words\" exists already"]);
+    folder.run(&["corpus", "restore", "kept", "nope"]).failed(1, &["\"nope\" in kept"]);
     let restored = folder.run(&["corpus", "restore", "kept", "words", "--as", "again", "--json"]).succeeded().records();
     assert_eq!((restored[0]["name"].as_str(), restored[0]["rows"].as_u64()), (Some("again"), Some(4)));
     folder.run(&["corpus", "drop", "again", "--yes"]).succeeded();

@@ -361,6 +361,18 @@ fn exports_are_the_same_files() {
         let (a, b) = (content(&own, &format!("own-{end}")), content(&other, &format!("other-{end}")));
         assert!(a.lines().count() == 118 && a == b, "{end}");
     }
+    // What not all rows have is told of, and left out.
+    both.folder.write("one.jsonl", "{\"embedding\": [1, 2]}\n");
+    both.folder.write("two.jsonl", "{\"embedding\": [3, 4], \"importance\": 0.5}\n");
+    both.same(&["corpus", "import", "mixed", "one.jsonl", "--json"]).succeeded();
+    both.same(&["corpus", "append", "mixed", "two.jsonl", "--json"]).succeeded();
+    let told = both.same(&["corpus", "describe", "mixed"]).succeeded().stdout;
+    assert!(told.contains("of some rows only: importance\n"), "{told}");
+    let own = both.here(&["corpus", "export", "mixed", "--out", "own-mixed.arrow"]);
+    let other = both.there(&["corpus", "export", "mixed", "--out", "other-mixed.arrow"]);
+    for ran in [own, other] {
+        assert!(ran.succeeded().stderr.contains("left out importance, which only some rows have"));
+    }
     both.same(&["corpus", "export", "rows", "--out", "rows.txt"]).failed(1, &["rows.txt", "parquet"]);
     both.same(&["corpus", "export", "nope", "--out", "nope.npy"]).failed(1, &["\"nope\""]);
     assert!(!both.folder.path("nope.npy").exists());

@@ -117,6 +117,11 @@ fn joins_and_exports_have_it() {
     assert_eq!(pairs[5], json!({ "row": 5, "id": IDS[5], "neighbour": 1, "neighbour_id": 50, "score": 0.0 }));
     let groups = both.same(&["join", "rows", "--metric", "l2", "--threshold", "1", "--groups", "--json"]);
     assert_eq!(groups.succeeded().records(), [json!({ "rows": [0, 1, 2, 3, 4, 5], "ids": IDS })]);
+    // People see ids alone.
+    let pairs = both.same(&join).succeeded().stdout;
+    assert_eq!(pairs.lines().next(), Some(&*format!("{}  {}  1.000000", IDS[0], IDS[1])));
+    let groups = both.same(&["join", "rows", "--metric", "l2", "--threshold", "1", "--groups"]).succeeded().stdout;
+    assert_eq!(groups, format!("{}\n", IDS.join(" ")));
 
     // In process and by a server, under names of their own: a file is not written over.
     let server = &both.address.clone();

@@ -5,23 +5,27 @@
 //! rows after them is noted; when their turn comes, they begin with it. Thresholds that let everything pass would note
 //! every pair, so the first few rows are searched for by themselves, and then all others against them.
 //!
-//! A part that does not go on where the join is, or does not have all rows up to its last, is a search like any other.
+//! A part that does not go on where the join is, or does not have all rows up to its last, or has a threshold, is a
+//! search like any other.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use megaring_core::corpus::{Noted, SelfJoin, most_noted};
-use megaring_core::screen::{GROUP_ROWS, QueryScreen, groups};
+use megaring_core::screen::{GROUP_ROWS, groups};
 
 use super::search::{Asked, Queries, Scratch, Search, Span, TILE};
 use crate::backend::plan::cut;
-use crate::{Candidate, KernelSet, OtherSide, Pair, QueryParams, SimdError};
+use crate::{Candidate, KernelSet, OtherSide, Pair, SimdError};
 
-/// The first rows are one in so many.
+/// The first rows are one in so many, unless all others against them are more multiplications than this: the last of
+/// them are one job, behind which other callers wait.
 const FIRST_SHARE: usize = 96;
-/// Rows of a chunk that finds out what they have met of the first ones.
+const FIRST_MULTIPLY_ADDS: usize = 1 << 36;
+/// Rows of a chunk that finds out what they have met of the first ones, at least, and such chunks.
 const FIRST_CHUNK_ROWS: usize = 8 * TILE;
+const FIRST_CHUNKS: usize = 64;
 /// Groups that are screened before what they note is taken out of the kernel's hands.
 const NOTED_GROUPS: usize = 256;
 
@@ -68,10 +72,12 @@ impl JoinPart {
         let is_rising = rows.is_sorted_by(|row, next| row < next) && rows[0] as usize >= begin;
         let visible: usize = view.visible_runs(begin..end).map(|run| run.len()).sum();
         let is_whole = is_rising && visible == rows.len() && rows.iter().all(|row| view.shows(*row));
-        if join.k() != asked.k || !is_whole {
+        let has_threshold = asked.metric.goodness(asked.threshold) > f64::NEG_INFINITY;
+        if join.k() != asked.k || !is_whole || has_threshold {
             return None;
         }
-        let first_rows = view.rows() / FIRST_SHARE;
+        let most = FIRST_MULTIPLY_ADDS / view.rows().saturating_mul(view.dim()).max(1);
+        let first_rows = (view.rows() / FIRST_SHARE).min(most);
         let is_first = begin == 0 || begin < first_rows;
         let from = if is_first { 0 } else { begin };
         let (start, segment) = view.segment_of(from);
@@ -80,7 +86,8 @@ impl JoinPart {
         let first_group = before.map(|(_, segment)| groups(segment.rows())).sum::<usize>() + group;
         debug_assert!(from < start + segment.rows());
         let is_last = is_first && end >= first_rows;
-        let first_chunks = if is_last { (view.rows() - end).div_ceil(FIRST_CHUNK_ROWS) } else { 0 };
+        let chunks_of_all = (view.rows() - end).div_ceil(FIRST_CHUNK_ROWS).min(FIRST_CHUNKS);
+        let first_chunks = if is_last { chunks_of_all } else { 0 };
         let first_row = start + group * GROUP_ROWS;
         Some(Self {
             chunks,
@@ -210,7 +217,7 @@ impl JoinPart {
     /// Whether so many more pairs may be noted. Otherwise the join ends with this part.
     fn has_room(&self, search: &Search, pairs: usize, noted: &mut Noted) -> bool {
         let before = self.pairs.fetch_add(pairs, Ordering::Relaxed);
-        let has_room = before.saturating_add(pairs) <= most_noted(search.asked.view.rows());
+        let has_room = before.saturating_add(pairs) <= most_noted(search.asked.k, search.asked.view.rows());
         if !has_room {
             noted.end();
         }
@@ -265,25 +272,8 @@ impl JoinPart {
         scratch: &mut Scratch,
     ) -> Result<(), SimdError> {
         let Scratch { queries, top, join: JoinScratch { norms2, .. } } = scratch;
-        let view = &search.asked.view;
-        queries.reset(view.dim())?;
-        top.reset(search.asked.k, search.most_candidates())?;
         norms2.clear();
-        let max_norm = view.segments().map(|(_, segment)| segment.data().codes().max_norm).fold(0.0, f64::max);
-        for (number, row) in rows.enumerate() {
-            let quantised = queries.push_values(kernels, view.embedding(row))?;
-            norms2.push(quantised.norm2());
-            match QueryScreen::of(search.asked.metric, &quantised, max_norm) {
-                Some(screen) => {
-                    let threshold = search.first_threshold(quantised.norm2(), screen);
-                    top.push(QueryParams::new(&screen, threshold));
-                }
-                None => {
-                    top.push(QueryParams::default());
-                    top.overflow(number);
-                }
-            }
-        }
-        Ok(())
+        let values = rows.map(|row| search.asked.view.embedding(row));
+        search.quantise_values(values, kernels, queries, top, |norm2| norms2.push(norm2))
     }
 }

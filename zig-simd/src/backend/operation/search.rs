@@ -214,7 +214,9 @@ impl Search {
         }
         let bytes = packed_len(self.asked.view.rows(), self.asked.view.dim());
         let halves = bytes >= HALVES_BYTES && self.asked.items <= most_by_halves(kernels.isa());
-        if self.asked.items >= 2 * workers && !halves {
+        let by_queries = self.asked.items >= 2 * workers && !halves;
+        // A part of a join that was shared out by rows would end it.
+        if by_queries || self.asked.view.self_join().is_some() {
             // Eight queries fill a tile's registers, but fewer keep every worker busy. Each chunk reads every code,
             // which costs most where they come from memory.
             let small = if bytes < LARGE_CHUNK_BYTES { (4 * workers).min(self.asked.items.div_ceil(8)) } else { 1 };
@@ -224,8 +226,10 @@ impl Search {
                 self.sharing = Sharing::Join(part);
                 return chunks;
             }
-            self.sharing = Sharing::Queries { chunks };
-            return chunks;
+            if by_queries {
+                self.sharing = Sharing::Queries { chunks };
+                return chunks;
+            }
         }
         self.ranks = self.asked.items <= RANKED_BY_ONE;
         let (mut queries, mut top) = (ScreenQueries::default(), TopRows::default());
@@ -258,13 +262,26 @@ impl Search {
         codes: &mut ScreenQueries,
         top: &mut TopRows,
     ) -> Result<(), SimdError> {
+        // SAFETY: the job is completed only after all its chunks are.
+        let values = queries.map(|query| unsafe { self.asked.query(query) });
+        self.quantise_values(values, kernels, codes, top, |_| ())
+    }
+
+    /// The same of these values. `norm2` is told each query's squared norm.
+    pub(super) fn quantise_values<'v>(
+        &self,
+        queries: impl Iterator<Item = &'v [f32]>,
+        kernels: &KernelSet,
+        codes: &mut ScreenQueries,
+        top: &mut TopRows,
+        mut norm2: impl FnMut(f64),
+    ) -> Result<(), SimdError> {
         codes.reset(self.asked.view.dim())?;
         top.reset(self.asked.k, self.most_candidates())?;
         let max_norm = self.asked.view.segments().map(|(_, s)| s.data().codes().max_norm).fold(0.0, f64::max);
-        for (number, query) in queries.enumerate() {
-            // SAFETY: the job is completed only after all its chunks are.
-            let values = unsafe { self.asked.query(query) };
+        for (number, values) in queries.enumerate() {
             let quantised = codes.push_values(kernels, values)?;
+            norm2(quantised.norm2());
             match QueryScreen::of(self.asked.metric, &quantised, max_norm) {
                 Some(screen) => {
                     top.push(QueryParams::new(&screen, self.first_threshold(quantised.norm2(), screen)));
@@ -280,7 +297,7 @@ impl Search {
 
     /// What the caller's score threshold means for upper bounds of a query of this squared norm; at least -MAX, which
     /// padding rows do not reach.
-    pub(super) fn first_threshold(&self, norm2: f64, screen: QueryScreen) -> f32 {
+    fn first_threshold(&self, norm2: f64, screen: QueryScreen) -> f32 {
         let goodness = self.asked.metric.goodness(self.asked.threshold);
         if goodness == f64::NEG_INFINITY {
             return f32::MIN;
