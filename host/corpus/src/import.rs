@@ -303,7 +303,7 @@ impl Iterator for Import {
 }
 
 /// A format's reader.
-trait Source {
+trait Source: Send {
     /// The dimension, where it is known before any row.
     fn dim(&self) -> Option<usize>;
     /// Rows in file order. An error means the file as a whole is broken.

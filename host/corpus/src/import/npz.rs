@@ -58,7 +58,7 @@ struct Member {
     shape: Vec<usize>,
     header: Header,
     values: Values,
-    reader: Box<dyn Read>,
+    reader: Box<dyn Read + Send>,
 }
 
 /// An array by its name, without the suffix; or why it cannot be read.
@@ -202,7 +202,7 @@ impl Member {
         let found = archive.get_entry(entry.wayfinder()).map_err(broken)?;
         let (start, end) = found.compressed_data_range();
         let stored = BufReader::with_capacity(64 << 10, RangeReader::new(Arc::clone(file), start..end));
-        let mut reader: Box<dyn Read> = match entry.compression_method() {
+        let mut reader: Box<dyn Read + Send> = match entry.compression_method() {
             CompressionMethod::STORE => Box::new(found.verifying_reader(stored)),
             CompressionMethod::DEFLATE => Box::new(found.verifying_reader(DeflateDecoder::new(stored))),
             other => {

@@ -1,6 +1,7 @@
 //! A whole import: as it is where that is possible, else rewritten.
 
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
 
 use megaring_core::{Error, Violation};
 
@@ -59,10 +60,24 @@ pub fn run_as(
         }
     }
     let mut appender = store.append_as(corpus, mode)?;
-    while let Some(rows) = import.next() {
-        appender.push(rows?)?;
-        progress(import.progress());
-    }
+    // The next rows are read while these are written.
+    let (sender, receiver) = sync_channel(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (sender, import) = (sender, &mut import);
+            while let Some(rows) = import.next() {
+                // After an error there are no more.
+                if sender.send((rows, import.progress())).is_err() {
+                    break;
+                }
+            }
+        });
+        for (rows, came_to) in receiver {
+            appender.push(rows?)?;
+            progress(came_to);
+        }
+        Ok(())
+    })?;
     let appended = appender.commit()?;
     progress(import.progress());
     notes.extend(import.notes());
