@@ -65,7 +65,7 @@ pub(crate) enum CorpusCommand {
         /// Corpus
         name: String,
     },
-    /// Write its rows into a file: Arrow IPC or Parquet with the columns that all rows have, .npy or .fvecs with the vectors
+    /// Write its rows into a file: Arrow IPC or Parquet with the columns of all rows, .npy or .fvecs with the vectors
     Export {
         /// Corpus
         name: String,
