@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use megaring_datasets::reference::Metric;
 use megaring_datasets::{Embeddings, Matrix};
+use megaring_engine::Terms;
+use megaring_engine::long_search::{Asked, LongSearch, Of};
 use megaring_proto::v1 as pb;
 use megaring_server::Drained;
 use tonic::{Code, Request, Status, Streaming};
@@ -242,5 +244,35 @@ async fn a_join_that_is_begun_waits_for_room() {
     let (end, told) = within_a_minute("it goes on", reading).await.expect("no panic");
     end.expect("a good end");
     assert!(told.pairs == truth(ROWS as u32));
+    server.stop().await;
+}
+
+/// Where the processor alone works, the searches of a join go on where the last one ended, also where more hits are
+/// wanted than one piece has room for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_goes_on_where_it_ended() {
+    let folder = folder();
+    let server = serve(folder.path(), Wanted::default(), &rows()).await;
+    let corpus = server.engine.store().view("rows").expect("the corpus");
+    let asked = |k, threshold| {
+        let of = Of::Rows { corpus: corpus.clone(), rows: 0..ROWS as u32 };
+        Asked { searched: corpus.clone(), of, metric: megaring_core::Metric::Dot, k: Some(k), threshold }
+    };
+    for k in [10, 650] {
+        let mut search = LongSearch::new(asked(k, None), &server.engine).expect("good rows");
+        let mut told = 0;
+        loop {
+            told += std::iter::from_fn(|| search.found()).count();
+            let Some(next) = search.search() else { break };
+            let joined = next.corpus.clone();
+            let megaring_core::search::Queries::Rows(rows) = &next.queries else { panic!("rows are named") };
+            let end = rows.last().expect("a row") + 1;
+            search.answer(server.engine.run(next, Terms::default()).await.expect("an answer").answer);
+            assert_eq!(joined.self_join().expect("it is a join").turn().begin(), end as usize, "k {k}");
+        }
+        assert_eq!(told, ROWS);
+    }
+    let mut search = LongSearch::new(asked(10, Some(0.5)), &server.engine).expect("good rows");
+    assert!(search.search().expect("a search").corpus.self_join().is_none(), "a threshold leaves too much open");
     server.stop().await;
 }
