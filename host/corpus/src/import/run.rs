@@ -60,24 +60,23 @@ pub fn run_as(
         }
     }
     let mut appender = store.append_as(corpus, mode)?;
-    // The next rows are read while these are written.
+    // The next rows are read while these are written. Where these are refused, nobody waits for the next.
     let (sender, receiver) = sync_channel(1);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let (sender, import) = (sender, &mut import);
-            while let Some(rows) = import.next() {
-                // After an error there are no more.
-                if sender.send((rows, import.progress())).is_err() {
-                    break;
-                }
+    let read = move || {
+        while let Some(rows) = import.next() {
+            if sender.send((rows, import.progress())).is_err() {
+                break;
             }
-        });
-        for (rows, came_to) in receiver {
-            appender.push(rows?)?;
-            progress(came_to);
         }
-        Ok(())
-    })?;
+        import
+    };
+    let reader = std::thread::Builder::new().name("megaring-import".into()).spawn(read);
+    let reader = reader.map_err(|error| Error::Internal(format!("no thread to read with: {error}")))?;
+    for (rows, came_to) in receiver {
+        appender.push(rows?)?;
+        progress(came_to);
+    }
+    let import = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let appended = appender.commit()?;
     progress(import.progress());
     notes.extend(import.notes());
