@@ -2,7 +2,6 @@
 //! and the groups that they make.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -74,15 +73,6 @@ struct PairRecord<'a> {
 enum NeighbourId<'a> {
     Number(u64),
     Text(&'a str),
-}
-
-impl fmt::Display for NeighbourId<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(number) => number.fmt(f),
-            Self::Text(text) => f.write_str(text),
-        }
-    }
 }
 
 /// A group, for programs.
@@ -278,17 +268,18 @@ impl Sink<'_> {
 
 fn tell_pairs(pairs: &Pairs, output: &mut Output) -> Result<(), Failure> {
     (0..pairs.rows.len()).try_for_each(|at| {
+        let neighbour = RowId::of(pairs.neighbour_ids[at], pairs.neighbour_text_ids.get(at).map(String::as_str));
         let pair = PairRecord {
             row: pairs.rows[at],
             id: RowId::of(pairs.memory_ids[at], pairs.text_ids.get(at).map(String::as_str)),
             neighbour: pairs.neighbours[at],
-            neighbour_id: match pairs.neighbour_text_ids.get(at) {
-                Some(text) => NeighbourId::Text(text),
-                None => NeighbourId::Number(pairs.neighbour_ids[at]),
+            neighbour_id: match neighbour {
+                RowId::Text(text) => NeighbourId::Text(text),
+                RowId::Number(number) => NeighbourId::Number(number),
             },
             score: pairs.scores[at],
         };
-        output.answer(&pair, || format!("{}  {}  {:.6}", pair.id, pair.neighbour_id, pair.score))
+        output.answer(&pair, || format!("{}  {neighbour}  {:.6}", pair.id, pair.score))
     })
 }
 
