@@ -222,7 +222,11 @@ fn machine_code(context: &Context) -> Result<Outcome> {
 
 /// The models of the lock-free code, in a target folder of their own: `--cfg loom` changes every crate that knows it.
 fn loom(context: &Context) -> Result<Outcome> {
-    const CRATES: [(&str, &str); 2] = [("megaring-ring", "host/ring/tests"), ("megaring-simd", "zig-simd/tests")];
+    const CRATES: [(&str, &str); 3] = [
+        ("megaring-ring", "host/ring/tests"),
+        ("megaring-board", "host/board/tests"),
+        ("megaring-simd", "zig-simd/tests"),
+    ];
     let flags = std::env::var("RUSTFLAGS").map_or_else(|_| "--cfg loom".into(), |flags| format!("{flags} --cfg loom"));
     let mut outcomes = Vec::new();
     for (package, folder) in CRATES {
