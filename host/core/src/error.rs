@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::backend::BackendKind;
+use crate::gate::Denial;
 
 /// One thing wrong with an input: which field, which row of it, and what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,9 @@ pub enum Error {
         /// When a new try is worthwhile.
         retry_after: Duration,
     },
+    /// The gate refused the call before it cost anything.
+    #[error("{0}")]
+    Denied(Denial),
     /// The caller's deadline passed; nothing half-done is kept.
     #[error("the deadline passed while the job was {stage}")]
     DeadlineExceeded {

@@ -46,6 +46,7 @@ pub mod corpus;
 mod describe;
 pub mod error;
 pub mod exact;
+pub mod gate;
 pub mod lists;
 pub mod matrix;
 pub mod metric;
