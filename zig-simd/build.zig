@@ -94,7 +94,8 @@ fn kernelModule(
         .target = b.resolveTargetQuery(isa_query),
         .optimize = optimize,
         .link_libc = false,
-        .single_threaded = true,
+        // Or the gate's compare-and-swap would be one between the instructions of a single thread.
+        .single_threaded = false,
         .pic = true,
         .stack_check = false,
         .stack_protector = false,

@@ -15,10 +15,11 @@ const narrow = @import("narrow.zig");
 const bits = @import("bits.zig");
 const sweeping = @import("sweep.zig");
 const nearest = @import("nearest.zig");
+const gate = @import("gate.zig");
 const roofline = @import("roofline.zig");
 
 /// Raised with every change of a signature, here and in src/table.rs.
-const abi_version = 11;
+const abi_version = 12;
 
 /// Every function, in the order of src/table.rs and by the names there.
 const kernels = .{
@@ -36,6 +37,7 @@ const kernels = .{
     .screen_nibbles = &screenNibbles,
     .encode = &encodeTexts,
     .distances5 = &distances5,
+    .check = &check,
     .multiply_adds = &multiplyAdds,
     .read_pieces = &readPieces,
 };
@@ -139,6 +141,10 @@ fn distances5(
     out: [*]f64,
 ) callconv(.c) void {
     nearest.distances(columns, query, weights, count, out);
+}
+
+fn check(entrance: *const gate.Gate, call: *const gate.Call, out: *gate.Decision) callconv(.c) void {
+    out.* = gate.check(entrance, call);
 }
 
 fn multiplyAdds(

@@ -16,6 +16,7 @@ mod encode;
 mod error;
 mod exact;
 mod filter;
+pub mod gate;
 mod isa;
 mod kernels;
 mod nearest;

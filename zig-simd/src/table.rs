@@ -6,6 +6,7 @@ use megaring_core::exact::Overlap;
 
 use crate::encode::Mask;
 use crate::filter::RawFilter;
+use crate::gate::{Decision, RawCall, RawGate};
 use crate::nibbles::NibbleJob;
 use crate::roofline::{Codes, Piece, QueryCodes, Sums};
 use crate::screen::{RawQuantised, ScreenJob};
@@ -58,8 +59,8 @@ macro_rules! kernels {
     };
 }
 
-// 11 is the version, raised with every change of a signature here and in src/exports.zig.
-kernels! { 11;
+// 12 is the version, raised with every change of a signature here and in src/exports.zig.
+kernels! { 12;
     nop: unsafe extern "C" fn(),
     exact_dot: GatherKernel,
     exact_l2: GatherKernel,
@@ -74,6 +75,7 @@ kernels! { 11;
     screen_nibbles: unsafe extern "C" fn(*mut NibbleJob) -> usize,
     encode: unsafe extern "C" fn(*const RawAutomaton, *const RawFilter, *const u8, *const u64, usize, *mut Mask),
     distances5: unsafe extern "C" fn(*const [*const f64; 5], *const [f64; 5], *const [f64; 5], usize, *mut f64),
+    check: unsafe extern "C" fn(*const RawGate, *const RawCall, *mut Decision),
     multiply_adds: unsafe extern "C" fn(*const Codes, *const QueryCodes, usize, *mut Sums),
     read_pieces: unsafe extern "C" fn(*const Piece, usize, *mut Piece),
 }

@@ -11,5 +11,6 @@ test {
     _ = @import("encode.zig");
     _ = @import("filter.zig");
     _ = @import("nearest.zig");
+    _ = @import("gate.zig");
     _ = @import("roofline.zig");
 }

@@ -6,6 +6,7 @@ mod common;
 mod encode;
 mod exact;
 mod exactness;
+mod gate;
 mod isa;
 mod layout;
 mod nibbles;
