@@ -302,6 +302,12 @@ impl Admission {
         self.lock().line.len()
     }
 
+    /// Jobs in line, and how many there can be.
+    #[must_use]
+    pub fn line(&self) -> (usize, usize) {
+        (self.waiting(), self.limits.waiting_jobs)
+    }
+
     /// Refuses every further job, and those in line.
     pub fn close(&self) {
         let mut held = self.lock();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use megaring_board::Board;
 use megaring_core::encode::profile::Profile;
 use megaring_core::exact::ExactKernel;
 use megaring_core::operation::Limits;
@@ -14,7 +15,7 @@ use megaring_ring::JobRing;
 
 use crate::admission::{self, Admission};
 use crate::batching::{Batcher, Member};
-use crate::execution::{Admitted, InlineJobs};
+use crate::execution::{Admitted, Execution, InlineJobs};
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
@@ -42,6 +43,8 @@ pub struct EngineConfig {
     pub setup: String,
     /// A file for the event ring, so that other processes can follow; `None` keeps it in memory.
     pub events_file: Option<std::path::PathBuf>,
+    /// A file for the state board, so that other processes can look at it; `None` keeps it in memory.
+    pub board_file: Option<std::path::PathBuf>,
 }
 
 impl EngineConfig {
@@ -56,6 +59,7 @@ impl EngineConfig {
             routing: Routing::default(),
             setup: String::new(),
             events_file: None,
+            board_file: None,
         }
     }
 }
@@ -83,6 +87,7 @@ pub struct Engine {
     filters: Arc<Admission>,
     batcher: Option<Batcher<Member>>,
     setup: String,
+    board: Arc<Board>,
     metrics: Metrics,
     telemetry: Telemetry,
     pub(crate) inline_jobs: InlineJobs,
@@ -96,11 +101,13 @@ impl Engine {
     /// Puts backends into service over a store.
     ///
     /// # Errors
-    /// No backend at all, or a system that refuses threads or the events' file.
+    /// No backend at all, or a system that refuses threads or the files of events and board.
     pub fn start(config: EngineConfig, store: Arc<Store>, backends: Backends) -> Result<Arc<Self>, Error> {
-        let EngineConfig { tenant_jobs, queue, batch_wait, profile, routing, setup, events_file } = config;
+        let EngineConfig { tenant_jobs, queue, batch_wait, profile, routing, setup, events_file, board_file } = config;
         let Backends { running, absent, kernel } = backends;
         let telemetry = Telemetry::new(events_file.as_deref())?;
+        let board = board_file.map_or_else(Board::in_memory, |file| Board::create(&file));
+        let board = board.map_err(|error| Error::Storage(error.to_string()))?;
         let refused = |error| Error::Internal(format!("the system refused a thread: {error}"));
         let lanes = running.into_iter().map(|(backend, ring)| Lane::new(backend, ring).map_err(refused));
         let lanes: Vec<Lane> = lanes.collect::<Result<_, _>>()?;
@@ -110,7 +117,7 @@ impl Engine {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let filters = Admission::new(admission::Limits { jobs: threads, bytes: usize::MAX, ..job_limits });
         let admission = Admission::new(job_limits);
-        let router = Router::new(lanes, absent, routing);
+        let router = Router::new(lanes, absent, routing, board.clone());
         let batcher = (!batch_wait.is_zero()).then(|| Batcher::new(batch_wait));
         Ok(Arc::new(Self {
             store,
@@ -121,6 +128,7 @@ impl Engine {
             filters,
             batcher,
             setup,
+            board,
             metrics: Metrics::default(),
             telemetry,
             inline_jobs: InlineJobs::default(),
@@ -170,6 +178,12 @@ impl Engine {
     #[must_use]
     pub fn filters(&self) -> &Arc<Admission> {
         &self.filters
+    }
+
+    /// The state board: breakers, and what a [`Monitor`](crate::health::Monitor) tells of the engine.
+    #[must_use]
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     /// Counters since the start.
@@ -229,7 +243,8 @@ impl Engine {
     /// # Errors
     /// Refusals of admission and routing, the deadline, or a backend's failure. Nothing half-done is kept.
     pub async fn run<O: Answered>(self: &Arc<Self>, job: O, terms: Terms) -> Result<Outcome<O::Answer>, Error> {
-        Admitted::new(self.clone(), job, terms).await?.route()?.run(|| {}).await
+        let admitted = Admitted::new(self.clone(), job, terms).await?;
+        self.counted(async { admitted.route()?.run(|| {}).await }.await)
     }
 
     /// [`Self::run`] for searches of many callers: small ones that come while others like them are in flight may be
@@ -243,10 +258,13 @@ impl Engine {
         terms: Terms,
     ) -> Result<Outcome<<Search as Answered>::Answer>, Error> {
         let admitted = Admitted::new(self.clone(), search, terms).await?;
-        match &self.batcher {
-            Some(batcher) => batcher.run(admitted).await,
-            None => admitted.route()?.run(|| {}).await,
-        }
+        let outcome = async {
+            match &self.batcher {
+                Some(batcher) => batcher.run(admitted).await,
+                None => admitted.route()?.run(|| {}).await,
+            }
+        };
+        self.counted(outcome.await)
     }
 
     /// [`Self::run`] on the calling thread: the faster of the two for one small job, since no second thread has to wake
@@ -255,7 +273,16 @@ impl Engine {
     /// # Errors
     /// As [`Self::run`].
     pub fn run_blocking<O: Answered>(self: &Arc<Self>, job: O, terms: Terms) -> Result<Outcome<O::Answer>, Error> {
-        Admitted::try_new(self.clone(), job, terms)?.route()?.run_blocking()
+        let admitted = Admitted::try_new(self.clone(), job, terms)?;
+        self.counted(admitted.route().and_then(Execution::run_blocking))
+    }
+
+    /// Counts a job that was let in and is not answered, where that is not its caller's doing.
+    fn counted<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        outcome.inspect_err(|error| match error {
+            Error::Invalid(_) | Error::Cancelled => {}
+            _ => self.metrics.failed(),
+        })
     }
 
     pub(crate) fn lane(&self, index: usize) -> &Lane {

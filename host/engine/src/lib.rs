@@ -35,6 +35,7 @@ pub mod calibration;
 pub mod cost;
 mod engine;
 mod execution;
+pub mod health;
 pub mod lane;
 pub mod long_search;
 pub mod machine;

@@ -33,6 +33,19 @@ pub fn memory() -> Option<MemorySize> {
     Some(MemorySize { total: field("MemTotal:")?, available: field("MemAvailable:")? })
 }
 
+/// What the process's control group may have, where it has a limit (Linux, cgroups v2 as a container sees its own).
+#[must_use]
+pub fn allowed_memory() -> Option<MemorySize> {
+    let number =
+        |file: &str| fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok()?.trim().parse::<u64>().ok();
+    // Without a limit the file holds a word.
+    let (total, current) = (number("memory.max")?, number("memory.current")?);
+    // Pages of files that are merely cached can be had at once.
+    let stat = fs::read_to_string("/sys/fs/cgroup/memory.stat").unwrap_or_default();
+    let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse::<u64>().ok());
+    Some(MemorySize { total, available: total.saturating_sub(current.saturating_sub(cached.unwrap_or(0))) })
+}
+
 /// Bytes that this user may still write to the file system of a folder, where the system tells (Unix).
 #[must_use]
 pub fn free_bytes(folder: &Path) -> Option<u64> {

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use megaring_board::{Board, BreakerRule};
 use megaring_core::operation::{Class, Size};
 use megaring_core::{BackendKind, Error, Lacking, Opcode, Operation};
 
@@ -20,7 +21,6 @@ use crate::lane::Lane;
 use crate::terms::Terms;
 
 mod choice;
-mod cooling;
 mod corrections;
 mod forecast;
 mod ledger;
@@ -36,13 +36,13 @@ pub use self::ledger::Basis;
 pub struct Routing {
     /// Whether it learns from outcomes, and spends a little time on seeing whether what it believes still holds.
     pub adapts: bool,
-    /// How long a backend that failed a job is left alone; twice as long each time it fails again, a minute at most.
-    pub cooling: Duration,
+    /// When a backend that fails the jobs of an operation is left alone, and for how long.
+    pub breaker: BreakerRule,
 }
 
 impl Default for Routing {
     fn default() -> Self {
-        Self { adapts: true, cooling: Duration::from_secs(1) }
+        Self { adapts: true, breaker: BreakerRule::default() }
     }
 }
 
@@ -61,14 +61,13 @@ pub struct Route<'a> {
     pub expected: Duration,
     choice: Choice,
     ledger: &'a Arc<Ledger>,
-    clock: Instant,
+    opcode: Opcode,
 }
 
 /// A job's entry in a lane's ledger: it counts as in flight as long as this lives.
 pub(crate) struct LedgerEntry {
     ledger: Arc<Ledger>,
     entry: PendingJob,
-    clock: Instant,
     /// Answered, or failed.
     settled: bool,
 }
@@ -79,18 +78,22 @@ pub struct Router {
     absent: Vec<(BackendKind, String)>,
     ledgers: Vec<Arc<Ledger>>,
     chooser: Chooser,
-    clock: Instant,
+    board: Arc<Board>,
 }
 
 impl Router {
     /// A router over running lanes; `absent` says why the other kinds are not there. Lanes beyond the eighth
-    /// get no jobs. What they cost is assumed until [`Self::adopt`].
+    /// get no jobs. What they cost is assumed until [`Self::adopt`]. Their breakers are the board's.
     #[must_use]
-    pub fn new(lanes: Vec<Lane>, absent: Vec<(BackendKind, String)>, routing: Routing) -> Self {
-        let Routing { adapts, cooling } = routing;
-        let ledgers = lanes.iter().take(MAX_LANES).map(|lane| Arc::new(Ledger::new(lane.kind(), cooling, adapts)));
+    pub fn new(lanes: Vec<Lane>, absent: Vec<(BackendKind, String)>, routing: Routing, board: Arc<Board>) -> Self {
+        let Routing { adapts, breaker } = routing;
+        let ledgers = lanes.iter().take(MAX_LANES).map(|lane| {
+            let ledger = Ledger::new(lane.kind(), board.clone(), breaker, adapts);
+            lane.capabilities().operations.iter().for_each(|opcode| ledger.serves(opcode));
+            Arc::new(ledger)
+        });
         let ledgers = ledgers.collect();
-        Self { lanes, absent, ledgers, chooser: Chooser::new(adapts), clock: Instant::now() }
+        Self { lanes, absent, ledgers, chooser: Chooser::new(adapts), board }
     }
 
     /// Picks the lane for a job, by its size and its caller's terms. Lanes that have failed get no jobs, and those in
@@ -181,7 +184,7 @@ impl Router {
         })?;
         let expected = Duration::from_nanos(choice.estimate.ns as u64);
         let (lane, ledger) = (&self.lanes[choice.lane], &self.ledgers[choice.lane]);
-        Ok(Route { lane, index: choice.lane, reason: choice.reason, expected, choice, ledger, clock: self.clock })
+        Ok(Route { lane, index: choice.lane, reason: choice.reason, expected, choice, ledger, opcode: load.opcode })
     }
 
     fn able(&self, load: &Workload, wish: Option<BackendKind>, tried: &[usize]) -> Lanes {
@@ -201,7 +204,7 @@ impl Router {
     }
 
     fn now_ns(&self) -> u64 {
-        since(self.clock)
+        self.board.now_ns()
     }
 
     fn absence(&self, kind: BackendKind, load: &Workload) -> String {
@@ -219,34 +222,35 @@ impl Route<'_> {
         let Choice { reason, cell, estimate, upload_ns, .. } = self.choice;
         let bounded = |ns: f64| ns.min(LONGEST_NS) as u64;
         let entry = PendingJob {
+            opcode: self.opcode,
             cell,
             line_ns: estimate.line_ns,
             expected_ns: bounded(estimate.ns),
             upload_ns: bounded(upload_ns),
-            began_ns: since(self.clock),
+            began_ns: self.ledger.now_ns(),
             is_trial: reason == Reason::Trial,
         };
         self.ledger.add(&entry);
-        LedgerEntry { ledger: self.ledger.clone(), entry, clock: self.clock, settled: false }
+        LedgerEntry { ledger: self.ledger.clone(), entry, settled: false }
     }
 }
 
 impl LedgerEntry {
     /// What the device lacked has been brought: the job's own time begins.
     pub(crate) fn prepared(&mut self) {
-        self.ledger.brought(&mut self.entry, since(self.clock));
+        self.ledger.brought(&mut self.entry, self.ledger.now_ns());
     }
 
     /// The lane has answered: what it took is compared with what was expected.
     pub(crate) fn answered(&mut self) {
         self.settled = true;
-        self.ledger.answered(&self.entry, since(self.clock));
+        self.ledger.answered(&self.entry, self.ledger.now_ns());
     }
 
     /// The lane did not do it, by its own fault.
     pub(crate) fn failed(&mut self) {
         self.settled = true;
-        self.ledger.cooling.failed(self.entry.began_ns, since(self.clock));
+        self.ledger.failed(&self.entry, self.ledger.now_ns());
     }
 
     /// The lane refused it: nothing was done.
@@ -259,12 +263,8 @@ impl Drop for LedgerEntry {
     fn drop(&mut self) {
         if !self.settled {
             // Its caller went away, or its time was over.
-            self.ledger.given_up(&self.entry, since(self.clock));
+            self.ledger.given_up(&self.entry, self.ledger.now_ns());
         }
         self.ledger.remove(&self.entry);
     }
-}
-
-fn since(clock: Instant) -> u64 {
-    u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }

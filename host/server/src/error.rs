@@ -9,9 +9,10 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt as _;
+use megaring_core::gate::{Denial, Reason};
 use megaring_core::{Error, Violation};
 use megaring_proto::RpcStatus;
 use prost::Message as _;
@@ -43,6 +44,7 @@ pub fn status(error: &Error) -> Status {
         Error::Exhausted { retry_after, .. } => {
             (Code::ResourceExhausted, "FULL", ErrorDetails::with_retry_info(Some(*retry_after)))
         }
+        Error::Denied(denial) => denied(denial),
         Error::DeadlineExceeded { .. } => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", ErrorDetails::new()),
         Error::Cancelled => (Code::Cancelled, "CANCELLED", ErrorDetails::new()),
         Error::Draining => (Code::Unavailable, "DRAINING", ErrorDetails::new()),
@@ -73,6 +75,20 @@ pub fn status(error: &Error) -> Status {
     status
 }
 
+/// The status of each of the gate's reasons. Waiting helps against some of them.
+fn denied(denial: &Denial) -> (Code, &'static str, ErrorDetails) {
+    let waiting =
+        || denial.retry_after.map_or_else(ErrorDetails::new, |after| ErrorDetails::with_retry_info(Some(after)));
+    match denial.reason {
+        Reason::Size => (Code::OutOfRange, "DENIED_SIZE", ErrorDetails::new()),
+        Reason::Breaker => (Code::Unavailable, "DENIED_BREAKER", waiting()),
+        Reason::Rate => (Code::ResourceExhausted, "DENIED_RATE", waiting()),
+        Reason::Role => (Code::PermissionDenied, "DENIED_ROLE", ErrorDetails::new()),
+        Reason::Maturity => (Code::FailedPrecondition, "DENIED_MATURITY", ErrorDetails::new()),
+        Reason::Governor => (Code::ResourceExhausted, "DENIED_GOVERNOR", waiting()),
+    }
+}
+
 /// A status that ends a stream of messages, with how far it came: in its text, and as `name` in the metadata of its
 /// `ErrorInfo`.
 #[must_use]
@@ -87,11 +103,11 @@ pub fn came_to(status: Status, name: &'static str, next: u32) -> Status {
 
 /// When gRPC's own retries are to try again, in milliseconds; below 0 is never. `None` leaves it to them.
 fn pushback_ms(error: &Error) -> Option<i64> {
+    // Not before the time, and so rounded up.
+    let rounded = |delay: Duration| i64::try_from(delay.as_micros().div_ceil(1_000)).unwrap_or(i64::MAX);
     match error {
-        Error::Exhausted { retry_after, .. } => {
-            // Not before the time, and so rounded up.
-            Some(i64::try_from(retry_after.as_micros().div_ceil(1_000)).unwrap_or(i64::MAX))
-        }
+        Error::Exhausted { retry_after, .. } => Some(rounded(*retry_after)),
+        Error::Denied(denial) => Some(denial.retry_after.map_or(-1, rounded)),
         Error::Storage(_) => Some(-1),
         _ => None,
     }

@@ -7,8 +7,10 @@ use megaring_engine::Made;
 use megaring_proto::v1 as pb;
 
 mod admin;
+mod board;
 
 pub use admin::{calibrated, explain, step};
+pub use board::{board, board_of_another};
 
 /// A corpus as the wire describes it.
 #[must_use]

@@ -1,7 +1,7 @@
 //! The server: a port, the three services of `megaring.v1`, health and reflection on it, and an orderly end.
 //!
 //! Draining: health answers NOT_SERVING, streams read no further, new work is UNAVAILABLE, work under way is answered,
-//! then connections close. That takes at most [`ServerConfig::drain_limit`]; what is not done by then ends with the
+//! then connections close. The gate ([`Gate`]) is asked of every call before its message is decoded. Draining takes at most [`ServerConfig::drain_limit`]; what is not done by then ends with the
 //! runtime. Messages are limited to [`ServerConfig::max_message_bytes`] either way. Connections whose peer is gone are
 //! noticed by HTTP/2 pings.
 
@@ -14,9 +14,11 @@ use std::time::Duration;
 
 use megaring_engine::Engine;
 use megaring_engine::calibration::Keeper;
+use megaring_engine::health::{self, Monitor};
 use megaring_proto::v1::admin_server::AdminServer;
 use megaring_proto::v1::compute_server::ComputeServer;
 use megaring_proto::v1::corpora_server::CorporaServer;
+use megaring_simd::gate::{Gate, GateConfig};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
@@ -32,9 +34,10 @@ use crate::service::{Service, Settings};
 
 mod compression;
 mod deadline;
+mod gate;
 
 /// How a server is set up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
     /// Where to listen; port 0 takes a free one.
     pub address: SocketAddr,
@@ -46,14 +49,23 @@ pub struct ServerConfig {
     pub drain_limit: Duration,
     /// The file that calibrations are kept in; without one they end with the process.
     pub calibration: Option<PathBuf>,
+    /// What the gate before every call goes by. Its own limit on messages is the server's.
+    pub gate: GateConfig,
 }
 
 impl ServerConfig {
-    /// 64 MiB a message, 16 requests of a stream at once, 10 s to drain, no file for calibrations.
+    /// 64 MiB a message, 16 requests of a stream at once, 10 s to drain, no file for calibrations, and a gate without
+    /// rates and rules.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        let drain_limit = Duration::from_secs(10);
-        Self { address, max_message_bytes: 64 << 20, stream_in_flight: 16, drain_limit, calibration: None }
+        Self {
+            address,
+            max_message_bytes: 64 << 20,
+            stream_in_flight: 16,
+            drain_limit: Duration::from_secs(10),
+            calibration: None,
+            gate: GateConfig::default(),
+        }
     }
 }
 
@@ -73,6 +85,9 @@ pub enum ServeError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The gate cannot go by what it is told to.
+    #[error("the gate: {0}")]
+    Gate(String),
     /// The transport failed while serving.
     #[error("the server failed: {0}")]
     Failed(String),
@@ -99,6 +114,7 @@ pub struct Server {
     config: ServerConfig,
     engine: Arc<Engine>,
     keeper: Arc<Keeper>,
+    gate: Arc<Gate>,
     incoming: TcpIncoming,
     address: SocketAddr,
 }
@@ -120,7 +136,7 @@ impl Server {
     /// Listens. Call it within a tokio runtime with I/O and time enabled.
     ///
     /// # Errors
-    /// The port is in use, or the system refuses the address.
+    /// The port is in use, or the system refuses the address; a gate that cannot be.
     pub fn bind(config: ServerConfig, engine: Arc<Engine>) -> Result<Self, ServeError> {
         let listen = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => ServeError::PortInUse(config.address),
@@ -129,7 +145,9 @@ impl Server {
         let incoming = TcpIncoming::bind(config.address).map_err(listen)?.with_nodelay(Some(true));
         let address = incoming.local_addr().map_err(listen)?;
         let keeper = Keeper::new(engine.clone(), config.calibration.clone());
-        Ok(Self { config, engine, keeper, incoming, address })
+        let gate = GateConfig { max_bytes: config.max_message_bytes as u64, ..config.gate.clone() };
+        let gate = Arc::new(Gate::new(engine.board().clone(), gate).map_err(ServeError::Gate)?);
+        Ok(Self { config, engine, keeper, gate, incoming, address })
     }
 
     /// Where it listens; the port is the real one.
@@ -149,13 +167,14 @@ impl Server {
     /// # Errors
     /// A transport that fails while serving.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<Drained, ServeError> {
-        let Self { config, engine, keeper, incoming, address } = self;
+        let Self { config, engine, keeper, gate, incoming, address } = self;
+        let _telling = tell_board(&engine)?;
         let (drain, draining) = watch::channel(false);
         let (close, closed) = oneshot::channel::<()>();
         let (mut health, health_service) = health_reporter();
         report(&health, ServingStatus::Serving).await;
         let routes = routes(&config, engine.clone(), keeper, draining)?.add_service(compressing!(health_service));
-        let serving = builder().add_routes(routes).serve_with_incoming_shutdown(incoming, async {
+        let serving = builder(gate).add_routes(routes).serve_with_incoming_shutdown(incoming, async {
             // A sender that is gone means the same as one that sent.
             let _ = closed.await;
         });
@@ -187,9 +206,29 @@ impl Server {
     }
 }
 
-type Builder = tonic::transport::Server<Stack<compression::CompressionLayer, Stack<deadline::DeadlineLayer, Identity>>>;
+type Layers = Stack<compression::CompressionLayer, Stack<gate::GateLayer, Stack<deadline::DeadlineLayer, Identity>>>;
 
-fn builder() -> Builder {
+/// Tells the board how the engine is, until this is dropped.
+struct Telling(tokio::task::JoinHandle<()>);
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn tell_board(engine: &Arc<Engine>) -> Result<Telling, ServeError> {
+    let mut monitor = Monitor::new(engine).map_err(|error| ServeError::Failed(error.to_string()))?;
+    let (engine, mut ticks) = (engine.clone(), tokio::time::interval(health::INTERVAL));
+    Ok(Telling(tokio::spawn(async move {
+        loop {
+            ticks.tick().await;
+            monitor.tell(&engine);
+        }
+    })))
+}
+
+fn builder(gate: Arc<Gate>) -> tonic::transport::Server<Layers> {
     tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -198,6 +237,7 @@ fn builder() -> Builder {
         // tonic's own default is no limit.
         .http2_max_local_error_reset_streams(Some(MOST_FORCED_RESETS))
         .layer(deadline::DeadlineLayer)
+        .layer(gate::GateLayer(gate))
         .layer(compression::CompressionLayer)
 }
 

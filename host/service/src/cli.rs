@@ -18,6 +18,7 @@ use crate::config::{Settings, file};
 use crate::console::{Failure, Output};
 
 mod bench;
+mod board;
 mod calibrate;
 mod checksum;
 mod corpus;
@@ -78,6 +79,8 @@ enum Command {
     Checksum(checksum::ChecksumArgs),
     /// Measure what each backend takes, so that every job goes where it is answered soonest
     Calibrate(calibrate::CalibrateArgs),
+    /// How a running server is: its load, what it leaves alone because it fails, and its rate limiters
+    Board(board::BoardArgs),
     /// Which backend would do a job of a size, and why
     Explain(explain::ExplainArgs),
     /// Measure how fast each backend of this machine is, and from where on which one wins
@@ -101,7 +104,8 @@ impl Command {
             Self::Bench(_) => Some("bench"),
             Self::Doctor => Some("doctor"),
             Self::Corpus(command) => command.is_of_this_machine(),
-            Self::Explain(_)
+            Self::Board(_)
+            | Self::Explain(_)
             | Self::Search(_)
             | Self::Join(_)
             | Self::Encode(_)
@@ -170,6 +174,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Nearest(args) => nearest::run(&args, settings, output),
         Command::Checksum(args) => checksum::run(&args, settings, output),
         Command::Calibrate(args) => calibrate::run(&args, settings, output),
+        Command::Board(args) => board::run(&args, settings, output),
         Command::Explain(args) => explain::run(&args, settings, output),
         Command::Bench(args) => bench::run(&args, settings, output),
         Command::Doctor => crate::doctor::run(settings, output),

@@ -13,15 +13,19 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use megaring_board::BreakerRule;
 use megaring_core::encode::profile::{self, Profile};
+use megaring_core::gate::{COUNTERS, Maturity};
 use megaring_core::{BackendKind, Error};
 use megaring_corpus::import::unreadable;
 use megaring_corpus::{Access, Store};
 use megaring_cuda::{CudaMode, CudaScreen};
 use megaring_engine::calibration::Keeper;
+use megaring_engine::router::Routing;
 use megaring_engine::{Engine, EngineConfig};
 use megaring_ring::WaitStrategy;
 use megaring_server::ServerConfig;
+use megaring_simd::gate::{GateConfig, Rate, Rule};
 use tracing_subscriber::EnvFilter;
 
 use crate::{CudaConfig, Setup, WgpuConfig};
@@ -110,6 +114,23 @@ pub struct Settings {
     /// File to map the event ring from, so that other processes can follow it [default: in memory]
     #[arg(long, global = true, env = "MEGARING_EVENTS_FILE", value_name = "FILE")]
     pub events_file: Option<PathBuf>,
+    /// A server's state board, which other processes can map [default: .board in the data folder]
+    #[arg(long, global = true, env = "MEGARING_BOARD", value_name = "FILE")]
+    pub board: Option<PathBuf>,
+    /// How often calls of a kind may come, as in search=100 a second, or search=100:20 with 20 at once; may be given
+    /// several times
+    #[arg(long, global = true, env = "MEGARING_RATE", value_name = "KIND=RATE", value_delimiter = ',', value_parser = rate)]
+    pub rate: Vec<(String, Rate)>,
+    /// When which calls are refused, as in "memory_pressure > 0.95: batch, change"; may be given several times
+    #[arg(long, global = true, env = "MEGARING_RULE", value_name = "RULE", value_delimiter = ';', value_parser = rule)]
+    pub rule: Vec<Rule>,
+    /// Which calls there are: stable, or experimental ones too
+    #[arg(long, global = true, env = "MEGARING_MATURITY", value_name = "MATURITY", default_value_t = Maturity::Stable)]
+    pub maturity: Maturity,
+    /// Failures of one operation on one backend, each within 10 s of the one before, after which it is left alone for a
+    /// while
+    #[arg(long, global = true, env = "MEGARING_BREAKER_FAILURES", value_name = "N", default_value_t = BreakerRule::default().failures, value_parser = clap::value_parser!(u64).range(1..))]
+    pub breaker_failures: u64,
     /// How long a stopping server waits for calls under way
     #[arg(long, global = true, env = "MEGARING_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub drain_timeout: Duration,
@@ -165,6 +186,9 @@ auto_or_off!(Calibrating);
 /// Name of the calibration's file in the data folder. A name with a dot is no corpus's.
 const CALIBRATION: &str = ".calibration.json";
 
+/// The same of the state board.
+const BOARD: &str = ".board";
+
 /// Loopback only: nothing here asks callers who they are.
 const LISTEN: &str = "127.0.0.1:7272";
 
@@ -189,8 +213,8 @@ impl Settings {
         Store::open(&self.data, access)
     }
 
-    /// Starts an engine over a store as the settings say, for one command: its events stay in memory, since the events
-    /// file is a running server's. Beside the CPU, only backends of these kinds are started, where the settings allow
+    /// Starts an engine over a store as the settings say, for one command: its events and its board stay in memory, since
+    /// the files are a running server's. Beside the CPU, only backends of these kinds are started, where the settings allow
     /// it: a GPU takes longer to start than most commands take.
     ///
     /// # Errors
@@ -199,7 +223,7 @@ impl Settings {
         let mut setup = self.setup()?;
         setup.cuda = setup.cuda.filter(|_| kinds.contains(&BackendKind::Cuda));
         setup.wgpu = setup.wgpu.filter(|_| kinds.contains(&BackendKind::Wgpu));
-        setup.engine.events_file = None;
+        (setup.engine.events_file, setup.engine.board_file) = (None, None);
         let engine = setup.start(store)?;
         if engine.router().lanes().len() > 1 {
             // What is found does not matter here: without it costs are assumed, and commands that are about it say so.
@@ -214,6 +238,12 @@ impl Settings {
         self.calibration.clone().unwrap_or_else(|| self.data.join(CALIBRATION))
     }
 
+    /// Where a server's state board is.
+    #[must_use]
+    pub fn board_file(&self) -> PathBuf {
+        self.board.clone().unwrap_or_else(|| self.data.join(BOARD))
+    }
+
     /// How the engine of a server is set up.
     ///
     /// # Errors
@@ -224,6 +254,11 @@ impl Settings {
             queue: self.queue,
             batch_wait: self.gather,
             events_file: self.events_file.clone(),
+            board_file: Some(self.board_file()),
+            routing: Routing {
+                breaker: BreakerRule { failures: self.breaker_failures, ..BreakerRule::default() },
+                ..Routing::default()
+            },
             ..EngineConfig::new(self.read_profile()?)
         };
         Ok(Setup {
@@ -259,6 +294,12 @@ impl Settings {
             stream_in_flight: self.stream_in_flight,
             drain_limit: self.drain_timeout,
             calibration: Some(self.calibration_file()),
+            gate: GateConfig {
+                rates: self.rate.clone(),
+                rules: self.rule.clone(),
+                maturity: self.maturity,
+                ..GateConfig::default()
+            },
         }
     }
 
@@ -340,6 +381,19 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
         _ => Err(format!("{unit:?} is no unit of time: use us, ms, s or m")),
     }
+}
+
+/// The kind of calls, and how often they may come.
+fn rate(text: &str) -> Result<(String, Rate), String> {
+    let (kind, rate) = text.split_once('=').ok_or("it is KIND=RATE, such as search=100")?;
+    let known = || format!("no calls are counted as {kind:?}; there are {}", COUNTERS.join(", "));
+    let kind = COUNTERS.iter().find(|counter| **counter == kind.trim()).ok_or_else(known)?;
+    Ok(((*kind).to_owned(), rate.trim().parse()?))
+}
+
+/// A rule of the governor.
+fn rule(text: &str) -> Result<Rule, String> {
+    text.trim().parse()
 }
 
 /// A host, by name or number, and a port. What the name stands for is asked when it is used.

@@ -108,6 +108,22 @@ impl Remote {
         made.corpus.map(convert::description).ok_or_else(|| self.incomplete())
     }
 
+    /// The server's board, once or again and again.
+    pub(crate) fn board(
+        &self,
+        interval: Option<Duration>,
+        tell: &mut dyn FnMut(pb::BoardResponse) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let interval_ms = interval.map_or(0, |interval| u32::try_from(interval.as_millis()).unwrap_or(u32::MAX));
+        let mut admin = self.admin.clone();
+        let begun = self.runtime.block_on(admin.board(pb::BoardRequest { interval_ms }));
+        let mut boards = begun.map_err(|status| self.failure(&status))?.into_inner();
+        while let Some(board) = self.runtime.block_on(boards.message()).map_err(|status| self.failure(&status))? {
+            tell(board)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn list(&self) -> Result<Vec<Description>, Failure> {
         let listed = self.change(|mut corpora| async move { corpora.list(pb::ListRequest {}).await })?;
         Ok(listed.corpora.into_iter().map(convert::description).collect())

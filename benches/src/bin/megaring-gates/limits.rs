@@ -23,6 +23,14 @@ pub(crate) const PUBLISH: Limit = Limit { budget_ns: 500.0, gate_ns: 1_000.0 };
 pub(crate) const EMPTY_JOB: Limit = Limit { budget_ns: 2_000.0, gate_ns: 20_000.0 };
 /// Deciding which backend does a job.
 pub(crate) const ROUTE: Limit = Limit { budget_ns: 200.0, gate_ns: 2_000.0 };
+/// Whether a call may enter, all six questions asked.
+pub(crate) const GATE: Limit = Limit { budget_ns: 60.0, gate_ns: 1_000.0 };
+/// The same, refused by an early one.
+pub(crate) const DENIAL: Limit = Limit { budget_ns: 40.0, gate_ns: 1_000.0 };
+/// The health of the board, whole.
+pub(crate) const HEALTH: Limit = Limit { budget_ns: 30.0, gate_ns: 100.0 };
+/// The same by who maps the board's file.
+pub(crate) const VIEW: Limit = Limit { budget_ns: 30.0, gate_ns: 500.0 };
 
 /// How a median stands to its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

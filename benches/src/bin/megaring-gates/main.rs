@@ -21,6 +21,7 @@ use serde::Serialize;
 use self::limits::{Limit, Verdict, judge};
 use self::rows::Stage;
 
+mod entrance;
 mod limits;
 mod rows;
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use megaring_bench::any::Job;
 use megaring_bench::{Bench, Failure, encode_job, queries};
+use megaring_board::Board;
 use megaring_core::corpus::CorpusTable;
 use megaring_core::encode::keyword::Automaton;
 use megaring_core::matrix::Matrix;
@@ -24,6 +25,7 @@ use megaring_ring::{Descriptor, JobRing, RingConfig, WaitStrategy};
 use megaring_simd::KernelSet;
 use megaring_simd::backend::{CpuBackend, CpuOptions};
 
+use crate::entrance::Entrance;
 use crate::limits::{self, Limit};
 
 /// A row of the table.
@@ -45,6 +47,7 @@ pub(crate) struct Stage {
     _workers: CpuBackend,
     router: Router,
     jobs: Vec<Job>,
+    entrance: Entrance,
 }
 
 /// The corpus searched.
@@ -69,21 +72,23 @@ impl Stage {
         let automaton = Automaton::new(bench.engine.profile());
         let workers = CpuBackend::start(workers, ring.clone(), kernels, Arc::new(CorpusTable::default()), &automaton)?;
         let (events, jobs) = (events()?, jobs(&bench, &corpus)?);
-        let router = router()?;
-        Ok(Self { bench, corpus, kernels, producer, events, ring, _workers: workers, router, jobs })
+        let (router, entrance) = (router()?, Entrance::set()?);
+        Ok(Self { bench, corpus, kernels, producer, events, ring, _workers: workers, router, jobs, entrance })
     }
 
     /// The rows, as the table shows them.
     pub(crate) fn rows(&self) -> Vec<Row<'_>> {
         let limited = |name, limit, subject| Row { name, limit: Some(limit), subject };
-        vec![
+        let mut rows = vec![
             limited("call from Rust to Zig and back, empty", limits::CALL, self.call()),
             limited("search of 100 x 384, in process, through the ring", limits::SEARCH, self.search()),
             limited("event publish", limits::PUBLISH, self.publish()),
             limited("empty job, submission to completion", limits::EMPTY_JOB, self.empty_job()),
             Row { name: "  the same through the engine", limit: None, subject: self.empty_call() },
             limited("route decision among three backends", limits::ROUTE, self.route()),
-        ]
+        ];
+        rows.extend(self.entrance.rows());
+        rows
     }
 
     fn call(&self) -> Subject<'_, Failure> {
@@ -195,7 +200,7 @@ fn jobs(bench: &Bench, corpus: &Matrix) -> Result<Vec<Job>, Failure> {
 fn router() -> Result<Router, Failure> {
     let lane = |kind| Ok(Lane::new(Box::new(Idle::new(kind)), ring()?)?);
     let lanes = BackendKind::ALL.map(lane).into_iter().collect::<Result<_, Failure>>()?;
-    Ok(Router::new(lanes, Vec::new(), Routing::default()))
+    Ok(Router::new(lanes, Vec::new(), Routing::default(), Board::in_memory()?))
 }
 
 /// A backend to be chosen, which never gets a job.

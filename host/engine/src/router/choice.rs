@@ -5,7 +5,7 @@
 //! - A corpus is uploaded once the time it would have saved adds up to its cost.
 //! - A small share of the time is spent on trials: jobs are sent to a lane that is estimated to be a little slower, or
 //!   that has become slower since it was measured. Otherwise nobody would notice that it has become faster.
-//! - A lane that failed a job is left alone for a while, then tried with one.
+//! - A lane whose breaker is open for an operation gets none of its jobs; after its time it is tried with one.
 //!
 //! There is no clock and no engine here, so all of it runs against a simulation too.
 
@@ -130,7 +130,7 @@ impl Chooser {
 
     /// The lane for a job; none where none is able.
     pub(crate) fn choose(&self, ledgers: &[Arc<Ledger>], request: &RouteRequest<'_>) -> Option<Choice> {
-        let rested = request.able.iter().filter(|lane| !ledgers[*lane].cooling.is_on(request.now_ns));
+        let rested = request.able.iter().filter(|lane| !ledgers[*lane].is_open(request.load.opcode, request.now_ns));
         let mut able = rested.fold(Lanes::default(), Lanes::with);
         // A lane that has failed is better than none.
         let in_need = able == Lanes::default();
@@ -141,7 +141,7 @@ impl Chooser {
             let mut comparison = Comparison::new(ledgers, request, able);
             let (lane, reason) = self.pick(&mut comparison, able)?;
             let others = able.without(lane);
-            if in_need || ledgers[lane].cooling.may_try(request.now_ns) || others == Lanes::default() {
+            if in_need || ledgers[lane].may_try(request.load.opcode, request.now_ns) || others == Lanes::default() {
                 return Some(Choice {
                     lane,
                     reason,
@@ -171,7 +171,7 @@ impl Chooser {
 
     /// What [`Self::choose`] would answer if nothing were tried, without noting anything.
     pub(crate) fn preview(&self, ledgers: &[Arc<Ledger>], request: &RouteRequest<'_>) -> Option<(usize, Reason)> {
-        let rested = request.able.iter().filter(|lane| !ledgers[*lane].cooling.is_on(request.now_ns));
+        let rested = request.able.iter().filter(|lane| !ledgers[*lane].is_open(request.load.opcode, request.now_ns));
         let rested = rested.fold(Lanes::default(), Lanes::with);
         let able = if rested == Lanes::default() { request.able } else { rested };
         let mut comparison = Comparison::new(ledgers, request, able);

@@ -137,8 +137,8 @@ impl Router {
         );
         let reserve = if able.emulated {
             Some("a program on the processor stands in for the device: it does only what names this backend".to_owned())
-        } else if ledger.cooling.is_on(request.now_ns) {
-            Some("it failed a job a moment ago and is left alone for a while".to_owned())
+        } else if ledger.is_open(load.opcode, request.now_ns) {
+            Some("it has been failing such jobs and is left alone for a while".to_owned())
         } else {
             None
         };

@@ -1,17 +1,17 @@
 //! A lane's ledger: what its backend's jobs are expected to take, which of them are in flight, and how the backend has
 //! been doing.
 //!
-//! Times are nanoseconds since the router's start, so that a test can be the clock.
+//! Times are nanoseconds on the board's clock, so that a test can be the clock.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
 
+use megaring_board::{Board, Breaker, BreakerRule};
+use megaring_core::gate::breaker_slot;
 use megaring_core::operation::Class;
 use megaring_core::{BackendKind, Opcode};
 
-use super::cooling::Cooling;
 use super::corrections::{Cell, Corrections, SampleKind};
 use crate::cost::{CostModel, Workload};
 
@@ -57,6 +57,7 @@ pub(crate) struct Estimate {
 /// A job that a lane was given.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PendingJob {
+    pub(crate) opcode: Opcode,
     pub(crate) cell: Cell,
     /// By the line alone.
     pub(crate) line_ns: f64,
@@ -75,7 +76,9 @@ pub(crate) struct Ledger {
     /// When the lane was given its first job since it was idle, and when the last one left it.
     busy_since_ns: AtomicU64,
     departed_ns: AtomicU64,
-    pub(crate) cooling: Cooling,
+    kind: BackendKind,
+    board: Arc<Board>,
+    rule: BreakerRule,
     flow: Mutex<Flow>,
     /// For each corpus that is not on the device: what its uploads would have saved so far, in nanoseconds.
     savings: Mutex<HashMap<u32, f64>>,
@@ -118,17 +121,50 @@ impl Default for Flow {
 }
 
 impl Ledger {
-    pub(crate) fn new(kind: BackendKind, cooling: Duration, adapts: bool) -> Self {
+    /// One whose breakers are those of `kind` on the board.
+    pub(crate) fn new(kind: BackendKind, board: Arc<Board>, rule: BreakerRule, adapts: bool) -> Self {
         Self {
             estimates: RwLock::new(Arc::new(Estimates::assumed(kind))),
             backlog_ns: AtomicU64::new(0),
             busy_since_ns: AtomicU64::new(0),
             departed_ns: AtomicU64::new(0),
-            cooling: Cooling::new(cooling),
+            kind,
+            board,
+            rule,
             flow: Mutex::default(),
             savings: Mutex::default(),
             adapts,
         }
+    }
+
+    /// Now, on the board's clock.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.board.now_ns()
+    }
+
+    /// There is this operation here.
+    pub(crate) fn serves(&self, opcode: Opcode) {
+        self.breaker(opcode).install();
+    }
+
+    /// Whether jobs of an operation are to go elsewhere.
+    pub(crate) fn is_open(&self, opcode: Opcode, now_ns: u64) -> bool {
+        self.breaker(opcode).is_open(now_ns)
+    }
+
+    /// Whether a job of an operation may go here, if only to try.
+    pub(crate) fn may_try(&self, opcode: Opcode, now_ns: u64) -> bool {
+        self.breaker(opcode).may_try(&self.rule, now_ns)
+    }
+
+    /// The lane did not do a job, by its own fault.
+    pub(crate) fn failed(&self, job: &PendingJob, now_ns: u64) {
+        self.breaker(job.opcode).failed(&self.rule, job.began_ns, now_ns);
+    }
+
+    /// Several lanes of a kind share it.
+    fn breaker(&self, opcode: Opcode) -> Breaker<'_> {
+        self.board.breaker(breaker_slot(self.kind, opcode))
     }
 
     /// Replaces the estimates, and forgets what was learnt.
@@ -200,7 +236,7 @@ impl Ledger {
     /// was believed when it came, all jobs in flight would correct the same error once more.)
     pub(crate) fn answered(&self, job: &PendingJob, now_ns: u64) {
         self.departed_ns.fetch_max(now_ns, Ordering::Relaxed);
-        self.cooling.answered(job.began_ns);
+        self.breaker(job.opcode).answered(job.began_ns);
         if !self.adapts {
             return;
         }
@@ -279,8 +315,13 @@ mod tests {
 
     use super::*;
 
+    fn of(kind: BackendKind, adapts: bool) -> Ledger {
+        let board = Board::in_memory().unwrap_or_else(|error| panic!("{error}"));
+        Ledger::new(kind, board, BreakerRule::default(), adapts)
+    }
+
     fn ledger() -> Ledger {
-        Ledger::new(BackendKind::Cuda, Duration::from_secs(1), true)
+        of(BackendKind::Cuda, true)
     }
 
     fn cell() -> Cell {
@@ -292,7 +333,8 @@ mod tests {
 
     fn entry(expected_ns: u64, began_ns: u64) -> PendingJob {
         let line_ns = 1_000.0;
-        PendingJob { cell: cell(), line_ns, expected_ns, upload_ns: 0, began_ns, is_trial: false }
+        let opcode = Opcode::Search;
+        PendingJob { opcode, cell: cell(), line_ns, expected_ns, upload_ns: 0, began_ns, is_trial: false }
     }
 
     #[test]
@@ -450,7 +492,7 @@ mod tests {
 
     #[test]
     fn one_that_does_not_adapt_learns_nothing() {
-        let ledger = Ledger::new(BackendKind::Cpu, Duration::ZERO, false);
+        let ledger = of(BackendKind::Cpu, false);
         ledger.answered(&entry(1, 0), 1_000);
         assert_eq!(factor(&ledger), 1.0);
     }

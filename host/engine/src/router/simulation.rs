@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use megaring_board::{Board, BreakerRule};
 use megaring_core::operation::{Class, Shape, Size};
 use megaring_core::{BackendKind, Lacking, Opcode};
 
@@ -168,8 +169,9 @@ impl World {
     /// With a calibration each.
     fn new(backends: Vec<Simulated>) -> Self {
         let mut draw = Draw(7);
+        let board = Board::in_memory().unwrap_or_else(|error| panic!("{error}"));
         let ledgers = backends.iter().map(|backend| {
-            let ledger = Ledger::new(backend.kind, Duration::from_secs(1), true);
+            let ledger = Ledger::new(backend.kind, board.clone(), RULE, true);
             ledger.adopt(backend.calibrated(&mut draw));
             Arc::new(ledger)
         });
@@ -216,11 +218,11 @@ impl World {
             let lane =
                 if self.by_chance { (self.draw.unit() * self.ledgers.len() as f64) as usize } else { choice.lane };
             let (ledger, backend) = (&self.ledgers[lane], &self.backends[lane]);
-            let entry = entry(&choice, self.now_ns);
+            let entry = entry(load.opcode, &choice, self.now_ns);
             ledger.add(&entry);
             if backend.broken {
                 self.now_ns += 1_000;
-                ledger.cooling.failed(entry.began_ns, self.now_ns);
+                ledger.failed(&entry, self.now_ns);
                 ledger.remove(&entry);
                 self.failed[lane] += 1;
                 able = able.without(lane);
@@ -236,14 +238,17 @@ impl World {
     }
 }
 
-fn entry(choice: &Choice, began_ns: u64) -> PendingJob {
+fn entry(opcode: Opcode, choice: &Choice, began_ns: u64) -> PendingJob {
     let (cell, line_ns, expected_ns) = (choice.cell, choice.estimate.line_ns, choice.estimate.ns as u64);
-    PendingJob { cell, line_ns, expected_ns, upload_ns: 0, began_ns, is_trial: choice.reason == Reason::Trial }
+    PendingJob { opcode, cell, line_ns, expected_ns, upload_ns: 0, began_ns, is_trial: choice.reason == Reason::Trial }
 }
 
 fn three() -> World {
     World::new(BackendKind::ALL.map(Simulated::new).into())
 }
+
+/// One fault opens a breaker for a second.
+const RULE: BreakerRule = BreakerRule { failures: 1, window: Duration::from_secs(10), first: Duration::from_secs(1) };
 
 const CPU: usize = 0;
 const CUDA: usize = 1;
@@ -386,7 +391,7 @@ fn a_lane_that_is_busy_shares_its_work() {
     let mut given = [0.0; 3];
     for _ in 0..300 {
         let Some(choice) = chosen() else { break };
-        world.ledgers[choice.lane].add(&entry(&choice, 0));
+        world.ledgers[choice.lane].add(&entry(Opcode::Search, &choice, 0));
         given[choice.lane] += choice.estimate.ns;
     }
     let most = given.iter().copied().fold(0.0, f64::max);

@@ -2,6 +2,8 @@
 
 mod bench;
 mod bits;
+#[cfg(unix)]
+mod board;
 mod calibrate;
 mod change;
 mod checksum;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use megaring::{Setup, WgpuConfig};
+use megaring_board::BreakerRule;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::matrix::Matrix;
 use megaring_core::nearest::{self, Nearest, Points};
@@ -38,7 +39,12 @@ const LARGE: usize = 400;
 const K: usize = 10;
 
 /// Goes by what is assumed, whatever the fakes take, and forgives a failure at once.
-const STEADY: Routing = Routing { adapts: false, cooling: Duration::ZERO };
+const STEADY: Routing = Routing { adapts: false, breaker: after(Duration::ZERO) };
+
+/// One failure opens a breaker, for this long.
+const fn after(first: Duration) -> BreakerRule {
+    BreakerRule { failures: 1, window: Duration::from_secs(10), first }
+}
 
 /// As if fakes were measured: large jobs are worth waiting for a dozen others there, small ones are not worth their
 /// way.
@@ -304,7 +310,7 @@ async fn an_operation_that_a_backend_turns_out_not_to_know_is_done_elsewhere() {
 
 #[tokio::test]
 async fn a_backend_that_fails_is_left_alone_and_tried_again() {
-    let rig = rig_with(&[BackendKind::Cuda], Routing { cooling: Duration::from_secs(3600), ..STEADY });
+    let rig = rig_with(&[BackendKind::Cuda], Routing { breaker: after(Duration::from_secs(3600)), ..STEADY });
     let run = async || {
         let outcome = rig.engine.run(rig.search(LARGE), Terms::default()).await.expect("one of them does it");
         outcome.made.backend

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use megaring::Setup;
+use megaring_board::BreakerRule;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::matrix::Matrix;
 use megaring_core::rescore::{Hit, Ranked};
@@ -33,7 +34,10 @@ const K: usize = 10;
 const LONG: Duration = Duration::from_secs(3_600);
 
 /// Nothing is learnt of the fakes, and a failure is forgiven at once.
-const STEADY: Routing = Routing { adapts: false, cooling: Duration::ZERO };
+const STEADY: Routing = Routing {
+    adapts: false,
+    breaker: BreakerRule { failures: 1, window: Duration::from_secs(10), first: Duration::ZERO },
+};
 
 /// As if a backend took so long for whatever search: one batch of many saves all but one.
 fn taking(kind: BackendKind, fixed_ns: f64) -> CostModel {

@@ -37,6 +37,7 @@ pub(crate) struct Wanted {
     pub(crate) tenant_jobs: usize,
     pub(crate) queue: Duration,
     pub(crate) wgpu: Option<WgpuConfig>,
+    pub(crate) board_file: Option<std::path::PathBuf>,
 }
 
 impl Default for Wanted {
@@ -46,6 +47,7 @@ impl Default for Wanted {
             tenant_jobs: 0,
             queue: Duration::ZERO,
             wgpu: None,
+            board_file: None,
         }
     }
 }
@@ -134,6 +136,7 @@ pub(crate) fn engine(folder: &std::path::Path, setup: &Wanted) -> Arc<Engine> {
     (config.cpu_workers, config.ring_slots, config.arena_bytes) = (2, 64, 64 << 20);
     (config.cuda, config.wgpu) = (None, setup.wgpu.clone());
     (config.engine.tenant_jobs, config.engine.queue) = (setup.tenant_jobs, setup.queue);
+    config.engine.board_file = setup.board_file.clone();
     config.start(store).expect("the engine starts")
 }
 

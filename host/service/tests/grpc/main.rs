@@ -11,6 +11,7 @@ mod corpora;
 mod encode;
 mod explain;
 mod filter;
+mod gate;
 mod join;
 mod long_answers;
 #[path = "../support/packed.rs"]

@@ -1,0 +1,153 @@
+//! The gate before every call: it is asked once, before a message is decoded.
+//!
+//! Of a call of one message the gate is told how long that is: the first five bytes of a gRPC message say so, and they
+//! are waited for. Of a stream it is asked at once, as of a call without a message; the size of its messages is limited
+//! as they come. What is refused is never read any further. Health and reflection have no row in the table, and pass.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http_body::{Body as _, Frame, SizeHint};
+use megaring_core::Error;
+use megaring_core::gate::{self, Handler, Role, TOOLS};
+use megaring_simd::gate::{Call, Gate};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, http};
+use tower::{Layer, Service};
+
+use crate::error::status;
+
+/// Bytes before a message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
+
+/// Wraps services in [`GateService`].
+#[derive(Clone)]
+pub(super) struct GateLayer(pub(super) Arc<Gate>);
+
+/// A service that only those calls reach which the gate lets in.
+#[derive(Clone)]
+pub(super) struct GateService<S> {
+    gate: Arc<Gate>,
+    inner: S,
+}
+
+impl<S> Layer<S> for GateLayer {
+    type Service = GateService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        GateService { gate: self.0.clone(), inner }
+    }
+}
+
+impl<S> Service<http::Request<Body>> for GateService<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<S::Response, S::Error>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let Some(tool) = gate::tool_id(request.uri().path().trim_start_matches('/')) else {
+            return Box::pin(self.inner.call(request));
+        };
+        // Without tenants every caller is the local one, who may do everything.
+        let mut call = Call { tool, role: Role::Admin, bytes: 0 };
+        if TOOLS[usize::from(tool)].handler == Handler::Streaming as u8 {
+            return match refusal(&self.gate, call) {
+                Some(refusal) => Box::pin(async move { Ok(refusal.into_http()) }),
+                None => Box::pin(self.inner.call(request)),
+            };
+        }
+        let gate = self.gate.clone();
+        // The one that is ready; what is left in its place is asked anew.
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let begun = Begun::read(body).await;
+            call.bytes = begun.announced();
+            match refusal(&gate, call) {
+                Some(refusal) => Ok(refusal.into_http()),
+                None => inner.call(http::Request::from_parts(parts, Body::new(begun))).await,
+            }
+        })
+    }
+}
+
+fn refusal(gate: &Gate, call: Call) -> Option<Status> {
+    let decision = gate.check(call);
+    if decision.is_allowed() {
+        return None;
+    }
+    gate.denial(call, &decision).map(|denial| status(&Error::Denied(denial)))
+}
+
+/// A body whose beginning was read.
+struct Begun {
+    head: BytesMut,
+    /// What came in the place of more data.
+    then: Option<Result<Frame<Bytes>, Status>>,
+    rest: Body,
+}
+
+impl Begun {
+    /// Reads the prefix of the first message, or what there is.
+    async fn read(mut rest: Body) -> Self {
+        let mut head = BytesMut::new();
+        while head.len() < PREFIX_BYTES {
+            match poll_fn(|context| Pin::new(&mut rest).poll_frame(context)).await {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if head.is_empty() => head = BytesMut::from(data),
+                    Ok(data) => head.extend_from_slice(&data),
+                    Err(trailers) => return Self { head, then: Some(Ok(trailers)), rest },
+                },
+                Some(Err(broken)) => return Self { head, then: Some(Err(broken)), rest },
+                None => break,
+            }
+        }
+        Self { head, then: None, rest }
+    }
+
+    /// Bytes of the first message, as its sender has them; 0 where there is none.
+    fn announced(&self) -> u64 {
+        self.head.get(1..PREFIX_BYTES).map_or(0, |mut length| u64::from(length.get_u32()))
+    }
+}
+
+impl http_body::Body for Begun {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        if !self.head.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(self.head.split().freeze()))));
+        }
+        match self.then.take() {
+            Some(then) => Poll::Ready(Some(then)),
+            None => Pin::new(&mut self.rest).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.head.is_empty() && self.then.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // Nobody asks a request's body, whose length gRPC does not know either.
+        SizeHint::default()
+    }
+}
