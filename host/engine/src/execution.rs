@@ -21,6 +21,7 @@ use crate::outcome::{Made, Outcome};
 use crate::reaper::{await_ticket, wait_ticket};
 use crate::router::{LedgerEntry, Route};
 use crate::submit::{Announce, DEPTH, limits, refusal, submit};
+use crate::telemetry;
 use crate::terms::Terms;
 
 /// How long a job waits before it asks a full ring again for the room its permit promised. Only blocks scattered among
@@ -129,8 +130,12 @@ impl<O: Answered> Admitted<O> {
         pieces: Vec<Piece>,
         permit: Result<Permit, Error>,
     ) -> Result<Self, Error> {
-        let permit = Some(permit.inspect_err(|_| engine.metrics().refused())?);
         let size = job.size();
+        let refused = |_: &Error| {
+            engine.metrics().refused();
+            engine.telemetry().turned_away(&terms, O::OPCODE, &size);
+        };
+        let permit = Some(permit.inspect_err(refused)?);
         Ok(Self { engine, job: Arc::new(job), terms, size, pieces, since, permit })
     }
 
@@ -152,7 +157,7 @@ impl<O: Answered> Admitted<O> {
     pub(crate) fn answered(self, mut outcome: Outcome<O::Answer>, answers: usize) -> Result<Outcome<O::Answer>, Error> {
         check_answers::<O>(&self.terms, answers)?;
         self.engine.metrics().batched();
-        report::<O>(&self.engine, &self.size, &self.terms, self.since, &mut outcome.made);
+        report::<O>(&self.engine, &self.size, &self.terms, self.since, (Duration::ZERO, &mut outcome.made));
         Ok(outcome)
     }
 }
@@ -456,13 +461,13 @@ impl<O: Answered> Execution<O> {
 
     fn into_outcome(self) -> Outcome<O::Answer> {
         let Self { engine, terms, size, attempt, since, permit, .. } = self;
-        let Attempt { answer, mut made, mut entry, submitted, .. } = attempt;
+        let Attempt { answer, mut made, mut entry, submitted, expected, .. } = attempt;
         if submitted {
             entry.answered();
         }
         // A batch is reported by each of its members.
         if permit.is_some() {
-            report::<O>(&engine, &size, &terms, since, &mut made);
+            report::<O>(&engine, &size, &terms, since, (expected, &mut made));
         }
         Outcome { answer, made }
     }
@@ -486,9 +491,16 @@ fn check_answers<O: Answered>(terms: &Terms, found: usize) -> Result<(), Error> 
 }
 
 /// Tells metrics and telemetry of an answered job, and the answer how long the job waited.
-fn report<O: Answered>(engine: &Engine, size: &Size, terms: &Terms, since: Instant, made: &mut Made) {
+fn report<O: Answered>(
+    engine: &Engine,
+    size: &Size,
+    terms: &Terms,
+    since: Instant,
+    (predicted, made): (Duration, &mut Made),
+) {
     let took = since.elapsed();
     made.queue = took.saturating_sub(made.compute).saturating_sub(made.rescore);
     engine.metrics().answered(size.items, took);
-    engine.telemetry().answered(O::OPCODE, size, &terms.tenant, took);
+    let answered = telemetry::Answered { opcode: O::OPCODE, size, backend: made.backend, predicted, took };
+    engine.telemetry().answered(terms, &answered);
 }

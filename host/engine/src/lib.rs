@@ -43,6 +43,7 @@ pub mod measure;
 pub mod metrics;
 mod outcome;
 pub mod reaper;
+pub mod recorder;
 pub mod router;
 pub mod submit;
 pub mod telemetry;

@@ -1,24 +1,36 @@
-//! Telemetry: every answered job leaves an event in an event ring, which other threads (and, where the ring is a file,
-//! other processes) read at their own pace. Publishing never waits; slow readers lose events and are told how many.
+//! Telemetry: what becomes of jobs and calls leaves events in an event ring, which other threads (and, where the ring is a
+//! file, other processes) read at their own pace. Publishing never waits; slow readers lose events and are told how many.
+//!
+//! An event's kind and data are those of a ledger's record ([`Kind`], [`Entry`]), its source is the tenant, its
+//! confidence 1.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use megaring_core::gate::{Denial, Role};
 use megaring_core::operation::Size;
-use megaring_core::{Error, Opcode};
-use megaring_ring::event_ring::{Event, EventProducer, EventRing, EventRingConfig};
+use megaring_core::{BackendKind, Error, Opcode};
+use megaring_ledger::{Entry, Kind, Reason};
+use megaring_ring::event_ring::{EventProducer, EventRing, EventRingConfig};
 use megaring_ring::slot::fnv1a64;
 
-/// Kind of the event that reports an answered job. Its data: opcode u16, 6 zero bytes, items u64, bytes u64 (of the
-/// rows, codes, coordinates or texts that are read at least once), nanoseconds u64,
-/// little-endian; its source is the tenant, its confidence 1.
-pub const JOB_ANSWERED: u64 = 1;
+use crate::terms::Terms;
 
 /// Where events go.
 pub struct Telemetry {
     ring: Arc<EventRing>,
     producer: EventProducer,
+}
+
+/// What a job was expected to be, and what it came to.
+pub(crate) struct Answered<'a> {
+    pub(crate) opcode: Opcode,
+    pub(crate) size: &'a Size,
+    pub(crate) backend: BackendKind,
+    /// Until the answer, once it was its turn; zero where nothing was predicted for it alone.
+    pub(crate) predicted: Duration,
+    pub(crate) took: Duration,
 }
 
 impl Telemetry {
@@ -39,17 +51,52 @@ impl Telemetry {
         &self.ring
     }
 
-    pub(crate) fn answered(&self, opcode: Opcode, size: &Size, tenant: &str, took: Duration) {
-        let mut data = [0; 32];
-        data[..2].copy_from_slice(&(opcode as u16).to_le_bytes());
-        data[8..16].copy_from_slice(&size.items.to_le_bytes());
-        data[16..24].copy_from_slice(&size.bytes.to_le_bytes());
-        data[24..].copy_from_slice(&u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).to_le_bytes());
+    pub(crate) fn answered(&self, terms: &Terms, answered: &Answered<'_>) {
+        let Answered { opcode, size, backend, predicted, took } = answered;
+        let entry = Entry {
+            opcode: *opcode as u16,
+            backend: *backend as u8,
+            items: size.items,
+            bytes: size.bytes,
+            measured_ns: nanos(*took),
+            predicted_ns: nanos(*predicted),
+            ..of(terms.passed)
+        };
+        self.publish(Kind::ANSWERED, &terms.tenant, &entry);
+    }
+
+    /// A job of which admission has refused a place.
+    pub(crate) fn turned_away(&self, terms: &Terms, opcode: Opcode, size: &Size) {
+        let entry = Entry { opcode: opcode as u16, items: size.items, bytes: size.bytes, ..of(terms.passed) };
+        self.publish(Kind::REFUSED, &terms.tenant, &entry);
+    }
+
+    /// A call that the gate has refused; `bytes` are those of its message.
+    pub fn denied(&self, tenant: &str, tool: u16, role: Role, bytes: u64, denial: &Denial) {
+        let entry = Entry { bytes, reason: Reason(denial.reason as u8), ..of(Some((tool, role))) };
+        self.publish(Kind::REFUSED, tenant, &entry);
+    }
+
+    /// Rows that were added to corpora ([`Kind::APPENDED`]), or rows or a corpus that are gone ([`Kind::DROPPED`]).
+    pub fn changed(&self, kind: Kind, tenant: &str, passed: Option<(u16, Role)>, rows: u64) {
+        self.publish(kind, tenant, &Entry { count: rows, ..of(passed) });
+    }
+
+    fn publish(&self, kind: Kind, tenant: &str, entry: &Entry) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        // 32 bytes and a confidence of 1 always make an event.
-        if let Ok(event) = Event::new(JOB_ANSWERED, fnv1a64(tenant.as_bytes()), now_ns, 1.0, &data) {
+        // A confidence of 1 always makes an event.
+        if let Ok(event) = entry.event(kind, fnv1a64(tenant.as_bytes()), nanos(now), 1.0) {
             self.producer.publish(&event);
         }
     }
+}
+
+/// An entry that says who asked for what.
+fn of(passed: Option<(u16, Role)>) -> Entry {
+    let (tool, role) = passed.map_or((Entry::NO_TOOL, 0), |(tool, role)| (tool, role as u8));
+    Entry { tool, role, ..Entry::default() }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

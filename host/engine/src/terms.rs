@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use megaring_core::BackendKind;
+use megaring_core::gate::Role;
 
 /// A caller's terms.
 #[derive(Debug, Clone, Default)]
@@ -16,4 +17,6 @@ pub struct Terms {
     /// Answers the caller can take in all, such as hits; a job that finds more fails as soon as it does. `None` is no
     /// limit.
     pub max_answers: Option<usize>,
+    /// The call that asks, by its id, and its caller's role, as the gate let them in; for the record alone.
+    pub passed: Option<(u16, Role)>,
 }

@@ -174,7 +174,8 @@ impl Server {
         let (mut health, health_service) = health_reporter();
         report(&health, ServingStatus::Serving).await;
         let routes = routes(&config, engine.clone(), keeper, draining)?.add_service(compressing!(health_service));
-        let serving = builder(gate).add_routes(routes).serve_with_incoming_shutdown(incoming, async {
+        let layer = gate::GateLayer { gate, engine: engine.clone() };
+        let serving = builder(layer).add_routes(routes).serve_with_incoming_shutdown(incoming, async {
             // A sender that is gone means the same as one that sent.
             let _ = closed.await;
         });
@@ -228,7 +229,7 @@ fn tell_board(engine: &Arc<Engine>) -> Result<Telling, ServeError> {
     })))
 }
 
-fn builder(gate: Arc<Gate>) -> tonic::transport::Server<Layers> {
+fn builder(gate: gate::GateLayer) -> tonic::transport::Server<Layers> {
     tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -237,7 +238,7 @@ fn builder(gate: Arc<Gate>) -> tonic::transport::Server<Layers> {
         // tonic's own default is no limit.
         .http2_max_local_error_reset_streams(Some(MOST_FORCED_RESETS))
         .layer(deadline::DeadlineLayer)
-        .layer(gate::GateLayer(gate))
+        .layer(gate)
         .layer(compression::CompressionLayer)
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use megaring_core::Error;
+use megaring_core::gate::Role;
 use megaring_corpus::Wanted;
 use megaring_engine::Engine;
 use megaring_engine::calibration::Keeper;
@@ -52,6 +53,15 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline(pub Instant);
 
+/// A call that the gate let in: put into a request's extensions by the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed {
+    /// Its id in the table of calls.
+    pub tool: u16,
+    /// Its caller's role.
+    pub role: Role,
+}
+
 impl Service {
     /// Handlers over an engine and what keeps its calibration. `draining` turns true once, when no new work is to be
     /// taken.
@@ -71,12 +81,14 @@ impl Service {
 struct Caller {
     tenant: String,
     deadline: Option<Instant>,
+    passed: Option<(u16, Role)>,
 }
 
 impl Caller {
     fn of<T>(request: &Request<T>) -> Result<Self, Error> {
         let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
-        Ok(Self { tenant: validate::tenant(request.metadata())?, deadline })
+        let passed = request.extensions().get::<Passed>().map(|passed| (passed.tool, passed.role));
+        Ok(Self { tenant: validate::tenant(request.metadata())?, deadline, passed })
     }
 }
 

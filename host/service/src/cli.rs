@@ -28,6 +28,7 @@ mod explain;
 mod fetch;
 mod import;
 mod join;
+mod ledger;
 mod nearest;
 mod search;
 mod selection;
@@ -81,6 +82,9 @@ enum Command {
     Calibrate(calibrate::CalibrateArgs),
     /// How a running server is: its load, what it leaves alone because it fails, and its rate limiters
     Board(board::BoardArgs),
+    /// What a server has kept of what became of calls, the Merkle root over it, and proofs
+    #[command(subcommand, arg_required_else_help = true)]
+    Ledger(ledger::LedgerCommand),
     /// Which backend would do a job of a size, and why
     Explain(explain::ExplainArgs),
     /// Measure how fast each backend of this machine is, and from where on which one wins
@@ -103,6 +107,7 @@ impl Command {
             Self::Calibrate(_) => Some("calibrate"),
             Self::Bench(_) => Some("bench"),
             Self::Doctor => Some("doctor"),
+            Self::Ledger(_) => Some("ledger"),
             Self::Corpus(command) => command.is_of_this_machine(),
             Self::Board(_)
             | Self::Explain(_)
@@ -175,6 +180,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Checksum(args) => checksum::run(&args, settings, output),
         Command::Calibrate(args) => calibrate::run(&args, settings, output),
         Command::Board(args) => board::run(&args, settings, output),
+        Command::Ledger(command) => ledger::run(command, settings, output),
         Command::Explain(args) => explain::run(&args, settings, output),
         Command::Bench(args) => bench::run(&args, settings, output),
         Command::Doctor => crate::doctor::run(settings, output),

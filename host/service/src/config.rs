@@ -117,6 +117,15 @@ pub struct Settings {
     /// A server's state board, which other processes can map [default: .board in the data folder]
     #[arg(long, global = true, env = "MEGARING_BOARD", value_name = "FILE")]
     pub board: Option<PathBuf>,
+    /// Whether a server keeps what becomes of calls in a ledger: on or off
+    #[arg(long, global = true, env = "MEGARING_LEDGER", value_name = "WHEN", default_value_t = Keeping::On)]
+    pub ledger: Keeping,
+    /// Folder of the ledger [default: .ledger in the data folder]
+    #[arg(long, global = true, env = "MEGARING_LEDGER_FOLDER", value_name = "FOLDER")]
+    pub ledger_folder: Option<PathBuf>,
+    /// Segments of 65,536 records (8 MiB) that the ledger keeps, the newest; of older ones their roots stay; 0 is all
+    #[arg(long, global = true, env = "MEGARING_LEDGER_SEGMENTS", value_name = "N", default_value_t = 0)]
+    pub ledger_segments: u64,
     /// How often calls of a kind may come, as in search=100 a second, or search=100:20 with 20 at once; may be given
     /// several times
     #[arg(long, global = true, env = "MEGARING_RATE", value_name = "KIND=RATE", value_delimiter = ',', value_parser = rate)]
@@ -148,6 +157,15 @@ pub enum GpuUse {
     Off,
 }
 
+/// Whether a server keeps a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// It does. A disk that is full holds up no answer.
+    On,
+    /// It does not.
+    Off,
+}
+
 /// Whether a server measures its backends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Calibrating {
@@ -157,13 +175,13 @@ pub enum Calibrating {
     Off,
 }
 
-/// A setting that is `auto` or `off`.
-macro_rules! auto_or_off {
-    ($name:ident) => {
+/// A setting that is a word or `off`.
+macro_rules! word_or_off {
+    ($name:ident { $on:ident $word:literal }) => {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(match self {
-                    Self::Auto => "auto",
+                    Self::$on => $word,
                     Self::Off => "off",
                 })
             }
@@ -173,21 +191,26 @@ macro_rules! auto_or_off {
             type Err = String;
 
             fn from_str(name: &str) -> Result<Self, Self::Err> {
-                let choices = [Self::Auto, Self::Off];
-                choices.into_iter().find(|choice| choice.to_string() == name).ok_or_else(|| "it is auto or off".into())
+                let choices = [Self::$on, Self::Off];
+                let found = choices.into_iter().find(|choice| choice.to_string() == name);
+                found.ok_or_else(|| concat!("it is ", $word, " or off").into())
             }
         }
     };
 }
 
-auto_or_off!(GpuUse);
-auto_or_off!(Calibrating);
+word_or_off!(GpuUse { Auto "auto" });
+word_or_off!(Calibrating { Auto "auto" });
+word_or_off!(Keeping { On "on" });
 
 /// Name of the calibration's file in the data folder. A name with a dot is no corpus's.
 const CALIBRATION: &str = ".calibration.json";
 
 /// The same of the state board.
 const BOARD: &str = ".board";
+
+/// The same of the ledger's folder.
+const LEDGER: &str = ".ledger";
 
 /// Loopback only: nothing here asks callers who they are.
 const LISTEN: &str = "127.0.0.1:7272";
@@ -242,6 +265,12 @@ impl Settings {
     #[must_use]
     pub fn board_file(&self) -> PathBuf {
         self.board.clone().unwrap_or_else(|| self.data.join(BOARD))
+    }
+
+    /// Where a server's ledger is.
+    #[must_use]
+    pub fn ledger_folder(&self) -> PathBuf {
+        self.ledger_folder.clone().unwrap_or_else(|| self.data.join(LEDGER))
     }
 
     /// How the engine of a server is set up.

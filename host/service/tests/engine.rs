@@ -233,7 +233,7 @@ async fn every_answered_job_leaves_an_event() {
     let mut events = rig.engine.telemetry().ring().consumer(Start::Oldest).expect("a place");
     rig.engine.run(rig.search(3), Terms { tenant: "who".into(), ..Terms::default() }).await.expect("a good job");
     let Read::Event(event) = events.try_read() else { panic!("an event is there") };
-    assert_eq!(event.kind(), megaring_engine::telemetry::JOB_ANSWERED);
+    assert_eq!(event.kind(), megaring_ledger::Kind::ANSWERED.0);
     assert_eq!(event.source(), megaring_ring::fnv1a64(b"who"));
     assert_eq!(&event.data()[..2], (megaring_core::Opcode::Search as u16).to_le_bytes());
     assert_eq!(&event.data()[8..16], 3_u64.to_le_bytes());

@@ -43,7 +43,8 @@ impl Entrance {
         let open = gate_over(board.clone(), NEVER_MET)?;
         let failing = installed()?;
         for kind in BackendKind::ALL {
-            let rule = BreakerRule { failures: 1, first: std::time::Duration::from_secs(86_400), ..BreakerRule::default() };
+            let rule =
+                BreakerRule { failures: 1, first: std::time::Duration::from_secs(86_400), ..BreakerRule::default() };
             failing.breaker(gate::breaker_slot(kind, Opcode::Search)).failed(&rule, 0, failing.now_ns());
         }
         let broken = gate_over(failing, NEVER_MET)?;

@@ -208,6 +208,7 @@ fn common_terms(members: &[Member]) -> Terms {
         deadline: deadline.and_then(|all| all.into_iter().max()),
         backend: first.backend,
         max_answers: None,
+        passed: first.passed,
     }
 }
 

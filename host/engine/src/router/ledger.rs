@@ -316,7 +316,7 @@ mod tests {
     use super::*;
 
     fn of(kind: BackendKind, adapts: bool) -> Ledger {
-        let board = Board::in_memory().unwrap_or_else(|error| panic!("{error}"));
+        let board = Board::in_memory().unwrap_or_else(|error| unreachable!("a page of memory: {error}"));
         Ledger::new(kind, board, BreakerRule::default(), adapts)
     }
 

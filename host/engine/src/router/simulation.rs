@@ -169,7 +169,7 @@ impl World {
     /// With a calibration each.
     fn new(backends: Vec<Simulated>) -> Self {
         let mut draw = Draw(7);
-        let board = Board::in_memory().unwrap_or_else(|error| panic!("{error}"));
+        let board = Board::in_memory().unwrap_or_else(|error| unreachable!("a page of memory: {error}"));
         let ledgers = backends.iter().map(|backend| {
             let ledger = Ledger::new(backend.kind, board.clone(), RULE, true);
             ledger.adopt(backend.calibrated(&mut draw));

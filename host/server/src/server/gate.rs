@@ -13,6 +13,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
 use megaring_core::Error;
 use megaring_core::gate::{self, Handler, Role, TOOLS};
+use megaring_engine::Engine;
 use megaring_simd::gate::{Call, Gate};
 use tonic::Status;
 use tonic::body::Body;
@@ -20,18 +21,24 @@ use tonic::codegen::{BoxFuture, http};
 use tower::{Layer, Service};
 
 use crate::error::status;
+use crate::service::Passed;
+use crate::validate;
 
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
 /// Wraps services in [`GateService`].
 #[derive(Clone)]
-pub(super) struct GateLayer(pub(super) Arc<Gate>);
+pub(super) struct GateLayer {
+    pub(super) gate: Arc<Gate>,
+    /// Told of what is refused.
+    pub(super) engine: Arc<Engine>,
+}
 
 /// A service that only those calls reach which the gate lets in.
 #[derive(Clone)]
 pub(super) struct GateService<S> {
-    gate: Arc<Gate>,
+    layer: GateLayer,
     inner: S,
 }
 
@@ -39,7 +46,7 @@ impl<S> Layer<S> for GateLayer {
     type Service = GateService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        GateService { gate: self.0.clone(), inner }
+        GateService { layer: self.clone(), inner }
     }
 }
 
@@ -57,19 +64,20 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let Some(tool) = gate::tool_id(request.uri().path().trim_start_matches('/')) else {
             return Box::pin(self.inner.call(request));
         };
         // Without tenants every caller is the local one, who may do everything.
         let mut call = Call { tool, role: Role::Admin, bytes: 0 };
+        request.extensions_mut().insert(Passed { tool, role: call.role });
         if TOOLS[usize::from(tool)].handler == Handler::Streaming as u8 {
-            return match refusal(&self.gate, call) {
+            return match self.layer.refusal(call, request.headers()) {
                 Some(refusal) => Box::pin(async move { Ok(refusal.into_http()) }),
                 None => Box::pin(self.inner.call(request)),
             };
         }
-        let gate = self.gate.clone();
+        let layer = self.layer.clone();
         // The one that is ready; what is left in its place is asked anew.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
@@ -77,7 +85,7 @@ where
             let (parts, body) = request.into_parts();
             let begun = Begun::read(body).await;
             call.bytes = begun.announced();
-            match refusal(&gate, call) {
+            match layer.refusal(call, &parts.headers) {
                 Some(refusal) => Ok(refusal.into_http()),
                 None => inner.call(http::Request::from_parts(parts, Body::new(begun))).await,
             }
@@ -85,12 +93,18 @@ where
     }
 }
 
-fn refusal(gate: &Gate, call: Call) -> Option<Status> {
-    let decision = gate.check(call);
-    if decision.is_allowed() {
-        return None;
+impl GateLayer {
+    fn refusal(&self, call: Call, headers: &http::HeaderMap) -> Option<Status> {
+        let decision = self.gate.check(call);
+        if decision.is_allowed() {
+            return None;
+        }
+        let denial = self.gate.denial(call, &decision)?;
+        // A name that is none is refused by itself where a call is let in.
+        let tenant = headers.get(validate::TENANT).and_then(|name| name.to_str().ok()).unwrap_or_default();
+        self.engine.telemetry().denied(tenant, call.tool, call.role, call.bytes, &denial);
+        Some(status(&Error::Denied(denial)))
     }
-    gate.denial(call, &decision).map(|denial| status(&Error::Denied(denial)))
 }
 
 /// A body whose beginning was read.

@@ -6,6 +6,7 @@ use megaring_core::{Error, Violation};
 use megaring_corpus::{Appender, CreateOptions, Deleted, Store};
 use megaring_engine::Terms;
 use megaring_engine::admission::Demand;
+use megaring_ledger::Kind;
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::corpora_server::Corpora;
 use megaring_proto::v1::fetch_request::Which;
@@ -36,14 +37,14 @@ impl Corpora for Service {
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<pb::AppendResponse>, Status> {
-        self.add(request.into_inner(), Store::append).await
+        self.add(request, Store::append).await
     }
 
     async fn upsert(
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<pb::AppendResponse>, Status> {
-        self.add(request.into_inner(), Store::upsert).await
+        self.add(request, Store::upsert).await
     }
 
     async fn delete(
@@ -83,7 +84,9 @@ impl Corpora for Service {
         }
         // As an append's end.
         tokio::task::yield_now().await;
+        let Caller { tenant, passed, .. } = caller.clone();
         let deleted = answered(self.do_delete(caller, corpus, (ids, text_ids), filter)).await?;
+        self.engine.telemetry().changed(Kind::DROPPED, &tenant, passed, deleted.rows as u64);
         Ok(Response::new(reply::deleted(deleted)))
     }
 
@@ -105,12 +108,15 @@ impl Corpora for Service {
     }
 
     async fn drop(&self, request: Request<pb::DropRequest>) -> Result<Response<pb::DropResponse>, Status> {
+        let Caller { tenant, passed, .. } = Caller::of(&request).map_err(|error| status(&error))?;
         let (service, request) = (self.clone(), request.into_inner());
         let work = move || {
             service.refuse_if_draining()?;
-            service.engine.store().drop_corpus(&request.name)
+            let rows = service.engine.store().describe(&request.name).map_or(0, |corpus| corpus.rows);
+            service.engine.store().drop_corpus(&request.name).map(|()| rows)
         };
-        answered(blocking(work)).await?;
+        let rows = answered(blocking(work)).await?;
+        self.engine.telemetry().changed(Kind::DROPPED, &tenant, passed, rows as u64);
         Ok(Response::new(pb::DropResponse {}))
     }
 }
@@ -135,7 +141,7 @@ fn unnamed() -> Status {
 impl Service {
     async fn do_delete(
         &self,
-        Caller { tenant, deadline }: Caller,
+        Caller { tenant, deadline, .. }: Caller,
         corpus: String,
         (ids, text_ids): (Vec<u64>, Vec<String>),
         filter: Option<pb::Filter>,
@@ -157,9 +163,11 @@ impl Service {
     /// Takes the rows of a stream, by what `begin` begins.
     async fn add(
         &self,
-        mut messages: Streaming<pb::AppendRequest>,
+        request: Request<Streaming<pb::AppendRequest>>,
         begin: fn(&Store, &str) -> Result<Appender, Error>,
     ) -> Result<Response<pb::AppendResponse>, Status> {
+        let caller = Caller::of(&request).map_err(|error| status(&error))?;
+        let mut messages = request.into_inner();
         let Some(first) = messages.message().await? else { return Err(unnamed()) };
         let mut append = answered(Append::begin(self.clone(), first, begin)).await?;
         while let Some(message) = messages.message().await? {
@@ -168,7 +176,10 @@ impl Service {
         // A call that its client cancelled looks as if its messages had ended; but once the handler gives way, it is
         // dropped.
         tokio::task::yield_now().await;
-        answered(append.commit()).await.map(Response::new)
+        let rows = append.appender.rows() as u64;
+        let appended = answered(append.commit()).await?;
+        self.engine.telemetry().changed(Kind::APPENDED, &caller.tenant, caller.passed, rows);
+        Ok(Response::new(appended))
     }
 }
 

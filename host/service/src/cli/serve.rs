@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use megaring_corpus::Access;
 use megaring_engine::Engine;
+use megaring_engine::recorder::Recorder;
+use megaring_ledger::{Ledger, Options as LedgerOptions};
 use megaring_server::{Drained, ServeError, Server};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::config::{Calibrating, Settings};
+use crate::config::{Calibrating, Keeping, Settings};
 use crate::console::{Failure, Output, counted, duration_text, message, shown};
 
 /// How long threads that still read or write files may take after the server has ended.
@@ -19,6 +21,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     let store = settings.store(Access::Exclusive)?;
     let engine = settings.setup()?.start(store)?;
+    let recorder = record(settings, &engine)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -38,6 +41,9 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
     });
     runtime.shutdown_timeout(LINGER);
     let drained = ended?;
+    let kept = recorder.as_ref().map(Recorder::state);
+    // What happened last is kept, too.
+    drop(recorder);
     let sums = engine.metrics().snapshot();
     let record = json!({
         "event": "ended",
@@ -48,6 +54,8 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
         "items_answered": sums.items_answered,
         "failovers": sums.failovers,
         "counters": counters(&engine),
+        "ledger_lost": kept.as_ref().map(|kept| kept.lost),
+        "ledger_fault": kept.as_ref().and_then(|kept| kept.fault.clone()),
     });
     output.answer(&record, || {
         let (jobs, items) = (counted(sums.jobs_answered, "job", "jobs"), counted(sums.items_answered, "item", "items"));
@@ -64,6 +72,18 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
             Err(Failure::Work(format!("calls under way were cut off, since they were not done within {limit}")))
         }
     }
+}
+
+/// Begins to keep what becomes of calls, where that is wanted.
+fn record(settings: &Settings, engine: &Engine) -> Result<Option<Recorder>, Failure> {
+    if settings.ledger == Keeping::Off {
+        return Ok(None);
+    }
+    let ledger = Ledger::open(settings.ledger_folder(), LedgerOptions::default()).map_err(|error| {
+        let help = "`megaring ledger verify` names what is damaged; `--ledger off` serves without one";
+        Failure::Work(format!("the ledger: {error}; {help}"))
+    })?;
+    Ok(Some(Recorder::start(engine.telemetry().ring(), ledger, settings.ledger_segments)?))
 }
 
 /// Listens on the first address that this machine has, of those that the setting stands for.

@@ -14,6 +14,8 @@ mod cuda;
 mod explain;
 mod import;
 mod join;
+#[cfg(unix)]
+mod ledger;
 #[cfg(target_os = "linux")]
 #[path = "../support/packed.rs"]
 mod packed;

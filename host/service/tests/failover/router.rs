@@ -1,11 +1,18 @@
 //! What the router says of jobs over backends that run, that have failed and that are not there.
 
+use std::sync::Arc;
+
+use megaring_board::Board;
 use megaring_core::{BackendKind, Operation};
 use megaring_engine::lane::Lane;
 use megaring_engine::router::{Reason, Router};
 
 use crate::fake::{fake, fake_on};
 use crate::{LARGE, STEADY, question, rig, wishing};
+
+fn board() -> Arc<Board> {
+    Board::in_memory().expect("a page of memory")
+}
 
 #[test]
 fn the_router_says_why_a_job_goes_where_it_goes() {
@@ -14,7 +21,7 @@ fn the_router_says_why_a_job_goes_where_it_goes() {
         .map(fake)
         .map(|(handle, (backend, ring))| (handle, Lane::new(backend, ring).expect("a thread")))
         .unzip();
-    let router = Router::new(lanes, vec![(BackendKind::Wgpu, "there is none".into())], STEADY);
+    let router = Router::new(lanes, vec![(BackendKind::Wgpu, "there is none".into())], STEADY, board());
     let job = rig(&[]).search(LARGE);
     let route = |wish, tried: &[usize]| {
         let route = router.route(&job, &job.size(), &wishing(wish), tried).map_err(|error| error.to_string())?;
@@ -46,7 +53,7 @@ fn an_emulated_device_works_for_those_who_ask_for_it() {
         .map(|(kind, emulated)| fake_on(kind, emulated))
         .map(|(handle, (backend, ring))| (handle, Lane::new(backend, ring).expect("a thread")))
         .unzip();
-    let router = Router::new(lanes, Vec::new(), STEADY);
+    let router = Router::new(lanes, Vec::new(), STEADY, board());
     let job = rig(&[]).search(LARGE);
     let kind = |wish| {
         router
