@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow_array::timezone::Tz;
 use arrow_schema::{DataType, Field, Schema};
 use megaring_core::{Element, RowType};
 
@@ -63,4 +64,13 @@ pub(crate) fn embedding_type(row_type: RowType) -> DataType {
         Element::Float32 => DataType::FixedSizeList(Arc::new(Field::new("item", DataType::Float32, false)), width),
         Element::Bit => DataType::FixedSizeBinary(width * size_of::<f32>() as i32),
     }
+}
+
+/// A time zone in a column's type, at any depth, that is not known here: its moments cannot be told as text.
+pub(crate) fn unknown_zone(kind: &DataType) -> Option<Arc<str>> {
+    let whole = Schema::new(vec![Field::new("", kind.clone(), true)]);
+    whole.flattened_fields().into_iter().find_map(|field| match field.data_type() {
+        DataType::Timestamp(_, Some(zone)) if zone.parse::<Tz>().is_err() => Some(zone.clone()),
+        _ => None,
+    })
 }

@@ -14,7 +14,7 @@ use megaring_core::Error;
 use megaring_core::corpus::CorpusView;
 use serde_json::Value as Json;
 
-use crate::columns::EMBEDDING;
+use crate::columns::{EMBEDDING, unknown_zone};
 use crate::fault::{Fault, guarded};
 use crate::ids::{IdSet, TextSet};
 use crate::piece::encode;
@@ -59,9 +59,14 @@ fn value(array: &ArrayRef, name: &str, row: usize) -> Result<Json, Error> {
     if array.is_null(row) || *array.data_type() == DataType::Null {
         return Ok(Json::Null);
     }
-    let shown = ArrayFormatter::try_new(array, &FormatOptions::default())
-        .and_then(|formatter| formatter.value(row).try_to_string())
-        .map_err(|error| Error::field(FIELD, format!("{name}: {error}")))?;
+    let shown = || ArrayFormatter::try_new(array, &FormatOptions::default())?.value(row).try_to_string();
+    let shown = guarded(shown).map_err(|error| match unknown_zone(array.data_type()) {
+        Some(zone) => {
+            let reason = format!("{name}: its time zone {zone:?} is not known, so it cannot be shown; leave it out");
+            Error::field(FIELD, reason)
+        }
+        None => Error::field(FIELD, format!("{name}: {error}")),
+    })?;
     let kind = array.data_type();
     let is_plain = kind.is_integer() || kind.is_floating() || *kind == DataType::Boolean || kind.is_list();
     // What is no number (NaN) has no other form in JSON either.

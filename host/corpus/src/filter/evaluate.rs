@@ -16,6 +16,7 @@ use arrow_schema::{ArrowError, DataType};
 use megaring_core::Error;
 
 use super::{Comparison, FIELD, Filter, Value};
+use crate::columns::unknown_zone;
 use crate::fault::guarded;
 
 /// Values from which on they are looked up, and no longer compared one by one.
@@ -162,7 +163,12 @@ fn scalar(kind: &DataType, value: &Value) -> Result<Scalar<ArrayRef>, String> {
         },
         Value::Float(value) => Arc::new(Float64Array::from(vec![*value])),
     };
-    let wrong = |error: String| format!("{value} cannot be read as {kind}: {error}");
+    let wrong = |error: String| match unknown_zone(kind) {
+        Some(zone) => {
+            format!("its time zone {zone:?} is not known; compare it with a whole number, its units since 1970")
+        }
+        None => format!("{value} cannot be read as {kind}: {error}"),
+    };
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     // Dates and times are counted in whole units of 32 or 64 bits.
     let halfway = match (kind, value) {

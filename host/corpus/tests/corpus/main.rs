@@ -20,6 +20,7 @@ mod import_npz;
 mod log;
 mod merging;
 mod model;
+mod moments;
 mod prefixes;
 mod selections;
 mod sent;

@@ -2,7 +2,7 @@
 
 Usage: python imports MEGARING [unittest's options]. Each file is a test: it is written, imported into a data folder of
 its own and exported as an Arrow file, whose rows must be those that were written; or it must be refused, for the reason
-that is expected.
+that is expected. Further columns are also shown, and filtered by where the case says which rows a condition passes.
 """
 
 import json
@@ -60,6 +60,22 @@ class Imports(unittest.TestCase):
             self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
             with pa.ipc.open_file(out) as reader:
                 self.compare(case, values, reader.read_all())
+            if case.further:
+                self.fetch(folder, case, len(values))
+            for condition, rows in case.passing.items():
+                ran = self.megaring(folder, "search", "given", "--row", "0", "--k", "100", "--filter", condition)
+                self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
+                hits = json.loads(ran.stdout.splitlines()[0])["hits"]
+                self.assertEqual(sorted(hit["row"] for hit in hits), rows, condition)
+
+    def fetch(self, folder, case, rows):
+        numbers = ",".join(str(row) for row in range(rows))
+        ran = self.megaring(folder, "corpus", "fetch", "given", "--row", numbers, "--columns", "*")
+        self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
+        shown = [json.loads(line) for line in ran.stdout.splitlines()]
+        self.assertEqual(len(shown), rows)
+        for row in shown:
+            self.assertLessEqual(set(case.further), set(row))
 
     def compare(self, case, values, found):
         rows = len(values)

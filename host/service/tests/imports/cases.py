@@ -30,6 +30,8 @@ class Case:
     titles: Any = None
     # Further columns, by name; a value may be a function that is given what was exported.
     further: dict = field(default_factory=dict)
+    # The rows that pass conditions.
+    passing: dict = field(default_factory=dict)
     refused: tuple = ()
     options: tuple = ()
 

@@ -12,6 +12,10 @@ import pyarrow as pa
 from cases import BATCH, DIM, IDS, ROWS, SPARSE, TITLES, VECTORS, WHOLE, Case, empty_for_none, vectors_of
 
 DAY = datetime.date(2026, 1, 2)
+ZONES = ["UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires"]
+# A day later in each row, from midnight in UTC.
+DAYS = [datetime.datetime(2026, 1, 2 + row, tzinfo=datetime.timezone.utc) for row in range(ROWS)]
+PASSING = {"moment >= '2026-01-10T00:00:00Z'": [8, 9], "moment = '2026-01-04T01:00:00+01:00'": [2]}
 
 
 def polars_frame(vectors=None, **columns):
@@ -74,6 +78,12 @@ def of_polars():
         whole, there = polars_frame(**{name: column}), {name: column.to_list()}
         yield polars(f"{name}.parquet", whole.write_parquet, further=there)
         yield polars(f"{name}.arrow", whole.write_ipc, further=there)
+    for zone in ZONES:
+        whole = polars_frame(moment=pl.Series(DAYS).dt.convert_time_zone(zone))
+        expected = {"further": {"moment": DAYS}, "passing": PASSING}
+        name = f"moment_of_{zone.split('/')[-1].lower()}"
+        yield polars(f"{name}.parquet", whole.write_parquet, **expected)
+        yield polars(f"{name}.arrow", whole.write_ipc, **expected)
     # Arrow has no such integers, and Parquet keeps their bytes.
     wide = polars_frame(wide=pl.Series([2**70] * ROWS, dtype=pl.Int128))
     yield polars(
@@ -126,11 +136,11 @@ def of_pandas():
     backed = frame.astype({"title": pd.ArrowDtype(pa.large_string()), "memory_id": "uint64[pyarrow]"})
     yield pandas("backed_by_arrow.parquet", backed.to_parquet)
     columns = {
-        "moment": pd.date_range("2026-01-02", periods=ROWS, tz="UTC"),
+        "moment": pd.date_range("2026-01-02", periods=ROWS, tz="UTC").tz_convert("Europe/Berlin"),
         "rank": pd.array([1, None] * 5, dtype="Int32"),
     }
     further = {"moment": columns["moment"].to_list(), "rank": [1, None] * 5}
-    yield pandas("further.parquet", pandas_frame(**columns).to_parquet, further=further)
+    yield pandas("further.parquet", pandas_frame(**columns).to_parquet, further=further, passing=PASSING)
     missing = frame.assign(memory_id=[None if row == 7 else float(row) for row in range(ROWS)])
     yield pandas("ids_missing.parquet", missing.to_parquet, refused=("memory_id", "Float64", "wanted are integers"))
     floats = frame.assign(memory_id=[float(i) for i in IDS])
@@ -196,6 +206,10 @@ def of_duckdb():
     }
     for name, (expression, value) in further.items():
         yield duckdb_case(f"{name}.parquet", f"{usual}, {expression} as {name}", further={name: [value] * ROWS})
+    moment = "timestamptz '2026-01-02 00:00:00+00' + to_days(i::int)"
+    yield duckdb_case(
+        "timestamptz.parquet", f"{usual}, {moment} as moment", further={"moment": DAYS}, passing=PASSING
+    )
     yield duckdb_case(
         "uuid.parquet", f"{usual}, uuid() as uuid", further={"uuid": lambda found: len(set(found)) == ROWS}
     )
