@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use megaring_core::corpus::CorpusTable;
 use megaring_core::{Error, RowType};
@@ -16,6 +17,7 @@ use crate::compact::Compactor;
 use crate::derived::DerivedPart;
 use crate::description::{Description, State, describe};
 use crate::durable::{storage, sync_folder};
+use crate::fault::Fault;
 use crate::ids::{IdSet, TextSet};
 use crate::load::{cache_path, derive, has_changed, last_number, load, stored};
 use crate::lock::Lock;
@@ -96,7 +98,19 @@ pub(crate) struct Loss {
     pub(crate) file: String,
     pub(crate) reason: String,
     pub(crate) known: Option<Description>,
+    /// Where nothing is lost, and the system has no room for reading it: when that was.
+    limit_met: Option<Instant>,
 }
+
+impl Loss {
+    pub(crate) fn of(file: &str, fault: &Fault, known: Option<Description>) -> Self {
+        let limit_met = fault.is_limit.then(Instant::now);
+        Self { file: file.to_owned(), reason: fault.to_string(), known, limit_met }
+    }
+}
+
+/// How long what met a limit of the system is not tried anew.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 impl Corpus {
     /// Loads the corpus in `folder`. A fault is kept, not returned: the store goes on with the others.
@@ -149,6 +163,9 @@ impl Corpus {
     pub(crate) fn version(&self) -> Result<Arc<Version>, Error> {
         match self.condition() {
             Condition::Ready(version) => Ok(version),
+            Condition::Faulty(loss) if loss.limit_met.is_some() => {
+                Err(Error::Storage(format!("corpus {:?}: {} {}", self.name, loss.file, loss.reason)))
+            }
             Condition::Faulty(loss) => Err(Error::DataLoss {
                 corpus: self.name.clone(),
                 segment: loss.file.clone(),
@@ -283,8 +300,11 @@ impl Corpus {
             NamedFile { corpus: self, path: Some(path.clone()) }
         };
         sync_folder(&self.folder).map_err(storage("cannot sync", &self.folder))?;
-        let found = SegmentFile::map(&path, row_type, self.settings.small_bytes)
-            .map_err(|fault| Error::Internal(format!("a segment just written to {} {fault}", path.display())))?;
+        let found =
+            SegmentFile::map(&path, row_type, self.settings.small_bytes).map_err(|fault| match fault.is_limit {
+                true => Error::Storage(format!("{} {fault}", path.display())),
+                false => Error::Internal(format!("a segment just written to {} {fault}", path.display())),
+            })?;
         let (rows, columns) = (found.rows() as u64, found.columns());
         Ok((named, found, SegmentEntry { file, rows, bytes, crc32, columns, first_id: None }))
     }
@@ -369,6 +389,14 @@ impl Corpus {
         self.set(&mut turn, condition);
     }
 
+    /// Tries anew to read what a limit of the system kept from being read.
+    pub(crate) fn retry(&self) {
+        let is_due = |loss: &Loss| loss.limit_met.is_some_and(|met| met.elapsed() >= PATIENCE);
+        if matches!(self.condition(), Condition::Faulty(loss) if is_due(&loss)) {
+            self.reload();
+        }
+    }
+
     /// Marks the corpus as unusable because of one file.
     pub(crate) fn set_faulty(&self, file: &str, reason: &str) {
         let mut turn = self.turn();
@@ -376,7 +404,7 @@ impl Corpus {
             return;
         }
         let known = Some(self.describe());
-        let loss = Loss { file: file.to_owned(), reason: reason.to_owned(), known };
+        let loss = Loss::of(file, &Fault::file(reason), known);
         self.set(&mut turn, Condition::Faulty(Arc::new(loss)));
     }
 
@@ -403,8 +431,8 @@ impl Corpus {
     fn lose_track(&self, turn: &mut Turn<'_>, version: &Version, error: &std::io::Error) -> Error {
         self.rests.store(true, Ordering::Relaxed);
         let reason = format!("it could not be synced ({error}); open the store again");
-        let (file, known) = (manifest::FILE.to_owned(), Some(describe(version)));
-        self.set(turn, Condition::Faulty(Arc::new(Loss { file, reason: reason.clone(), known })));
+        let loss = Loss::of(manifest::FILE, &Fault::file(&*reason), Some(describe(version)));
+        self.set(turn, Condition::Faulty(Arc::new(loss)));
         Error::Storage(format!("corpus {:?}: {reason}", self.name))
     }
 

@@ -18,6 +18,7 @@ use megaring_core::screen::{self, CodesView, RowCodes};
 use megaring_core::{Element, RowType};
 
 use crate::durable::{Paced, TemporaryFile, sync_folder};
+use crate::fault::Fault;
 use crate::mapping;
 
 const MAGIC: [u8; 8] = *b"MEGADRV\0";
@@ -131,10 +132,13 @@ const _: () = assert!(size_of::<Header>() == ALIGNMENT && size_of::<PartHeader>(
 /// Maps the cache of a segment whose parts have these embeddings, or makes it anew. `write` says whether the folder may
 /// be written to, `check` whether the file's checksum is compared.
 pub(crate) fn open(path: &Path, stamp: Stamp, parts: &[&[f32]], write: bool, check: bool) -> Vec<DerivedPart> {
-    if let Ok(found) = load(path, stamp, parts, check) {
+    let found = load(path, stamp, parts, check);
+    let is_limit = found.as_ref().is_err_and(|fault| fault.is_limit);
+    if let Ok(found) = found {
         return found;
     }
     if write
+        && !is_limit
         && store(path, stamp, parts).is_ok()
         && let Ok(made) = load(path, stamp, parts, true)
     {
@@ -144,7 +148,7 @@ pub(crate) fn open(path: &Path, stamp: Stamp, parts: &[&[f32]], write: bool, che
 }
 
 /// Compares a cache file with what it should hold. `Ok` where there is no file: the next open makes one.
-pub(crate) fn verify(path: &Path, stamp: Stamp, parts: &[&[f32]]) -> Result<(), String> {
+pub(crate) fn verify(path: &Path, stamp: Stamp, parts: &[&[f32]]) -> Result<(), Fault> {
     if !path.exists() {
         return Ok(());
     }
@@ -152,26 +156,26 @@ pub(crate) fn verify(path: &Path, stamp: Stamp, parts: &[&[f32]]) -> Result<(), 
     let mut pairs = parts.iter().zip(&found);
     match pairs.all(|(part, found)| DerivedPart::compute(part, stamp.dim.into()).equals(found)) {
         true => Ok(()),
-        false => Err("its norms or codes are not those of the segment".into()),
+        false => Err(Fault::file("its norms or codes are not those of the segment")),
     }
 }
 
-fn load(path: &Path, stamp: Stamp, parts: &[&[f32]], check: bool) -> Result<Vec<DerivedPart>, String> {
-    let bytes: Buffer = mapping::map(path).map_err(|error| error.to_string())?.into();
-    let header: Header = read_at(&bytes, 0).ok_or("it is cut short")?;
+fn load(path: &Path, stamp: Stamp, parts: &[&[f32]], check: bool) -> Result<Vec<DerivedPart>, Fault> {
+    let bytes: Buffer = mapping::map(path).map_err(|error| Fault::refused("cannot be mapped", &error))?.into();
+    let header: Header = read_at(&bytes, 0).ok_or_else(|| Fault::file("it is cut short"))?;
     if (header.magic, header.version, header.code_layout) != (MAGIC, VERSION, CODE_LAYOUT) {
-        return Err("it is of another version".into());
+        return Err(Fault::file("it is of another version"));
     }
     let wanted = (stamp.segment_crc, stamp.dim as u64, parts.len() as u64);
     if (header.segment_crc, header.dim, header.parts) != wanted {
-        return Err("it belongs to another segment".into());
+        return Err(Fault::file("it belongs to another segment"));
     }
     if check && sum(&header, &bytes[size_of::<Header>()..]) != header.crc {
-        return Err("its checksum does not match".into());
+        return Err(Fault::file("its checksum does not match"));
     }
     let part = |(index, values): (usize, &&[f32])| {
         let rows = values.len() / stamp.dim.max(1);
-        load_part(&bytes, index, rows, stamp.dim).ok_or_else(|| "its sections do not fit the segment".to_owned())
+        load_part(&bytes, index, rows, stamp.dim).ok_or_else(|| Fault::file("its sections do not fit the segment"))
     };
     parts.iter().enumerate().map(part).collect()
 }

@@ -10,13 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use megaring_core::Error;
 
+use crate::fault::told;
+
 /// What the names of temporary files and folders begin with. No corpus and no segment has such a name.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
 /// A storage error that says what was being done to which file.
 pub(crate) fn storage(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let text = format!("{what} {}", path.display());
-    move |error| Error::Storage(format!("{text}: {error}"))
+    move |error| Error::Storage(format!("{text}: {}", told(&error)))
 }
 
 /// A path in `folder` that nothing else has.

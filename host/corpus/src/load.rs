@@ -10,6 +10,7 @@ use megaring_core::{Element, RowType};
 use crate::corpus::{Loss, Settings};
 use crate::derived::{self, DerivedPart, Stamp};
 use crate::description::describe_unread;
+use crate::fault::Fault;
 use crate::manifest::{self, Logged, Manifest, Record, SegmentEntry, segment_number};
 use crate::piece::{self, Kept, Piece, Stored};
 use crate::segment::{MappedSegment, SegmentFile};
@@ -23,35 +24,35 @@ pub(crate) fn map_segment(
     row_type: RowType,
     check: u64,
     small: u64,
-) -> Result<SegmentFile, String> {
+) -> Result<SegmentFile, Fault> {
     let path = folder.join(&entry.file);
     // The length comes first, and before the mapping: the footer of a truncated file would only say that it is no Arrow
     // file.
     let bytes = match fs::metadata(&path) {
         Ok(metadata) => metadata.len(),
-        Err(error) => return Err(format!("cannot be read: {error}")),
+        Err(error) => return Err(Fault::refused("cannot be read", &error)),
     };
     if bytes != entry.bytes {
-        return Err(format!("it has {bytes} bytes, the manifest says {}", entry.bytes));
+        return Err(Fault::file(format!("it has {bytes} bytes, the manifest says {}", entry.bytes)));
     }
-    let mapped = SegmentFile::bytes(&path, small).map_err(|fault| fault.to_string())?;
+    let mapped = SegmentFile::bytes(&path, small)?;
     if bytes <= check && crc32fast::hash(&mapped) != entry.crc32 {
-        return Err("its checksum does not match".into());
+        return Err(Fault::file("its checksum does not match"));
     }
-    let mut mapped = SegmentFile::read(mapped, row_type).map_err(|fault| fault.to_string())?;
+    let mut mapped = SegmentFile::read(mapped, row_type)?;
     mapped.number(entry.first_id.unwrap_or_default());
     match mapped.rows() as u64 == entry.rows {
         true => Ok(mapped),
-        false => Err(format!("it has {} rows, the manifest says {}", mapped.rows(), entry.rows)),
+        false => Err(Fault::file(format!("it has {} rows, the manifest says {}", mapped.rows(), entry.rows))),
     }
 }
 
 /// A version, or why there is none and as much as is known of it.
 pub(crate) fn load(folder: &Path, name: &str, handle: u32, settings: &Settings) -> Result<Version, Arc<Loss>> {
     loop {
-        let unreadable = |reason| Arc::new(Loss { file: manifest::FILE.into(), reason, known: None });
+        let unreadable = |fault: Fault| Arc::new(Loss::of(manifest::FILE, &fault, None));
         let manifest = Manifest::read(folder, name).map_err(unreadable)?;
-        let deleted = manifest.deleted().map_err(unreadable)?;
+        let deleted = manifest.deleted().map_err(|reason| unreadable(Fault::file(reason)))?;
         match load_pieces(folder, &manifest, settings) {
             Ok(pieces) => {
                 let generation = manifest.generation().unwrap_or(u32::MAX);
@@ -60,9 +61,7 @@ pub(crate) fn load(folder: &Path, name: &str, handle: u32, settings: &Settings) 
             }
             // Another process may have merged segments meanwhile, and removed them.
             Err(_) if !settings.writable && has_changed(folder, name, manifest.generation().unwrap_or(u32::MAX)) => {}
-            Err((file, reason)) => {
-                return Err(Arc::new(Loss { file, reason, known: Some(describe_unread(&manifest)) }));
-            }
+            Err((file, fault)) => return Err(Arc::new(Loss::of(&file, &fault, Some(describe_unread(&manifest))))),
         }
     }
 }
@@ -73,27 +72,29 @@ pub(crate) fn has_changed(folder: &Path, name: &str, generation: u32) -> bool {
 }
 
 /// The pieces, or the file that is to blame and why.
-fn load_pieces(folder: &Path, manifest: &Manifest, settings: &Settings) -> Result<Vec<Piece>, (String, String)> {
+fn load_pieces(folder: &Path, manifest: &Manifest, settings: &Settings) -> Result<Vec<Piece>, (String, Fault)> {
     let row_type = manifest.opening.row_type();
     let mut pieces = Vec::new();
     for (record, body) in manifest.records.iter().filter_map(Logged::added) {
         let piece = match record {
             Record::Segment(entry) => {
                 let file = map_segment(folder, entry, row_type, settings.check_bytes, settings.small_bytes)
-                    .map_err(|reason| (entry.file.clone(), reason))?;
+                    .map_err(|fault| (entry.file.clone(), fault))?;
                 let derived = derive(folder, &file, entry, row_type, settings);
                 stored(file, entry.clone(), derived, row_type)
             }
             Record::Rows(_) => {
                 let kept = Kept::decode(body, row_type);
-                Piece::Kept(Arc::new(kept.map_err(|fault| (manifest::FILE.to_owned(), fault.to_string()))?))
+                Piece::Kept(Arc::new(kept.map_err(|fault| (manifest::FILE.to_owned(), fault))?))
             }
-            Record::Deleted(_) => return Err((manifest::FILE.to_owned(), "a deletion adds a deletion".into())),
+            Record::Deleted(_) => {
+                return Err((manifest::FILE.to_owned(), Fault::file("a deletion adds a deletion")));
+            }
         };
         if let Some(column) = &manifest.opening.id_column {
             let checked = text_ids::check_field(piece.form().field_with_name(column).ok(), column);
             let file = piece.file().unwrap_or(manifest::FILE).to_owned();
-            checked.map_err(|fault| (file, fault.to_string()))?;
+            checked.map_err(|fault| (file, fault))?;
         }
         piece::push(&mut pieces, piece, row_type);
     }

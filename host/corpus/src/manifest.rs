@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::durable::{TemporaryFile, sync_folder};
+use crate::fault::Fault;
 use crate::store::CreateOptions;
 
 /// Name of the log in a corpus's folder.
@@ -254,14 +255,14 @@ impl Manifest {
     }
 
     /// Reads and checks the manifest in a folder named `name`.
-    pub(crate) fn read(folder: &Path, name: &str) -> Result<Self, String> {
+    pub(crate) fn read(folder: &Path, name: &str) -> Result<Self, Fault> {
         let bytes = match fs::read(folder.join(FILE)) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return read_former(folder, name),
-            Err(error) => return Err(format!("cannot be read: {error}")),
+            Err(error) => return Err(Fault::refused("cannot be read", &error)),
         };
-        let manifest = Self::parse(&bytes)?;
-        check(&manifest, name)?;
+        let manifest = Self::parse(&bytes).map_err(Fault::file)?;
+        check(&manifest, name).map_err(Fault::file)?;
         Ok(manifest)
     }
 
@@ -436,14 +437,17 @@ struct Former {
     crc32: u32,
 }
 
-fn read_former(folder: &Path, name: &str) -> Result<Manifest, String> {
-    let text = match fs::read(folder.join(FORMER_FILE)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err("the file is missing".into()),
-        Err(error) => return Err(format!("{FORMER_FILE} cannot be read: {error}")),
-    };
+fn read_former(folder: &Path, name: &str) -> Result<Manifest, Fault> {
+    match fs::read(folder.join(FORMER_FILE)) {
+        Ok(text) => parse_former(&text, name).map_err(Fault::file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Fault::file("the file is missing")),
+        Err(error) => Err(Fault::refused(&format!("{FORMER_FILE} cannot be read"), &error)),
+    }
+}
+
+fn parse_former(text: &[u8], name: &str) -> Result<Manifest, String> {
     let unreadable = |error: serde_json::Error| format!("{FORMER_FILE} cannot be read: {error}");
-    let mut former: Former = serde_json::from_slice(&text).map_err(unreadable)?;
+    let mut former: Former = serde_json::from_slice(text).map_err(unreadable)?;
     if former.format != FORMER_FORMAT {
         return Err(format!("{FORMER_FILE} is of format {}; this version reads {FORMER_FORMAT}", former.format));
     }

@@ -104,12 +104,12 @@ impl SegmentFile {
     pub(crate) fn bytes(path: &Path, small: u64) -> Result<Buffer, Fault> {
         let small = |metadata: std::fs::Metadata| metadata.len() <= small;
         if std::fs::metadata(path).is_ok_and(small) {
-            let bytes = std::fs::read(path).map_err(|error| Fault::file(format!("cannot be read: {error}")))?;
+            let bytes = std::fs::read(path).map_err(|error| Fault::refused("cannot be read", &error))?;
             let mut aligned = MutableBuffer::new(bytes.len());
             aligned.extend_from_slice(&bytes);
             return Ok(aligned.into());
         }
-        let bytes = mapping::map(path).map_err(|error| Fault::file(format!("cannot be mapped: {error}")))?;
+        let bytes = mapping::map(path).map_err(|error| Fault::refused("cannot be mapped", &error))?;
         Ok(Buffer::from(bytes))
     }
 

@@ -225,7 +225,8 @@ impl Store {
     /// The current version of a corpus, known to [`Self::table`].
     ///
     /// # Errors
-    /// [`Error::CorpusNotFound`]; [`Error::DataLoss`] naming the file where the corpus is faulty.
+    /// [`Error::CorpusNotFound`]; [`Error::DataLoss`] naming the file where the corpus is faulty; [`Error::Storage`]
+    /// where the system had no room for reading it a moment ago.
     pub fn view(&self, name: &str) -> Result<Arc<CorpusView>, Error> {
         Ok(self.find(name)?.version()?.view.clone())
     }
@@ -375,17 +376,20 @@ impl Store {
     /// again.
     ///
     /// # Errors
-    /// [`Error::CorpusNotFound`]. What was found is in the report.
+    /// [`Error::CorpusNotFound`]; [`Error::Storage`] where the system has no room for reading a file. What was found is
+    /// in the report.
     pub fn verify(&self, name: &str) -> Result<VerifyReport, Error> {
         let corpus = self.find(name)?;
-        let report = verify::verify(&corpus, name, self.settings.small_bytes, self.settings.writable);
+        let report = verify::verify(&corpus, name, self.settings.small_bytes, self.settings.writable)?;
         verify::settle(&report, &corpus, self.settings.writable);
         Ok(report)
     }
 
     fn find(&self, name: &str) -> Result<Arc<Corpus>, Error> {
         let corpora = self.corpora.read().unwrap_or_else(PoisonError::into_inner);
-        corpora.get(name).cloned().ok_or_else(|| Error::CorpusNotFound { name: name.to_owned() })
+        let found = corpora.get(name).cloned().ok_or_else(|| Error::CorpusNotFound { name: name.to_owned() });
+        drop(corpora);
+        found.inspect(|corpus| corpus.retry())
     }
 
     fn require_writable(&self, name: &str) -> Result<(), Error> {

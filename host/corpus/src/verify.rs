@@ -8,6 +8,7 @@ use megaring_core::{Element, Error, RowType};
 
 use crate::corpus::Corpus;
 use crate::derived::{self, Stamp};
+use crate::fault::Fault;
 use crate::load::{cache_path, has_changed, map_segment};
 use crate::manifest::{self, Logged, Manifest, Record, SegmentEntry};
 use crate::piece::Kept;
@@ -67,36 +68,48 @@ impl VerifyReport {
     }
 }
 
-pub(crate) fn verify(corpus: &Corpus, name: &str, small: u64, writable: bool) -> VerifyReport {
+pub(crate) fn verify(corpus: &Corpus, name: &str, small: u64, writable: bool) -> Result<VerifyReport, Error> {
     let _unmerged = corpus.merging();
     loop {
-        let report = verify_folder(corpus.folder(), name, small);
+        let report = verify_folder(corpus.folder(), name, small)?;
         // Another process may have merged segments meanwhile, and removed them.
         if report.loss().is_none() || writable || !has_changed(corpus.folder(), name, report.generation) {
-            return report;
+            return Ok(report);
         }
     }
 }
 
-fn verify_folder(folder: &Path, name: &str, small: u64) -> VerifyReport {
+/// An error where the system has no room for reading a file.
+fn verify_folder(folder: &Path, name: &str, small: u64) -> Result<VerifyReport, Error> {
+    let unread = |file: &str, fault: Fault| match fault.is_limit {
+        true => Err(Error::Storage(format!("corpus {name:?}: {file} {fault}"))),
+        false => Ok(fault.to_string()),
+    };
     let (manifest, manifest_fault) = match Manifest::read(folder, name) {
         Ok(manifest) => (Some(manifest), None),
-        Err(reason) => (None, Some(reason)),
+        Err(fault) => (None, Some(unread(manifest::FILE, fault)?)),
     };
     let row_type = manifest.as_ref().map_or(RowType::from(0), |manifest| manifest.opening.row_type());
     let id_column = manifest.as_ref().and_then(|manifest| manifest.opening.id_column.as_deref());
     let records = manifest.iter().flat_map(|manifest| &manifest.records);
     let entries = records.filter_map(Logged::segment);
-    let verified = |entry| verify_segment(folder, entry, (row_type, id_column), small);
-    let mut segments: Vec<SegmentReport> = entries.map(verified).collect();
+    let verified = |entry: &SegmentEntry| {
+        let (fault, cache_fault) = match check_segment(folder, entry, (row_type, id_column), small) {
+            Ok(cache) => (None, cache.err()),
+            Err(fault) => (Some(unread(&entry.file, fault)?), None),
+        };
+        let (rows, bytes, checksum) = (entry.rows as usize, entry.bytes, entry.crc32);
+        Ok(SegmentReport { file: entry.file.clone(), rows, bytes, checksum, fault, cache_fault })
+    };
+    let mut segments = entries.map(verified).collect::<Result<Vec<SegmentReport>, Error>>()?;
     segments.extend(manifest.as_ref().and_then(|manifest| verify_log(manifest, row_type)));
-    VerifyReport {
+    Ok(VerifyReport {
         corpus: name.to_owned(),
         generation: manifest.as_ref().and_then(Manifest::generation).unwrap_or_default(),
         rows: segments.iter().map(|segment| segment.rows).sum(),
         manifest_fault,
         segments,
-    }
+    })
 }
 
 /// The rows in the log, whose checksums reading it has compared.
@@ -135,40 +148,35 @@ pub(crate) fn settle(report: &VerifyReport, corpus: &Corpus, writable: bool) {
     }
 }
 
-fn verify_segment(folder: &Path, entry: &SegmentEntry, form: (RowType, Option<&str>), small: u64) -> SegmentReport {
-    let (fault, cache_fault) = match check_segment(folder, entry, form, small) {
-        Ok(cache) => (None, cache.err()),
-        Err(reason) => (Some(reason), None),
-    };
-    let (rows, bytes, checksum) = (entry.rows as usize, entry.bytes, entry.crc32);
-    SegmentReport { file: entry.file.clone(), rows, bytes, checksum, fault, cache_fault }
-}
-
 /// `Err`: the segment is lost; `Ok(Err)`: only its cache is wrong.
 fn check_segment(
     folder: &Path,
     entry: &SegmentEntry,
     (row_type, id_column): (RowType, Option<&str>),
     small: u64,
-) -> Result<Result<(), String>, String> {
+) -> Result<Result<(), String>, Fault> {
     let path = folder.join(&entry.file);
     // Read, not mapped: a bad sector then is an error here instead of a signal.
-    let (bytes, crc32) = sum_file(&path).map_err(|error| format!("cannot be read: {error}"))?;
+    let (bytes, crc32) = sum_file(&path).map_err(|error| Fault::refused("cannot be read", &error))?;
     if bytes != entry.bytes {
-        return Err(format!("it has {bytes} bytes, the manifest says {}", entry.bytes));
+        return Err(Fault::file(format!("it has {bytes} bytes, the manifest says {}", entry.bytes)));
     }
     if crc32 != entry.crc32 {
-        return Err(format!("its checksum is {crc32:08x}, the manifest says {:08x}", entry.crc32));
+        return Err(Fault::file(format!("its checksum is {crc32:08x}, the manifest says {:08x}", entry.crc32)));
     }
     let mapped = map_segment(folder, entry, row_type, 0, small)?;
-    mapped.check_values(row_type).map_err(|fault| fault.to_string())?;
-    id_column.map_or(Ok(()), |column| mapped.check_ids(column)).map_err(|fault| fault.to_string())?;
+    mapped.check_values(row_type)?;
+    id_column.map_or(Ok(()), |column| mapped.check_ids(column))?;
     if row_type.element == Element::Bit {
         // There is no cache.
         return Ok(Ok(()));
     }
     let embeddings: Vec<&[f32]> = mapped.parts.iter().map(|part| &part.embeddings[..]).collect();
-    Ok(derived::verify(&cache_path(&path), Stamp { segment_crc: entry.crc32, dim: row_type.dim }, &embeddings))
+    let stamp = Stamp { segment_crc: entry.crc32, dim: row_type.dim };
+    match derived::verify(&cache_path(&path), stamp, &embeddings) {
+        Err(fault) if fault.is_limit => Err(fault),
+        verified => Ok(verified.map_err(|fault| fault.to_string())),
+    }
 }
 
 fn sum_file(path: &Path) -> io::Result<(u64, u32)> {

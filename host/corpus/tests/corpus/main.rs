@@ -17,6 +17,7 @@ mod import_columns;
 mod import_formats;
 mod import_input;
 mod import_npz;
+mod limits;
 mod log;
 mod merging;
 mod model;
