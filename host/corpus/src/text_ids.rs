@@ -1,6 +1,8 @@
 //! Ids that are texts, of a corpus that has them in a column. The number that stands for a text (`memory_id`) is its
 //! xxHash64: rows are found by it, and then their texts are compared, since two texts may have one hash.
 
+use std::sync::Arc;
+
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_cast::cast;
@@ -17,6 +19,9 @@ use crate::segment::{Part, part_of};
 
 /// The field of rows that has such ids.
 pub(crate) const FIELD: &str = "ids";
+/// What helps where ids are something else.
+pub(crate) const WAY_OUT: &str = "ids are texts or UUIDs, and whole numbers those of a corpus without an id column, \
+    as its memory_id (`--column memory_id=COLUMN`)";
 /// Longest id, in bytes: the longest path that Linux takes. Every reply has room for some.
 const MAX_BYTES: usize = 4096;
 
@@ -38,6 +43,22 @@ pub(crate) fn judge(text: &str) -> Result<(), String> {
         bytes if bytes > MAX_BYTES => Err(format!("the id has {bytes} bytes, and {MAX_BYTES} is the most")),
         _ => Ok(()),
     }
+}
+
+/// What marks a column of 16 bytes as one of UUIDs.
+pub(crate) const UUID: &str = "arrow.uuid";
+
+/// A column of UUIDs as the texts they are known by, in small letters with hyphens; any other as it is.
+pub(crate) fn spelled(field: &Field, array: &ArrayRef) -> ArrayRef {
+    if *array.data_type() != DataType::FixedSizeBinary(16) || field.extension_type_name() != Some(UUID) {
+        return array.clone();
+    }
+    let spell = |bytes: &[u8]| {
+        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
+    };
+    let texts = array.as_fixed_size_binary().iter().map(|uuid| uuid.map(spell));
+    Arc::new(texts.collect::<StringArray>())
 }
 
 /// The text ids of a version's rows; none where the corpus has no column for them.
@@ -142,13 +163,16 @@ impl Rows {
             return Ok(self);
         }
         let further = std::mem::take(&mut self.further).whole().map_err(|error| Error::Internal(error.to_string()))?;
-        let sent = further.as_ref().and_then(|batch| batch.column_by_name(column));
+        let sent = further.as_ref().and_then(|batch| {
+            let (at, field) = batch.schema_ref().fields().find(column)?;
+            Some(spelled(field, batch.column(at)))
+        });
         let texts = match (std::mem::take(&mut self.ids), sent) {
             (ids, None) if ids.is_empty() => {
                 return Err(wrong(format!("column {column} is missing, which has the rows' ids")));
             }
             (ids, None) => text_array(&ids)?,
-            (ids, Some(array)) if ids.is_empty() => as_texts(array, column)?,
+            (ids, Some(array)) if ids.is_empty() => as_texts(&array, column)?,
             (_, Some(_)) => return Err(wrong(format!("they are there twice, in column {column} too"))),
         };
         let mut numbers = Vec::with_capacity(texts.len());
@@ -171,7 +195,7 @@ impl Rows {
             .map(|(field, array)| (field.clone(), array.clone()))
             .unzip();
         fields.push(Field::new(column, DataType::Utf8, false).into());
-        arrays.push(std::sync::Arc::new(texts));
+        arrays.push(Arc::new(texts));
         let batch = RecordBatch::try_new(Schema::new(fields).into(), arrays);
         self.further = Further::new(batch.map_err(|error| wrong(error.to_string()))?);
         Ok(self)
@@ -192,6 +216,6 @@ fn as_texts(array: &ArrayRef, column: &str) -> Result<StringArray, Error> {
             let texts = guarded(|| cast(array, &DataType::Utf8)).map_err(wrong)?;
             Ok(texts.as_string::<i32>().clone())
         }
-        other => Err(wrong(format!("its type is {other}, wanted is text"))),
+        other => Err(wrong(format!("its type is {other}, wanted is text; {WAY_OUT}"))),
     }
 }

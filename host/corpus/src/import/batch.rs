@@ -23,7 +23,7 @@ use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
 use crate::fault::{Fault, not_finite};
 use crate::rows::{Further, Rows};
 use crate::segment::Part;
-use crate::text_ids::judge;
+use crate::text_ids::{judge, spelled};
 
 /// The rows of a batch that has nothing but good ones.
 pub(crate) fn rows_of(batch: &RecordBatch, row_type: RowType) -> Result<Rows, Fault> {
@@ -204,7 +204,7 @@ impl Batches {
         let Some(column) = self.columns.id_column() else { return Ok(Vec::new()) };
         let at = self.schema.index_of(column).map_err(|error| Fault::column(ID, error.to_string()))?;
         let array = numbers::plain(batch.column(at)).map_err(|error| Fault::column(ID, error.to_string()))?;
-        let ids = numbers::texts(ID, column, &array)?;
+        let ids = numbers::texts(ID, column, &spelled(self.schema.field(at), &array))?;
         for (row, id) in ids.iter().enumerate() {
             let judged = if array.is_null(row) { Err("the value is null".into()) } else { judge(id) };
             if let Err(reason) = judged {

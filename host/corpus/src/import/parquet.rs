@@ -2,17 +2,21 @@
 
 use std::fs::File;
 
+use arrow_schema::extension::EXTENSION_TYPE_NAME_KEY;
+use arrow_schema::{FieldRef, Schema};
 use megaring_core::Error;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use parquet::basic::Compression;
+use parquet::basic::{Compression, LogicalType};
 use parquet::file::metadata::ParquetMetaData;
+use parquet::schema::types::SchemaDescriptor;
 
 use super::batch::Batches;
 use super::input::Input;
 use super::{Chunk, ImportOptions, Source, chunk_rows};
 use crate::columns::EMBEDDING;
 use crate::fault::{Fault, guarded};
+use crate::text_ids::UUID;
 
 /// Rows of a batch at most: vectors may be short, further columns long.
 const MAX_ROWS: usize = 8192;
@@ -42,7 +46,8 @@ impl Parquet {
         };
         let builder = open(false).or_else(|reason| open(true).map_err(|_| Fault::file(reason)))?;
         let rows_total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-        let (places, batches) = Batches::open(name, builder.schema(), options)?;
+        let schema = marked(builder.schema(), builder.parquet_schema(), options.columns.id_column());
+        let (places, batches) = Batches::open(name, &schema, options)?;
         let mask = ProjectionMask::roots(builder.parquet_schema(), places);
         check_codecs(builder.metadata(), &mask)?;
         let length = vector_length(builder.metadata(), options.columns.in_file(EMBEDDING));
@@ -72,6 +77,22 @@ impl Source for Parquet {
     fn notes(&self) -> Vec<String> {
         self.batches.notes()
     }
+}
+
+/// The schema with its id column marked as of UUIDs, where Parquet's own says so.
+fn marked(schema: &Schema, own: &SchemaDescriptor, id_column: Option<&str>) -> Schema {
+    let is_uuid = |at: usize| {
+        let own = own.root_schema().get_fields().get(at).map(|kind| kind.get_basic_info());
+        own.is_some_and(|kind| kind.logical_type_ref() == Some(&LogicalType::Uuid))
+    };
+    let field = |(at, field): (usize, &FieldRef)| {
+        let mut field = field.as_ref().clone();
+        if id_column == Some(field.name()) && is_uuid(at) {
+            field.metadata_mut().insert(EXTENSION_TYPE_NAME_KEY, UUID);
+        }
+        field
+    };
+    Schema::new(schema.fields().iter().enumerate().map(field).collect::<Vec<_>>())
 }
 
 /// Refuses what is compressed in a way that cannot be read, before any of it is.

@@ -7,7 +7,7 @@ use megaring_core::Error;
 
 use crate::columns::{self, EMBEDDING};
 use crate::fault::Fault;
-use crate::text_ids::check_column;
+use crate::text_ids::{WAY_OUT, check_column};
 
 /// Which columns are read. By default all, under the names they have; one that is not read is not looked at.
 #[derive(Debug, Clone, Default)]
@@ -162,7 +162,7 @@ impl Columns {
 /// What helps where a column that happens to have a name with a meaning here is of another type.
 pub(super) fn way_out(name: &str, in_file: &str) -> String {
     match name {
-        ID => "ids are texts".to_owned(),
+        ID => WAY_OUT.to_owned(),
         EMBEDDING => format!("`--column {EMBEDDING}=NAME` names another column"),
         _ => format!("`--ignore-column {in_file}` leaves it out"),
     }

@@ -3,7 +3,11 @@
 use std::fs;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, LargeStringArray, RecordBatch, StringArray, StringViewArray, UInt64Array};
+use arrow_array::types::Float32Type;
+use arrow_array::{
+    Array, ArrayRef, FixedSizeBinaryArray, LargeStringArray, ListArray, RecordBatch, StringArray, StringViewArray,
+    UInt64Array,
+};
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{DataType, Field, Schema};
 use megaring_core::Error;
@@ -12,6 +16,10 @@ use megaring_corpus::import::{self, Format, ImportOptions, Report};
 use megaring_corpus::{
     Access, CreateOptions, IdList, Mode, OpenOptions, Rows, Selection, Store, TextIds, fetch, find_each, find_texts,
 };
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::schema::parser::parse_message_type;
+use parquet::schema::types::SchemaDescriptor;
 
 use crate::common::{TWINS, append, assert_says, rows, scratch, store, violation};
 
@@ -274,6 +282,48 @@ fn files_of_lines_have_ids_as_text() {
     assert_says(&npy.to_string(), &["fvecs", "no columns", "path"]);
     let mut columns = import::Columns::default();
     assert_eq!(violation(columns.read_ids("title")).field, "id_column");
+}
+
+/// Two rows of which the ids are UUIDs, by the mark of the column or by Parquet's own schema, or the bytes of a hash.
+fn uuid_file(format: Format, is_marked: bool) -> Vec<u8> {
+    let bytes = [0x11_22_33_44_55_66_77_88_99_aa_bb_cc_dd_ee_ff_00_u128, 7].map(u128::to_be_bytes);
+    let ids = FixedSizeBinaryArray::try_from_iter(bytes.iter()).unwrap();
+    let vectors = [Some(vec![Some(1.0), Some(2.0)]), Some(vec![Some(3.0), Some(4.0)])];
+    let embedding = ListArray::from_iter_primitive::<Float32Type, _, _>(vectors);
+    let mut field = Field::new(COLUMN, DataType::FixedSizeBinary(16), false);
+    if is_marked && format == Format::ArrowFile {
+        field.metadata_mut().insert("ARROW:extension:name", "arrow.uuid");
+    }
+    let schema = Arc::new(Schema::new(vec![field, Field::new("embedding", embedding.data_type().clone(), false)]));
+    let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(ids), Arc::new(embedding)]).unwrap();
+    if format == Format::ArrowFile {
+        let mut writer = FileWriter::try_new(Vec::new(), &schema).unwrap();
+        writer.write(&batch).unwrap();
+        return writer.into_inner().unwrap();
+    }
+    let mark = if is_marked { "(UUID)" } else { "" };
+    let list = "required group embedding (LIST) { repeated group list { optional float item; } }";
+    let own = format!("message m {{ required fixed_len_byte_array(16) path {mark}; {list} }}");
+    let own = SchemaDescriptor::new(Arc::new(parse_message_type(&own).unwrap()));
+    let options = ArrowWriterOptions::new().with_skip_arrow_metadata(true).with_parquet_schema(own);
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap()
+}
+
+#[test]
+fn uuids_are_ids_as_the_texts_they_are_known_by() {
+    for (name, format) in [("a.arrow", Format::ArrowFile), ("a.parquet", Format::Parquet)] {
+        let (_folder, store) = with_paths(true);
+        import(&store, name, uuid_file(format, true), false).unwrap();
+        let wanted = ["11223344-5566-7788-99aa-bbccddeeff00", "00000000-0000-0000-0000-000000000007"];
+        assert_eq!(ids(&store), wanted, "{name}");
+        assert_eq!(find_texts(&store.view("a").unwrap(), &texts(&wanted[1..]), 9).unwrap().0, [1]);
+        assert!(store.verify("a").unwrap().is_clean());
+        // Other bytes, and numbers, are told with what helps.
+        let refused = violation(import(&store, name, uuid_file(format, false), false));
+        assert_says(&refused.to_string(), &["path", "FixedSizeBinary(16)", "texts or UUIDs", "--column memory_id="]);
+    }
 }
 
 #[test]
