@@ -1,10 +1,12 @@
 //! Columns as they travel: Arrow IPC streams of one record batch.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_cast::{CastOptions, cast_with_options};
 use arrow_ipc::reader::StreamReader;
-use arrow_schema::ArrowError;
+use arrow_schema::{ArrowError, DataType, FieldRef, Fields, Schema};
 use megaring_core::Error;
 
 use crate::columns::{has_coordinates, is_known};
@@ -56,10 +58,36 @@ impl Further {
     /// [`Error::Invalid`] naming `columns` where Arrow cannot write one.
     pub fn to_stream(&self, rows: Range<usize>) -> Result<Vec<u8>, Error> {
         let stream = || match self.clone().whole()? {
-            Some(batch) => encode(&batch.slice(rows.start, rows.len())),
+            Some(batch) => encode(&plain(&batch.slice(rows.start, rows.len()))?),
             None => Ok(Vec::new()),
         };
         guarded(stream).map_err(|reason| Error::field(FIELD, reason))
+    }
+}
+
+/// The same values without dictionaries, runs and views of lists, at any depth: nobody knows what those would take.
+fn plain(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let fields: Fields = batch.schema_ref().fields().iter().map(plain_field).collect();
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let column = |(array, field): (&ArrayRef, &FieldRef)| cast_with_options(array, field.data_type(), &strict);
+    let columns = batch.columns().iter().zip(&fields).map(column).collect::<Result<_, _>>()?;
+    RecordBatch::try_new(Schema::new(fields).into(), columns)
+}
+
+fn plain_field(field: &FieldRef) -> FieldRef {
+    Arc::new(field.as_ref().clone().with_data_type(plain_type(field.data_type())))
+}
+
+fn plain_type(kind: &DataType) -> DataType {
+    match kind {
+        DataType::Dictionary(_, values) => plain_type(values),
+        DataType::RunEndEncoded(_, values) => plain_type(values.data_type()),
+        DataType::List(item) | DataType::ListView(item) => DataType::List(plain_field(item)),
+        DataType::LargeList(item) | DataType::LargeListView(item) => DataType::LargeList(plain_field(item)),
+        DataType::FixedSizeList(item, len) => DataType::FixedSizeList(plain_field(item), *len),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain_field).collect()),
+        DataType::Map(entries, sorted) => DataType::Map(plain_field(entries), *sorted),
+        other => other.clone(),
     }
 }
 

@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
-use arrow_array::types::Int32Type;
-use arrow_array::{ArrayRef, DictionaryArray, Float64Array, Int64Array, NullArray, RecordBatch, StringArray};
+use arrow_array::types::{Float32Type, Int32Type};
+use arrow_array::{
+    ArrayRef, DictionaryArray, FixedSizeListArray, Float64Array, Int64Array, ListArray, ListViewArray, NullArray,
+    RecordBatch, RunArray, StringArray, StructArray,
+};
+use arrow_buffer::OffsetBuffer;
 use arrow_ipc::CompressionType;
-use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
+use arrow_schema::Field;
 use megaring_core::matrix::Matrix;
+use megaring_corpus::import::{self, ImportOptions};
 use megaring_corpus::{Fetched, Rows, fetch};
 use proptest::prelude::*;
 
-use crate::common::{assert_says, store, violation};
+use crate::common::{assert_says, scratch, store, violation};
 
 fn rows() -> Rows {
     let embeddings = Matrix { rows: 4, dim: 2, values: vec![0.5; 8] };
@@ -63,6 +69,61 @@ fn columns_are_stored_to_the_value_and_given_out_row_by_row() {
     let first: Vec<_> = (0..4).map(|row| fetched.json(row).unwrap()[1].clone()).collect();
     assert_eq!(first, [1.into(), ().into(), 3.into(), serde_json::Value::from(4)]);
     assert_eq!(Fetched::of_stream(&[]).unwrap().rows(), 0);
+}
+
+/// What a file's columns refer to, at any depth, is sent as the values themselves.
+#[test]
+fn columns_of_a_file_are_sent_as_plain_values() {
+    let words =
+        || -> ArrayRef { Arc::new(DictionaryArray::<Int32Type>::from_iter([Some("a"), None, Some("b"), Some("a")])) };
+    let runs: ArrayRef = Arc::new(["x", "x", "y", "x"].into_iter().collect::<RunArray<Int32Type>>());
+    let list = |item: ArrayRef| -> ArrayRef {
+        let field = Arc::new(Field::new("item", item.data_type().clone(), true));
+        Arc::new(ListArray::new(field, OffsetBuffer::from_lengths([1, 0, 2, 1]), item, None))
+    };
+    let view = |item: ArrayRef| -> ArrayRef {
+        let field = Arc::new(Field::new("item", item.data_type().clone(), true));
+        // Out of order, and one value twice.
+        Arc::new(ListViewArray::new(field, vec![2, 0, 0, 1].into(), vec![2, 0, 2, 1].into(), item, None))
+    };
+    let named = |name: &str, of: ArrayRef| -> ArrayRef {
+        let field = Arc::new(Field::new(name, of.data_type().clone(), true));
+        Arc::new(StructArray::from(vec![(field, of)]))
+    };
+    let columns = vec![
+        ("words", words()),
+        ("lists", list(words())),
+        ("views", view(Arc::new(Int64Array::from(vec![1, 2, 3, 4])))),
+        ("viewed_words", view(words())),
+        ("structs", named("word", words())),
+        ("runs", named("run", runs)),
+        ("deep", list(named("views", view(words())))),
+    ];
+    let vectors: Vec<_> = (0..4).map(|row| Some([Some(row as f32), Some(1.0)])).collect();
+    let embedding: ArrayRef = Arc::new(FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(vectors, 2));
+    let names: Vec<String> = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let file = batch(columns.into_iter().chain([("embedding", embedding)]).collect());
+    let mut writer = FileWriter::try_new(Vec::new(), &file.schema()).unwrap();
+    writer.write(&file).unwrap();
+    let (_scratch, path) = scratch("f.arrow", writer.into_inner().unwrap());
+    let open = || import::open(&path, None, &ImportOptions::default()).unwrap();
+    let (_folder, store) = store();
+    ["here", "sent"].iter().for_each(|name| _ = store.create(name, 2).unwrap());
+    import::run(&store, "here", open(), &mut |_| {}).unwrap();
+    let mut appender = store.append("sent").unwrap();
+    for read in open() {
+        let read = read.unwrap();
+        let embeddings = Matrix { rows: 3, dim: 2, values: read.embeddings.values[2..].to_vec() };
+        let mut rows = Rows { embeddings, ..Rows::default() };
+        rows.add_columns(&read.further.to_stream(1..4).unwrap()).unwrap();
+        appender.push(rows).unwrap();
+    }
+    appender.commit().unwrap();
+    let shown = |name: &str, rows: &[u32]| {
+        let fetched = fetch(&store.view(name).unwrap(), rows, &names, 1 << 20).unwrap();
+        (0..rows.len()).map(|row| fetched.json(row).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(shown("sent", &[0, 1, 2]), shown("here", &[1, 2, 3]));
 }
 
 #[test]
