@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::backend;
 use super::search::tell_made;
+use super::selection::reads_input_once;
 use crate::config::Settings;
 use crate::console::{Failure, Output, message, shown};
 use crate::remote::{self, Remote};
@@ -50,6 +51,7 @@ struct Batch<'a> {
 /// Goes through all files, also where one cannot be read or is too large: that is told, and fails the command in the
 /// end.
 pub(crate) fn run(args: &ChecksumArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    reads_input_once(args.files.iter().map(|file| ("FILES", Some(file))))?;
     let summer = match settings.remote()? {
         None => Summer::Here(settings.private_engine(args.backend.as_slice())?),
         Some(remote) => Summer::There(remote),

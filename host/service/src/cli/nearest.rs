@@ -94,6 +94,7 @@ struct Labelled<'a> {
 }
 
 pub(crate) fn run(args: &NearestArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    args.selection.reads_input_once(("--points", args.points.as_ref()))?;
     match settings.remote()? {
         None => here(args, settings, output),
         Some(remote) => there(args, &remote, output),

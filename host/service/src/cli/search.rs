@@ -163,6 +163,7 @@ enum Searcher {
 }
 
 pub(crate) fn run(args: &SearchArgs, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    args.selection.reads_input_once(("--query-file", args.query_file.as_ref()))?;
     let (searcher, batches) = match settings.remote()? {
         None => here(args, settings)?,
         Some(remote) => there(args, remote)?,

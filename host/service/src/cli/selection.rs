@@ -31,6 +31,11 @@ macro_rules! selection_args {
         }
 
         impl $name {
+            /// Refuses a line by which standard input would be read for more than one thing; `other` is a further file.
+            pub(crate) fn reads_input_once(&self, other: (&str, Option<&PathBuf>)) -> Result<(), Failure> {
+                reads_input_once([other, ("--allow", self.allow.as_ref()), ("--deny", self.deny.as_ref())])
+            }
+
             /// A version of a corpus, of which those rows alone are visible.
             pub(crate) fn select(&self, store: &Store, view: &Arc<CorpusView>) -> Result<Arc<CorpusView>, Failure> {
                 select(store, view, self.filter.as_deref(), self.allow.as_deref(), self.deny.as_deref())
@@ -49,6 +54,20 @@ macro_rules! selection_args {
 
 selection_args!(SearchSelection, "MEGARING_SEARCH_FILTER", "MEGARING_SEARCH_ALLOW", "MEGARING_SEARCH_DENY");
 selection_args!(NearestSelection, "MEGARING_NEAREST_FILTER", "MEGARING_NEAREST_ALLOW", "MEGARING_NEAREST_DENY");
+
+/// Whoever came second would find nothing left.
+pub(crate) fn reads_input_once<'a>(
+    files: impl IntoIterator<Item = (&'a str, Option<&'a PathBuf>)>,
+) -> Result<(), Failure> {
+    let from_input = files.into_iter().filter(|(_, file)| file.is_some_and(|file| file.as_os_str() == "-"));
+    let mut names: Vec<&str> = from_input.map(|(name, _)| name).collect();
+    if names.len() < 2 {
+        return Ok(());
+    }
+    names.dedup();
+    let reason = "standard input (-) can be read once, and is given several times, as";
+    Err(Failure::Usage(format!("{reason} {}; give files for the others", names.join(" and "))))
+}
 
 fn select(
     store: &Store,

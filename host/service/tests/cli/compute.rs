@@ -280,3 +280,23 @@ fn a_memory_that_is_too_large_is_counted_through_all_batches() {
     folder.write("many.jsonl", lines).write("megaring.toml", "arena_bytes = 1048576");
     folder.run(&["encode", "many.jsonl"]).failed(1, &["20000", "it takes 2097"]);
 }
+
+/// Whatever came second would find nothing, and be taken for an empty file.
+#[test]
+fn standard_input_is_given_once() {
+    let folder = Folder::new();
+    let search = ["search", "m", "--query-file", "-"];
+    let nearest = ["nearest", "m", "--query", "0,0,0,0,0"];
+    let lines: [(&[&str], &[&str], &str); 6] = [
+        (&search, &["--allow", "-"], "--query-file and --allow"),
+        (&search, &["--deny", "-", "--server", "localhost:1"], "--query-file and --deny"),
+        (&["search", "m", "--row", "0"], &["--allow", "-", "--deny", "-"], "--allow and --deny"),
+        (&nearest, &["--allow", "-", "--deny", "-"], "--allow and --deny"),
+        (&nearest, &["--points", "-", "--deny", "-"], "--points and --deny"),
+        (&["checksum", "-"], &["-"], "as FILES"),
+    ];
+    for (line, more, names) in lines {
+        let ran = folder.run_with_input(&[line, more].concat(), b"1\n");
+        ran.failed(2, &["standard input (-) can be read once", names, "give files"]);
+    }
+}
