@@ -114,7 +114,7 @@ pub struct Import {
 /// dimension, its first rows are bad, or nothing in it tells the dimension and [`ImportOptions::dim`] does not either.
 /// [`Error::Storage`] where there is no room for a temporary file.
 pub fn open(path: &Path, format: Option<Format>, options: &ImportOptions) -> Result<Import, Error> {
-    let input = Input::open(path)?;
+    let input = Input::open_as(path, format)?;
     let format = match format {
         Some(format) => format,
         None => Format::of(&input)?,

@@ -4,13 +4,16 @@ use std::path::Path;
 use std::str::FromStr;
 
 use megaring_core::Error;
+use megaring_core::matrix::MAX_DIM;
 
 use super::input::Input;
-use super::{npy, npz};
+use super::{kinds, npy, npz};
 use crate::arrow_file;
 
 /// What an HDF5 file begins with.
 const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
+/// What stands before each message of an Arrow IPC stream; as a vector's dimension, -1.
+const CONTINUES: &[u8] = &[0xff; 4];
 
 /// A file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,8 +94,28 @@ impl Format {
         matches!(self, ArrowFile | ArrowStream | Parquet | Npz | SafeTensors | JsonLines | Csv)
     }
 
-    /// Tells a format by its magic, else by the end of the file's name, else by what JSON begins with.
+    /// Whether a file that is said to be of it begins with a matrix's two lengths. Those may look like anything; where
+    /// it is known how many `bytes` there are, they tell them exactly.
+    pub(super) fn has_lengths(self, start: &[u8], bytes: Option<u64>) -> bool {
+        let kind = match self {
+            Self::Fbin => &kinds::FLOAT32,
+            Self::U8bin => &kinds::UINT8,
+            Self::I8bin => &kinds::INT8,
+            _ => return false,
+        };
+        let Some((lengths, _)) = start.as_chunks::<4>().0.split_first_chunk::<2>() else { return false };
+        let [rows, dim] = lengths.map(|bytes| u64::from(u32::from_le_bytes(bytes)));
+        let is_whole = |bytes| 8 + rows * dim * kind.size as u64 == bytes;
+        (1..=MAX_DIM as u64).contains(&dim) && bytes.is_none_or(is_whole)
+    }
+
+    /// Tells a format by its magic, else by the end of the file's name, else by what JSON begins with. What stands at
+    /// the beginning of a matrix or of vectors is a number, and no magic where the name says so.
     pub(super) fn of(input: &Input) -> Result<Self, Error> {
+        let by_name = input.extension().and_then(|extension| Self::of_extension(&extension));
+        if let Some(format) = by_name.filter(|format| format.has_lengths(input.start(), input.plain_bytes())) {
+            return Ok(format);
+        }
         if input.start().starts_with(HDF5) {
             return Err(Error::field("format", hdf5(input.name())));
         }
@@ -101,12 +124,13 @@ impl Format {
             (b"PAR1", Self::Parquet),
             (npy::MAGIC, Self::Npy),
             (npz::MAGIC, Self::Npz),
-            (&[0xff; 4], Self::ArrowStream),
+            (CONTINUES, Self::ArrowStream),
         ];
-        let by_magic = by_magic.into_iter().find(|(magic, _)| input.start().starts_with(magic));
-        let by_name = || Self::of_extension(&input.extension()?);
+        let is_vectors = matches!(by_name, Some(Self::Fvecs | Self::Bvecs | Self::Ivecs));
+        let is_magic = |magic: &[u8]| input.start().starts_with(magic) && !(is_vectors && magic == CONTINUES);
+        let by_magic = by_magic.into_iter().find(|(magic, _)| is_magic(magic));
         let by_text = || begins_as_json(input.start()).then_some(Self::JsonLines);
-        by_magic.map(|(_, format)| format).or_else(by_name).or_else(by_text).ok_or_else(|| untold(input.name()))
+        by_magic.map(|(_, format)| format).or(by_name).or_else(by_text).ok_or_else(|| untold(input.name()))
     }
 
     /// The format that the end of a file's name stands for.
@@ -119,7 +143,7 @@ impl Format {
         format.ok_or_else(|| untold(&path.display().to_string()))
     }
 
-    fn of_extension(extension: &str) -> Option<Self> {
+    pub(super) fn of_extension(extension: &str) -> Option<Self> {
         match extension {
             "feather" | "ipc" => Some(Self::ArrowFile),
             "arrows" => Some(Self::ArrowStream),

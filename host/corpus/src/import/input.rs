@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 use megaring_core::Error;
 
+use super::format::Format;
+
 /// What gzip's files begin with: its magic, and deflate, its only method.
 const GZIP: &[u8] = &[0x1f, 0x8b, 8];
 /// First bytes that are looked at to tell what they are of.
@@ -49,6 +51,11 @@ impl Input {
     /// # Errors
     /// [`Error::Invalid`] naming the field `path` where it cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_as(path, None)
+    }
+
+    /// [`Self::open`], of a format that somebody named.
+    pub(super) fn open_as(path: &Path, format: Option<Format>) -> Result<Self, Error> {
         let (name, source, bytes_total) = if path.as_os_str() == "-" {
             ("standard input".to_owned(), Source::StandardInput(io::stdin()), 0)
         } else {
@@ -60,7 +67,10 @@ impl Input {
             }
             (path.display().to_string(), Source::File(file), if metadata.is_file() { metadata.len() } else { 0 })
         };
-        let (start, reader) = look(source).map_err(|error| refusal(Path::new(&name), &error))?;
+        let format = format.or_else(|| Format::of_extension(&extension(path)?));
+        let known = (bytes_total > 0).then_some(bytes_total);
+        let is_matrix = |start: &[u8]| format.is_some_and(|format| format.has_lengths(start, known));
+        let (start, reader) = look(source, is_matrix).map_err(|error| refusal(Path::new(&name), &error))?;
         Ok(Self { path: path.to_owned(), name, bytes_total, start, reader })
     }
 
@@ -95,13 +105,9 @@ impl Input {
         &self.start
     }
 
-    /// The end of its name, behind the last dot and in small letters; `.gz` is passed over.
+    /// See [`extension`].
     pub(super) fn extension(&self) -> Option<String> {
-        let ending = |path: &Path| Some(path.extension()?.to_str()?.to_ascii_lowercase());
-        match ending(&self.path)?.as_str() {
-            "gz" => ending(Path::new(self.path.file_stem()?)),
-            other => Some(other.to_owned()),
-        }
+        extension(&self.path)
     }
 
     /// The path under which the very bytes that are read can be opened again.
@@ -176,9 +182,19 @@ fn refusal(path: &Path, error: &io::Error) -> Error {
     Error::field("path", unreadable(path, error))
 }
 
-fn look(source: Source) -> io::Result<(Vec<u8>, Reader)> {
+/// The end of a file's name, behind the last dot and in small letters; `.gz` is passed over.
+fn extension(path: &Path) -> Option<String> {
+    let ending = |path: &Path| Some(path.extension()?.to_str()?.to_ascii_lowercase());
+    match ending(path)?.as_str() {
+        "gz" => ending(Path::new(path.file_stem()?)),
+        other => Some(other.to_owned()),
+    }
+}
+
+/// `is_matrix` says of the first bytes that they are lengths, whatever they look like.
+fn look(source: Source, is_matrix: impl Fn(&[u8]) -> bool) -> io::Result<(Vec<u8>, Reader)> {
     let (start, reader) = begin(Raw { source, bytes_read: 0 })?;
-    if !start.starts_with(GZIP) {
+    if !start.starts_with(GZIP) || is_matrix(&start) {
         return Ok((start, Reader::Plain(reader)));
     }
     let (start, reader) = begin(MultiGzDecoder::new(reader))?;

@@ -182,6 +182,46 @@ fn what_gzip_has_compressed_comes_in() {
     }
 }
 
+/// The lengths of a matrix may be the first bytes of anything.
+#[test]
+fn lengths_that_look_like_magic_are_lengths() {
+    let magic: [&[u8; 4]; 6] = [b"\x1f\x8b\x08\0", b"PK\x03\x04", b"PAR1", b"ARRO", b"\x93NUM", &[0xff; 4]];
+    for start in magic {
+        let rows = u64::from(u32::from_le_bytes(*start));
+        for (name, size) in [("a.u8bin", 1), ("a.i8bin", 1), ("a.fbin", 4), ("named", 4)] {
+            let (_scratch, path) = scratch(name, [&start[..], &1u32.to_le_bytes()].concat());
+            // Of as many bytes, which are zeros and take no room.
+            fs::File::options().write(true).open(&path).unwrap().set_len(8 + size * rows).unwrap();
+            let format = (name == "named").then_some(Format::Fbin);
+            let file = import::open(&path, format, &ImportOptions::default()).unwrap();
+            let wanted = format.map_or(&name[2..], Format::name);
+            assert_eq!((file.format().name(), file.row_type()), (wanted, 1.into()), "{start:?} {name}");
+        }
+    }
+    // What gzip has compressed has other lengths, also where it is named so.
+    let matrix = [&[2, 0, 0, 0, 1, 0, 0, 0][..], &1.5f32.to_le_bytes(), &2.5f32.to_le_bytes()].concat();
+    for name in ["a.fbin", "a.fbin.gz"] {
+        let (_scratch, path) = scratch(name, gzip(&matrix));
+        assert_eq!(imported(&path, false).1, [1.5, 2.5]);
+    }
+    let (_scratch, path) = scratch("a.fvecs", fvecs(&[vec![1.0]]).iter().map(|_| 0xff).collect::<Vec<u8>>());
+    assert_says(&violation(open(&path, false)).to_string(), &["a.fvecs", "the dimension is -1"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_that_is_named_a_matrix_begins_with_lengths() {
+    let matrix = [&[0x1f, 0x8b, 8, 0, 1, 0, 0, 0][..], &[7; 559_903]].concat();
+    for (bytes, rows) in [(matrix, 559_903), (gzip(&[&[3, 0, 0, 0, 1, 0, 0, 0][..], &[7; 3]].concat()), 3)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, writer) = pipe(folder.path(), bytes);
+        let file = import::open(&path, Some(Format::U8bin), &ImportOptions::default()).unwrap();
+        let count: usize = file.map(|rows| rows.unwrap().len()).sum();
+        writer.join().unwrap();
+        assert_eq!(count, rows);
+    }
+}
+
 #[test]
 fn gzip_that_is_cut_short_or_corrupt_is_refused() {
     for name in ["f4.npy", "vectors.fvecs", "stream.arrows", "plain.arrow", "snappy.parquet"] {
