@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, RecordBatch};
+use arrow_array::types::Date64Type;
+use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, RecordBatch, new_null_array};
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use megaring_core::{Element, Error, RowType};
@@ -25,6 +26,7 @@ use parquet::file::properties::WriterProperties;
 use crate::columns::EMBEDDING;
 use crate::corpus::Corpus;
 use crate::durable::{TemporaryFile, storage, sync_folder};
+use crate::fault::guarded;
 use crate::fetch::Fetched;
 use crate::import::{Format, rows_of};
 use crate::piece::Piece;
@@ -56,8 +58,7 @@ impl Table {
                 Some(writer.map(|writer| Box::new(Self::Arrow(writer))).map_err(io::Error::other))
             }
             Format::Parquet => {
-                let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-                let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties));
+                let writer = ArrowWriter::try_new(file, schema.clone(), Some(parquet_properties()));
                 Some(writer.map(|writer| Box::new(Self::Parquet(writer))).map_err(io::Error::other))
             }
             _ => None,
@@ -67,7 +68,10 @@ impl Table {
     pub(crate) fn put(&mut self, batch: &RecordBatch) -> io::Result<()> {
         match self {
             Self::Arrow(writer) => writer.write(batch).map_err(io::Error::other),
-            Self::Parquet(writer) => writer.write(batch).map_err(io::Error::other),
+            Self::Parquet(writer) => {
+                check_days(batch).map_err(io::Error::other)?;
+                writer.write(batch).map_err(io::Error::other)
+            }
         }
     }
 
@@ -77,6 +81,45 @@ impl Table {
             Self::Parquet(writer) => writer.close().map(|_| ()).map_err(io::Error::other),
         }
     }
+}
+
+/// Dates are dates, of which Parquet has one type alone, and the names within lists and maps are the specification's.
+fn parquet_properties() -> WriterProperties {
+    WriterProperties::builder().set_compression(Compression::SNAPPY).set_coerce_types(true).build()
+}
+
+/// Parquet's dates have no time of day, and an Arrow date of milliseconds may.
+fn check_days(batch: &RecordBatch) -> Result<(), String> {
+    const DAY: i64 = 86_400_000;
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        let mut days = column.as_primitive_opt::<Date64Type>().into_iter().flatten().flatten();
+        if days.any(|day| day % DAY != 0) {
+            return Err(format!(
+                "column {} has dates with a time of day, which Parquet does not keep; arrow does",
+                field.name()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a column of a type that Parquet does not have, before anything of it is written: a row without a value
+/// tells.
+fn check_parquet(schema: &Schema) -> Result<(), Error> {
+    for field in schema.fields() {
+        let nullable = Schema::new(vec![field.as_ref().clone().with_nullable(true)]).into();
+        let row = || {
+            let batch = RecordBatch::try_new(Arc::clone(&nullable), vec![new_null_array(field.data_type(), 1)])?;
+            let mut writer = ArrowWriter::try_new(io::sink(), nullable.clone(), Some(parquet_properties()))?;
+            writer.write(&batch)?;
+            Ok(writer.close().map(drop)?)
+        };
+        if guarded(row).is_err() {
+            let reason = format!("{} is not written as parquet; arrow keeps it", field.data_type());
+            return Err(Error::field("format", format!("column {}: its type {reason}", field.name())));
+        }
+    }
+    Ok(())
 }
 
 /// Writes the current version of a corpus; the number of its rows comes back.
@@ -251,6 +294,9 @@ impl Sink {
         (rows, row_type): (usize, RowType),
         schema: &SchemaRef,
     ) -> Result<Self, Error> {
+        if format == Format::Parquet {
+            check_parquet(schema)?;
+        }
         let handle = file.handle()?;
         let is_bits = row_type.element == Element::Bit;
         let opened = match format {

@@ -1,12 +1,20 @@
-//! Columns of moments in time zones: filtered by and shown, whatever the zone's name.
+//! Columns of moments, dates and spans: filtered by and shown, whatever the zone's name, and exported.
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StructArray, TimestampMicrosecondArray};
+use arrow_array::cast::AsArray;
+use arrow_array::types::Date64Type;
+use arrow_array::{
+    Array, ArrayRef, Date64Array, FixedSizeListArray, Float32Array, IntervalMonthDayNanoArray, RecordBatch,
+    StructArray, TimestampMicrosecondArray,
+};
+use arrow_buffer::IntervalMonthDayNano;
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{DataType, Field};
-use megaring_corpus::import::{self, ImportOptions};
+use megaring_corpus::import::{self, Format, ImportOptions};
 use megaring_corpus::{Store, fetch};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::LogicalType;
 
 use crate::common::{assert_says, scratch, store, violation};
 use crate::filters::passing;
@@ -63,6 +71,55 @@ fn moments_are_shown_and_compared_in_the_zone_of_their_column() {
         assert_eq!(pass("is null"), [1], "{zone}");
     }
     assert_says(shown(&store, "nested")[0].as_str().unwrap(), &["2026-01-02T00:00:00Z"]);
+}
+
+/// A corpus "a" of rows with one further column.
+fn with_column(name: &str, column: ArrayRef) -> (tempfile::TempDir, Arc<Store>) {
+    let item = Arc::new(Field::new("item", DataType::Float32, false));
+    let values = Arc::new(Float32Array::from(vec![1.0; 2 * column.len()]));
+    let vectors: ArrayRef = Arc::new(FixedSizeListArray::new(item, 2, values, None));
+    let batch = RecordBatch::try_from_iter([(name, column), ("embedding", vectors)]).unwrap();
+    let mut writer = FileWriter::try_new(Vec::new(), batch.schema_ref()).unwrap();
+    writer.write(&batch).unwrap();
+    let (_scratch, path) = scratch("column.arrow", writer.into_inner().unwrap());
+    let (folder, store) = store();
+    store.create("a", 2).unwrap();
+    import::run(&store, "a", import::open(&path, None, &ImportOptions::default()).unwrap(), &mut |_| {}).unwrap();
+    (folder, store)
+}
+
+#[test]
+fn dates_are_exported_as_dates_and_come_back() {
+    let days = Date64Array::from(vec![Some(1_767_312_000_000), None, Some(-86_400_000)]);
+    let (folder, store) = with_column("day", Arc::new(days.clone()));
+    let path = folder.path().join("out.parquet");
+    store.export("a", &path, Format::Parquet).unwrap();
+    let file = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(&path).unwrap()).unwrap();
+    let day = file.parquet_schema().columns().iter().find(|column| column.name() == "day").unwrap().clone();
+    assert_eq!(day.logical_type_ref(), Some(&LogicalType::Date));
+    let read = file.build().unwrap().next().unwrap().unwrap();
+    assert_eq!(read.column_by_name("day").unwrap().as_primitive::<Date64Type>(), &days);
+    // What would be lost is told.
+    let (folder, store) = with_column("day", Arc::new(Date64Array::from(vec![86_400_001])));
+    let path = folder.path().join("out.parquet");
+    assert_says(&store.export("a", &path, Format::Parquet).unwrap_err().to_string(), &["column day", "time of day"]);
+    assert!(!path.exists());
+    store.export("a", &folder.path().join("out.arrow"), Format::ArrowFile).unwrap();
+}
+
+#[test]
+fn a_column_that_parquet_does_not_have_is_named_with_the_format_that_keeps_it() {
+    let spans = || -> ArrayRef { Arc::new(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(1, 2, 3)])) };
+    let field = Arc::new(Field::new("span", spans().data_type().clone(), true));
+    for column in [spans(), Arc::new(StructArray::from(vec![(field, spans())]))] {
+        let (folder, store) = with_column("spans", column);
+        let path = folder.path().join("out.parquet");
+        let refused = violation(store.export("a", &path, Format::Parquet));
+        assert_eq!(refused.field, "format");
+        assert_says(&refused.description, &["column spans", "MonthDayNano", "arrow keeps it"]);
+        assert!(!path.exists());
+        store.export("a", &folder.path().join("out.arrow"), Format::ArrowFile).unwrap();
+    }
 }
 
 #[test]
