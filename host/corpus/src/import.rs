@@ -120,6 +120,7 @@ pub fn open(path: &Path, format: Option<Format>, options: &ImportOptions) -> Res
         None => Format::of(&input)?,
     };
     let name = input.name().to_owned();
+    check_start(&input, format)?;
     let as_is = input.stored_at().filter(|_| format == Format::ArrowFile && options.columns.are_all());
     let as_is = as_is.map(Path::to_owned);
     if options.columns.renamed().next().is_some() && !format.has_names() {
@@ -162,6 +163,21 @@ pub fn open(path: &Path, format: Option<Format>, options: &ImportOptions) -> Res
         (None, None) => return Err(Fault::file(import.without_rows()).into_invalid(&import.name)),
     }
     Ok(import)
+}
+
+/// Refuses a file that has no header where it must have one, and a text in another encoding.
+fn check_start(input: &Input, format: Format) -> Result<(), Error> {
+    use Format::{Bvecs, Csv, Fvecs, Ivecs, JsonLines};
+    let start = input.start();
+    let reason = match format {
+        Csv | JsonLines if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") => {
+            "it is a text in UTF-16; `iconv -f UTF-16 -t UTF-8 FILE` makes it one in UTF-8"
+        }
+        Fvecs | Bvecs | Ivecs | JsonLines => return Ok(()),
+        _ if start.is_empty() => "it is empty",
+        _ => return Ok(()),
+    };
+    Err(Fault::file(reason).into_invalid(input.name()))
 }
 
 fn source(format: Format, input: Input, options: &ImportOptions) -> Result<Box<dyn Source>, Error> {

@@ -8,7 +8,7 @@ use sqlparser::ast::{
     Value as Literal,
 };
 use sqlparser::dialect::GenericDialect;
-use sqlparser::parser::Parser;
+use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 
 use super::{Comparison, FIELD, Filter, Value};
@@ -40,11 +40,30 @@ impl FromStr for Filter {
 }
 
 fn read(text: &str) -> Result<Filter, String> {
-    let mut parser = Parser::new(&GenericDialect {}).try_with_sql(text).map_err(|error| error.to_string())?;
-    let parsed = parser.parse_expr().map_err(|error| error.to_string())?;
+    let mut parser = Parser::new(&GenericDialect {}).try_with_sql(text).map_err(told)?;
+    let parsed = parser.parse_expr().map_err(told)?;
     match parser.next_token().token {
         Token::EOF => condition(&parsed),
         rest => Err(format!("it should end before {:?}", rest.to_string())),
+    }
+}
+
+/// What the parser has to say, in plain words.
+fn told(error: ParserError) -> String {
+    let text = match error {
+        ParserError::RecursionLimitExceeded => {
+            return "its parts are nested too deep to be read; leave out parentheses that change nothing".into();
+        }
+        ParserError::ParserError(text) | ParserError::TokenizerError(text) => text,
+    };
+    // It is one line.
+    let text = text.replace(" at Line: 1, Column: ", " at character ");
+    match text.strip_prefix("Expected: ").and_then(|text| text.split_once(", found: ")) {
+        Some((wanted, found)) if found.starts_with(')') => {
+            format!("{wanted} is missing before {found}; a list has a value or more")
+        }
+        Some((wanted, found)) => format!("wanted is {wanted}, where it has {found}"),
+        None => format!("it is not understood: {text}"),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Chain, Cursor, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use megaring_core::Error;
 
 use super::format::Format;
@@ -31,8 +31,11 @@ type Begun<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
 
 enum Reader {
     Plain(Begun<Raw>),
-    Gzip(Box<Begun<MultiGzDecoder<Begun<Raw>>>>),
+    Gzip(Box<Begun<Members>>),
 }
+
+/// What gzip has compressed, in one member or several.
+struct Members(Option<GzDecoder<Begun<Raw>>>);
 
 /// Bytes as they are stored or sent.
 struct Raw {
@@ -85,7 +88,10 @@ impl Input {
     pub fn bytes_read(&self) -> u64 {
         match &self.reader {
             Reader::Plain(reader) => reader.get_ref().get_ref().1.bytes_read,
-            Reader::Gzip(reader) => reader.get_ref().get_ref().1.get_ref().get_ref().get_ref().1.bytes_read,
+            Reader::Gzip(reader) => {
+                let member = reader.get_ref().get_ref().1.0.as_ref();
+                member.map_or(0, |member| member.get_ref().get_ref().get_ref().1.bytes_read)
+            }
         }
     }
 
@@ -197,7 +203,7 @@ fn look(source: Source, is_matrix: impl Fn(&[u8]) -> bool) -> io::Result<(Vec<u8
     if !start.starts_with(GZIP) || is_matrix(&start) {
         return Ok((start, Reader::Plain(reader)));
     }
-    let (start, reader) = begin(MultiGzDecoder::new(reader))?;
+    let (start, reader) = begin(Members(Some(GzDecoder::new(reader))))?;
     Ok((start, Reader::Gzip(Box::new(reader))))
 }
 
@@ -212,6 +218,27 @@ impl Reader {
         match self {
             Self::Plain(reader) => reader,
             Self::Gzip(reader) => &mut **reader,
+        }
+    }
+}
+
+impl Read for Members {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(member) = &mut self.0 else { return Ok(0) };
+            let read = member.read(bytes)?;
+            if read > 0 || bytes.is_empty() {
+                return Ok(read);
+            }
+            let more = member.get_mut().fill_buf()?;
+            if more.is_empty() {
+                return Ok(0);
+            }
+            if !GZIP.starts_with(&more[..more.len().min(GZIP.len())]) {
+                let reason = "bytes stand behind the end of what gzip has compressed; `gzip -dc FILE` leaves them out";
+                return Err(io::Error::new(ErrorKind::InvalidData, reason));
+            }
+            self.0 = self.0.take().map(|member| GzDecoder::new(member.into_inner()));
         }
     }
 }

@@ -64,6 +64,7 @@ impl JsonLines {
             Some(name) => {
                 (Some(name), format!("{}; {}", describe(&error), way_out(name, self.lines.columns.in_file(name))))
             }
+            None if error.is_data() => (None, describe(&error)),
             None => (None, format!("bad JSON: {}", describe(&error))),
         })?;
         self.lines.unknown.get_or_insert(unknown);
@@ -125,7 +126,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
     type Value = Line;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+        f.write_str("an object such as {\"embedding\": [0.1, 0.2]}")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Line, A::Error> {
@@ -179,9 +180,32 @@ pub fn json_array(line: &[u8]) -> Option<&'static str> {
     is_array.then_some("it is one JSON array; wanted is a value a line, which `jq -c '.[]' FILE` makes of it")
 }
 
+/// Why a value of another type or range is wrong: what it is, and what is wanted.
+fn other_value(text: &str) -> Option<String> {
+    let text = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "))?;
+    let (found, wanted) = text.rsplit_once(", expected ")?;
+    let found = match found {
+        "sequence" => "an array",
+        "map" => "an object",
+        other => other,
+    };
+    let wanted = match wanted {
+        "u64" => format!("a whole number from 0 to {}", u64::MAX),
+        "u16" => format!("a whole number from 0 to {}", u16::MAX),
+        "u8" => format!("a whole number from 0 to {}", u8::MAX),
+        "f64" => "a number".to_owned(),
+        "a sequence" => "an array of numbers".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a string" => "a text".to_owned(),
+        other => other.to_owned(),
+    };
+    Some(format!("it is {}, wanted is {wanted}", found.replace("floating point", "the number")))
+}
+
 /// The parser's words without its line number, which is always 1 here.
 fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let plain = text.split(" at line ").next().unwrap_or(&text).to_owned();
+    let plain = text.split(" at line ").next().unwrap_or(&text);
+    let plain = other_value(plain).unwrap_or_else(|| plain.to_owned());
     if error.column() == 0 { plain } else { format!("{plain} at column {}", error.column()) }
 }

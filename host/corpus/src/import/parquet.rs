@@ -44,7 +44,7 @@ impl Parquet {
             let options = ArrowReaderOptions::new().with_skip_arrow_metadata(plain);
             guarded(|| Ok(ParquetRecordBatchReaderBuilder::try_new_with_options(file.try_clone()?, options)?))
         };
-        let builder = open(false).or_else(|reason| open(true).map_err(|_| Fault::file(reason)))?;
+        let builder = open(false).or_else(|reason| open(true).map_err(|_| damaged(&reason)))?;
         let rows_total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         let schema = marked(builder.schema(), builder.parquet_schema(), options.columns.id_column());
         let (places, batches) = Batches::open(name, &schema, options)?;
@@ -53,7 +53,7 @@ impl Parquet {
         let length = vector_length(builder.metadata(), options.columns.in_file(EMBEDDING));
         let size = chunk_rows(length).min(MAX_ROWS);
         let reader = guarded(|| Ok(builder.with_projection(mask).with_batch_size(size).build()?));
-        Ok(Self { reader: reader.map_err(Fault::file)?, batches, rows: 0, rows_total, bytes_total })
+        Ok(Self { reader: reader.map_err(|reason| damaged(&reason))?, batches, rows: 0, rows_total, bytes_total })
     }
 }
 
@@ -63,7 +63,8 @@ impl Source for Parquet {
     }
 
     fn next(&mut self) -> Result<Option<Chunk>, Fault> {
-        let Some(batch) = guarded(|| self.reader.next().transpose()).map_err(Fault::file)? else { return Ok(None) };
+        let read = guarded(|| self.reader.next().transpose()).map_err(|reason| damaged(&reason))?;
+        let Some(batch) = read else { return Ok(None) };
         self.rows += batch.num_rows() as u64;
         self.batches.convert(&batch).map(Some)
     }
@@ -77,6 +78,15 @@ impl Source for Parquet {
     fn notes(&self) -> Vec<String> {
         self.batches.notes()
     }
+}
+
+/// A file that cannot be read, less what the reader's layers are called.
+fn damaged(reason: &str) -> Fault {
+    let mut reason = reason;
+    for layer in ["Parquet argument error: ", "Parquet error: ", "Arrow: ", "External: "] {
+        reason = reason.strip_prefix(layer).unwrap_or(reason);
+    }
+    Fault::file(format!("it is damaged, or not of Parquet as it is known here ({reason}); write or copy it anew"))
 }
 
 /// The schema with its id column marked as of UUIDs, where Parquet's own says so.

@@ -372,7 +372,14 @@ fn what_is_no_condition_is_refused_in_plain_words() {
     }
     assert_says(&violation("a = 1 or ".repeat(3_000).parse::<Filter>()).description, &["bytes", "4096"]);
     let deep = format!("{}a = 1{}", "(".repeat(400), ")".repeat(400));
-    assert!(deep.parse::<Filter>().is_err());
+    assert_says(&violation(deep.parse::<Filter>()).description, &["nested too deep", "parentheses"]);
+    let plain = |text: &str, says: &str| {
+        let found = violation(text.parse::<Filter>()).description;
+        assert_eq!(found, says, "{text}");
+    };
+    plain("zone in ()", "an expression is missing before ) at character 10; a list has a value or more");
+    plain("zone <= ", "wanted is an expression, where it has EOF");
+    plain("zone = 'x", "it is not understood: Unterminated string literal at character 8");
 }
 
 #[test]

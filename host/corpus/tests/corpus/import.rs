@@ -234,7 +234,7 @@ fn bad_json_lines_are_named_by_line_and_skipped_on_demand() {
     let bad: [(&[u8], &[&str]); 12] = [
         (b"{\"memory_id\":1,\"title\":\"\xff\",\"embedding\":[1,2,3,4]}", &["line 4", "invalid UTF-8"]),
         (b"{\"memory_id\":1,", &["line 4", "bad JSON"]),
-        (b"[1,2,3,4]", &["line 4", "bad JSON"]),
+        (b"[1,2,3,4]", &["line 4", "it is an array", "an object such as"]),
         (b"{\"memory_id\":1}", &["line 4", "embedding"]),
         (b"{\"memory_id\":1,\"embedding\":[1,2,3]}", &["line 4", "embedding", "3 values, wanted are 4"]),
         (b"{\"memory_id\":1,\"embedding\":[1,2,NaN,3]}", &["line 4", "bad JSON"]),

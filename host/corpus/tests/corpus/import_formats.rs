@@ -193,7 +193,7 @@ fn columns_of_csv_are_taken_by_name() {
     let (_scratch, path) = scratch("b.csv", "a,b\n1,2\n");
     assert_says(&refusal(&path), &["b.csv: embedding", "a, b", "--column embedding=NAME"]);
     let (_scratch, path) = scratch("c.csv", "");
-    assert_says(&refusal(&path), &["c.csv: embedding", "missing"]);
+    assert_says(&refusal(&path), &["c.csv", "it is empty"]);
     let (_scratch, path) = scratch("d.csv", "embedding,title,embedding\n1,t,2\n");
     assert_says(&refusal(&path), &["d.csv: embedding", "twice"]);
     // A title is as it stands, other cells are trimmed.

@@ -223,6 +223,55 @@ fn a_pipe_that_is_named_a_matrix_begins_with_lengths() {
 }
 
 #[test]
+fn what_is_wrong_with_a_file_is_told_in_plain_words() {
+    let line = |rest: &str| format!("{{\"embedding\":[1,2],{rest}}}\n").into_bytes();
+    let parquet = fs::read(data("snappy.parquet")).unwrap();
+    let utf16: Vec<u8> = "\u{feff}embedding\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let files: [(&str, Vec<u8>, &[&str]); 15] = [
+        (
+            "a.jsonl",
+            line("\"memory_id\":1.0"),
+            &["it is the number `1.0`", "a whole number from 0 to 18446744073709551615"],
+        ),
+        (
+            "a.jsonl",
+            line("\"zone\":256"),
+            &["it is integer `256`", "a whole number from 0 to 255", "--ignore-column zone"],
+        ),
+        ("a.jsonl", line("\"is_protected\":1"), &["it is integer `1`", "true or false"]),
+        ("a.jsonl", b"{\"embedding\":\"[1, 2]\"}".to_vec(), &["it is string \"[1, 2]\"", "an array of numbers"]),
+        ("a.jsonl", b"5\n".to_vec(), &["line 1: it is integer `5`", "an object such as {\"embedding\": [0.1, 0.2]}"]),
+        (
+            "a.jsonl.gz",
+            [gzip(&line("\"zone\":1")), b"more".to_vec()].concat(),
+            &["bytes stand behind the end", "gzip -dc"],
+        ),
+        (
+            "a.npy.gz",
+            [gzip(&fs::read(data("f4.npy")).unwrap()), vec![0; 512]].concat(),
+            &["bytes stand behind the end"],
+        ),
+        ("a.parquet", parquet[..parquet.len() - 9].to_vec(), &["it is damaged", "copy it anew"]),
+        ("a.csv", Vec::new(), &["it is empty"]),
+        ("a.npy", Vec::new(), &["it is empty"]),
+        ("a.parquet", Vec::new(), &["it is empty"]),
+        ("a.arrows", Vec::new(), &["it is empty"]),
+        ("a.fbin", Vec::new(), &["it is empty"]),
+        ("a.csv", utf16.clone(), &["UTF-16", "iconv -f UTF-16 -t UTF-8"]),
+        ("a.jsonl", utf16, &["UTF-16", "iconv -f UTF-16 -t UTF-8"]),
+    ];
+    for (name, content, says) in files {
+        let (_scratch, path) = scratch(name, content);
+        let read = open(&path, false).and_then(|file| file.collect::<Result<Vec<_>, _>>());
+        let found = violation(read).to_string();
+        assert_says(&found, &[&[name], says].concat());
+        for foreign in ["expected", "u64", "u8", "sequence", "truncated", "Parquet error", "there are ;"] {
+            assert!(!found.contains(foreign), "{found}");
+        }
+    }
+}
+
+#[test]
 fn gzip_that_is_cut_short_or_corrupt_is_refused() {
     for name in ["f4.npy", "vectors.fvecs", "stream.arrows", "plain.arrow", "snappy.parquet"] {
         let whole = gzip(&fs::read(data(name)).unwrap());
