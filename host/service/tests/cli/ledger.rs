@@ -29,7 +29,7 @@ fn folder_with_ledger(end: Signal) -> Folder {
     for _ in 0..4 {
         folder.run(&["search", "a", "--row", "0", "--server", &address]).succeeded();
     }
-    folder.run(&["corpus", "delete", "a", "--id", "2", "--server", &address]).succeeded();
+    folder.run(&["corpus", "delete", "a", "2", "--server", &address]).succeeded();
     let kept = || folder.run(&["ledger", "root", "--json"]).succeeded().records()[0]["size"].as_u64().unwrap();
     // Until it is on its way to the disk: a server that is killed has kept what was.
     while kept() < 6 {

@@ -51,6 +51,11 @@ fn every_option_but_the_files_name_has_its_key() {
         "\"int8\"",
         "\"search\"",
         "\"127.0.0.1:1\"",
+        "\"on\"",
+        "\"stable\"",
+        "\"search=1\"",
+        "\"backlog > 1: read\"",
+        "\"answered\"",
         "\"text\"",
     ];
     for (path, arg) in options(&command) {
