@@ -9,7 +9,7 @@ use csv::{ErrorKind, Reader, StringRecord};
 use megaring_core::Error;
 
 use super::input::Input;
-use super::line::{Line, Lines, Reason};
+use super::line::{Line, Lines, Reason, in_words};
 use super::selection::{ID, way_out};
 use super::{Bad, CHUNK_BYTES, Chunk, ImportOptions, Source, lost};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
@@ -150,10 +150,8 @@ fn recoverable(error: &csv::Error) -> Result<String, Fault> {
 }
 
 fn set<T: FromStr>(field: &mut Option<T>, cell: &str) -> Result<(), String> {
-    let value = cell.parse().map_err(|_| {
-        let kind = std::any::type_name::<T>();
-        format!("{cell:?} cannot be read as {kind}")
-    })?;
+    let value =
+        cell.parse().map_err(|_| format!("it is {cell:?}, wanted is {}", in_words(std::any::type_name::<T>())))?;
     *field = Some(value);
     Ok(())
 }

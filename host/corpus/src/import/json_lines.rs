@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::input::Input;
-use super::line::{Line, Lines, Reason};
+use super::line::{Line, Lines, Reason, in_words};
 use super::selection::{Columns, ID, way_out};
 use super::{Bad, CHUNK_BYTES, Chunk, ImportOptions, Source, lost};
 use crate::columns::{self, COORDINATES, EMBEDDING, MEMORY_ID, TITLE};
@@ -189,17 +189,8 @@ fn other_value(text: &str) -> Option<String> {
         "map" => "an object",
         other => other,
     };
-    let wanted = match wanted {
-        "u64" => format!("a whole number from 0 to {}", u64::MAX),
-        "u16" => format!("a whole number from 0 to {}", u16::MAX),
-        "u8" => format!("a whole number from 0 to {}", u8::MAX),
-        "f64" => "a number".to_owned(),
-        "a sequence" => "an array of numbers".to_owned(),
-        "a boolean" => "true or false".to_owned(),
-        "a string" => "a text".to_owned(),
-        other => other.to_owned(),
-    };
-    Some(format!("it is {}, wanted is {wanted}", found.replace("floating point", "the number")))
+    let found = found.replace("floating point", "the number");
+    Some(format!("it is {found}, wanted is {}", in_words(wanted)))
 }
 
 /// The parser's words without its line number, which is always 1 here.

@@ -168,3 +168,17 @@ fn same_fields(first: &[&'static str], now: &[&'static str]) -> Result<(), Reaso
         None => Ok(()),
     }
 }
+
+/// What a field wants whose type is called so, by Rust or by a parser.
+pub(super) fn in_words(kind: &str) -> String {
+    match kind {
+        "u64" => format!("a whole number from 0 to {}", u64::MAX),
+        "u16" => format!("a whole number from 0 to {}", u16::MAX),
+        "u8" => format!("a whole number from 0 to {}", u8::MAX),
+        "f64" => "a number".to_owned(),
+        "a sequence" => "an array of numbers".to_owned(),
+        "bool" | "a boolean" => "true or false".to_owned(),
+        "a string" => "a text".to_owned(),
+        other => other.to_owned(),
+    }
+}

@@ -227,7 +227,7 @@ fn what_is_wrong_with_a_file_is_told_in_plain_words() {
     let line = |rest: &str| format!("{{\"embedding\":[1,2],{rest}}}\n").into_bytes();
     let parquet = fs::read(data("snappy.parquet")).unwrap();
     let utf16: Vec<u8> = "\u{feff}embedding\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let files: [(&str, Vec<u8>, &[&str]); 15] = [
+    let files: [(&str, Vec<u8>, &[&str]); 16] = [
         (
             "a.jsonl",
             line("\"memory_id\":1.0"),
@@ -253,6 +253,11 @@ fn what_is_wrong_with_a_file_is_told_in_plain_words() {
         ),
         ("a.parquet", parquet[..parquet.len() - 9].to_vec(), &["it is damaged", "copy it anew"]),
         ("a.csv", Vec::new(), &["it is empty"]),
+        (
+            "a.csv",
+            b"embedding,zone\n[1],256\n".to_vec(),
+            &["line 2: zone", "it is \"256\", wanted is a whole number from 0 to 255", "--ignore-column zone"],
+        ),
         ("a.npy", Vec::new(), &["it is empty"]),
         ("a.parquet", Vec::new(), &["it is empty"]),
         ("a.arrows", Vec::new(), &["it is empty"]),
