@@ -207,8 +207,8 @@ impl Gate {
         Ok(Self { kernels, board, tools, rates, rules, config })
     }
 
-    /// Whether a call may enter, by the first reason against it. A rate limiter counts it where its turn comes, whatever
-    /// is asked after that.
+    /// Whether a call may enter, by the first reason against it. A rate limiter counts it where its turn comes,
+    /// whatever is asked after that.
     ///
     /// # Panics
     /// Where there is no such tool.
@@ -240,10 +240,10 @@ impl Gate {
         };
         let call = RawCall { bytes, now_ns, tool: tool.into(), role: role as u32 };
         let mut decision = Decision::default();
-        // SAFETY: a `KernelSet` exists only where the CPU has its instructions. `gate` and what it points to live through
-        // the call: the board's page of 4,096 bytes, which this process may write since a `Board` is its writer and
-        // whose words are atomic on both sides; the table, of which row `tool` is there; a rate for every counter that a
-        // row can name, as `over` has checked; the rules, whose fields `Rule::raw` has checked.
+        // SAFETY: a `KernelSet` exists only where the CPU has its instructions. `gate` and what it points to live
+        // through the call: the board's page of 4,096 bytes, which this process may write since a `Board` is its writer
+        // and whose words are atomic on both sides; the table, of which row `tool` is there; a rate for every counter
+        // that a row can name, as `over` has checked; the rules, whose fields `Rule::raw` has checked.
         unsafe { (self.kernels.table.check)(&raw const gate, &raw const call, &raw mut decision) };
         decision
     }

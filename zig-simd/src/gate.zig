@@ -1,8 +1,8 @@
 //! The gate: whether a call may enter, by the page of the state board and the table of calls, before it costs anything.
 //!
-//! Six questions in a fixed order: size, breakers, rate, role, maturity, the governor's rules. The first that is answered
-//! by no is the reason. It allocates nothing, waits for nobody, and writes one word of the board at most: a rate
-//! limiter's theoretical arrival time, by compare-and-swap. Any number of threads may ask at once.
+//! Six questions in a fixed order: size, breakers, rate, role, maturity, the governor's rules. The first that is
+//! answered by no is the reason. It allocates nothing, waits for nobody, and writes one word of the board at most: a
+//! rate limiter's theoretical arrival time, by compare-and-swap. Any number of threads may ask at once.
 //!
 //! It does not know who calls, nor what a budget is: that is asked behind it, of those who get so far.
 const std = @import("std");
@@ -172,8 +172,8 @@ fn allAreOpen(gate: *const Gate, opcode: u16, now_ns: u64, decision: *Decision) 
     return true;
 }
 
-/// The generic cell rate algorithm, as a virtual schedule (ITU-T I.371, annex A): a call may come when it is due or up to
-/// the tolerance before, and puts off the next one by an interval. One that is refused changes nothing.
+/// The generic cell rate algorithm, as a virtual schedule (ITU-T I.371, annex A): a call may come when it is due or up
+/// to the tolerance before, and puts off the next one by an interval. One that is refused changes nothing.
 fn comesTooSoon(gate: *const Gate, counter: u8, now_ns: u64, decision: *Decision) bool {
     const rate = gate.rates[counter];
     if (rate.interval_ns == 0) return false;

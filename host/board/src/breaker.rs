@@ -2,8 +2,8 @@
 //!
 //! - What counts is a fault, not the jobs that it hit: those that had begun before the last failure that counted say
 //!   nothing new.
-//! - After some faults within a window it opens. After its time one job tries (it is half open); the others wait for how
-//!   that one fares. One that began after the failure and is answered closes it.
+//! - After some faults within a window it opens. After its time one job tries (it is half open); the others wait for
+//!   how that one fares. One that began after the failure and is answered closes it.
 //!
 //! Any number of threads may report at once. Two that do at the very same moment may count as one; nothing rests on it.
 

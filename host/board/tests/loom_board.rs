@@ -11,7 +11,8 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 use megaring_board::seqlock::{Protocol, Sound, try_read, write};
 
-/// A writer of some healths and a reader with some looks: what it takes is whole, and never older than what it has seen.
+/// A writer of some healths and a reader with some looks: what it takes is whole, and never older than what it has
+/// seen.
 fn model<P: Protocol + 'static>(healths: u64, looks: usize) {
     loom::model(move || {
         let sequence = Arc::new(AtomicU64::new(0));

@@ -1,5 +1,6 @@
-//! Telemetry: what becomes of jobs and calls leaves events in an event ring, which other threads (and, where the ring is a
-//! file, other processes) read at their own pace. Publishing never waits; slow readers lose events and are told how many.
+//! Telemetry: what becomes of jobs and calls leaves events in an event ring, which other threads (and, where the ring
+//! is a file, other processes) read at their own pace. Publishing never waits; slow readers lose events and are told
+//! how many.
 //!
 //! An event's kind and data are those of a ledger's record ([`Kind`], [`Entry`]), its source is the tenant, its
 //! confidence 1.

@@ -1,9 +1,9 @@
 //! The server: a port, the three services of `megaring.v1`, health and reflection on it, and an orderly end.
 //!
 //! Draining: health answers NOT_SERVING, streams read no further, new work is UNAVAILABLE, work under way is answered,
-//! then connections close. The gate ([`Gate`]) is asked of every call before its message is decoded. Draining takes at most [`ServerConfig::drain_limit`]; what is not done by then ends with the
-//! runtime. Messages are limited to [`ServerConfig::max_message_bytes`] either way. Connections whose peer is gone are
-//! noticed by HTTP/2 pings.
+//! then connections close. The gate ([`Gate`]) is asked of every call before its message is decoded. Draining takes at
+//! most [`ServerConfig::drain_limit`]; what is not done by then ends with the runtime. Messages are limited to
+//! [`ServerConfig::max_message_bytes`] either way. Connections whose peer is gone are noticed by HTTP/2 pings.
 
 use std::future::Future;
 use std::io;

@@ -236,9 +236,9 @@ impl Settings {
         Store::open(&self.data, access)
     }
 
-    /// Starts an engine over a store as the settings say, for one command: its events and its board stay in memory, since
-    /// the files are a running server's. Beside the CPU, only backends of these kinds are started, where the settings allow
-    /// it: a GPU takes longer to start than most commands take.
+    /// Starts an engine over a store as the settings say, for one command: its events and its board stay in memory,
+    /// since the files are a running server's. Beside the CPU, only backends of these kinds are started, where the
+    /// settings allow it: a GPU takes longer to start than most commands take.
     ///
     /// # Errors
     /// A profile that cannot be read, or what [`Engine::start`] refuses.

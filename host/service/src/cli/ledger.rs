@@ -5,17 +5,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use megaring_core::gate::{Reason, Role, tool_name};
 use megaring_core::{BackendKind, Opcode};
-use megaring_ledger::{Entry, Error, Hash, Kind, LedgerView, Query, Record, verify, verify_inclusion};
+use megaring_ledger::{Entry, Error, Kind, LedgerView, Query, Record, verify, verify_inclusion};
 use megaring_ring::slot::fnv1a64;
 use serde_json::{Value, json};
 
 use crate::config::{Settings, duration};
-use crate::console::{Align, Failure, Output, Table, counted, duration_text, shown};
+use crate::console::{Failure, Output, counted, duration_text, shown};
 
 /// `megaring ledger`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum LedgerCommand {
-    /// The root over all records, or over the first ones: note it elsewhere, and it proves later that they are unchanged
+    /// The root over all records, or over the first ones: note it elsewhere, and it proves later that they are
+    /// unchanged
     Root(RootArgs),
     /// The proof that a record is one of those that a root stands over
     Prove(ProveArgs),
@@ -90,7 +91,7 @@ fn open(folder: &std::path::Path) -> Result<LedgerView, Failure> {
 
 fn root(args: &RootArgs, ledger: &LedgerView, output: &mut Output) -> Result<(), Failure> {
     let size = args.size.unwrap_or_else(|| ledger.size());
-    let root = hex(&ledger.root_at(size).map_err(Failure::work)?);
+    let root = hex(ledger.root_at(size).map_err(Failure::work)?);
     let record = json!({ "size": size, "first": ledger.first(), "root": root });
     output.answer(&record, || format!("{root} over {}", counted(size, "record", "records")))
 }
@@ -107,14 +108,14 @@ fn prove(args: &ProveArgs, ledger: &LedgerView, output: &mut Output) -> Result<(
     }
     let path: Vec<String> = proof.iter().map(hex).collect();
     let told = json!({
-        "record": index, "size": size, "leaf": hex(&leaf), "path": path, "root": hex(&root), "bytes": hex(record.bytes()),
+        "record": index, "size": size, "leaf": hex(leaf), "path": path, "root": hex(root), "bytes": hex(record.bytes()),
     });
     output.answer(&told, || {
         let steps = path.iter().map(|hash| format!("\n  {hash}")).collect::<String>();
         format!(
             "record {index} is one of the {size} under the root {}\nleaf {}\npath{steps}\n{}",
-            hex(&root),
-            hex(&leaf),
+            hex(root),
+            hex(leaf),
             text(&record)
         )
     })
