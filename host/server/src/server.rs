@@ -5,6 +5,7 @@
 //! most [`ServerConfig::drain_limit`]; what is not done by then ends with the runtime. Messages are limited to
 //! [`ServerConfig::max_message_bytes`] either way. Connections whose peer is gone are noticed by HTTP/2 pings.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -167,8 +168,16 @@ impl Server {
     /// # Errors
     /// A transport that fails while serving.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<Drained, ServeError> {
+        let engine = self.engine.clone();
+        let monitor = Monitor::new(&engine).map_err(|error| ServeError::Failed(error.to_string()))?;
+        tokio::select! {
+            ended = self.serve_calls(shutdown) => ended,
+            never = tell_board(monitor, &engine) => match never {},
+        }
+    }
+
+    async fn serve_calls(self, shutdown: impl Future<Output = ()>) -> Result<Drained, ServeError> {
         let Self { config, engine, keeper, gate, incoming, address } = self;
-        let _telling = tell_board(&engine)?;
         let (drain, draining) = watch::channel(false);
         let (close, closed) = oneshot::channel::<()>();
         let (mut health, health_service) = health_reporter();
@@ -209,24 +218,13 @@ impl Server {
 
 type Layers = Stack<compression::CompressionLayer, Stack<gate::GateLayer, Stack<deadline::DeadlineLayer, Identity>>>;
 
-/// Tells the board how the engine is, until this is dropped.
-struct Telling(tokio::task::JoinHandle<()>);
-
-impl Drop for Telling {
-    fn drop(&mut self) {
-        self.0.abort();
+/// Tells the board how the engine is, again and again.
+async fn tell_board(mut monitor: Monitor, engine: &Engine) -> Infallible {
+    let mut ticks = tokio::time::interval(health::INTERVAL);
+    loop {
+        ticks.tick().await;
+        monitor.tell(engine);
     }
-}
-
-fn tell_board(engine: &Arc<Engine>) -> Result<Telling, ServeError> {
-    let mut monitor = Monitor::new(engine).map_err(|error| ServeError::Failed(error.to_string()))?;
-    let (engine, mut ticks) = (engine.clone(), tokio::time::interval(health::INTERVAL));
-    Ok(Telling(tokio::spawn(async move {
-        loop {
-            ticks.tick().await;
-            monitor.tell(&engine);
-        }
-    })))
 }
 
 fn builder(gate: gate::GateLayer) -> tonic::transport::Server<Layers> {
