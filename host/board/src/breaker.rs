@@ -18,7 +18,7 @@ pub struct BreakerRule {
     pub failures: u64,
     /// Faults that are further apart do not add up.
     pub window: Duration,
-    /// How long it stays open the first time; twice as long each further time, [`LONGEST`] at most.
+    /// How long it stays open the first time; twice as long each further time, a minute at most.
     pub first: Duration,
 }
 
