@@ -60,8 +60,8 @@ pub struct Board {
     page: Page,
     clock: Instant,
     is_published: AtomicBool,
-    /// Held as long as this lives.
-    _lock: Option<File>,
+    /// Of a board in a file; held as long as this lives.
+    lock: Option<File>,
 }
 
 /// Writes a board's health and heartbeat; there is one at a time.
@@ -126,7 +126,7 @@ impl Board {
         for word in (0..at::WORDS).filter(|word| ![at::MAGIC, at::VERSION_AND_BYTES, at::SEQUENCE].contains(word)) {
             page.word(word).store(0, Ordering::Relaxed);
         }
-        let board = Self { page, clock: Instant::now(), is_published: AtomicBool::new(false), _lock: lock };
+        let board = Self { page, clock: Instant::now(), is_published: AtomicBool::new(false), lock };
         board.write(Health::default());
         let store = |at: usize, value| board.page.word(at).store(value, Ordering::Relaxed);
         store(at::VERSION_AND_BYTES, u64::from(VERSION) | (PAGE_BYTES as u64) << 32);
@@ -186,6 +186,11 @@ impl Deref for Board {
 impl Drop for Board {
     fn drop(&mut self) {
         self.page.word(at::HEARTBEAT).store(0, Ordering::Release);
+        if let Some(lock) = &self.lock {
+            // Closing would do, were it not for a process being started meanwhile, which holds a copy of the file until
+            // it runs.
+            let _ = lock.unlock();
+        }
     }
 }
 

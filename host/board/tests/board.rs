@@ -6,7 +6,6 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use megaring_board::{Board, BoardError, BoardView, BreakerRule, BreakerState, FIELDS, Health};
@@ -18,18 +17,10 @@ const CHILD_FILE: &str = "MEGARING_TEST_BOARD_FILE";
 /// A child says this when it has begun.
 const READY: &str = "ready";
 
-/// A folder, and the turn: a process that begins in one test holds the locks of all others until it is itself.
-struct Scratch {
-    _folder: TempDir,
-    _turn: MutexGuard<'static, ()>,
-}
-
-fn scratch() -> (Scratch, PathBuf) {
-    static TURNS: Mutex<()> = Mutex::new(());
-    let turn = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+fn scratch() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(".board");
-    (Scratch { _folder: folder, _turn: turn }, path)
+    (folder, path)
 }
 
 fn health(of: f64) -> Health {
