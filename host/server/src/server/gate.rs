@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use megaring_core::Error;
 use megaring_core::gate::{self, Handler, Role, TOOLS};
@@ -109,7 +109,7 @@ impl GateLayer {
 
 /// A body whose beginning was read.
 struct Begun {
-    head: BytesMut,
+    head: Bytes,
     /// What came in the place of more data.
     then: Option<Result<Frame<Bytes>, Status>>,
     rest: Body,
@@ -118,12 +118,12 @@ struct Begun {
 impl Begun {
     /// Reads the prefix of the first message, or what there is.
     async fn read(mut rest: Body) -> Self {
-        let mut head = BytesMut::new();
+        let mut head = Bytes::new();
         while head.len() < PREFIX_BYTES {
             match poll_fn(|context| Pin::new(&mut rest).poll_frame(context)).await {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if head.is_empty() => head = BytesMut::from(data),
-                    Ok(data) => head.extend_from_slice(&data),
+                    Ok(data) if head.is_empty() => head = data,
+                    Ok(data) => head = [head, data].concat().into(),
                     Err(trailers) => return Self { head, then: Some(Ok(trailers)), rest },
                 },
                 Some(Err(broken)) => return Self { head, then: Some(Err(broken)), rest },
@@ -135,7 +135,8 @@ impl Begun {
 
     /// Bytes of the first message, as its sender has them; 0 where there is none.
     fn announced(&self) -> u64 {
-        self.head.get(1..PREFIX_BYTES).map_or(0, |mut length| u64::from(length.get_u32()))
+        let length = self.head.get(1..PREFIX_BYTES).and_then(<[u8]>::first_chunk);
+        length.map_or(0, |length| u32::from_be_bytes(*length).into())
     }
 }
 
@@ -148,7 +149,7 @@ impl http_body::Body for Begun {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         if !self.head.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(self.head.split().freeze()))));
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.head)))));
         }
         match self.then.take() {
             Some(then) => Poll::Ready(Some(then)),
