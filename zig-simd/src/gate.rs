@@ -120,7 +120,6 @@ impl Decision {
 pub(crate) struct RawGate {
     board: *const std::ffi::c_void,
     tools: *const Tool,
-    tool_count: usize,
     rates: *const [RawRate; COUNTERS],
     rules: *const RawRule,
     rule_count: usize,
@@ -156,7 +155,7 @@ struct RawRule {
 }
 
 const _: () = {
-    assert!(size_of::<RawGate>() == 9 * 8 && size_of::<RawCall>() == 24);
+    assert!(size_of::<RawGate>() == 8 * 8 && size_of::<RawCall>() == 24);
     assert!(size_of::<RawRate>() == 16 && size_of::<RawRule>() == 16 && size_of::<Decision>() == 16);
     assert!(Cost::Query as u8 == 1 && Cost::Batch as u8 == 2, "gate.zig knows them by these numbers");
     assert!(Reason::Size as u8 == 1 && Reason::Governor as u8 == 6, "and its own reasons are in this order");
@@ -229,7 +228,6 @@ impl Gate {
         let gate = RawGate {
             board: self.board.words().as_ptr().cast(),
             tools: self.tools.as_ptr(),
-            tool_count: self.tools.len(),
             rates: &raw const *self.rates,
             rules: self.rules.as_ptr(),
             rule_count: self.rules.len(),
@@ -252,12 +250,6 @@ impl Gate {
     #[must_use]
     pub fn board(&self) -> &Arc<Board> {
         &self.board
-    }
-
-    /// What it goes by.
-    #[must_use]
-    pub fn config(&self) -> &GateConfig {
-        &self.config
     }
 
     /// What is to be said of a call that may not enter; `None` where it may.

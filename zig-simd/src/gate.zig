@@ -72,7 +72,6 @@ pub const Rule = extern struct {
 pub const Gate = extern struct {
     board: *Board,
     tools: [*]const Tool,
-    tool_count: usize,
     rates: *const [counter_count]Rate,
     rules: [*]const Rule,
     rule_count: usize,
@@ -237,7 +236,6 @@ const Fixture = struct {
         return .{
             .board = &self.board,
             .tools = &self.tools,
-            .tool_count = self.tools.len,
             .rates = &self.rates,
             .rules = &self.rules,
             .rule_count = self.rules.len,

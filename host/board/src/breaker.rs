@@ -45,19 +45,6 @@ pub enum BreakerState {
     HalfOpen,
 }
 
-impl BreakerState {
-    /// In words.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Absent => "absent",
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half open",
-        }
-    }
-}
-
 /// What the word of the state holds. `gate.zig` asks for [`ABSENT`].
 const ABSENT: u64 = 0;
 const CLOSED: u64 = 1;
