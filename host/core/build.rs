@@ -1,4 +1,4 @@
-//! Turns `tools.toml` into the table that [`gate`](../megaring_core/gate/index.html) includes.
+//! Turns `tools.toml` into the table that `src/gate.rs` includes.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,8 +1,8 @@
 //! What the event ring forgets, the ledger keeps: a thread of its own copies events into it.
 //!
-//! Nobody who publishes waits for it: it looks at the ring every [`LOOKS`], so no publisher ever has to wake it. The
-//! ring holds what half a million jobs a second leave meanwhile. Where it is lapped all the same, the number of events
-//! that were lost is a record of the ledger, too. Records are synced together, every [`SYNCS`] at the most.
+//! Nobody who publishes waits for it: it looks at the ring every [`LOOKS`], so no publisher ever has to wake it, and
+//! takes all that is there. Where the ring laps it all the same, the number of events that were lost is a record of the
+//! ledger, too. Records are synced together, every [`SYNCS`] at the most.
 //!
 //! A ledger that cannot be written (a full disk, say) keeps nothing up: events are read on and counted as lost, and the
 //! recorder tries again, until there is room. [`Recorder::state`] says so.
