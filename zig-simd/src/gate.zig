@@ -155,7 +155,9 @@ fn allAreOpen(gate: *const Gate, opcode: u16, now_ns: u64, decision: *Decision) 
     var soonest_ns: u64 = std.math.maxInt(u64);
     var soonest: u32 = nothing;
     var slot: u32 = opcode - 1;
-    while (slot < breaker_count) : (slot += gate.breakers_per_kind) {
+    // Behind the last kind's there may be some that belong to none.
+    const end = breaker_count - breaker_count % gate.breakers_per_kind;
+    while (slot < end) : (slot += gate.breakers_per_kind) {
         const breaker = &gate.board.breakers[slot];
         if (load(&breaker.state) == 0) continue;
         const retry_ns = load(&breaker.retry_ns);
@@ -292,6 +294,11 @@ test "a breaker refuses only where every backend's is open" {
     fixture.board.breakers[22] = .{ .state = 1, .failures = 0, .opened_ns = 0, .retry_ns = 0 };
     try testing.expectEqual(Reason.none, check(&gate, &call).reason);
     fixture.board.breakers[22].state = 0;
+    try testing.expectEqual(Reason.breaker, check(&gate, &call).reason);
+    // One that belongs to no kind of backend.
+    fixture.tools[0].opcode = 1;
+    fixture.board.breakers[0] = .{ .state = 2, .failures = 1, .opened_ns = 0, .retry_ns = 20 };
+    fixture.board.breakers[63] = .{ .state = 1, .failures = 0, .opened_ns = 0, .retry_ns = 0 };
     try testing.expectEqual(Reason.breaker, check(&gate, &call).reason);
     // Another operation's.
     fixture.tools[0].opcode = 3;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use megaring::Setup;
+use megaring_board::Health;
 use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::matrix::Matrix;
 use megaring_core::nearest::{Nearest, Points};
@@ -14,6 +15,7 @@ use megaring_core::search::Search;
 use megaring_core::{Answered, BackendKind, BackendStatus, Error, Metric, Opcode, nearest};
 use megaring_corpus::{Access, Rows, Store};
 use megaring_datasets::Embeddings;
+use megaring_engine::health::Monitor;
 use megaring_engine::router::Question;
 use megaring_engine::{Engine, Terms};
 use megaring_ring::event_ring::{Read, Start};
@@ -240,6 +242,37 @@ async fn every_answered_job_leaves_an_event() {
     // The codes of all rows, once.
     assert_eq!(&event.data()[16..24], (3_000_u64 * 64).to_le_bytes());
     assert_eq!(events.try_read(), Read::Empty);
+}
+
+#[tokio::test]
+async fn the_board_tells_how_the_engine_has_been() {
+    let rig = rig(|config| (config.engine.tenant_jobs, config.engine.queue) = (1, Duration::ZERO));
+    let board = rig.engine.board().clone();
+    // What a monitor tells first is of all that came since it began, however long that took.
+    let monitor = || Monitor::new(&rig.engine).expect("the only one");
+    let tell = |mut monitor: Monitor| {
+        monitor.tell(&rig.engine);
+        board.health().expect("nobody writes it now")
+    };
+    let quiet = tell(monitor());
+    assert_eq!(quiet, Health { memory_pressure: quiet.memory_pressure, ..Health::default() });
+    let busy = monitor();
+    assert!(matches!(Monitor::new(&rig.engine), Err(Error::UnderWay { .. })), "one tells at a time");
+    let held = rig.engine.admission().try_admit(&Terms::default(), 1).expect("the only place");
+    let refused =
+        async || matches!(rig.engine.run(rig.search(1), Terms::default()).await, Err(Error::Exhausted { .. }));
+    assert!(refused().await);
+    let busy = tell(busy);
+    assert!(busy.error_rate == 1.0 && busy.jobs_per_second == 0.0 && busy.p99_seconds == 0.0, "{busy:?}");
+    assert!(busy.utilisation > 0.0 && busy.utilisation <= 1.0, "one is under way: {busy:?}");
+    let mixed = monitor();
+    assert!(refused().await);
+    drop(held);
+    for _ in 0..3 {
+        rig.engine.run(rig.search(1), Terms::default()).await.expect("a good job");
+    }
+    let mixed = tell(mixed);
+    assert!(mixed.error_rate == 0.25 && mixed.jobs_per_second > 0.0 && mixed.p99_seconds > 0.0, "{mixed:?}");
 }
 
 #[test]
