@@ -222,9 +222,10 @@ fn machine_code(context: &Context) -> Result<Outcome> {
 
 /// The models of the lock-free code, in a target folder of their own: `--cfg loom` changes every crate that knows it.
 fn loom(context: &Context) -> Result<Outcome> {
-    const CRATES: [(&str, &str); 3] = [
+    const CRATES: [(&str, &str); 4] = [
         ("megaring-ring", "host/ring/tests"),
         ("megaring-board", "host/board/tests"),
+        ("megaring-budget", "host/budget/tests"),
         ("megaring-simd", "zig-simd/tests"),
     ];
     let flags = std::env::var("RUSTFLAGS").map_or_else(|_| "--cfg loom".into(), |flags| format!("{flags} --cfg loom"));

@@ -278,6 +278,8 @@ impl Gate {
                 let rule = rule.map_or_else(String::new, |rule| format!(" while {rule}"));
                 format!("calls that count as {} are refused{rule}", decision.cost())
             }
+            // None of the gate's own.
+            Reason::Budget | Reason::Token | Reason::Recipient | Reason::Ledger => return None,
         };
         Some(Denial { reason, description, retry_after: decision.retry_after() })
     }

@@ -105,7 +105,7 @@ words! {
 }
 
 words! {
-    /// Why a call is refused, in the order in which it is asked.
+    /// Why a call is refused: the gate's six in the order in which it asks them, and what is asked around it.
     Reason {
         /// Its message is too large.
         Size = 1 "size",
@@ -119,6 +119,14 @@ words! {
         Maturity = 5 "maturity",
         /// A rule of the governor holds.
         Governor = 6 "governor",
+        /// Its tenant has spent what it may.
+        Budget = 7 "budget",
+        /// It comes without a token that is known.
+        Token = 8 "token",
+        /// Its tenant may not pay whom it names.
+        Recipient = 9 "recipient",
+        /// What becomes of it could not be kept.
+        Ledger = 10 "ledger",
     }
 }
 
@@ -201,6 +209,6 @@ pub struct Denial {
 
 impl std::fmt::Display for Denial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "refused by the gate ({}): {}", self.reason, self.description)
+        write!(f, "refused ({}): {}", self.reason, self.description)
     }
 }

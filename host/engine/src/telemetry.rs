@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use megaring_core::gate::{Denial, Role};
 use megaring_core::operation::Size;
 use megaring_core::{BackendKind, Error, Opcode};
-use megaring_ledger::{Entry, Kind, Reason};
+use megaring_ledger::{Entry, Kind};
 use megaring_ring::event_ring::{EventProducer, EventRing, EventRingConfig};
 use megaring_ring::slot::fnv1a64;
 
@@ -74,7 +74,7 @@ impl Telemetry {
 
     /// A call that the gate has refused; `bytes` are those of its message.
     pub fn denied(&self, tenant: &str, tool: u16, role: Role, bytes: u64, denial: &Denial) {
-        let entry = Entry { bytes, reason: Reason(denial.reason as u8), ..of(Some((tool, role))) };
+        let entry = Entry { bytes, reason: denial.reason as u8, ..of(Some((tool, role))) };
         self.publish(Kind::REFUSED, tenant, &entry);
     }
 

@@ -155,6 +155,12 @@ impl Ledger {
         Ok(self.view.first() - before)
     }
 
+    /// What is there, as readers see it.
+    #[must_use]
+    pub fn view(&self) -> &LedgerView {
+        &self.view
+    }
+
     /// Records, and leaves of the tree: those that have been removed count.
     #[must_use]
     pub fn size(&self) -> u64 {

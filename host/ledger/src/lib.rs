@@ -63,6 +63,6 @@ pub use error::{AppendError, Error, Flaw};
 pub use ledger::{Ledger, Options};
 pub use merkle::{EMPTY_ROOT, Hash, leaf_hash, node_hash, verify_consistency, verify_inclusion};
 pub use query::{Query, Records};
-pub use record::{Entry, Kind, RECORD_BYTES, RECORD_DATA_BYTES, Reason, Record};
+pub use record::{Entry, Kind, RECORD_BYTES, RECORD_DATA_BYTES, Record, Reservation};
 pub use verify::{Fault, Report, verify};
 pub use view::LedgerView;

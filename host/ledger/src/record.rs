@@ -189,43 +189,6 @@ impl fmt::Display for Kind {
     }
 }
 
-/// By what a job was refused: a number, some of which have names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable)]
-#[repr(transparent)]
-pub struct Reason(pub u8);
-
-impl Reason {
-    /// It was not refused.
-    pub const ALLOWED: Self = Self(0);
-    /// The job is too large.
-    pub const SIZE: Self = Self(1);
-    /// The circuit breaker is open.
-    pub const BREAKER: Self = Self(2);
-    /// The tenant asks too often.
-    pub const RATE: Self = Self(3);
-    /// The caller's role does not allow it.
-    pub const ROLE: Self = Self(4);
-    /// The caller's maturity does not allow it.
-    pub const MATURITY: Self = Self(5);
-    /// The governor said no.
-    pub const GOVERNOR: Self = Self(6);
-    /// The budget is spent.
-    pub const BUDGET: Self = Self(7);
-
-    /// The name, where the number has one.
-    #[must_use]
-    pub fn name(self) -> Option<&'static str> {
-        const NAMES: [&str; 8] = ["allowed", "size", "breaker", "rate", "role", "maturity", "governor", "budget"];
-        NAMES.get(usize::from(self.0)).copied()
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        named(f, self.name(), self.0.into())
-    }
-}
-
 fn named(f: &mut fmt::Formatter<'_>, name: Option<&str>, number: u64) -> fmt::Result {
     match name {
         Some(name) => f.pad(name),
@@ -240,7 +203,7 @@ fn named(f: &mut fmt::Formatter<'_>, name: Option<&str>, number: u64) -> fmt::Re
 /// | 0..2 | `opcode` | operation of the job, 0 for none |
 /// | 2..4 | `tool` | number of the tool, 65,535 for none |
 /// | 4 | `role` | role of the caller |
-/// | 5 | `reason` | by what it was refused ([`Reason`]) |
+/// | 5 | `reason` | why it was refused: a number that the ledger does not look at, 0 for none |
 /// | 6 | `status` | status code of gRPC |
 /// | 7 | `backend` | what did the work, 255 for none |
 /// | 8..16 | `items` | items of the job |
@@ -249,8 +212,11 @@ fn named(f: &mut fmt::Formatter<'_>, name: Option<&str>, number: u64) -> fmt::Re
 /// | 32..40 | `predicted_ns` | nanoseconds that it was predicted to take |
 /// | 40..48 | `reserved` | amount that was set aside |
 /// | 48..56 | `settled` | amount that was charged |
-/// | 56..64 | `reservation` | id of the reservation |
-/// | 64..72 | `count` | how many, such as of lost events |
+/// | 56..64 | `reservation` | number of the reservation |
+/// | 64..72 | `count` | how many, such as of lost events; where an amount was charged, FNV-1a 64 of the session's name |
+///
+/// Records of reservations ([`Reservation`]) have in `count` the session, in `items` the FNV-1a 64 of the recipient's name,
+/// and in `predicted_ns` how long the amount is set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Entry {
@@ -260,8 +226,8 @@ pub struct Entry {
     pub tool: u16,
     /// Role of the caller.
     pub role: u8,
-    /// By what the job was refused.
-    pub reason: Reason,
+    /// Why it was refused; 0 where it was not.
+    pub reason: u8,
     /// Status code of gRPC.
     pub status: u8,
     /// What did the work; [`Self::NO_BACKEND`] for nothing.
@@ -280,8 +246,25 @@ pub struct Entry {
     pub settled: u64,
     /// Id of the reservation.
     pub reservation: u64,
-    /// How many, such as of lost events.
+    /// How many, such as of lost events; where an amount was charged, the session.
     pub count: u64,
+}
+
+/// What an entry says of an amount that is set aside for a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reservation {
+    /// Its number.
+    pub id: u64,
+    /// What is set aside.
+    pub amount: u64,
+    /// What was charged.
+    pub settled: u64,
+    /// FNV-1a 64 of the session's name.
+    pub session: u64,
+    /// FNV-1a 64 of the recipient's name.
+    pub recipient: u64,
+    /// How long it is set aside, in nanoseconds.
+    pub lasts_ns: u64,
 }
 
 impl Entry {
@@ -297,6 +280,34 @@ impl Entry {
         let len = data.len().min(RECORD_DATA_BYTES);
         bytemuck::bytes_of_mut(&mut entry)[..len].copy_from_slice(&data[..len]);
         entry
+    }
+
+    /// The entry of a record of kind [`Kind::RESERVED`], [`Kind::SETTLED`] or [`Kind::RELEASED`].
+    #[must_use]
+    pub fn of_reservation(reservation: &Reservation) -> Self {
+        let &Reservation { id, amount, settled, session, recipient, lasts_ns } = reservation;
+        Self {
+            reservation: id,
+            reserved: amount,
+            settled,
+            count: session,
+            items: recipient,
+            predicted_ns: lasts_ns,
+            ..Self::default()
+        }
+    }
+
+    /// What the entry of such a record says.
+    #[must_use]
+    pub fn reservation(&self) -> Reservation {
+        Reservation {
+            id: self.reservation,
+            amount: self.reserved,
+            settled: self.settled,
+            session: self.count,
+            recipient: self.items,
+            lasts_ns: self.predicted_ns,
+        }
     }
 
     /// The event of `kind` that carries this entry, of the tenant with the FNV-1a 64 `tenant`, at `timestamp_ns` (Unix

@@ -192,8 +192,9 @@ impl LedgerView {
         &self.tail
     }
 
-    /// The folder.
-    pub(crate) fn folder(&self) -> &Path {
+    /// The ledger's folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
         &self.folder
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use megaring_ledger::{Disk, Entry, Hash, Kind, Ledger, Options, Reason, Record, verify};
+use megaring_ledger::{Disk, Entry, Hash, Kind, Ledger, Options, Record, verify};
 use megaring_ring::event_ring::Event;
 use sha2::{Digest, Sha256};
 
@@ -38,7 +38,7 @@ pub(crate) fn event(number: u64) -> Event {
         opcode: (next() % 5) as u16,
         tool: next() as u16,
         role: next() as u8,
-        reason: Reason((next() % 8) as u8),
+        reason: (next() % 8) as u8,
         status: (next() % 17) as u8,
         backend: next() as u8,
         items: next(),

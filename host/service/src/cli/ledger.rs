@@ -175,7 +175,7 @@ fn told(record: &Record) -> Value {
     put("call", call(&entry).map(Value::from));
     put("operation", operation(&entry).map(Value::from));
     put("role", Role::from_number(entry.role).map(|role| role.name().into()));
-    put("reason", Reason::from_number(entry.reason.0).map(|reason| reason.name().into()));
+    put("reason", Reason::from_number(entry.reason).map(|reason| reason.name().into()));
     put("status", (entry.status != 0).then(|| entry.status.into()));
     put("backend", backend(&entry).map(Value::from));
     for (name, value) in [
@@ -198,7 +198,7 @@ fn text(record: &Record) -> String {
     if let Some(name) = operation(&entry).or_else(|| call(&entry)) {
         add(name.to_owned());
     }
-    if let Some(reason) = Reason::from_number(entry.reason.0) {
+    if let Some(reason) = Reason::from_number(entry.reason) {
         add(format!("by {reason}"));
     }
     if entry.items > 0 {

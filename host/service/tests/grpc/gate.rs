@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use megaring_board::{BoardView, BreakerRule};
-use megaring_core::gate::{self, TOOLS, breaker_slot};
+use megaring_core::gate::{self, Reason, TOOLS, breaker_slot};
 use megaring_core::{BackendKind, Opcode};
 use megaring_datasets::Matrix;
-use megaring_ledger::{Entry, Kind, Reason};
+use megaring_ledger::{Entry, Kind};
 use megaring_proto::v1 as pb;
 use megaring_ring::event_ring::{Read, Start};
 use megaring_server::ServerConfig;
@@ -78,7 +78,7 @@ async fn calls_that_come_too_often_are_told_when_to_come_again() {
     let refused = compute.search(search("a")).await.expect_err("a third may not");
     let Read::Event(event) = events.try_read() else { panic!("it leaves an event") };
     let (entry, id) = (Entry::from(&event), gate::tool_id("megaring.v1.Compute/Search"));
-    assert_eq!((event.kind(), entry.reason, Some(entry.tool)), (Kind::REFUSED.0, Reason::RATE, id));
+    assert_eq!((event.kind(), entry.reason, Some(entry.tool)), (Kind::REFUSED.0, Reason::Rate as u8, id));
     assert_eq!((refused.code(), reason(&refused)), (Code::ResourceExhausted, "DENIED_RATE".into()));
     assert!(refused.message().contains("\"search\"") && refused.message().contains("0.01 a second"), "{refused}");
     let delay = retry_after(&refused).expect("waiting helps");
