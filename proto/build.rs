@@ -7,7 +7,13 @@ use std::path::PathBuf;
 use prost::Message as _;
 
 /// The files that declare services; what they import is found beside them.
-const FILES: [&str; 3] = ["megaring/v1/compute.proto", "megaring/v1/corpora.proto", "megaring/v1/admin.proto"];
+const FILES: [&str; 5] = [
+    "megaring/v1/compute.proto",
+    "megaring/v1/corpora.proto",
+    "megaring/v1/admin.proto",
+    "megaring/v1/ledger.proto",
+    "megaring/v1/budgets.proto",
+];
 
 /// Fields that are taken from the message without a copy.
 const WITHOUT_COPY: [&str; 5] = [

@@ -48,8 +48,8 @@ impl Budgets {
         accounts.values().map(|account| account.pressure(now)).fold(0.0, f64::max)
     }
 
-    /// Tells the accounts what a ledger has of today's amounts and of approvals that are open; how many records of it are
-    /// damaged, of which nobody knows what they said. It reads no more than it needs: from the newest segment back.
+    /// Tells the accounts what a ledger has of today's amounts and of approvals that are open; how many records of it
+    /// are damaged, of which nobody knows what they said. It reads no more than it needs: from the newest segment back.
     ///
     /// # Errors
     /// As [`LedgerView::read`].

@@ -2,8 +2,9 @@
 //! each day.
 //!
 //! Promises:
-//! - What is charged within a day, and within a session on that day, is never beyond its limit, however calls interleave:
-//!   an amount is set aside under the same lock that looks at the limits, and what is charged was set aside before.
+//! - What is charged within a day, and within a session on that day, is never beyond its limit, however calls
+//!   interleave: an amount is set aside under the same lock that looks at the limits, and what is charged was set aside
+//!   before.
 //! - A day is one of UTC. An account's day never goes back: a clock that jumps back goes on in the later day, and one
 //!   that jumps to and fro begins each day once.
 //! - What is set aside when a day ends stays so, counts in the next, and is charged to the day in which it is settled.

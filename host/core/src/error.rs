@@ -91,6 +91,15 @@ pub enum Error {
         /// What it lacks.
         reason: String,
     },
+    /// What is named is not there, in words.
+    #[error("{0}")]
+    Unknown(String),
+    /// Things are such that the call cannot be done, in words.
+    #[error("{0}")]
+    WrongState(String),
+    /// The ledger is not what was written, in words.
+    #[error("{0}")]
+    LedgerDamaged(String),
     /// Stored bytes are not what was written.
     #[error("corpus {corpus:?}, segment {segment:?}: {reason}")]
     DataLoss {

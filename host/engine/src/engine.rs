@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use megaring_board::Board;
+use megaring_budget::{Budgets, Moment};
 use megaring_core::encode::profile::Profile;
 use megaring_core::exact::ExactKernel;
 use megaring_core::operation::Limits;
@@ -19,6 +20,7 @@ use crate::execution::{Admitted, Execution, InlineJobs};
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
+use crate::recorder::{LedgerConfig, Recorder};
 use crate::router::{Router, Routing};
 use crate::submit::{DEPTH, limits};
 use crate::telemetry::Telemetry;
@@ -45,6 +47,8 @@ pub struct EngineConfig {
     pub events_file: Option<std::path::PathBuf>,
     /// A file for the state board, so that other processes can look at it; `None` keeps it in memory.
     pub board_file: Option<std::path::PathBuf>,
+    /// Where what becomes of calls is kept; `None` keeps nothing of it.
+    pub ledger: Option<LedgerConfig>,
 }
 
 impl EngineConfig {
@@ -60,6 +64,7 @@ impl EngineConfig {
             setup: String::new(),
             events_file: None,
             board_file: None,
+            ledger: None,
         }
     }
 }
@@ -90,6 +95,8 @@ pub struct Engine {
     board: Arc<Board>,
     metrics: Metrics,
     telemetry: Telemetry,
+    recorder: Option<Recorder>,
+    budgets: Arc<Budgets>,
     pub(crate) inline_jobs: InlineJobs,
     /// Bytes that joins may come to keep.
     pub(crate) joins: Arc<AtomicUsize>,
@@ -101,13 +108,19 @@ impl Engine {
     /// Puts backends into service over a store.
     ///
     /// # Errors
-    /// No backend at all, or a system that refuses threads or the files of events and board.
+    /// No backend at all, a ledger that cannot be opened, or a system that refuses threads or the files of events and
+    /// board.
     pub fn start(config: EngineConfig, store: Arc<Store>, backends: Backends) -> Result<Arc<Self>, Error> {
-        let EngineConfig { tenant_jobs, queue, batch_wait, profile, routing, setup, events_file, board_file } = config;
+        let EngineConfig { tenant_jobs, queue, batch_wait, profile, routing, setup, events_file, board_file, ledger } =
+            config;
         let Backends { running, absent, kernel } = backends;
         let telemetry = Telemetry::new(events_file.as_deref())?;
         let board = board_file.map_or_else(Board::in_memory, |file| Board::create(&file));
         let board = board.map_err(|error| Error::Storage(error.to_string()))?;
+        let budgets = Arc::new(Budgets::new(Moment::now()));
+        let record =
+            |config: LedgerConfig| Recorder::start(telemetry.ring(), config.open()?, config.segments, &budgets);
+        let recorder = ledger.map(record).transpose()?;
         let refused = |error| Error::Internal(format!("the system refused a thread: {error}"));
         let lanes = running.into_iter().map(|(backend, ring)| Lane::new(backend, ring).map_err(refused));
         let lanes: Vec<Lane> = lanes.collect::<Result<_, _>>()?;
@@ -131,6 +144,8 @@ impl Engine {
             board,
             metrics: Metrics::default(),
             telemetry,
+            recorder,
+            budgets,
             inline_jobs: InlineJobs::default(),
             joins: Arc::default(),
             limits,
@@ -196,6 +211,18 @@ impl Engine {
     #[must_use]
     pub fn telemetry(&self) -> &Telemetry {
         &self.telemetry
+    }
+
+    /// Keeps what becomes of calls, where that is wanted.
+    #[must_use]
+    pub fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
+    }
+
+    /// What tenants have spent, as far back as the ledger tells of it.
+    #[must_use]
+    pub fn budgets(&self) -> &Arc<Budgets> {
+        &self.budgets
     }
 
     /// Every kind of backend with its state.

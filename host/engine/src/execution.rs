@@ -15,6 +15,7 @@ use megaring_core::{Answered, BackendKind, Error, Residency};
 use megaring_ring::{ReserveError, Ticket};
 
 use crate::admission::{Demand, Permit};
+use crate::charge::{Charge, Reserved};
 use crate::engine::Engine;
 use crate::lane::{Lane, Setback};
 use crate::outcome::{Made, Outcome};
@@ -68,6 +69,8 @@ pub(crate) struct Admitted<O: Answered> {
     since: Instant,
     /// A batch has none: its members have.
     permit: Option<Permit>,
+    /// What is set aside for it; likewise.
+    reserved: Option<Reserved>,
 }
 
 /// A job that a lane was chosen for.
@@ -82,6 +85,8 @@ pub(crate) struct Execution<O: Answered> {
     since: Instant,
     /// Held until the end, whichever way.
     permit: Option<Permit>,
+    /// Charged at the end, or free again.
+    reserved: Option<Reserved>,
 }
 
 /// What one lane has done of a job. Dropped before its end, it abandons the slots under way, then what the backend
@@ -105,59 +110,64 @@ struct Attempt<O: Answered> {
 }
 
 impl<O: Answered> Admitted<O> {
-    /// Step 3: a permit, for which it may wait in line.
+    /// Step 3: what it is predicted to come to is set aside, and a permit, for which it may wait in line.
     pub(crate) async fn new(engine: Arc<Engine>, job: O, terms: Terms) -> Result<Self, Error> {
-        let since = Instant::now();
-        let pieces = job.pieces(&engine.limits);
-        let waiting_bytes = pieces.iter().map(|piece| piece.payload).sum();
-        let permit = engine.admission().admit(&terms, Demand { bytes: arena_bytes(&pieces), waiting_bytes }).await;
-        Self::with(engine, job, terms, since, pieces, permit)
+        let mut asks = Self::asks(engine, job, terms)?;
+        let waiting_bytes = asks.pieces.iter().map(|piece| piece.payload).sum();
+        let demand = Demand { bytes: arena_bytes(&asks.pieces), waiting_bytes };
+        let permit = asks.engine.admission().admit(&asks.terms, demand).await;
+        asks.permit = Some(permit.inspect_err(|_| asks.turned_away())?);
+        Ok(asks)
     }
 
     /// [`Self::new`] at once or never.
     pub(crate) fn try_new(engine: Arc<Engine>, job: O, terms: Terms) -> Result<Self, Error> {
-        let since = Instant::now();
-        let pieces = job.pieces(&engine.limits);
-        let permit = engine.admission().try_admit(&terms, arena_bytes(&pieces));
-        Self::with(engine, job, terms, since, pieces, permit)
+        let mut asks = Self::asks(engine, job, terms)?;
+        let permit = asks.engine.admission().try_admit(&asks.terms, arena_bytes(&asks.pieces));
+        asks.permit = Some(permit.inspect_err(|_| asks.turned_away())?);
+        Ok(asks)
     }
 
-    fn with(
-        engine: Arc<Engine>,
-        job: O,
-        terms: Terms,
-        since: Instant,
-        pieces: Vec<Piece>,
-        permit: Result<Permit, Error>,
-    ) -> Result<Self, Error> {
-        let size = job.size();
-        let refused = |_: &Error| {
-            engine.metrics().refused();
-            engine.telemetry().turned_away(&terms, O::OPCODE, &size);
+    /// A job that has no permit yet.
+    fn asks(engine: Arc<Engine>, job: O, terms: Terms) -> Result<Self, Error> {
+        let since = Instant::now();
+        let (pieces, size) = (job.pieces(&engine.limits), job.size());
+        let reserve = |charge: &Charge| {
+            let estimate = || engine.router().estimate(O::OPCODE, &size, terms.backend);
+            charge.reserve(if charge.has_price() { Duration::ZERO } else { estimate() })
         };
-        let permit = Some(permit.inspect_err(refused)?);
-        Ok(Self { engine, job: Arc::new(job), terms, size, pieces, since, permit })
+        let reserved = terms.charge.as_ref().map(reserve).transpose().inspect_err(|refusal| {
+            engine.telemetry().over_budget(&terms, O::OPCODE, &size, refusal);
+        })?;
+        Ok(Self { engine, job: Arc::new(job), terms, size, pieces, since, permit: None, reserved })
+    }
+
+    fn turned_away(&self) {
+        self.engine.metrics().refused();
+        self.engine.telemetry().turned_away(&self.terms, O::OPCODE, &self.size);
     }
 
     /// A batch, whose members have their permits.
     pub(crate) fn batch(engine: Arc<Engine>, job: O, terms: Terms) -> Self {
         let (pieces, size) = (job.pieces(&engine.limits), job.size());
-        Self { engine, job: Arc::new(job), terms, size, pieces, since: Instant::now(), permit: None }
+        let since = Instant::now();
+        Self { engine, job: Arc::new(job), terms, size, pieces, since, permit: None, reserved: None }
     }
 
     /// Step 4: a backend.
     pub(crate) fn route(self) -> Result<Execution<O>, Error> {
-        let Self { engine, job, terms, size, pieces, since, mut permit } = self;
+        let Self { engine, job, terms, size, pieces, since, mut permit, reserved } = self;
         let route = engine.router().route(&*job, &size, &terms, &[])?;
         let attempt = Attempt::new(&engine, &*job, &size, &route, Some(pieces), permit.as_mut());
-        Ok(Execution { engine, job, terms, size, attempt, tried: Vec::new(), since, permit })
+        Ok(Execution { engine, job, terms, size, attempt, tried: Vec::new(), since, permit, reserved })
     }
 
     /// Takes a batch's answer for its own, where it is not more than the caller can take.
     pub(crate) fn answered(self, mut outcome: Outcome<O::Answer>, answers: usize) -> Result<Outcome<O::Answer>, Error> {
         check_answers::<O>(&self.terms, answers)?;
         self.engine.metrics().batched();
-        report::<O>(&self.engine, &self.size, &self.terms, self.since, (Duration::ZERO, &mut outcome.made));
+        let Self { engine, size, terms, since, reserved, .. } = self;
+        report::<O>(&engine, &size, &terms, since, (Duration::ZERO, &mut outcome.made), reserved);
         Ok(outcome)
     }
 }
@@ -460,14 +470,14 @@ impl<O: Answered> Execution<O> {
     }
 
     fn into_outcome(self) -> Outcome<O::Answer> {
-        let Self { engine, terms, size, attempt, since, permit, .. } = self;
+        let Self { engine, terms, size, attempt, since, permit, reserved, .. } = self;
         let Attempt { answer, mut made, mut entry, submitted, expected, .. } = attempt;
         if submitted {
             entry.answered();
         }
         // A batch is reported by each of its members.
         if permit.is_some() {
-            report::<O>(&engine, &size, &terms, since, (expected, &mut made));
+            report::<O>(&engine, &size, &terms, since, (expected, &mut made), reserved);
         }
         Outcome { answer, made }
     }
@@ -490,17 +500,19 @@ fn check_answers<O: Answered>(terms: &Terms, found: usize) -> Result<(), Error> 
     }
 }
 
-/// Tells metrics and telemetry of an answered job, and the answer how long the job waited.
+/// Charges an answered job, tells metrics and telemetry of it, and the answer how long the job waited.
 fn report<O: Answered>(
     engine: &Engine,
     size: &Size,
     terms: &Terms,
     since: Instant,
     (predicted, made): (Duration, &mut Made),
+    reserved: Option<Reserved>,
 ) {
     let took = since.elapsed();
     made.queue = took.saturating_sub(made.compute).saturating_sub(made.rescore);
     engine.metrics().answered(size.items, took);
-    let answered = telemetry::Answered { opcode: O::OPCODE, size, backend: made.backend, predicted, took };
+    let settled = reserved.map(|reserved| reserved.settle(made.share(size.items))).unwrap_or_default();
+    let answered = telemetry::Answered { opcode: O::OPCODE, size, backend: made.backend, predicted, took, settled };
     engine.telemetry().answered(terms, &answered);
 }

@@ -51,6 +51,7 @@ impl Monitor {
         let (line, places) = engine.admission().line();
         let mut health = Health { memory_pressure: memory_pressure(), ..Health::default() };
         health.backlog = line as f64 / places.max(1) as f64;
+        health.budget_pressure = engine.budgets().pressure(megaring_budget::Moment::now());
         if let Some(then) = self.moments.front() {
             then.compare(&now, &mut health);
         }

@@ -2,7 +2,8 @@
 //!
 //! | step | module | |
 //! |---|---|---|
-//! | 3 | [`admission`] | grants a permit, or says when to try again |
+//! | 3 | [`charge`] | sets aside what the job is predicted to come to, where its tenant has a budget |
+//! | | [`admission`] | grants a permit, or says when to try again |
 //! | | `batching` | small concurrent searches of one kind become one batch, where that pays |
 //! | 4 | [`router`] | picks a backend by what it costs ([`cost`], [`calibration`]), and can say why |
 //! | 5 | [`submit`] | cuts the job, copies payloads into the arena, publishes slots |
@@ -32,6 +33,7 @@
 pub mod admission;
 mod batching;
 pub mod calibration;
+pub mod charge;
 pub mod cost;
 mod engine;
 mod execution;

@@ -40,6 +40,15 @@ pub struct Made {
 }
 
 impl Made {
+    /// What so many items of it took of compute and rescoring, where others were done in the same batch.
+    #[must_use]
+    pub(crate) fn share(&self, items: u64) -> Duration {
+        let whole = (self.compute + self.rescore).as_nanos();
+        let all = u128::from(items) + u128::from(self.batched_with);
+        let share = whole * u128::from(items) / all.max(1);
+        Duration::from_nanos(u64::try_from(share).unwrap_or(u64::MAX))
+    }
+
     /// How two jobs were made, one after the other, as if they were one.
     #[must_use]
     pub fn after(self, before: Option<Self>) -> Self {

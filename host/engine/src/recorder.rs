@@ -6,15 +6,20 @@
 //!
 //! A ledger that cannot be written (a full disk, say) keeps nothing up: events are read on and counted as lost, and the
 //! recorder tries again, until there is room. [`Recorder::state`] says so.
+//!
+//! Who cannot go on before an event is kept asks for it ([`Recorder::keep`]), and wakes the thread by that.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use megaring_budget::{Budgets, Moment};
 use megaring_core::Error;
-use megaring_ledger::{Entry, Kind, Ledger, RECORD_DATA_BYTES};
+use megaring_ledger::{Entry, Kind, Ledger, LedgerView, Options, RECORD_DATA_BYTES};
 use megaring_ring::event_ring::{Event, EventConsumer, EventRing, ReadBurst, Start};
+use tokio::sync::watch;
 
 /// How often it looks at the ring.
 pub const LOOKS: Duration = Duration::from_millis(10);
@@ -22,6 +27,8 @@ pub const LOOKS: Duration = Duration::from_millis(10);
 pub const SYNCS: Duration = Duration::from_millis(200);
 /// How soon it tries again what the disk refused.
 const TRIES: Duration = Duration::from_secs(1);
+/// What is answered to all questions once the thread has ended.
+const ENDED: u64 = u64::MAX;
 /// Events that are taken at once.
 const BURST: usize = 1024;
 
@@ -38,15 +45,47 @@ pub struct RecorderState {
     pub fault: Option<String>,
 }
 
-/// Copies the events of a ring into a ledger, until it is dropped: then it takes what is left, and syncs.
-pub struct Recorder {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+/// Where what becomes of calls is kept, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerConfig {
+    /// The ledger's folder.
+    pub folder: PathBuf,
+    /// Segments that are kept, the newest; 0 is all.
+    pub segments: u64,
 }
 
-#[derive(Default)]
+impl LedgerConfig {
+    /// Opens the ledger, and makes it where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] where it cannot be.
+    pub fn open(&self) -> Result<Ledger, Error> {
+        Ledger::open(&self.folder, Options::default()).map_err(|error| {
+            let help = "`megaring ledger verify` names what is damaged; `--ledger off` serves without one";
+            Error::Storage(format!("the ledger: {error}; {help}"))
+        })
+    }
+}
+
+fn refused(error: &megaring_ledger::Error) -> Error {
+    Error::Storage(format!("the ledger: {error}"))
+}
+
+/// Copies the events of a ring into a ledger, until it is ended: then it takes what is left, and syncs.
+pub struct Recorder {
+    shared: Arc<Shared>,
+    folder: PathBuf,
+    /// For questions.
+    view: Mutex<Option<LedgerView>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
 struct Shared {
     ends: AtomicBool,
+    /// How often it was asked to keep what had been published.
+    asked: AtomicU64,
+    /// The last of these questions that was answered.
+    kept: watch::Sender<u64>,
     state: Mutex<RecorderState>,
 }
 
@@ -57,18 +96,31 @@ impl Shared {
 }
 
 impl Recorder {
-    /// Begins with what is published from now on, and keeps so many segments of the ledger; 0 is all.
+    /// Begins with what is published from now on, and keeps so many segments of the ledger, and those of today where
+    /// there are budgets; 0 is all. What the ledger has of today's amounts is told to `budgets`.
     ///
     /// # Errors
-    /// [`Error::Internal`] where the ring has no place for another reader, or the system refuses a thread.
-    pub fn start(ring: &Arc<EventRing>, ledger: Ledger, segments: u64) -> Result<Self, Error> {
+    /// [`Error::Storage`] where the ledger cannot be read; [`Error::Internal`] where the ring has no place for another
+    /// reader, or the system refuses a thread.
+    pub fn start(ring: &Arc<EventRing>, ledger: Ledger, segments: u64, budgets: &Arc<Budgets>) -> Result<Self, Error> {
+        let folder = ledger.view().folder().to_owned();
+        let damaged = budgets.restore(ledger.view(), Moment::now()).map_err(|error| refused(&error))?;
+        if damaged > 0 {
+            tracing::error!(damaged, "records of the ledger are damaged; what they say of budgets is not known");
+        }
         let consumer = ring.consumer(Start::Latest).map_err(|error| Error::Internal(error.to_string()))?;
-        let shared = Arc::new(Shared::default());
-        let mut work = Work { shared: shared.clone(), consumer, ledger, segments, pending: Vec::new(), retries: None };
+        let shared = Arc::new(Shared {
+            ends: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
+            kept: watch::Sender::new(0),
+            state: Mutex::default(),
+        });
+        let (pending, budgets) = (Vec::new(), budgets.clone());
+        let mut work = Work { shared: shared.clone(), consumer, ledger, segments, budgets, pending, retries: None };
         work.tell(None);
         let thread = std::thread::Builder::new().name("megaring-ledger".into()).spawn(move || work.run());
         let thread = thread.map_err(|error| Error::Internal(format!("the system refused a thread: {error}")))?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, folder, view: Mutex::new(None), thread: Mutex::new(Some(thread)) })
     }
 
     /// How it is doing.
@@ -76,16 +128,71 @@ impl Recorder {
     pub fn state(&self) -> RecorderState {
         self.shared.state().clone()
     }
-}
 
-impl Drop for Recorder {
-    fn drop(&mut self) {
+    /// A view of the ledger, which is read here as by anybody else.
+    ///
+    /// # Errors
+    /// As [`LedgerView::open`].
+    pub fn view(&self) -> Result<LedgerView, megaring_ledger::Error> {
+        LedgerView::open(&self.folder)
+    }
+
+    /// Asks the ledger as it is now, in turn with others: what a question has read is there for the next one.
+    ///
+    /// # Errors
+    /// As [`LedgerView::open`].
+    pub fn look<T>(&self, ask: impl FnOnce(&LedgerView) -> T) -> Result<T, megaring_ledger::Error> {
+        let mut kept = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut view = match kept.take() {
+            Some(view) => view,
+            None => self.view()?,
+        };
+        view.refresh()?;
+        let answer = ask(&view);
+        *kept = Some(view);
+        Ok(answer)
+    }
+
+    /// Waits until what was published before is in the ledger, where it lasts over the end of this process.
+    ///
+    /// # Errors
+    /// Why nothing is kept, in words; whether it is later, nobody knows then.
+    pub async fn keep(&self) -> Result<(), String> {
+        let mut kept = self.shared.kept.subscribe();
+        let lost = self.shared.state().lost;
+        let number = self.shared.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        if let Some(thread) = self.thread().as_ref() {
+            thread.thread().unpark();
+        }
+        let answered = kept.wait_for(|kept| *kept >= number).await.map(|kept| *kept);
+        if answered.unwrap_or(ENDED) == ENDED {
+            return Err("the ledger has ended".into());
+        }
+        match self.state() {
+            RecorderState { fault: Some(fault), .. } => Err(fault),
+            state if state.lost != lost => Err("events were lost meanwhile".into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes what is left, and syncs; nothing is kept from then on.
+    pub fn end(&self) {
         self.shared.ends.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread().take() {
             thread.thread().unpark();
             // One that has panicked has nothing more to say.
             let _ = thread.join();
         }
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -95,6 +202,7 @@ struct Work {
     consumer: EventConsumer,
     ledger: Ledger,
     segments: u64,
+    budgets: Arc<Budgets>,
     /// Taken from the ring and not yet kept: a burst, and what is to be said of losses.
     pending: Vec<Event>,
     /// When what was refused is tried again.
@@ -105,8 +213,9 @@ impl Work {
     fn run(&mut self) {
         let mut synced = Instant::now();
         loop {
-            // Before looking: what was published before the end is taken.
+            // Before looking: what was published before the end is taken, and what was before a question.
             let ends = self.shared.ends.load(Ordering::Acquire);
+            let asked = self.shared.asked.load(Ordering::Acquire);
             let took = self.take();
             if self.retries.is_none_or(|at| ends || at <= Instant::now()) {
                 let is_due = ends || synced.elapsed() >= SYNCS;
@@ -117,9 +226,16 @@ impl Work {
                 self.retries = kept.is_err().then(|| Instant::now() + TRIES);
                 self.tell(Some(kept));
             }
+            if !took {
+                self.shared.kept.send_if_modified(|kept| std::mem::replace(kept, asked) != asked);
+            }
             match (took, ends) {
                 (true, _) => {}
-                (false, true) => return,
+                (false, true) => {
+                    // Nobody is to wait for what never comes.
+                    self.shared.kept.send_replace(ENDED);
+                    return;
+                }
                 (false, false) => std::thread::park_timeout(LOOKS),
             }
         }
@@ -171,10 +287,22 @@ impl Work {
 
     fn sync(&mut self) -> Result<(), megaring_ledger::Error> {
         self.ledger.sync()?;
-        if self.segments > 0 {
-            self.ledger.retain(self.segments)?;
+        let each = self.ledger.view().segment_records();
+        while self.segments > 0 {
+            let there = self.ledger.size().div_ceil(each) - self.ledger.first() / each;
+            if there <= self.segments || self.is_needed(self.ledger.first() + each - 1) {
+                break;
+            }
+            self.ledger.retain(there - 1)?;
         }
         Ok(())
+    }
+
+    /// Whether a record tells of amounts that still count.
+    fn is_needed(&self, index: u64) -> bool {
+        let record = self.ledger.read(index..index + 1).ok().and_then(|mut records| records.next()?.ok());
+        !self.budgets.is_empty()
+            && record.is_some_and(|record| record.timestamp_ns() >= Moment::now().counts_since_ns())
     }
 
     fn tell(&self, kept: Option<Result<(), megaring_ledger::Error>>) {

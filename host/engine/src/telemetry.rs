@@ -12,10 +12,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use megaring_core::gate::{Denial, Role};
 use megaring_core::operation::Size;
 use megaring_core::{BackendKind, Error, Opcode};
-use megaring_ledger::{Entry, Kind};
+use megaring_ledger::{Entry, Kind, Reservation};
 use megaring_ring::event_ring::{EventProducer, EventRing, EventRingConfig};
 use megaring_ring::slot::fnv1a64;
 
+use crate::charge::Settled;
 use crate::terms::Terms;
 
 /// Where events go.
@@ -32,6 +33,8 @@ pub(crate) struct Answered<'a> {
     /// Until the answer, once it was its turn; zero where nothing was predicted for it alone.
     pub(crate) predicted: Duration,
     pub(crate) took: Duration,
+    /// Nothing where it is charged to nobody.
+    pub(crate) settled: Settled,
 }
 
 impl Telemetry {
@@ -53,7 +56,7 @@ impl Telemetry {
     }
 
     pub(crate) fn answered(&self, terms: &Terms, answered: &Answered<'_>) {
-        let Answered { opcode, size, backend, predicted, took } = answered;
+        let Answered { opcode, size, backend, predicted, took, settled } = answered;
         let entry = Entry {
             opcode: *opcode as u16,
             backend: *backend as u8,
@@ -61,9 +64,23 @@ impl Telemetry {
             bytes: size.bytes,
             measured_ns: nanos(*took),
             predicted_ns: nanos(*predicted),
-            ..of(terms.passed)
+            ..charged(*settled, of(terms.passed))
         };
         self.publish(Kind::ANSWERED, &terms.tenant, &entry);
+    }
+
+    /// A call that is no job, and was charged.
+    pub fn charged(&self, tenant: &str, passed: (u16, Role), settled: Settled) {
+        self.publish(Kind::ANSWERED, tenant, &charged(settled, of(Some(passed))));
+    }
+
+    /// What becomes of an amount that is set aside for a transaction of a tenant's own.
+    pub fn reserved(&self, kind: Kind, tenant: &str, passed: (u16, Role), reservation: &Reservation) {
+        self.publish(
+            kind,
+            tenant,
+            &Entry { tool: passed.0, role: passed.1 as u8, ..Entry::of_reservation(reservation) },
+        );
     }
 
     /// A job of which admission has refused a place.
@@ -72,15 +89,23 @@ impl Telemetry {
         self.publish(Kind::REFUSED, &terms.tenant, &entry);
     }
 
+    /// A job for which its tenant's budget has no room.
+    pub(crate) fn over_budget(&self, terms: &Terms, opcode: Opcode, size: &Size, refusal: &Error) {
+        let Error::Denied(denial) = refusal else { return };
+        let entry = Entry { opcode: opcode as u16, items: size.items, bytes: size.bytes, ..of(terms.passed) };
+        self.publish(Kind::REFUSED, &terms.tenant, &Entry { reason: denial.reason as u8, ..entry });
+    }
+
     /// A call that the gate has refused; `bytes` are those of its message.
-    pub fn denied(&self, tenant: &str, tool: u16, role: Role, bytes: u64, denial: &Denial) {
-        let entry = Entry { bytes, reason: denial.reason as u8, ..of(Some((tool, role))) };
+    pub fn denied(&self, tenant: &str, tool: u16, role: Option<Role>, bytes: u64, denial: &Denial) {
+        let role = role.map_or(0, |role| role as u8);
+        let entry = Entry { bytes, reason: denial.reason as u8, tool, role, ..Entry::default() };
         self.publish(Kind::REFUSED, tenant, &entry);
     }
 
     /// Rows that were added to corpora ([`Kind::APPENDED`]), or rows or a corpus that are gone ([`Kind::DROPPED`]).
-    pub fn changed(&self, kind: Kind, tenant: &str, passed: Option<(u16, Role)>, rows: u64) {
-        self.publish(kind, tenant, &Entry { count: rows, ..of(passed) });
+    pub fn changed(&self, kind: Kind, tenant: &str, passed: (u16, Role), rows: u64) {
+        self.publish(kind, tenant, &Entry { count: rows, ..of(Some(passed)) });
     }
 
     fn publish(&self, kind: Kind, tenant: &str, entry: &Entry) {
@@ -96,6 +121,12 @@ impl Telemetry {
 fn of(passed: Option<(u16, Role)>) -> Entry {
     let (tool, role) = passed.map_or((Entry::NO_TOOL, 0), |(tool, role)| (tool, role as u8));
     Entry { tool, role, ..Entry::default() }
+}
+
+/// An entry that says what was charged.
+fn charged(settled: Settled, entry: Entry) -> Entry {
+    let Settled { reserved, amount, session } = settled;
+    Entry { reserved, settled: amount, count: session, ..entry }
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -5,6 +5,8 @@ use std::time::Instant;
 use megaring_core::BackendKind;
 use megaring_core::gate::Role;
 
+use crate::charge::Charge;
+
 /// A caller's terms.
 #[derive(Debug, Clone, Default)]
 pub struct Terms {
@@ -19,4 +21,6 @@ pub struct Terms {
     pub max_answers: Option<usize>,
     /// The call that asks, by its id, and its caller's role, as the gate let them in; for the record alone.
     pub passed: Option<(u16, Role)>,
+    /// What the job is charged to, where that is limited.
+    pub charge: Option<Charge>,
 }

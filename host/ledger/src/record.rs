@@ -215,8 +215,8 @@ fn named(f: &mut fmt::Formatter<'_>, name: Option<&str>, number: u64) -> fmt::Re
 /// | 56..64 | `reservation` | number of the reservation |
 /// | 64..72 | `count` | how many, such as of lost events; where an amount was charged, FNV-1a 64 of the session's name |
 ///
-/// Records of reservations ([`Reservation`]) have in `count` the session, in `items` the FNV-1a 64 of the recipient's name,
-/// and in `predicted_ns` how long the amount is set aside.
+/// Records of reservations ([`Reservation`]) have in `count` the session, in `items` the FNV-1a 64 of the recipient's
+/// name, and in `predicted_ns` how long the amount is set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Entry {

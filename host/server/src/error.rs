@@ -61,6 +61,9 @@ pub fn status(error: &Error) -> Status {
             let details = ErrorDetails::with_precondition_failure_violation("CORPUS_STATE", short(name), text.clone());
             (Code::FailedPrecondition, "CORPUS_STATE", details)
         }
+        Error::Unknown(_) => (Code::NotFound, "UNKNOWN", ErrorDetails::new()),
+        Error::WrongState(_) => (Code::FailedPrecondition, "WRONG_STATE", ErrorDetails::new()),
+        Error::LedgerDamaged(_) => (Code::DataLoss, "LEDGER_DAMAGED", ErrorDetails::new()),
         Error::DataLoss { corpus, segment, .. } => {
             (Code::DataLoss, "SEGMENT_DAMAGED", resource(SEGMENT, &format!("{corpus}/{segment}"), &text))
         }
@@ -75,7 +78,7 @@ pub fn status(error: &Error) -> Status {
     status
 }
 
-/// The status of each of the gate's reasons. Waiting helps against some of them.
+/// The status of each reason. Waiting helps against some of them.
 fn denied(denial: &Denial) -> (Code, &'static str, ErrorDetails) {
     let waiting =
         || denial.retry_after.map_or_else(ErrorDetails::new, |after| ErrorDetails::with_retry_info(Some(after)));
@@ -86,6 +89,10 @@ fn denied(denial: &Denial) -> (Code, &'static str, ErrorDetails) {
         Reason::Role => (Code::PermissionDenied, "DENIED_ROLE", ErrorDetails::new()),
         Reason::Maturity => (Code::FailedPrecondition, "DENIED_MATURITY", ErrorDetails::new()),
         Reason::Governor => (Code::ResourceExhausted, "DENIED_GOVERNOR", waiting()),
+        Reason::Budget => (Code::ResourceExhausted, "DENIED_BUDGET", waiting()),
+        Reason::Token => (Code::Unauthenticated, "DENIED_TOKEN", ErrorDetails::new()),
+        Reason::Recipient => (Code::PermissionDenied, "DENIED_RECIPIENT", ErrorDetails::new()),
+        Reason::Ledger => (Code::Unavailable, "DENIED_LEDGER", waiting()),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! | step | module | |
 //! |---|---|---|
-//! | 1 | [`service`] | takes the call |
+//! | 1 | [`tenants`] | who calls |
+//! | | [`service`] | takes the call that the gate has let in |
 //! | 2 | [`call`], [`validate`] | makes a job of the message, or names the field and the row that are wrong |
 //! | 8 | [`call`], [`reply`] | makes the response of what came out |
 //!
@@ -26,6 +27,7 @@ pub mod reply;
 pub mod reply_limit;
 mod server;
 pub mod service;
+pub mod tenants;
 pub mod validate;
 
 pub use server::{Drained, ServeError, Server, ServerConfig};

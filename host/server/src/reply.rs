@@ -8,9 +8,11 @@ use megaring_proto::v1 as pb;
 
 mod admin;
 mod board;
+mod ledger;
 
 pub use admin::{calibrated, explain, step};
 pub use board::{board, board_of_another};
+pub use ledger::record;
 
 /// A corpus as the wire describes it.
 #[must_use]

@@ -1,4 +1,4 @@
-//! The server: a port, the three services of `megaring.v1`, health and reflection on it, and an orderly end.
+//! The server: a port, the services of `megaring.v1`, health and reflection on it, and an orderly end.
 //!
 //! Draining: health answers NOT_SERVING, streams read no further, new work is UNAVAILABLE, work under way is answered,
 //! then connections close. The gate ([`Gate`]) is asked of every call before its message is decoded. Draining takes at
@@ -15,27 +15,31 @@ use std::time::Duration;
 
 use megaring_engine::Engine;
 use megaring_engine::calibration::Keeper;
-use megaring_engine::health::{self, Monitor};
+use megaring_engine::health::Monitor;
 use megaring_proto::v1::admin_server::AdminServer;
+use megaring_proto::v1::budgets_server::BudgetsServer;
 use megaring_proto::v1::compute_server::ComputeServer;
 use megaring_proto::v1::corpora_server::CorporaServer;
+use megaring_proto::v1::ledger_server::LedgerServer;
 use megaring_simd::gate::{Gate, GateConfig};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
+use tokio::time::MissedTickBehavior;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
-use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
-use tonic_health::ServingStatus;
-use tonic_health::server::{HealthReporter, health_reporter};
+use tonic_health::server::health_reporter;
 use tower::layer::util::{Identity, Stack};
 
+use self::health::Teller;
 use crate::reply_limit::ReplyLimit;
 use crate::service::{Service, Settings};
+use crate::tenants::Tenants;
 
 mod compression;
 mod deadline;
 mod gate;
+mod health;
 
 /// How a server is set up.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,11 +56,15 @@ pub struct ServerConfig {
     pub calibration: Option<PathBuf>,
     /// What the gate before every call goes by. Its own limit on messages is the server's.
     pub gate: GateConfig,
+    /// The file of those who may call, should it be there; `None` is the local tenant alone.
+    pub tenants: Option<PathBuf>,
+    /// Whether calls are refused while the engine's ledger cannot be written.
+    pub requires_ledger: bool,
 }
 
 impl ServerConfig {
-    /// 64 MiB a message, 16 requests of a stream at once, 10 s to drain, no file for calibrations, and a gate without
-    /// rates and rules.
+    /// 64 MiB a message, 16 requests of a stream at once, 10 s to drain, no file for calibrations, a gate without rates
+    /// and rules, and the local tenant.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
         Self {
@@ -66,6 +74,8 @@ impl ServerConfig {
             drain_limit: Duration::from_secs(10),
             calibration: None,
             gate: GateConfig::default(),
+            tenants: None,
+            requires_ledger: false,
         }
     }
 }
@@ -89,6 +99,18 @@ pub enum ServeError {
     /// The gate cannot go by what it is told to.
     #[error("the gate: {0}")]
     Gate(String),
+    /// The file of tenants is none.
+    #[error("{0}")]
+    Tenants(megaring_core::Error),
+    /// Anybody could call.
+    #[error(
+        "{0} is no address of this machine's own: without tenants nobody is asked who they are, and only loopback is \
+         listened on; `megaring tenant add NAME` makes one, and shows its token"
+    )]
+    Open(SocketAddr),
+    /// What tenants spend could not be told after a restart.
+    #[error("there are tenants with budgets, which are kept in the ledger; serve with one (`--ledger on`)")]
+    BudgetsWithoutLedger,
     /// The transport failed while serving.
     #[error("the server failed: {0}")]
     Failed(String),
@@ -116,6 +138,7 @@ pub struct Server {
     engine: Arc<Engine>,
     keeper: Arc<Keeper>,
     gate: Arc<Gate>,
+    tenants: Arc<Tenants>,
     incoming: TcpIncoming,
     address: SocketAddr,
 }
@@ -137,18 +160,26 @@ impl Server {
     /// Listens. Call it within a tokio runtime with I/O and time enabled.
     ///
     /// # Errors
-    /// The port is in use, or the system refuses the address; a gate that cannot be.
+    /// The port is in use, or the system refuses the address; a gate or tenants that cannot be; tenants with budgets
+    /// and no ledger; an address that others can reach, and no tenants.
     pub fn bind(config: ServerConfig, engine: Arc<Engine>) -> Result<Self, ServeError> {
         let listen = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => ServeError::PortInUse(config.address),
             _ => ServeError::Listen { address: config.address, source },
         };
+        let tenants = Tenants::open(config.tenants.clone(), engine.budgets().clone()).map_err(ServeError::Tenants)?;
+        if tenants.are_local() && !config.address.ip().is_loopback() {
+            return Err(ServeError::Open(config.address));
+        }
+        if tenants.have_budgets() && engine.recorder().is_none() {
+            return Err(ServeError::BudgetsWithoutLedger);
+        }
         let incoming = TcpIncoming::bind(config.address).map_err(listen)?.with_nodelay(Some(true));
         let address = incoming.local_addr().map_err(listen)?;
         let keeper = Keeper::new(engine.clone(), config.calibration.clone());
         let gate = GateConfig { max_bytes: config.max_message_bytes as u64, ..config.gate.clone() };
         let gate = Arc::new(Gate::new(engine.board().clone(), gate).map_err(ServeError::Gate)?);
-        Ok(Self { config, engine, keeper, gate, incoming, address })
+        Ok(Self { config, engine, keeper, gate, tenants: Arc::new(tenants), incoming, address })
     }
 
     /// Where it listens; the port is the real one.
@@ -163,27 +194,43 @@ impl Server {
         &self.keeper
     }
 
+    /// Those who may call.
+    #[must_use]
+    pub fn tenants(&self) -> &Arc<Tenants> {
+        &self.tenants
+    }
+
     /// Serves until `shutdown` resolves, then drains.
     ///
     /// # Errors
     /// A transport that fails while serving.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<Drained, ServeError> {
-        let engine = self.engine.clone();
+        let (engine, tenants) = (self.engine.clone(), self.tenants.clone());
         let monitor = Monitor::new(&engine).map_err(|error| ServeError::Failed(error.to_string()))?;
+        let (drain, draining) = watch::channel(false);
+        let (health, health_service) = health_reporter();
+        let requires_ledger = self.config.requires_ledger;
+        let teller = Teller { engine: engine.clone(), health: health.into(), requires_ledger };
+        teller.begin().await;
+        let routes = self.routes(draining.clone())?.add_service(compressing!(health_service));
         tokio::select! {
-            ended = self.serve_calls(shutdown) => ended,
-            never = tell_board(monitor, &engine) => match never {},
+            ended = self.serve_routes(routes, &teller, drain, shutdown) => ended,
+            never = teller.tell(monitor, draining) => match never {},
+            never = follow(&tenants) => match never {},
         }
     }
 
-    async fn serve_calls(self, shutdown: impl Future<Output = ()>) -> Result<Drained, ServeError> {
-        let Self { config, engine, keeper, gate, incoming, address } = self;
-        let (drain, draining) = watch::channel(false);
+    async fn serve_routes(
+        self,
+        routes: Routes,
+        teller: &Teller,
+        drain: watch::Sender<bool>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<Drained, ServeError> {
+        let Self { config, engine, gate, tenants, incoming, address, .. } = self;
         let (close, closed) = oneshot::channel::<()>();
-        let (mut health, health_service) = health_reporter();
-        report(&health, ServingStatus::Serving).await;
-        let routes = routes(&config, engine.clone(), keeper, draining)?.add_service(compressing!(health_service));
-        let layer = gate::GateLayer { gate, engine: engine.clone() };
+        let requires_ledger = config.requires_ledger;
+        let layer = gate::GateLayer { gate, tenants, engine: engine.clone(), requires_ledger };
         let serving = builder(layer).add_routes(routes).serve_with_incoming_shutdown(incoming, async {
             // A sender that is gone means the same as one that sent.
             let _ = closed.await;
@@ -195,12 +242,12 @@ impl Server {
             ended = &mut serving => return Err(ServeError::Failed(format!("{ended:?}"))),
         }
         tracing::debug!(limit = ?config.drain_limit, "draining");
-        report(&health, ServingStatus::NotServing).await;
         // Nobody listens where no stream is open.
         let _ = drain.send(true);
+        teller.end().await;
         let drained = tokio::time::timeout(config.drain_limit, async {
             engine.drain().await;
-            forget(&mut health).await;
+            teller.forget().await;
             drop(close);
             (&mut serving).await
         });
@@ -214,16 +261,46 @@ impl Server {
             }
         }
     }
+
+    fn routes(&self, draining: watch::Receiver<bool>) -> Result<Routes, ServeError> {
+        let ServerConfig { max_message_bytes, stream_in_flight, .. } = self.config;
+        let settings = Settings { reply_limit: ReplyLimit(max_message_bytes), stream_in_flight };
+        let (engine, keeper, tenants) = (self.engine.clone(), self.keeper.clone(), self.tenants.clone());
+        let service = Service::new(engine, keeper, tenants, settings, draining);
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(megaring_proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // So that clients can print the details of errors.
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        };
+        let unusable = |error: tonic_reflection::server::Error| ServeError::Failed(format!("reflection: {error}"));
+        let compute = ComputeServer::new(service.clone()).max_decoding_message_size(max_message_bytes);
+        let corpora = CorporaServer::new(service.clone()).max_decoding_message_size(max_message_bytes);
+        Ok(Routes::new(compressing!(compute))
+            .add_service(compressing!(corpora))
+            .add_service(compressing!(AdminServer::new(service.clone())))
+            .add_service(compressing!(LedgerServer::new(service.clone())))
+            .add_service(compressing!(BudgetsServer::new(service)))
+            .add_service(compressing!(reflection().build_v1().map_err(unusable)?))
+            .add_service(compressing!(reflection().build_v1alpha().map_err(unusable)?)))
+    }
 }
 
 type Layers = Stack<compression::CompressionLayer, Stack<gate::GateLayer, Stack<deadline::DeadlineLayer, Identity>>>;
 
-/// Tells the board how the engine is, again and again.
-async fn tell_board(mut monitor: Monitor, engine: &Engine) -> Infallible {
-    let mut ticks = tokio::time::interval(health::INTERVAL);
+/// How often the file of tenants is looked at.
+const LOOKS: Duration = Duration::from_secs(1);
+
+/// Reads the tenants anew whenever their file has changed.
+async fn follow(tenants: &Arc<Tenants>) -> Infallible {
+    let mut ticks = tokio::time::interval(LOOKS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        monitor.tell(engine);
+        let tenants = tenants.clone();
+        // A disk may take long. A look that panicked is the next one's.
+        let _ = tokio::task::spawn_blocking(move || tenants.follow()).await;
     }
 }
 
@@ -238,58 +315,4 @@ fn builder(gate: gate::GateLayer) -> tonic::transport::Server<Layers> {
         .layer(deadline::DeadlineLayer)
         .layer(gate)
         .layer(compression::CompressionLayer)
-}
-
-fn routes(
-    config: &ServerConfig,
-    engine: Arc<Engine>,
-    keeper: Arc<Keeper>,
-    draining: watch::Receiver<bool>,
-) -> Result<Routes, ServeError> {
-    let ServerConfig { max_message_bytes, stream_in_flight, .. } = *config;
-    let service = Service::new(
-        engine,
-        keeper,
-        Settings { reply_limit: ReplyLimit(max_message_bytes), stream_in_flight },
-        draining,
-    );
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(megaring_proto::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // So that clients can print the details of errors.
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-    };
-    let unusable = |error: tonic_reflection::server::Error| ServeError::Failed(format!("reflection: {error}"));
-    let compute = ComputeServer::new(service.clone()).max_decoding_message_size(max_message_bytes);
-    let corpora = CorporaServer::new(service.clone()).max_decoding_message_size(max_message_bytes);
-    let admin = AdminServer::new(service).max_decoding_message_size(max_message_bytes);
-    Ok(Routes::new(compressing!(compute))
-        .add_service(compressing!(corpora))
-        .add_service(compressing!(admin))
-        .add_service(compressing!(reflection().build_v1().map_err(unusable)?))
-        .add_service(compressing!(reflection().build_v1alpha().map_err(unusable)?)))
-}
-
-/// The services that health knows, the empty name standing for the server as a whole.
-fn services() -> [&'static str; 4] {
-    [
-        "",
-        <ComputeServer<Service> as NamedService>::NAME,
-        <CorporaServer<Service> as NamedService>::NAME,
-        <AdminServer<Service> as NamedService>::NAME,
-    ]
-}
-
-async fn report(health: &HealthReporter, status: ServingStatus) {
-    for name in services() {
-        health.set_service_status(name, status).await;
-    }
-}
-
-/// Ends the streams of those who watch the health, which would otherwise keep their connections open.
-async fn forget(health: &mut HealthReporter) {
-    for name in services() {
-        health.clear_service_status(name).await;
-    }
 }

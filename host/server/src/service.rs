@@ -8,33 +8,37 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use megaring_core::Error;
-use megaring_core::gate::Role;
+use megaring_core::gate::{Cost, Role};
+use megaring_core::{BackendKind, Error};
 use megaring_corpus::Wanted;
-use megaring_engine::Engine;
 use megaring_engine::calibration::Keeper;
+use megaring_engine::charge::{Charge, Reserved};
+use megaring_engine::{Engine, Terms};
 use tokio::sync::watch;
 use tonic::Request;
 
 use crate::reply_limit::ReplyLimit;
-use crate::validate;
+use crate::tenants::{Identity, Tenants};
 
 mod admin;
+mod budgets;
 mod compute;
 mod corpora;
+mod ledger;
 mod long_search;
 mod stream;
 
 /// Payload that an async thread may convert by itself: some 50 µs of work.
 pub const LIGHT_BYTES: usize = 256 << 10;
 
-/// The handlers of all three services. Cheap to clone.
+/// The handlers of all services. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
     engine: Arc<Engine>,
     keeper: Arc<Keeper>,
+    tenants: Arc<Tenants>,
     settings: Settings,
     /// Turns true when the server begins to drain.
     draining: watch::Receiver<bool>,
@@ -54,20 +58,54 @@ pub struct Settings {
 pub struct Deadline(pub Instant);
 
 /// A call that the gate let in: put into a request's extensions by the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Passed {
+#[derive(Clone)]
+pub(crate) struct Passed {
     /// Its id in the table of calls.
-    pub tool: u16,
-    /// Its caller's role.
-    pub role: Role,
+    pub(crate) tool: u16,
+    /// What it counts as.
+    pub(crate) cost: Cost,
+    pub(crate) identity: Identity,
 }
 
 impl Service {
-    /// Handlers over an engine and what keeps its calibration. `draining` turns true once, when no new work is to be
-    /// taken.
+    /// Handlers over an engine, what keeps its calibration, and those who may call. `draining` turns true once, when no
+    /// new work is to be taken.
     #[must_use]
-    pub fn new(engine: Arc<Engine>, keeper: Arc<Keeper>, settings: Settings, draining: watch::Receiver<bool>) -> Self {
-        Self { engine, keeper, settings, draining }
+    pub fn new(
+        engine: Arc<Engine>,
+        keeper: Arc<Keeper>,
+        tenants: Arc<Tenants>,
+        settings: Settings,
+        draining: watch::Receiver<bool>,
+    ) -> Self {
+        Self { engine, keeper, tenants, settings, draining }
+    }
+
+    /// Sets aside the price of a call that is no job of the engine's, where its tenant has a budget of prices.
+    fn reserve(&self, caller: &Caller) -> Result<Option<Reserved>, Error> {
+        let charge = caller.passed.identity.charge(caller.passed.cost).filter(Charge::has_price);
+        let reserved = charge.map(|charge| charge.reserve(Duration::ZERO)).transpose();
+        reserved.inspect_err(|refusal| {
+            if let Error::Denied(denial) = refusal {
+                let (tool, role) = caller.call();
+                self.engine.telemetry().denied(caller.tenant(), tool, Some(role), 0, denial);
+            }
+        })
+    }
+
+    /// Charges it.
+    fn settle(&self, caller: &Caller, reserved: Option<Reserved>) {
+        if let Some(reserved) = reserved {
+            self.engine.telemetry().charged(caller.tenant(), caller.call(), reserved.settle(Duration::ZERO));
+        }
+    }
+
+    /// Does work that is no job of the engine's, at its price.
+    async fn charged<T>(&self, caller: &Caller, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let reserved = self.reserve(caller)?;
+        let made = work.await?;
+        self.settle(caller, reserved);
+        Ok(made)
     }
 
     /// For calls that never reach the engine's own gate.
@@ -76,19 +114,41 @@ impl Service {
     }
 }
 
-/// Who calls, and until when: the metadata's part of the terms.
-#[derive(Debug, Clone)]
+/// Who calls, and until when.
+#[derive(Clone)]
 struct Caller {
-    tenant: String,
+    passed: Passed,
     deadline: Option<Instant>,
-    passed: Option<(u16, Role)>,
 }
 
 impl Caller {
     fn of<T>(request: &Request<T>) -> Result<Self, Error> {
         let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
-        let passed = request.extensions().get::<Passed>().map(|passed| (passed.tool, passed.role));
-        Ok(Self { tenant: validate::tenant(request.metadata())?, deadline, passed })
+        let passed = request.extensions().get::<Passed>().cloned();
+        let passed = passed.ok_or_else(|| Error::Internal("the gate was not asked".into()))?;
+        Ok(Self { passed, deadline })
+    }
+
+    fn tenant(&self) -> &str {
+        &self.passed.identity.tenant
+    }
+
+    /// What telemetry is told of the call.
+    fn call(&self) -> (u16, Role) {
+        (self.passed.tool, self.passed.identity.role)
+    }
+
+    /// The terms of a job.
+    fn terms(&self, backend: Option<BackendKind>, max_answers: Option<usize>) -> Terms {
+        let Passed { cost, identity, .. } = &self.passed;
+        Terms {
+            tenant: identity.tenant.clone(),
+            deadline: self.deadline,
+            backend,
+            max_answers,
+            passed: Some(self.call()),
+            charge: identity.charge(*cost),
+        }
     }
 }
 

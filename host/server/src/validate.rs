@@ -17,10 +17,11 @@ mod terms;
 mod vectors;
 
 pub use explain::explain;
+pub(crate) use explain::{any_operation, operation_name};
 pub(crate) use filter::id_lists;
 pub use filter::selection;
 pub use rows::rows;
-pub use terms::{MAX_TENANT_BYTES, TENANT, tenant, timeout};
+pub use terms::{MAX_TENANT_BYTES, TENANT, printable, timeout};
 pub use vectors::{vector_bytes, vectors};
 
 /// The axes of a point, in order.

@@ -33,6 +33,7 @@ mod nearest;
 mod search;
 mod selection;
 mod serve;
+mod tenant;
 
 pub use import::{Imported, import_file};
 
@@ -85,6 +86,9 @@ enum Command {
     /// What a server has kept of what became of calls, the Merkle root over it, and proofs
     #[command(subcommand, arg_required_else_help = true)]
     Ledger(ledger::LedgerCommand),
+    /// Who may call a server
+    #[command(subcommand, arg_required_else_help = true)]
+    Tenant(tenant::TenantCommand),
     /// Which backend would do a job of a size, and why
     Explain(explain::ExplainArgs),
     /// Measure how fast each backend of this machine is, and from where on which one wins
@@ -108,6 +112,7 @@ impl Command {
             Self::Bench(_) => Some("bench"),
             Self::Doctor => Some("doctor"),
             Self::Ledger(_) => Some("ledger"),
+            Self::Tenant(_) => Some("tenant"),
             Self::Corpus(command) => command.is_of_this_machine(),
             Self::Board(_)
             | Self::Explain(_)
@@ -181,6 +186,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Calibrate(args) => calibrate::run(&args, settings, output),
         Command::Board(args) => board::run(&args, settings, output),
         Command::Ledger(command) => ledger::run(command, settings, output),
+        Command::Tenant(command) => tenant::run(command, settings, output),
         Command::Explain(args) => explain::run(&args, settings, output),
         Command::Bench(args) => bench::run(&args, settings, output),
         Command::Doctor => crate::doctor::run(settings, output),

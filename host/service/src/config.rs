@@ -21,6 +21,7 @@ use megaring_corpus::import::unreadable;
 use megaring_corpus::{Access, Store};
 use megaring_cuda::{CudaMode, CudaScreen};
 use megaring_engine::calibration::Keeper;
+use megaring_engine::recorder::LedgerConfig;
 use megaring_engine::router::Routing;
 use megaring_engine::{Engine, EngineConfig};
 use megaring_ring::WaitStrategy;
@@ -117,7 +118,17 @@ pub struct Settings {
     /// A server's state board, which other processes can map [default: .board in the data folder]
     #[arg(long, global = true, env = "MEGARING_BOARD", value_name = "FILE")]
     pub board: Option<PathBuf>,
-    /// Whether a server keeps what becomes of calls in a ledger: on or off
+    /// File of the tenants that a server lets in, should it be there [default: .tenants.toml in the data folder]
+    #[arg(long, global = true, env = "MEGARING_TENANTS", value_name = "FILE")]
+    pub tenants: Option<PathBuf>,
+    /// Token by which a server knows who asks
+    #[arg(long, global = true, env = "MEGARING_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Session that what is asked of a server counts towards, where its tenant has a limit for each
+    #[arg(long, global = true, env = "MEGARING_SESSION", value_name = "NAME")]
+    pub session: Option<String>,
+    /// Whether a server keeps what becomes of calls in a ledger: on, off, or required, where it refuses what it could
+    /// not keep
     #[arg(long, global = true, env = "MEGARING_LEDGER", value_name = "WHEN", default_value_t = Keeping::On)]
     pub ledger: Keeping,
     /// Folder of the ledger [default: .ledger in the data folder]
@@ -162,6 +173,8 @@ pub enum GpuUse {
 pub enum Keeping {
     /// It does. A disk that is full holds up no answer.
     On,
+    /// It does, and refuses calls while it cannot.
+    Required,
     /// It does not.
     Off,
 }
@@ -175,14 +188,13 @@ pub enum Calibrating {
     Off,
 }
 
-/// A setting that is a word or `off`.
-macro_rules! word_or_off {
-    ($name:ident { $on:ident $word:literal }) => {
+/// A setting that is one of a few words.
+macro_rules! words {
+    ($name:ident { $($choice:ident $word:literal),* }) => {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(match self {
-                    Self::$on => $word,
-                    Self::Off => "off",
+                    $(Self::$choice => $word,)*
                 })
             }
         }
@@ -191,17 +203,18 @@ macro_rules! word_or_off {
             type Err = String;
 
             fn from_str(name: &str) -> Result<Self, Self::Err> {
-                let choices = [Self::$on, Self::Off];
-                let found = choices.into_iter().find(|choice| choice.to_string() == name);
-                found.ok_or_else(|| concat!("it is ", $word, " or off").into())
+                match name {
+                    $($word => Ok(Self::$choice),)*
+                    _ => Err(format!("it is {}", [$($word),*].join(" or "))),
+                }
             }
         }
     };
 }
 
-word_or_off!(GpuUse { Auto "auto" });
-word_or_off!(Calibrating { Auto "auto" });
-word_or_off!(Keeping { On "on" });
+words!(GpuUse { Auto "auto", Off "off" });
+words!(Calibrating { Auto "auto", Off "off" });
+words!(Keeping { On "on", Required "required", Off "off" });
 
 /// Name of the calibration's file in the data folder. A name with a dot is no corpus's.
 const CALIBRATION: &str = ".calibration.json";
@@ -212,7 +225,10 @@ const BOARD: &str = ".board";
 /// The same of the ledger's folder.
 const LEDGER: &str = ".ledger";
 
-/// Loopback only: nothing here asks callers who they are.
+/// The same of the file of tenants.
+const TENANTS: &str = ".tenants.toml";
+
+/// Loopback, which needs no tenants.
 const LISTEN: &str = "127.0.0.1:7272";
 
 impl Settings {
@@ -236,17 +252,27 @@ impl Settings {
         Store::open(&self.data, access)
     }
 
-    /// Starts an engine over a store as the settings say, for one command: its events and its board stay in memory,
-    /// since the files are a running server's. Beside the CPU, only backends of these kinds are started, where the
-    /// settings allow it: a GPU takes longer to start than most commands take.
+    /// Starts an engine over a store as the settings say, for one command: its events and its board stay in memory, and
+    /// it keeps no ledger, since the files are a running server's. Beside the CPU, only backends of these kinds are
+    /// started, where the settings allow it: a GPU takes longer to start than most commands take.
     ///
     /// # Errors
     /// A profile that cannot be read, or what [`Engine::start`] refuses.
     pub fn engine(&self, store: Arc<Store>, kinds: &[BackendKind]) -> Result<Arc<Engine>, Error> {
+        self.engine_keeping(store, kinds, None)
+    }
+
+    /// [`Self::engine`] with this ledger.
+    pub(crate) fn engine_keeping(
+        &self,
+        store: Arc<Store>,
+        kinds: &[BackendKind],
+        ledger: Option<LedgerConfig>,
+    ) -> Result<Arc<Engine>, Error> {
         let mut setup = self.setup()?;
         setup.cuda = setup.cuda.filter(|_| kinds.contains(&BackendKind::Cuda));
         setup.wgpu = setup.wgpu.filter(|_| kinds.contains(&BackendKind::Wgpu));
-        (setup.engine.events_file, setup.engine.board_file) = (None, None);
+        (setup.engine.events_file, setup.engine.board_file, setup.engine.ledger) = (None, None, ledger);
         let engine = setup.start(store)?;
         if engine.router().lanes().len() > 1 {
             // What is found does not matter here: without it costs are assumed, and commands that are about it say so.
@@ -273,6 +299,12 @@ impl Settings {
         self.ledger_folder.clone().unwrap_or_else(|| self.data.join(LEDGER))
     }
 
+    /// Where a server's tenants are listed.
+    #[must_use]
+    pub fn tenants_file(&self) -> PathBuf {
+        self.tenants.clone().unwrap_or_else(|| self.data.join(TENANTS))
+    }
+
     /// How the engine of a server is set up.
     ///
     /// # Errors
@@ -284,6 +316,8 @@ impl Settings {
             batch_wait: self.gather,
             events_file: self.events_file.clone(),
             board_file: Some(self.board_file()),
+            ledger: (self.ledger != Keeping::Off)
+                .then(|| LedgerConfig { folder: self.ledger_folder(), segments: self.ledger_segments }),
             routing: Routing {
                 breaker: BreakerRule { failures: self.breaker_failures, ..BreakerRule::default() },
                 ..Routing::default()
@@ -329,6 +363,8 @@ impl Settings {
                 maturity: self.maturity,
                 ..GateConfig::default()
             },
+            tenants: Some(self.tenants_file()),
+            requires_ledger: self.ledger == Keeping::Required,
         }
     }
 

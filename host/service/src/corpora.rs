@@ -85,7 +85,7 @@ impl Settings {
 
     /// The server that is to do the work, where one is named.
     pub(crate) fn remote(&self) -> Result<Option<Box<Remote>>, Failure> {
-        self.server().map(|address| Remote::connect(address).map(Box::new)).transpose()
+        self.server().map(|address| Remote::connect(address, self).map(Box::new)).transpose()
     }
 }
 

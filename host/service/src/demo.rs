@@ -4,7 +4,8 @@
 //! It imports two corpora into the data folder (anew where they are there already), starts a server on a free port of
 //! the loopback interface and talks to it as any client would. Answers are checked in full: rows, ids, order and
 //! float32 scores bit for bit, masks and zones exactly, coordinates within 1e-12. The reference's time is measured
-//! apart and is no part of any number in the table.
+//! apart and is no part of any number in the table. At the end it shows what stands around the work: the gate, budgets,
+//! the board and the ledger.
 
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ mod client;
 mod data;
 mod examples;
 mod expected;
+mod gate;
 mod host;
 mod report;
 mod work;
@@ -44,7 +46,7 @@ pub fn run(settings: &Settings, output: &mut Output) -> Result<(), Failure> {
 }
 
 fn measure(inputs: &Inputs, host: &Host, settings: &Settings, output: &mut Output) -> Result<Report, Failure> {
-    let mut client = Client::connect(host.address(), settings.message_limit)?;
+    let mut client = Client::connect(host, settings.message_limit)?;
     let mut report = Report::default();
     say("searching the generated corpus");
     work::generated(&inputs.generated, &mut client, &mut report)?;
@@ -53,6 +55,7 @@ fn measure(inputs: &Inputs, host: &Host, settings: &Settings, output: &mut Outpu
     say("encoding memories");
     work::memories(&inputs.memories, &mut client, &mut report)?;
     examples::tell(&inputs.real, &answers, output)?;
+    gate::tell(inputs.real.name, inputs.real.rows.dim, host, output)?;
     Ok(report)
 }
 

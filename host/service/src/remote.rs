@@ -19,11 +19,16 @@ use megaring_proto::v1::admin_client::AdminClient;
 use megaring_proto::v1::compute_client::ComputeClient;
 use megaring_proto::v1::corpora_client::CorporaClient;
 use megaring_proto::v1::filter::Where;
+use megaring_server::tenants::SESSION;
 use tokio::runtime::Runtime;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 
+use crate::config::Settings;
 use crate::console::Failure;
 use crate::corpora::Ids;
 
@@ -46,13 +51,45 @@ const IDS: usize = 1 << 16;
 /// The same of texts, which may be of 4 KiB each.
 const TEXTS: usize = 1 << 8;
 
+/// A channel on which calls say who makes them.
+pub(crate) type Line = InterceptedService<Channel, Caller>;
+
+/// Who calls: a token and a session, where there are any.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    token: Option<AsciiMetadataValue>,
+    session: Option<AsciiMetadataValue>,
+}
+
+impl Caller {
+    pub(crate) fn new(token: Option<&str>, session: Option<&str>) -> Result<Self, Failure> {
+        let value = |name: &str, text: String| {
+            text.parse().map_err(|_| Failure::Usage(format!("--{name}: printable ASCII is needed")))
+        };
+        // Whoever empties a variable means none.
+        let (token, session) = (token.filter(|text| !text.is_empty()), session.filter(|text| !text.is_empty()));
+        let token = token.map(|token| value("token", format!("Bearer {token}"))).transpose()?;
+        let session = session.map(|session| value("session", session.to_owned())).transpose()?;
+        Ok(Self { token, session })
+    }
+}
+
+impl Interceptor for Caller {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let Self { token, session } = self.clone();
+        token.and_then(|token| request.metadata_mut().insert("authorization", token));
+        session.and_then(|session| request.metadata_mut().insert(SESSION, session));
+        Ok(request)
+    }
+}
+
 /// A connection to a server.
 pub(crate) struct Remote {
     address: String,
     runtime: Runtime,
-    admin: AdminClient<Channel>,
-    corpora: CorporaClient<Channel>,
-    compute: ComputeClient<Channel>,
+    admin: AdminClient<Line>,
+    corpora: CorporaClient<Line>,
+    compute: ComputeClient<Line>,
     /// Appends that were given up: one whose end was let go would be stored. Behind the runtime, so that the connection
     /// is gone before them.
     given_up: Vec<append::Sender>,
@@ -78,8 +115,9 @@ pub(crate) struct Rows {
 }
 
 impl Remote {
-    /// Connects to the server at `address`, a host and a port.
-    pub(crate) fn connect(address: &str) -> Result<Self, Failure> {
+    /// Connects to the server at `address`, a host and a port, as whom the settings say.
+    pub(crate) fn connect(address: &str, settings: &Settings) -> Result<Self, Failure> {
+        let caller = Caller::new(settings.token.as_deref(), settings.session.as_deref())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -91,6 +129,7 @@ impl Remote {
         let channel = runtime
             .block_on(endpoint.connect())
             .map_err(|error| Failure::Work(format!("no server answers at {address}: {}", reasons(&error))))?;
+        let channel = InterceptedService::new(channel, caller);
         // What is too large is refused by the server, whose limit it is.
         let admin = AdminClient::new(channel.clone());
         let corpora = CorporaClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
@@ -291,7 +330,7 @@ impl Remote {
     }
 
     /// A call that is made once: what was lost on the way may have been done.
-    fn change<A, F>(&self, call: impl FnOnce(CorporaClient<Channel>) -> F) -> Result<A, Failure>
+    fn change<A, F>(&self, call: impl FnOnce(CorporaClient<Line>) -> F) -> Result<A, Failure>
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {
@@ -300,7 +339,7 @@ impl Remote {
     }
 
     /// A call that is made again where there was no room.
-    fn work<A, F>(&self, mut call: impl FnMut(ComputeClient<Channel>) -> F) -> Result<A, Status>
+    fn work<A, F>(&self, mut call: impl FnMut(ComputeClient<Line>) -> F) -> Result<A, Status>
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {

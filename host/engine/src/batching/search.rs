@@ -209,6 +209,8 @@ fn common_terms(members: &[Member]) -> Terms {
         backend: first.backend,
         max_answers: None,
         passed: first.passed,
+        // Each is charged its share.
+        charge: None,
     }
 }
 

@@ -1,18 +1,20 @@
-//! The gate before every call: it is asked once, before a message is decoded.
+//! Before every call, and before a message is decoded: whose token it has, and then, once, the gate.
 //!
 //! Of a call of one message the gate is told how long that is: the first five bytes of a gRPC message say so, and they
 //! are waited for. Of a stream it is asked at once, as of a call without a message; the size of its messages is limited
 //! as they come. What is refused is never read any further. Health and reflection have no row in the table, and pass.
+//! Behind the gate come the tenant's own rate and, where a ledger is required, whether it can be written.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use megaring_core::Error;
-use megaring_core::gate::{self, Handler, Role, TOOLS};
+use megaring_core::gate::{self, Denial, Handler, Reason, TOOLS};
 use megaring_engine::Engine;
 use megaring_simd::gate::{Call, Gate};
 use tonic::Status;
@@ -22,7 +24,10 @@ use tower::{Layer, Service};
 
 use crate::error::status;
 use crate::service::Passed;
-use crate::validate;
+use crate::tenants::{Identity, Tenants};
+
+/// When a new try is worthwhile where the ledger cannot be written: it is tried again by then.
+const RETRY_LEDGER: Duration = Duration::from_secs(1);
 
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -31,8 +36,10 @@ const PREFIX_BYTES: usize = 5;
 #[derive(Clone)]
 pub(super) struct GateLayer {
     pub(super) gate: Arc<Gate>,
+    pub(super) tenants: Arc<Tenants>,
     /// Told of what is refused.
     pub(super) engine: Arc<Engine>,
+    pub(super) requires_ledger: bool,
 }
 
 /// A service that only those calls reach which the gate lets in.
@@ -68,13 +75,21 @@ where
         let Some(tool) = gate::tool_id(request.uri().path().trim_start_matches('/')) else {
             return Box::pin(self.inner.call(request));
         };
-        // Without tenants every caller is the local one, who may do everything.
-        let mut call = Call { tool, role: Role::Admin, bytes: 0 };
-        request.extensions_mut().insert(Passed { tool, role: call.role });
+        let identity = match self.layer.tenants.identify(request.headers()) {
+            Ok(identity) => identity,
+            Err(error) => {
+                let refusal = self.layer.turn_away(tool, error);
+                return Box::pin(async move { Ok(refusal.into_http()) });
+            }
+        };
+        let call = Call { tool, role: identity.role, bytes: 0 };
         if TOOLS[usize::from(tool)].handler == Handler::Streaming as u8 {
-            return match self.layer.refusal(call, request.headers()) {
-                Some(refusal) => Box::pin(async move { Ok(refusal.into_http()) }),
-                None => Box::pin(self.inner.call(request)),
+            return match self.layer.pass(call, identity) {
+                Ok(passed) => {
+                    request.extensions_mut().insert(passed);
+                    Box::pin(self.inner.call(request))
+                }
+                Err(refusal) => Box::pin(async move { Ok(refusal.into_http()) }),
             };
         }
         let layer = self.layer.clone();
@@ -82,28 +97,49 @@ where
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         Box::pin(async move {
-            let (parts, body) = request.into_parts();
+            let (mut parts, body) = request.into_parts();
             let begun = Begun::read(body).await;
-            call.bytes = begun.announced();
-            match layer.refusal(call, &parts.headers) {
-                Some(refusal) => Ok(refusal.into_http()),
-                None => inner.call(http::Request::from_parts(parts, Body::new(begun))).await,
+            match layer.pass(Call { bytes: begun.announced(), ..call }, identity) {
+                Ok(passed) => {
+                    parts.extensions.insert(passed);
+                    inner.call(http::Request::from_parts(parts, Body::new(begun))).await
+                }
+                Err(refusal) => Ok(refusal.into_http()),
             }
         })
     }
 }
 
 impl GateLayer {
-    fn refusal(&self, call: Call, headers: &http::HeaderMap) -> Option<Status> {
+    /// Lets a call in, or says why not.
+    fn pass(&self, call: Call, identity: Identity) -> Result<Passed, Status> {
         let decision = self.gate.check(call);
-        if decision.is_allowed() {
-            return None;
+        let denial = if decision.is_allowed() {
+            identity.count(call.tool).and_then(|()| self.ledger_is_kept()).err()
+        } else {
+            self.gate.denial(call, &decision)
+        };
+        let Some(denial) = denial else { return Ok(Passed { tool: call.tool, cost: decision.cost(), identity }) };
+        self.engine.telemetry().denied(&identity.tenant, call.tool, Some(call.role), call.bytes, &denial);
+        Err(status(&Error::Denied(denial)))
+    }
+
+    /// The status of a call of which nobody knows who makes it.
+    fn turn_away(&self, tool: u16, error: Error) -> Status {
+        if let Error::Denied(denial) = &error {
+            self.engine.telemetry().denied("", tool, None, 0, denial);
         }
-        let denial = self.gate.denial(call, &decision)?;
-        // A name that is none is refused by itself where a call is let in.
-        let tenant = headers.get(validate::TENANT).and_then(|name| name.to_str().ok()).unwrap_or_default();
-        self.engine.telemetry().denied(tenant, call.tool, call.role, call.bytes, &denial);
-        Some(status(&Error::Denied(denial)))
+        status(&error)
+    }
+
+    /// Whether what becomes of a call can be kept, where it has to be.
+    fn ledger_is_kept(&self) -> Result<(), Denial> {
+        let recorder = self.engine.recorder().filter(|_| self.requires_ledger);
+        let fault = recorder.and_then(|recorder| recorder.state().fault);
+        fault.map_or(Ok(()), |fault| {
+            let description = format!("what becomes of it could not be kept: {fault}");
+            Err(Denial { reason: Reason::Ledger, description, retry_after: Some(RETRY_LEDGER) })
+        })
     }
 }
 

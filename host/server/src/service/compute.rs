@@ -131,8 +131,7 @@ impl Service {
     async fn answer<C: Call>(&self, caller: Caller, mut call: C) -> Result<C::Response, Error> {
         let limit = self.settings.reply_limit;
         let backend = validate::backend(call.backend())?;
-        let Caller { tenant, deadline, passed } = caller;
-        let terms = Terms { tenant, deadline, backend, max_answers: C::max_answers(limit), passed };
+        let terms = caller.terms(backend, C::max_answers(limit));
         // An empty name is one that was left out.
         let name = call.corpus().filter(|name| !name.is_empty()).map(str::to_owned);
         let corpus = match (name, call.take_filter()) {

@@ -4,7 +4,6 @@
 use megaring_core::corpus::CorpusView;
 use megaring_core::{Error, Violation};
 use megaring_corpus::{Appender, CreateOptions, Deleted, Store};
-use megaring_engine::Terms;
 use megaring_engine::admission::Demand;
 use megaring_ledger::Kind;
 use megaring_proto::v1 as pb;
@@ -21,6 +20,7 @@ use crate::{reply, validate};
 #[tonic::async_trait]
 impl Corpora for Service {
     async fn create(&self, request: Request<pb::CreateRequest>) -> Result<Response<pb::CreateResponse>, Status> {
+        let caller = Caller::of(&request).map_err(|error| status(&error))?;
         let (service, request) = (self.clone(), request.into_inner());
         let work = move || {
             service.refuse_if_draining()?;
@@ -29,7 +29,7 @@ impl Corpora for Service {
             let row_type = validate::row_type(request.dtype, request.dim)?;
             service.engine.store().create_with(&request.name, row_type, options)
         };
-        let made = answered(blocking(work)).await?;
+        let made = answered(self.charged(&caller, blocking(work))).await?;
         Ok(Response::new(pb::CreateResponse { corpus: Some(reply::corpus(made)) }))
     }
 
@@ -84,39 +84,44 @@ impl Corpora for Service {
         }
         // As an append's end.
         tokio::task::yield_now().await;
-        let Caller { tenant, passed, .. } = caller.clone();
-        let deleted = answered(self.do_delete(caller, corpus, (ids, text_ids), filter)).await?;
-        self.engine.telemetry().changed(Kind::DROPPED, &tenant, passed, deleted.rows as u64);
+        let work = self.do_delete(&caller, corpus, (ids, text_ids), filter);
+        let deleted = answered(self.charged(&caller, work)).await?;
+        self.engine.telemetry().changed(Kind::DROPPED, caller.tenant(), caller.call(), deleted.rows as u64);
         Ok(Response::new(reply::deleted(deleted)))
     }
 
     async fn fetch(&self, request: Request<pb::FetchRequest>) -> Result<Response<pb::FetchResponse>, Status> {
+        let caller = Caller::of(&request).map_err(|error| status(&error))?;
         let (service, request) = (self.clone(), request.into_inner());
-        answered(blocking(move || fetch(&service, request))).await.map(Response::new)
+        answered(self.charged(&caller, blocking(move || fetch(&service, request)))).await.map(Response::new)
     }
 
     async fn describe(&self, request: Request<pb::DescribeRequest>) -> Result<Response<pb::DescribeResponse>, Status> {
+        let caller = Caller::of(&request).map_err(|error| status(&error))?;
         let (service, request) = (self.clone(), request.into_inner());
-        let found = answered(blocking(move || service.engine.store().describe(&request.name))).await?;
+        let work = blocking(move || service.engine.store().describe(&request.name));
+        let found = answered(self.charged(&caller, work)).await?;
         Ok(Response::new(pb::DescribeResponse { corpus: Some(reply::corpus(found)) }))
     }
 
-    async fn list(&self, _: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
+    async fn list(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
+        let caller = Caller::of(&request).map_err(|error| status(&error))?;
         let service = self.clone();
-        let found = answered(blocking(move || Ok(service.engine.store().list()))).await?;
+        let work = blocking(move || Ok(service.engine.store().list()));
+        let found = answered(self.charged(&caller, work)).await?;
         Ok(Response::new(pb::ListResponse { corpora: found.into_iter().map(reply::corpus).collect() }))
     }
 
     async fn drop(&self, request: Request<pb::DropRequest>) -> Result<Response<pb::DropResponse>, Status> {
-        let Caller { tenant, passed, .. } = Caller::of(&request).map_err(|error| status(&error))?;
+        let caller = Caller::of(&request).map_err(|error| status(&error))?;
         let (service, request) = (self.clone(), request.into_inner());
         let work = move || {
             service.refuse_if_draining()?;
             let rows = service.engine.store().describe(&request.name).map_or(0, |corpus| corpus.rows);
             service.engine.store().drop_corpus(&request.name).map(|()| rows)
         };
-        let rows = answered(blocking(work)).await?;
-        self.engine.telemetry().changed(Kind::DROPPED, &tenant, passed, rows as u64);
+        let rows = answered(self.charged(&caller, blocking(work))).await?;
+        self.engine.telemetry().changed(Kind::DROPPED, caller.tenant(), caller.call(), rows as u64);
         Ok(Response::new(pb::DropResponse {}))
     }
 }
@@ -141,7 +146,7 @@ fn unnamed() -> Status {
 impl Service {
     async fn do_delete(
         &self,
-        Caller { tenant, deadline, .. }: Caller,
+        caller: &Caller,
         corpus: String,
         (ids, text_ids): (Vec<u64>, Vec<String>),
         filter: Option<pb::Filter>,
@@ -151,8 +156,10 @@ impl Service {
         let Some(filter) = filter else {
             return blocking(move || engine.store().delete_all(&corpus, &ids, &text_ids)).await;
         };
-        let terms = Terms { tenant, deadline, ..Terms::default() };
-        let permit = engine.filters().admit(&terms, Demand { bytes: 0, waiting_bytes: filter.encoded_len() }).await?;
+        let permit = engine
+            .filters()
+            .admit(&caller.terms(None, None), Demand { bytes: 0, waiting_bytes: filter.encoded_len() })
+            .await?;
         let work = blocking_while_wanted(move |wanted| {
             let _permit = permit;
             engine.store().delete_selected(&corpus, &validate::selection(Some(filter))?, wanted)
@@ -167,6 +174,7 @@ impl Service {
         begin: fn(&Store, &str) -> Result<Appender, Error>,
     ) -> Result<Response<pb::AppendResponse>, Status> {
         let caller = Caller::of(&request).map_err(|error| status(&error))?;
+        let reserved = self.reserve(&caller).map_err(|error| status(&error))?;
         let mut messages = request.into_inner();
         let Some(first) = messages.message().await? else { return Err(unnamed()) };
         let mut append = answered(Append::begin(self.clone(), first, begin)).await?;
@@ -178,7 +186,8 @@ impl Service {
         tokio::task::yield_now().await;
         let rows = append.appender.rows() as u64;
         let appended = answered(append.commit()).await?;
-        self.engine.telemetry().changed(Kind::APPENDED, &caller.tenant, caller.passed, rows);
+        self.settle(&caller, reserved);
+        self.engine.telemetry().changed(Kind::APPENDED, caller.tenant(), caller.call(), rows);
         Ok(Response::new(appended))
     }
 }

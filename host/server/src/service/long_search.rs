@@ -77,8 +77,7 @@ impl Service {
     async fn begin<C: LongCall>(&self, caller: Caller, mut call: C) -> Result<Answer<C::Telling>, Error> {
         let (engine, limit) = (self.engine.clone(), self.settings.reply_limit);
         let backend = validate::backend(call.backend())?;
-        let Caller { tenant, deadline, passed } = caller;
-        let terms = Terms { tenant, deadline, backend, max_answers: None, passed };
+        let terms = caller.terms(backend, None);
         let filter = call.take_filter();
         let corpus = self.named(call.corpus().to_owned(), filter, call.prefix_dim(), &terms).await?;
         let work = blocking(move || {

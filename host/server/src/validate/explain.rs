@@ -33,15 +33,24 @@ fn operation(number: i32) -> Result<Opcode, Error> {
     let Ok(operation) = pb::Operation::try_from(number) else {
         return Err(Error::field("operation", format!("{number} is no operation")));
     };
-    let explained = |opcode: &&Opcode| pb::Operation::from_str_name(&wire_name(**opcode)).is_some();
-    let found = Opcode::ALL.iter().filter(explained).find(|opcode| wire_name(**opcode) == operation.as_str_name());
+    let explained = |opcode: &&Opcode| pb::Operation::from_str_name(&operation_name(**opcode)).is_some();
+    let found = Opcode::ALL.iter().filter(explained).find(|opcode| operation_name(**opcode) == operation.as_str_name());
     found.copied().ok_or_else(|| {
         let names: Vec<_> = Opcode::ALL.iter().filter(explained).map(|opcode| opcode.name()).collect();
         Error::field("operation", format!("one is needed: {}", names.join(", ")))
     })
 }
 
-fn wire_name(opcode: Opcode) -> String {
+/// An operation, or none where it is unspecified.
+///
+/// # Errors
+/// [`Error::Invalid`] for a number that is no operation.
+pub(crate) fn any_operation(number: i32) -> Result<Option<Opcode>, Error> {
+    if number == pb::Operation::Unspecified as i32 { Ok(None) } else { operation(number).map(Some) }
+}
+
+/// What the wire calls an operation.
+pub(crate) fn operation_name(opcode: Opcode) -> String {
     format!("OPERATION_{}", opcode.name().to_ascii_uppercase())
 }
 
@@ -52,7 +61,7 @@ mod tests {
     #[test]
     fn every_operation_but_nop_can_be_asked_about() {
         for opcode in Opcode::ALL {
-            let number = pb::Operation::from_str_name(&wire_name(opcode)).map(i32::from);
+            let number = pb::Operation::from_str_name(&operation_name(opcode)).map(i32::from);
             assert_eq!(number.is_some(), opcode != Opcode::Nop, "{opcode}");
             assert!(number.is_none_or(|number| operation(number).is_ok_and(|found| found == opcode)), "{opcode}");
         }

@@ -3,23 +3,23 @@
 use std::time::Duration;
 
 use megaring_core::Error;
-use tonic::metadata::MetadataMap;
+use tonic::codegen::http::HeaderValue;
 
 /// The metadata key with the tenant's name.
 pub const TENANT: &str = "megaring-tenant";
-/// Longest name of a tenant, in bytes.
+/// Longest name of a tenant or a session, in bytes.
 pub const MAX_TENANT_BYTES: usize = 128;
 
-/// The tenant that metadata name; empty where they name none.
+/// A name that metadata give, if they do.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a name that is too long or not printable ASCII.
-pub fn tenant(metadata: &MetadataMap) -> Result<String, Error> {
-    let Some(value) = metadata.get(TENANT) else { return Ok(String::new()) };
-    match value.to_str() {
-        Ok(name) if name.len() <= MAX_TENANT_BYTES => Ok(name.into()),
-        Ok(name) => Err(Error::field(TENANT, format!("{} bytes; {MAX_TENANT_BYTES} are legal", name.len()))),
-        Err(_) => Err(Error::field(TENANT, "the name must be printable ASCII")),
+pub fn printable<'a>(key: &str, value: Option<&'a HeaderValue>) -> Result<Option<&'a str>, Error> {
+    match value.map(HeaderValue::to_str) {
+        None => Ok(None),
+        Some(Ok(name)) if name.len() <= MAX_TENANT_BYTES => Ok(Some(name)),
+        Some(Ok(name)) => Err(Error::field(key, format!("{} bytes; {MAX_TENANT_BYTES} are legal", name.len()))),
+        Some(Err(_)) => Err(Error::field(key, "the name must be printable ASCII")),
     }
 }
 

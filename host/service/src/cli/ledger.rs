@@ -56,7 +56,7 @@ pub(crate) struct QueryArgs {
     /// Of this operation
     #[arg(long, env = "MEGARING_LEDGER_QUERY_OPERATION", value_name = "OPERATION")]
     operation: Option<Opcode>,
-    /// Of this kind: answered, refused, appended, dropped or lost
+    /// Of this kind: answered, refused, reserved, settled, released, appended, dropped or lost
     #[arg(long, env = "MEGARING_LEDGER_QUERY_KIND", value_name = "KIND", value_parser = kind)]
     kind: Option<Kind>,
     /// The first N of them
@@ -178,12 +178,19 @@ fn told(record: &Record) -> Value {
     put("reason", Reason::from_number(entry.reason).map(|reason| reason.name().into()));
     put("status", (entry.status != 0).then(|| entry.status.into()));
     put("backend", backend(&entry).map(Value::from));
+    for (name, value) in [("reserved", entry.reserved), ("settled", entry.settled)] {
+        put(name, (value != 0).then(|| value.into()));
+    }
+    if is_reservation(record) {
+        put("reservation", Some(entry.reservation().id.into()));
+        return told;
+    }
     for (name, value) in [
         ("items", entry.items),
         ("bytes", entry.bytes),
         ("measured_ns", entry.measured_ns),
         ("predicted_ns", entry.predicted_ns),
-        ("count", entry.count),
+        ("count", if is_counted(record) { entry.count } else { 0 }),
     ] {
         put(name, (value != 0).then(|| value.into()));
     }
@@ -195,6 +202,13 @@ fn text(record: &Record) -> String {
     let entry = record.entry();
     let mut text = format!("{:>8}  {}  {:<9}", record.index(), time(record.timestamp_ns()), record.kind().to_string());
     let mut add = |part: String| text += &format!("  {part}");
+    if is_reservation(record) {
+        add(match record.kind() {
+            Kind::SETTLED => format!("{} of {}", entry.settled, entry.reserved),
+            _ => entry.reserved.to_string(),
+        });
+        return text;
+    }
     if let Some(name) = operation(&entry).or_else(|| call(&entry)) {
         add(name.to_owned());
     }
@@ -212,10 +226,23 @@ fn text(record: &Record) -> String {
         let by = backend(&entry).map_or_else(String::new, |backend| format!(" on {backend}"));
         add(format!("in {}{by}{predicted}", duration_text(Duration::from_nanos(entry.measured_ns))));
     }
-    if entry.count > 0 {
+    if entry.settled > 0 {
+        add(format!("{} charged", entry.settled));
+    }
+    if is_counted(record) && entry.count > 0 {
         add(format!("{} of them", entry.count));
     }
     text
+}
+
+/// Whether it tells of an amount that is set aside for a transaction.
+fn is_reservation(record: &Record) -> bool {
+    [Kind::RESERVED, Kind::SETTLED, Kind::RELEASED].contains(&record.kind())
+}
+
+/// Whether it tells of how many.
+fn is_counted(record: &Record) -> bool {
+    [Kind::APPENDED, Kind::DROPPED, Kind::LOST].contains(&record.kind())
 }
 
 fn call(entry: &Entry) -> Option<&'static str> {

@@ -1,4 +1,5 @@
-//! `megaring serve`: the server in the foreground. The first SIGINT or SIGTERM drains, a second one ends at once.
+//! `megaring serve`: the server in the foreground. The first SIGINT or SIGTERM drains, a second one ends at once;
+//! SIGHUP reads the tenants anew.
 
 use std::io;
 use std::sync::Arc;
@@ -7,12 +8,12 @@ use std::time::Duration;
 use megaring_corpus::Access;
 use megaring_engine::Engine;
 use megaring_engine::recorder::Recorder;
-use megaring_ledger::{Ledger, Options as LedgerOptions};
+use megaring_server::tenants::Tenants;
 use megaring_server::{Drained, ServeError, Server};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::config::{Calibrating, Keeping, Settings};
+use crate::config::{Calibrating, Settings};
 use crate::console::{Failure, Output, counted, duration_text, message, shown};
 
 /// How long threads that still read or write files may take after the server has ended.
@@ -21,7 +22,6 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     let store = settings.store(Access::Exclusive)?;
     let engine = settings.setup()?.start(store)?;
-    let recorder = record(settings, &engine)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -41,9 +41,9 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
     });
     runtime.shutdown_timeout(LINGER);
     let drained = ended?;
-    let kept = recorder.as_ref().map(Recorder::state);
     // What happened last is kept, too.
-    drop(recorder);
+    engine.recorder().inspect(|recorder| recorder.end());
+    let kept = engine.recorder().map(Recorder::state);
     let sums = engine.metrics().snapshot();
     let record = json!({
         "event": "ended",
@@ -74,25 +74,15 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
     }
 }
 
-/// Begins to keep what becomes of calls, where that is wanted.
-fn record(settings: &Settings, engine: &Engine) -> Result<Option<Recorder>, Failure> {
-    if settings.ledger == Keeping::Off {
-        return Ok(None);
-    }
-    let ledger = Ledger::open(settings.ledger_folder(), LedgerOptions::default()).map_err(|error| {
-        let help = "`megaring ledger verify` names what is damaged; `--ledger off` serves without one";
-        Failure::Work(format!("the ledger: {error}; {help}"))
-    })?;
-    Ok(Some(Recorder::start(engine.telemetry().ring(), ledger, settings.ledger_segments)?))
-}
-
 /// Listens on the first address that this machine has, of those that the setting stands for.
 fn bind(settings: &Settings, engine: &Arc<Engine>) -> Result<Server, Failure> {
     let mut refused = None;
     for address in settings.listen_addresses()? {
         match Server::bind(settings.server_config(address), engine.clone()) {
             Ok(server) => return Ok(server),
-            Err(used @ ServeError::PortInUse(_)) => return Err(Failure::work(used)),
+            Err(error @ (ServeError::PortInUse(_) | ServeError::Tenants(_) | ServeError::BudgetsWithoutLedger)) => {
+                return Err(Failure::work(error));
+            }
             Err(error) => refused = refused.or(Some(error)),
         }
     }
@@ -122,42 +112,77 @@ fn announce(server: &Server, settings: &Settings, output: &mut Output) -> Result
 
 async fn serve(server: Server, signals: &mut Signals, limit: Duration) -> Result<Drained, Failure> {
     let (stop, stopped) = oneshot::channel::<()>();
+    let tenants = server.tenants().clone();
     let serving = server.serve(async {
         // A sender that is gone means the same as one that sent.
         let _ = stopped.await;
     });
     tokio::pin!(serving);
-    tokio::select! {
-        ended = &mut serving => return ended.map_err(Failure::work),
-        () = signals.next() => {}
+    loop {
+        tokio::select! {
+            ended = &mut serving => return ended.map_err(Failure::work),
+            signal = signals.next() => match signal {
+                Signal::End => break,
+                Signal::Reload => reload(&tenants).await,
+            },
+        }
     }
     message(&format!("draining, {} at most; a second signal ends at once", duration_text(limit)));
     drop(stop);
-    tokio::select! {
-        ended = &mut serving => ended.map_err(Failure::work),
-        () = signals.next() => Err(Failure::work("ended by a second signal; calls under way were cut off")),
+    loop {
+        tokio::select! {
+            ended = &mut serving => return ended.map_err(Failure::work),
+            signal = signals.next() => if signal == Signal::End {
+                return Err(Failure::work("ended by a second signal; calls under way were cut off"));
+            },
+        }
     }
 }
 
-/// SIGINT and SIGTERM, or Ctrl-C where there are no signals.
+async fn reload(tenants: &Arc<Tenants>) {
+    let tenants = tenants.clone();
+    match tokio::task::spawn_blocking(move || tenants.reload()).await {
+        Ok(Ok(())) => message("the tenants are those of the file as it is now"),
+        Ok(Err(error)) => message(&format!("the tenants stay as they were: {error}")),
+        Err(failed) => message(&format!("the tenants stay as they were: {failed}")),
+    }
+}
+
+/// What the system wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signal {
+    /// SIGINT or SIGTERM, or Ctrl-C where there are no signals.
+    End,
+    /// SIGHUP.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "there is no such signal"))]
+    Reload,
+}
+
 struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hang_up: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
 impl Signals {
     fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Signal::End,
+            _ = self.terminate.recv() => Signal::End,
+            _ = self.hang_up.recv() => Signal::Reload,
         }
     }
 }
@@ -168,10 +193,11 @@ impl Signals {
         Ok(Self {})
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Signal {
         if tokio::signal::ctrl_c().await.is_err() {
             // Without a way to be told, it runs until it is killed.
             std::future::pending::<()>().await;
         }
+        Signal::End
     }
 }

@@ -1,6 +1,5 @@
 //! A gRPC client as any program would write it, on a thread of its own over a TCP connection.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use megaring_proto::v1 as pb;
@@ -8,18 +7,21 @@ use megaring_proto::v1::compute_client::ComputeClient;
 use megaring_proto::v1::{encode_stream_response, search_stream_response};
 use tokio::runtime::Runtime;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
+use super::host::Host;
 use crate::console::Failure;
+use crate::remote::{Caller, Line};
 
 /// A connected client.
 pub(super) struct Client {
     runtime: Runtime,
-    compute: ComputeClient<Channel>,
+    compute: ComputeClient<Line>,
 }
 
 impl Client {
-    pub(super) fn connect(address: SocketAddr, message_limit: usize) -> Result<Self, Failure> {
+    pub(super) fn connect(host: &Host, message_limit: usize) -> Result<Self, Failure> {
+        let address = host.address();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -28,7 +30,8 @@ impl Client {
         let channel = runtime
             .block_on(endpoint.connect())
             .map_err(|error| Failure::Work(format!("no connection to {address}: {error}")))?;
-        let compute = ComputeClient::new(channel);
+        let caller = Caller::new(Some(&host.tokens().admin), None)?;
+        let compute = ComputeClient::new(Line::new(channel, caller));
         let compute = compute.max_decoding_message_size(message_limit).max_encoding_message_size(message_limit);
         Ok(Self { runtime, compute })
     }

@@ -1,11 +1,17 @@
-//! The server of the demo: the real one, on a free port, with a runtime of its own in this process.
+//! The server of the demo: the real one, on a free port, with a runtime of its own in this process, three tenants, and
+//! a ledger that is gone when it ends.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use megaring_core::BackendKind;
+use megaring_core::gate::Role;
 use megaring_corpus::Store;
-use megaring_server::{Drained, ServeError, Server};
+use megaring_engine::recorder::LedgerConfig;
+use megaring_server::tenants::Token;
+use megaring_server::tenants::file::with_token;
+use megaring_server::{Drained, ServeError, Server, ServerConfig};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -13,24 +19,59 @@ use tokio::task::JoinHandle;
 use crate::config::Settings;
 use crate::console::Failure;
 
+/// What the tenant with a budget may spend a day, in millionths of some currency.
+pub(super) const BUDGET: u64 = 30;
+/// What a single query takes of it.
+pub(super) const PRICE: u64 = 10;
+
+/// Tokens of the tenants.
+pub(super) struct Tokens {
+    pub(super) admin: String,
+    pub(super) reader: String,
+    /// Of a reader who has a budget.
+    pub(super) spender: String,
+}
+
 /// A running server.
 pub(super) struct Host {
     runtime: Runtime,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<Drained, ServeError>>,
     address: SocketAddr,
+    tokens: Tokens,
+    /// Tenants and ledger.
+    _folder: TempDir,
+}
+
+impl Tokens {
+    /// Makes tenants, and the text of their file.
+    fn make() -> Result<(Self, String), Failure> {
+        let [admin, reader, spender] = [Token::random()?, Token::random()?, Token::random()?];
+        let text = with_token("", "demo", Role::Admin, admin.hash())
+            .and_then(|text| with_token(&text, "reader", Role::Reader, reader.hash()))
+            .and_then(|text| with_token(&text, "spender", Role::Reader, spender.hash()))
+            .map_err(Failure::Work)?;
+        let budget = format!("\n[tenant.budget]\nunit = \"micros\"\nday = {BUDGET}\nprices = {{ query = {PRICE} }}\n");
+        let [admin, reader, spender] = [admin, reader, spender].map(|token| token.text().to_owned());
+        Ok((Self { admin, reader, spender }, text + &budget))
+    }
 }
 
 impl Host {
     pub(super) fn start(settings: &Settings, store: Arc<Store>) -> Result<Self, Failure> {
-        let engine = settings.engine(store, &BackendKind::ALL)?;
+        let folder = tempfile::tempdir().map_err(Failure::work)?;
+        let (tokens, tenants) = Tokens::make()?;
+        let tenants_file = folder.path().join("tenants.toml");
+        std::fs::write(&tenants_file, tenants).map_err(Failure::work)?;
+        let ledger = LedgerConfig { folder: folder.path().join("ledger"), segments: 0 };
+        let engine = settings.engine_keeping(store, &BackendKind::ALL, Some(ledger))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("megaring-demo-server")
             .enable_all()
             .build()
             .map_err(|error| Failure::Work(format!("the system refused threads: {error}")))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let config = settings.server_config(address);
+        let config = ServerConfig { tenants: Some(tenants_file), ..settings.server_config(address) };
         let (stop, stopped) = oneshot::channel::<()>();
         let within = runtime.enter();
         let server = Server::bind(config, engine).map_err(Failure::work)?;
@@ -40,11 +81,15 @@ impl Host {
             let _ = stopped.await;
         }));
         drop(within);
-        Ok(Self { runtime, stop, serving, address })
+        Ok(Self { runtime, stop, serving, address, tokens, _folder: folder })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    pub(super) fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
     /// Drains and ends the server.

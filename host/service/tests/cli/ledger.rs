@@ -4,8 +4,16 @@ use std::fs;
 
 use megaring_datasets::Matrix;
 use megaring_ledger::{Hash, RECORD_BYTES, leaf_hash, verify_inclusion};
+use megaring_proto::v1 as pb;
+use megaring_proto::v1::compute_client::ComputeClient;
 use rustix::process::Signal;
 use serde_json::Value;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt as _;
 
 use crate::common::Folder;
 use crate::serve::Serving;
@@ -103,6 +111,65 @@ fn a_flipped_bit_is_found_and_its_record_named() {
     let found = folder.run(&["ledger", "verify", "--json"]).failed(1, &["damaged", "1 fault"]);
     let faults = &found.records()[0]["faults"];
     assert!(faults[0].as_str().unwrap().contains("record 2"), "{faults}");
+}
+
+/// Waits for a client's work, which is gone with its connections then.
+fn wait<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// Encodes until the server says no, or this often; its last answer.
+async fn encode(address: &str, times: usize) -> Result<(), Status> {
+    let mut compute = ComputeClient::connect(format!("http://{address}")).await.unwrap();
+    for _ in 0..times {
+        compute.encode(pb::EncodeRequest::default()).await?;
+    }
+    Ok(())
+}
+
+async fn health(address: &str, service: &str) -> ServingStatus {
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    let request = HealthCheckRequest { service: service.into() };
+    HealthClient::new(channel).check(request).await.unwrap().into_inner().status()
+}
+
+#[test]
+fn a_full_disk_stops_no_answer_unless_the_ledger_is_required() {
+    let folder = Folder::new();
+    // Room for the board, and for a few dozen records.
+    let serving = Serving::start_on_full_disk(&folder, 8, &["--calibrate", "off"]);
+    wait(encode(&serving.address(), 3000)).expect("answers go on");
+    assert_eq!(wait(health(&serving.address(), "")), ServingStatus::Serving);
+    serving.signal(Signal::TERM);
+    let (status, last, stderr) = serving.end();
+    assert!(last["ledger_lost"].as_u64().unwrap() > 0 && !last["ledger_fault"].is_null(), "{last}");
+    assert!(status == Some(0) && stderr.contains("the ledger keeps nothing for now"), "{stderr}");
+
+    let folder = Folder::new();
+    let required = ["--calibrate", "off", "--ledger", "required"];
+    let serving = Serving::start_on_full_disk(&folder, 8, &required);
+    let refused = wait(encode(&serving.address(), 3000)).expect_err("what could not be kept is refused");
+    let details = refused.get_error_details();
+    let reason = details.error_info().unwrap().reason.clone();
+    assert_eq!((refused.code(), reason.as_str()), (Code::Unavailable, "DENIED_LEDGER"), "{refused}");
+    assert!(details.retry_info().is_some() && refused.message().contains("could not be kept"), "{refused}");
+    wait(async {
+        for service in ["", "megaring.v1.Compute", "megaring.v1.Budgets"] {
+            let begun = std::time::Instant::now();
+            // It is told a few times a second.
+            while health(&serving.address(), service).await != ServingStatus::NotServing {
+                assert!(begun.elapsed().as_secs() < 60, "{service:?} is well all along");
+            }
+        }
+    });
+    serving.signal(Signal::TERM);
+    serving.end();
+    // With room again, another goes on.
+    let serving = Serving::start(&folder, &["--ledger", "required"]);
+    wait(encode(&serving.address(), 10)).expect("there is room");
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.end().0, Some(0));
+    folder.run(&["ledger", "verify"]).succeeded();
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod remote_refusals;
 #[cfg(unix)]
 mod serve;
 mod settings;
+mod tenant;
 mod terminal;
 #[cfg(unix)]
 mod text_ids;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::common::Folder;
 #[cfg(target_os = "linux")]
@@ -23,8 +23,23 @@ pub(crate) struct Serving {
 impl Serving {
     pub(crate) fn start(folder: &Folder, args: &[&str]) -> Self {
         let listen: &[&str] = if args.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
-        let args = [&["serve", "--json"], listen, args].concat();
-        let mut child = folder.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::run(&mut folder.command(&[&["serve", "--json"], listen, args].concat()))
+    }
+
+    /// A server that can write no file beyond so many KiB, as if the disk were full.
+    pub(crate) fn start_on_full_disk(folder: &Folder, kib: usize, args: &[&str]) -> Self {
+        let command = folder.command(&[&["serve", "--json", "--listen", "127.0.0.1:0"], args].concat());
+        let mut shell = Command::new("sh");
+        // In blocks of 512 bytes. Who ignores the signal is told by an error.
+        shell.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", kib * 2)).arg("sh");
+        shell.arg(command.get_program()).args(command.get_args()).env_clear();
+        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.stdin(Stdio::null()).current_dir(command.get_current_dir().unwrap());
+        Self::run(&mut shell)
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();

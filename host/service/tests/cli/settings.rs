@@ -56,6 +56,7 @@ fn every_option_but_the_files_name_has_its_key() {
         "\"search=1\"",
         "\"backlog > 1: read\"",
         "\"answered\"",
+        "\"writer\"",
         "\"text\"",
     ];
     for (path, arg) in options(&command) {

@@ -11,11 +11,14 @@ use megaring_core::encode::profile::{DEFAULT, Profile};
 use megaring_core::search::Search;
 use megaring_corpus::{Access, Store};
 use megaring_datasets::Matrix;
+use megaring_engine::recorder::LedgerConfig;
 use megaring_engine::{Engine, Terms};
 use megaring_proto::v1 as pb;
 use megaring_proto::v1::admin_client::AdminClient;
+use megaring_proto::v1::budgets_client::BudgetsClient;
 use megaring_proto::v1::compute_client::ComputeClient;
 use megaring_proto::v1::corpora_client::CorporaClient;
+use megaring_proto::v1::ledger_client::LedgerClient;
 use megaring_server::{Drained, Server, ServerConfig};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -38,6 +41,7 @@ pub(crate) struct Wanted {
     pub(crate) queue: Duration,
     pub(crate) wgpu: Option<WgpuConfig>,
     pub(crate) board_file: Option<std::path::PathBuf>,
+    pub(crate) ledger: Option<LedgerConfig>,
 }
 
 impl Default for Wanted {
@@ -48,6 +52,7 @@ impl Default for Wanted {
             queue: Duration::ZERO,
             wgpu: None,
             board_file: None,
+            ledger: None,
         }
     }
 }
@@ -101,6 +106,14 @@ impl Running {
         AdminClient::new(self.channel().await)
     }
 
+    pub(crate) async fn ledger(&self) -> LedgerClient<Channel> {
+        LedgerClient::new(self.channel().await)
+    }
+
+    pub(crate) async fn budgets(&self) -> BudgetsClient<Channel> {
+        BudgetsClient::new(self.channel().await)
+    }
+
     /// Makes a corpus of these rows, with ids 1000, 1001, … and titles `row 0`, `row 1`, …
     pub(crate) async fn corpus(&self, name: &str, rows: &Matrix) {
         let mut corpora = self.corpora().await;
@@ -136,7 +149,7 @@ pub(crate) fn engine(folder: &std::path::Path, setup: &Wanted) -> Arc<Engine> {
     (config.cpu_workers, config.ring_slots, config.arena_bytes) = (2, 64, 64 << 20);
     (config.cuda, config.wgpu) = (None, setup.wgpu.clone());
     (config.engine.tenant_jobs, config.engine.queue) = (setup.tenant_jobs, setup.queue);
-    config.engine.board_file = setup.board_file.clone();
+    (config.engine.board_file, config.engine.ledger) = (setup.board_file.clone(), setup.ledger.clone());
     config.start(store).expect("the engine starts")
 }
 

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bits;
+mod budgets;
 mod change;
 mod checksum;
 mod columns;
@@ -24,4 +25,5 @@ mod search_range;
 mod server;
 mod status;
 mod stream;
+mod tenants;
 mod text_ids;
