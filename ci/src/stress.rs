@@ -103,11 +103,14 @@ fn run_round(
     })
 }
 
-/// Those of `programs` that `only` names.
+/// Those of `programs` that `only` names, by package, by target, or by both.
 fn chosen(programs: Vec<TestProgram>, only: &[String]) -> Result<Vec<TestProgram>> {
     let is_meant = |program: &TestProgram, name: &str| {
         let TestProgram { package, target, is_library, .. } = program;
-        package == name || package.strip_prefix("megaring-") == Some(name) || !is_library && target == name
+        package == name
+            || package.strip_prefix("megaring-") == Some(name)
+            || !is_library && target == name
+            || label(program) == name
     };
     if let Some(unknown) = only.iter().find(|name| !programs.iter().any(|program| is_meant(program, name))) {
         return Err(format!("no package and no program of tests is named `{unknown}`."));
@@ -224,6 +227,7 @@ mod unit_tests {
         assert_eq!(labels(&["ring", "cli"]), Ok(expected.to_vec()));
         let expected = ["megaring-simd backend", "megaring-wgpu backend"].map(str::to_owned);
         assert_eq!(labels(&["backend"]), Ok(expected.to_vec()));
+        assert_eq!(labels(&["megaring-simd backend"]), Ok(expected[..1].to_vec()));
         assert_eq!(labels(&["megaring"]).map(|all| all.len()), Ok(2), "a package by its whole name");
         assert!(labels(&["cli", "megaring_ring"]).is_err_and(|reason| reason.contains("`megaring_ring`")));
     }

@@ -63,17 +63,18 @@ fn run_steps(context: &Context, is_wanted: impl Fn(&str) -> bool) -> ExitCode {
 }
 
 /// How often a strict run runs the tests that have threads and children in them.
-const STRESS_TIMES: u32 = 5;
-/// Those tests, in a quarter of an hour. Left out is what takes a minute and more each time, being hard on its threads
-/// by itself: the engine on the CUDA kernels' twin and on an adapter, and the shaders' own tests; and what is no
-/// program of cargo's: loom's models, and the twin under ThreadSanitizer.
-const STRESSED: [&str; 13] = [
+const STRESS_TIMES: u32 = 3;
+/// Those tests. Left out is what takes a minute and more each time, being hard on its threads by itself: the engine on
+/// the CUDA kernels' twin and on an adapter, and the backends of both; and what is no program of cargo's: loom's
+/// models, and the twin under ThreadSanitizer.
+const STRESSED: [&str; 14] = [
     "failover",
     "gather",
     "grpc",
     "cli",
     "engine",
-    "backend",
+    "recorder",
+    "megaring-simd backend",
     "device_consumer",
     "device_host",
     "event_mapped",
