@@ -31,6 +31,8 @@ pub(crate) const DENIAL: Limit = Limit { budget_ns: 40.0, gate_ns: 1_000.0 };
 pub(crate) const HEALTH: Limit = Limit { budget_ns: 30.0, gate_ns: 100.0 };
 /// The same by who maps the board's file.
 pub(crate) const VIEW: Limit = Limit { budget_ns: 30.0, gate_ns: 500.0 };
+/// Setting an amount aside and charging it.
+pub(crate) const BUDGET: Limit = Limit { budget_ns: 200.0, gate_ns: 5_000.0 };
 
 /// How a median stands to its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

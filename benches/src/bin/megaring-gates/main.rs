@@ -24,6 +24,7 @@ use self::rows::Stage;
 mod entrance;
 mod limits;
 mod rows;
+mod wire;
 
 #[derive(Parser)]
 #[command(about = "Measures what everything else rests on, and fails beyond the gates", long_about = None)]

@@ -27,6 +27,7 @@ use megaring_simd::backend::{CpuBackend, CpuOptions};
 
 use crate::entrance::Entrance;
 use crate::limits::{self, Limit};
+use crate::wire::{Spending, Wire};
 
 /// A row of the table.
 pub(crate) struct Row<'a> {
@@ -48,6 +49,8 @@ pub(crate) struct Stage {
     router: Router,
     jobs: Vec<Job>,
     entrance: Entrance,
+    spending: Spending,
+    wire: Wire,
 }
 
 /// The corpus searched.
@@ -73,7 +76,21 @@ impl Stage {
         let workers = CpuBackend::start(workers, ring.clone(), kernels, Arc::new(CorpusTable::default()), &automaton)?;
         let (events, jobs) = (events()?, jobs(&bench, &corpus)?);
         let (router, entrance) = (router()?, Entrance::set()?);
-        Ok(Self { bench, corpus, kernels, producer, events, ring, _workers: workers, router, jobs, entrance })
+        let (spending, wire) = (Spending::set(), Wire::set()?);
+        Ok(Self {
+            bench,
+            corpus,
+            kernels,
+            producer,
+            events,
+            ring,
+            _workers: workers,
+            router,
+            jobs,
+            entrance,
+            spending,
+            wire,
+        })
     }
 
     /// The rows, as the table shows them.
@@ -88,6 +105,8 @@ impl Stage {
             limited("route decision among three backends", limits::ROUTE, self.route()),
         ];
         rows.extend(self.entrance.rows());
+        rows.push(self.spending.row());
+        rows.extend(self.wire.rows());
         rows
     }
 
