@@ -1,5 +1,6 @@
 //! One tenant's account.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -319,16 +320,26 @@ impl Held {
         if !self.total.has_room(wanted, day) {
             return Err(Refusal { retry_after: tomorrow, ..Refusal::of(Reason::Day, wanted, day, self.total) });
         }
-        let known = self.sessions.get(&session).copied();
-        if known.is_none() && self.sessions.len() >= MAX_SESSIONS {
-            let refusal = Refusal::of(Reason::Sessions, wanted, MAX_SESSIONS as u64, Sum::default());
-            return Err(Refusal { retry_after: tomorrow, ..refusal });
+        let is_full = self.sessions.len() >= MAX_SESSIONS;
+        let refused = |sum| Refusal::of(Reason::Session, wanted, of_session, sum);
+        match self.sessions.entry(session) {
+            Entry::Occupied(mut known) => {
+                let sum = known.get_mut();
+                if !sum.has_room(wanted, of_session) {
+                    return Err(refused(*sum));
+                }
+                sum.reserved += wanted;
+            }
+            Entry::Vacant(_) if is_full => {
+                let refusal = Refusal::of(Reason::Sessions, wanted, MAX_SESSIONS as u64, Sum::default());
+                return Err(Refusal { retry_after: tomorrow, ..refusal });
+            }
+            Entry::Vacant(_) if wanted > of_session => return Err(refused(Sum::default())),
+            Entry::Vacant(new) => {
+                new.insert(Sum { settled: 0, reserved: wanted });
+            }
         }
-        let sum = known.unwrap_or_default();
-        if !sum.has_room(wanted, of_session) {
-            return Err(Refusal::of(Reason::Session, wanted, of_session, sum));
-        }
-        self.hold(session, wanted);
+        self.total.reserved += wanted;
         Ok(())
     }
 
@@ -394,19 +405,23 @@ impl Refusal {
 }
 
 impl Hold {
-    /// Charges what the call came to; what was charged. Where it came to more than was set aside, no more is than the
-    /// limits have room for.
+    /// Charges what the call came to, to the day that the account has; what was charged. Where it came to more than was
+    /// set aside, no more is than the limits have room for.
     #[must_use]
-    pub fn settle(mut self, amount: u64, now: Moment) -> u64 {
+    pub fn settle(mut self, amount: u64) -> u64 {
         let mut held = self.account.lock();
-        held.advance(now);
-        held.give_back(self.session, self.amount);
-        let sum = held.sessions.get(&self.session).copied().unwrap_or_default();
-        let room = |sum: Sum, limit| sum.room(limit).unwrap_or(0);
-        let room = room(held.total, held.limits.day).min(room(sum, held.limits.session));
+        let Held { limits, total, sessions, .. } = &mut *held;
+        let sum = sessions.entry(self.session).or_default();
+        let room = |sum: &mut Sum, limit| {
+            sum.reserved = sum.reserved.saturating_sub(self.amount);
+            sum.room(limit).unwrap_or(0)
+        };
+        let room = room(total, limits.day).min(room(sum, limits.session));
         // Limits that were lowered meanwhile do not hold for what was set aside before.
         let charged = amount.min(room.max(self.amount));
-        held.charge(self.session, charged);
+        for sum in [total, sum] {
+            sum.settled = sum.settled.saturating_add(charged);
+        }
         drop(held);
         self.amount = 0;
         charged

@@ -7,7 +7,8 @@
 //!   before.
 //! - A day is one of UTC. An account's day never goes back: a clock that jumps back goes on in the later day, and one
 //!   that jumps to and fro begins each day once.
-//! - What is set aside when a day ends stays so, counts in the next, and is charged to the day in which it is settled.
+//! - What is set aside when a day ends stays so, counts in the next, and is charged to the day that the account has
+//!   when it is settled.
 //! - An account can be told from the ledger ([`Budgets::restore`]) as it was.
 //!
 //! Limits: a session is one of its day. How many sessions a day has, and how many approvals are open, is bounded.

@@ -56,7 +56,7 @@ fn each_limit_says_what_it_is_and_what_is_left_of_it() {
     let call = Refusal { reason: Reason::Call, wanted: 51, limit: 50, settled: 0, reserved: 0, retry_after: None };
     assert_eq!(refused(1, 51), Some(call));
     assert_eq!(call.to_string(), "the call comes to 51, and the budget allows 50 for one");
-    assert_eq!(account.reserve(1, 40, now).map(|hold| hold.settle(35, now)), Ok(35));
+    assert_eq!(account.reserve(1, 40, now).map(|hold| hold.settle(35)), Ok(35));
     let held = account.reserve(1, 10, now).expect("there is room");
     let session = Refusal { reason: Reason::Session, wanted: 16, limit: 60, settled: 35, reserved: 10, ..call };
     assert_eq!(refused(1, 16), Some(session));
@@ -83,8 +83,8 @@ fn what_came_to_more_than_predicted_is_charged_as_far_as_there_is_room() {
     let now = clock.now();
     let first = account.reserve(0, 30, now).expect("there is room");
     let second = account.reserve(0, 50, now).expect("there is room");
-    assert_eq!(first.settle(1000, now), 50, "its own 30, and the 20 that nobody has");
-    assert_eq!(second.settle(1000, now), 50);
+    assert_eq!(first.settle(1000), 50, "its own 30, and the 20 that nobody has");
+    assert_eq!(second.settle(1000), 50);
     assert_eq!(account.describe(0, now).day_settled, 100);
     assert!(account.reserve(0, 1, now).is_err() && account.reserve(0, 0, now).is_ok());
 }
@@ -92,14 +92,13 @@ fn what_came_to_more_than_predicted_is_charged_as_far_as_there_is_room() {
 #[test]
 fn a_new_day_begins_with_what_is_set_aside_and_an_old_one_never_comes_back() {
     let (account, mut clock) = account(day_of(100));
-    let spend =
-        |amount, clock: &Clock| account.reserve(0, amount, clock.now()).map(|hold| hold.settle(amount, clock.now()));
+    let spend = |amount, clock: &Clock| account.reserve(0, amount, clock.now()).map(|hold| hold.settle(amount));
     assert_eq!(spend(70, &clock), Ok(70));
     let held = account.reserve(0, 20, clock.now()).expect("there is room");
     clock.jump(86_400);
     assert!(spend(81, &clock).is_err());
     assert_eq!(spend(80, &clock), Ok(80));
-    assert_eq!(held.settle(20, clock.now()), 20);
+    assert_eq!(held.settle(20), 20);
     for days in [-1, 1, -2, 2, -1, 1] {
         clock.jump(days * 86_400);
         assert!(spend(1, &clock).is_err(), "a clock that jumps gives nothing twice");
@@ -142,7 +141,7 @@ fn sessions_and_approvals_are_bounded() {
     let (account, clock) = account(Limits::default());
     let now = clock.now();
     for session in 0..1 << 16 {
-        assert_eq!(account.reserve(session, 1, now).map(|hold| hold.settle(1, now)), Ok(1));
+        assert_eq!(account.reserve(session, 1, now).map(|hold| hold.settle(1)), Ok(1));
     }
     let refused = account.reserve(1 << 16, 1, now).map(drop).expect_err("too many");
     assert_eq!((refused.reason, refused.retry_after), (Reason::Sessions, Some(Duration::from_nanos(DAY / 2))));
@@ -270,7 +269,7 @@ fn run(limits: Limits, steps: &[Step], told: &mut Vec<(Kind, Entry, u64)>) -> (A
                 let which = which % holds.len();
                 let (session, held) = model.holds.remove(which);
                 let most = model.room(&limits, session).max(u128::from(held));
-                let charged = holds.remove(which).settle(amount, now);
+                let charged = holds.remove(which).settle(amount);
                 assert_eq!(u128::from(charged), u128::from(amount).min(most));
                 model.charged.push((model.day, session, charged));
                 told.push((

@@ -34,7 +34,7 @@ fn together<A: Send + 'static, B: Send + 'static>(
 fn of_two_calls_for_which_there_is_room_once_no_more_is_charged_than_there_is() {
     loom::model(|| {
         let account = account(10);
-        let call = |account: Arc<Account>| account.reserve(0, 7, moment(0)).map_or(0, |hold| hold.settle(9, moment(0)));
+        let call = |account: Arc<Account>| account.reserve(0, 7, moment(0)).map_or(0, |hold| hold.settle(9));
         let (one, other) = together(&account, call, call);
         let told = account.describe(0, moment(0));
         assert_eq!((told.day_settled, told.day_reserved), (one + other, 0));
@@ -47,7 +47,7 @@ fn what_one_gives_back_another_may_have() {
     loom::model(|| {
         let account = account(10);
         let gives_back = |account: Arc<Account>| account.reserve(0, 10, moment(0)).map(drop).is_ok();
-        let charges = |account: Arc<Account>| account.reserve(0, 10, moment(0)).map(|hold| hold.settle(10, moment(0)));
+        let charges = |account: Arc<Account>| account.reserve(0, 10, moment(0)).map(|hold| hold.settle(10));
         let (first, second) = together(&account, gives_back, charges);
         let told = account.describe(0, moment(0));
         assert!(first || second.is_ok(), "one of them had it");
@@ -73,11 +73,8 @@ fn an_approval_is_settled_by_one_of_two_that_try() {
 fn a_day_that_turns_between_gives_nothing_twice() {
     loom::model(|| {
         let account = account(10);
-        let call = |day| {
-            move |account: Arc<Account>| {
-                account.reserve(0, 6, moment(day)).map_or(0, |hold| hold.settle(6, moment(day)))
-            }
-        };
+        let call =
+            |day| move |account: Arc<Account>| account.reserve(0, 6, moment(day)).map_or(0, |hold| hold.settle(6));
         let (today, tomorrow) = together(&account, call(0), call(1));
         let told = account.describe(0, moment(0));
         assert_eq!((told.day, tomorrow + today <= 12), (20_001, true));

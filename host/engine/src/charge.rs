@@ -61,7 +61,7 @@ impl Reserved {
     /// Charges what the job came to: its price, or the nanoseconds that it took, as far as the account has them.
     pub fn settle(self, took: Duration) -> Settled {
         let Self { hold, amount: reserved, session, price } = self;
-        let amount = hold.settle(price.unwrap_or_else(|| nanos(took)), Moment::now());
+        let amount = hold.settle(price.unwrap_or_else(|| nanos(took)));
         Settled { reserved, amount, session }
     }
 }

@@ -155,6 +155,8 @@ fn gate(world: &World, kernels: &'static KernelSet) -> Gate {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn every_copy_answers_as_the_rules_say(world in world(), later in prop::collection::vec(0..3 * SECOND / 2, 1..8)) {
         let mut world = world;

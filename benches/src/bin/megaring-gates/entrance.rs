@@ -70,6 +70,7 @@ impl Entrance {
         let limited = |name, limit, subject| Row { name, limit: Some(limit), subject };
         vec![
             limited("gate, let in after six questions, table of 181", limits::GATE, checks(&self.open)),
+            Row { name: "  of which the clock", limit: None, subject: clock(&self.board) },
             limited("gate, refused by a breaker", limits::DENIAL, checks(&self.broken)),
             limited("gate, refused by a rate", limits::DENIAL, checks(&self.exhausted)),
             limited("board, whole health read", limits::HEALTH, healths(|| self.board.health())),
@@ -84,6 +85,17 @@ fn checks(gate: &Gate) -> Subject<'_, Failure> {
         let begun = Instant::now();
         for at in 0..repeats as usize {
             black_box(gate.check(black_box(call(at))));
+        }
+        Ok(begun.elapsed())
+    })
+}
+
+/// What every question to a gate begins with.
+fn clock(board: &Board) -> Subject<'_, Failure> {
+    Subject::repeated(|Turn { repeats, .. }| {
+        let begun = Instant::now();
+        for _ in 0..repeats {
+            black_box(board.now_ns());
         }
         Ok(begun.elapsed())
     })

@@ -93,7 +93,7 @@ impl Spending {
 fn spend(accounts: &[Arc<Account>], at: u64) -> u64 {
     let account = &accounts[(at % TENANTS) as usize];
     let now = Moment::now();
-    account.reserve(0, 100, now).map_or(0, |hold| hold.settle(90, Moment::now()))
+    account.reserve(0, 100, now).map_or(0, |hold| hold.settle(90))
 }
 
 impl Drop for Spending {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use megaring_core::Error;
-use megaring_core::gate::{self, Denial, Handler, Reason, TOOLS};
+use megaring_core::gate::{self, Cost, Denial, Handler, Reason, TOOLS};
 use megaring_engine::Engine;
 use megaring_simd::gate::{Call, Gate};
 use tonic::Status;
@@ -115,7 +115,7 @@ impl GateLayer {
     fn pass(&self, call: Call, identity: Identity) -> Result<Passed, Status> {
         let decision = self.gate.check(call);
         let denial = if decision.is_allowed() {
-            identity.count(call.tool).and_then(|()| self.ledger_is_kept()).err()
+            identity.count(call.tool).and_then(|()| self.ledger_is_kept(decision.cost())).err()
         } else {
             self.gate.denial(call, &decision)
         };
@@ -132,9 +132,10 @@ impl GateLayer {
         status(&error)
     }
 
-    /// Whether what becomes of a call can be kept, where it has to be.
-    fn ledger_is_kept(&self) -> Result<(), Denial> {
-        let recorder = self.engine.recorder().filter(|_| self.requires_ledger);
+    /// Whether what becomes of a call can be kept, where it has to be. Looking into the service goes on, so that people
+    /// can see what is wrong.
+    fn ledger_is_kept(&self, cost: Cost) -> Result<(), Denial> {
+        let recorder = self.engine.recorder().filter(|_| self.requires_ledger && cost != Cost::Read);
         let fault = recorder.and_then(|recorder| recorder.state().fault);
         fault.map_or(Ok(()), |fault| {
             let description = format!("what becomes of it could not be kept: {fault}");

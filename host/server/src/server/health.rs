@@ -50,16 +50,16 @@ pub(super) struct Teller {
 impl Teller {
     /// Tells the board and the health service, again and again; the latter until the server drains.
     pub(super) async fn tell(&self, mut monitor: Monitor, draining: watch::Receiver<bool>) -> Infallible {
-        let (mut ticks, mut told) = (tokio::time::interval(INTERVAL), self.look());
+        let (mut ticks, mut told) = (tokio::time::interval(INTERVAL), None);
         loop {
             ticks.tick().await;
             monitor.tell(&self.engine);
             let found = self.look();
-            if found != told {
+            if told != Some(found) {
                 let health = self.health.lock().await;
                 if !*draining.borrow() {
                     report(&health, found).await;
-                    told = found;
+                    told = Some(found);
                 }
             }
         }

@@ -15,6 +15,9 @@ use super::host::{BUDGET, Host, PRICE};
 use crate::console::{Failure, Output, counted};
 use crate::remote::{Caller, Line};
 
+/// How often the board is looked at for something that it is to show.
+const LOOKS: usize = 100;
+
 /// Does each, shows it, and fails where it is not as it should be.
 pub(super) fn tell(corpus: &str, dim: usize, host: &Host, output: &mut Output) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -78,12 +81,21 @@ impl Clients {
         })
     }
 
+    /// The board, once it shows that the budget is spent: it is told a few times a second.
     fn board(&self, admin: Line, output: &mut Output) -> Result<(), Failure> {
         let board = self.runtime.block_on(async {
-            let mut boards = AdminClient::new(admin).board(pb::BoardRequest::default()).await?.into_inner();
-            boards.message().await
+            let request = pb::BoardRequest { interval_ms: 100 };
+            let mut boards = AdminClient::new(admin).board(request).await?.into_inner();
+            for _ in 0..LOOKS {
+                let board = boards.message().await?;
+                if board.as_ref().and_then(|board| board.health).is_some_and(|health| health.budget_pressure == 1.0) {
+                    return Ok(board);
+                }
+            }
+            Ok(None)
         });
-        let board = board.map_err(refused)?.ok_or_else(|| Failure::work("the server has no board"))?;
+        let unseen = || Failure::work("the board does not show that a budget is spent");
+        let board = board.map_err(refused)?.ok_or_else(unseen)?;
         let health = board.health.unwrap_or_default();
         let closed = board.breakers.iter().filter(|breaker| breaker.state() == pb::BreakerState::Closed).count();
         let told = json!({
@@ -97,10 +109,12 @@ impl Clients {
         });
         output.answer(&told, || {
             format!(
-                "the board: {:.0} jobs/s, p99 {:.4} s, memory pressure {:.2}, {closed} of {} breakers closed",
+                "the board: {:.0} jobs/s, p99 {:.4} s, memory pressure {:.2}, budget pressure {:.2}, {closed} of {} \
+                 breakers closed",
                 health.jobs_per_second,
                 health.p99_seconds,
                 health.memory_pressure,
+                health.budget_pressure,
                 board.breakers.len(),
             )
         })

@@ -162,6 +162,7 @@ fn a_full_disk_stops_no_answer_unless_the_ledger_is_required() {
             }
         }
     });
+    folder.run(&["board", "--server", &serving.address()]).succeeded();
     serving.signal(Signal::TERM);
     serving.end();
     // With room again, another goes on.
