@@ -108,9 +108,6 @@ pub enum ServeError {
          listened on; `megaring tenant add NAME` makes one, and shows its token"
     )]
     Open(SocketAddr),
-    /// What tenants spend could not be told after a restart.
-    #[error("there are tenants with budgets, which are kept in the ledger; serve with one (`--ledger on`)")]
-    BudgetsWithoutLedger,
     /// The transport failed while serving.
     #[error("the server failed: {0}")]
     Failed(String),
@@ -167,12 +164,11 @@ impl Server {
             io::ErrorKind::AddrInUse => ServeError::PortInUse(config.address),
             _ => ServeError::Listen { address: config.address, source },
         };
-        let tenants = Tenants::open(config.tenants.clone(), engine.budgets().clone()).map_err(ServeError::Tenants)?;
+        let has_ledger = engine.recorder().is_some();
+        let tenants = Tenants::open(config.tenants.clone(), engine.budgets().clone(), has_ledger);
+        let tenants = tenants.map_err(ServeError::Tenants)?;
         if tenants.are_local() && !config.address.ip().is_loopback() {
             return Err(ServeError::Open(config.address));
-        }
-        if tenants.have_budgets() && engine.recorder().is_none() {
-            return Err(ServeError::BudgetsWithoutLedger);
         }
         let incoming = TcpIncoming::bind(config.address).map_err(listen)?.with_nodelay(Some(true));
         let address = incoming.local_addr().map_err(listen)?;

@@ -1,8 +1,9 @@
 //! Tenants: who calls, as what, how often, and for how much.
 //!
-//! A [file](file) names them with the hashes of their tokens. It may change while it is served: a new one holds from
-//! the next call on, and one that cannot be leaves the last good one in place. Where there is none, there is one local
-//! tenant that may do everything, by whatever name its callers go ([`TENANT`]); then only loopback is listened on.
+//! A [file](mod@file) names them with the hashes of their tokens. It may change while it is served: a new one holds
+//! from the next call on, and one that cannot be leaves the last good one in place. Where there is none, there is one
+//! local tenant that may do everything, by whatever name its callers go ([`TENANT`]); then only loopback is listened
+//! on.
 
 use std::fs::Metadata;
 use std::num::NonZeroU32;
@@ -21,6 +22,7 @@ use megaring_simd::gate::Rate;
 use tonic::codegen::http::HeaderMap;
 use tonic::codegen::http::header::AUTHORIZATION;
 
+use self::file::Row;
 use crate::validate::{TENANT, printable};
 
 pub mod file;
@@ -36,6 +38,8 @@ pub struct Tenants {
     /// Where they are listed.
     file: Option<PathBuf>,
     budgets: Arc<Budgets>,
+    /// Whether what they spend is kept.
+    has_ledger: bool,
     known: RwLock<Known>,
 }
 
@@ -51,7 +55,7 @@ type Stamp = (u64, Option<SystemTime>);
 
 /// One tenant.
 pub struct Tenant {
-    row: file::Row,
+    row: Row,
     account: Arc<Account>,
     /// By counter.
     limiters: Vec<Option<(Rate, Arc<DefaultDirectRateLimiter>)>>,
@@ -73,9 +77,9 @@ impl Tenants {
     /// The tenants of a file, or the local one where the file is not there.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a file that cannot be read, or is none of tenants.
-    pub fn open(file: Option<PathBuf>, budgets: Arc<Budgets>) -> Result<Self, Error> {
-        let tenants = Self { file, budgets, known: RwLock::default() };
+    /// [`Error::Invalid`] for a file that cannot be read, is none of tenants, or has budgets where there is no ledger.
+    pub fn open(file: Option<PathBuf>, budgets: Arc<Budgets>, has_ledger: bool) -> Result<Self, Error> {
+        let tenants = Self { file, budgets, has_ledger, known: RwLock::default() };
         if tenants.file.as_deref().and_then(stamp).is_some() {
             tenants.reload()?;
         }
@@ -88,12 +92,6 @@ impl Tenants {
         self.known().tenants.is_none()
     }
 
-    /// Whether what a tenant spends is limited.
-    #[must_use]
-    pub fn have_budgets(&self) -> bool {
-        self.known().tenants.iter().flat_map(|tenants| tenants.iter()).any(|tenant| tenant.row.budget.is_some())
-    }
-
     /// Reads the file anew.
     ///
     /// # Errors
@@ -102,7 +100,7 @@ impl Tenants {
         let Some(file) = &self.file else { return Ok(()) };
         // Before it is read: what is written meanwhile shows the next time.
         let stamp = stamp(file);
-        let rows = file::read(file);
+        let rows = file::read(file).and_then(|rows| self.check(file, rows));
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         // One that cannot be is looked at again only once it has changed.
         known.stamp = stamp;
@@ -168,9 +166,21 @@ impl Tenants {
         &self.budgets
     }
 
+    /// What a tenant spends could not be told after a restart, were it not kept.
+    fn check(&self, file: &Path, rows: Vec<Row>) -> Result<Vec<Row>, Error> {
+        match rows.iter().find(|row| row.budget.is_some() && !self.has_ledger) {
+            None => Ok(rows),
+            Some(Row { name, .. }) => {
+                let reason =
+                    format!("tenant {name:?} has a budget, which is kept in a ledger; serve with one (`--ledger on`)");
+                Err(Error::field("tenants", format!("{}: {reason}", file.display())))
+            }
+        }
+    }
+
     /// Tenants of these rows. What they have spent, and how far ahead of their rates they are, is as it was.
-    fn adopt(&self, rows: Vec<file::Row>, before: &[Tenant]) -> Result<Arc<[Tenant]>, Error> {
-        let adopt = |row: file::Row| {
+    fn adopt(&self, rows: Vec<Row>, before: &[Tenant]) -> Result<Arc<[Tenant]>, Error> {
+        let adopt = |row: Row| {
             let known = before.iter().find(|tenant| tenant.row.name == row.name);
             let limiters = COUNTERS.iter().enumerate().map(|(at, counter)| {
                 let rate = row.rates.get(*counter).copied()?;

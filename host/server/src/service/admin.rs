@@ -15,7 +15,9 @@ use tokio_stream::wrappers::{IntervalStream, ReceiverStream};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::Service;
+use super::compute::bounded;
+use super::stream::{drained, passed};
+use super::{Caller, Service, blocking};
 use crate::error::{answered, status};
 use crate::{reply, validate};
 
@@ -47,22 +49,26 @@ impl Admin for Service {
     }
 
     async fn board(&self, request: Request<pb::BoardRequest>) -> Result<Response<Self::BoardStream>, Status> {
-        answered(async { self.do_board(request.into_inner()) }).await.map(Response::new)
+        answered(async { self.do_board(Caller::of(&request)?, request.into_inner()) }).await.map(Response::new)
     }
 
     async fn calibrate(
         &self,
         request: Request<pb::CalibrateRequest>,
     ) -> Result<Response<Self::CalibrateStream>, Status> {
+        let begin = || {
+            let caller = Caller::of(&request)?;
+            self.refuse_if_draining()?;
+            Ok((caller.deadline, self.keeper.begin()?))
+        };
+        let (deadline, turn) = begin().map_err(|error: Error| status(&error))?;
         let request = request.into_inner();
-        let begin = || self.refuse_if_draining().and_then(|()| self.keeper.begin());
-        let turn = begin().map_err(|error| status(&error))?;
         let (sender, messages) = channel(UNREAD);
-        // Not awaited: it ends when it is done, or at its next step once the receiver of its messages is gone.
+        // Not awaited: it ends when it is done, or at its next step once the receiver of its messages is gone, as it is
+        // after the deadline.
         tokio::spawn(async move {
             let (steps, last) = (sender.clone(), sender);
-            let measuring = tokio::task::spawn_blocking(move || measure(turn, request, &steps));
-            let made = answered(async { measuring.await.map_err(|failed| Error::Internal(failed.to_string()))? });
+            let made = answered(bounded(deadline, blocking(move || measure(turn, request, &steps))));
             // Where nobody is left to be told, nothing is lost.
             let _ = last.send(made.await).await;
         });
@@ -71,8 +77,9 @@ impl Admin for Service {
 }
 
 impl Service {
-    /// The board as it is now, and then every so often.
-    fn do_board(&self, request: pb::BoardRequest) -> Result<BoxStream<pb::BoardResponse>, Error> {
+    /// The board as it is now, and then every so often, until the caller leaves, its deadline passes or the server
+    /// drains.
+    fn do_board(&self, caller: Caller, request: pb::BoardRequest) -> Result<BoxStream<pb::BoardResponse>, Error> {
         let interval = Duration::from_millis(request.interval_ms.into());
         if !interval.is_zero() && interval < LEAST_INTERVAL {
             let reason = format!(
@@ -88,15 +95,19 @@ impl Service {
         if interval.is_zero() {
             return Ok(stream::once(async move { moment() }).boxed());
         }
-        let mut draining = self.draining.clone();
-        let drained = async move {
-            // A sender that is gone means the same.
-            let _ = draining.wait_for(|draining| *draining).await;
-        };
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let moments = IntervalStream::new(ticks).map(move |_| moment()).take_until(drained);
-        Ok(moments.chain(stream::once(async { Err(status(&Error::Draining)) })).boxed())
+        let moments = IntervalStream::new(ticks).map(move |_| moment());
+        let mut draining = self.draining.clone();
+        let end = async move {
+            let end = tokio::select! {
+                () = drained(&mut draining) => Error::Draining,
+                () = passed(caller.deadline) => Error::DeadlineExceeded { stage: "watched" },
+            };
+            Err(status(&end))
+        };
+        // The first error is the last that a stream says.
+        Ok(stream::select(moments, stream::once(end)).boxed())
     }
 
     fn do_explain(&self, request: &pb::ExplainRequest) -> Result<pb::ExplainResponse, Error> {

@@ -68,12 +68,12 @@ async fn next_or_end<Q>(requests: &mut Streaming<Q>, bounds: &mut Bounds) -> Opt
 }
 
 /// A server that went away without draining counts as drained.
-async fn drained(draining: &mut watch::Receiver<bool>) {
+pub(super) async fn drained(draining: &mut watch::Receiver<bool>) {
     // The error says that the sender is gone.
     let _ = draining.wait_for(|draining| *draining).await;
 }
 
-async fn passed(deadline: Option<Instant>) {
+pub(super) async fn passed(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => future::pending().await,

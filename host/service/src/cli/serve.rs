@@ -80,9 +80,7 @@ fn bind(settings: &Settings, engine: &Arc<Engine>) -> Result<Server, Failure> {
     for address in settings.listen_addresses()? {
         match Server::bind(settings.server_config(address), engine.clone()) {
             Ok(server) => return Ok(server),
-            Err(error @ (ServeError::PortInUse(_) | ServeError::Tenants(_) | ServeError::BudgetsWithoutLedger)) => {
-                return Err(Failure::work(error));
-            }
+            Err(error @ (ServeError::PortInUse(_) | ServeError::Tenants(_))) => return Err(Failure::work(error)),
             Err(error) => refused = refused.or(Some(error)),
         }
     }

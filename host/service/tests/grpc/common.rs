@@ -22,8 +22,8 @@ use megaring_proto::v1::ledger_client::LedgerClient;
 use megaring_server::{Drained, Server, ServerConfig};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 use tonic_types::StatusExt as _;
 
 /// A running server.
@@ -205,6 +205,20 @@ pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
         }
     })
     .await;
+}
+
+/// The error by which a stream ends.
+pub(crate) async fn end<T>(mut stream: Streaming<T>) -> Status {
+    within_a_minute("the stream's end", async {
+        loop {
+            match stream.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it must say why it ends"),
+                Err(end) => return end,
+            }
+        }
+    })
+    .await
 }
 
 /// Waits for something that a broken server would keep a test waiting for; a minute is more than any working machine

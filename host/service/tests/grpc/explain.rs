@@ -10,12 +10,14 @@ use megaring_engine::calibration::{
 };
 use megaring_engine::cost::Workload;
 use megaring_proto::v1 as pb;
+use megaring_proto::v1::admin_client::AdminClient;
 use megaring_proto::v1::calibrate_progress::Message;
 use megaring_proto::v1::prospect::Outcome;
 use megaring_server::reply;
-use tonic::{Code, Streaming};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::common::{Running, Wanted, folder, reason, violation, within_a_minute};
+use crate::common::{Running, Wanted, end, folder, reason, violation, within_a_minute};
 
 fn question(operation: pb::Operation) -> pb::ExplainRequest {
     pb::ExplainRequest { operation: operation.into(), rows: 5_562, dim: 384, items: 7, k: 10, ..Default::default() }
@@ -132,6 +134,27 @@ async fn first_step(stream: &mut Streaming<pb::CalibrateProgress>) -> pb::Calibr
     }
 }
 
+/// Calibrates as soon as nobody else does.
+async fn next_turn(
+    admin: &mut AdminClient<Channel>,
+    timeout: Option<Duration>,
+) -> Result<Streaming<pb::CalibrateProgress>, Status> {
+    within_a_minute("the one before it ends", async {
+        loop {
+            let mut request = Request::new(pb::CalibrateRequest::default());
+            if let Some(timeout) = timeout {
+                request.set_timeout(timeout);
+            }
+            match admin.calibrate(request).await {
+                Err(refused) if refused.code() == Code::FailedPrecondition => assert_eq!(reason(&refused), "UNDER_WAY"),
+                answer => return answer.map(Response::into_inner),
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_calibrates_at_a_time_and_a_client_that_goes_away_ends_it() {
     let folder = folder();
@@ -144,30 +167,19 @@ async fn one_calibrates_at_a_time_and_a_client_that_goes_away_ends_it() {
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "UNDER_WAY"));
     assert!(refused.message().contains("calibration"), "{}", refused.message());
     drop(stream);
-    let again = within_a_minute("the first one ends", async {
-        loop {
-            match admin.calibrate(whole).await {
-                Ok(stream) => return stream,
-                Err(refused) => assert_eq!(reason(&refused), "UNDER_WAY"),
-            }
-            tokio::task::yield_now().await;
-        }
-    });
-    let mut again = again.await.into_inner();
+
+    // So does a deadline, where the client stays.
+    let late = match next_turn(&mut admin, Some(Duration::from_millis(300))).await {
+        Ok(stream) => end(stream).await,
+        Err(late) => late,
+    };
+    assert_eq!(late.code(), Code::DeadlineExceeded);
+    let mut again = next_turn(&mut admin, None).await.expect("the late one ends");
     first_step(&mut again).await;
 
-    // A drain ends the second.
+    // And so does a drain.
     let draining = server.drain();
-    let end = within_a_minute("an end", async {
-        loop {
-            match again.message().await {
-                Ok(Some(message)) => assert!(matches!(message.message, Some(Message::Step(_))), "{message:?}"),
-                Ok(None) => panic!("it must say why it ends"),
-                Err(end) => return end,
-            }
-        }
-    });
-    let end = end.await;
+    let end = end(again).await;
     assert_eq!((end.code(), reason(&end).as_str()), (Code::Unavailable, "DRAINING"));
     draining.await.expect("no panic");
 }

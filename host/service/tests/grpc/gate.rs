@@ -14,10 +14,10 @@ use megaring_server::ServerConfig;
 use megaring_simd::gate::{GateConfig, Rate};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
-use crate::common::{Running, Wanted, float32, folder, reason, violation, within_a_minute};
+use crate::common::{Running, Wanted, end, float32, folder, reason, violation, within_a_minute};
 
 fn guarded(gate: GateConfig) -> Wanted {
     Wanted { server: ServerConfig { gate, ..ServerConfig::new(([127, 0, 0, 1], 0).into()) }, ..Wanted::default() }
@@ -171,17 +171,16 @@ async fn the_board_is_told_of_again_and_again_until_the_server_drains() {
         let operations = board.breakers.iter().map(|breaker| breaker.operation.as_str());
         assert!(Opcode::ALL.iter().all(|opcode| operations.clone().any(|operation| operation == opcode.name())));
     }
+    // A deadline ends it as well.
+    let mut request = Request::new(pb::BoardRequest { interval_ms: 100 });
+    request.set_timeout(Duration::from_millis(300));
+    let late = match admin.board(request).await {
+        Ok(boards) => end(boards.into_inner()).await,
+        Err(late) => late,
+    };
+    assert_eq!(late.code(), Code::DeadlineExceeded);
     let ended = server.drain();
-    let status = within_a_minute("the stream ends", async {
-        loop {
-            match boards.message().await {
-                Ok(Some(_)) => {}
-                other => break other.expect_err("it ends by a status"),
-            }
-        }
-    })
-    .await;
-    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(end(boards).await.code(), Code::Unavailable);
     ended.await.expect("the server does not panic");
 }
 
