@@ -36,6 +36,8 @@ pub struct Rule {
 /// What a gate goes by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GateConfig {
+    /// The table of calls, whose ids are its places.
+    pub tools: &'static [Tool],
     /// Limits by the name of their counter in [`gate::COUNTERS`]; a counter without one has none.
     pub rates: Vec<(String, Rate)>,
     /// The governor's rules. The first that holds is the reason.
@@ -47,9 +49,10 @@ pub struct GateConfig {
 }
 
 impl Default for GateConfig {
-    /// No rates, no rules, nothing experimental, messages as the table has them.
+    /// All calls of the API; no rates, no rules, nothing experimental, messages as the table has them.
     fn default() -> Self {
-        Self { rates: Vec::new(), rules: Vec::new(), maturity: Maturity::Stable, max_bytes: u64::MAX }
+        let (rates, rules, maturity) = (Vec::new(), Vec::new(), Maturity::Stable);
+        Self { tools: gate::TOOLS, rates, rules, maturity, max_bytes: u64::MAX }
     }
 }
 
@@ -165,35 +168,30 @@ const _: () = {
 pub struct Gate {
     kernels: &'static KernelSet,
     board: Arc<Board>,
-    tools: &'static [Tool],
     rates: Box<[RawRate; COUNTERS]>,
     rules: Vec<RawRule>,
     config: GateConfig,
 }
 
 impl Gate {
-    /// A gate over a board, with the table of all calls.
+    /// A gate over a board.
     ///
     /// # Errors
     /// What of `config` cannot be, in words.
     pub fn new(board: Arc<Board>, config: GateConfig) -> Result<Self, String> {
         // It has no vectors: any copy does.
         let kernels = KernelSet::available().into_iter().next().ok_or("this processor runs no kernels")?;
-        Self::over(kernels, board, gate::TOOLS, config)
+        Self::over(kernels, board, config)
     }
 
-    /// A gate with a table of its own, whose ids are its places.
+    /// [`Self::new`] with one set of kernels.
     ///
     /// # Errors
-    /// What of `config` or `tools` cannot be, in words.
-    pub fn over(
-        kernels: &'static KernelSet,
-        board: Arc<Board>,
-        tools: &'static [Tool],
-        config: GateConfig,
-    ) -> Result<Self, String> {
-        if let Some(at) = tools.iter().position(|tool| usize::from(tool.counter) >= COUNTERS) {
-            return Err(format!("tool {at} counts at {}, and a board has {COUNTERS} counters", tools[at].counter));
+    /// What of `config` cannot be, in words.
+    pub fn over(kernels: &'static KernelSet, board: Arc<Board>, config: GateConfig) -> Result<Self, String> {
+        let beyond = |(_, tool): &(usize, &Tool)| usize::from(tool.counter) >= COUNTERS;
+        if let Some((at, tool)) = config.tools.iter().enumerate().find(beyond) {
+            return Err(format!("tool {at} counts at {}, and a board has {COUNTERS} counters", tool.counter));
         }
         let mut rates = Box::new([RawRate::default(); COUNTERS]);
         for (name, rate) in &config.rates {
@@ -203,7 +201,7 @@ impl Gate {
             rates[counter] = rate.raw()?;
         }
         let rules = config.rules.iter().map(Rule::raw).collect::<Result<_, _>>()?;
-        Ok(Self { kernels, board, tools, rates, rules, config })
+        Ok(Self { kernels, board, rates, rules, config })
     }
 
     /// Whether a call may enter, by the first reason against it. A rate limiter counts it where its turn comes,
@@ -224,10 +222,10 @@ impl Gate {
     #[inline]
     #[must_use]
     pub fn check_at(&self, Call { tool, role, bytes }: Call, now_ns: u64) -> Decision {
-        assert!(usize::from(tool) < self.tools.len(), "there is no tool {tool}");
+        assert!(usize::from(tool) < self.config.tools.len(), "there is no tool {tool}");
         let gate = RawGate {
             board: self.board.words().as_ptr().cast(),
-            tools: self.tools.as_ptr(),
+            tools: self.config.tools.as_ptr(),
             rates: &raw const *self.rates,
             rules: self.rules.as_ptr(),
             rule_count: self.rules.len(),
@@ -255,7 +253,7 @@ impl Gate {
     /// What is to be said of a call that may not enter; `None` where it may.
     #[must_use]
     pub fn denial(&self, call: Call, decision: &Decision) -> Option<Denial> {
-        let (reason, tool) = (decision.reason()?, self.tools.get(usize::from(call.tool))?);
+        let (reason, tool) = (decision.reason()?, self.config.tools.get(usize::from(call.tool))?);
         let description = match reason {
             Reason::Size => {
                 let limit = tool.max_bytes.min(self.config.max_bytes);

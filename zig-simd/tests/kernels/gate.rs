@@ -150,8 +150,9 @@ fn gate(world: &World, kernels: &'static KernelSet) -> Gate {
     let name = gate::COUNTERS.get(usize::from(world.tool.counter));
     let rates = world.rate.iter().filter_map(|rate| Some(((*name?).to_owned(), *rate))).collect();
     let maturity = if world.experimental { Maturity::Experimental } else { Maturity::Stable };
-    let config = GateConfig { rates, rules: world.rules.clone(), maturity, max_bytes: world.max_bytes };
-    Gate::over(kernels, board, Box::leak(Box::new([world.tool])), config).unwrap()
+    let (tools, rules) = (Box::leak(Box::new([world.tool])), world.rules.clone());
+    let config = GateConfig { tools, rates, rules, maturity, max_bytes: world.max_bytes };
+    Gate::over(kernels, board, config).unwrap()
 }
 
 proptest! {
@@ -253,7 +254,7 @@ fn what_a_gate_cannot_go_by_is_refused() {
     }
     let tool = Tool { counter: COUNTERS.len().max(64) as u8, ..gate::TOOLS[0] };
     let tools = Box::leak(Box::new([tool]));
-    let gate = Gate::over(KernelSet::from_env().unwrap(), Board::in_memory().unwrap(), tools, GateConfig::default());
+    let gate = Gate::new(Board::in_memory().unwrap(), GateConfig { tools, ..GateConfig::default() });
     assert!(gate.map(drop).unwrap_err().contains("64 counters"));
 }
 

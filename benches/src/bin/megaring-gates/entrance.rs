@@ -139,6 +139,6 @@ fn gate_over(board: Arc<Board>, rate: Rate) -> Result<Gate, Failure> {
     let tools = Box::leak((0..TABLE).map(tool).collect::<Box<[_]>>());
     let rules = ["memory_pressure > 0.95: query, batch", "backlog > 0.9: query"];
     let rules = rules.into_iter().map(str::parse).collect::<Result<_, _>>()?;
-    let config = GateConfig { rates: vec![("search".into(), rate)], rules, ..GateConfig::default() };
-    Ok(Gate::over(KernelSet::from_env()?, board, tools, config)?)
+    let config = GateConfig { tools, rates: vec![("search".into(), rate)], rules, ..GateConfig::default() };
+    Ok(Gate::over(KernelSet::from_env()?, board, config)?)
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use megaring_board::{BoardView, BreakerRule};
-use megaring_core::gate::{self, Reason, TOOLS, breaker_slot};
+use megaring_core::gate::{self, Maturity, Reason, TOOLS, Tool, breaker_slot};
 use megaring_core::{BackendKind, Opcode};
 use megaring_datasets::Matrix;
 use megaring_ledger::{Entry, Kind};
@@ -143,6 +143,30 @@ async fn the_governor_refuses_what_its_rules_name() {
     let refused = compute.encode(encode(gate::QUERY_BYTES as usize)).await.expect_err("a long one counts as a batch");
     assert!(refused.message().contains("count as batch"), "{refused}");
     server.stop().await;
+}
+
+/// No call of the API is experimental for now, so that the table here says it of one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_experimental_is_refused_unless_it_is_wanted() {
+    let mut tools = TOOLS.to_vec();
+    let list = gate::tool_id("megaring.v1.Corpora/List").expect("it has a row");
+    tools[usize::from(list)].maturity = Maturity::Experimental as u8;
+    let tools: &[Tool] = tools.leak();
+    for maturity in [Maturity::Stable, Maturity::Experimental] {
+        let folder = folder();
+        let server = start(&folder, GateConfig { tools, maturity, ..GateConfig::default() }).await;
+        let listed = server.corpora().await.list(pb::ListRequest {}).await;
+        if maturity == Maturity::Stable {
+            let refused = listed.expect_err("it is experimental");
+            assert_eq!((refused.code(), reason(&refused)), (Code::FailedPrecondition, "DENIED_MATURITY".into()));
+            assert!(refused.message().contains("`--maturity experimental` lets it in"), "{refused}");
+            assert_eq!(retry_after(&refused), None);
+            server.compute().await.search(search("a")).await.expect("others are let in");
+        } else {
+            listed.expect("it is wanted");
+        }
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
