@@ -24,7 +24,7 @@ fn grpc(criterion: &mut Criterion) {
     let server = Runtime::new().expect("a runtime");
     let config = ServerConfig::new(([127, 0, 0, 1], 0).into());
     let bound = server.block_on(async { Server::bind(config, bench.engine.clone()) }).expect("a free port");
-    let address = bound.address();
+    let address = bound.address().clone();
     let serving = server.spawn(bound.serve(std::future::pending()));
     let client = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let channel = Channel::from_shared(format!("http://{address}")).expect("a good address");

@@ -23,6 +23,7 @@
 
 pub mod call;
 pub mod error;
+mod followed;
 pub mod reply;
 pub mod reply_limit;
 mod server;
@@ -30,4 +31,4 @@ pub mod service;
 pub mod tenants;
 pub mod validate;
 
-pub use server::{Drained, ServeError, Server, ServerConfig};
+pub use server::{Address, Drained, Reload, ServeError, Server, ServerConfig, TlsConfig};

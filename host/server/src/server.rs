@@ -1,11 +1,10 @@
-//! The server: a port, the services of `megaring.v1`, health and reflection on it, and an orderly end.
+//! The server: an address, the services of `megaring.v1`, health and reflection on it, and an orderly end.
 //!
 //! Draining: health answers NOT_SERVING, streams read no further, new work is UNAVAILABLE, work under way is answered,
 //! then connections close. The gate ([`Gate`]) is asked of every call before its message is decoded. Draining takes at
 //! most [`ServerConfig::drain_limit`]; what is not done by then ends with the runtime. Messages are limited to
 //! [`ServerConfig::max_message_bytes`] either way. Connections whose peer is gone are noticed by HTTP/2 pings.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -24,28 +23,44 @@ use megaring_proto::v1::ledger_server::LedgerServer;
 use megaring_simd::gate::{Gate, GateConfig};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
-use tokio::time::MissedTickBehavior;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::server::health_reporter;
 use tower::layer::util::{Identity, Stack};
 
+use self::address::Listener;
+use self::connections::{CountingLayer, Limits};
 use self::health::Teller;
+use self::tls::Certificates;
+use crate::followed::{self, Followed as _};
 use crate::reply_limit::ReplyLimit;
 use crate::service::{Service, Settings};
 use crate::tenants::Tenants;
 
+mod address;
 mod compression;
+mod connections;
 mod deadline;
 mod gate;
 mod health;
+mod tls;
+
+pub use self::address::Address;
+pub use self::tls::TlsConfig;
 
 /// How a server is set up.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
-    /// Where to listen; port 0 takes a free one.
-    pub address: SocketAddr,
+    /// Where to listen.
+    pub address: Address,
+    /// By which certificates connections are encrypted; `None` leaves them as they are.
+    pub tls: Option<TlsConfig>,
+    /// Whether others than this machine may connect without encryption, or without being asked who they are.
+    pub is_insecure: bool,
+    /// Connections at once; further ones wait with the system.
+    pub connections: usize,
+    /// How long a connection may be without a call; zero is for ever.
+    pub idle: Duration,
     /// Largest message in bytes, either way.
     pub max_message_bytes: usize,
     /// Requests of one stream that are worked on at once.
@@ -63,12 +78,16 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// 64 MiB a message, 16 requests of a stream at once, 10 s to drain, no file for calibrations, a gate without rates
-    /// and rules, and the local tenant.
+    /// No encryption, 4,096 connections, ten minutes without a call on one, 64 MiB a message, 16 requests of a stream
+    /// at once, 10 s to drain, no file for calibrations, a gate without rates and rules, and the local tenant.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
         Self {
-            address,
+            address: address.into(),
+            tls: None,
+            is_insecure: false,
+            connections: 4096,
+            idle: Duration::from_secs(600),
             max_message_bytes: 64 << 20,
             stream_in_flight: 16,
             drain_limit: Duration::from_secs(10),
@@ -83,16 +102,16 @@ impl ServerConfig {
 /// Why a server cannot serve.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// Another program has the port.
+    /// Another program listens there.
     #[error(
-        "cannot listen on {0}: another program uses this port; stop it, or choose another port (0 takes a free one)"
+        "cannot listen on {0}: another program uses this address; stop it, or choose another (port 0 takes a free one)"
     )]
-    PortInUse(SocketAddr),
+    InUse(Address),
     /// The system refuses the address.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address asked for.
-        address: SocketAddr,
+        address: Address,
         /// The system's reason.
         source: io::Error,
     },
@@ -102,12 +121,21 @@ pub enum ServeError {
     /// The file of tenants is none.
     #[error("{0}")]
     Tenants(megaring_core::Error),
+    /// The certificates are none.
+    #[error("{0}")]
+    Tls(megaring_core::Error),
     /// Anybody could call.
     #[error(
-        "{0} is no address of this machine's own: without tenants nobody is asked who they are, and only loopback is \
-         listened on; `megaring tenant add NAME` makes one, and shows its token"
+        "{0} is an address that others can reach, and without tenants nobody is asked who they are; \
+         `megaring tenant add NAME` makes one, and shows its token, and `--insecure` serves everybody"
     )]
-    Open(SocketAddr),
+    NoTenants(Address),
+    /// Anybody on the way could read, and send what they have read.
+    #[error(
+        "{0} is an address that others can reach, and without certificates what is sent can be read on the way; name \
+         some (`--tls-cert` and `--tls-key`), or serve so all the same (`--insecure`)"
+    )]
+    NoTls(Address),
     /// The transport failed while serving.
     #[error("the server failed: {0}")]
     Failed(String),
@@ -136,14 +164,36 @@ pub struct Server {
     keeper: Arc<Keeper>,
     gate: Arc<Gate>,
     tenants: Arc<Tenants>,
-    incoming: TcpIncoming,
-    address: SocketAddr,
+    certificates: Option<Arc<Certificates>>,
+    listener: Listener,
+    address: Address,
+}
+
+/// What is read anew when a server is told to: its tenants and its certificates.
+#[derive(Clone)]
+pub struct Reload {
+    tenants: Arc<Tenants>,
+    certificates: Option<Arc<Certificates>>,
+}
+
+impl Reload {
+    /// Reads the files anew, and tells the log what came of it.
+    pub fn reload(&self) {
+        if !self.tenants.are_local() || self.tenants.has_changed() {
+            followed::reload(&*self.tenants);
+        }
+        if let Some(certificates) = &self.certificates {
+            followed::reload(&**certificates);
+        }
+    }
 }
 
 /// Flow control: enough in flight that a message of some MiB does not wait for round trips.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Flow control of all streams of a connection together.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Calls of a connection at once; further ones wait with the client.
+const STREAMS: u32 = 1024;
 /// Streams of a connection that its client has reset before they were looked at. Many fit one write of a client that
 /// gives up what it has under way; beyond that it is a flood (CVE-2023-44487), which is to end before it takes memory.
 const MOST_PENDING_RESETS: usize = 4_096;
@@ -157,31 +207,38 @@ impl Server {
     /// Listens. Call it within a tokio runtime with I/O and time enabled.
     ///
     /// # Errors
-    /// The port is in use, or the system refuses the address; a gate or tenants that cannot be; tenants with budgets
-    /// and no ledger; an address that others can reach, and no tenants.
+    /// Another program listens there, or the system refuses the address; a gate, tenants or certificates that cannot
+    /// be; tenants with budgets and no ledger; an address that others can reach, without tenants or certificates.
     pub fn bind(config: ServerConfig, engine: Arc<Engine>) -> Result<Self, ServeError> {
-        let listen = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => ServeError::PortInUse(config.address),
-            _ => ServeError::Listen { address: config.address, source },
-        };
         let has_ledger = engine.recorder().is_some();
         let tenants = Tenants::open(config.tenants.clone(), engine.budgets().clone(), has_ledger);
         let tenants = tenants.map_err(ServeError::Tenants)?;
-        if tenants.are_local() && !config.address.ip().is_loopback() {
-            return Err(ServeError::Open(config.address));
+        if !config.address.is_local() && !config.is_insecure {
+            if tenants.are_local() {
+                return Err(ServeError::NoTenants(config.address));
+            }
+            if config.tls.is_none() {
+                return Err(ServeError::NoTls(config.address));
+            }
         }
-        let incoming = TcpIncoming::bind(config.address).map_err(listen)?.with_nodelay(Some(true));
-        let address = incoming.local_addr().map_err(listen)?;
+        let certificates = config.tls.clone().map(Certificates::open).transpose().map_err(ServeError::Tls)?;
+        let listen = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => ServeError::InUse(config.address.clone()),
+            _ => ServeError::Listen { address: config.address.clone(), source },
+        };
+        let listener = Listener::bind(&config.address).map_err(listen)?;
+        let address = listener.address().map_err(listen)?;
         let keeper = Keeper::new(engine.clone(), config.calibration.clone());
         let gate = GateConfig { max_bytes: config.max_message_bytes as u64, ..config.gate.clone() };
         let gate = Arc::new(Gate::new(engine.board().clone(), gate).map_err(ServeError::Gate)?);
-        Ok(Self { config, engine, keeper, gate, tenants: Arc::new(tenants), incoming, address })
+        let (tenants, certificates) = (Arc::new(tenants), certificates.map(Arc::new));
+        Ok(Self { config, engine, keeper, gate, tenants, certificates, listener, address })
     }
 
     /// Where it listens; the port is the real one.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Keeps the calibration.
@@ -190,10 +247,10 @@ impl Server {
         &self.keeper
     }
 
-    /// Those who may call.
+    /// What is read anew when it is told to.
     #[must_use]
-    pub fn tenants(&self) -> &Arc<Tenants> {
-        &self.tenants
+    pub fn reload(&self) -> Reload {
+        Reload { tenants: self.tenants.clone(), certificates: self.certificates.clone() }
     }
 
     /// Serves until `shutdown` resolves, then drains.
@@ -201,7 +258,7 @@ impl Server {
     /// # Errors
     /// A transport that fails while serving.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<Drained, ServeError> {
-        let (engine, tenants) = (self.engine.clone(), self.tenants.clone());
+        let (engine, Reload { tenants, certificates }) = (self.engine.clone(), self.reload());
         let monitor = Monitor::new(&engine).map_err(|error| ServeError::Failed(error.to_string()))?;
         let (drain, draining) = watch::channel(false);
         let (health, health_service) = health_reporter();
@@ -212,7 +269,13 @@ impl Server {
         tokio::select! {
             ended = self.serve_routes(routes, &teller, drain, shutdown) => ended,
             never = teller.tell(monitor, draining) => match never {},
-            never = follow(&tenants) => match never {},
+            never = followed::follow(&tenants) => match never {},
+            never = async {
+                match &certificates {
+                    Some(certificates) => followed::follow(certificates).await,
+                    None => std::future::pending().await,
+                }
+            } => match never {},
         }
     }
 
@@ -223,10 +286,12 @@ impl Server {
         drain: watch::Sender<bool>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<Drained, ServeError> {
-        let Self { config, engine, gate, tenants, incoming, address, .. } = self;
+        let Self { config, engine, gate, tenants, certificates, listener, address, .. } = self;
         let (close, closed) = oneshot::channel::<()>();
         let requires_ledger = config.requires_ledger;
         let layer = gate::GateLayer { gate, tenants, engine: engine.clone(), requires_ledger };
+        let limits = Limits { connections: config.connections.max(1), idle: config.idle };
+        let incoming = connections::accept(listener, certificates, limits);
         let serving = builder(layer).add_routes(routes).serve_with_incoming_shutdown(incoming, async {
             // A sender that is gone means the same as one that sent.
             let _ = closed.await;
@@ -283,22 +348,10 @@ impl Server {
     }
 }
 
-type Layers = Stack<compression::CompressionLayer, Stack<gate::GateLayer, Stack<deadline::DeadlineLayer, Identity>>>;
-
-/// How often the file of tenants is looked at.
-const LOOKS: Duration = Duration::from_secs(1);
-
-/// Reads the tenants anew whenever their file has changed.
-async fn follow(tenants: &Arc<Tenants>) -> Infallible {
-    let mut ticks = tokio::time::interval(LOOKS);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let tenants = tenants.clone();
-        // A disk may take long. A look that panicked is the next one's.
-        let _ = tokio::task::spawn_blocking(move || tenants.follow()).await;
-    }
-}
+type Layers = Stack<
+    compression::CompressionLayer,
+    Stack<gate::GateLayer, Stack<deadline::DeadlineLayer, Stack<CountingLayer, Identity>>>,
+>;
 
 fn builder(gate: gate::GateLayer) -> tonic::transport::Server<Layers> {
     tonic::transport::Server::builder()
@@ -308,6 +361,8 @@ fn builder(gate: gate::GateLayer) -> tonic::transport::Server<Layers> {
         .http2_max_pending_accept_reset_streams(Some(MOST_PENDING_RESETS))
         // tonic's own default is no limit.
         .http2_max_local_error_reset_streams(Some(MOST_FORCED_RESETS))
+        .max_concurrent_streams(Some(STREAMS))
+        .layer(CountingLayer)
         .layer(deadline::DeadlineLayer)
         .layer(gate)
         .layer(compression::CompressionLayer)

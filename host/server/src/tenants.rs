@@ -5,11 +5,10 @@
 //! local tenant that may do everything, by whatever name its callers go ([`TENANT`]); then only loopback is listened
 //! on.
 
-use std::fs::Metadata;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota};
@@ -23,6 +22,7 @@ use tonic::codegen::http::HeaderMap;
 use tonic::codegen::http::header::AUTHORIZATION;
 
 use self::file::Row;
+use crate::followed::{Followed, Stamp};
 use crate::validate::{TENANT, printable};
 
 pub mod file;
@@ -47,11 +47,8 @@ pub struct Tenants {
 struct Known {
     /// None where there is no file.
     tenants: Option<Arc<[Tenant]>>,
-    stamp: Option<Stamp>,
+    stamp: Stamp,
 }
-
-/// By which a changed file is told.
-type Stamp = (u64, Option<SystemTime>);
 
 /// One tenant.
 pub struct Tenant {
@@ -80,7 +77,7 @@ impl Tenants {
     /// [`Error::Invalid`] for a file that cannot be read, is none of tenants, or has budgets where there is no ledger.
     pub fn open(file: Option<PathBuf>, budgets: Arc<Budgets>, has_ledger: bool) -> Result<Self, Error> {
         let tenants = Self { file, budgets, has_ledger, known: RwLock::default() };
-        if tenants.file.as_deref().and_then(stamp).is_some() {
+        if tenants.stamp().is_whole() {
             tenants.reload()?;
         }
         Ok(tenants)
@@ -90,41 +87,6 @@ impl Tenants {
     #[must_use]
     pub fn are_local(&self) -> bool {
         self.known().tenants.is_none()
-    }
-
-    /// Reads the file anew.
-    ///
-    /// # Errors
-    /// As [`Self::open`]; what was known before is known still.
-    pub fn reload(&self) -> Result<(), Error> {
-        let Some(file) = &self.file else { return Ok(()) };
-        // Before it is read: what is written meanwhile shows the next time.
-        let stamp = stamp(file);
-        let rows = file::read(file).and_then(|rows| self.check(file, rows));
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        // One that cannot be is looked at again only once it has changed.
-        known.stamp = stamp;
-        let before = known.tenants.take();
-        let made = rows.and_then(|rows| self.adopt(rows, before.as_deref().unwrap_or_default()));
-        let (tenants, result) = match made {
-            Ok(tenants) => (Some(tenants), Ok(())),
-            Err(error) => (before, Err(error)),
-        };
-        known.tenants = tenants;
-        result
-    }
-
-    /// Reads the file anew where it has changed, and tells the log of it.
-    pub(crate) fn follow(&self) {
-        let Some(file) = &self.file else { return };
-        let found = stamp(file);
-        if found.is_none() || found == self.known().stamp {
-            return;
-        }
-        match self.reload() {
-            Ok(()) => tracing::info!(file = %file.display(), "the tenants are those of the file as it is now"),
-            Err(error) => tracing::error!(%error, "the tenants stay as they were"),
-        }
     }
 
     /// Who makes a call with these headers.
@@ -195,8 +157,40 @@ impl Tenants {
         Ok(rows.into_iter().map(adopt).collect())
     }
 
+    fn stamp(&self) -> Stamp {
+        Stamp::of(&self.file)
+    }
+
     fn known(&self) -> std::sync::RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Followed for Tenants {
+    const NAME: &'static str = "tenants";
+
+    fn reload(&self) -> Result<(), Error> {
+        let Some(file) = &self.file else { return Ok(()) };
+        // Before it is read: what is written meanwhile shows the next time.
+        let stamp = self.stamp();
+        let rows = file::read(file).and_then(|rows| self.check(file, rows));
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // One that cannot be is looked at again only once it has changed.
+        known.stamp = stamp;
+        let before = known.tenants.take();
+        let made = rows.and_then(|rows| self.adopt(rows, before.as_deref().unwrap_or_default()));
+        let (tenants, result) = match made {
+            Ok(tenants) => (Some(tenants), Ok(())),
+            Err(error) => (before, Err(error)),
+        };
+        known.tenants = tenants;
+        result
+    }
+
+    /// One that is gone leaves everything as it is.
+    fn has_changed(&self) -> bool {
+        let found = self.stamp();
+        self.file.is_some() && found.is_whole() && found != self.known().stamp
     }
 }
 
@@ -267,8 +261,4 @@ fn denied(reason: Reason, description: &str) -> Error {
 fn quota(rate: Rate) -> Option<Quota> {
     let interval = Duration::from_secs_f64(1.0 / rate.per_second).max(Duration::from_nanos(1));
     Some(Quota::with_period(interval)?.allow_burst(NonZeroU32::new(rate.burst)?))
-}
-
-fn stamp(file: &Path) -> Option<Stamp> {
-    std::fs::metadata(file).ok().map(|found: Metadata| (found.len(), found.modified().ok()))
 }

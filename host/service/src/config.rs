@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use megaring_board::BreakerRule;
 use megaring_core::encode::profile::{self, Profile};
-use megaring_core::gate::{COUNTERS, Maturity};
+use megaring_core::gate::Maturity;
 use megaring_core::{BackendKind, Error};
 use megaring_corpus::import::unreadable;
 use megaring_corpus::{Access, Store};
@@ -25,13 +25,17 @@ use megaring_engine::recorder::LedgerConfig;
 use megaring_engine::router::Routing;
 use megaring_engine::{Engine, EngineConfig};
 use megaring_ring::WaitStrategy;
-use megaring_server::ServerConfig;
+use megaring_server::{Address, ServerConfig, TlsConfig};
 use megaring_simd::gate::{GateConfig, Rate, Rule};
-use tracing_subscriber::EnvFilter;
 
 use crate::{CudaConfig, Setup, WgpuConfig};
 
 pub mod file;
+mod values;
+
+pub(crate) use self::values::{HTTPS, UNIX};
+pub use self::values::{duration, size};
+use self::values::{listen, log_filter, mode, rate, ring_slots, rule, server};
 
 /// What every command knows. Sizes are bytes and take units (`256MiB`), durations too (`10s`).
 #[derive(Debug, Clone, clap::Args)]
@@ -40,12 +44,36 @@ pub struct Settings {
     /// Folder that holds the corpora
     #[arg(long, global = true, env = "MEGARING_DATA", value_name = "FOLDER", default_value = "megaring-data")]
     pub data: PathBuf,
-    /// Server that does the work, in the place of this process: its address, such as localhost:7272
-    #[arg(long, global = true, env = "MEGARING_SERVER", value_name = "HOST:PORT", value_parser = server)]
+    /// Server that does the work, in the place of this process: its address, such as localhost:7272,
+    /// https://example.org:7272 or unix:/run/megaring.sock
+    #[arg(long, global = true, env = "MEGARING_SERVER", value_name = "ADDRESS", value_parser = server)]
     pub server: Option<String>,
-    /// Address that the server listens on, such as localhost:7272; port 0 takes a free one
-    #[arg(long, global = true, env = "MEGARING_LISTEN", value_name = "HOST:PORT", default_value = LISTEN, value_parser = host_and_port)]
+    /// Address that the server listens on, such as localhost:7272 or unix:/run/megaring.sock; port 0 takes a free one
+    #[arg(long, global = true, env = "MEGARING_LISTEN", value_name = "ADDRESS", default_value = LISTEN, value_parser = listen)]
     pub listen: String,
+    /// Permissions of a Unix socket that is listened on, in octal digits
+    #[arg(long, global = true, env = "MEGARING_SOCKET_MODE", value_name = "MODE", default_value = "600", value_parser = mode)]
+    pub socket_mode: u32,
+    /// Certificate in PEM, with those up to the authority: a server's, by which it encrypts; a client's, which some
+    /// servers ask for
+    #[arg(long, global = true, env = "MEGARING_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key in PEM
+    #[arg(long, global = true, env = "MEGARING_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Certificates in PEM of authorities: a server lets in only clients with a certificate of theirs, a client trusts
+    /// only servers with one [default: no client is asked; the system's authorities]
+    #[arg(long, global = true, env = "MEGARING_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// Let others than this machine connect without encryption, and without tenants
+    #[arg(long, global = true, env = "MEGARING_INSECURE")]
+    pub insecure: bool,
+    /// Connections that a server has at once; further ones wait
+    #[arg(long, global = true, env = "MEGARING_CONNECTIONS", value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: u32,
+    /// How long a connection may be without a call before a server closes it; 0s is for ever
+    #[arg(long, global = true, env = "MEGARING_IDLE_TIMEOUT", value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub idle_timeout: Duration,
     /// CPU worker threads; 0 is one for each processor
     #[arg(long, global = true, env = "MEGARING_CPU_WORKERS", value_name = "N", default_value_t = 0)]
     pub cpu_workers: usize,
@@ -340,19 +368,52 @@ impl Settings {
     ///
     /// # Errors
     /// A name that stands for nothing.
-    pub fn listen_addresses(&self) -> Result<Vec<SocketAddr>, Error> {
+    pub fn listen_addresses(&self) -> Result<Vec<Address>, Error> {
         let name = &self.listen;
+        if let Some(path) = name.strip_prefix(UNIX) {
+            return Ok(vec![Address::Unix { path: path.into(), mode: self.socket_mode }]);
+        }
         let unknown = |error| Error::field("listen", format!("{name} names no address: {error}"));
         let mut addresses: Vec<SocketAddr> = name.to_socket_addrs().map_err(unknown)?.collect();
         addresses.sort_by_key(SocketAddr::is_ipv6);
-        Ok(addresses)
+        Ok(addresses.into_iter().map(Address::from).collect())
+    }
+
+    /// The certificate of this side and its key, where there are some.
+    ///
+    /// # Errors
+    /// One without the other.
+    pub fn tls_identity(&self) -> Result<Option<(&Path, &Path)>, Error> {
+        let lacks = |field: &str| Err(Error::field(field, "a certificate and its key are named together"));
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+            (None, None) => Ok(None),
+            (Some(_), None) => lacks("tls_key"),
+            (None, Some(_)) => lacks("tls_cert"),
+        }
     }
 
     /// How a server on this address is set up.
-    #[must_use]
-    pub fn server_config(&self, address: SocketAddr) -> ServerConfig {
-        ServerConfig {
+    ///
+    /// # Errors
+    /// A part of what encryption needs.
+    pub fn server_config(&self, address: Address) -> Result<ServerConfig, Error> {
+        let client_authorities = self.tls_ca.clone();
+        let tls = match self.tls_identity()? {
+            Some((certificate, key)) => {
+                Some(TlsConfig { certificate: certificate.into(), key: key.into(), client_authorities })
+            }
+            None if client_authorities.is_some() => {
+                return Err(Error::field("tls_cert", "a server that asks for certificates has one of its own"));
+            }
+            None => None,
+        };
+        Ok(ServerConfig {
             address,
+            tls,
+            is_insecure: self.insecure,
+            connections: self.connections as usize,
+            idle: self.idle_timeout,
             max_message_bytes: self.message_limit,
             stream_in_flight: self.stream_in_flight,
             drain_limit: self.drain_timeout,
@@ -365,7 +426,7 @@ impl Settings {
             },
             tenants: Some(self.tenants_file()),
             requires_ledger: self.ledger == Keeping::Required,
-        }
+        })
     }
 
     /// An engine for work that needs no corpus: over an empty folder of its own, so the data folder need not be there.
@@ -410,86 +471,6 @@ impl Settings {
             Some(path) => Profile::parse(&read_text(path)?).map_err(|error| wrong(path.display().to_string(), error)),
         }
     }
-}
-
-/// A number of bytes: digits, and perhaps a unit: B, KiB, MiB, GiB (powers of 1024), KB, MB, GB (powers of 1000).
-///
-/// # Errors
-/// In words, for the command line.
-pub fn size(text: &str) -> Result<usize, String> {
-    let (number, unit) = split_unit(text);
-    let each: usize = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kib" | "k" => 1 << 10,
-        "mib" | "m" => 1 << 20,
-        "gib" | "g" => 1 << 30,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        _ => return Err(format!("{unit:?} is no unit of bytes: use KiB, MiB, GiB, KB, MB, GB or none")),
-    };
-    let number: usize = number.parse().map_err(|_| "a size is a whole number, such as 64MiB".to_owned())?;
-    number.checked_mul(each).filter(|bytes| *bytes > 0).ok_or_else(|| "the size must be above 0 and fit memory".into())
-}
-
-/// A duration: digits and a unit: us, ms, s (also without a unit), m.
-///
-/// # Errors
-/// In words, for the command line.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split_unit(text);
-    let number: u64 = number.parse().map_err(|_| "a time is a whole number, such as 10s or 500ms".to_owned())?;
-    match unit {
-        "us" => Ok(Duration::from_micros(number)),
-        "ms" => Ok(Duration::from_millis(number)),
-        "" | "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
-        _ => Err(format!("{unit:?} is no unit of time: use us, ms, s or m")),
-    }
-}
-
-/// The kind of calls, and how often they may come.
-fn rate(text: &str) -> Result<(String, Rate), String> {
-    let (kind, rate) = text.split_once('=').ok_or("it is KIND=RATE, such as search=100")?;
-    let known = || format!("no calls are counted as {kind:?}; there are {}", COUNTERS.join(", "));
-    let kind = COUNTERS.iter().find(|counter| **counter == kind.trim()).ok_or_else(known)?;
-    Ok(((*kind).to_owned(), rate.trim().parse()?))
-}
-
-/// A rule of the governor.
-fn rule(text: &str) -> Result<Rule, String> {
-    text.trim().parse()
-}
-
-/// A host, by name or number, and a port. What the name stands for is asked when it is used.
-fn host_and_port(text: &str) -> Result<String, String> {
-    let named = |(host, port): (&str, &str)| !host.is_empty() && !host.contains(':') && port.parse::<u16>().is_ok();
-    if text.parse::<SocketAddr>().is_ok() || text.rsplit_once(':').is_some_and(named) {
-        return Ok(text.to_owned());
-    }
-    Err("an address is a host and a port, such as localhost:7272, 127.0.0.1:7272 or [::1]:7272".into())
-}
-
-/// A server's address, or nothing.
-fn server(text: &str) -> Result<String, String> {
-    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-    if text.trim().is_empty() { Ok(String::new()) } else { host_and_port(address) }
-}
-
-fn split_unit(text: &str) -> (&str, &str) {
-    let text = text.trim();
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    (number, unit.trim_start())
-}
-
-fn ring_slots(text: &str) -> Result<usize, String> {
-    let slots: usize = text.parse().map_err(|_| "a ring has a whole number of slots".to_owned())?;
-    if slots.is_power_of_two() { Ok(slots) } else { Err("a ring's slots are a power of two, such as 256".into()) }
-}
-
-fn log_filter(text: &str) -> Result<String, String> {
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 pub(crate) fn read_text(path: &Path) -> Result<String, Error> {

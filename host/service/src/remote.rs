@@ -6,11 +6,13 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
 use megaring_core::RowType;
 use megaring_core::checksum::Checksums;
 use megaring_core::encode::Encoded;
+use megaring_corpus::import::unreadable;
 use megaring_corpus::{CreateOptions, Description, Fetched};
 use megaring_engine::Made;
 use megaring_engine::router::Forecast;
@@ -24,11 +26,11 @@ use tokio::runtime::Runtime;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 
-use crate::config::Settings;
+use crate::config::{HTTPS, Settings, UNIX};
 use crate::console::Failure;
 use crate::corpora::Ids;
 
@@ -114,8 +116,30 @@ pub(crate) struct Rows {
     pub(crate) generation: u64,
 }
 
+/// The server at an address, encrypted where the address says so or there are authorities to trust.
+fn endpoint(address: &str, settings: &Settings) -> Result<Endpoint, Failure> {
+    let host = address.strip_prefix(HTTPS);
+    if address.starts_with(UNIX) || (host.is_none() && settings.tls_ca.is_none()) {
+        let uri = if address.starts_with(UNIX) { address.to_owned() } else { format!("http://{address}") };
+        return Endpoint::from_shared(uri).map_err(Failure::work);
+    }
+    let read = |field: &str, file: &Path| {
+        std::fs::read(file).map_err(|error| Failure::Work(format!("{field}: {}", unreadable(file, &error))))
+    };
+    let tls = match &settings.tls_ca {
+        Some(file) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read("tls_ca", file)?)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    let tls = match settings.tls_identity()? {
+        Some((cert, key)) => tls.identity(Identity::from_pem(read("tls_cert", cert)?, read("tls_key", key)?)),
+        None => tls,
+    };
+    let endpoint = Endpoint::from_shared(format!("{HTTPS}{}", host.unwrap_or(address))).map_err(Failure::work)?;
+    endpoint.tls_config(tls).map_err(|error| Failure::Work(format!("tls: {}", reasons(&error))))
+}
+
 impl Remote {
-    /// Connects to the server at `address`, a host and a port, as whom the settings say.
+    /// Connects to the server at `address`, as whom the settings say.
     pub(crate) fn connect(address: &str, settings: &Settings) -> Result<Self, Failure> {
         let caller = Caller::new(settings.token.as_deref(), settings.session.as_deref())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -123,7 +147,7 @@ impl Remote {
             .enable_all()
             .build()
             .map_err(|error| Failure::Work(format!("the system refused a thread: {error}")))?;
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(Failure::work)?;
+        let endpoint = endpoint(address, settings)?;
         let endpoint = endpoint.tcp_nodelay(true).connect_timeout(CONNECT).http2_keep_alive_interval(PING);
         let endpoint = endpoint.initial_stream_window_size(4 << 20).initial_connection_window_size(16 << 20);
         let channel = runtime

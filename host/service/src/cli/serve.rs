@@ -1,5 +1,5 @@
 //! `megaring serve`: the server in the foreground. The first SIGINT or SIGTERM drains, a second one ends at once;
-//! SIGHUP reads the tenants anew.
+//! SIGHUP reads tenants and certificates anew.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use std::time::Duration;
 use megaring_corpus::Access;
 use megaring_engine::Engine;
 use megaring_engine::recorder::Recorder;
-use megaring_server::tenants::Tenants;
 use megaring_server::{Drained, ServeError, Server};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -78,9 +77,11 @@ pub(crate) fn run(settings: &Settings, output: &mut Output) -> Result<(), Failur
 fn bind(settings: &Settings, engine: &Arc<Engine>) -> Result<Server, Failure> {
     let mut refused = None;
     for address in settings.listen_addresses()? {
-        match Server::bind(settings.server_config(address), engine.clone()) {
+        match Server::bind(settings.server_config(address)?, engine.clone()) {
             Ok(server) => return Ok(server),
-            Err(error @ (ServeError::PortInUse(_) | ServeError::Tenants(_))) => return Err(Failure::work(error)),
+            Err(error @ (ServeError::InUse(_) | ServeError::Tenants(_) | ServeError::Tls(_))) => {
+                return Err(Failure::work(error));
+            }
             Err(error) => refused = refused.or(Some(error)),
         }
     }
@@ -110,7 +111,7 @@ fn announce(server: &Server, settings: &Settings, output: &mut Output) -> Result
 
 async fn serve(server: Server, signals: &mut Signals, limit: Duration) -> Result<Drained, Failure> {
     let (stop, stopped) = oneshot::channel::<()>();
-    let tenants = server.tenants().clone();
+    let reload = server.reload();
     let serving = server.serve(async {
         // A sender that is gone means the same as one that sent.
         let _ = stopped.await;
@@ -121,7 +122,11 @@ async fn serve(server: Server, signals: &mut Signals, limit: Duration) -> Result
             ended = &mut serving => return ended.map_err(Failure::work),
             signal = signals.next() => match signal {
                 Signal::End => break,
-                Signal::Reload => reload(&tenants).await,
+                Signal::Reload => {
+                    let reload = reload.clone();
+                    // One that panicked is told of already.
+                    let _ = tokio::task::spawn_blocking(move || reload.reload()).await;
+                }
             },
         }
     }
@@ -134,15 +139,6 @@ async fn serve(server: Server, signals: &mut Signals, limit: Duration) -> Result
                 return Err(Failure::work("ended by a second signal; calls under way were cut off"));
             },
         }
-    }
-}
-
-async fn reload(tenants: &Arc<Tenants>) {
-    let tenants = tenants.clone();
-    match tokio::task::spawn_blocking(move || tenants.reload()).await {
-        Ok(Ok(())) => message("the tenants are those of the file as it is now"),
-        Ok(Err(error)) => message(&format!("the tenants stay as they were: {error}")),
-        Err(failed) => message(&format!("the tenants stay as they were: {failed}")),
     }
 }
 

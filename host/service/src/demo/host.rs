@@ -10,7 +10,7 @@ use megaring_corpus::Store;
 use megaring_engine::recorder::LedgerConfig;
 use megaring_server::tenants::Token;
 use megaring_server::tenants::file::with_token;
-use megaring_server::{Drained, ServeError, Server, ServerConfig};
+use megaring_server::{Address, Drained, ServeError, Server, ServerConfig};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -37,7 +37,7 @@ pub(super) struct Host {
     runtime: Runtime,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<Drained, ServeError>>,
-    address: SocketAddr,
+    address: Address,
     tokens: Tokens,
     /// Tenants and ledger.
     _folder: TempDir,
@@ -71,11 +71,11 @@ impl Host {
             .build()
             .map_err(|error| Failure::Work(format!("the system refused threads: {error}")))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let config = ServerConfig { tenants: Some(tenants_file), ..settings.server_config(address) };
+        let config = ServerConfig { tenants: Some(tenants_file), tls: None, ..settings.server_config(address.into())? };
         let (stop, stopped) = oneshot::channel::<()>();
         let within = runtime.enter();
         let server = Server::bind(config, engine).map_err(Failure::work)?;
-        let address = server.address();
+        let address = server.address().clone();
         let serving = runtime.spawn(server.serve(async {
             // A sender that is gone means the same as one that sent.
             let _ = stopped.await;
@@ -84,8 +84,8 @@ impl Host {
         Ok(Self { runtime, stop, serving, address, tokens, _folder: folder })
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    pub(super) fn address(&self) -> &Address {
+        &self.address
     }
 
     pub(super) fn tokens(&self) -> &Tokens {

@@ -1,5 +1,8 @@
 //! The program as people and scripts use it: each test runs the built binary in a folder of its own.
 
+#[cfg(unix)]
+#[path = "../support/authority.rs"]
+mod authority;
 mod bench;
 mod bits;
 #[cfg(unix)]
@@ -12,6 +15,8 @@ mod compute;
 mod corpus;
 mod cuda;
 mod explain;
+#[cfg(unix)]
+mod front;
 mod import;
 mod join;
 #[cfg(unix)]

@@ -517,7 +517,7 @@ fn the_address_comes_from_everywhere_and_some_commands_refuse_it() {
         let ran = folder.run(&[args, &["--server", address]].concat()).failed(2, &[args[0], address, "--server"]);
         assert_eq!((ran.stderr.lines().count(), ran.stdout.as_str()), (1, ""), "{}", ran.stderr);
     }
-    for wrong in ["localhost", "https://localhost:7272", ":7272"] {
+    for wrong in ["localhost", "ftp://localhost:7272", ":7272"] {
         folder.run(&["corpus", "list", "--server", wrong]).failed(2, &["--server", "such as localhost:7272"]);
     }
     both.stop();

@@ -62,7 +62,7 @@ impl Running {
     pub(crate) async fn start(folder: &std::path::Path, setup: Wanted) -> Self {
         let engine = engine(folder, &setup);
         let server = Server::bind(setup.server, engine.clone()).expect("a free port");
-        let address = server.address();
+        let address = server.address().network().expect("it is of the network");
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };

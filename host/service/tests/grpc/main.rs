@@ -1,5 +1,7 @@
 //! The service over its wire: a server in this process, real clients, and the naive reference beside them.
 
+#[path = "../support/authority.rs"]
+mod authority;
 mod bad_input;
 mod bits;
 mod budgets;
@@ -12,6 +14,7 @@ mod corpora;
 mod encode;
 mod explain;
 mod filter;
+mod front;
 mod gate;
 mod join;
 mod long_answers;

@@ -80,7 +80,7 @@ async fn behind(streams: u32, then: fn(u32) -> Vec<u8>) -> End {
     }
     frames.extend(open(streams));
     frames.extend(frame(DATA, END_STREAM, stream(streams), &raw::framed(&pb::ListRequest {})));
-    let socket = TcpStream::connect(server.address()).expect("it connects");
+    let socket = TcpStream::connect(server.address().to_string()).expect("it connects");
     let mut writing = socket.try_clone().expect("a second handle");
     let writer = std::thread::spawn(move || {
         // A server that has had enough reads no further.

@@ -248,25 +248,13 @@ async fn the_file_may_change_while_it_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_tenants_only_loopback_is_listened_on() {
+async fn budgets_want_a_ledger() {
     let folder = folder();
-    let open = ServerConfig::new(([0, 0, 0, 0], 0).into());
-    let engine_of = |wanted| engine(folder.path(), &wanted);
-    let running = engine_of(Wanted::default());
-    let refused = Server::bind(open.clone(), running.clone()).map(drop).expect_err("nobody is asked who they are");
-    assert!(matches!(refused, ServeError::Open(_)) && refused.to_string().contains("tenant add"), "{refused}");
-    let file = File::new(folder.path(), &[("one", Role::Reader, "")]);
-    let tenants = Some(file.path.clone());
-    Server::bind(ServerConfig { tenants: tenants.clone(), ..open.clone() }, running.clone())
-        .map(drop)
-        .expect("tenants");
-    File::new(folder.path(), &[("one", Role::Reader, "budget = { unit = \"nanoseconds\", day = 5 }\n")]);
-    let refused =
-        Server::bind(ServerConfig { tenants, ..open }, running).map(drop).expect_err("a budget, and no ledger");
-    assert!(
-        matches!(refused, ServeError::Tenants(_)) && refused.to_string().contains("\"one\" has a budget"),
-        "{refused}"
-    );
+    let budget = "budget = { unit = \"nanoseconds\", day = 5 }\n";
+    let config = File::new(folder.path(), &[("one", Role::Reader, budget)]).wanted().server;
+    let refused = Server::bind(config, engine(folder.path(), &Wanted::default())).map(drop).expect_err("no ledger");
+    assert!(matches!(refused, ServeError::Tenants(_)), "{refused}");
+    assert!(refused.to_string().contains("\"one\" has a budget"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
