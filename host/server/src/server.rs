@@ -31,6 +31,7 @@ use tower::layer::util::{Identity, Stack};
 use self::address::Listener;
 use self::connections::{CountingLayer, Limits};
 use self::health::Teller;
+use self::message_memory::MessageMemory;
 use self::tls::Certificates;
 use crate::followed::{self, Followed as _};
 use crate::reply_limit::ReplyLimit;
@@ -43,9 +44,11 @@ mod connections;
 mod deadline;
 mod gate;
 mod health;
+mod message_memory;
 mod tls;
 
 pub use self::address::Address;
+pub(crate) use self::message_memory::Received;
 pub use self::tls::TlsConfig;
 
 /// How a server is set up.
@@ -63,6 +66,8 @@ pub struct ServerConfig {
     pub idle: Duration,
     /// Largest message in bytes, either way.
     pub max_message_bytes: usize,
+    /// Bytes of messages that all calls together have sent and that are not answered yet; room for one message at least.
+    pub message_memory: usize,
     /// Requests of one stream that are worked on at once.
     pub stream_in_flight: usize,
     /// How long draining may take.
@@ -78,8 +83,8 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// No encryption, 4,096 connections, ten minutes without a call on one, 64 MiB a message, 16 requests of a stream
-    /// at once, 10 s to drain, no file for calibrations, a gate without rates and rules, and the local tenant.
+    /// No encryption, 4,096 connections, ten minutes without a call on one, 64 MiB a message and 1 GiB of them, 16 requests of
+    /// a stream at once, 10 s to drain, no file for calibrations, a gate without rates and rules, and the local tenant.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
         Self {
@@ -89,6 +94,7 @@ impl ServerConfig {
             connections: 4096,
             idle: Duration::from_secs(600),
             max_message_bytes: 64 << 20,
+            message_memory: 1 << 30,
             stream_in_flight: 16,
             drain_limit: Duration::from_secs(10),
             calibration: None,
@@ -289,7 +295,8 @@ impl Server {
         let Self { config, engine, gate, tenants, certificates, listener, address, .. } = self;
         let (close, closed) = oneshot::channel::<()>();
         let requires_ledger = config.requires_ledger;
-        let layer = gate::GateLayer { gate, tenants, engine: engine.clone(), requires_ledger };
+        let memory = MessageMemory::new(config.message_memory as u64, config.max_message_bytes as u64);
+        let layer = gate::GateLayer { gate, tenants, engine: engine.clone(), requires_ledger, memory };
         let limits = Limits { connections: config.connections.max(1), idle: config.idle };
         let incoming = connections::accept(listener, certificates, limits);
         let serving = builder(layer).add_routes(routes).serve_with_incoming_shutdown(incoming, async {

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tonic::Request;
 
 use crate::reply_limit::ReplyLimit;
+use crate::server::Received;
 use crate::tenants::{Identity, Tenants};
 
 mod admin;
@@ -150,6 +151,11 @@ impl Caller {
             charge: identity.charge(*cost),
         }
     }
+}
+
+/// The room that the messages of a stream take.
+fn received<T>(request: &Request<T>) -> Received {
+    request.extensions().get::<Received>().cloned().unwrap_or_default()
 }
 
 /// Converts here what is light, elsewhere what is not. `bytes` is what `work` touches.

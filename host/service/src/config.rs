@@ -89,6 +89,9 @@ pub struct Settings {
     /// Largest message that the server takes or sends
     #[arg(long, global = true, env = "MEGARING_MESSAGE_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
     pub message_limit: usize,
+    /// Most bytes of messages that the server has received and not yet answered; room for one at least
+    #[arg(long, global = true, env = "MEGARING_MESSAGE_MEMORY", value_name = "SIZE", default_value = "1GiB", value_parser = size)]
+    pub message_memory: usize,
     /// Requests of one stream that are worked on at once
     #[arg(long, global = true, env = "MEGARING_STREAM_IN_FLIGHT", value_name = "N", default_value_t = 16)]
     pub stream_in_flight: usize,
@@ -415,6 +418,7 @@ impl Settings {
             connections: self.connections as usize,
             idle: self.idle_timeout,
             max_message_bytes: self.message_limit,
+            message_memory: self.message_memory,
             stream_in_flight: self.stream_in_flight,
             drain_limit: self.drain_timeout,
             calibration: Some(self.calibration_file()),

@@ -22,15 +22,13 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 use tower::{Layer, Service};
 
+use super::message_memory::{Counted, MessageMemory, PREFIX_BYTES, Received};
 use crate::error::status;
 use crate::service::Passed;
 use crate::tenants::{Identity, Tenants};
 
 /// When a new try is worthwhile where the ledger cannot be written: it is tried again by then.
 const RETRY_LEDGER: Duration = Duration::from_secs(1);
-
-/// Bytes before a message: whether it is compressed, and its length.
-const PREFIX_BYTES: usize = 5;
 
 /// Wraps services in [`GateService`].
 #[derive(Clone)]
@@ -40,6 +38,7 @@ pub(super) struct GateLayer {
     /// Told of what is refused.
     pub(super) engine: Arc<Engine>,
     pub(super) requires_ledger: bool,
+    pub(super) memory: Arc<MessageMemory>,
 }
 
 /// A service that only those calls reach which the gate lets in.
@@ -71,7 +70,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let Some(tool) = gate::tool_id(request.uri().path().trim_start_matches('/')) else {
             return Box::pin(self.inner.call(request));
         };
@@ -86,8 +85,12 @@ where
         if TOOLS[usize::from(tool)].handler == Handler::Streaming as u8 {
             return match self.layer.pass(call, identity) {
                 Ok(passed) => {
-                    request.extensions_mut().insert(passed);
-                    Box::pin(self.inner.call(request))
+                    let (mut parts, body) = request.into_parts();
+                    let received = Received::of_stream();
+                    let body = Counted::new(body, &parts.headers, self.layer.memory.clone(), received.clone());
+                    parts.extensions.insert(passed);
+                    parts.extensions.insert(received);
+                    Box::pin(self.inner.call(http::Request::from_parts(parts, Body::new(body))))
                 }
                 Err(refusal) => Box::pin(async move { Ok(refusal.into_http()) }),
             };
@@ -102,7 +105,12 @@ where
             match layer.pass(Call { bytes: begun.announced(), ..call }, identity) {
                 Ok(passed) => {
                     parts.extensions.insert(passed);
-                    inner.call(http::Request::from_parts(parts, Body::new(begun))).await
+                    // Held until the call is answered.
+                    let received = Received::default();
+                    let body = Counted::new(begun, &parts.headers, layer.memory, received.clone());
+                    let answer = inner.call(http::Request::from_parts(parts, Body::new(body))).await;
+                    drop(received);
+                    answer
                 }
                 Err(refusal) => Ok(refusal.into_http()),
             }

@@ -15,7 +15,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::stream::{Bounds, pipeline};
-use super::{Caller, Service, blocking, blocking_while_wanted, convert};
+use super::{Caller, Service, blocking, blocking_while_wanted, convert, received};
 use crate::call::{Call, Named, Validated, unnamed};
 use crate::error::{answered, rpc_status, status};
 use crate::validate;
@@ -116,7 +116,8 @@ impl Service {
         let caller = Caller::of(&request).map_err(|error| status(&error))?;
         let service = self.clone();
         let (in_flight, draining) = (self.settings.stream_in_flight, self.draining.clone());
-        let bounds = Bounds { in_flight, deadline: caller.deadline, draining };
+        let received = received(&request);
+        let bounds = Bounds { in_flight, deadline: caller.deadline, draining, received };
         Ok(Response::new(pipeline(request.into_inner(), bounds, move |message: S| {
             let (service, caller) = (service.clone(), caller.clone());
             async move {

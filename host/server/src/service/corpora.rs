@@ -12,7 +12,7 @@ use megaring_proto::v1::fetch_request::Which;
 use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Caller, Service, blocking, blocking_while_wanted};
+use super::{Caller, Service, blocking, blocking_while_wanted, received};
 use crate::error::{answered, status};
 use crate::reply_limit::ReplyLimit;
 use crate::{reply, validate};
@@ -175,11 +175,14 @@ impl Service {
     ) -> Result<Response<pb::AppendResponse>, Status> {
         let caller = Caller::of(&request).map_err(|error| status(&error))?;
         let reserved = self.reserve(&caller).map_err(|error| status(&error))?;
+        let received = received(&request);
         let mut messages = request.into_inner();
         let Some(first) = messages.message().await? else { return Err(unnamed()) };
         let mut append = answered(Append::begin(self.clone(), first, begin)).await?;
+        drop(received.next());
         while let Some(message) = messages.message().await? {
             append = answered(append.take(message)).await?;
+            drop(received.next());
         }
         // A call that its client cancelled looks as if its messages had ended; but once the handler gives way, it is
         // dropped.

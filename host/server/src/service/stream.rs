@@ -14,6 +14,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
 use crate::error::{of_compressed, status};
+use crate::server::Received;
 
 /// What bounds a stream.
 pub(super) struct Bounds {
@@ -23,6 +24,8 @@ pub(super) struct Bounds {
     pub(super) deadline: Option<Instant>,
     /// Turns true when no further request is to be read.
     pub(super) draining: watch::Receiver<bool>,
+    /// The room that requests take until they are answered.
+    pub(super) received: Received,
 }
 
 /// Answers every request of a stream. `answer` does not fail: an error is a kind of reply.
@@ -36,9 +39,15 @@ where
     A: Send + 'static,
     F: Future<Output = A> + Send + 'static,
 {
-    let in_flight = bounds.in_flight.max(1);
+    let (in_flight, received) = (bounds.in_flight.max(1), bounds.received.clone());
     let replies = until_end(requests, bounds).map(move |request| match request {
-        Ok(request) => Either::Left(answer(request).map(Ok)),
+        Ok(request) => {
+            let room = received.next();
+            Either::Left(answer(request).map(|reply| {
+                drop(room);
+                Ok(reply)
+            }))
+        }
         Err(end) => Either::Right(future::ready(Err(end))),
     });
     replies.buffered(in_flight).boxed()

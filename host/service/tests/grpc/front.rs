@@ -10,10 +10,13 @@ use megaring_proto::v1::corpora_client::CorporaClient;
 use megaring_server::{Address, ServeError, Server, ServerConfig, TlsConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic_types::StatusExt as _;
 
 use crate::authority::Authority;
-use crate::common::{Running, Wanted, engine, folder, within_a_minute};
+use crate::common::{Running, Wanted, end, engine, folder, reason, within_a_minute};
+use crate::raw;
 use crate::tenants::File;
 
 fn read(file: &Path) -> String {
@@ -244,5 +247,53 @@ async fn headers_are_bounded() {
     request.metadata_mut().insert("long", "x".repeat(100_000).parse().expect("ASCII"));
     server.corpora().await.list(request).await.expect_err("nobody needs so much");
     server.corpora().await.list(pb::ListRequest {}).await.expect("the server goes on");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_beyond_the_memory_are_refused_until_others_are_answered() {
+    let folder = folder();
+    let mut wanted = Wanted::default();
+    (wanted.server.max_message_bytes, wanted.server.message_memory) = (100_000, 150_000);
+    let server = Running::start(folder.path(), wanted).await;
+    let content = "x".repeat(60_000);
+    let memories = vec![pb::Memory { content, ..Default::default() }];
+    let encode = || pb::EncodeRequest { memories: memories.clone(), ..Default::default() };
+    let mut compute = server.compute().await;
+    compute.encode(encode()).await.expect("there is room");
+    // A message of which the rest is to come.
+    let unfinished = || {
+        let prefix = raw::framed_bytes(&[0; 60_000]).slice(..5);
+        let address = server.address;
+        tokio::spawn(async move { raw::post(address, "Compute/Encode", &[], prefix, false).await.status().0 })
+    };
+    let (first, second) = (unfinished(), unfinished());
+    let refused = within_a_minute("there is no room for a third", async {
+        loop {
+            if let Err(refused) = compute.encode(encode()).await {
+                return refused;
+            }
+        }
+    });
+    let refused = refused.await;
+    assert_eq!((refused.code(), reason(&refused)), (Code::ResourceExhausted, "FULL".into()), "{refused}");
+    assert!(refused.message().contains("the memory for messages"), "{refused}");
+    assert!(refused.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()), "waiting helps");
+    let request = pb::EncodeStreamRequest { request_id: 1, encode: Some(encode()) };
+    let stream = compute.encode_stream(tokio_stream::iter([request])).await.expect("it begins");
+    assert_eq!(end(stream.into_inner()).await.code(), Code::ResourceExhausted);
+    first.abort();
+    within_a_minute("there is room again", async { while compute.encode(encode()).await.is_err() {} }).await;
+    // One that does not go on is given up.
+    assert_eq!(second.await.expect("no panic"), Code::DeadlineExceeded as i32);
+    let requests = (0..50).map(|request_id| pb::EncodeStreamRequest { request_id, encode: Some(encode()) });
+    let requests: Vec<_> = requests.collect();
+    let mut stream = compute.encode_stream(tokio_stream::iter(requests)).await.expect("it begins").into_inner();
+    let mut answered = 0;
+    while let Some(reply) = within_a_minute("a reply", stream.message()).await.expect("they wait for each other") {
+        assert_eq!(reply.request_id, answered);
+        answered += 1;
+    }
+    assert_eq!(answered, 50);
     server.stop().await;
 }
