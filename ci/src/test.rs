@@ -63,7 +63,7 @@ fn run_steps(context: &Context, is_wanted: impl Fn(&str) -> bool) -> ExitCode {
 }
 
 /// How often a strict run runs the tests that have threads and children in them.
-const STRESS_TIMES: u32 = 3;
+const STRESS_TIMES: u32 = 1;
 /// Those tests. Left out is what takes a minute and more each time, being hard on its threads by itself: the engine on
 /// the CUDA kernels' twin and on an adapter, and the backends of both; and what is no program of cargo's: loom's
 /// models, and the twin under ThreadSanitizer.

@@ -118,6 +118,13 @@ impl Connection {
         Self { io, calls, idle, heard: false, looks, _place: place }
     }
 
+    /// When it has been without a call for long; `None` is never.
+    fn ends(&self) -> Option<Instant> {
+        let since = self.calls.idle_since().unwrap_or_else(Instant::now);
+        // A time that cannot be counted is for ever, too.
+        since.checked_add(self.idle).filter(|_| !self.idle.is_zero())
+    }
+
     /// Whether nothing more is to be read from it.
     fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
@@ -125,12 +132,7 @@ impl Connection {
             if !self.heard {
                 return Poll::Ready(());
             }
-            if self.idle.is_zero() {
-                return Poll::Pending;
-            }
-            let since = self.calls.idle_since().unwrap_or_else(Instant::now);
-            // A time that cannot be counted is for ever, too.
-            let Some(ends) = since.checked_add(self.idle) else { return Poll::Pending };
+            let Some(ends) = self.ends() else { return Poll::Pending };
             if ends <= Instant::now() {
                 return Poll::Ready(());
             }
@@ -147,7 +149,11 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.io).poll_read(context, buffer) {
             Poll::Ready(read) => {
-                self.heard = true;
+                if !std::mem::replace(&mut self.heard, true)
+                    && let Some(ends) = self.ends()
+                {
+                    self.looks.as_mut().reset(ends);
+                }
                 Poll::Ready(read)
             }
             // As if the client had ended it.

@@ -222,19 +222,22 @@ async fn connections_that_nobody_uses_end() {
     let mut wanted = Wanted::default();
     wanted.server.idle = Duration::from_millis(500);
     let server = Running::start(folder.path(), wanted).await;
-    let mut admin = server.admin().await;
-    // A call keeps its connection as long as it is under way.
-    let request = pb::BoardRequest { interval_ms: 100 };
-    let mut boards = admin.board(request).await.expect("it begins").into_inner();
+    // A call keeps its connection as long as it is under way, also where nothing is sent.
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let mut compute = server.compute().await;
+    let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut replies = compute.encode_stream(requests).await.expect("it begins").into_inner();
+    for request_id in 0..2 {
+        let request = pb::EncodeStreamRequest { request_id, encode: Some(pb::EncodeRequest::default()) };
+        sender.send(request).await.expect("it is read");
+        let reply = within_a_minute("a reply", replies.message()).await.expect("it goes on").expect("a reply");
+        assert_eq!(reply.request_id, request_id);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    }
+    drop(sender);
     let silent = TcpStream::connect(server.address).await.expect("it connects");
     closed(begun(&server).await).await;
     closed(silent).await;
-    for _ in 0..10 {
-        boards.message().await.expect("it goes on").expect("one more");
-    }
-    drop(boards);
-    // A client opens another connection where it finds its own closed.
-    tokio::time::sleep(Duration::from_secs(1)).await;
     server.corpora().await.list(pb::ListRequest {}).await.expect("the server goes on");
     server.stop().await;
 }
