@@ -9,8 +9,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::builder::{BoolishValueParser, PossibleValuesParser, StyledStr, TypedValueParser};
+use clap::{Arg, Args as _, CommandFactory, FromArgMatches, Parser, Subcommand};
 use megaring_core::{BackendKind, Metric};
 use tracing_subscriber::EnvFilter;
 
@@ -42,7 +42,8 @@ pub use import::{Imported, import_file};
 #[command(name = "megaring", version, subcommand_required = true, arg_required_else_help = true)]
 #[command(
     after_help = "Every option has the environment variable named beside it and a key in the configuration file: \
-    `ring_slots = 256`, or `k = 20` below `[search]`. The first that is set counts: option, environment, file, default."
+    `ring_slots = 256`, or `k = 20` below `[search]`. The first that is set counts: option, environment, file, default. \
+    `megaring help settings` lists what servers and backends go by."
 )]
 struct Cli {
     /// Configuration file (TOML) [default: megaring.toml, where there is one]
@@ -95,6 +96,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// What this machine has, what is missing, and how to get it
     Doctor,
+    /// All settings: how servers and backends work, where files are, what is logged
+    Settings,
     /// Completions for a shell, on stdout
     Completions {
         /// The shell
@@ -121,7 +124,7 @@ impl Command {
             | Self::Encode(_)
             | Self::Nearest(_)
             | Self::Checksum(_) => None,
-            Self::Completions { .. } => None,
+            Self::Settings | Self::Completions { .. } => None,
         }
     }
 }
@@ -144,10 +147,29 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The whole command with all its options, as declared: without any configuration file.
+/// Settings that the help of every command shows.
+const SHOWN: [&str; 8] = ["config", "json", "data", "server", "token", "session", "tls_ca", "log"];
+
+/// The whole command with all its options: without any configuration file. Every command knows every setting; the help
+/// of most shows a few of them, and that of `serve` and `settings` all.
 #[must_use]
 pub fn command() -> clap::Command {
-    Cli::command()
+    let hidden = |arg: Arg| {
+        let is_shown = !arg.is_global_set() || SHOWN.contains(&arg.get_id().as_str());
+        arg.hide(!is_shown)
+    };
+    let with_all = |command: clap::Command| command.after_help(all_settings());
+    Cli::command().mut_args(hidden).mut_subcommand("serve", with_all).mut_subcommand("settings", with_all)
+}
+
+/// The settings that most commands do not show.
+fn all_settings() -> StyledStr {
+    let all = Settings::augment_args(clap::Command::new("settings").disable_help_flag(true));
+    let others = |arg: Arg| {
+        let is_shown = SHOWN.contains(&arg.get_id().as_str());
+        arg.hide(is_shown).help_heading("Of servers and backends")
+    };
+    all.mut_args(others).help_template("{all-args}").render_help()
 }
 
 fn parse(args: &[OsString]) -> Result<Cli, Failure> {
@@ -190,13 +212,20 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Explain(args) => explain::run(&args, settings, output),
         Command::Bench(args) => bench::run(&args, settings, output),
         Command::Doctor => crate::doctor::run(settings, output),
+        Command::Settings => {
+            let mut command = command();
+            // Settings come to the commands by this.
+            command.build();
+            let help = command.find_subcommand_mut("settings").map(|settings| settings.render_help().to_string());
+            output.verbatim(help.unwrap_or_default().trim_end())
+        }
         Command::Completions { shell } => completions(shell, output),
     }
 }
 
 fn completions(shell: clap_complete::Shell, output: &mut Output) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command(), "megaring", &mut script);
+    clap_complete::generate(shell, &mut Cli::command(), "megaring", &mut script);
     output.verbatim(String::from_utf8_lossy(&script).trim_end())
 }
 

@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
+
+/// Connections that wait with the system.
+const BACKLOG: u32 = 1024;
 
 /// An address that is listened on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +80,11 @@ impl Listener {
     pub(super) fn bind(address: &Address) -> io::Result<Self> {
         match address {
             Address::Network(address) => {
-                let listener = std::net::TcpListener::bind(address)?;
-                listener.set_nonblocking(true)?;
-                TcpListener::from_std(listener).map(Self::Network)
+                let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+                // On Unix the port is free at once after a server has ended; elsewhere this would share it.
+                socket.set_reuseaddr(cfg!(unix))?;
+                socket.bind(*address)?;
+                socket.listen(BACKLOG).map(Self::Network)
             }
             #[cfg(unix)]
             Address::Unix { path, mode } => unix::Listener::bind(path, *mode).map(Self::Unix),

@@ -127,6 +127,18 @@ fn usage_help_and_version() {
     ] {
         assert!(help.contains(word), "{word}");
     }
+    assert!(help.contains("help settings") && !help.contains("--ring-slots"), "{help}");
+    let search = folder.run(&["search", "--help"]).succeeded().stdout;
+    assert!(search.contains("--k <N>") && search.contains("--data") && !search.contains("--ring-slots"), "{search}");
+    let lists = [["settings", "--json"], ["help", "settings"], ["serve", "--help"]];
+    let lists = lists.map(|args| folder.run(&args).succeeded().stdout);
+    for option in megaring::cli::command().get_arguments().filter(|arg| arg.is_hide_set()) {
+        let option = format!("--{}", option.get_long().unwrap());
+        assert!(lists.iter().all(|list| list.matches(&format!("{option} ")).count() == 1), "{option}");
+    }
+    assert!(lists.iter().all(|list| list.contains("--data ")), "{lists:?}");
+    let script = folder.run(&["completions", "bash"]).succeeded().stdout;
+    assert!(script.contains("--ring-slots"), "what is not shown is completed all the same");
     assert_eq!(folder.run(&["--version"]).succeeded().stdout.trim(), format!("megaring {}", env!("CARGO_PKG_VERSION")));
     // A wrong file does not stand between a person and the help.
     folder.write("megaring.toml", "nonsense = 1").run(&["--help"]).succeeded();
