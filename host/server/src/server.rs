@@ -66,7 +66,8 @@ pub struct ServerConfig {
     pub idle: Duration,
     /// Largest message in bytes, either way.
     pub max_message_bytes: usize,
-    /// Bytes of messages that all calls together have sent and that are not answered yet; room for one message at least.
+    /// Bytes of messages that all calls together have sent and that are not answered yet; room for one message at
+    /// least.
     pub message_memory: usize,
     /// Requests of one stream that are worked on at once.
     pub stream_in_flight: usize,
@@ -83,8 +84,9 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// No encryption, 4,096 connections, ten minutes without a call on one, 64 MiB a message and 1 GiB of them, 16 requests of
-    /// a stream at once, 10 s to drain, no file for calibrations, a gate without rates and rules, and the local tenant.
+    /// No encryption, 4,096 connections, ten minutes without a call on one, 64 MiB a message and 1 GiB of them, 16
+    /// requests of a stream at once, 10 s to drain, no file for calibrations, a gate without rates and rules, and the
+    /// local tenant.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
         Self {

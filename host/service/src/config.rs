@@ -44,9 +44,8 @@ pub struct Settings {
     /// Folder that holds the corpora
     #[arg(long, global = true, env = "MEGARING_DATA", value_name = "FOLDER", default_value = "megaring-data")]
     pub data: PathBuf,
-    /// Server that does the work, in the place of this process: its address, such as localhost:7272,
-    /// https://example.org:7272 or unix:/run/megaring.sock
-    #[arg(long, global = true, env = "MEGARING_SERVER", value_name = "ADDRESS", value_parser = server)]
+    /// Server that does the work, in the place of this process: its address
+    #[arg(long, global = true, env = "MEGARING_SERVER", value_name = "ADDRESS", value_parser = server, help = SERVER_HELP)]
     pub server: Option<String>,
     /// Address that the server listens on, such as localhost:7272 or unix:/run/megaring.sock; port 0 takes a free one
     #[arg(long, global = true, env = "MEGARING_LISTEN", value_name = "ADDRESS", default_value = LISTEN, value_parser = listen)]
@@ -258,6 +257,10 @@ const LEDGER: &str = ".ledger";
 
 /// The same of the file of tenants.
 const TENANTS: &str = ".tenants.toml";
+
+/// What the help says of the address of a server. A URL would be taken for a link in documents.
+const SERVER_HELP: &str = "Server that does the work, in the place of this process: its address, such as localhost:7272, \
+    https://example.org:7272 or unix:/run/megaring.sock";
 
 /// Loopback, which needs no tenants.
 const LISTEN: &str = "127.0.0.1:7272";

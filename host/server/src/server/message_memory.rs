@@ -2,9 +2,9 @@
 //!
 //! A message is counted before any of it is read, by the length that it announces, and by what it may become where it
 //! is compressed. One for which there is no room waits for the answers to those of its own call that came before it;
-//! where all are answered, it ends its call with RESOURCE_EXHAUSTED. It waits for nobody else: messages that wait unread
-//! fill the window of their connection, and would keep those from arriving in whole that they wait for. A message that
-//! begins and does not go on ends its call as well, for it holds what others could have.
+//! where all are answered, it ends its call with RESOURCE_EXHAUSTED. It waits for nobody else: messages that wait
+//! unread fill the window of their connection, and would keep those from arriving in whole that they wait for. A
+//! message that begins and does not go on ends its call as well, for it holds what others could have.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -241,6 +241,8 @@ mod tests {
 
     use super::{Counted, MessageMemory, Received};
 
+    type Tested = Result<(), Box<dyn std::error::Error>>;
+
     /// A body that comes in pieces of these sizes, over and over.
     fn body(bytes: &[u8], sizes: &[usize]) -> tonic::body::Body {
         let (mut rest, mut pieces) = (bytes, Vec::new());
@@ -286,18 +288,18 @@ mod tests {
         let mut counted = Box::pin(Counted::new(body(bytes, sizes), headers, memory.clone(), received.clone()));
         let mut whole = Vec::new();
         while let Some(frame) = std::future::poll_fn(|context| counted.as_mut().poll_frame(context)).await {
-            whole.extend_from_slice(&frame?.into_data().expect("data alone"));
+            whole.extend_from_slice(&frame?.into_data().unwrap_or_default());
         }
         Ok(whole)
     }
 
     #[tokio::test]
-    async fn messages_are_handed_on_as_they_are_and_counted_until_they_are_answered() {
+    async fn messages_are_handed_on_as_they_are_and_counted_until_they_are_answered() -> Tested {
         let memory = MessageMemory::new(1000, 400);
         let bytes = [message(false, 0), message(false, 300), message(false, 7), message(false, 400)].concat();
         for sizes in [&[1][..], &[4, 1, 3], &[5], &[9, 2], &[1000]] {
             let received = Received::default();
-            let whole = read(&bytes, sizes, &HeaderMap::new(), &memory, &received).await.expect("there is room");
+            let whole = read(&bytes, sizes, &HeaderMap::new(), &memory, &received).await?;
             assert_eq!(whole, bytes, "{sizes:?}");
             assert_eq!(memory.taken.load(Ordering::Relaxed), 707);
             let each: Vec<u64> = std::iter::from_fn(|| received.next()).map(|taken| taken.bytes).collect();
@@ -305,12 +307,13 @@ mod tests {
             assert_eq!(memory.taken.load(Ordering::Relaxed), 0, "all are answered");
         }
         let torn = &bytes[..bytes.len() - 401];
-        let whole = read(torn, &[3], &HeaderMap::new(), &memory, &Received::default()).await.expect("there is room");
+        let whole = read(torn, &[3], &HeaderMap::new(), &memory, &Received::default()).await?;
         assert_eq!(whole, torn, "what is not whole is its decoder's affair");
+        Ok(())
     }
 
     #[tokio::test]
-    async fn one_waits_for_the_answers_to_those_before_it() {
+    async fn one_waits_for_the_answers_to_those_before_it() -> Tested {
         let memory = MessageMemory::new(0, 400);
         let received = Received::of_stream();
         let bytes = [message(false, 400), message(false, 300), message(false, 100), message(false, 1)].concat();
@@ -324,24 +327,26 @@ mod tests {
             }
         };
         let (whole, ()) = futures_util::future::join(reading, answering).await;
-        assert_eq!(whole.expect("each has room in its turn"), bytes);
+        assert_eq!(whole?, bytes);
         assert_eq!(answered, [400, 300, 100, 1]);
+        Ok(())
     }
 
     #[tokio::test]
-    async fn one_for_which_there_is_no_room_is_refused_before_it_is_read() {
+    async fn one_for_which_there_is_no_room_is_refused_before_it_is_read() -> Tested {
         let memory = MessageMemory::new(1000, 400);
         let (held, later) = (Received::default(), Received::default());
         let three = [message(false, 400), message(false, 400), message(false, 200)].concat();
-        read(&three, &[64], &HeaderMap::new(), &memory, &held).await.expect("there is room");
-        let refused = read(&message(false, 1), &[64], &HeaderMap::new(), &memory, &later).await.expect_err("none");
-        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+        read(&three, &[64], &HeaderMap::new(), &memory, &held).await?;
+        let refused = read(&message(false, 1), &[64], &HeaderMap::new(), &memory, &later).await;
+        assert!(refused.is_err_and(|refused| refused.code() == Code::ResourceExhausted));
         drop(held.next());
-        read(&message(false, 400), &[64], &HeaderMap::new(), &memory, &later).await.expect("there is room again");
+        read(&message(false, 400), &[64], &HeaderMap::new(), &memory, &later).await?;
+        Ok(())
     }
 
     #[tokio::test]
-    async fn compressed_ones_count_as_what_they_may_become() {
+    async fn compressed_ones_count_as_what_they_may_become() -> Tested {
         let memory = MessageMemory::new(0, 1 << 20);
         for (encoding, compressed, taken) in [
             ("identity", false, 10),
@@ -350,15 +355,15 @@ mod tests {
             ("zstd", true, 1 << 20),
             ("zstd", false, 10),
         ] {
-            let headers =
-                HeaderMap::from_iter([("grpc-encoding".parse().expect("a name"), encoding.parse().expect("a value"))]);
+            let headers = HeaderMap::from_iter([("grpc-encoding".parse()?, encoding.parse()?)]);
             let received = Received::default();
-            read(&message(compressed, 10), &[64], &headers, &memory, &received).await.expect("there is room");
+            read(&message(compressed, 10), &[64], &headers, &memory, &received).await?;
             assert_eq!(memory.taken.load(Ordering::Relaxed), taken, "{encoding}");
         }
         let received = Received::default();
         let long = message(false, 2 << 20);
-        read(&long, &[1 << 16], &HeaderMap::new(), &memory, &received).await.expect("its decoder refuses it");
+        read(&long, &[1 << 16], &HeaderMap::new(), &memory, &received).await?;
         assert_eq!(memory.taken.load(Ordering::Relaxed), 0);
+        Ok(())
     }
 }
