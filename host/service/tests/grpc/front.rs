@@ -1,6 +1,7 @@
 //! The front door: encryption, certificates that change while they are served, Unix sockets, and connections that are
 //! too many or say nothing.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,12 +11,13 @@ use megaring_proto::v1::corpora_client::CorporaClient;
 use megaring_server::{Address, ServeError, Server, ServerConfig, TlsConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tonic::Code;
+use tokio::task::JoinHandle;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::authority::Authority;
-use crate::common::{Running, Wanted, end, engine, folder, reason, within_a_minute};
+use crate::common::{Running, Wanted, engine, folder, reason, within_a_minute};
 use crate::raw;
 use crate::tenants::File;
 
@@ -253,6 +255,33 @@ async fn headers_are_bounded() {
     server.stop().await;
 }
 
+/// Two calls, each with a message of 60,000 bytes of which the rest is to come.
+struct Held {
+    server: SocketAddr,
+    calls: Vec<JoinHandle<i32>>,
+}
+
+impl Held {
+    /// How a call is refused for which they leave no room. They come at their own time, and may find none themselves
+    /// while such a call is under way; then they come again.
+    async fn refuses(&mut self, call: impl AsyncFn() -> Result<(), Status>) -> Status {
+        within_a_minute("there is no room for a third", async {
+            loop {
+                self.calls.retain(|held| !held.is_finished());
+                while self.calls.len() < 2 {
+                    let (server, prefix) = (self.server, raw::framed_bytes(&[0; 60_000]).slice(..5));
+                    let held = async move { raw::post(server, "Compute/Encode", &[], prefix, false).await.status().0 };
+                    self.calls.push(tokio::spawn(held));
+                }
+                if let Err(refused) = call().await {
+                    return refused;
+                }
+            }
+        })
+        .await
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_beyond_the_memory_are_refused_until_others_are_answered() {
     let folder = folder();
@@ -264,27 +293,17 @@ async fn messages_beyond_the_memory_are_refused_until_others_are_answered() {
     let encode = || pb::EncodeRequest { memories: memories.clone(), ..Default::default() };
     let mut compute = server.compute().await;
     compute.encode(encode()).await.expect("there is room");
-    // A message of which the rest is to come.
-    let unfinished = || {
-        let prefix = raw::framed_bytes(&[0; 60_000]).slice(..5);
-        let address = server.address;
-        tokio::spawn(async move { raw::post(address, "Compute/Encode", &[], prefix, false).await.status().0 })
-    };
-    let (first, second) = (unfinished(), unfinished());
-    let refused = within_a_minute("there is no room for a third", async {
-        loop {
-            if let Err(refused) = compute.encode(encode()).await {
-                return refused;
-            }
-        }
-    });
-    let refused = refused.await;
+    let mut held = Held { server: server.address, calls: Vec::new() };
+    let refused = held.refuses(async || compute.clone().encode(encode()).await.map(drop)).await;
     assert_eq!((refused.code(), reason(&refused)), (Code::ResourceExhausted, "FULL".into()), "{refused}");
     assert!(refused.message().contains("the memory for messages"), "{refused}");
     assert!(refused.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()), "waiting helps");
-    let request = pb::EncodeStreamRequest { request_id: 1, encode: Some(encode()) };
-    let stream = compute.encode_stream(tokio_stream::iter([request])).await.expect("it begins");
-    assert_eq!(end(stream.into_inner()).await.code(), Code::ResourceExhausted);
+    let stream = async || {
+        let request = pb::EncodeStreamRequest { request_id: 1, encode: Some(encode()) };
+        compute.clone().encode_stream(tokio_stream::iter([request])).await?.into_inner().message().await.map(drop)
+    };
+    assert_eq!(held.refuses(stream).await.code(), Code::ResourceExhausted);
+    let (first, second) = (held.calls.remove(0), held.calls.remove(0));
     first.abort();
     within_a_minute("there is room again", async { while compute.encode(encode()).await.is_err() {} }).await;
     // One that does not go on is given up.
