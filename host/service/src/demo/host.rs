@@ -71,7 +71,9 @@ impl Host {
             .build()
             .map_err(|error| Failure::Work(format!("the system refused threads: {error}")))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let config = ServerConfig { tenants: Some(tenants_file), tls: None, ..settings.server_config(address.into())? };
+        // Both ends are here: whatever certificates there are, they are of other servers.
+        let plain = Settings { tls_cert: None, tls_key: None, tls_ca: None, ..settings.clone() };
+        let config = ServerConfig { tenants: Some(tenants_file), ..plain.server_config(address.into())? };
         let (stop, stopped) = oneshot::channel::<()>();
         let within = runtime.enter();
         let server = Server::bind(config, engine).map_err(Failure::work)?;
