@@ -2,8 +2,8 @@
 //!
 //! A [file](mod@file) names them with the hashes of their tokens. It may change while it is served: a new one holds
 //! from the next call on, and one that cannot be leaves the last good one in place. Where there is none, there is one
-//! local tenant that may do everything, by whatever name its callers go ([`TENANT`]); then only loopback is listened
-//! on.
+//! local tenant that may do everything, by whatever name its callers go ([`TENANT`]); others than this machine are then
+//! let in only where that is wanted in so many words.
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
